@@ -1,0 +1,1 @@
+"""Latency tables: devices, engines, measuring, and tables as estimators."""

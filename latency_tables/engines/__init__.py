@@ -1,0 +1,1 @@
+"""One file per inference engine that can time layers and networks."""

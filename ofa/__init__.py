@@ -1,0 +1,1 @@
+"""Once-for-all supernets: elastic operators, search spaces, training, extraction and export."""

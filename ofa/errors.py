@@ -1,0 +1,18 @@
+"""The error that a user's mistake raises: what was found, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; commands print its text without a traceback."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
+    """Return the error for a `name` that is none of the `known` names of its `kind`."""
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UserError(f"Unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")

@@ -1,0 +1,74 @@
+"""Files that are whole or absent: atomic writing, and JSON with clear errors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
+
+    Whatever happens, `path` holds either its old content or the whole new one.
+
+    Raises:
+        UserError: if the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a full disk as RuntimeError.
+        if isinstance(error, RuntimeError) and not _is_write_failure(error):
+            raise
+        raise UserError(
+            f"Could not write {path}: {error}. Check the permissions and free space; "
+            "what was saved there before is untouched."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_write_failure(error: RuntimeError) -> bool:
+    text = str(error)
+    return "PytorchStreamWriter" in text or "unexpected pos" in text or "iostream" in text
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as indented JSON, atomically; see `write_atomic`."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text))
+
+
+def read_json(path: Path, what: str, how_to_make: str) -> dict[str, Any]:
+    """Return the JSON object in `path`.
+
+    Args:
+        path: the file.
+        what: name of such a file in error texts, e.g. "latency table".
+        how_to_make: the command that makes one.
+
+    Raises:
+        UserError: if the file is missing, truncated or not a JSON object.
+    """
+    if not path.is_file():
+        raise UserError(f"No {what} at {path}. Make one with: {how_to_make}")
+    try:
+        values = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The {what} {path} is not valid JSON ({error}); it may be truncated. "
+            f"Make it again with: {how_to_make}"
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected a JSON object.")
+    return values

@@ -1,0 +1,45 @@
+"""Small functions that elastic and static layers share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ofa.errors import unknown_name
+
+_MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hard_swish": nn.Hardswish, "none": nn.Identity}
+_FUNCTIONS = {"relu": F.relu, "hard_swish": F.hardswish, "none": lambda images: images}
+
+
+def activation_module(name: str) -> nn.Module:
+    """Return the module of activation `name`."""
+    if name not in _MODULES:
+        raise unknown_name("activation", name, _MODULES)
+    return _MODULES[name]()
+
+
+def activate(images: Tensor, name: str) -> Tensor:
+    """Apply activation `name`."""
+    return torch.as_tensor(_FUNCTIONS[name](images))
+
+
+def transform_kernel(weight: Tensor, matrices: list[Tensor], kernel_size: int) -> Tensor:
+    """Return depthwise kernels of side `kernel_size` from larger ones, shape (channels, 1, k, k).
+
+    Each step crops the centre to the side of the next matrix and applies it to the flattened crop
+    (Cai et al. 2020, sec. 3.3).
+
+    Args:
+        weight: kernels of shape (channels, 1, K, K).
+        matrices: linear maps of shape (k*k, k*k), from the largest k below K downwards.
+        kernel_size: side of the wanted kernels: K or the side of one of the matrices.
+    """
+    for matrix in matrices:
+        if weight.shape[-1] == kernel_size:
+            break
+        side = round(matrix.shape[0] ** 0.5)
+        start = (weight.shape[-1] - side) // 2
+        crop = weight[:, :, start : start + side, start : start + side]
+        weight = F.linear(crop.reshape(-1, side * side), matrix).view(-1, 1, side, side)
+    return weight

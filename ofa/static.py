@@ -1,0 +1,128 @@
+"""Plain `nn` networks from `LayerSpec`s: what is deployed, measured and fine-tuned."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import singledispatch
+
+import torch
+from torch import Tensor, nn
+
+from ofa.functional import activation_module
+from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention by two 1x1 convolutions (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, hidden_channels: int) -> None:
+        """Create both convolutions."""
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden_channels, 1)
+        self.expand = nn.Conv2d(hidden_channels, channels, 1)
+        self.relu = nn.ReLU()
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale the channels of images (n, channels, h, w)."""
+        squeezed = images.mean((2, 3), keepdim=True)
+        gate: Tensor = self.gate(self.expand(self.relu(self.reduce(squeezed))))
+        return images * gate
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck (Sandler et al. 2018)."""
+
+    def __init__(self, spec: MBConvSpec) -> None:
+        """Create the block of `spec`."""
+        super().__init__()
+        mid = spec.mid_channels
+        self.expand = (
+            conv_bn_act(spec.in_channels, mid, 1, 1, spec.activation, spec.bn_epsilon)
+            if spec.expand
+            else nn.Identity()
+        )
+        self.depthwise = nn.Conv2d(
+            mid, mid, spec.kernel_size, spec.stride, spec.kernel_size // 2, groups=mid, bias=False
+        )
+        self.depthwise_bn = nn.BatchNorm2d(mid, spec.bn_epsilon)
+        self.activation = activation_module(spec.activation)
+        self.squeeze_excite = SqueezeExcite(mid, spec.se_channels) if spec.squeeze_excite else nn.Identity()
+        self.project = conv_bn_act(mid, spec.out_channels, 1, 1, "none", spec.bn_epsilon)
+        self.residual = spec.residual
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, in, h, w) to (n, out, h', w')."""
+        hidden = self.expand(images)
+        hidden = self.activation(self.depthwise_bn(self.depthwise(hidden)))
+        hidden = self.project(self.squeeze_excite(hidden))
+        return images + hidden if self.residual else torch.as_tensor(hidden)
+
+
+class GlobalPool(nn.Module):
+    """Mean over all pixels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, channels, h, w) to (n, channels, 1, 1)."""
+        return images.mean((2, 3), keepdim=True)
+
+
+def conv_bn_act(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, activation: str, epsilon: float | None
+) -> nn.Sequential:
+    """Return convolution, batch norm (unless `epsilon` is None) and activation."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    if epsilon is not None:
+        layers["bn"] = nn.BatchNorm2d(out_channels, epsilon)
+    if activation != "none":
+        layers["activation"] = activation_module(activation)
+    return nn.Sequential(layers)
+
+
+@singledispatch
+def static_layer(spec: LayerSpec, dropout: float = 0.0) -> nn.Module:
+    """Return the randomly initialised module of one layer."""
+    raise NotImplementedError(f"no static layer for {type(spec).__name__}")
+
+
+@static_layer.register
+def _(spec: ConvSpec, dropout: float = 0.0) -> nn.Module:
+    epsilon = spec.bn_epsilon if spec.batch_norm else None
+    return conv_bn_act(
+        spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride, spec.activation, epsilon
+    )
+
+
+@static_layer.register
+def _(spec: MBConvSpec, dropout: float = 0.0) -> nn.Module:
+    return MBConv(spec)
+
+
+@static_layer.register
+def _(spec: PoolSpec, dropout: float = 0.0) -> nn.Module:
+    return GlobalPool()
+
+
+@static_layer.register
+def _(spec: LinearSpec, dropout: float = 0.0) -> nn.Module:
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts["flatten"] = nn.Flatten()
+    parts["dropout"] = nn.Dropout(dropout)
+    parts["linear"] = nn.Linear(spec.in_features, spec.out_features)
+    return nn.Sequential(parts)
+
+
+class StaticNetwork(nn.Module):
+    """A fixed network: the layers of `specs` one after another."""
+
+    def __init__(self, specs: Iterable[LayerSpec], dropout: float = 0.0) -> None:
+        """Create the randomly initialised network of `specs`."""
+        super().__init__()
+        self.specs = tuple(specs)
+        self.layers = nn.Sequential(*(static_layer(spec, dropout) for spec in self.specs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, in_channels, resolution, resolution) to logits (n, num_classes)."""
+        return torch.as_tensor(self.layers(images))

@@ -1,0 +1,1 @@
+"""Progressive shrinking: phases, sampling, distillation, schedule and the loop."""

@@ -1,0 +1,1 @@
+"""Accuracy records, their collection, and predictors fitted on them."""

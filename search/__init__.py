@@ -1,0 +1,1 @@
+"""Search under limits: constraints, evolution, random baseline, results."""
