@@ -23,7 +23,7 @@ def extract_subnet(supernet: Supernet, config: SubnetConfig, dropout: float = 0.
     """
     with torch.device("meta"):
         network = StaticNetwork(lower(supernet.space, config), dropout)
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for index, (layer, spec) in enumerate(supernet.active_layers(config)):
         tensors = prefixed(f"layers.{index}", layer.tensors(spec))
         state |= {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -212,7 +212,8 @@ class SearchSpace:
         """
         if len(config.stages) != len(self.stages):
             raise UserError(
-                f"The sub-network has {len(config.stages)} stages; space {self.name!r} has {len(self.stages)}."
+                f"The sub-network has {len(config.stages)} stages; "
+                f"space {self.name!r} has {len(self.stages)}."
             )
         genome = np.zeros(len(self.genes), np.int8)
         genome[0] = self._choice(0, config.resolution)

@@ -51,7 +51,7 @@ class Supernet(nn.Module):
 
 
 def build_supernet(space: SearchSpace, seed: int, dropout: float = 0.0) -> Supernet:
-    """Return a supernet whose initial weights depend on `seed` alone; the global generator is left as it was."""
+    """Return a supernet whose initial weights depend on `seed` alone; global generators stay as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Supernet(space, dropout)

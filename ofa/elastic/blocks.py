@@ -99,7 +99,7 @@ class ElasticMBConvLayer(ElasticLayer):
         if self.squeeze_excite is not None:
             hidden = self.squeeze_excite(hidden, spec.se_channels)
         hidden = self.project(hidden, spec.out_channels, 1, "none")
-        return images + hidden if spec.residual else hidden
+        return images + hidden if spec.residual else torch.as_tensor(hidden)
 
     @torch.no_grad()
     def sort_channels(self, trained: Sequence[MBConvSpec]) -> None:

@@ -1,0 +1,43 @@
+# make quickstart, make test: each creates .venv, installs what it needs and runs.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The first Python of version 3.11 or later; choose another with: make PYTHON=/path/to/python quickstart
+find_python = for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1; \
+	  then command -v $$python; break; fi; done
+PYTHON ?= $(shell $(find_python))
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+quickstart: $(STAMP) ## Train, measure, search and export on the digits; about 4 minutes after installation.
+	@$(BIN)/python scripts/quickstart.py
+
+test: lint ## Check style and types, then run all tests.
+	@$(BIN)/python -m pytest -q
+
+lint: $(STAMP) ## Check style and types only.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## Remove .venv, build files and caches; runs/ stays.
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installs again exactly when pyproject.toml is newer than the last installation.
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; found none. Install it, or give its" \
+	  "path: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
+	@$(BIN)/python -m pip install --quiet -e '.[dev,onnx]'
+	@touch $@

@@ -1,0 +1,110 @@
+"""Whole networks beside the layers: which are measured, the affine fit, and the table's error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from latency_tables.table import Calibration, MeasuredNetwork, Validation
+from latency_tables.timing import Timing
+from ofa.cost import network_cost
+from ofa.errors import UserError
+from ofa.lowering import lower
+from ofa.metrics import kendall_tau, mape
+from ofa.space import SearchSpace, unique_rows
+from ofa.subnet import SubnetConfig
+
+_CANDIDATES_PER_CALIBRATION_NETWORK = 12
+
+
+def choose_networks(
+    space: SearchSpace, num_calibration: int, num_validation: int, rng: np.random.Generator
+) -> tuple[tuple[SubnetConfig, ...], tuple[SubnetConfig, ...]]:
+    """Return distinct random networks: for the calibration, and others for the validation.
+
+    Those of the validation are plain draws. Those of the calibration are spread evenly over the MACs of
+    further draws, so that the fit rests on short and long networks.
+
+    Raises:
+        UserError: if the space is too small for so many distinct networks.
+    """
+    needed = num_calibration + num_validation
+    wanted = num_validation + num_calibration * _CANDIDATES_PER_CALIBRATION_NETWORK
+    genomes = space.sample(10 * wanted, rng)
+    genomes = genomes[unique_rows(genomes)][:wanted]
+    if len(genomes) < needed:
+        raise UserError(
+            f"Random draws from space {space.name!r} gave {len(genomes)} distinct networks; calibration and "
+            f"validation need {needed}. Use a larger space or fewer networks."
+        )
+    configs = [space.config(genome) for genome in genomes]
+    candidates = sorted(configs[num_validation:], key=lambda c: network_cost(lower(space, c)).macs)
+    places = np.linspace(0, len(candidates) - 1, num_calibration).round().astype(int)
+    return tuple(candidates[i] for i in places), tuple(configs[:num_validation])
+
+
+def layer_sum_ms(space: SearchSpace, config: SubnetConfig, entries: Mapping[str, Timing]) -> float:
+    """Return the summed latency of the network's layers, in ms."""
+    return sum(entries[spec.key].latency_ms for spec in lower(space, config))
+
+
+def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
+    """Return scale and offset of the least-squares line from sums to measurements.
+
+    Where noise leaves no rising line (or the sums are all equal), the ratio of the means and no offset.
+    """
+    sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
+    deviations = sums - sums.mean()
+    variance = float(deviations @ deviations)
+    scale = float(deviations @ measured) / variance if variance > 0 else 0.0
+    if scale <= 0:
+        return float(measured.mean() / sums.mean()), 0.0
+    return scale, float(measured.mean() - scale * sums.mean())
+
+
+def calibrate(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    entries: Mapping[str, Timing],
+    measured: Sequence[Timing],
+) -> Calibration:
+    """Return the affine map fitted on these networks."""
+    sums = [layer_sum_ms(space, config, entries) for config in configs]
+    scale, offset = fit_affine(sums, [timing.latency_ms for timing in measured])
+    return Calibration(scale, offset, _records(space, configs, entries, measured, scale, offset))
+
+
+def validate(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    entries: Mapping[str, Timing],
+    measured: Sequence[Timing],
+    calibration: Calibration,
+) -> Validation:
+    """Return the errors of the calibrated sums on these networks."""
+    networks = _records(space, configs, entries, measured, calibration.scale, calibration.offset_ms)
+    predicted = np.array([network.predicted_ms for network in networks])
+    actual = np.array([network.measured_ms for network in networks])
+    worst = float(100 * np.max(np.abs(predicted - actual) / actual))
+    return Validation(mape(predicted, actual), worst, kendall_tau(predicted, actual), networks)
+
+
+def _records(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    entries: Mapping[str, Timing],
+    measured: Sequence[Timing],
+    scale: float,
+    offset_ms: float,
+) -> tuple[MeasuredNetwork, ...]:
+    return tuple(
+        MeasuredNetwork(
+            id=config.id,
+            config=config.to_dict(),
+            measured_ms=timing.latency_ms,
+            predicted_ms=scale * layer_sum_ms(space, config, entries) + offset_ms,
+            spread_ms=timing.spread_ms,
+        )
+        for config, timing in zip(configs, measured, strict=True)
+    )

@@ -1,0 +1,46 @@
+"""`Engine`: what an inference engine offers so that layers and networks can be timed on it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+TimedRun = Callable[[], float]
+"""Runs a prepared module once and returns the elapsed milliseconds."""
+
+Description = dict[str, str]
+"""What an engine says of itself; tables are only extended while it stays the same."""
+
+
+class Engine(Protocol):
+    """An inference engine on one device; created by `latency_tables.engines.registry.create_engine`."""
+
+    def describe(self) -> Description:
+        """Return engine, version, processor and whatever else makes latencies comparable."""
+        ...
+
+    def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        """Return a timed run of `module` on `example`, which includes the batch dimension.
+
+        `module` is left as it is: it is copied or converted, always in eval mode.
+        """
+        ...
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Hold the process as runs need it (for instance its thread count) and restore it afterwards."""
+        ...
+
+
+def processor_name() -> str:
+    """Return the model name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,98 @@
+"""PyTorch eager on the processor (clock) or on CUDA (events).
+
+Modules run in PyTorch's default memory layout, which is what a network has that is loaded and called
+without further settings.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latency_tables.device import DeviceSpec
+from latency_tables.engines.base import Description, TimedRun, processor_name
+from ofa.errors import UserError
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class PyTorchEngine:
+    """Eager execution under inference mode."""
+
+    def __init__(self, device: DeviceSpec) -> None:
+        """Check that the accelerator exists.
+
+        Raises:
+            UserError: if the device asks for CUDA and this machine or this PyTorch has none.
+        """
+        if device.accelerator == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                f"Device {device.name!r} needs CUDA, and PyTorch finds no CUDA device here. "
+                "Choose a device with accelerator: cpu, for instance device=my_cpu."
+            )
+        self._device = device
+
+    def describe(self) -> Description:
+        """See `Engine.describe`."""
+        cuda = self._device.accelerator == "cuda"
+        return {
+            "engine": "PyTorch eager",
+            "version": torch.__version__,
+            "processor": torch.cuda.get_device_name() if cuda else processor_name(),
+            "memory_format": "contiguous",
+            "clock": "CUDA events" if cuda else "perf_counter",
+        }
+
+    def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        """See `Engine.prepare`."""
+        place, dtype = torch.device(self._device.accelerator), _DTYPES[self._device.dtype]
+        placed = copy.deepcopy(module).eval().to(place, dtype)
+        images = example.to(place, dtype)
+        return time_on_cuda(placed, images) if place.type == "cuda" else time_on_cpu(placed, images)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Set the number of threads; see `Engine.measuring`."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._device.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def time_on_cpu(module: nn.Module, images: Tensor) -> TimedRun:
+    """Return a run of `module` that is timed by the clock."""
+
+    def run() -> float:
+        with torch.inference_mode():
+            start = time.perf_counter()
+            module(images)
+            return (time.perf_counter() - start) * 1e3
+
+    return run
+
+
+def time_on_cuda(module: nn.Module, images: Tensor) -> TimedRun:
+    """Return a run of `module` that is timed between two CUDA events, beginning on an idle device."""
+    # PyTorch leaves the constructor and the result of its events untyped.
+    new_event: Callable[[], Any] = partial(torch.cuda.Event, enable_timing=True)
+    start, end = new_event(), new_event()
+
+    def run() -> float:
+        with torch.inference_mode():
+            torch.cuda.synchronize()
+            start.record()
+            module(images)
+            end.record()
+            end.synchronize()
+        return float(start.elapsed_time(end))
+
+    return run

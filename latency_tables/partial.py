@@ -1,0 +1,119 @@
+"""The measurements of an unfinished table: a JSON-lines file that a restart continues.
+
+The first line says what was measured on; every further line is one visit: a program and its runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ofa.errors import UserError
+
+Identity = Mapping[str, Any]
+"""What measurements must have in common to share a table: nested plain values."""
+
+
+def differences(found: Identity, expected: Identity, prefix: str = "") -> list[str]:
+    """Return one text per value in which two identities differ."""
+    texts = []
+    for name in sorted(set(found) | set(expected)):
+        old, new = found.get(name), expected.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            texts += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            texts.append(f"{prefix}{name} was {old!r} and is {new!r}")
+    return texts
+
+
+def refuse_other(path: Path, what: str, found: Identity, expected: Identity) -> None:
+    """Raise if measurements of different identity lie at `path`.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    changes = differences(found, expected)
+    if changes:
+        raise UserError(
+            f"The {what} {path} was measured differently: {'; '.join(changes)}. "
+            "Delete it to measure anew, or give another path."
+        )
+
+
+class PartialMeasurements:
+    """Visits per program, held in memory and appended to a file; a context that closes the file."""
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        """Read what `path` holds already, or start it.
+
+        A last line cut off by a crash is dropped.
+
+        Raises:
+            UserError: if the file was measured on something else, is not such a file, or cannot be written.
+        """
+        self.path = path
+        self.visits: dict[str, list[list[float]]] = {}
+        kept = self._read(identity) if path.is_file() else []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not kept:
+                path.write_text(json.dumps(identity) + "\n")
+            elif sum(map(len, kept)) < path.stat().st_size:
+                path.write_bytes(b"".join(kept))
+            self._file = path.open("a", buffering=1)
+        except OSError as error:
+            raise UserError(
+                f"Could not write {path}: {error}. Check the permissions and free space."
+            ) from error
+
+    def _read(self, identity: Identity) -> list[bytes]:
+        """Fill `visits` and return the whole lines, header first; nothing if not even that is whole."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        try:
+            for index, line in enumerate(lines):
+                values = json.loads(line)
+                if index == 0:
+                    refuse_other(self.path, "unfinished table", values, identity)
+                else:
+                    self.visits.setdefault(values["key"], []).append([float(t) for t in values["runs_ms"]])
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"Line {index + 1} of {self.path} is not a measurement ({error}). "
+                "Delete the file to measure anew."
+            ) from error
+        return lines
+
+    def append(self, key: str, runs_ms: list[float]) -> None:
+        """Add the runs of one visit to the program `key`.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        self.visits.setdefault(key, []).append(runs_ms)
+        try:
+            self._file.write(json.dumps({"key": key, "runs_ms": runs_ms}) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"Could not write {self.path}: {error}. Free some space and start again."
+            ) from error
+
+    def runs_ms(self, key: str) -> list[float]:
+        """Return all timed runs of the program `key`."""
+        return [run for visit in self.visits[key] for run in visit]
+
+    def __enter__(self) -> PartialMeasurements:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file; what was appended stays on disk whatever has happened."""
+        self._file.close()

@@ -1,0 +1,211 @@
+"""`LatencyTable`: measured layers of one space on one device, as a file and as an estimator."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latency_tables.device import DeviceSpec
+from latency_tables.timing import Timing
+from ofa.config import ConfigError, build
+from ofa.cost import Estimator, compile_cost
+from ofa.errors import UserError
+from ofa.files import read_json, write_json
+from ofa.layers import LayerSpec
+from ofa.lowering import distinct_layers
+from ofa.space import Genomes, SearchSpace
+
+SCHEMA_VERSION = 1
+BUILD_COMMAND = "python scripts/build_latency_table.py"
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """A whole network: its id and config, end-to-end measurement and the table's prediction (ms)."""
+
+    id: str
+    config: dict[str, Any]
+    measured_ms: float
+    predicted_ms: float
+    spread_ms: float
+
+    def __post_init__(self) -> None:
+        """Check that the values are finite."""
+        for name in ("measured_ms", "predicted_ms", "spread_ms"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)}; expected a number.")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Network latency = scale * (sum of its layers) + offset_ms, fitted on `networks`."""
+
+    scale: float
+    offset_ms: float
+    networks: tuple[MeasuredNetwork, ...]
+
+    def __post_init__(self) -> None:
+        """Check that a longer sum gives a longer latency."""
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset_ms)):
+            raise UserError(
+                f"scale and offset_ms are {self.scale} and {self.offset_ms}; "
+                "expected a positive and any number."
+            )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The table's error on random networks that had no part in the calibration."""
+
+    mape_percent: float
+    max_error_percent: float
+    kendall_tau: float
+    networks: tuple[MeasuredNetwork, ...]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latencies of all layers of a space on a device.
+
+    Attributes:
+        device: what was measured on, and the effort.
+        engine: what the engine says of itself: name, version, processor.
+        method: how an entry is measured.
+        date: end of the measurement, ISO 8601 with time zone.
+        seed: of the networks, orders and inputs.
+        space_name: name of the space whose layers these are.
+        space_fingerprint: fingerprint of that space.
+        entries: statistics per `LayerSpec.key`.
+        calibration: from sums of entries to network latencies.
+        validation: the table's own measured error.
+        schema_version: of the file.
+    """
+
+    device: DeviceSpec
+    engine: dict[str, str]
+    method: str
+    date: str
+    seed: int
+    space_name: str
+    space_fingerprint: str
+    calibration: Calibration
+    validation: Validation
+    entries: dict[str, Timing]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What further measurements must have in common with this table; see `table_identity`."""
+        return table_identity(self.device, self.engine, self.method)
+
+    def save(self, path: Path) -> None:
+        """Write the table as JSON, atomically.
+
+        Raises:
+            UserError: if the file cannot be written.
+        """
+        write_json(path, {"schema_version": self.schema_version} | dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyTable:
+        """Read a table.
+
+        Raises:
+            UserError: if the file is missing, truncated, of another schema version, or holds values that
+                no measurement gives.
+        """
+        values = read_json(path, "latency table", BUILD_COMMAND)
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"The latency table {path} has schema version {version}; this program reads version "
+                f"{SCHEMA_VERSION}. Make it again with: {BUILD_COMMAND}"
+            )
+        try:
+            return build(cls, values)
+        except ConfigError as error:
+            raise UserError(
+                f"The latency table {path} is not valid: {_shorten(str(error).splitlines(), ' ')} "
+                f"Make it again with: {BUILD_COMMAND}"
+            ) from error
+
+    def missing_entries(self, space: SearchSpace) -> tuple[str, ...]:
+        """Return the keys of all layers of the (restricted) `space` that the table lacks."""
+        return tuple(spec.key for spec in distinct_layers(space) if spec.key not in self.entries)
+
+    def check(self, space: SearchSpace) -> None:
+        """Raise unless the table serves the (restricted) `space`.
+
+        Raises:
+            UserError: if the table was made for another space, or lacks entries (all are counted, the
+                first twenty named).
+        """
+        if self.space_fingerprint != space.fingerprint:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} was made for space {self.space_name!r} "
+                f"({self.space_fingerprint}); this is space {space.name!r} ({space.fingerprint}). "
+                f"Measure a table of this space with: {BUILD_COMMAND} device={self.device.name}"
+            )
+        missing = self.missing_entries(space)
+        if missing:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of space "
+                f"{space.name!r}: {_shorten(missing, ', ')}. "
+                f"Measure them with: {BUILD_COMMAND} device={self.device.name}"
+            )
+
+    def network_ms(self, specs: Iterable[LayerSpec]) -> float:
+        """Return the latency (ms) of the network of these layers; all must be in the table."""
+        total = sum(self.entries[spec.key].latency_ms for spec in specs)
+        return self.calibration.scale * total + self.calibration.offset_ms
+
+    def estimator(self, space: SearchSpace) -> Estimator:
+        """Return the latency (ms) of populations of the (restricted) `space`.
+
+        Genomes outside the restriction get NaN where the table lacks their layers.
+
+        Raises:
+            UserError: see `check`.
+        """
+        self.check(space)
+
+        def entry(spec: LayerSpec) -> float:
+            return self.entries[spec.key].latency_ms if spec.key in self.entries else math.nan
+
+        return _Affine(compile_cost(space, entry), self.calibration)
+
+
+class _Affine:
+    """Calibrated sums."""
+
+    def __init__(self, total: Estimator, calibration: Calibration) -> None:
+        self._total = total
+        self._scale, self._offset = calibration.scale, calibration.offset_ms
+
+    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
+        return self._scale * self._total(genomes) + self._offset
+
+
+def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:
+    """Return what measurements must have in common to share a table, as plain values."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "device": dataclasses.asdict(device),
+        "engine": engine,
+        "method": method,
+    }
+
+
+def _shorten(texts: Iterable[str], separator: str) -> str:
+    """Join the first texts and count the others."""
+    listed = list(texts)
+    more = len(listed) - _SHOWN
+    return separator.join(listed[:_SHOWN]) + (f" ... and {more} more" if more > 0 else "")

@@ -1,0 +1,99 @@
+"""Image sets that fit in memory: uint8 tensors, augmented per batch on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+from ofa.data.base import DataInfo, DataSettings, ImageData, check_split
+from ofa.errors import UserError
+
+
+class MemoryData(ImageData):
+    """Train, validation and test images as uint8 tensors."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        class_names: tuple[str, ...],
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+    ) -> None:
+        """Cut the validation split from `train`, stratified by shuffling, and compute mean and std.
+
+        Args:
+            settings: split and augmentation.
+            class_names: name of each label.
+            train: uint8 images (n, c, h, w) and int64 labels (n,).
+            test: the same for the test split.
+        """
+        images, labels = train
+        if settings.validation_size >= len(images):
+            raise UserError(
+                f"validation_size is {settings.validation_size} of {len(images)} training images; "
+                "expected fewer."
+            )
+        order = torch.from_numpy(np.random.default_rng(settings.split_seed).permutation(len(images)))
+        cut, kept = order[: settings.validation_size], order[settings.validation_size :]
+        self._splits = {
+            "train": (images[kept], labels[kept]),
+            "validation": (images[cut], labels[cut]),
+            "test": test,
+        }
+        self._settings = settings
+        values = images[kept].double() / 255.0
+        mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
+        info = DataInfo(
+            settings.name, images.shape[1], class_names, tuple(mean.tolist()), tuple(std.tolist())
+        )
+        super().__init__(info)
+
+    def size(self, split: str) -> int:
+        """See `ImageData.size`."""
+        check_split(split)
+        return len(self._splits[split][0])
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, device: torch.device, first: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `ImageData.train_batches`."""
+        images, labels = self._splits["train"]
+        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(images)))
+        for batch in range(first, self.num_batches(batch_size)):
+            rows = order[batch * batch_size : (batch + 1) * batch_size]
+            rng = np.random.default_rng([seed, epoch, batch])
+            chosen = self._augment(images[rows].to(device), rng)
+            yield self.normalise(chosen, device), labels[rows].to(device)
+
+    def _augment(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Shift and mirror each image (n, c, h, w) by its own random draw."""
+        count, padding = len(images), self._settings.crop_padding
+        if padding:
+            height, width = images.shape[-2:]
+            padded: Tensor = V.pad(images, [padding])
+            shifts = torch.from_numpy(rng.integers(0, 2 * padding + 1, (2, count, 1))).to(images.device)
+            rows = shifts[0] + torch.arange(height, device=images.device)
+            columns = shifts[1] + torch.arange(width, device=images.device)
+            samples = torch.arange(count, device=images.device)[:, None, None]
+            # Indexing puts the channels last; permuting back keeps that memory format.
+            images = padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]]
+            images = images.permute(0, 3, 1, 2)
+        if self._settings.horizontal_flip:
+            mirrored = torch.from_numpy(rng.random(count) < 0.5).to(images.device)
+            images = torch.where(mirrored[:, None, None, None], V.horizontal_flip(images), images)
+        return images
+
+    def batches(
+        self, split: str, batch_size: int, device: torch.device, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `ImageData.batches`."""
+        check_split(split)
+        images, labels = self._splits[split]
+        stop = len(images) if limit is None else min(limit, len(images))
+        for start in range(0, stop, batch_size):
+            part = slice(start, min(start + batch_size, stop))
+            yield self.normalise(images[part], device), labels[part].to(device)

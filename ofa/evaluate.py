@@ -1,0 +1,79 @@
+"""Evaluation: extract, recalibrate, and count correct answers on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ofa.batchnorm import recalibrate_batchnorm
+from ofa.data import ImageData
+from ofa.data.base import resize
+from ofa.extract import extract_subnet
+from ofa.static import StaticNetwork
+from ofa.subnet import SubnetConfig
+from ofa.supernet import Supernet
+
+
+@torch.inference_mode()
+def top1(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of images (0..1) whose largest logit is the label; `network` in eval mode."""
+    assert not network.training
+    correct, count = 0, 0
+    for images, labels in batches:
+        correct += int((network(images).argmax(1) == labels).sum())
+        count += len(labels)
+    return correct / max(count, 1)
+
+
+class SubnetEvaluator:
+    """Recalibrates and evaluates sub-networks of one supernet on fixed images.
+
+    The resized images of each resolution are kept, because hundreds of networks are evaluated on them.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: ImageData,
+        split: str = "validation",
+        *,
+        calibration_images: int = 2000,
+        limit: int | None = None,
+        batch_size: int = 250,
+    ) -> None:
+        """Choose the images.
+
+        Args:
+            supernet: evaluated where it is (device); never changed.
+            data: images; recalibration uses the first images of its training split, not augmented.
+            split: whose images are counted.
+            calibration_images: number of images for batch-norm recalibration.
+            limit: number of images counted; None for the whole split.
+            batch_size: images per forward pass.
+        """
+        self._supernet, self._data = supernet, data
+        self._split, self._limit = split, limit
+        self._calibration_images, self._batch_size = calibration_images, batch_size
+        self._device = next(supernet.parameters()).device
+        self._kept: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = {}
+
+    def network(self, config: SubnetConfig) -> StaticNetwork:
+        """Return the extracted and recalibrated sub-network in eval mode."""
+        network = extract_subnet(self._supernet, config).eval()
+        network = network.to(memory_format=torch.channels_last)
+        calibration = self._batches("train", config.resolution, self._calibration_images)
+        recalibrate_batchnorm(network, (images for images, _ in calibration))
+        return network
+
+    def top1(self, config: SubnetConfig) -> float:
+        """Return the top-1 accuracy (0..1) of the recalibrated sub-network."""
+        return top1(self.network(config), self._batches(self._split, config.resolution, self._limit))
+
+    def _batches(self, split: str, resolution: int, limit: int | None) -> list[tuple[Tensor, Tensor]]:
+        key = (split, resolution)
+        if key not in self._kept:
+            batches = self._data.batches(split, self._batch_size, self._device, limit)
+            self._kept[key] = [(resize(images, resolution), labels) for images, labels in batches]
+        return self._kept[key]

@@ -1,0 +1,127 @@
+"""Commands: Hydra composes the configuration, typed values go in, errors come out readable.
+
+The only module that knows Hydra and OmegaConf.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import hydra
+import torch
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from ofa.config import build
+from ofa.errors import UserError, unknown_name
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+Config = TypeVar("Config")
+Result = TypeVar("Result")
+
+
+class Command(Generic[Config, Result]):
+    """A function of one typed configuration that is also a command of its own.
+
+    Calling it parses the command line; `run` composes the same configuration in this process.
+    """
+
+    def __init__(self, name: str, schema: type[Config], function: Callable[[Config], Result]) -> None:
+        """Tie `conf/<name>.yaml`, the dataclass `schema` and `function` together."""
+        self._name, self._schema, self._function = name, schema, function
+
+    def __call__(self) -> None:
+        """Run with the arguments of the command line; exit with 2 after a user's mistake."""
+
+        def task(config: DictConfig) -> None:
+            try:
+                self._function(self._typed(config))
+            except UserError as error:
+                Console(stderr=True).print("[bold red]error:[/]", str(error), markup=True, soft_wrap=True)
+                sys.exit(2)
+            except KeyboardInterrupt:
+                Console(stderr=True).print(
+                    "Interrupted. What is finished is saved; run the same command to go on."
+                )
+                sys.exit(130)
+
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=self._name)(task)()
+
+    def run(self, *overrides: str) -> Result:
+        """Run with `overrides` such as "run_name=mine" and return what the function returns.
+
+        Raises:
+            UserError: for overrides that do not compose, and every mistake the function names.
+        """
+        return self._function(self._typed(compose(self._name, overrides)))
+
+    def config(self, *overrides: str) -> Config:
+        """Return the typed configuration without running anything."""
+        return self._typed(compose(self._name, overrides))
+
+    def _typed(self, config: DictConfig) -> Config:
+        try:
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{str(error).splitlines()[0]}. Give it on the command line.") from error
+        assert isinstance(values, dict)
+        return build(self._schema, {str(key): value for key, value in values.items()})
+
+
+def command(
+    name: str, schema: type[Config]
+) -> Callable[[Callable[[Config], Result]], Command[Config, Result]]:
+    """Turn a function of one `schema` value into the command configured by `conf/<name>.yaml`."""
+
+    def decorate(function: Callable[[Config], Result]) -> Command[Config, Result]:
+        return Command(name, schema, function)
+
+    return decorate
+
+
+def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose `conf/<name>.yaml` with `overrides`.
+
+    Raises:
+        UserError: for an unknown option or group choice; the text lists the known ones.
+    """
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose(name, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(str(error)) from error
+
+
+def compose_group(group: str, choice: str) -> dict[str, Any]:
+    """Return the plain values of one file `conf/<group>/<choice>.yaml`.
+
+    Raises:
+        UserError: for an unknown choice, with the list of known ones.
+    """
+    known = [path.stem for path in (CONF / group).glob("*.yaml")]
+    if choice not in known:
+        raise unknown_name(group, choice, known)
+    values = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{choice}.yaml"), resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def choose_accelerator(name: str, threads: int | None) -> torch.device:
+    """Return the device to compute on ("auto": CUDA if present) and set the CPU threads if given.
+
+    Raises:
+        UserError: for an unknown name, or cuda without a CUDA device.
+    """
+    known = ("auto", "cpu", "cuda")
+    if name not in known:
+        raise unknown_name("accelerator", name, known)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("accelerator is cuda but no CUDA device is present; choose auto or cpu.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

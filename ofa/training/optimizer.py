@@ -1,0 +1,43 @@
+"""SGD with Nesterov momentum, its parameter groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ofa.elastic.operators import ElasticBatchNorm2d
+
+
+def build_optimizer(
+    network: nn.Module, lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return SGD whose weight decay leaves out batch norm and biases."""
+    without_decay = []
+    for module in network.modules():
+        is_norm = isinstance(module, ElasticBatchNorm2d | nn.BatchNorm2d)
+        for name, parameter in module.named_parameters(recurse=False):
+            if is_norm or name == "bias":
+                without_decay.append(parameter)
+    excluded = {id(parameter) for parameter in without_decay}
+    decayed = [parameter for parameter in network.parameters() if id(parameter) not in excluded]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": without_decay, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, foreach=True)
+
+
+def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
+    """Return the learning rate of `step`: linear warm-up to `peak`, then cosine to 0."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    return 0.5 * peak * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

@@ -1,0 +1,93 @@
+"""Search algorithms by name: one line here, one file beside it and one YAML add another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from ofa.config import build
+from ofa.cost import Estimator
+from ofa.errors import UserError, unknown_name
+from ofa.progress import ProgressCallback, silent
+from ofa.space import SearchSpace
+from search.constraints import Limit
+from search.evolution import EvolutionSettings, evolve
+from search.random_search import RandomSettings, search_randomly
+from search.result import SearchResult
+
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class SearchFunction(Protocol[S_contra]):
+    """What every algorithm is: a function of space, estimators and its own settings."""
+
+    def __call__(
+        self,
+        space: SearchSpace,
+        accuracy: Estimator,
+        limits: Sequence[Limit],
+        settings: S_contra,
+        rng: np.random.Generator,
+        progress: ProgressCallback = silent,
+    ) -> SearchResult:
+        """Return the result; see `search.evolution.evolve` for the arguments."""
+        ...
+
+
+@dataclass(frozen=True)
+class Algorithm(Generic[S]):
+    """A search function and the dataclass of its settings."""
+
+    settings: type[S]
+    search: SearchFunction[S]
+
+
+ALGORITHMS: dict[str, Algorithm[Any]] = {
+    "evolution": Algorithm(EvolutionSettings, evolve),
+    "random": Algorithm(RandomSettings, search_randomly),
+}
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A registered algorithm with checked settings: everything but the space, the estimators and the seed."""
+
+    algorithm: str
+    settings: Any
+
+    def run(
+        self,
+        space: SearchSpace,
+        accuracy: Estimator,
+        limits: Sequence[Limit],
+        seed: int,
+        progress: ProgressCallback = silent,
+    ) -> SearchResult:
+        """Search; equal arguments give equal results.
+
+        Raises:
+            UserError: if no sub-network keeps the limits.
+        """
+        search = ALGORITHMS[self.algorithm].search
+        result = search(space, accuracy, limits, self.settings, np.random.default_rng(seed), progress)
+        return dataclasses.replace(result, seed=seed)
+
+
+def plan_search(values: Mapping[str, Any], where: str = "search") -> SearchPlan:
+    """Check a mapping such as `conf/search/evolution.yaml`: `algorithm` and its settings.
+
+    Raises:
+        UserError: if the algorithm is missing or unknown, or naming all settings that are wrong.
+    """
+    if "algorithm" not in values:
+        raise UserError(f"{where}.algorithm is missing; expected one of {', '.join(sorted(ALGORITHMS))}.")
+    name = values["algorithm"]
+    if name not in ALGORITHMS:
+        raise unknown_name("search algorithm", name, ALGORITHMS)
+    settings = {key: value for key, value in values.items() if key != "algorithm"}
+    return SearchPlan(name, build(ALGORITHMS[name].settings, settings, where))

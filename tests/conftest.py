@@ -1,0 +1,141 @@
+"""Fixtures that all tests share: small spaces, supernets with non-trivial values, the shared data folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from ofa.config import build
+from ofa.space import SearchSpace, StageSpec
+from ofa.subnet import SubnetConfig
+from ofa.supernet import Supernet, build_supernet
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> None:
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def load_space() -> Callable[[str], SearchSpace]:
+    """Loads a space of conf/space by name."""
+
+    def load(name: str) -> SearchSpace:
+        path = ROOT / "conf" / "space" / f"{name}.yaml"
+        return build(SearchSpace, yaml.safe_load(path.read_text()), str(path.name))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def full_space(load_space: Callable[[str], SearchSpace]) -> SearchSpace:
+    return load_space("mobilenet_v3")
+
+
+@pytest.fixture(scope="session")
+def tiny_space(load_space: Callable[[str], SearchSpace]) -> SearchSpace:
+    return load_space("mobilenet_v3_tiny")
+
+
+@pytest.fixture(scope="session")
+def micro_space() -> SearchSpace:
+    """1,680 networks: small enough to enumerate, with everything that a block can have."""
+    return SearchSpace(
+        name="micro",
+        family="mobilenet_v3",
+        resolutions=(8, 12),
+        stem_channels=8,
+        stem_stride=1,
+        stages=(
+            StageSpec(8, 1, (1, 2), (3, 5), (3.0, 6.0), "relu", False),
+            StageSpec(16, 2, (1, 2), (3, 5, 7), (2.0, 4.0), "hard_swish", True),
+        ),
+        head_channels=(24, 32),
+        num_classes=5,
+        in_channels=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_space() -> SearchSpace:
+    """Three stages with three kernel sizes; unlike the spaces in conf/, its values never change."""
+    kernel_sizes, expand_ratios = (3, 5, 7), (3.0, 4.0, 6.0)
+    return SearchSpace(
+        name="small",
+        family="mobilenet_v3",
+        resolutions=(16, 20, 24, 28, 32),
+        stem_channels=16,
+        stem_stride=2,
+        stages=(
+            StageSpec(16, 1, (1, 2, 3), kernel_sizes, expand_ratios, "relu", False),
+            StageSpec(24, 2, (1, 2, 3), kernel_sizes, expand_ratios, "hard_swish", True),
+            StageSpec(32, 2, (1, 2, 3), kernel_sizes, expand_ratios, "hard_swish", True),
+        ),
+        head_channels=(64, 96),
+        num_classes=10,
+        in_channels=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_supernet() -> Callable[[SearchSpace, int], Supernet]:
+    """Makes a supernet in eval mode whose statistics, matrices and biases are not the initial ones."""
+
+    def make(space: SearchSpace, seed: int) -> Supernet:
+        supernet = build_supernet(space, seed)
+        randomise(supernet, seed)
+        return supernet.eval()
+
+    return make
+
+
+@torch.no_grad()
+def randomise(network: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in network.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var"):
+            tensor.copy_(0.5 + noise.abs())
+        elif "matrices" in name:
+            tensor.add_(0.05 * noise)
+        elif tensor.dim() == 1:
+            tensor.add_(0.2 * noise)
+        else:
+            tensor.copy_(noise * (2.0 / tensor[0].numel()) ** 0.5)
+
+
+@pytest.fixture(scope="session")
+def random_configs() -> Callable[[SearchSpace, int, int], list[SubnetConfig]]:
+    """Draws (space, count, seed) random networks, with the smallest and largest in front."""
+
+    def draw(space: SearchSpace, count: int, seed: int) -> list[SubnetConfig]:
+        genomes = space.sample(count, np.random.default_rng(seed))
+        return [space.smallest, space.largest, *(space.config(genome) for genome in genomes)]
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data that others measured; tests that need it are skipped without it."""
+    folder = Path(os.environ.get("OFA_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}; set OFA_SHARED_DATA")
+    return folder

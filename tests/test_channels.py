@@ -1,0 +1,118 @@
+"""Tests of ofa.channels: sorting moves channels and changes no trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ofa.channels import sort_channels
+from ofa.elastic.blocks import ElasticMBConvLayer, segment_order
+from ofa.space import SearchSpace
+from ofa.subnet import SubnetConfig
+from ofa.supernet import Supernet
+
+MakeSupernet = Callable[[SearchSpace, int], Supernet]
+DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
+
+
+@torch.no_grad()
+def logits(supernet: Supernet, config: SubnetConfig) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, supernet.space.in_channels, config.resolution, config.resolution)
+    return torch.as_tensor(supernet(torch.randn(shape, generator=generator), config))
+
+
+def relative_difference(value: Tensor, reference: Tensor) -> float:
+    return float((value - reference).abs().max() / reference.abs().max())
+
+
+@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space"])
+def test_sorting_keeps_the_largest_network(
+    name: str, request: pytest.FixtureRequest, make_supernet: MakeSupernet
+) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    supernet = make_supernet(space, 0)
+    before = logits(supernet, space.largest)
+    narrow = space.restrict(
+        expand_ratios=[space.stages[0].expand_ratios[0], space.stages[1].expand_ratios[0]]
+    )
+    narrow_before = logits(supernet, narrow.largest)
+    sort_channels(supernet, space.largest_choices(expand_ratio=1))
+    assert relative_difference(logits(supernet, space.largest), before) <= 1e-5
+    # A narrow network, never trained yet, is now made of other channels.
+    assert relative_difference(logits(supernet, narrow.largest), narrow_before) > 1e-2
+
+
+def test_sorting_keeps_every_network_of_the_trained_space(
+    small_space: SearchSpace, make_supernet: MakeSupernet, random_configs: DrawConfigs
+) -> None:
+    for trained in (small_space.largest_choices(expand_ratio=1), small_space.restrict(expand_ratios=(4, 6))):
+        supernet = make_supernet(small_space, 1)
+        configs = random_configs(trained, 8, 2)
+        before = [logits(supernet, config) for config in configs]
+        weights = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+        sort_channels(supernet, trained)
+        assert any(not torch.equal(t, weights[name]) for name, t in supernet.state_dict().items())
+        for config, expected in zip(configs, before, strict=True):
+            assert relative_difference(logits(supernet, config), expected) <= 1e-5
+
+
+def blocks(supernet: Supernet) -> list[ElasticMBConvLayer]:
+    return [layer for layer in supernet.layers if isinstance(layer, ElasticMBConvLayer) and layer.expand]
+
+
+def is_descending(importance: Tensor) -> bool:
+    return bool((importance.diff() <= 1e-6).all())
+
+
+def test_channels_end_up_in_descending_importance(
+    small_space: SearchSpace, make_supernet: MakeSupernet
+) -> None:
+    supernet = make_supernet(small_space, 3)
+    before = [layer.project.conv.weight.detach().abs().sum((0, 2, 3)) for layer in blocks(supernet)]
+    assert not any(is_descending(importance) for importance in before)
+    sort_channels(supernet, small_space.largest_choices(expand_ratio=1))
+    for layer, old in zip(blocks(supernet), before, strict=True):
+        new = layer.project.conv.weight.detach().abs().sum((0, 2, 3))
+        assert is_descending(new)
+        torch.testing.assert_close(new, old.sort(descending=True).values)
+        if layer.squeeze_excite is not None:
+            assert is_descending(layer.squeeze_excite.expand.weight.detach().abs().sum((0, 2, 3)))
+
+
+def test_squeeze_excite_is_sorted_on_both_sides(
+    small_space: SearchSpace, make_supernet: MakeSupernet
+) -> None:
+    supernet = make_supernet(small_space, 4)
+    with_se = [layer for layer in blocks(supernet) if layer.squeeze_excite is not None]
+    assert len(with_se) == 6
+    before = [
+        layer.squeeze_excite.reduce.weight.detach().clone() for layer in with_se if layer.squeeze_excite
+    ]
+    sort_channels(supernet, small_space.largest_choices(expand_ratio=1))
+    for layer, old in zip(with_se, before, strict=True):
+        assert layer.squeeze_excite is not None
+        new = layer.squeeze_excite.reduce.weight.detach()
+        for dim in (0, 1):
+            other = tuple({0, 1, 2, 3} - {dim})
+            assert not torch.allclose(new.sum(other), old.sum(other))
+            torch.testing.assert_close(new.sum(other).sort().values, old.sum(other).sort().values)
+
+
+def test_sorting_twice_changes_nothing_more(small_space: SearchSpace, make_supernet: MakeSupernet) -> None:
+    supernet = make_supernet(small_space, 5)
+    trained = small_space.largest_choices(expand_ratio=1)
+    sort_channels(supernet, trained)
+    once = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    sort_channels(supernet, trained)
+    assert all(torch.equal(tensor, once[name]) for name, tensor in supernet.state_dict().items())
+
+
+def test_segments_keep_their_places() -> None:
+    importance = torch.tensor([1.0, 3.0, 2.0, 9.0, 7.0, 8.0, 5.0])
+    assert segment_order(importance, {3, 7}).tolist() == [1, 2, 0, 3, 5, 4, 6]
+    assert segment_order(importance, set()).tolist() == [3, 5, 4, 6, 1, 2, 0]
+    assert segment_order(torch.tensor([2.0, 2.0, 2.0]), set()).tolist() == [0, 1, 2]

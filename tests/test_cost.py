@@ -1,0 +1,169 @@
+"""Tests of ofa.cost: the arithmetic against counts on real modules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ofa.cost import compile_cost, macs, network_cost, parameters, peak_activation_bytes
+from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
+from ofa.lowering import distinct_layers, lower
+from ofa.space import SearchSpace
+from ofa.static import GlobalPool, MBConv, SqueezeExcite, StaticNetwork
+from ofa.subnet import SubnetConfig
+
+DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
+
+
+@dataclasses.dataclass
+class Counted:
+    """What hooks saw while one image ran through a real network."""
+
+    macs: int = 0
+    peak_elements: int = 0
+
+
+def run_counted(network: nn.Module, images: Tensor) -> Counted:
+    """Run `network` on one image with hooks on every convolution, linear layer and pooling."""
+    counted = Counted()
+    inside_squeeze = {m for se in network.modules() if isinstance(se, SqueezeExcite) for m in se.modules()}
+    held: dict[nn.Module, Tensor] = {}
+    handles = []
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        (image,) = inputs
+        if isinstance(module, nn.Conv2d):
+            per_output = module.weight[0].numel()
+            counted.macs += per_output * output.numel()
+        elif isinstance(module, nn.Linear):
+            counted.macs += module.weight.numel()
+        if module not in inside_squeeze:
+            live = image.numel() + output.numel()
+            kept = held.get(module)
+            if kept is not None and kept.data_ptr() != image.data_ptr():
+                live += kept.numel()
+            counted.peak_elements = max(counted.peak_elements, live)
+
+    def enter_block(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(block, MBConv) and block.residual:
+            held.update((m, inputs[0]) for m in block.modules() if isinstance(m, nn.Conv2d))
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | GlobalPool):
+            handles.append(module.register_forward_hook(hook))
+        if isinstance(module, MBConv):
+            handles.append(module.register_forward_pre_hook(enter_block))
+    with torch.no_grad():
+        network(images)
+    for handle in handles:
+        handle.remove()
+    return counted
+
+
+@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space"])
+def test_costs_equal_counts_on_the_real_module(
+    name: str, request: pytest.FixtureRequest, random_configs: DrawConfigs
+) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    for config in random_configs(space, 10, 0):
+        specs = lower(space, config)
+        network = StaticNetwork(specs).eval()
+        image = torch.zeros(1, space.in_channels, config.resolution, config.resolution)
+        counted = run_counted(network, image)
+        cost = network_cost(specs)
+        assert cost.macs == counted.macs
+        assert cost.parameters == sum(p.numel() for p in network.parameters())
+        assert cost.peak_activation_bytes == 4 * counted.peak_elements
+
+
+def test_costs_of_a_full_size_network_equal_counts(full_space: SearchSpace) -> None:
+    config = full_space.config(full_space.sample(1, np.random.default_rng(1))[0])
+    specs = lower(full_space, config)
+    network = StaticNetwork(specs).eval()
+    counted = run_counted(network, torch.zeros(1, 3, config.resolution, config.resolution))
+    cost = network_cost(specs)
+    assert (cost.macs, cost.peak_activation_bytes) == (counted.macs, 4 * counted.peak_elements)
+    assert cost.parameters == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected_macs", "expected_parameters", "expected_elements"),
+    [
+        # 3x3, 2 -> 4 channels, 7x7 -> 4x4.
+        (ConvSpec(7, 2, 4, 3, 2, "relu"), 4 * 2 * 9 * 16, 4 * 2 * 9 + 2 * 4, 2 * 49 + 4 * 16),
+        (ConvSpec(1, 6, 5, 1, 1, "relu", batch_norm=False), 30, 30, 11),
+        # Expansion 8 -> 16 at 4x4, depthwise 3x3, squeeze-excite 16 -> 8 -> 16 at 1x1, projection 16 -> 8;
+        # the widest moment is the depthwise layer with the block's input held for the addition.
+        (
+            MBConvSpec(4, 8, 16, 8, 3, 1, "relu", True),
+            16 * (8 * 16 + 16 * 9 + 16 * 8) + 16 * 8 + 8 * 16,
+            (8 * 16 + 32) + (16 * 9 + 32) + (16 * 8 + 8) + (8 * 16 + 16) + (16 * 8 + 16),
+            16 * (16 + 16 + 8),
+        ),
+        # Stride 2: no residual; the expansion's output and the smaller depthwise output are live together.
+        (
+            MBConvSpec(4, 8, 16, 8, 3, 2, "relu", False),
+            16 * 8 * 16 + 4 * (16 * 9 + 16 * 8),
+            (8 * 16 + 32) + (16 * 9 + 32) + (16 * 8 + 16),
+            16 * 8 + 16 * 16,
+        ),
+        (PoolSpec(5, 3), 0, 0, 3 * 25 + 3),
+        (LinearSpec(1, 6, 5), 30, 35, 11),
+    ],
+)
+def test_costs_of_one_layer_by_hand(
+    spec: LayerSpec, expected_macs: int, expected_parameters: int, expected_elements: int
+) -> None:
+    assert macs(spec) == expected_macs
+    assert parameters(spec) == expected_parameters
+    assert peak_activation_bytes(spec) == 4 * expected_elements
+    assert peak_activation_bytes(spec, 1) == expected_elements
+
+
+@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space", "full_space"])
+def test_compiled_costs_equal_the_fold_over_each_network(name: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    genomes = space.sample(300, np.random.default_rng(2))
+    costs = [network_cost(lower(space, space.config(genome))) for genome in genomes]
+    for estimator, expected in (
+        (compile_cost(space, macs), [c.macs for c in costs]),
+        (compile_cost(space, parameters), [c.parameters for c in costs]),
+        (compile_cost(space, peak_activation_bytes, np.maximum), [c.peak_activation_bytes for c in costs]),
+    ):
+        values = estimator(genomes)
+        assert values.dtype == np.float64 and values.shape == (300,)
+        assert np.array_equal(values, expected)
+
+
+def test_compiled_cost_of_an_arbitrary_layer_function(micro_space: SearchSpace) -> None:
+    rng = np.random.default_rng(3)
+    milliseconds = {spec.key: rng.random() for spec in distinct_layers(micro_space)}
+    estimator = compile_cost(micro_space, lambda spec: milliseconds[spec.key])
+    genomes = micro_space.sample(200, rng)
+    expected = [sum(milliseconds[s.key] for s in lower(micro_space, micro_space.config(g))) for g in genomes]
+    np.testing.assert_allclose(estimator(genomes), expected, rtol=1e-12)
+
+
+def test_compiled_cost_asks_for_each_distinct_layer_once(micro_space: SearchSpace) -> None:
+    asked: list[LayerSpec] = []
+
+    def cost(spec: LayerSpec) -> float:
+        asked.append(spec)
+        return 1.0
+
+    restricted = micro_space.restrict(kernel_sizes=(3,))
+    estimator = compile_cost(restricted, cost)
+    assert len(asked) == len(set(asked)) and set(asked) == set(distinct_layers(micro_space))
+    genomes = micro_space.sample(50, np.random.default_rng(4))
+    layers = [len(lower(micro_space, micro_space.config(genome))) for genome in genomes]
+    assert estimator(genomes).tolist() == layers
+
+
+def test_compiled_cost_of_an_empty_population(micro_space: SearchSpace) -> None:
+    empty = micro_space.sample(0, np.random.default_rng(0))
+    assert compile_cost(micro_space, macs)(empty).shape == (0,)

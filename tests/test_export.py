@@ -1,0 +1,392 @@
+"""Tests of ofa.export and ofa.bundle: what is written runs, and nothing is half-written."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.util
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ofa.export
+from ofa.data.base import resize
+from ofa.errors import UserError
+from ofa.export import BundleInfo, Preprocessing, export_bundle, load_bundle
+from ofa.extract import extract_subnet
+from ofa.space import SearchSpace
+from ofa.static import StaticNetwork
+from ofa.supernet import Supernet
+
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="the extra onnx is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def info(micro_space: SearchSpace) -> BundleInfo:
+    return BundleInfo(
+        micro_space,
+        micro_space.largest,
+        Preprocessing((0.5, 0.25), (0.2, 0.4)),
+        ("ant", "bee", "cat", "dog", "eel"),
+        expected_top1=0.75,
+        expected_latency_ms={"my_cpu": 1.5},
+        provenance={"run": "test", "phases": ["a", "b"]},
+    )
+
+
+@pytest.fixture(scope="module")
+def network(info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet]) -> StaticNetwork:
+    return extract_subnet(make_supernet(info.space, 0), info.config)
+
+
+@pytest.fixture(scope="module")
+def bundle(network: StaticNetwork, info: BundleInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle without ONNX; tests that change it take a copy."""
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    export_bundle(network, info, path, formats=("pt2",))
+    return path
+
+
+@pytest.fixture
+def changed(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may damage."""
+    path = tmp_path / "copy"
+    path.mkdir()
+    for file in bundle.iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    return path
+
+
+def images_for(info: BundleInfo, count: int) -> torch.Tensor:
+    side = info.config.resolution
+    generator = torch.Generator().manual_seed(99)
+    return torch.randn(count, info.space.in_channels, side, side, generator=generator)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    file = bundle / "subnet.json"
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+@torch.no_grad()
+def test_bundle_gives_the_network_and_its_description_back(
+    bundle: Path, network: StaticNetwork, info: BundleInfo
+) -> None:
+    loaded = load_bundle(bundle)
+    images = images_for(info, 4)
+    assert torch.equal(ofa.export.load_bundle(str(bundle)).network(images), network(images))
+    assert not any(module.training for module in loaded.network.modules())
+    assert all(parameter.requires_grad for parameter in loaded.network.parameters())
+    assert loaded.info == info and loaded.path == bundle
+    assert set(loaded.files) == {"weights", "pt2"} and loaded.files["weights"].max_difference == 0.0
+    assert loaded.versions["torch"] and loaded.versions["python"] == sys.version.split()[0]
+    assert names(bundle) == ["model.pt2", "subnet.json", "weights.safetensors"]
+    assert names(bundle.parent) == ["bundle"]
+
+
+def test_description_is_plain_json_with_everything_a_user_needs(bundle: Path, info: BundleInfo) -> None:
+    values = json.loads((bundle / "subnet.json").read_text())
+    assert values["schema_version"] == 1
+    assert values["subnet"] == info.config.to_dict() and values["id"] == info.config.id
+    assert values["space"]["name"] == "micro" and values["fingerprint"] == info.space.fingerprint
+    assert (values["resolution"], values["in_channels"]) == (12, 2)
+    assert values["preprocessing"] == {
+        "mean": [0.5, 0.25],
+        "std": [0.2, 0.4],
+        "pixel_scale": 1 / 255,
+        "resize": "bilinear, antialiased",
+    }
+    assert values["class_names"] == ["ant", "bee", "cat", "dog", "eel"]
+    assert values["expected_top1"] == 0.75 and values["expected_latency_ms"] == {"my_cpu": 1.5}
+    assert values["provenance"] == {"run": "test", "phases": ["a", "b"]}
+    for file in values["files"].values():
+        assert file["bytes"] == (bundle / file["file"]).stat().st_size
+
+
+@torch.no_grad()
+def test_pt2_file_runs_at_any_batch_size(bundle: Path, network: StaticNetwork, info: BundleInfo) -> None:
+    program = torch.export.load(load_bundle(bundle).file("pt2")).module()
+    for count in (1, 2, 7):
+        images = images_for(info, count)
+        torch.testing.assert_close(program(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@needs_onnx
+@torch.no_grad()
+def test_onnx_file_runs_at_any_batch_size_and_export_is_quiet(
+    network: StaticNetwork, info: BundleInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+
+    level = logging.getLogger("torch").level
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = export_bundle(network, info, tmp_path / "bundle", formats=("onnx", "pt2"))
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err, caught) == ("", "", [])
+    assert logging.getLogger("torch").level == level
+    assert names(report.path) == ["model.onnx", "model.pt2", "subnet.json", "weights.safetensors"]
+    assert report.files == load_bundle(report.path).files
+    assert set(report.files) == {"weights", "onnx", "pt2"}
+    session = onnxruntime.InferenceSession(str(load_bundle(report.path).file("onnx")))
+    (described,) = session.get_inputs()
+    assert (described.name, described.shape) == ("images", ["batch", 2, 12, 12])
+    for count in (1, 2, 7):
+        images = images_for(info, count)
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_export_leaves_the_network_alone_and_reports_progress(
+    network: StaticNetwork, info: BundleInfo, tmp_path: Path
+) -> None:
+    mine = copy.deepcopy(network).to(memory_format=torch.channels_last).train()
+    before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
+    seen: list[tuple[int, int, str]] = []
+    export_bundle(mine, info, tmp_path / "bundle", (), progress=lambda *step: seen.append(step))
+    assert all(module.training for module in mine.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in mine.state_dict().items())
+    assert all(parameter.requires_grad for parameter in mine.parameters())
+    assert seen == [(0, 1, "weights"), (1, 1, "")]
+    images = images_for(info, 2)
+    torch.testing.assert_close(load_bundle(tmp_path / "bundle").network(images), mine.eval()(images))
+
+
+# -- whole or absent -----------------------------------------------------------------------------
+
+
+def test_a_complete_bundle_replaces_the_old_one(
+    changed: Path, network: StaticNetwork, info: BundleInfo
+) -> None:
+    (changed / "stale.txt").write_text("from before")
+    other = dataclasses.replace(info, expected_top1=0.5)
+    export_bundle(network, other, changed, ())
+    assert load_bundle(changed).info == other
+    assert names(changed) == ["subnet.json", "weights.safetensors"]
+    assert names(changed.parent) == ["copy"]
+
+
+def fail_with(error: BaseException) -> Callable[..., bytes]:
+    def serialise(source: object) -> bytes:
+        raise error
+
+    return serialise
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")]
+)
+def test_a_failure_midway_keeps_the_old_bundle_and_leaves_nothing_else(
+    error: BaseException,
+    changed: Path,
+    network: StaticNetwork,
+    info: BundleInfo,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = dataclasses.replace(ofa.export.FORMATS["pt2"], serialise=fail_with(error))
+    monkeypatch.setitem(ofa.export.FORMATS, "pt2", broken)
+    expected = UserError if isinstance(error, OSError) else type(error)
+    for path in (changed, changed.parent / "new"):
+        with pytest.raises(expected) as caught:
+            export_bundle(network, dataclasses.replace(info, expected_top1=0.1), path, ("pt2",))
+        if expected is UserError:
+            assert str(path) in str(caught.value) and "No space left" in str(caught.value)
+    assert load_bundle(changed).info == info
+    assert names(changed.parent) == ["copy"]
+
+
+def test_a_file_that_computes_something_else_is_an_error(
+    network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = dataclasses.replace(
+        ofa.export.FORMATS["pt2"],
+        serialise=lambda source: b"x",
+        load=lambda path, info: lambda images: 1.001 * network(images),
+    )
+    monkeypatch.setitem(ofa.export.FORMATS, "pt2", broken)
+    with pytest.raises(UserError, match=r"exported pt2 file's logits differ .* batch size 1; at most"):
+        export_bundle(network, info, tmp_path / "bundle", ("pt2",))
+    assert names(tmp_path) == []
+    report = export_bundle(network, info, tmp_path / "bundle", ("pt2",), tolerance=2e-3)
+    with torch.no_grad():
+        assert report.files["pt2"].max_difference > 0
+
+
+def test_only_bundles_are_replaced(network: StaticNetwork, info: BundleInfo, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    export_bundle(network, info, photos, ())
+    (photos / "subnet.json").unlink()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for path in (photos, file):
+        with pytest.raises(UserError, match="exists and is not a bundle; choose another path or remove it"):
+            export_bundle(network, info, path, ())
+    assert names(tmp_path) == ["file", "photos"] and file.read_text() == "mine"
+    with pytest.raises(UserError, match="Could not write the bundle"):
+        export_bundle(network, info, file / "below", ())
+
+
+# -- mistakes ------------------------------------------------------------------------------------
+
+
+def test_unknown_format_and_missing_extra_are_user_errors(
+    network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="Unknown export format 'onx'; known: onnx, pt2"):
+        export_bundle(network, info, tmp_path / "bundle", ("onx",))
+    for name in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        UserError, match=r"Export to onnx needs onnx,.* onnxruntime.*'\.\[onnx\]'.*leave onnx"
+    ):
+        export_bundle(network, info, tmp_path / "bundle")
+    assert names(tmp_path) == []
+
+
+def test_network_of_another_config_is_a_user_error(
+    network: StaticNetwork, info: BundleInfo, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(info, config=info.space.smallest)
+    with pytest.raises(UserError, match="does not have the layers of the sub-network 8px"):
+        export_bundle(network, other, tmp_path / "bundle", ())
+
+
+def test_info_reports_all_misfits_at_once(info: BundleInfo) -> None:
+    config = dataclasses.replace(info.config, resolution=16)
+    with pytest.raises(UserError) as caught:
+        BundleInfo(info.space, config, Preprocessing((0.5,), (1.0,)), ("ant",), expected_top1=75.0)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert "resolution is 16" in lines[0] and "1 channels; space 'micro' has 2" in lines[1]
+    assert "1 class names; space 'micro' has 5" in lines[2] and "expected_top1 is 75.0" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [
+        ((0.5,), (0.5, 0.5), "mean has 1 values and std 2"),
+        ((), (), "mean has 0 values"),
+        ((0.5,), (0.0,), "std above 0"),
+        ((float("nan"),), (1.0,), "expected numbers"),
+    ],
+)
+def test_wrong_preprocessing_is_a_user_error(
+    mean: tuple[float, ...], std: tuple[float, ...], text: str
+) -> None:
+    with pytest.raises(UserError, match=text):
+        Preprocessing(mean, std)
+
+
+def test_missing_files_are_user_errors(changed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No bundle at .*subnet\.json.*scripts/export_subnet\.py"):
+        load_bundle(tmp_path / "nothing")
+    (changed / "model.pt2").unlink()
+    loaded = load_bundle(changed)
+    with pytest.raises(UserError, match=r"model\.pt2 is missing"):
+        loaded.file("pt2")
+    with pytest.raises(UserError, match="has no format 'onnx'; it has: weights, pt2"):
+        loaded.file("onnx")
+    (changed / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"No weights at .*weights\.safetensors"):
+        load_bundle(changed)
+
+
+@pytest.mark.parametrize("size", [0, 5, 1000, -1])
+def test_truncated_weights_are_a_user_error(changed: Path, size: int) -> None:
+    file = changed / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"weights .*weights\.safetensors cannot be read .*; truncated\?"):
+        load_bundle(changed)
+
+
+def test_changed_weights_are_a_user_error(changed: Path) -> None:
+    file = changed / "weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="differ from those that were exported"):
+        load_bundle(changed)
+
+
+def test_weights_of_another_network_are_a_user_error(
+    changed: Path, info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+) -> None:
+    smallest = dataclasses.replace(info, config=info.space.smallest)
+    network = extract_subnet(make_supernet(info.space, 0), smallest.config)
+    export_bundle(network, smallest, tmp_path / "smallest", ())
+    (changed / "weights.safetensors").write_bytes((tmp_path / "smallest/weights.safetensors").read_bytes())
+    with pytest.raises(
+        UserError, match=r"are not those of this sub-network: .* has shape \(24, .* and \d+ more"
+    ):
+        load_bundle(changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda v: v.update(schema_version=2), "schema version 2; this version reads 1"),
+        (lambda v: v.pop("schema_version"), "schema version None"),
+        (lambda v: v["space"].update(num_classes=6), "has fingerprint .* is recorded"),
+        (lambda v: v["subnet"].update(resolution=9), r"subnet\.json: resolution is 9; space 'micro'"),
+        (lambda v: v["subnet"].update(stages=3), r"subnet\.json: "),
+        (lambda v: v["class_names"].pop(), "4 class names"),
+        (lambda v: v["preprocessing"].update(resize="nearest"), "resize is 'nearest'; expected 'bilinear"),
+        (lambda v: v["preprocessing"].update(std=[1.0]), "mean has 2 values and std 1"),
+        (lambda v: v.pop("provenance"), "provenance is missing"),
+        (lambda v: v["files"].pop("weights"), "lists no weights"),
+    ],
+)
+def test_changed_descriptions_are_user_errors(
+    changed: Path, change: Callable[[dict[str, Any]], object], text: str
+) -> None:
+    edit(changed, change)
+    with pytest.raises(UserError, match=text):
+        load_bundle(changed)
+
+
+def test_truncated_description_is_a_user_error(changed: Path) -> None:
+    file = changed / "subnet.json"
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(UserError, match=r"subnet\.json is not valid JSON"):
+        load_bundle(changed)
+
+
+# -- preprocessing -------------------------------------------------------------------------------
+
+
+def test_preprocessing_by_hand() -> None:
+    preprocessing = Preprocessing((0.5, 0.25), (0.2, 0.5))
+    pixels = torch.tensor([[[[255]], [[51]]]], dtype=torch.uint8)
+    expected = torch.tensor([[[[(1.0 - 0.5) / 0.2]], [[(0.2 - 0.25) / 0.5]]]])
+    torch.testing.assert_close(preprocessing.apply(pixels, 1), expected)
+    with pytest.raises(UserError, match=r"shape \(1, 3, 4, 4\); expected \(n, 2, height, width\)"):
+        preprocessing.apply(torch.zeros(1, 3, 4, 4), 4)
+
+
+def test_preprocessing_is_what_training_does(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    images = torch.randint(0, 256, (3, 2, 20, 30), dtype=torch.uint8)
+    scaled = (images / 255 - torch.tensor([0.5, 0.25]).view(2, 1, 1)) / torch.tensor([0.2, 0.4]).view(2, 1, 1)
+    torch.testing.assert_close(loaded.preprocess(images), resize(scaled, 12))
+    constant = torch.full((1, 2, 24, 24), 51, dtype=torch.uint8)
+    expected = torch.tensor([(0.2 - 0.5) / 0.2, (0.2 - 0.25) / 0.4]).view(1, 2, 1, 1).expand(1, 2, 12, 12)
+    torch.testing.assert_close(loaded.preprocess(constant), expected)
+    assert loaded.network(loaded.preprocess(images)).shape == (3, 5)

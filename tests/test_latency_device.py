@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from latency_tables.device import DeviceSpec
+from latency_tables.engines.registry import ENGINES, create_engine
+from ofa.config import ConfigError, build
+from ofa.errors import UserError
+
+DEVICE_FILES = sorted((Path(__file__).resolve().parent.parent / "conf" / "device").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", DEVICE_FILES, ids=lambda path: path.stem)
+def test_every_device_file_builds_a_device_of_its_name_and_states_every_setting(path: Path) -> None:
+    values = yaml.safe_load(path.read_text())
+    device = build(DeviceSpec, values)
+    assert device.name == path.stem
+    assert device.engine in ENGINES
+    assert dataclasses.asdict(device) == values
+
+
+def test_the_three_devices_are_there() -> None:
+    assert {path.stem for path in DEVICE_FILES} >= {"my_cpu", "my_cpu_onnx", "my_gpu"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "text"),
+    [
+        ("name", "a/b", "'a/b'"),
+        ("accelerator", "cdua", "known: cpu, cuda. Did you mean 'cuda'"),
+        ("dtype", "float8", "known: bfloat16, float16, float32"),
+        ("threads", 0, "threads is 0; expected at least 1"),
+        ("batch_size", -1, "batch_size is -1"),
+        ("rounds", 0, "rounds is 0"),
+        ("runs_per_visit", 0, "runs_per_visit is 0"),
+        ("warmup_runs", -1, "warmup_runs is -1; expected at least 0"),
+    ],
+)
+def test_wrong_settings_are_named_with_what_is_expected(setting: str, value: Any, text: str) -> None:
+    values = {"name": "d", "engine": "pytorch"} | {setting: value}
+    with pytest.raises(ConfigError, match=r"expected|known") as caught:
+        build(DeviceSpec, values)
+    assert text in str(caught.value)
+
+
+def test_unknown_engine_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="Unknown engine 'pytroch'; known: onnx_runtime, pytorch"):
+        create_engine(DeviceSpec("d", "pytroch"))
+
+
+def test_onnx_runtime_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(UserError, match=r"bfloat16 on cpu.*engine: pytorch"):
+        create_engine(DeviceSpec("d", "onnx_runtime", dtype="bfloat16"))
+
+
+def test_missing_onnx_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"onnx and onnxruntime; install with: pip install -e '\.\[onnx\]'"):
+        create_engine(DeviceSpec("d", "onnx_runtime"))
+
+
+def test_cuda_without_cuda_is_an_error_that_names_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"'g' needs CUDA.*device=my_cpu"):
+        create_engine(DeviceSpec("g", "pytorch", accelerator="cuda"))

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from latency_tables.calibration import choose_networks, fit_affine
+from latency_tables.device import DeviceSpec
+from latency_tables.engines.base import TimedRun
+from latency_tables.measure import build_table, partial_path
+from latency_tables.table import LatencyTable
+from ofa.errors import UserError
+from ofa.lowering import distinct_layers
+from ofa.space import SearchSpace, StageSpec
+from ofa.static import GlobalPool, StaticNetwork
+
+DEVICE = DeviceSpec("fake", "none", rounds=4, runs_per_visit=2, warmup_runs=1)
+OVERHEAD_MS, SCALE, OFFSET_MS = 0.05, 2.0, 0.3
+
+
+def make_space(num_classes: int = 4) -> SearchSpace:
+    stages = (
+        StageSpec(8, 2, (1, 2, 3), (3, 5), (2, 3), "relu", False),
+        StageSpec(16, 2, (1, 2), (3,), (2, 4), "hard_swish", True),
+    )
+    return SearchSpace("small", "mobilenet_v3", (16, 20), 8, 2, stages, (16, 24), num_classes=num_classes)
+
+
+def cost_ms(module: nn.Module) -> float:
+    """A cost that is additive over layers, by counting on the module."""
+    pools = sum(isinstance(m, GlobalPool) for m in module.modules())
+    return 1e-4 * sum(p.numel() for p in module.parameters()) + 0.01 * pools
+
+
+class FakeEngine:
+    """Computed times: a layer costs its cost plus the overhead; a whole network an affine map of that."""
+
+    def __init__(self, version: str = "1", stop_after: int | None = None) -> None:
+        self.version = version
+        self.stop_after = stop_after
+        self.prepared = 0
+        self.runs = 0
+        self.measuring_now = False
+
+    def describe(self) -> dict[str, str]:
+        return {"engine": "fake", "version": self.version}
+
+    def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        assert example.shape[0] == DEVICE.batch_size
+        self.prepared += 1
+        cost = cost_ms(module)
+        time_ms = SCALE * cost + OFFSET_MS if isinstance(module, StaticNetwork) else cost + OVERHEAD_MS
+
+        def run() -> float:
+            assert self.measuring_now
+            self.runs += 1
+            if self.runs == self.stop_after:
+                raise KeyboardInterrupt
+            return time_ms
+
+        return run
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        self.measuring_now = True
+        try:
+            yield
+        finally:
+            self.measuring_now = False
+
+
+def table_of(path: Path, engine: FakeEngine, space: SearchSpace | None = None) -> LatencyTable:
+    return build_table(space or make_space(), DEVICE, path, 3, num_validation=12, engine=engine)
+
+
+def comparable(table: LatencyTable) -> LatencyTable:
+    return replace(table, date="")
+
+
+def test_calibration_is_exact_for_an_affine_device(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "t.json", FakeEngine())
+    assert table.calibration.scale == pytest.approx(SCALE)
+    assert table.calibration.offset_ms == pytest.approx(OFFSET_MS)
+    assert table.validation.mape_percent == pytest.approx(0, abs=1e-6)
+    assert table.validation.max_error_percent == pytest.approx(0, abs=1e-6)
+    assert table.validation.kendall_tau == pytest.approx(1)
+    assert len(table.calibration.networks) == 5
+    assert len(table.validation.networks) == 12
+
+
+def test_entries_are_the_layers_without_the_call_overhead(tmp_path: Path) -> None:
+    space = make_space()
+    table = table_of(tmp_path / "t.json", FakeEngine())
+    assert list(table.entries) == [spec.key for spec in distinct_layers(space)]
+    # The classifier has 24 * 4 weights and 4 biases.
+    assert table.entries["linear-in24-out4"].latency_ms == pytest.approx(1e-4 * 100)
+    assert table.entries["linear-in24-out4"].count == 8
+    assert table.entries["linear-in24-out4"].median_ms == pytest.approx(1e-4 * 100 + OVERHEAD_MS)
+
+
+def test_validation_networks_have_no_part_in_the_calibration(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "t.json", FakeEngine())
+    fitted = {network.id for network in table.calibration.networks}
+    held_out = {network.id for network in table.validation.networks}
+    assert len(fitted) == 5 and len(held_out) == 12
+    assert not fitted & held_out
+
+
+def test_stored_errors_follow_from_the_stored_networks(tmp_path: Path) -> None:
+    class Noisy(FakeEngine):
+        def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+            run, factor = super().prepare(module, example), 1 + 0.2 * (self.prepared % 3)
+            return lambda: run() * factor
+
+    table = table_of(tmp_path / "t.json", Noisy())
+    pairs = [(n.predicted_ms, n.measured_ms) for n in table.validation.networks]
+    errors = [100 * abs(p - m) / m for p, m in pairs]
+    assert max(errors) > 1
+    assert table.validation.mape_percent == pytest.approx(sum(errors) / 12)
+    assert table.validation.max_error_percent == pytest.approx(max(errors))
+    signs = [np.sign((p - q) * (m - n)) for i, (p, m) in enumerate(pairs) for q, n in pairs[i + 1 :]]
+    assert table.validation.kendall_tau == pytest.approx(sum(signs) / len(signs))
+
+
+@pytest.mark.parametrize("stop_after", [1, 40, 400, 900])
+def test_an_interrupted_build_continues_and_gives_the_same_table(stop_after: int, tmp_path: Path) -> None:
+    whole_engine = FakeEngine()
+    whole = table_of(tmp_path / "whole.json", whole_engine)
+    path = tmp_path / "t.json"
+    first, second = FakeEngine(stop_after=stop_after), FakeEngine()
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, first)
+    assert not path.exists()
+    lines = partial_path(path).read_text().splitlines()
+    visits_before = len(lines) - 1
+    assert visits_before <= stop_after
+    assert not first.measuring_now
+    table = table_of(path, second)
+    assert comparable(table) == comparable(whole)
+    assert not partial_path(path).exists()
+    # A visit is one warm-up and two timed runs; each prepared program runs once more.
+    visits = (whole_engine.runs - whole_engine.prepared) / 3
+    assert (second.runs - second.prepared) / 3 == visits - visits_before
+
+
+def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, FakeEngine(stop_after=900))
+    text = partial_path(path).read_text()
+    partial_path(path).write_text(text[:-7])
+    assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
+
+
+def test_a_crash_before_the_first_whole_line_starts_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    partial_path(path).write_text('{"schema_ver')
+    assert table_of(path, FakeEngine()).validation.kendall_tau == pytest.approx(1)
+
+
+def test_a_damaged_unfinished_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, FakeEngine(stop_after=900))
+    lines = partial_path(path).read_text().splitlines()
+    lines[3] = '{"key": "x"}'
+    partial_path(path).write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"Line 4 of .* is not a measurement.*Delete"):
+        table_of(path, FakeEngine())
+
+
+def test_an_unfinished_table_of_another_device_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, FakeEngine(stop_after=900))
+    before = partial_path(path).read_bytes()
+    with pytest.raises(UserError, match=r"engine\.version was '1' and is '2'.*Delete it") as caught:
+        table_of(path, FakeEngine(version="2"))
+    assert "unfinished table" in str(caught.value)
+    other = replace(DEVICE, name="there", threads=2)
+    with pytest.raises(UserError, match=r"device\.name was 'fake' and is 'there'; device\.threads was 1"):
+        build_table(make_space(), other, path, 3, engine=FakeEngine())
+    assert partial_path(path).read_bytes() == before
+
+
+def test_a_complete_table_is_returned_without_measuring(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = table_of(path, FakeEngine())
+    engine = FakeEngine()
+    assert table_of(path, engine) == table
+    assert engine.runs == 0
+
+
+def test_only_missing_entries_are_measured(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    old = table_of(path, FakeEngine())
+    grown = make_space(num_classes=9)
+    engine = FakeEngine()
+    table = table_of(path, engine, grown)
+    # The baseline, the one new classifier, and the 17 networks of the new space.
+    assert engine.prepared == 1 + 1 + 17
+    assert table.space_fingerprint == grown.fingerprint
+    assert table.missing_entries(grown) == ()
+    assert set(old.entries) - set(table.entries) == {"linear-in24-out4"}
+    shared = set(old.entries) & set(table.entries)
+    assert {key: old.entries[key] for key in shared} == {key: table.entries[key] for key in shared}
+    assert table.entries["linear-in24-out9"].latency_ms == pytest.approx(1e-4 * (24 * 9 + 9))
+
+
+def test_a_table_of_another_device_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table_of(path, FakeEngine())
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"latency table .*engine\.version was '1' and is '2'"):
+        table_of(path, FakeEngine(version="2"))
+    path.write_bytes(before[:200])
+    with pytest.raises(UserError, match="in the way; delete it"):
+        table_of(path, FakeEngine())
+    assert path.read_bytes() == before[:200]
+
+
+def test_a_restricted_space_measures_only_its_layers(tmp_path: Path) -> None:
+    restricted = make_space().restrict(kernel_sizes=[3])
+    table = table_of(tmp_path / "t.json", FakeEngine(), restricted)
+    assert set(table.entries) == {spec.key for spec in distinct_layers(restricted)}
+    assert table.missing_entries(make_space())
+
+
+def test_many_programs_are_prepared_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = table_of(tmp_path / "whole.json", FakeEngine())
+    monkeypatch.setattr("latency_tables.timing.CHUNK_SIZE", 7)
+    table = table_of(tmp_path / "t.json", FakeEngine())
+    assert comparable(table) == comparable(whole)
+
+
+def test_progress_counts_up_to_its_total(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int, text: str) -> None:
+        seen.append((done, total))
+
+    build_table(make_space(), DEVICE, tmp_path / "t.json", 3, progress, engine=FakeEngine())
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert len({total for _, total in seen}) == 1
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_unfinished_measurements_are_readable_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, FakeEngine(stop_after=900))
+    header, *visits = map(json.loads, partial_path(path).read_text().splitlines())
+    assert header["device"]["name"] == "fake"
+    assert all(len(visit["runs_ms"]) == 2 for visit in visits)
+
+
+def test_an_unwritable_place_is_an_error_before_measuring(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    engine = FakeEngine()
+    with pytest.raises(UserError, match="Could not write"):
+        table_of(tmp_path / "file" / "t.json", engine)
+    assert engine.runs == 0
+
+
+def test_a_space_that_is_too_small_is_an_error(tmp_path: Path) -> None:
+    stage = StageSpec(8, 2, (1,), (3,), (2, 3), "relu", False)
+    space = SearchSpace("two", "mobilenet_v3", (16,), 8, 2, (stage,), (16, 24))
+    with pytest.raises(UserError, match=r"gave 2 distinct networks; .* need 17"):
+        table_of(tmp_path / "t.json", FakeEngine(), space)
+    with pytest.raises(UserError, match="are 1 and 16; expected at least 2"):
+        build_table(space, DEVICE, tmp_path / "t.json", 3, num_calibration=1, engine=FakeEngine())
+
+
+def test_chosen_networks_are_distinct_reproducible_and_spread(tiny_space: SearchSpace) -> None:
+    chosen = [choose_networks(tiny_space, 5, 16, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert chosen[0] == chosen[1] != chosen[2]
+    fitted, held_out = chosen[0]
+    assert len(set(fitted + held_out)) == 21
+    assert fitted[0].resolution < fitted[-1].resolution
+
+
+def test_affine_fit_matches_numpy_and_never_falls() -> None:
+    rng = np.random.default_rng(0)
+    sums = rng.uniform(1, 5, 9)
+    measured = 1.3 * sums - 0.2 + rng.normal(0, 0.05, 9)
+    assert fit_affine(list(sums), list(measured)) == pytest.approx(tuple(np.polyfit(sums, measured, 1)))
+    assert fit_affine([1.0, 2.0, 3.0], [6.0, 4.0, 2.0]) == (2.0, 0.0)
+    assert fit_affine([2.0, 2.0], [3.0, 5.0]) == (2.0, 0.0)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from latency_tables.device import DeviceSpec
+from latency_tables.table import Calibration, LatencyTable, MeasuredNetwork, Validation
+from latency_tables.timing import Timing, summarize
+from ofa.errors import UserError
+from ofa.layers import LayerSpec
+from ofa.lowering import distinct_layers, lower
+from ofa.space import SearchSpace, StageSpec
+
+
+@pytest.fixture
+def space() -> SearchSpace:
+    stages = (
+        StageSpec(8, 2, (1, 2, 3), (3, 5), (2, 3), "relu", False),
+        StageSpec(16, 2, (1, 2), (3,), (2, 4), "hard_swish", True),
+    )
+    return SearchSpace("small", "mobilenet_v3", (16, 20), 8, 2, stages, (16, 24), num_classes=4)
+
+
+def cost_ms(spec: LayerSpec) -> float:
+    """Some number that differs between layers."""
+    return 0.01 + sum(map(ord, spec.key)) / 1e5
+
+
+@pytest.fixture
+def table(space: SearchSpace) -> LatencyTable:
+    network = MeasuredNetwork(space.largest.id, space.largest.to_dict(), 2.0, 2.1, 0.1)
+    return LatencyTable(
+        device=DeviceSpec("here", "pytorch"),
+        engine={"engine": "fake", "version": "1"},
+        method="computed",
+        date="2024-01-02T03:04:05+00:00",
+        seed=7,
+        space_name=space.name,
+        space_fingerprint=space.fingerprint,
+        calibration=Calibration(1.25, 0.375, (network,)),
+        validation=Validation(5.0, 5.0, 0.9, (network,)),
+        entries={spec.key: Timing(cost_ms(spec), 1.0, 0.1, 9) for spec in distinct_layers(space)},
+    )
+
+
+def without(table: LatencyTable, keys: set[str]) -> LatencyTable:
+    return dataclasses.replace(table, entries={k: v for k, v in table.entries.items() if k not in keys})
+
+
+def test_estimator_is_the_calibrated_sum_of_the_layers(space: SearchSpace, table: LatencyTable) -> None:
+    genomes = space.sample(200, np.random.default_rng(0))
+    estimates = table.estimator(space)(genomes)
+    expected = [1.25 * sum(map(cost_ms, lower(space, space.config(g)))) + 0.375 for g in genomes]
+    np.testing.assert_allclose(estimates, expected, rtol=1e-12)
+    assert table.network_ms(lower(space, space.largest)) == pytest.approx(
+        table.estimator(space)(space.genomes([space.largest]))[0]
+    )
+
+
+def test_save_and_load_give_the_same_table(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "deep" / "table.json")
+    assert LatencyTable.load(tmp_path / "deep" / "table.json") == table
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["table.json"]
+
+
+def test_missing_entries_are_named_all_at_once(space: SearchSpace, table: LatencyTable) -> None:
+    keys = [spec.key for spec in distinct_layers(space)]
+    gone = {keys[0], keys[5], keys[-1]}
+    holed = without(table, gone)
+    assert set(holed.missing_entries(space)) == gone
+    with pytest.raises(UserError, match="lacks 3 layers") as caught:
+        holed.estimator(space)
+    assert all(key in str(caught.value) for key in gone)
+
+
+def test_long_lists_of_missing_entries_are_counted(space: SearchSpace, table: LatencyTable) -> None:
+    keys = [spec.key for spec in distinct_layers(space)]
+    assert len(keys) > 23
+    with pytest.raises(UserError, match=f"lacks {len(keys)} layers.* and {len(keys) - 20} more") as caught:
+        without(table, set(keys)).estimator(space)
+    assert keys[19] in str(caught.value)
+    assert keys[20] + "," not in str(caught.value)
+
+
+def test_a_restricted_space_needs_only_its_own_layers(space: SearchSpace, table: LatencyTable) -> None:
+    restricted = space.restrict(resolutions=[16], kernel_sizes=[3])
+    needed = {spec.key for spec in distinct_layers(restricted)}
+    partial = without(table, set(table.entries) - needed)
+    genomes = restricted.sample(50, np.random.default_rng(1))
+    np.testing.assert_array_equal(partial.estimator(restricted)(genomes), table.estimator(space)(genomes))
+    with pytest.raises(UserError, match="lacks"):
+        partial.estimator(space)
+
+
+def test_a_table_of_another_space_is_refused_naming_both(space: SearchSpace, table: LatencyTable) -> None:
+    other = dataclasses.replace(space, name="other", num_classes=5)
+    with pytest.raises(UserError) as caught:
+        table.estimator(other)
+    for text in ("'small'", space.fingerprint, "'other'", other.fingerprint, "build_latency_table"):
+        assert text in str(caught.value)
+
+
+def test_missing_file_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No latency table at .*gone\.json.*build_latency_table"):
+        LatencyTable.load(tmp_path / "gone.json")
+
+
+def test_truncated_file_is_refused(table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    table.save(path)
+    path.write_text(path.read_text()[:-100])
+    with pytest.raises(UserError, match="truncated"):
+        LatencyTable.load(path)
+
+
+def test_other_schema_version_is_refused(table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    dataclasses.replace(table, schema_version=99).save(path)
+    with pytest.raises(UserError, match="schema version 99; this program reads version 1"):
+        LatencyTable.load(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -0.1, "fast", None])
+def test_impossible_entries_are_refused(value: Any, table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    table.save(path)
+    values = json.loads(path.read_text())
+    key = list(values["entries"])[3]
+    values["entries"][key]["latency_ms"] = value
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="not valid") as caught:
+        LatencyTable.load(path)
+    assert key in str(caught.value)
+
+
+def test_impossible_calibration_is_refused(table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    table.save(path)
+    values = json.loads(path.read_text())
+    values["calibration"]["scale"] = -1.0
+    del values["seed"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"seed is missing.*|scale.*") as caught:
+        LatencyTable.load(path)
+    assert "scale" in str(caught.value)
+    assert "seed is missing" in str(caught.value)
+
+
+def test_latency_is_a_low_percentile_less_the_overhead() -> None:
+    runs = [3.0] * 30 + [1.0] * 10 + [50.0] * 60
+    timing = summarize(runs, overhead_ms=0.25)
+    assert timing == Timing(0.75, 50.0, 47.0, 100)
+
+
+def test_latency_stays_positive_where_the_overhead_is_larger() -> None:
+    assert 0 < summarize([0.01], overhead_ms=0.02).latency_ms < 1e-5

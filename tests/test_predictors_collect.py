@@ -1,0 +1,172 @@
+"""Planning which sub-networks to measure, and collecting that survives interruptions."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ofa.cost import compile_cost, macs
+from ofa.errors import UserError
+from ofa.space import Genomes, SearchSpace, StageSpec
+from ofa.subnet import SubnetConfig
+from predictors.collect import collect, plan_subnets
+from predictors.records import RecordFile, load_records
+
+
+def make_space(num_stages: int = 3, resolutions: tuple[int, ...] = (16, 24, 32)) -> SearchSpace:
+    stage = StageSpec(8, 2, (1, 2, 3), (3, 5, 7), (2, 3, 4), "relu", False)
+    return SearchSpace("small", "mobilenet_v3", resolutions, 8, 1, (stage,) * num_stages, (16, 16))
+
+
+def nano_space() -> SearchSpace:
+    stage = StageSpec(8, 2, (1, 2), (3, 5), (2, 3), "relu", False)
+    return SearchSpace("nano", "mobilenet_v3", (8, 16), 8, 1, (stage,), (16, 16), num_classes=4)
+
+
+def plan(space: SearchSpace, count: int, seed: int = 0) -> Genomes:
+    return plan_subnets(space, count, seed, compile_cost(space, macs))
+
+
+def rows(genomes: Genomes) -> set[tuple[int, ...]]:
+    return {tuple(row) for row in genomes.tolist()}
+
+
+def test_a_plan_has_distinct_valid_networks_and_both_ends() -> None:
+    space = make_space()
+    genomes = plan(space, 300)
+    assert genomes.dtype == np.int8
+    assert len(rows(genomes)) == len(genomes) == 300
+    assert space.config(genomes[0]) == space.smallest
+    assert space.config(genomes[1]) == space.largest
+    np.testing.assert_array_equal(space.genomes([space.config(g) for g in genomes]), genomes)
+
+
+def test_a_plan_depends_on_the_seed_and_a_larger_one_extends_it() -> None:
+    space = make_space()
+    np.testing.assert_array_equal(plan(space, 100), plan(space, 400)[:100])
+    assert len(rows(plan(space, 100, 0)) & rows(plan(space, 100, 1))) < 50
+
+
+def occupancy(costs: NDArray[np.float64], low: float, high: float) -> NDArray[np.intp]:
+    return np.histogram(np.log(costs), bins=10, range=(np.log(low), np.log(high)))[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_plan_spreads_over_macs_more_evenly_than_random_sampling(seed: int) -> None:
+    space = make_space()
+    cost = compile_cost(space, macs)
+    low, high = cost(space.genomes([space.smallest, space.largest]))
+    planned = occupancy(cost(plan(space, 200, seed)), low, high)
+    drawn = occupancy(cost(space.sample(200, np.random.default_rng(seed))), low, high)
+    assert planned.min() >= 15, planned
+    assert drawn.min() <= 2, drawn
+    assert planned.std() < 0.2 * drawn.std()
+
+
+def test_a_restricted_space_is_planned_within_its_choices() -> None:
+    space = make_space().restrict(resolutions=[24], kernel_sizes=[3, 5])
+    genomes = plan(space, 150)
+    assert all(space.contains(space.config(genome)) for genome in genomes)
+    assert space.config(genomes[0]) == space.smallest
+    assert space.config(genomes[1]) == space.largest
+
+
+def brute_force_networks(space: SearchSpace) -> set[SubnetConfig]:
+    """Every row of allowed choices, turned into the network it describes."""
+    choices = itertools.product(*space.allowed)
+    return {space.config(np.array(row, np.int8)) for row in choices}
+
+
+def test_all_networks_of_a_small_space_can_be_planned() -> None:
+    for space in (nano_space(), nano_space().restrict(depths=[2], expand_ratios=[3])):
+        genomes = plan(space, space.size)
+        assert {space.config(genome) for genome in genomes} == brute_force_networks(space)
+
+
+def test_a_space_of_one_network_is_planned() -> None:
+    space = nano_space().largest_choices(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
+    assert space.size == 1
+    assert [space.config(genome) for genome in plan(space, 1)] == [space.largest]
+
+
+def test_impossible_counts_are_refused() -> None:
+    space = nano_space()
+    with pytest.raises(UserError, match=f"'nano' has only {space.size}"):
+        plan(space, space.size + 1)
+    for count in (1, 0, -3):
+        with pytest.raises(UserError, match="at least 2"):
+            plan(space, count)
+    large = make_space()
+    with pytest.raises(UserError, match=r"at most \d+ can be planned"):
+        plan(large, 60_000)
+
+
+class Evaluator:
+    """Gives each network some accuracy, remembers the calls, and fails at the call number `fail_at`."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.calls: list[SubnetConfig] = []
+        self.fail_at = fail_at
+
+    def __call__(self, config: SubnetConfig) -> float:
+        if len(self.calls) == self.fail_at:
+            raise KeyboardInterrupt
+        self.calls.append(config)
+        return int(config.id, 16) / 16**10
+
+
+def open_records(tmp_path: Path, space: SearchSpace) -> RecordFile:
+    return RecordFile.open(tmp_path / "accuracy.jsonl", space, {"checkpoint": "abc"})
+
+
+def test_collecting_measures_the_plan_in_order(tmp_path: Path) -> None:
+    space = make_space()
+    evaluate = Evaluator()
+    reports: list[tuple[int, int, str]] = []
+    collect(space, 12, 3, evaluate, open_records(tmp_path, space), lambda *report: reports.append(report))
+    configs, top1 = load_records(tmp_path / "accuracy.jsonl", space)
+    assert configs == evaluate.calls == [space.config(genome) for genome in plan(space, 12, 3)]
+    assert top1.tolist() == [int(config.id, 16) / 16**10 for config in configs]
+    assert [report[:2] for report in reports] == [(i, 12) for i in range(13)]
+
+
+def test_an_interrupted_collection_resumes_with_what_is_missing(tmp_path: Path) -> None:
+    space = make_space()
+    first = Evaluator(fail_at=5)
+    with pytest.raises(KeyboardInterrupt):
+        collect(space, 12, 3, first, open_records(tmp_path, space))
+    with (tmp_path / "accuracy.jsonl").open("ab") as file:
+        file.write(b'{"subnet": {"resolu')
+    second = Evaluator()
+    reports: list[int] = []
+    records = open_records(tmp_path, space)
+    collect(space, 12, 3, second, records, lambda done, total, text: reports.append(done))
+    assert reports == list(range(5, 13))
+    assert [*first.calls, *second.calls] == [space.config(genome) for genome in plan(space, 12, 3)]
+    whole = tmp_path / "whole"
+    collect(space, 12, 3, Evaluator(), open_records(whole, space))
+    assert (whole / "accuracy.jsonl").read_bytes() == (tmp_path / "accuracy.jsonl").read_bytes()
+
+
+def test_nothing_is_measured_twice(tmp_path: Path) -> None:
+    space = make_space()
+    collect(space, 10, 3, Evaluator(), open_records(tmp_path, space))
+    again = Evaluator()
+    collect(space, 10, 3, again, open_records(tmp_path, space))
+    assert again.calls == []
+    collect(space, 25, 3, again, open_records(tmp_path, space))
+    assert len(again.calls) == 15
+    collect(space, 25, 4, Evaluator(), open_records(tmp_path, space))
+    configs, _ = load_records(tmp_path / "accuracy.jsonl", space)
+    assert len(set(configs)) == len(configs)
+
+
+def test_an_accuracy_that_is_no_fraction_stops_the_collection(tmp_path: Path) -> None:
+    space = make_space()
+    with pytest.raises(UserError, match=r"97.* expected a fraction"):
+        collect(space, 5, 0, lambda config: 97.0, open_records(tmp_path, space))
+    assert load_records(tmp_path / "accuracy.jsonl", space)[0] == []

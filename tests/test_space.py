@@ -1,0 +1,371 @@
+"""Tests of ofa.space."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ofa.config import build
+from ofa.errors import UserError
+from ofa.lowering import lower
+from ofa.space import SearchSpace, StageSpec, unique_rows
+from ofa.subnet import BlockConfig, SubnetConfig
+
+SPACE_FILES = sorted((Path(__file__).resolve().parent.parent / "conf" / "space").glob("*.yaml"))
+
+
+def raw_genomes(space: SearchSpace, count: int, seed: int) -> Any:
+    """Return rows of valid choice indices, not canonical."""
+    counts = [len(gene.choices) for gene in space.genes]
+    return np.random.default_rng(seed).integers(0, counts, (count, len(counts)), dtype=np.int8)
+
+
+def every_config(space: SearchSpace) -> Iterator[SubnetConfig]:
+    """Enumerate the networks of a whole space from its stages, without genes."""
+    per_stage = []
+    for stage in space.stages:
+        blocks = [BlockConfig(k, e) for k in stage.kernel_sizes for e in stage.expand_ratios]
+        per_stage.append([c for depth in stage.depths for c in itertools.product(blocks, repeat=depth)])
+    for resolution in space.resolutions:
+        for stages in itertools.product(*per_stage):
+            yield SubnetConfig(resolution, stages)
+
+
+# -- what a space is -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
+def test_every_space_file_builds_and_lowers(path: Path, load_space: Callable[[str], SearchSpace]) -> None:
+    space = load_space(path.stem)
+    assert space.name == path.stem
+    for config in (space.smallest, space.largest):
+        assert space.contains(config) and lower(space, config)
+
+
+def test_size_is_the_number_of_enumerated_networks(micro_space: SearchSpace) -> None:
+    configs = set(every_config(micro_space))
+    assert len(configs) == micro_space.size == 2 * (4 + 16) * (6 + 36)
+    everything = np.array(
+        list(itertools.product(*(range(len(gene.choices)) for gene in micro_space.genes))), np.int8
+    )
+    canonical = micro_space.canonical(everything)
+    assert len(np.unique(canonical, axis=0)) == micro_space.size
+    assert {micro_space.config(genome) for genome in np.unique(canonical, axis=0)} == configs
+
+
+def test_full_space_has_the_published_number_of_networks(full_space: SearchSpace) -> None:
+    per_resolution = full_space.size / len(full_space.resolutions)
+    assert full_space.size == len(full_space.resolutions) * 7371**5
+    assert 2e19 < per_resolution < 2.5e19
+
+
+def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space: SearchSpace) -> None:
+    assert [(gene.kind, gene.stage, gene.block) for gene in micro_space.genes] == [
+        ("resolution", -1, -1),
+        ("depth", 0, -1),
+        ("kernel_size", 0, 0),
+        ("expand_ratio", 0, 0),
+        ("kernel_size", 0, 1),
+        ("expand_ratio", 0, 1),
+        ("depth", 1, -1),
+        ("kernel_size", 1, 0),
+        ("expand_ratio", 1, 0),
+        ("kernel_size", 1, 1),
+        ("expand_ratio", 1, 1),
+    ]
+
+
+# -- genomes and configs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space", "full_space"])
+def test_genome_of_config_of_genome_is_the_genome(name: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    genomes = space.sample(10_000, np.random.default_rng(0))
+    assert genomes.shape == (10_000, len(space.genes)) and genomes.dtype == np.int8
+    assert np.array_equal(space.genomes([space.config(genome) for genome in genomes]), genomes)
+
+
+def test_genomes_of_no_networks(micro_space: SearchSpace) -> None:
+    assert micro_space.genomes([]).shape == (0, 11)
+
+
+def test_raw_genomes_of_one_network_are_one_canonical_row(small_space: SearchSpace) -> None:
+    raw = raw_genomes(small_space, 2000, 1)
+    other = raw.copy()
+    fresh = raw_genomes(small_space, 2000, 2)
+    inactive = ~small_space.active(raw)
+    other[inactive] = fresh[inactive]
+    assert (other != raw).any(axis=1).sum() > 500
+    assert [small_space.config(g) for g in raw] == [small_space.config(g) for g in other]
+    canonical = small_space.canonical(raw)
+    assert np.array_equal(canonical, small_space.canonical(other))
+    assert np.array_equal(canonical, small_space.canonical(canonical))
+    assert np.array_equal(canonical, small_space.genomes([small_space.config(g) for g in raw]))
+
+
+def test_config_holds_the_values_of_its_genes(small_space: SearchSpace) -> None:
+    genome = small_space.genome(
+        SubnetConfig(
+            28,
+            (
+                (BlockConfig(5, 6),),
+                (BlockConfig(3, 3), BlockConfig(7, 4)),
+                (BlockConfig(7, 6), BlockConfig(3, 4), BlockConfig(5, 3)),
+            ),
+        )
+    )
+    stages = [[0, 1, 2, 0, 0, 0, 0], [1, 0, 0, 2, 1, 0, 0], [2, 2, 2, 0, 1, 1, 0]]
+    assert genome.tolist() == [3, *itertools.chain(*stages)]
+
+
+@pytest.mark.parametrize("name", ["small_space", "tiny_space", "full_space"])
+def test_encoding_is_injective(name: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    genomes = space.sample(12_000, np.random.default_rng(3))
+    genomes = genomes[unique_rows(genomes)][:10_000]
+    assert len(genomes) == 10_000
+    features = space.encode(genomes)
+    assert features.shape == (10_000, space.num_features) and features.dtype == np.float32
+    assert len(np.unique(features, axis=0)) == 10_000
+
+
+def test_encoding_is_one_hot_over_resolution_and_active_blocks(small_space: SearchSpace) -> None:
+    genomes = small_space.sample(200, np.random.default_rng(4))
+    features = small_space.encode(genomes)
+    assert small_space.num_features == 5 + 9 * (3 + 3) and set(np.unique(features)) == {0.0, 1.0}
+    blocks = [sum(small_space.config(genome).depths) for genome in genomes]
+    assert np.array_equal(features.sum(axis=1), 1 + 2 * np.array(blocks))
+    config = SubnetConfig(20, ((BlockConfig(7, 3),), (BlockConfig(3, 4),), (BlockConfig(5, 6),)))
+    (row,) = small_space.encode(small_space.genome(config)[None])
+    # 5 resolutions, then per stage three blocks of 3 kernels and 3 ratios.
+    assert set(np.flatnonzero(row)) == {1, 5 + 2, 5 + 3, 23 + 0, 23 + 4, 41 + 1, 41 + 5}
+
+
+def test_encoding_ignores_genes_of_inactive_blocks(small_space: SearchSpace) -> None:
+    raw = raw_genomes(small_space, 500, 5)
+    assert np.array_equal(small_space.encode(raw), small_space.encode(small_space.canonical(raw)))
+
+
+def test_unique_rows_are_first_occurrences_in_order() -> None:
+    rows = np.array([[3, 1], [0, 2], [3, 1], [0, 0], [0, 2]], np.int8)
+    assert unique_rows(rows).tolist() == [0, 1, 3]
+
+
+# -- drawing -------------------------------------------------------------------------------------
+
+
+def is_canonical(space: SearchSpace, genomes: Any) -> bool:
+    return genomes.dtype == np.int8 and np.array_equal(genomes, space.canonical(genomes))
+
+
+def test_sample_is_canonical_uniform_per_gene_and_a_function_of_the_generator(
+    small_space: SearchSpace,
+) -> None:
+    genomes = small_space.sample(9000, np.random.default_rng(6))
+    assert is_canonical(small_space, genomes)
+    assert np.array_equal(genomes, small_space.sample(9000, np.random.default_rng(6)))
+    assert not np.array_equal(genomes, small_space.sample(9000, np.random.default_rng(7)))
+    for column, gene in enumerate(small_space.genes):
+        picked = genomes[small_space.active(genomes)[:, column], column]
+        shares = np.bincount(picked, minlength=len(gene.choices)) / len(picked)
+        # Five standard deviations of a share among at least 3000 draws are below 0.05.
+        assert np.abs(shares - 1 / len(gene.choices)).max() < 0.05
+
+
+def test_operators_stay_inside_a_restricted_space(small_space: SearchSpace) -> None:
+    space = small_space.restrict(resolutions=(20, 28), depths=(2, 3), kernel_sizes=(5, 7), expand_ratios=(4,))
+    rng = np.random.default_rng(8)
+    parents = space.sample(300, rng)
+    others = space.sample(300, rng)
+    for genomes in (
+        parents,
+        space.mutate(parents, 0.3, rng),
+        space.mutate(parents, 1.0, rng),
+        space.crossover(parents, others, rng),
+    ):
+        assert is_canonical(space, genomes)
+        assert all(space.contains(space.config(genome)) for genome in genomes)
+
+
+def test_mutation_rate(small_space: SearchSpace) -> None:
+    rng = np.random.default_rng(9)
+    parents = small_space.sample(4000, rng)
+    assert np.array_equal(small_space.mutate(parents, 0.0, rng), parents)
+    children = small_space.mutate(parents, 0.2, rng)
+    assert is_canonical(small_space, children)
+    # A redrawn gene of n choices keeps its value with chance 1/n; the resolution has five.
+    assert np.mean(children[:, 0] != parents[:, 0]) == pytest.approx(0.2 * 4 / 5, abs=0.03)
+
+
+def test_blocks_that_a_deeper_child_activates_are_drawn_afresh(small_space: SearchSpace) -> None:
+    rng = np.random.default_rng(10)
+    shallow = np.repeat(small_space.genome(small_space.smallest)[None], 4000, axis=0)
+    children = small_space.mutate(shallow, 0.1, rng)
+    kernel = small_space.gene_index["kernel_size", 0, 2]
+    grown = children[small_space.active(children)[:, kernel], kernel]
+    assert len(grown) > 50 and len(np.unique(grown)) == 3
+
+
+def test_crossover_takes_each_gene_from_a_parent(small_space: SearchSpace) -> None:
+    rng = np.random.default_rng(11)
+    first, second = small_space.sample(3000, rng), small_space.sample(3000, rng)
+    children = small_space.crossover(first, second, rng)
+    assert is_canonical(small_space, children)
+    active = small_space.active(children)
+    from_first = active & small_space.active(first) & (children == first)
+    from_second = active & small_space.active(second) & (children == second)
+    assert np.array_equal(from_first | from_second, active)
+    differing = first[:, 0] != second[:, 0]
+    assert np.mean(children[differing, 0] == first[differing, 0]) == pytest.approx(0.5, abs=0.05)
+
+
+# -- restriction ---------------------------------------------------------------------------------
+
+
+def test_restriction_keeps_genes_and_fingerprint(small_space: SearchSpace) -> None:
+    space = small_space.restrict(resolutions=(24,), depths=(2, 3), kernel_sizes=(7,), expand_ratios=(3, 6))
+    assert space.genes == small_space.genes and space.fingerprint == small_space.fingerprint
+    assert space.whole == small_space and space != small_space
+    assert space.size == (2**2 + 2**3) ** 3
+    assert space.num_features == small_space.num_features
+    assert space.smallest.depths == (2, 2, 2) and space.largest.depths == (3, 3, 3)
+    assert space.smallest.stages[0][0] == BlockConfig(7, 3) and space.smallest.resolution == 24
+    assert space.contains(space.largest) and not space.contains(small_space.largest)
+    assert np.array_equal(space.genome(space.largest), small_space.genome(space.largest))
+
+
+def test_restrictions_compose(small_space: SearchSpace) -> None:
+    once = small_space.restrict(kernel_sizes=(5, 7), depths=(3,))
+    assert small_space.restrict(kernel_sizes=(5, 7)).restrict(depths=(3,)) == once
+    with pytest.raises(UserError, match=r"No kernel_size is left of \[3, 5, 7\] .* \(3,\)"):
+        once.restrict(kernel_sizes=(3,))
+
+
+def test_largest_choices(small_space: SearchSpace) -> None:
+    space = small_space.largest_choices(depth=1, kernel_size=2, expand_ratio=1)
+    assert space == small_space.restrict(depths=(3,), kernel_sizes=(5, 7), expand_ratios=(6,))
+    with pytest.raises(UserError, match="Unknown kind of gene 'kernel'"):
+        small_space.largest_choices(kernel=1)
+
+
+def test_restricted_size_equals_enumeration(micro_space: SearchSpace) -> None:
+    space = micro_space.restrict(depths=(2,), kernel_sizes=(3, 7), resolutions=(12,))
+    assert space.size == sum(space.contains(config) for config in every_config(micro_space)) == 4 * 16
+
+
+def test_fingerprint_is_a_function_of_the_whole_space(micro_space: SearchSpace) -> None:
+    loaded = build(SearchSpace, json.loads(json.dumps(micro_space.to_dict())))
+    assert loaded == micro_space and loaded.fingerprint == micro_space.fingerprint
+    assert len(micro_space.fingerprint) == 16
+    stage = dataclasses.replace(micro_space.stages[0], stride=2)
+    changes: list[dict[str, Any]] = [
+        {"name": "other"},
+        {"resolutions": (8, 16)},
+        {"num_classes": 6},
+        {"width_multiplier": 1.5},
+        {"bn_epsilon": 1e-3},
+        {"stages": (stage, micro_space.stages[1])},
+    ]
+    others = {dataclasses.replace(micro_space, **change).fingerprint for change in changes}
+    assert len(others) == len(changes) and micro_space.fingerprint not in others
+
+
+def test_equal_spaces_have_equal_fingerprints(micro_space: SearchSpace) -> None:
+    stages = [
+        dataclasses.replace(stage, expand_ratios=tuple(int(e) for e in stage.expand_ratios))
+        for stage in micro_space.stages
+    ]
+    same = dataclasses.replace(micro_space, stages=tuple(stages), width_multiplier=1)
+    assert same == micro_space and same.fingerprint == micro_space.fingerprint
+
+
+# -- mistakes ------------------------------------------------------------------------------------
+
+BLOCK = BlockConfig(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (
+            SubnetConfig(30, ((BLOCK,),) * 3),
+            "resolution is 30; space 'small' has the choices 16, 20, 24, 28, 32.",
+        ),
+        (
+            SubnetConfig(28, ((BLOCK,), (BLOCK,) * 4, (BLOCK,))),
+            "depth of stage 1 is 4; space 'small' has the choices 1, 2, 3.",
+        ),
+        (
+            SubnetConfig(28, ((BLOCK,), (BLOCK,), (BLOCK, BlockConfig(9, 4)))),
+            "kernel_size of stage 2, block 1 is 9; space 'small' has the choices 3, 5, 7.",
+        ),
+        (
+            SubnetConfig(28, ((BlockConfig(3, 2.5),), (BLOCK,), (BLOCK,))),
+            "expand_ratio of stage 0, block 0 is 2.5; space 'small' has the choices 3, 4, 6.",
+        ),
+        (
+            SubnetConfig(28, ((BLOCK,), (BLOCK,))),
+            "The sub-network has 2 stages; space 'small' has 3.",
+        ),
+    ],
+)
+def test_config_outside_the_space_names_field_value_and_choices(
+    small_space: SearchSpace, config: SubnetConfig, text: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        small_space.genome(config)
+    assert str(caught.value) == text
+    assert not small_space.contains(config)
+
+
+def test_config_outside_a_restricted_space_names_what_is_left(small_space: SearchSpace) -> None:
+    space = small_space.restrict(kernel_sizes=(5, 7))
+    with pytest.raises(UserError, match=r"kernel_size of stage 0, block 0 is 3; .* choices 5, 7\."):
+        space.genome(small_space.smallest)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"depths": (2, 1)}, r"depths are \[2, 1\]; expected distinct positive numbers in ascending order"),
+        ({"kernel_sizes": ()}, r"kernel_sizes are \[\]"),
+        ({"kernel_sizes": (3, 4)}, r"kernel_sizes are \[3, 4\]; expected odd numbers"),
+        ({"expand_ratios": (3.0, 3.0)}, "expand_ratios are"),
+        ({"activation": "swish"}, "activation is 'swish'; expected relu or hard_swish"),
+        ({"stride": 0}, "channels and stride of a stage must be at least 1"),
+    ],
+)
+def test_wrong_stage_is_a_user_error(micro_space: SearchSpace, change: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        dataclasses.replace(micro_space.stages[0], **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"resolutions": (12, 8)}, r"resolutions are \[12, 8\]"),
+        ({"stages": ()}, "at least one stage"),
+        ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
+        ({"width_multiplier": 0.0}, "width_multiplier is 0.0; expected a positive number"),
+    ],
+)
+def test_wrong_space_is_a_user_error(micro_space: SearchSpace, change: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        dataclasses.replace(micro_space, **change)
+
+
+def test_depths_may_start_anywhere() -> None:
+    stage = StageSpec(8, 1, (2, 4), (3,), (2.0, 3.0), "relu", False)
+    space = SearchSpace("gap", "mobilenet_v3", (8,), 8, 1, (stage,), (16, 16))
+    assert space.size == len(set(every_config(space))) == 2**2 + 2**4
+    genomes = space.sample(2000, np.random.default_rng(0))
+    assert {space.config(genome) for genome in genomes} == set(every_config(space))
+    assert np.array_equal(space.genomes([space.config(genome) for genome in genomes]), genomes)
