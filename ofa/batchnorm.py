@@ -47,6 +47,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
     kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     moments = {layer: _Moments() for layer in layers}
     hooks = [layer.register_forward_hook(lambda m, i, _: _observe(moments[m], m, i[0])) for layer in layers]
+    hooks += [layer.register_forward_pre_hook(_check_batch) for layer in layers]
     done = False
     try:
         network.eval()
@@ -70,6 +71,15 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
                 layer.get_buffer("running_var").copy_(moments[layer].squares / moments[layer].count)
         for module, mode in modes.items():
             module.training = mode
+
+
+def _check_batch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Raise the error for a batch whose variance batch norm cannot take."""
+    (images,) = inputs
+    if images.numel() == images.shape[1]:
+        raise UserError(
+            "A calibration batch has a single value per channel; use at least two images a batch."
+        )
 
 
 def _observe(moments: _Moments, layer: nn.BatchNorm2d, images: Tensor) -> None:

@@ -63,15 +63,23 @@ class SubnetEvaluator:
         """Return the extracted and recalibrated sub-network in eval mode."""
         network = extract_subnet(self._supernet, config).eval()
         network = network.to(memory_format=torch.channels_last)
-        calibration = self._batches("train", config.resolution, self._calibration_images)
-        recalibrate_batchnorm(network, (images for images, _ in calibration))
+        self.recalibrate(network, config.resolution)
         return network
+
+    def recalibrate(self, network: StaticNetwork, resolution: int) -> None:
+        """Recompute the batch-norm statistics of `network` from training images at `resolution`."""
+        calibration = self._kept_batches("train", resolution, self._calibration_images)
+        recalibrate_batchnorm(network, (images for images, _ in calibration))
 
     def top1(self, config: SubnetConfig) -> float:
         """Return the top-1 accuracy (0..1) of the recalibrated sub-network."""
-        return top1(self.network(config), self._batches(self._split, config.resolution, self._limit))
+        return top1(self.network(config), self.batches(config.resolution))
 
-    def _batches(self, split: str, resolution: int, limit: int | None) -> list[tuple[Tensor, Tensor]]:
+    def batches(self, resolution: int) -> list[tuple[Tensor, Tensor]]:
+        """Return the images that are counted, resized to `resolution`, and their labels."""
+        return self._kept_batches(self._split, resolution, self._limit)
+
+    def _kept_batches(self, split: str, resolution: int, limit: int | None) -> list[tuple[Tensor, Tensor]]:
         key = (split, resolution)
         if key not in self._kept:
             batches = self._data.batches(split, self._batch_size, self._device, limit)

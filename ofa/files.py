@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -35,7 +36,8 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             "what was saved there before is untouched."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _is_write_failure(error: RuntimeError) -> bool:

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
+from rich.markup import escape
 
 from ofa.config import build
 from ofa.errors import UserError, unknown_name
@@ -42,7 +43,7 @@ class Command(Generic[Config, Result]):
             try:
                 self._function(self._typed(config))
             except UserError as error:
-                Console(stderr=True).print("[bold red]error:[/]", str(error), markup=True, soft_wrap=True)
+                Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
                 sys.exit(2)
             except KeyboardInterrupt:
                 Console(stderr=True).print(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -17,6 +19,9 @@ from rich.progress import (
 ProgressCallback = Callable[[int, int, str], None]
 """Takes the steps done, their total, and a short text on the present state."""
 
+# Seconds between lines where the output is a file and a bar cannot be redrawn.
+LINE_INTERVAL_S = 20.0
+
 
 def silent(done: int, total: int, text: str) -> None:
     """Report nothing."""
@@ -24,20 +29,48 @@ def silent(done: int, total: int, text: str) -> None:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """Yield a callback that draws a bar with count, elapsed time, time left and the text."""
+    """Yield a callback that draws a bar with share, elapsed time, time left and the text.
+
+    Where the output is no terminal, it prints a line every `LINE_INTERVAL_S` seconds instead.
+    """
+    console = Console()
+    if not console.is_terminal:
+        yield _line_reporter(description, console)
+        return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(description, total=None, text="")
 
         def report(done: int, total: int, text: str) -> None:
             progress.update(task, completed=done, total=total, text=text)
 
         yield report
+
+
+def _line_reporter(description: str, console: Console) -> ProgressCallback:
+    start = time.monotonic()
+    last = start
+    first_done: int | None = None
+
+    def report(done: int, total: int, text: str) -> None:
+        nonlocal last, first_done
+        now = time.monotonic()
+        first_done = done if first_done is None else first_done
+        if now - last < LINE_INTERVAL_S and done < total:
+            return
+        last = now
+        rate = (done - first_done) / max(now - start, 1e-9)
+        left = f"{(total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+        share = f"{100 * done / max(total, 1):3.0f} %"
+        line = f"{description} {share} {now - start:.0f} s, {left} {text}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    return report

@@ -47,6 +47,8 @@ class StageSpec:
             raise UserError(f"activation is {self.activation!r}; expected relu or hard_swish.")
         if self.channels < 1 or self.stride < 1:
             raise UserError("channels and stride of a stage must be at least 1.")
+        # 3 and 3.0 are one space: equal spaces have equal fingerprints.
+        object.__setattr__(self, "expand_ratios", tuple(map(float, self.expand_ratios)))
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class SearchSpace:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
         if not self.width_multiplier > 0:
             raise UserError(f"width_multiplier is {self.width_multiplier}; expected a positive number.")
+        for name in ("width_multiplier", "bn_epsilon"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     # -- what the space is -------------------------------------------------------------------------
 
@@ -190,6 +194,11 @@ class SearchSpace:
     def smallest(self) -> SubnetConfig:
         """The network with the smallest allowed choice everywhere."""
         return self.config(np.array([allowed[0] for allowed in self.allowed], np.int8))
+
+    @property
+    def middle(self) -> SubnetConfig:
+        """The network with the middle allowed choice everywhere."""
+        return self.config(np.array([allowed[len(allowed) // 2] for allowed in self.allowed], np.int8))
 
     def config(self, genome: NDArray[np.integer[Any]]) -> SubnetConfig:
         """Return the network of one genome, shape (num_genes,)."""

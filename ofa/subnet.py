@@ -75,10 +75,14 @@ class SubnetConfig:
         if set(values) != {"resolution", "stages"}:
             raise UserError(f"A sub-network has keys {sorted(values)}; expected resolution and stages.")
         stages = []
+        if not isinstance(values["stages"], list | tuple):
+            raise UserError(f"stages is {values['stages']!r}; expected a list.")
         for index, stage in enumerate(values["stages"]):
             if not isinstance(stage, Mapping) or set(stage) != {"kernel_sizes", "expand_ratios"}:
                 raise UserError(f"stage {index} is {stage!r}; expected kernel_sizes and expand_ratios.")
             kernels, ratios = stage["kernel_sizes"], stage["expand_ratios"]
+            if not isinstance(kernels, list | tuple) or not isinstance(ratios, list | tuple):
+                raise UserError(f"stage {index} is {stage!r}; expected two lists.")
             if len(kernels) != len(ratios):
                 raise UserError(
                     f"stage {index} has {len(kernels)} kernel_sizes and {len(ratios)} expand_ratios; "

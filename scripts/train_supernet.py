@@ -1,4 +1,4 @@
-"""Train a supernet by progressive shrinking, e.g. `train_supernet.py experiment=fashion_mnist data.root=DIR`."""
+"""Train a supernet, e.g. `train_supernet.py experiment=fashion_mnist data.root=DIR`."""
 
 from __future__ import annotations
 

@@ -44,12 +44,10 @@ class Archive:
         """
         rows = np.ascontiguousarray(genomes)
         keys = rows.view(np.dtype((np.void, rows.shape[1]))).ravel().tolist()
-        count = len(keys)
-        first = dict(zip(reversed(keys), range(count - 1, -1, -1), strict=True))
-        is_first = np.fromiter(map(first.__getitem__, keys), np.intp, count) == np.arange(count)
-        is_seen = np.fromiter(map(self._seen.__contains__, keys), np.bool_, count)
-        picked = np.flatnonzero(is_first & ~is_seen)[:at_most]
-        self._seen.update(map(keys.__getitem__, picked.tolist()))
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        unseen = set(first).difference(self._seen)
+        picked = sorted(map(first.__getitem__, unseen))[:at_most]
+        self._seen.update(map(keys.__getitem__, picked))
         return np.asarray(rows[picked])
 
     def evaluate(self, new: Genomes) -> tuple[Genomes, NDArray[np.float64]]:

@@ -42,8 +42,11 @@ class Limit:
             raise UserError(f"Limit {self.name} is {self.maximum}; expected a finite positive number.")
 
     def show(self, value: float) -> str:
-        """Return `value` with the limit's unit."""
-        return f"{value:.6g} {self.unit}".rstrip()
+        """Return `value` with the limit's unit, rounded up to six digits: a limit of that text keeps it."""
+        text = f"{value:.6g}"
+        if value > 0 and float(text) < value:
+            text = f"{value + 10.0 ** (math.floor(math.log10(value)) - 5):.6g}"
+        return f"{text} {self.unit}".rstrip()
 
 
 def check_limits(limits: Sequence[Limit]) -> None:

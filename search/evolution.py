@@ -83,9 +83,10 @@ def evolve(
 ) -> SearchResult:
     """Search the most accurate sub-network that keeps all limits.
 
-    At most population_size * generations candidates are considered; each counts once, whether it keeps the
-    limits or not, and only those that do have their accuracy estimated. The search ends early when a
-    generation finds no new candidate, as in a space smaller than that.
+    population_size * generations candidates are considered; each counts once, whether it keeps the limits
+    or not, and only those that do have their accuracy estimated. The search ends early when a generation
+    finds no new candidate, as in a space smaller than that. Where no drawn candidate keeps the limits, the
+    search starts from one that descent finds; the descent looks at limits only and is not counted.
 
     Args:
         space: the (restricted) space to search.
@@ -93,7 +94,7 @@ def evolve(
         limits: at least one; the first is the cost axis of the result's front.
         settings: sizes and rates.
         rng: source of all randomness.
-        progress: told the generation and the best candidate so far.
+        progress: told the candidates considered, their planned number and the best accuracy so far.
 
     Raises:
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
@@ -104,6 +105,7 @@ def evolve(
     _first_generation(space, archive, limits, settings, rng)
     genomes, _, accuracies = archive.feasible()
     history = [archive.best]
+    progress(archive.considered, budget, f"best {archive.best:.4f}")
     while len(history) < settings.generations and archive.considered < budget:
         genomes, accuracies = _best(genomes, accuracies, settings.num_parents)
         size = min(settings.population_size, budget - archive.considered)
@@ -114,7 +116,7 @@ def evolve(
         genomes = np.concatenate([genomes, found])
         accuracies = np.concatenate([accuracies, found_accuracies])
         history.append(archive.best)
-        progress(len(history), settings.generations, f"best {archive.best:.4f}")
+        progress(archive.considered, budget, f"best {archive.best:.4f}")
     return summarise(
         space, archive, limits, "evolution", settings, settings.ranked, history, time.perf_counter() - started
     )
@@ -158,8 +160,9 @@ def _new_children(
         if len(new) == size:
             break
         rate = min(1.0, settings.mutation_rate * 2**retry)
-        picked = parents[rng.integers(len(parents), size=size)]
-        more = archive.take_new(space.mutate(picked, rate, rng), size - len(new))
+        missing = size - len(new)
+        picked = parents[rng.integers(len(parents), size=2 * missing)]
+        more = archive.take_new(space.mutate(picked, rate, rng), missing)
         new = np.concatenate([new, more])
     return new
 

@@ -87,7 +87,7 @@ def plan_search(values: Mapping[str, Any], where: str = "search") -> SearchPlan:
     if "algorithm" not in values:
         raise UserError(f"{where}.algorithm is missing; expected one of {', '.join(sorted(ALGORITHMS))}.")
     name = values["algorithm"]
-    if name not in ALGORITHMS:
+    if not isinstance(name, str) or name not in ALGORITHMS:
         raise unknown_name("search algorithm", name, ALGORITHMS)
     settings = {key: value for key, value in values.items() if key != "algorithm"}
     return SearchPlan(name, build(ALGORITHMS[name].settings, settings, where))

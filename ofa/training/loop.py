@@ -29,7 +29,7 @@ from ofa.supernet import Supernet, build_supernet
 from ofa.training.losses import step_loss
 from ofa.training.monitor import TrainingMonitor
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from ofa.training.sampling import StepPlan, middle_config, plan_step
+from ofa.training.sampling import StepPlan, plan_step
 from ofa.training.settings import Phase, TrainSettings
 
 # Cost of the teacher's forward pass relative to one sub-network's training step, for the time left.
@@ -258,7 +258,7 @@ class Trainer:
         rng = np.random.default_rng([self._settings.seed, self._position.step])
         return {
             "smallest": self._space.smallest,
-            "middle": middle_config(self._space),
+            "middle": self._space.middle,
             "largest": self._space.largest,
             "random": self._space.config(self._space.sample(1, rng)[0]),
         }

@@ -26,9 +26,3 @@ def plan_step(space: SearchSpace, seed: int, step: int, subnets: int) -> StepPla
         genome[0] = first[0]
     configs = tuple(space.config(genome) for genome in genomes)
     return StepPlan(configs[0].resolution, configs)
-
-
-def middle_config(space: SearchSpace) -> SubnetConfig:
-    """Return the network with the middle choice everywhere."""
-    genome = np.array([allowed[len(allowed) // 2] for allowed in space.allowed], np.int8)
-    return space.config(genome)

@@ -91,3 +91,22 @@ class TrainSettings:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
             raise UserError("dropout and label_smoothing must be in [0, 1).")
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How an extracted network is trained further; `lr` is per 64 images and decays with a cosine."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    distillation_ratio: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
+            raise UserError("epochs and batch_size must be at least 1 and lr positive.")

@@ -1,0 +1,63 @@
+"""Fine-tuning: training a static network further on its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ofa.data import ImageData
+from ofa.data.base import resize
+from ofa.errors import UserError
+from ofa.progress import ProgressCallback, silent
+from ofa.static import StaticNetwork
+from ofa.training.losses import step_loss
+from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from ofa.training.settings import FinetuneSettings
+
+
+def finetune(
+    network: StaticNetwork,
+    data: ImageData,
+    resolution: int,
+    settings: FinetuneSettings,
+    teacher: nn.Module | None = None,
+    progress: ProgressCallback = silent,
+) -> None:
+    """Train `network` in place at one resolution and leave it in eval mode.
+
+    Args:
+        network: on the device to train on.
+        data: training images.
+        resolution: of the network, in pixels.
+        settings: length, learning rate and losses.
+        teacher: frozen network in eval mode whose logits are the soft targets; needed if the
+            distillation ratio is not 0.
+        progress: told about every tenth step.
+
+    Raises:
+        UserError: if the loss stops being finite; the network must not be used then.
+    """
+    device = next(network.parameters()).device
+    steps_per_epoch = data.num_batches(settings.batch_size)
+    total = settings.epochs * steps_per_epoch
+    peak = settings.lr * settings.batch_size / 64
+    optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
+    network.train()
+    step = 0
+    for epoch in range(settings.epochs):
+        for images, labels in data.train_batches(settings.batch_size, settings.seed, epoch, device):
+            images = resize(images, resolution)
+            with torch.no_grad():
+                soft = teacher(images) if teacher is not None and settings.distillation_ratio else None
+            set_learning_rate(optimizer, learning_rate(step, total, 0, peak))
+            optimizer.zero_grad(set_to_none=True)
+            logits = network(images)
+            loss = step_loss(logits, labels, soft, settings.label_smoothing, settings.distillation_ratio)
+            if not torch.isfinite(loss):
+                raise UserError(f"The loss is {float(loss)} at step {step}; lower lr. Nothing was exported.")
+            torch.autograd.backward(loss)
+            optimizer.step()
+            step += 1
+            if step % 10 == 0 or step == total:
+                progress(step, total, f"epoch {epoch + 1}/{settings.epochs} loss {float(loss):.3f}")
+    network.eval()

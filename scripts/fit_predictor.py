@@ -1,0 +1,48 @@
+"""Fit the accuracy predictor on collected records, e.g. `fit_predictor.py run_name=digits`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from ofa.checkpoint import load_supernet
+from ofa.launch import choose_accelerator, command
+from ofa.progress import progress_bar
+from ofa.run import RunDirectory
+from predictors.fit import FitReport, FitSettings, fit_predictor, format_metrics
+from predictors.records import load_records, read_header
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Settings of `conf/fit_predictor.yaml`."""
+
+    run_name: str
+    runs_dir: str
+    predictor: FitSettings
+    seed: int
+    threads: int | None
+
+
+@command("fit_predictor", FitConfig)
+def fit(config: FitConfig) -> FitReport:
+    """Fit, compare with the baselines, save the predictor and return the report."""
+    choose_accelerator("cpu", config.threads)
+    run = RunDirectory(config.runs_dir, config.run_name)
+    space = load_supernet(run.supernet)[1].space
+    configs, top1 = load_records(run.records, space)
+    provenance = read_header(run.records, space).provenance
+    with progress_bar("fitting") as progress:
+        genomes = space.genomes(configs)
+        report = fit_predictor(space, genomes, top1, config.predictor, config.seed, provenance, progress)
+    report.predictor.save(run.predictor)
+    Console().print(format_metrics(report))
+    print(
+        f"predictor: {run.predictor}\nnext: python scripts/build_latency_table.py run_name={config.run_name}"
+    )
+    return report
+
+
+if __name__ == "__main__":
+    fit()

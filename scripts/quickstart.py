@@ -1,0 +1,67 @@
+"""The whole pipeline on embedded digits: train, collect, fit, measure, search, export, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from build_latency_table import build_latency_table
+from collect_accuracy import collect_accuracy
+from export_subnet import export_subnet
+from fit_predictor import fit
+from report_run import report_run
+from rich.console import Console
+from search_for_device import search_for_device
+from train_supernet import train_supernet
+
+from ofa.checkpoint import load_supernet
+from ofa.launch import command
+from ofa.run import RunDirectory
+
+# Where the three limits lie between the latencies of the smallest and the largest network.
+LIMIT_SHARES = (0.15, 0.35, 0.6)
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """Settings of `conf/quickstart.yaml`."""
+
+    run_name: str
+    runs_dir: str
+    subnets: int
+    calibration_images: int
+    table_rounds: int
+
+
+@command("quickstart", QuickstartConfig)
+def quickstart(config: QuickstartConfig) -> None:
+    """Run every stage as its own command does; each goes on where an interrupted run stopped."""
+    started, console = time.perf_counter(), Console()
+    run = RunDirectory(config.runs_dir, config.run_name)
+    common = (f"run_name={config.run_name}", f"runs_dir={config.runs_dir}")
+    calibration = f"calibration_images={config.calibration_images}"
+    rounds = f"device.rounds={config.table_rounds}"
+    console.rule("1/6 train a supernet on the digits")
+    space = load_supernet(train_supernet.run(*common))[1].space
+    console.rule("2/6 evaluate sub-networks")
+    collect_accuracy.run(*common, calibration, f"count={config.subnets}")
+    console.rule("3/6 fit the accuracy predictor")
+    fit.run(*common)
+    console.rule("4/6 measure the latency table of this processor")
+    latency = build_latency_table.run(*common, rounds).estimator(space)
+    console.rule("5/6 search and export three sub-networks, and export the largest")
+    low, high = latency(space.genomes([space.smallest, space.largest]))
+    for share in LIMIT_SHARES:
+        limit = np.format_float_positional(low + share * (high - low), 3, fractional=False)
+        name, _ = search_for_device.run(*common, f"limits.latency_ms={limit}", "search.generations=50")
+        export_subnet.run(*common, f"subnet={name}", calibration)
+    export_subnet.run(*common, "subnet=largest", calibration)
+    console.rule("6/6 measure accuracy on the test split and latency end to end")
+    report_run.run(*common, rounds, calibration)
+    print(f"the whole pipeline took {time.perf_counter() - started:.0f} s; bundles: {run.bundles}")
+    print(f"training curves: .venv/bin/tensorboard --logdir {run.path / 'tensorboard'}")
+
+
+if __name__ == "__main__":
+    quickstart()
