@@ -34,7 +34,7 @@ class Command(Generic[Config, Result]):
 
     def __init__(self, name: str, schema: type[Config], function: Callable[[Config], Result]) -> None:
         """Tie `conf/<name>.yaml`, the dataclass `schema` and `function` together."""
-        self._name, self._schema, self._function = name, schema, function
+        self.name, self._schema, self._function = name, schema, function
 
     def __call__(self) -> None:
         """Run with the arguments of the command line; exit with 2 after a user's mistake."""
@@ -51,7 +51,7 @@ class Command(Generic[Config, Result]):
                 )
                 sys.exit(130)
 
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=self._name)(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.name)(task)()
 
     def run(self, *overrides: str) -> Result:
         """Run with `overrides` such as "run_name=mine" and return what the function returns.
@@ -59,11 +59,11 @@ class Command(Generic[Config, Result]):
         Raises:
             UserError: for overrides that do not compose, and every mistake the function names.
         """
-        return self._function(self._typed(compose(self._name, overrides)))
+        return self._function(self._typed(compose(self.name, overrides)))
 
     def config(self, *overrides: str) -> Config:
         """Return the typed configuration without running anything."""
-        return self._typed(compose(self._name, overrides))
+        return self._typed(compose(self.name, overrides))
 
     def _typed(self, config: DictConfig) -> Config:
         try:

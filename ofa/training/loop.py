@@ -72,7 +72,8 @@ class Trainer:
         Raises:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
         """
-        _check(phases, settings, device)
+        check_phases(phases)
+        _check_precision(settings, device)
         self._space, self._data, self._settings = space, data, settings
         self._phases, self._folder, self._device = tuple(phases), folder, device
         self._steps_per_epoch = data.num_batches(settings.batch_size)
@@ -280,7 +281,8 @@ class Trainer:
         return done, sum(work)
 
 
-def _check(phases: Sequence[Phase], settings: TrainSettings, device: torch.device) -> None:
+def check_phases(phases: Sequence[Phase]) -> None:
+    """Raise the error for phases that cannot be trained one after another from scratch."""
     if not phases:
         raise UserError("No phases are given; expected at least one.")
     if phases[0].distill or phases[0].sort_channels:
@@ -288,5 +290,8 @@ def _check(phases: Sequence[Phase], settings: TrainSettings, device: torch.devic
             f"The first phase, {phases[0].name!r}, distils or sorts channels, but no network is trained "
             "before it; set distill and sort_channels to false there."
         )
+
+
+def _check_precision(settings: TrainSettings, device: torch.device) -> None:
     if settings.precision == "fp16" and device.type != "cuda":
         raise UserError("precision fp16 needs a CUDA device; choose fp32 or bf16 on this one.")
