@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ofa.depthwise import depthwise_conv2d
 from ofa.functional import activate, transform_kernel
 
 
@@ -64,9 +65,8 @@ class ElasticDepthwiseConv2d(nn.Module):
 
     def forward(self, images: Tensor, kernel_size: int, stride: int) -> Tensor:
         """Convolve images (n, channels, h, w) to (n, channels, h', w') with 'same' padding."""
-        channels = images.shape[1]
-        weight = self.tensors(channels, kernel_size)["weight"]
-        return F.conv2d(images, weight, None, stride, kernel_size // 2, groups=channels)
+        weight = self.tensors(images.shape[1], kernel_size)["weight"]
+        return depthwise_conv2d(images, weight, stride)
 
 
 class ElasticBatchNorm2d(nn.Module):

@@ -1,0 +1,295 @@
+"""The training loop: what a step does, resuming after any interruption, and how it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from training_run import PHASES, SPACE, make_data, make_trainer
+
+from ofa.checkpoint import TrainingCheckpoints, load_tensors
+from ofa.errors import UserError
+from ofa.extract import extract_subnet
+from ofa.supernet import Supernet, build_supernet
+from ofa.training.finetune import finetune
+from ofa.training.loop import Trainer, check_phases
+from ofa.training.losses import soft_cross_entropy, step_loss
+from ofa.training.optimizer import build_optimizer, learning_rate
+from ofa.training.sampling import plan_step
+from ofa.training.settings import FinetuneSettings, Phase, TrainSettings
+
+SCRIPT = Path(__file__).parent / "training_run.py"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """The folder and weights of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    completed = run_script(folder)
+    assert completed.returncode == 0, completed.stderr
+    return folder, final_weights(folder)
+
+
+def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=SCRIPT.parent.parent,
+        env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+
+
+def final_weights(folder: Path) -> dict[str, Tensor]:
+    steps = TrainingCheckpoints(folder / "checkpoints").steps()
+    assert steps[-1] == 24
+    values = load_tensors(folder / "checkpoints" / f"step_{steps[-1]:08d}.pt", "checkpoint")
+    state: dict[str, Tensor] = values["supernet"]
+    return state
+
+
+def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_killed_at_a_random_step_ends_with_the_same_weights(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]], seed: int
+) -> None:
+    step = int(np.random.default_rng(seed).integers(1, 24))
+    assert run_script(tmp_path, "step", str(step)).returncode == -signal.SIGKILL
+    assert "finished" in run_script(tmp_path).stdout
+    assert_equal(final_weights(tmp_path), uninterrupted[1])
+
+
+@pytest.mark.slow
+def test_killed_while_a_checkpoint_is_written_ends_with_the_same_weights(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]]
+) -> None:
+    assert run_script(tmp_path, "save", "4").returncode == -signal.SIGKILL
+    half_written = list(tmp_path.rglob(".*.tmp"))
+    assert len(half_written) == 1
+    assert "finished" in run_script(tmp_path).stdout
+    assert_equal(final_weights(tmp_path), uninterrupted[1])
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted: tuple[Path, dict[str, Tensor]]) -> None:
+    trainer = make_trainer(uninterrupted[0])
+    assert trainer.resumed_at == 24
+    assert_equal(dict(trainer.train().state_dict()), uninterrupted[1])
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]]
+) -> None:
+    torch.set_num_threads(1)
+    make_trainer(tmp_path).train()
+    newest = tmp_path / "checkpoints" / "step_00000024.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    trainer = make_trainer(tmp_path)
+    assert trainer.damaged_checkpoints == [str(newest)]
+    assert trainer.resumed_at == 21
+    assert_equal(dict(trainer.train().state_dict()), uninterrupted[1])
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "step_00000003.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"No checkpoint .* can be read.*step_00000003"):
+        make_trainer(tmp_path)
+
+
+def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path).train()
+    other = dataclasses.replace(SPACE, stem_channels=16)
+    with pytest.raises(UserError, match=r"another|was made for the space"):
+        Trainer(other, make_data(), PHASES, TrainSettings(30), tmp_path, torch.device("cpu"))
+
+
+def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = 0
+    save = torch.save
+
+    def full_after_two(values: object, path: Path) -> None:
+        nonlocal saves
+        saves += 1
+        if saves > 2:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(values, path)
+
+    monkeypatch.setattr(torch, "save", full_after_two)
+    with pytest.raises(UserError, match=r"No space left on device.*untouched"):
+        make_trainer(tmp_path).train()
+    monkeypatch.undo()
+    assert list(tmp_path.rglob("*.tmp")) == []
+    assert make_trainer(tmp_path).resumed_at == 6
+
+
+def test_training_learns_and_reports(tmp_path: Path) -> None:
+    reports: list[tuple[int, int, str]] = []
+    trainer = make_trainer(tmp_path, lambda done, total, text: reports.append((done, total, text)))
+    before = trainer.validate()
+    trainer.train()
+    after = trainer.validate()
+    assert set(after) == {"smallest", "middle", "largest", "random"}
+    assert after["largest"] >= 0.9
+    assert sum(after.values()) > sum(before.values())
+    assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
+    assert "img/s" in reports[-1][2]
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_the_teacher_is_the_largest_network_after_the_first_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured: list[dict[str, Tensor]] = []
+    load_teacher = Trainer._load_teacher
+
+    def capture(self: Trainer) -> object:
+        if not captured:
+            network = extract_subnet(self.supernet, SPACE.largest)
+            captured.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        teacher = load_teacher(self)
+        assert not teacher.training
+        assert not any(parameter.requires_grad for parameter in teacher.parameters())
+        return teacher
+
+    monkeypatch.setattr(Trainer, "_load_teacher", capture)
+    make_trainer(tmp_path).train()
+    assert_equal(load_tensors(tmp_path / "teacher.pt", "teacher"), captured[0])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
+    phases = (dataclasses.replace(PHASES[0], lr=1e12, warmup_epochs=0),)
+    trainer = Trainer(
+        SPACE,
+        make_data(),
+        phases,
+        TrainSettings(30, checkpoint_every_steps=1, calibration_images=60),
+        tmp_path,
+        torch.device("cpu"),
+    )
+    with pytest.raises(UserError, match="diverged"):
+        trainer.train()
+
+
+def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch_size is 500 but made up has 120 training images"):
+        Trainer(SPACE, make_data(), PHASES, TrainSettings(500), tmp_path, torch.device("cpu"))
+
+
+def test_the_first_phase_must_not_distil() -> None:
+    with pytest.raises(UserError, match="first phase"):
+        check_phases([dataclasses.replace(PHASES[0], distill=True)])
+    with pytest.raises(UserError, match="No phases"):
+        check_phases([])
+
+
+def test_fp16_needs_cuda(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fp16 needs a CUDA device"):
+        make_trainer(tmp_path, precision="fp16")
+
+
+def test_bf16_trains_on_the_cpu(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, precision="bf16")
+    trainer.train()
+    assert trainer.validate()["largest"] >= 0.8
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_training_on_cuda(tmp_path: Path, precision: str) -> None:
+    trainer = make_trainer(tmp_path, device="cuda", precision=precision)
+    trainer.train()
+    assert trainer.validate()["largest"] >= 0.8
+
+
+def test_steps_are_drawn_from_seed_and_number_alone() -> None:
+    plans = [plan_step(SPACE, 3, step, 4) for step in range(50)]
+    assert plans == [plan_step(SPACE, 3, step, 4) for step in range(50)]
+    assert {plan.resolution for plan in plans} == {8, 12}
+    for plan in plans:
+        assert {config.resolution for config in plan.configs} == {plan.resolution}
+    assert len({config for plan in plans for config in plan.configs}) > 100
+    assert plan_step(SPACE, 4, 0, 4) != plans[0]
+
+
+def test_phases_open_the_largest_choices() -> None:
+    space = Phase(1, 0.1, kernel_sizes=1, depths=2, expand_ratios=1).space(SPACE)
+    assert space.size == 2 * 2 * 2
+    assert space.largest == SPACE.largest
+    assert Phase(1, 0.1).space(SPACE).size == SPACE.size
+
+
+def test_losses_equal_their_definitions() -> None:
+    logits, teacher = torch.randn(5, 3).double(), torch.randn(5, 3).double()
+    labels = torch.tensor([0, 2, 1, 1, 0])
+    log_p = logits - logits.exp().sum(1, keepdim=True).log()
+    q = teacher.exp() / teacher.exp().sum(1, keepdim=True)
+    soft = -(q * log_p).sum(1).mean()
+    torch.testing.assert_close(soft_cross_entropy(logits, teacher), soft)
+    targets = torch.full((5, 3), 0.1 / 3).double()
+    targets[torch.arange(5), labels] += 0.9
+    hard = -(targets * log_p).sum(1).mean()
+    torch.testing.assert_close(step_loss(logits, labels, None, 0.1, 1.0), hard)
+    torch.testing.assert_close(step_loss(logits, labels, teacher, 0.1, 0.5), hard + 0.5 * soft)
+
+
+def test_no_weight_decay_on_norms_and_biases() -> None:
+    supernet = Supernet(SPACE)
+    names = {id(parameter): name for name, parameter in supernet.named_parameters()}
+    decayed, free = build_optimizer(supernet, 0.1, 0.9, 1e-4).param_groups
+    assert decayed["weight_decay"] == 1e-4
+    assert free["weight_decay"] == 0
+    assert all(
+        ".bn." in n or "_bn." in n or n.endswith("bias") for n in (names[id(p)] for p in free["params"])
+    )
+    assert not any("bn" in n or n.endswith("bias") for n in (names[id(p)] for p in decayed["params"]))
+    assert len(free["params"]) + len(decayed["params"]) == len(names)
+
+
+def test_schedule_warms_up_and_follows_a_cosine() -> None:
+    assert learning_rate(0, 110, 10, 1.0) == pytest.approx(0.1)
+    assert learning_rate(9, 110, 10, 1.0) == pytest.approx(1.0)
+    assert learning_rate(10, 110, 10, 1.0) == pytest.approx(1.0)
+    assert learning_rate(60, 110, 10, 1.0) == pytest.approx(0.5)
+    assert learning_rate(85, 110, 10, 1.0) == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -> None:
+    state = torch.get_rng_state()
+    first, second, other = (build_supernet(SPACE, seed) for seed in (1, 1, 2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert_equal(dict(first.state_dict()), dict(second.state_dict()))
+    assert not torch.equal(
+        first.state_dict()["layers.0.layer.conv.weight"], other.state_dict()["layers.0.layer.conv.weight"]
+    )
+
+
+def test_finetuning_improves_a_network(tmp_path: Path) -> None:
+    data = make_data()
+    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest)
+    settings = FinetuneSettings(4, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0)
+    images, labels = next(iter(data.batches("validation", 30, torch.device("cpu"))))
+    reports: list[int] = []
+    finetune(network, data, 8, settings, progress=lambda done, total, text: reports.append(done))
+    assert not network.training
+    assert reports[-1] == 4 * (120 // 30)
+    small = torch.nn.functional.interpolate(images, (8, 8), mode="bilinear", antialias=True)
+    assert float((network(small).argmax(1) == labels).float().mean()) > 0.6
