@@ -28,7 +28,7 @@ def depthwise_conv2d(images: Tensor, weight: Tensor, stride: int) -> Tensor:
         stride: of both directions.
     """
     if _product_pays(images, weight, stride):
-        result: Tensor = _ProductGradient.apply(images, weight, stride)  # type: ignore[no-untyped-call]
+        result: Tensor = _ProductGradient.apply(images, weight, stride)
         return result
     return F.conv2d(images, weight, None, stride, weight.shape[-1] // 2, groups=images.shape[1])
 

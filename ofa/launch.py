@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import hydra
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -91,6 +92,8 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: for an unknown option or group choice; the text lists the known ones.
     """
+    # A command that runs others, such as quickstart, is itself inside Hydra.
+    GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose(name, overrides=list(overrides))

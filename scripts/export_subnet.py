@@ -49,7 +49,7 @@ def export_subnet(config: ExportConfig) -> Path:
         chosen.expected_latency_ms,
         provenance={"run": config.run_name, "subnet": config.subnet, "supernet": made.sha256},
     )
-    path = run.bundles / (config.name or Path(config.subnet).stem)
+    path = run.bundles / (config.name or config.subnet.rsplit("/")[-1].removesuffix(".json"))
     with progress_bar("exporting") as progress:
         report = export_bundle(network, info, path, config.formats, progress=progress)
     for file in report.files.values():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import numpy as np
 from build_latency_table import build_latency_table
 from collect_accuracy import collect_accuracy
 from export_subnet import export_subnet
@@ -53,8 +52,8 @@ def quickstart(config: QuickstartConfig) -> None:
     console.rule("5/6 search and export three sub-networks, and export the largest")
     low, high = latency(space.genomes([space.smallest, space.largest]))
     for share in LIMIT_SHARES:
-        limit = np.format_float_positional(low + share * (high - low), 3, fractional=False)
-        name, _ = search_for_device.run(*common, f"limits.latency_ms={limit}", "search.generations=50")
+        limit = low + share * (high - low)
+        name, _ = search_for_device.run(*common, f"limits.latency_ms={limit:.3g}", "search.generations=50")
         export_subnet.run(*common, f"subnet={name}", calibration)
     export_subnet.run(*common, "subnet=largest", calibration)
     console.rule("6/6 measure accuracy on the test split and latency end to end")

@@ -57,10 +57,8 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
         for name, other in config.more_tables.items()
     }
     limits = build_limits(space, config.limits, latency, more)
-    bounds = "-".join(
-        f"{limit.name.split('_')[0]}{limit.maximum:g}{limit.name.split('_')[-1]}" for limit in limits
-    )
-    name = config.name or f"{config.device.name}-{bounds}".replace(" ", "-")
+    bounds = "-".join(f"{limit.maximum:g}{limit.unit.replace(' ', '')}" for limit in limits)
+    name = config.name or f"{config.device.name}-{bounds}"
     with progress_bar("searching") as progress:
         result = plan.run(space, predictor, limits, config.seed, progress)
     used = {"predictor": str(run.predictor), "table": str(table), "supernet": str(run.supernet)}

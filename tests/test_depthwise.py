@@ -17,10 +17,11 @@ def test_gradients_equal_those_of_the_plain_convolution(size: int, kernel_size: 
     generator = torch.Generator().manual_seed(size)
     images = torch.randn(3, 4, size, size, generator=generator, dtype=torch.float64)
     weight = torch.randn(4, 1, kernel_size, kernel_size, generator=generator, dtype=torch.float64)
-    found, expected = [], []
+    found: list[torch.Tensor] = []
+    expected: list[torch.Tensor] = []
     for function, gradients in ((depthwise_conv2d, found), (_plain, expected)):
-        inputs = [tensor.clone().requires_grad_() for tensor in (images, weight)]
-        output = function(*inputs, stride)
+        inputs = images.clone().requires_grad_(), weight.clone().requires_grad_()
+        output = function(inputs[0], inputs[1], stride)
         gradients += [output, *torch.autograd.grad((output**2).sum(), inputs)]
     assert found[0].grad_fn is not None and "ProductGradient" in found[0].grad_fn.name()
     torch.testing.assert_close(found, expected)

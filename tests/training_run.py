@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> None:
                 _kill()
             return losses
 
-        trainer._train_step = step_and_die  # type: ignore[method-assign]
+        trainer._train_step = step_and_die  # type: ignore[method-assign,assignment]
     if arguments[1:2] == ["save"]:
         saves = 0
         save = torch.save
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> None:
                 os.truncate(path, path.stat().st_size // 2)
                 _kill()
 
-        torch.save = save_and_die
+        torch.save = save_and_die  # type: ignore[assignment]
     trainer.train()
     print("finished")
 

@@ -141,6 +141,8 @@ class FolderData(ImageData):
             num_workers=min(self._settings.workers, max(len(plan), 1)),
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
+            # Without a generator of its own the loader draws from the global one.
+            generator=torch.Generator(),
         )
         for batch in loader:
             if isinstance(batch, _Unreadable):

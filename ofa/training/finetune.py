@@ -59,5 +59,5 @@ def finetune(
             optimizer.step()
             step += 1
             if step % 10 == 0 or step == total:
-                progress(step, total, f"epoch {epoch + 1}/{settings.epochs} loss {float(loss):.3f}")
+                progress(step, total, f"epoch {epoch + 1}/{settings.epochs} loss {loss.item():.3f}")
     network.eval()

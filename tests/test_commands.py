@@ -1,0 +1,242 @@
+"""The commands: the whole pipeline on a few networks, and what they say to users' mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from build_latency_table import build_latency_table
+from collect_accuracy import collect_accuracy
+from evaluate_subnet import evaluate_subnet
+from export_subnet import export_subnet
+from finetune_subnet import finetune_subnet
+from fit_predictor import fit
+from report_run import report_run
+from search_for_device import search_for_device
+from train_supernet import train_supernet
+
+from ofa.checkpoint import load_supernet
+from ofa.errors import UserError
+from ofa.export import load_bundle
+from ofa.launch import Command, choose_accelerator
+from ofa.run import RunDirectory
+
+QUICK = (
+    "space.resolutions=[8,16]",
+    *(f"phases.{phase}.epochs=1" for phase in ("largest", "kernel", "depth_1", "width_1", "width_2")),
+    "phases.largest.warmup_epochs=0",
+    "training.batch_size=200",
+    "training.validation_images=50",
+    "training.calibration_images=100",
+)
+FAST_TIMING = ("device.rounds=2", "device.runs_per_visit=1", "device.warmup_runs=1")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run `tiny`, trained, evaluated, fitted, measured and searched."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = (f"runs_dir={folder}", "run_name=tiny")
+    train_supernet.run(*common, *QUICK)
+    collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
+    fit.run(*common, "predictor.max_epochs=10")
+    build_latency_table.run(*common, *FAST_TIMING)
+    search_for_device.run(*common, *FAST_TIMING, "limits.macs_m=1.2", "search.generations=10", "name=small")
+    export_subnet.run(*common, "subnet=small", "calibration_images=60", "formats=[]")
+    export_subnet.run(*common, "subnet=largest", "calibration_images=60", "formats=[]")
+    return folder
+
+
+@pytest.fixture
+def common(runs: Path) -> tuple[str, str]:
+    return f"runs_dir={runs}", "run_name=tiny"
+
+
+def test_every_stage_leaves_its_file(runs: Path) -> None:
+    run = RunDirectory(str(runs), "tiny")
+    fingerprint = load_supernet(run.supernet)[1].fingerprint
+    for path in (run.supernet, run.records, run.predictor, run.table("my_cpu"), run.search("small")):
+        assert path.is_file(), path
+        if path.suffix == ".pt":
+            assert fingerprint in path.with_suffix(".json").read_text()
+    assert run.search("small").with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_stage_that_is_done_does_nothing_again(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(str(runs), "tiny")
+    records, table = run.records.read_bytes(), run.table("my_cpu").read_bytes()
+    collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
+    build_latency_table.run(*common, *FAST_TIMING)
+    train_supernet.run(*common, *QUICK)
+    assert run.records.read_bytes() == records
+    assert run.table("my_cpu").read_bytes() == table
+    assert "next: python scripts/" in capsys.readouterr().out
+
+
+def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
+    table = runs / "tiny" / "latency" / "my_cpu.json"
+    search = (*common, *FAST_TIMING, "search.generations=10")
+    limits = ("limits.latency_ms=1000", "limits.parameters_m=0.3", "limits.memory_mb=0.05")
+    more = (f"+more_tables.other.table={table}", "+more_tables.other.latency_ms=900")
+    name, result = search_for_device.run(*search, *limits, *more, "resolutions=[16]")
+    assert {limit.name for limit in result.limits} == set(result.best.values)
+    assert len(result.limits) == 4
+    assert all(result.best.values[limit.name] <= limit.maximum for limit in result.limits)
+    assert all(candidate.config.resolution == 16 for candidate in result.ranked)
+    assert (runs / "tiny" / "search" / f"{name}.json").is_file()
+
+
+def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str]) -> None:
+    accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=small")
+    assert 0 <= accuracy <= 1
+    assert latency is not None and latency > 0
+    tuning = ("finetuning.epochs=2", "finetuning.lr=0.05", "formats=[]", "calibration_images=60")
+    path = finetune_subnet.run(*common, *tuning, "bundle=small")
+    old, new = load_bundle(runs / "tiny" / "bundles" / "small"), load_bundle(path)
+    assert path.name == "small-finetuned"
+    assert new.info.config == old.info.config
+    assert new.info.provenance["finetuned"]["epochs"] == 2
+    weights = [next(bundle.network.parameters()) for bundle in (old, new)]
+    assert not torch.equal(*weights)
+    shutil.rmtree(path)
+
+
+def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tuple[str, str]) -> None:
+    networks = report_run.run(*common, *FAST_TIMING, "random_networks=2", "calibration_images=60")
+    assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
+    assert all(0 <= network.top1 <= 100 and network.measured_ms > 0 for network in networks)
+    assert (runs / "tiny" / "pareto.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "message"),
+    [
+        (collect_accuracy, ("run_name=none",), "No run 'none'.*train_supernet.py run_name=none"),
+        (fit, ("run_name=none",), "No supernet description at .*Make one with"),
+        (search_for_device, (), "needs at least one limit"),
+        (search_for_device, ("limits.macs_m=0.001",), "smallest reachable value is"),
+        (search_for_device, ("limits.macs_m=-1",), "expected a finite positive number"),
+        (search_for_device, ("limits.latency_ms=3", "device.name=other"), "latency table"),
+        (search_for_device, ("device=phone",), "my_cpu_onnx"),
+        (search_for_device, ("search.generation=3", "limits.macs_m=1"), "generation"),
+        (search_for_device, ("limits.macs_m=1", "resolutions=[99]"), "No resolution is left"),
+        (export_subnet, ("subnet=best",), "No search result 'best'; known: .*largest.*small"),
+        (export_subnet, ("subnet=small", "formats=[tflite]"), "Unknown export format 'tflite'"),
+        (evaluate_subnet, ("bundle=nothing",), "No bundle at nothing"),
+        (evaluate_subnet, ("bundle=small", "split=all"), "Unknown split 'all'"),
+        (collect_accuracy, ("count=30", "calibration_images=61"), "calibration"),
+        (train_supernet, (*QUICK, "training.seed=7"), "different configuration: training.seed is 0 there, 7"),
+        (train_supernet, ("space=nothing",), "mobilenet_v3_tiny"),
+        (train_supernet, ("data=nothing",), "fashion_mnist"),
+    ],
+)
+def test_mistakes_are_explained(
+    common: tuple[str, str], command: Command[object, object], overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        command.run(*common, *overrides)
+
+
+@pytest.mark.parametrize("kind", ["records", "predictor", "table", "supernet"])
+def test_files_of_another_space_are_refused(runs: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(runs / "tiny", tmp_path / "tiny")
+    run = RunDirectory(str(tmp_path), "tiny")
+    fingerprint = load_supernet(run.supernet)[1].fingerprint
+    path = {
+        "records": run.records,
+        "predictor": run.predictor.with_suffix(".json"),
+        "table": run.table("my_cpu"),
+        "supernet": run.supernet.with_suffix(".json"),
+    }[kind]
+    path.write_text(path.read_text().replace(fingerprint, "0123456789abcdef"))
+    common = (f"runs_dir={tmp_path}", "run_name=tiny")
+    with pytest.raises(UserError, match="0123456789abcdef"):
+        if kind == "records":
+            fit.run(*common)
+        else:
+            search_for_device.run(*common, "limits.latency_ms=1000")
+
+
+@pytest.mark.parametrize("name", ["supernet.pt", "predictor.pt", "latency/my_cpu.json", "supernet.json"])
+def test_truncated_files_are_refused(runs: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(runs / "tiny", tmp_path / "tiny")
+    path = tmp_path / "tiny" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=path.name):
+        if name == "supernet.pt":
+            load_supernet(path)
+        search_for_device.run(f"runs_dir={tmp_path}", "run_name=tiny", "limits.latency_ms=1000")
+
+
+def test_a_table_that_lacks_entries_lists_them_all(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "tiny", tmp_path / "tiny")
+    path = tmp_path / "tiny" / "latency" / "my_cpu.json"
+    values = json.loads(path.read_text())
+    removed = sorted(values["entries"])[:3]
+    for key in removed:
+        del values["entries"][key]
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError) as caught:
+        search_for_device.run(f"runs_dir={tmp_path}", "run_name=tiny", "limits.latency_ms=1000")
+    assert all(key in str(caught.value) for key in removed)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file, not a folder")
+    with pytest.raises(UserError, match="Could not write .*Check the permissions"):
+        train_supernet.run(f"runs_dir={tmp_path / 'runs'}", *QUICK)
+
+
+@pytest.fixture
+def command_line(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a command as from the shell and returns its exit code."""
+
+    def run(command: Command[object, object], *arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", [command.name, *arguments])
+        try:
+            command()
+        except SystemExit as stop:
+            assert isinstance(stop.code, int)
+            return stop.code
+        return 0
+
+    return run
+
+
+def test_the_shell_sees_a_short_error_and_a_code(
+    common: tuple[str, str], command_line: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line(search_for_device, *common, "limits.macs_m=0.001") == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith("error: No sub-network")
+    assert "Traceback" not in errors
+    assert command_line(train_supernet, "space=nothing") == 1
+    errors = capfd.readouterr().err
+    assert "Available options in 'space'" in errors
+    assert "Traceback" not in errors
+
+
+def test_an_interruption_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train_supernet.load_data", interrupt)
+    assert command_line(train_supernet) == 130
+    assert "run the same command to go on" in capfd.readouterr().err
+
+
+def test_accelerators() -> None:
+    assert choose_accelerator("cpu", None) == torch.device("cpu")
+    with pytest.raises(UserError, match="Unknown accelerator 'tpu'"):
+        choose_accelerator("tpu", None)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no CUDA device is present"):
+            choose_accelerator("cuda", None)
