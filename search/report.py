@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import ofa.files
@@ -49,18 +50,19 @@ class MeasuredNetwork:
 
 def report_table(networks: Sequence[MeasuredNetwork], title: str, split: str) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones."""
-    table = Table(title=title)
-    for column in ("network", "limit", "top-1 %", split, "ms", "measured", "M MACs", "k par.", "found"):
-        table.add_column(column, justify="left" if column == "network" else "right")
+    table = Table(title=title, box=SIMPLE_HEAD)
+    headers = ("limit\nms", "top-1 %\npred.", f"top-1 %\n{split}", "ms\npred.", "ms\nmeasured")
+    table.add_column("network", no_wrap=True)
+    for header in (*headers, "M\nMACs", "k\nparam.", "found\nin s"):
+        table.add_column(header, justify="right", no_wrap=True)
     for network in sorted(networks, key=lambda n: n.predicted_ms):
         if network.name:
             limit = f"{network.search.limits[0].maximum:g}" if network.search else "-"
-            found = f"{network.search.seconds:.1f} s" if network.search else "-"
+            found = f"{network.search.seconds:.1f}" if network.search else "-"
             table.add_row(network.name, limit, *_figures([network]), found)
     drawn = [network for network in networks if network.group == "random"]
     if drawn:
-        table.add_row(f"{len(drawn)} random, mean", "-", *_figures(drawn), "-")
-    table.caption = f"top-1 and ms: predicted; {split} and measured: top-1 on that split, latency end to end"
+        table.add_row(f"mean of {len(drawn)} random", "-", *_figures(drawn), "-")
     return table
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from training_run import PHASES, SPACE, make_data, make_trainer
 
+from ofa.batchnorm import recalibrate_batchnorm
 from ofa.checkpoint import TrainingCheckpoints, load_tensors
 from ofa.errors import UserError
 from ofa.extract import extract_subnet
@@ -292,4 +293,5 @@ def test_finetuning_improves_a_network(tmp_path: Path) -> None:
     assert not network.training
     assert reports[-1] == 4 * (120 // 30)
     small = torch.nn.functional.interpolate(images, (8, 8), mode="bilinear", antialias=True)
+    recalibrate_batchnorm(network, [small])
     assert float((network(small).argmax(1) == labels).float().mean()) > 0.6

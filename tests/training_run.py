@@ -48,7 +48,7 @@ def make_data(seed: int = 0) -> MemoryData:
     """Return 150 + 30 grey 12x12 images of three classes that differ in brightness, with noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(180) % 3
-    images = torch.randint(0, 120, (180, 1, 12, 12), generator=generator) + 40 * labels[:, None, None, None]
+    images = torch.randint(0, 90, (180, 1, 12, 12), generator=generator) + 80 * labels[:, None, None, None]
     settings = DataSettings("made up", validation_size=30, crop_padding=1, horizontal_flip=True)
     train, test = (images[:150], labels[:150]), (images[150:], labels[150:])
     names = ("dark", "middle", "bright")

@@ -1,0 +1,46 @@
+"""The report of a run: groups, rows, means of the random networks, figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from ofa.cost import compile_cost, macs
+from ofa.space import SearchSpace
+from search.constraints import Limit
+from search.registry import plan_search
+from search.report import MeasuredNetwork, plot_tradeoff, report_table
+
+
+def measured(space: SearchSpace) -> list[MeasuredNetwork]:
+    cost = compile_cost(space, macs)
+    plan = plan_search({"algorithm": "evolution", "population_size": 20, "generations": 3})
+    limit = Limit("latency_ms", cost, float(cost(space.genomes([space.middle]))[0]), "ms")
+    result = plan.run(space, lambda genomes: np.log(cost(genomes)) / 100, [limit], 0)
+    return [
+        MeasuredNetwork("largest", None, 99.0, 98.0, 9.0, 9.5, 5_000_000, 500_000),
+        MeasuredNetwork("phone-3ms", result, 97.0, 96.5, 2.9, 3.0, 2_000_000, 300_000),
+        MeasuredNetwork("", None, 90.0, 80.0, 4.0, 5.0, 1_000_000, 100_000),
+        MeasuredNetwork("", None, 92.0, 90.0, 6.0, 7.0, 3_000_000, 300_000),
+    ]
+
+
+def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space: SearchSpace) -> None:
+    networks = measured(micro_space)
+    assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
+    console = Console(width=80, record=True)
+    console.print(report_table(networks, "title", "test"))
+    lines = console.export_text().splitlines()
+    rows = [line.split() for line in lines if "phone" in line or "largest" in line or "random" in line]
+    assert [row[0] for row in rows] == ["phone-3ms", "largest", "mean"]
+    assert rows[2][4:] == ["-", "91.00", "85.00", "5.000", "6.000", "2.00", "200", "-"]
+    assert rows[1][1:] == ["-", "99.00", "98.00", "9.000", "9.500", "5.00", "500", "-"]
+    assert not any("…" in line for line in lines)
+
+
+def test_the_figure_is_drawn_with_and_without_searches(micro_space: SearchSpace, tmp_path: Path) -> None:
+    for name, networks in (("all", measured(micro_space)), ("one", measured(micro_space)[:1])):
+        plot_tradeoff(networks, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
