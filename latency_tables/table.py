@@ -209,3 +209,15 @@ def _shorten(texts: Iterable[str], separator: str) -> str:
     listed = list(texts)
     more = len(listed) - _SHOWN
     return separator.join(listed[:_SHOWN]) + (f" ... and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class TableLimit:
+    """A bound in milliseconds on the latency by a table."""
+
+    table: str
+    latency_ms: float
+
+    def estimator(self, space: SearchSpace) -> Estimator:
+        """Load the table and return its estimator; see `LatencyTable.estimator`."""
+        return LatencyTable.load(Path(self.table)).estimator(space)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import hydra
-import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -113,19 +112,3 @@ def compose_group(group: str, choice: str) -> dict[str, Any]:
     values = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{choice}.yaml"), resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-def choose_accelerator(name: str, threads: int | None) -> torch.device:
-    """Return the device to compute on ("auto": CUDA if present) and set the CPU threads if given.
-
-    Raises:
-        UserError: for an unknown name, or cuda without a CUDA device.
-    """
-    known = ("auto", "cpu", "cuda")
-    if name not in known:
-        raise unknown_name("accelerator", name, known)
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("accelerator is cuda but no CUDA device is present; choose auto or cpu.")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

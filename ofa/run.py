@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ofa.accelerator import choose_accelerator
+from ofa.checkpoint import SupernetInfo, load_supernet
 from ofa.config import build
-from ofa.data import DataInfo, DataSettings
+from ofa.data import DataInfo, DataSettings, ImageData, load_data
 from ofa.errors import UserError
 from ofa.files import read_json, write_json
 from ofa.space import SearchSpace
+from ofa.supernet import Supernet
 from ofa.training.settings import Phase, TrainSettings
 
 
@@ -67,6 +72,11 @@ class RunDirectory:
         """Path of the latency table of a device."""
         return self.path / "latency" / f"{device_name}.json"
 
+    def bundle(self, name: str) -> Path:
+        """Path of the bundle of that name in the run, or `name` itself where there is none."""
+        path = self.bundles / name
+        return path if path.is_dir() else Path(name)
+
     def search(self, name: str) -> Path:
         """Path of a search result."""
         return self.path / "search" / f"{name}.json"
@@ -102,6 +112,59 @@ class RunDirectory:
         values = read_json(file, f"run {self.name!r}", command)
         where = {"root": root or values.get("data_root")}
         return build(DataSettings, {**values.get("data", {}), **where}, str(file))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings of every command that goes on from a trained run.
+
+    Attributes:
+        run_name: name of the run.
+        runs_dir: folder of all runs.
+        data_root: folder of the images; null for the one the run was trained with.
+        accelerator: auto, cpu or cuda.
+        threads: CPU threads; null for PyTorch's choice.
+    """
+
+    run_name: str
+    runs_dir: str
+    data_root: str | None = None
+    accelerator: str = "auto"
+    threads: int | None = None
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's directory."""
+        return RunDirectory(self.runs_dir, self.run_name)
+
+    @property
+    def trained_space(self) -> SearchSpace:
+        """The space of the trained supernet."""
+        return load_supernet(self.directory.supernet)[1].space
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained run with what its later stages need; the supernet is on `device`, in eval mode."""
+
+    directory: RunDirectory
+    supernet: Supernet
+    info: SupernetInfo
+    data: ImageData
+    device: torch.device
+
+
+def open_run(config: RunConfig) -> TrainedRun:
+    """Load the supernet and the images of a run.
+
+    Raises:
+        UserError: if there is no such run, or one of its files is missing or damaged.
+    """
+    device = choose_accelerator(config.accelerator, config.threads)
+    directory = config.directory
+    data = load_data(directory.load_data_settings(config.data_root))
+    supernet, info = load_supernet(directory.supernet)
+    return TrainedRun(directory, supernet.to(device), info, data, device)
 
 
 def _differences(found: Any, wanted: Any, where: str = "") -> list[str]:

@@ -3,64 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
 
 from latency_tables.device import DeviceSpec
 from latency_tables.network import measure_network_ms
-from ofa.data import load_data
 from ofa.data.base import resize
 from ofa.evaluate import top1
 from ofa.export import load_bundle
-from ofa.launch import choose_accelerator, command
+from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunDirectory
+from ofa.run import RunConfig, open_run
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(RunConfig):
     """Settings of `conf/evaluate_subnet.yaml`."""
 
-    run_name: str
-    runs_dir: str
     device: DeviceSpec
     bundle: str
     split: str
     latency: bool
-    data_root: str | None
-    accelerator: str
-    threads: int | None
 
 
 @command("evaluate_subnet", EvaluateConfig)
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
-    device = choose_accelerator(config.accelerator, config.threads)
-    run = RunDirectory(config.runs_dir, config.run_name)
-    path = run.bundles / config.bundle
-    bundle = load_bundle(path if path.is_dir() else Path(config.bundle))
-    data = load_data(run.load_data_settings(config.data_root))
-    resolution = bundle.info.config.resolution
-    batches = data.batches(config.split, 250, device)
-    network = bundle.network.to(device)
+    run = open_run(config)
+    bundle = load_bundle(run.directory.bundle(config.bundle))
+    info, network = bundle.info, bundle.network.to(run.device)
+    resolution = info.config.resolution
+    batches = run.data.batches(config.split, 250, run.device)
     accuracy = top1(network, ((resize(images, resolution), labels) for images, labels in batches))
-    print(f"{bundle.info.config}")
-    expected = bundle.info.expected_top1
-    print(
-        f"top-1 on {config.split}: {100 * accuracy:.2f} %"
-        + (f", expected {100 * expected:.2f} %" if expected else "")
-    )
+    print(f"{info.config}\ntop-1 on {config.split}: {100 * accuracy:.2f} %")
+    if info.expected_top1 is not None:
+        print(f"expected (predicted for validation images): {100 * info.expected_top1:.2f} %")
     if not config.latency:
         return accuracy, None
-    shape = (bundle.info.space.in_channels, resolution, resolution)
-    with progress_bar("timing") as progress, torch.inference_mode():
+    with progress_bar("timing") as progress:
+        shape = (info.space.in_channels, resolution, resolution)
         timing = measure_network_ms(network.cpu(), shape, config.device, progress=progress)
-    expected_ms = bundle.info.expected_latency_ms.get("latency_ms")
-    print(
-        f"latency on {config.device.name}: {timing.latency_ms:.3f} ms (median {timing.median_ms:.3f})"
-        + (f", expected {expected_ms:.3f} ms" if expected_ms else "")
-    )
+    print(f"latency on {config.device.name}: {timing.latency_ms:.3f} ms (median {timing.median_ms:.3f})")
+    for name, expected_ms in info.expected_latency_ms.items():
+        print(f"expected {name}: {expected_ms:.3f} ms")
     return accuracy, timing.latency_ms
 
 

@@ -6,31 +6,27 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from ofa.checkpoint import load_supernet
-from ofa.launch import choose_accelerator, command
+from ofa.accelerator import choose_accelerator
+from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunDirectory
+from ofa.run import RunConfig
 from predictors.fit import FitReport, FitSettings, fit_predictor, format_metrics
 from predictors.records import load_records, read_header
 
 
-@dataclass(frozen=True)
-class FitConfig:
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(RunConfig):
     """Settings of `conf/fit_predictor.yaml`."""
 
-    run_name: str
-    runs_dir: str
     predictor: FitSettings
     seed: int
-    threads: int | None
 
 
 @command("fit_predictor", FitConfig)
 def fit(config: FitConfig) -> FitReport:
     """Fit, compare with the baselines, save the predictor and return the report."""
     choose_accelerator("cpu", config.threads)
-    run = RunDirectory(config.runs_dir, config.run_name)
-    space = load_supernet(run.supernet)[1].space
+    run, space = config.directory, config.trained_space
     configs, top1 = load_records(run.records, space)
     provenance = read_header(run.records, space).provenance
     with progress_bar("fitting") as progress:

@@ -14,20 +14,17 @@ from rich.console import Console
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
-from ofa.checkpoint import load_supernet
 from ofa.launch import command
-from ofa.run import RunDirectory
+from ofa.run import RunConfig
 
 # Where the three limits lie between the latencies of the smallest and the largest network.
 LIMIT_SHARES = (0.15, 0.35, 0.6)
 
 
-@dataclass(frozen=True)
-class QuickstartConfig:
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig(RunConfig):
     """Settings of `conf/quickstart.yaml`."""
 
-    run_name: str
-    runs_dir: str
     subnets: int
     calibration_images: int
     table_rounds: int
@@ -36,27 +33,27 @@ class QuickstartConfig:
 @command("quickstart", QuickstartConfig)
 def quickstart(config: QuickstartConfig) -> None:
     """Run every stage as its own command does; each goes on where an interrupted run stopped."""
-    started, console = time.perf_counter(), Console()
-    run = RunDirectory(config.runs_dir, config.run_name)
+    started, rule, run = time.perf_counter(), Console().rule, config.directory
     common = (f"run_name={config.run_name}", f"runs_dir={config.runs_dir}")
     calibration = f"calibration_images={config.calibration_images}"
     rounds = f"device.rounds={config.table_rounds}"
-    console.rule("1/6 train a supernet on the digits")
-    space = load_supernet(train_supernet.run(*common))[1].space
-    console.rule("2/6 evaluate sub-networks")
+    rule("1/6 train a supernet on the digits")
+    train_supernet.run(*common)
+    space = config.trained_space
+    rule("2/6 evaluate sub-networks")
     collect_accuracy.run(*common, calibration, f"count={config.subnets}")
-    console.rule("3/6 fit the accuracy predictor")
+    rule("3/6 fit the accuracy predictor")
     fit.run(*common)
-    console.rule("4/6 measure the latency table of this processor")
+    rule("4/6 measure the latency table of this processor")
     latency = build_latency_table.run(*common, rounds).estimator(space)
-    console.rule("5/6 search and export three sub-networks, and export the largest")
+    rule("5/6 search and export three sub-networks, and export the largest")
     low, high = latency(space.genomes([space.smallest, space.largest]))
     for share in LIMIT_SHARES:
         limit = low + share * (high - low)
         name, _ = search_for_device.run(*common, f"limits.latency_ms={limit:.3g}", "search.generations=50")
         export_subnet.run(*common, f"subnet={name}", calibration)
     export_subnet.run(*common, "subnet=largest", calibration)
-    console.rule("6/6 measure accuracy on the test split and latency end to end")
+    rule("6/6 measure accuracy on the test split and latency end to end")
     report_run.run(*common, rounds, calibration)
     print(f"the whole pipeline took {time.perf_counter() - started:.0f} s; bundles: {run.bundles}")
     print(f"training curves: .venv/bin/tensorboard --logdir {run.path / 'tensorboard'}")

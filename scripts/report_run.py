@@ -10,74 +10,58 @@ from rich.console import Console
 from latency_tables.device import DeviceSpec
 from latency_tables.network import TimedNetwork, measure_networks
 from latency_tables.table import LatencyTable
-from ofa.checkpoint import load_supernet
 from ofa.cost import network_cost
-from ofa.data import load_data
 from ofa.evaluate import SubnetEvaluator, top1
 from ofa.export import load_bundle
-from ofa.launch import choose_accelerator, command
+from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunDirectory
+from ofa.run import RunConfig, open_run
 from predictors.mlp import AccuracyPredictor
+from search.choose import searches_by_subnet
 from search.report import MeasuredNetwork, plot_tradeoff, report_table
-from search.result import SearchResult
 
 
-@dataclass(frozen=True)
-class ReportConfig:
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(RunConfig):
     """Settings of `conf/report_run.yaml`."""
 
-    run_name: str
-    runs_dir: str
     device: DeviceSpec
     random_networks: int
     split: str
     calibration_images: int
     seed: int
-    data_root: str | None
-    accelerator: str
-    threads: int | None
 
 
 @command("report_run", ReportConfig)
 def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
     """Print the table, write `pareto.png` and return the networks."""
-    device = choose_accelerator(config.accelerator, config.threads)
-    run = RunDirectory(config.runs_dir, config.run_name)
-    supernet, made = load_supernet(run.supernet)
-    space, data = made.space, load_data(run.load_data_settings(config.data_root))
-    evaluator = SubnetEvaluator(
-        supernet.to(device), data, config.split, calibration_images=config.calibration_images
-    )
-    bundles = [load_bundle(file.parent) for file in sorted(run.bundles.glob("[!.]*/subnet.json"))]
+    run, directory, device = open_run(config), config.directory, config.device
+    space, calibration = run.info.space, config.calibration_images
+    evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=calibration)
+    bundles = [load_bundle(file.parent) for file in sorted(directory.bundles.glob("[!.]*/subnet.json"))]
     drawn = space.sample(config.random_networks, np.random.default_rng(config.seed))
     configs = [bundle.info.config for bundle in bundles] + [space.config(genome) for genome in drawn]
     modules = [bundle.network for bundle in bundles]
     modules += [evaluator.network(choice).cpu() for choice in configs[len(bundles) :]]
-    timed = {
-        str(i): TimedNetwork(module, (space.in_channels, choice.resolution, choice.resolution))
-        for i, (module, choice) in enumerate(zip(modules, configs, strict=True))
-    }
     with progress_bar("timing") as progress:
-        timings = measure_networks(timed, config.device, config.seed, progress)
-    searches = {str(bundle.info.provenance.get("subnet")): bundle.path.name for bundle in bundles}
-    found = {
-        searches[f.stem]: SearchResult.load(f)
-        for f in run.search("").parent.glob("*.json")
-        if f.stem in searches
-    }
-    predicted_top1 = 100 * AccuracyPredictor.load(run.predictor, space)(space.genomes(configs))
-    predicted_ms = LatencyTable.load(run.table(config.device.name)).estimator(space)(space.genomes(configs))
+        shapes = [(space.in_channels, choice.resolution, choice.resolution) for choice in configs]
+        timed = {str(i): TimedNetwork(m, shapes[i]) for i, m in enumerate(modules)}
+        timings = measure_networks(timed, device, config.seed, progress)
+    searches = searches_by_subnet(directory.path / "search")
+    accuracy = AccuracyPredictor.load(directory.predictor, space)(space.genomes(configs))
+    latency = LatencyTable.load(directory.table(device.name)).estimator(space)(space.genomes(configs))
     networks = []
-    for i, (module, choice) in enumerate(zip(modules, configs, strict=True)):
-        name = bundles[i].path.name if i < len(bundles) else ""
-        accuracy = 100 * top1(module.to(device), evaluator.batches(choice.resolution))
-        cost, measured_ms = network_cost(module.specs), timings[str(i)].latency_ms
-        estimates = predicted_top1[i], accuracy, predicted_ms[i], measured_ms
-        networks.append(MeasuredNetwork(name, found.get(name), *estimates, cost.macs, cost.parameters))
-    Console().print(report_table(networks, f"{config.run_name} on {config.device.name}", config.split))
-    plot_tradeoff(networks, run.path / "pareto.png")
-    print(f"figure: {run.path / 'pareto.png'}")
+    for i, module in enumerate(modules):
+        measured = 100 * top1(module.to(run.device), evaluator.batches(configs[i].resolution))
+        estimates = 100 * accuracy[i], measured, latency[i], timings[str(i)].latency_ms
+        bundle, cost = bundles[i] if i < len(bundles) else None, network_cost(module.specs)
+        name, found = (bundle.path.name, bundle.info.provenance.get("subnet")) if bundle else ("", "")
+        networks.append(
+            MeasuredNetwork(name, searches.get(str(found)), *estimates, cost.macs, cost.parameters)
+        )
+    Console().print(report_table(networks, f"{config.run_name} on {device.name}", config.split))
+    plot_tradeoff(networks, directory.path / "pareto.png")
+    print(f"figure: {directory.path / 'pareto.png'}")
     return networks
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.device import DeviceSpec
-from latency_tables.table import LatencyTable
-from ofa.checkpoint import load_supernet
+from latency_tables.table import LatencyTable, TableLimit
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunDirectory
+from ofa.run import RunConfig
 from predictors.mlp import AccuracyPredictor
 from search.limits import LimitSettings, build_limits
 from search.plot import plot_result
@@ -19,20 +18,10 @@ from search.registry import plan_search
 from search.result import SearchResult
 
 
-@dataclass(frozen=True)
-class TableLimit:
-    """A further device: its latency table and the limit on it."""
-
-    table: str
-    latency_ms: float
-
-
-@dataclass(frozen=True)
-class SearchConfig:
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(RunConfig):
     """Settings of `conf/search_for_device.yaml`."""
 
-    run_name: str
-    runs_dir: str
     device: DeviceSpec
     search: dict[str, Any]
     limits: LimitSettings
@@ -47,18 +36,13 @@ class SearchConfig:
 def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     """Search, save the result and its plot, and return its name and the result."""
     plan = plan_search(config.search)
-    run = RunDirectory(config.runs_dir, config.run_name)
-    space = load_supernet(run.supernet)[1].space.restrict(resolutions=config.resolutions)
+    run, space = config.directory, config.trained_space.restrict(resolutions=config.resolutions)
     predictor = AccuracyPredictor.load(run.predictor, space)
     table = Path(config.table or run.table(config.device.name))
     latency = LatencyTable.load(table).estimator(space) if config.limits.latency_ms is not None else None
-    more = {
-        name: (LatencyTable.load(Path(other.table)).estimator(space), other.latency_ms)
-        for name, other in config.more_tables.items()
-    }
+    more = {name: (other.estimator(space), other.latency_ms) for name, other in config.more_tables.items()}
     limits = build_limits(space, config.limits, latency, more)
-    bounds = "-".join(f"{limit.maximum:g}{limit.unit.replace(' ', '')}" for limit in limits)
-    name = config.name or f"{config.device.name}-{bounds}"
+    name = config.name or "-".join([config.device.name, *(limit.short for limit in limits)])
     with progress_bar("searching") as progress:
         result = plan.run(space, predictor, limits, config.seed, progress)
     used = {"predictor": str(run.predictor), "table": str(table), "supernet": str(run.supernet)}

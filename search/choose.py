@@ -53,3 +53,8 @@ def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
     best = result.best
     latencies = {name: value for name, value in best.values.items() if name.startswith("latency")}
     return Choice(best.config, min(max(best.accuracy, 0.0), 1.0), latencies)
+
+
+def searches_by_subnet(folder: Path) -> dict[str, SearchResult]:
+    """Return all search results in `folder` by the name under which `choose_subnet` finds them."""
+    return {path.stem: SearchResult.load(path) for path in sorted(folder.glob("*.json"))}

@@ -41,6 +41,11 @@ class Limit:
         if not (math.isfinite(self.maximum) and self.maximum > 0):
             raise UserError(f"Limit {self.name} is {self.maximum}; expected a finite positive number.")
 
+    @property
+    def short(self) -> str:
+        """The bound and its unit without spaces, for names of results."""
+        return f"{self.maximum:g}{self.unit.replace(' ', '')}"
+
     def show(self, value: float) -> str:
         """Return `value` with the limit's unit, rounded up to six digits: a limit of that text keeps it."""
         text = f"{value:.6g}"

@@ -19,10 +19,11 @@ from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
+from ofa.accelerator import choose_accelerator
 from ofa.checkpoint import load_supernet
 from ofa.errors import UserError
 from ofa.export import load_bundle
-from ofa.launch import Command, choose_accelerator
+from ofa.launch import Command
 from ofa.run import RunDirectory
 
 QUICK = (

