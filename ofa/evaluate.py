@@ -15,6 +15,8 @@ from ofa.static import StaticNetwork
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet
 
+MAX_KEPT_BYTES = 10**9
+
 
 @torch.inference_mode()
 def top1(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -30,7 +32,8 @@ def top1(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
 class SubnetEvaluator:
     """Recalibrates and evaluates sub-networks of one supernet on fixed images.
 
-    The resized images of each resolution are kept, because hundreds of networks are evaluated on them.
+    The resized images of each resolution are kept as long as they fit in `MAX_KEPT_BYTES`, because
+    hundreds of networks are evaluated on them; beyond that they are prepared anew for each network.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class SubnetEvaluator:
         self._calibration_images, self._batch_size = calibration_images, batch_size
         self._device = next(supernet.parameters()).device
         self._kept: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = {}
+        self._kept_bytes = 0
 
     def network(self, config: SubnetConfig) -> StaticNetwork:
         """Return the extracted and recalibrated sub-network in eval mode."""
@@ -75,13 +79,22 @@ class SubnetEvaluator:
         """Return the top-1 accuracy (0..1) of the recalibrated sub-network."""
         return top1(self.network(config), self.batches(config.resolution))
 
-    def batches(self, resolution: int) -> list[tuple[Tensor, Tensor]]:
+    def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Return the images that are counted, resized to `resolution`, and their labels."""
         return self._kept_batches(self._split, resolution, self._limit)
 
-    def _kept_batches(self, split: str, resolution: int, limit: int | None) -> list[tuple[Tensor, Tensor]]:
+    def _kept_batches(
+        self, split: str, resolution: int, limit: int | None
+    ) -> Iterable[tuple[Tensor, Tensor]]:
         key = (split, resolution)
-        if key not in self._kept:
-            batches = self._data.batches(split, self._batch_size, self._device, limit)
-            self._kept[key] = [(resize(images, resolution), labels) for images, labels in batches]
+        if key in self._kept:
+            return self._kept[key]
+        plain = self._data.batches(split, self._batch_size, self._device, limit)
+        batches = ((resize(images, resolution), labels) for images, labels in plain)
+        size = self._data.size(split)
+        pixels = min(size, limit or size) * self._data.info.in_channels * resolution**2
+        if self._kept_bytes + 4 * pixels > MAX_KEPT_BYTES:
+            return batches
+        self._kept_bytes += 4 * pixels
+        self._kept[key] = list(batches)
         return self._kept[key]

@@ -123,6 +123,12 @@ class StaticNetwork(nn.Module):
         self.specs = tuple(specs)
         self.layers = nn.Sequential(*(static_layer(spec, dropout) for spec in self.specs))
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one input image: (channels, resolution, resolution)."""
+        first = self.specs[0]
+        return first.input_channels, first.input_size, first.input_size
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, in_channels, resolution, resolution) to logits (n, num_classes)."""
         return torch.as_tensor(self.layers(images))

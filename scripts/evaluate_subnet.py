@@ -39,8 +39,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     if not config.latency:
         return accuracy, None
     with progress_bar("timing") as progress:
-        shape = (info.space.in_channels, resolution, resolution)
-        timing = measure_network_ms(network.cpu(), shape, config.device, progress=progress)
+        timing = measure_network_ms(network.cpu(), network.image_shape, config.device, progress=progress)
     print(f"latency on {config.device.name}: {timing.latency_ms:.3f} ms (median {timing.median_ms:.3f})")
     for name, expected_ms in info.expected_latency_ms.items():
         print(f"expected {name}: {expected_ms:.3f} ms")

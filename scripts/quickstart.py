@@ -35,28 +35,27 @@ def quickstart(config: QuickstartConfig) -> None:
     """Run every stage as its own command does; each goes on where an interrupted run stopped."""
     started, rule, run = time.perf_counter(), Console().rule, config.directory
     common = (f"run_name={config.run_name}", f"runs_dir={config.runs_dir}")
-    calibration = f"calibration_images={config.calibration_images}"
     rounds = f"device.rounds={config.table_rounds}"
+    calibration = f"calibration_images={config.calibration_images}"
     rule("1/6 train a supernet on the digits")
     train_supernet.run(*common)
-    space = config.trained_space
     rule("2/6 evaluate sub-networks")
     collect_accuracy.run(*common, calibration, f"count={config.subnets}")
     rule("3/6 fit the accuracy predictor")
     fit.run(*common)
     rule("4/6 measure the latency table of this processor")
-    latency = build_latency_table.run(*common, rounds).estimator(space)
+    space, table = config.trained_space, build_latency_table.run(*common, rounds)
     rule("5/6 search and export three sub-networks, and export the largest")
-    low, high = latency(space.genomes([space.smallest, space.largest]))
+    low, high = table.estimator(space)(space.genomes([space.smallest, space.largest]))
     for share in LIMIT_SHARES:
-        limit = low + share * (high - low)
-        name, _ = search_for_device.run(*common, f"limits.latency_ms={limit:.3g}", "search.generations=50")
+        limit = f"limits.latency_ms={low + share * (high - low):.3g}"
+        name, _ = search_for_device.run(*common, limit, "search.generations=50")
         export_subnet.run(*common, f"subnet={name}", calibration)
     export_subnet.run(*common, "subnet=largest", calibration)
     rule("6/6 measure accuracy on the test split and latency end to end")
     report_run.run(*common, rounds, calibration)
-    print(f"the whole pipeline took {time.perf_counter() - started:.0f} s; bundles: {run.bundles}")
     print(f"training curves: .venv/bin/tensorboard --logdir {run.path / 'tensorboard'}")
+    print(f"the whole pipeline took {time.perf_counter() - started:.0f} s; bundles: {run.bundles}")
 
 
 if __name__ == "__main__":

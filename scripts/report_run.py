@@ -40,25 +40,21 @@ def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
     evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=calibration)
     bundles = [load_bundle(file.parent) for file in sorted(directory.bundles.glob("[!.]*/subnet.json"))]
     drawn = space.sample(config.random_networks, np.random.default_rng(config.seed))
-    configs = [bundle.info.config for bundle in bundles] + [space.config(genome) for genome in drawn]
-    modules = [bundle.network for bundle in bundles]
-    modules += [evaluator.network(choice).cpu() for choice in configs[len(bundles) :]]
+    entries = [(b.path.name, b.info.provenance.get("subnet"), b.info.config, b.network) for b in bundles]
+    entries += [("", "", c, evaluator.network(c).cpu()) for c in map(space.config, drawn)]
+    genomes = space.genomes([choice for _, _, choice, _ in entries])
+    timed = {str(i): TimedNetwork(entry[3], entry[3].image_shape) for i, entry in enumerate(entries)}
     with progress_bar("timing") as progress:
-        shapes = [(space.in_channels, choice.resolution, choice.resolution) for choice in configs]
-        timed = {str(i): TimedNetwork(m, shapes[i]) for i, m in enumerate(modules)}
         timings = measure_networks(timed, device, config.seed, progress)
     searches = searches_by_subnet(directory.path / "search")
-    accuracy = AccuracyPredictor.load(directory.predictor, space)(space.genomes(configs))
-    latency = LatencyTable.load(directory.table(device.name)).estimator(space)(space.genomes(configs))
+    accuracy = 100 * AccuracyPredictor.load(directory.predictor, space)(genomes)
+    latency = LatencyTable.load(directory.table(device.name)).estimator(space)(genomes)
     networks = []
-    for i, module in enumerate(modules):
-        measured = 100 * top1(module.to(run.device), evaluator.batches(configs[i].resolution))
-        estimates = 100 * accuracy[i], measured, latency[i], timings[str(i)].latency_ms
-        bundle, cost = bundles[i] if i < len(bundles) else None, network_cost(module.specs)
-        name, found = (bundle.path.name, bundle.info.provenance.get("subnet")) if bundle else ("", "")
-        networks.append(
-            MeasuredNetwork(name, searches.get(str(found)), *estimates, cost.macs, cost.parameters)
-        )
+    for i, (name, subnet, choice, module) in enumerate(entries):
+        measured = 100 * top1(module.to(run.device), evaluator.batches(choice.resolution))
+        cost, measured_ms = network_cost(module.specs), timings[str(i)].latency_ms
+        numbers = accuracy[i], measured, latency[i], measured_ms, cost.macs, cost.parameters
+        networks.append(MeasuredNetwork(name, searches.get(str(subnet)), *numbers))
     Console().print(report_table(networks, f"{config.run_name} on {device.name}", config.split))
     plot_tradeoff(networks, directory.path / "pareto.png")
     print(f"figure: {directory.path / 'pareto.png'}")

@@ -1,0 +1,46 @@
+"""Evaluation of sub-networks: counted by hand, and the same whether images are kept or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from training_run import SPACE, make_data
+
+from ofa import evaluate
+from ofa.evaluate import SubnetEvaluator, top1
+from ofa.extract import extract_subnet
+from ofa.supernet import build_supernet
+
+
+def test_top1_is_the_share_of_right_answers() -> None:
+    network = torch.nn.Identity().eval()
+    logits = torch.tensor([[1.0, 0.0], [0.2, 0.1], [0.0, 2.0]])
+    batches = [(logits, torch.tensor([0, 1, 1])), (logits[:1], torch.tensor([0]))]
+    assert top1(network, batches) == 3 / 4
+
+
+def test_images_are_prepared_anew_where_they_would_take_too_much_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    supernet, data = build_supernet(SPACE, 0), make_data()
+    kept = SubnetEvaluator(supernet, data, calibration_images=60)
+    expected = [kept.top1(config) for config in (SPACE.smallest, SPACE.largest)]
+    assert kept._kept
+    monkeypatch.setattr(evaluate, "MAX_KEPT_BYTES", 0)
+    streamed = SubnetEvaluator(supernet, data, calibration_images=60)
+    assert [streamed.top1(config) for config in (SPACE.smallest, SPACE.largest)] == expected
+    assert not streamed._kept
+
+
+def test_evaluation_recalibrates_a_copy_and_leaves_the_supernet_alone() -> None:
+    supernet = build_supernet(SPACE, 0)
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    network = SubnetEvaluator(supernet, make_data(), calibration_images=60).network(SPACE.largest)
+    assert all(torch.equal(before[name], tensor) for name, tensor in supernet.state_dict().items())
+    fresh = extract_subnet(supernet, SPACE.largest)
+    assert not torch.equal(network.layers[0].bn.running_mean, fresh.layers[0].bn.running_mean)
+
+
+def test_the_limit_bounds_the_images_that_count() -> None:
+    evaluator = SubnetEvaluator(build_supernet(SPACE, 0), make_data(), calibration_images=60, limit=7)
+    assert sum(len(labels) for _, labels in evaluator.batches(8)) == 7
