@@ -145,8 +145,7 @@ class LatencyTable:
         """Raise unless the table serves the (restricted) `space`.
 
         Raises:
-            UserError: if the table was made for another space, or lacks entries (all are counted, the
-                first twenty named).
+            UserError: if the table was made for another space, or lacks entries (all are named).
         """
         if self.space_fingerprint != space.fingerprint:
             raise UserError(
@@ -158,8 +157,23 @@ class LatencyTable:
         if missing:
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of space "
-                f"{space.name!r}: {_shorten(missing, ', ')}. "
+                f"{space.name!r}: {', '.join(missing)}. "
                 f"Measure them with: {BUILD_COMMAND} device={self.device.name}"
+            )
+
+    def check_device(self, device: DeviceSpec) -> None:
+        """Raise unless the table was measured as `device` runs; how thoroughly may differ.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        names = ("engine", "accelerator", "threads", "batch_size", "dtype")
+        pairs = ((name, getattr(self.device, name), getattr(device, name)) for name in names)
+        differing = [f"{name} {was!r}, not {wanted!r}" for name, was, wanted in pairs if was != wanted]
+        if differing:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} was measured with {', '.join(differing)}. "
+                f"Measure one for these settings under another device.name with: {BUILD_COMMAND}"
             )
 
     def network_ms(self, specs: Iterable[LayerSpec]) -> float:
@@ -167,15 +181,17 @@ class LatencyTable:
         total = sum(self.entries[spec.key].latency_ms for spec in specs)
         return self.calibration.scale * total + self.calibration.offset_ms
 
-    def estimator(self, space: SearchSpace) -> Estimator:
+    def estimator(self, space: SearchSpace, device: DeviceSpec | None = None) -> Estimator:
         """Return the latency (ms) of populations of the (restricted) `space`.
 
         Genomes outside the restriction get NaN where the table lacks their layers.
 
         Raises:
-            UserError: see `check`.
+            UserError: see `check`, and `check_device` if the `device` to run on is given.
         """
         self.check(space)
+        if device is not None:
+            self.check_device(device)
 
         def entry(spec: LayerSpec) -> float:
             return self.entries[spec.key].latency_ms if spec.key in self.entries else math.nan

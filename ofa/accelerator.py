@@ -18,6 +18,8 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
         raise unknown_name("accelerator", name, known)
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("accelerator is cuda but no CUDA device is present; choose auto or cpu.")
+    if threads is not None and threads < 1:
+        raise UserError(f"threads is {threads}; expected at least 1, or null for PyTorch's choice.")
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

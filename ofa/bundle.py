@@ -42,7 +42,7 @@ class BundleInfo:
         preprocessing: how pixels become its input.
         class_names: name of each output.
         expected_top1: top-1 accuracy (0..1) that its maker expects; None if unknown.
-        expected_latency_ms: milliseconds per image on each device for which an estimate exists.
+        expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
         provenance: plain JSON values: how the network was made.
     """
 

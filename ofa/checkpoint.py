@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import pickle
 import re
@@ -25,8 +24,14 @@ SUPERNET_SCHEMA = 1
 
 
 def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
-    """Save tensors and plain values atomically."""
-    write_atomic(path, lambda temporary: torch.save(dict(values), temporary))
+    """Save tensors and plain values atomically; equal values give equal bytes."""
+
+    def write(temporary: Path) -> None:
+        # Given a path, torch.save would put the name of the temporary file into the content.
+        with temporary.open("wb") as file:
+            torch.save(dict(values), file)
+
+    write_atomic(path, write)
 
 
 def load_tensors(path: Path, what: str) -> dict[str, Any]:
@@ -84,6 +89,8 @@ class TrainingCheckpoints:
         Raises:
             UserError: if it belongs to another space, or all files are damaged.
         """
+        for leftover in self._folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
         damaged = []
         for step in reversed(self.steps()):
             try:
@@ -96,7 +103,7 @@ class TrainingCheckpoints:
         if damaged:
             raise UserError(
                 f"No checkpoint of {self._folder} can be read: {', '.join(damaged)}. "
-                "Remove the folder to start the training anew."
+                "Remove the run's directory to start the training anew."
             )
         return None, []
 
@@ -152,9 +159,14 @@ def load_supernet(path: Path, space: SearchSpace | None = None) -> tuple[Superne
     check_fingerprint(info.fingerprint, space or info.space, f"supernet {path}")
     values = load_tensors(path, "supernet")
     check_fingerprint(values.get("fingerprint"), info.space, f"supernet {path}")
+    if file_hash(path) != info.sha256:
+        raise UserError(
+            f"{path} is not the file that {path.with_suffix('.json').name} describes (SHA-256 differs). "
+            f"Use the pair that was saved together, or finish the training again with: {command}"
+        )
     supernet = Supernet(info.space)
     supernet.load_state_dict(values["state"])
-    return supernet.eval(), dataclasses.replace(info)
+    return supernet.eval(), info
 
 
 def file_hash(path: Path) -> str:

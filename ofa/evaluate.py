@@ -60,7 +60,7 @@ class SubnetEvaluator:
         self._split, self._limit = split, limit
         self._calibration_images, self._batch_size = calibration_images, batch_size
         self._device = next(supernet.parameters()).device
-        self._kept: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = {}
+        self._kept: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
         self._kept_bytes = 0
 
     def network(self, config: SubnetConfig) -> StaticNetwork:
@@ -86,7 +86,7 @@ class SubnetEvaluator:
     def _kept_batches(
         self, split: str, resolution: int, limit: int | None
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        key = (split, resolution)
+        key = (split, resolution, limit)
         if key in self._kept:
             return self._kept[key]
         plain = self._data.batches(split, self._batch_size, self._device, limit)

@@ -23,6 +23,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -66,6 +67,8 @@ def read_json(path: Path, what: str, how_to_make: str) -> dict[str, Any]:
         raise UserError(f"No {what} at {path}. Make one with: {how_to_make}")
     try:
         values = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"The {what} {path} is not valid JSON ({error}); it may be truncated. "

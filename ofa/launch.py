@@ -47,7 +47,7 @@ class Command(Generic[Config, Result]):
                 sys.exit(2)
             except KeyboardInterrupt:
                 Console(stderr=True).print(
-                    "Interrupted. What is finished is saved; run the same command to go on."
+                    "Interrupted; nothing half-done is left behind. Run the same command again."
                 )
                 sys.exit(130)
 
@@ -71,6 +71,9 @@ class Command(Generic[Config, Result]):
         except OmegaConfBaseException as error:
             raise UserError(f"{str(error).splitlines()[0]}. Give it on the command line.") from error
         assert isinstance(values, dict)
+        seed = values.get("seed")
+        if isinstance(seed, int) and seed < 0:
+            raise UserError(f"seed is {seed}; expected 0 or more.")
         return build(self._schema, {str(key): value for key, value in values.items()})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop
 
 from ofa.errors import UserError
 
@@ -23,12 +24,14 @@ class Preprocessing:
         std: per channel, of scaled pixels.
         pixel_scale: factor of the pixels 0..255 before normalisation.
         resize: kind of interpolation; the one that training uses.
+        centre_share: share of the short side that is kept, as a centred square; 1 resizes whole images.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     pixel_scale: float = 1 / 255
     resize: str = _RESIZE
+    centre_share: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the numbers of channels and the ranges."""
@@ -40,6 +43,8 @@ class Preprocessing:
             raise UserError(f"mean is {self.mean} and std {self.std}; expected numbers, std above 0.")
         if not 0 < self.pixel_scale < math.inf:
             raise UserError(f"pixel_scale is {self.pixel_scale}; expected a positive number.")
+        if not 0 < self.centre_share <= 1:
+            raise UserError(f"centre_share is {self.centre_share}; expected a share in (0, 1].")
         if self.resize != _RESIZE:
             raise UserError(f"resize is {self.resize!r}; expected {_RESIZE!r}.")
 
@@ -64,6 +69,9 @@ class Preprocessing:
             )
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
         images = (images.float() * self.pixel_scale - mean) / std
+        if self.centre_share < 1:
+            side = round(self.centre_share * min(images.shape[-2:]))
+            images = center_crop(images, [side, side])
         size = (resolution, resolution)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)

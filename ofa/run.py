@@ -51,6 +51,8 @@ class TrainConfig:
             del values[name]
         for name in ("root", "download", "workers"):
             del values["data"][name]
+        for name in ("checkpoint_every_steps", "validate_every_epochs", "validation_images"):
+            del values["training"][name]
         del values["space"]["restriction"]
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
@@ -84,12 +86,15 @@ class RunDirectory:
     def claim(self, config: TrainConfig) -> None:
         """Make the directory belong to `config`, or check that it does.
 
+        A directory in which no step has been saved yet takes any configuration.
+
         Raises:
             UserError: if it holds a run of a different configuration, naming what differs.
         """
         file = self.path / "config.json"
         record = config.record()
-        if not file.exists():
+        started = self.supernet.exists() or any((self.path / "checkpoints").glob("step_*.pt"))
+        if not (started and file.exists()):
             write_json(file, {**record, "data_root": config.data.root})
             return
         found = read_json(file, "run configuration", "python scripts/train_supernet.py")
@@ -164,6 +169,15 @@ def open_run(config: RunConfig) -> TrainedRun:
     directory = config.directory
     data = load_data(directory.load_data_settings(config.data_root))
     supernet, info = load_supernet(directory.supernet)
+    found = data.info.in_channels, data.info.num_classes
+    classes = info.provenance.get("class_names", list(data.info.class_names))
+    if found != (info.space.in_channels, info.space.num_classes) or classes != list(data.info.class_names):
+        raise UserError(
+            f"The images of {data.info.name} have {found[0]} channels and the classes "
+            f"{', '.join(data.info.class_names[:10])}; run {config.run_name!r} was trained on "
+            f"{info.space.in_channels} channels and {', '.join(map(str, classes[:10]))}. "
+            "Give the data_root of the same images."
+        )
     return TrainedRun(directory, supernet.to(device), info, data, device)
 
 

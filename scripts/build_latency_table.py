@@ -41,7 +41,7 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
     )
     print(
         f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
-        f"device={device.name} limits.latency_ms=VALUE"
+        f"device={device.name} table={path} limits.latency_ms=VALUE"
     )
     return table
 

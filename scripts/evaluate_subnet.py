@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from latency_tables.device import DeviceSpec
 from latency_tables.network import measure_network_ms
+from ofa.checkpoint import check_fingerprint
 from ofa.data.base import resize
 from ofa.evaluate import top1
 from ofa.export import load_bundle
@@ -30,6 +31,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
     info, network = bundle.info, bundle.network.to(run.device)
+    check_fingerprint(info.space.fingerprint, run.info.space, f"bundle {bundle.path}")
     resolution = info.config.resolution
     batches = run.data.batches(config.split, 250, run.device)
     accuracy = top1(network, ((resize(images, resolution), labels) for images, labels in batches))

@@ -34,7 +34,7 @@ def export_subnet(config: ExportConfig) -> Path:
     info = BundleInfo(
         run.info.space,
         chosen.config,
-        Preprocessing(facts.mean, facts.std),
+        Preprocessing(facts.mean, facts.std, centre_share=facts.centre_share),
         facts.class_names,
         chosen.expected_top1,
         chosen.expected_latency_ms,

@@ -39,13 +39,14 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     run, space = config.directory, config.trained_space.restrict(resolutions=config.resolutions)
     predictor = AccuracyPredictor.load(run.predictor, space)
     table = Path(config.table or run.table(config.device.name))
-    latency = LatencyTable.load(table).estimator(space) if config.limits.latency_ms is not None else None
+    timed = config.limits.latency_ms is not None
+    latency = LatencyTable.load(table).estimator(space, config.device) if timed else None
     more = {name: (other.estimator(space), other.latency_ms) for name, other in config.more_tables.items()}
     limits = build_limits(space, config.limits, latency, more)
     name = config.name or "-".join([config.device.name, *(limit.short for limit in limits)])
     with progress_bar("searching") as progress:
         result = plan.run(space, predictor, limits, config.seed, progress)
-    used = {"predictor": str(run.predictor), "table": str(table), "supernet": str(run.supernet)}
+    used = {"predictor": str(run.predictor), "table": str(table) if latency else "none"}
     result.save(run.search(name), used)
     plot_result(result, run.search(name).with_suffix(".png"))
     print(f"found in {result.seconds:.2f} s, {result.evaluations} candidates: {result.best.config}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ofa.accelerator import choose_accelerator
 from ofa.checkpoint import save_supernet
 from ofa.data import load_data
-from ofa.launch import choose_accelerator, command
+from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunDirectory, TrainConfig
 from ofa.training.loop import Trainer
@@ -30,7 +31,9 @@ def train_supernet(config: TrainConfig) -> Path:
         if trainer.resumed_at:
             print(f"going on after step {trainer.resumed_at}")
         supernet = trainer.train()
-    save_supernet(run.supernet, supernet, {"run": config.run_name, "config": config.record()})
+    classes = list(data.info.class_names)
+    made = {"run": config.run_name, "class_names": classes, "config": config.record()}
+    save_supernet(run.supernet, supernet, made)
     for name, top1 in trainer.validate().items():
         print(f"validation top-1, {name:9s} {100 * top1:6.2f} %")
     print(f"supernet: {run.supernet}\nnext: python scripts/collect_accuracy.py run_name={config.run_name}")

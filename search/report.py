@@ -57,7 +57,8 @@ def report_table(networks: Sequence[MeasuredNetwork], title: str, split: str) ->
         table.add_column(header, justify="right", no_wrap=True)
     for network in sorted(networks, key=lambda n: n.predicted_ms):
         if network.name:
-            limit = f"{network.search.limits[0].maximum:g}" if network.search else "-"
+            limits = network.search.limits if network.search else ()
+            limit = next((f"{bound.maximum:g}" for bound in limits if bound.name == "latency_ms"), "-")
             found = f"{network.search.seconds:.1f}" if network.search else "-"
             table.add_row(network.name, limit, *_figures([network]), found)
     drawn = [network for network in networks if network.group == "random"]

@@ -133,6 +133,10 @@ def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tup
         (evaluate_subnet, ("bundle=small", "split=all"), "Unknown split 'all'"),
         (collect_accuracy, ("count=30", "calibration_images=61"), "calibration"),
         (train_supernet, (*QUICK, "training.seed=7"), "different configuration: training.seed is 0 there, 7"),
+        (train_supernet, (*QUICK, "training.momentum=-1"), "momentum is -1.0; expected 0 or more"),
+        (train_supernet, (*QUICK, "threads=0"), "threads is 0; expected at least 1"),
+        (search_for_device, ("limits.macs_m=1", "seed=-1"), "seed is -1; expected 0 or more"),
+        (search_for_device, ("limits.latency_ms=9", "device.threads=2"), "measured with threads 1, not 2"),
         (train_supernet, ("space=nothing",), "mobilenet_v3_tiny"),
         (train_supernet, ("data=nothing",), "fashion_mnist"),
     ],
@@ -186,6 +190,30 @@ def test_a_table_that_lacks_entries_lists_them_all(runs: Path, tmp_path: Path) -
     with pytest.raises(UserError) as caught:
         search_for_device.run(f"runs_dir={tmp_path}", "run_name=tiny", "limits.latency_ms=1000")
     assert all(key in str(caught.value) for key in removed)
+
+
+def test_a_mistake_does_not_claim_the_run_directory(tmp_path: Path) -> None:
+    common = (f"runs_dir={tmp_path}", "run_name=new", *QUICK)
+    with pytest.raises(UserError, match="batch_size is 5000"):
+        train_supernet.run(*common, "training.batch_size=5000")
+    assert train_supernet.run(*common).is_file()
+
+
+def test_images_of_other_classes_are_refused(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "tiny", tmp_path / "tiny")
+    twin = tmp_path / "tiny" / "supernet.json"
+    twin.write_text(twin.read_text().replace('"class_names": [\n      "0"', '"class_names": [\n      "zero"'))
+    with pytest.raises(UserError, match="trained on 1 channels and zero, 1, 2"):
+        collect_accuracy.run(f"runs_dir={tmp_path}", "run_name=tiny", "count=30")
+
+
+def test_weights_and_description_must_be_saved_together(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "tiny", tmp_path / "tiny")
+    twin = tmp_path / "tiny" / "supernet.json"
+    sha = load_supernet(tmp_path / "tiny" / "supernet.pt")[1].sha256
+    twin.write_text(twin.read_text().replace(sha, "0" * len(sha)))
+    with pytest.raises(UserError, match="is not the file that supernet.json describes"):
+        load_supernet(tmp_path / "tiny" / "supernet.pt")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

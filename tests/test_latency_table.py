@@ -81,10 +81,10 @@ def test_missing_entries_are_named_all_at_once(space: SearchSpace, table: Latenc
 def test_long_lists_of_missing_entries_are_counted(space: SearchSpace, table: LatencyTable) -> None:
     keys = [spec.key for spec in distinct_layers(space)]
     assert len(keys) > 23
-    with pytest.raises(UserError, match=f"lacks {len(keys)} layers.* and {len(keys) - 20} more") as caught:
+    with pytest.raises(UserError, match=f"lacks {len(keys)} layers") as caught:
         without(table, set(keys)).estimator(space)
     assert keys[19] in str(caught.value)
-    assert keys[20] + "," not in str(caught.value)
+    assert all(key in str(caught.value) for key in keys)
 
 
 def test_a_restricted_space_needs_only_its_own_layers(space: SearchSpace, table: LatencyTable) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -94,12 +94,13 @@ def main(arguments: list[str]) -> None:
         saves = 0
         save = torch.save
 
-        def save_and_die(values: object, path: Path) -> None:
+        def save_and_die(values: object, file: BinaryIO) -> None:
             nonlocal saves
             saves += 1
-            save(values, path)
+            save(values, file)
             if saves == int(arguments[2]):
-                os.truncate(path, path.stat().st_size // 2)
+                file.truncate(file.tell() // 2)
+                file.flush()
                 _kill()
 
         torch.save = save_and_die  # type: ignore[assignment]

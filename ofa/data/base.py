@@ -55,13 +55,23 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Facts that a network needs of its images: channels, classes, normalisation of values in 0..1."""
+    """Facts that a network needs of its images.
+
+    Attributes:
+        name: of the set.
+        in_channels: of an image.
+        class_names: name of each label.
+        mean: per channel, of values in 0..1.
+        std: per channel, of values in 0..1.
+        centre_share: share of the short side that evaluation keeps, as a centred square; 1: whole images.
+    """
 
     name: str
     in_channels: int
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    centre_share: float = 1.0
 
     @property
     def num_classes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class _Images(Dataset[Any]):
         try:
             with Image.open(self._files[index]) as file:
                 image = v2.functional.pil_to_tensor(file.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # Decoders raise almost anything on damaged files.
             return _Unreadable(self._files[index], str(error))
         if seed is None:
             return self._evaluate(image), self._labels[index]
@@ -96,13 +97,16 @@ class FolderData(ImageData):
             "train": _Images(files, labels, settings),
             "test": _Images(test_files, test_labels, settings),
         }
-        order = np.random.default_rng(settings.split_seed).permutation(len(files)).tolist()
+        # By a hash of the name, so that a removed file moves no other one between the splits.
+        order = sorted(
+            range(len(files)), key=lambda i: _digest(files[i].relative_to(root), settings.split_seed)
+        )
         self._rows = {
             "validation": order[: settings.validation_size],
             "train": order[settings.validation_size :],
             "test": list(range(len(test_files))),
         }
-        super().__init__(DataInfo(settings.name, 3, class_names, PHOTO_MEAN, PHOTO_STD))
+        super().__init__(DataInfo(settings.name, 3, class_names, PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE))
 
     def size(self, split: str) -> int:
         """See `ImageData.size`."""
@@ -172,6 +176,10 @@ def folder_classes(settings: DataSettings) -> tuple[str, ...]:
             f"val {only_test}. Both need the same class folders."
         )
     return tuple(train)
+
+
+def _digest(path: Path, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{path.as_posix()}".encode()).digest()
 
 
 def _root(settings: DataSettings) -> Path:

@@ -73,7 +73,7 @@ def _torchvision(dataset: Callable[..., Any]) -> Callable[[DataSettings], ImageD
         try:
             train = dataset(root, train=True, download=settings.download)
             test = dataset(root, train=False, download=settings.download)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
             raise UserError(
                 f"Could not load {settings.name} from {root}: {error} Put torchvision's files there or "
                 "give data.download=true."

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ofa.channels import sort_channels
-from ofa.checkpoint import TrainingCheckpoints, load_tensors, save_tensors
+from ofa.checkpoint import TrainingCheckpoints, check_fingerprint, load_tensors, save_tensors
 from ofa.cost import compile_cost, macs
 from ofa.data import ImageData
 from ofa.data.base import resize
@@ -106,6 +106,15 @@ class Trainer:
         Raises:
             UserError: if the loss stops being finite, or a checkpoint cannot be written.
         """
+        try:
+            return self._train()
+        except OSError as error:
+            raise UserError(
+                f"Could not write to {self._folder}: {error}. Check the permissions and free space; the "
+                "last checkpoint is intact, run the same command to go on."
+            ) from error
+
+    def _train(self) -> Supernet:
         self._monitor = TrainingMonitor(self._folder / "tensorboard", self._position.step, self._progress)
         try:
             while self._position.phase < len(self._phases):
@@ -129,7 +138,8 @@ class Trainer:
             if phase.sort_channels:
                 sort_channels(self.supernet, self._phases[position.phase - 1].space(self._space))
             self._optimizer = self._new_optimizer()
-        self._teacher = self._load_teacher() if phase.distill else None
+        distills = phase.distill and self._settings.distillation_ratio > 0
+        self._teacher = self._load_teacher() if distills else None
         space = phase.space(self._space)
         while position.phase_step < phase.epochs * self._steps_per_epoch:
             epoch, first = divmod(position.phase_step, self._steps_per_epoch)
@@ -248,9 +258,11 @@ class Trainer:
         path = self._folder / "teacher.pt"
         teacher = extract_subnet(self.supernet, self._space.largest)
         if path.exists():
-            teacher.load_state_dict(load_tensors(path, "teacher"))
+            values = load_tensors(path, "teacher of this run (start the run anew if no copy is left)")
+            check_fingerprint(values.get("fingerprint"), self._space, f"teacher {path}")
+            teacher.load_state_dict(values["state"])
         else:
-            save_tensors(path, teacher.state_dict())
+            save_tensors(path, {"fingerprint": self._space.fingerprint, "state": teacher.state_dict()})
         return teacher.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     # -- reporting ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ class TrainingMonitor:
     """Collects the numbers of single steps and reports their means every `interval` steps."""
 
     def __init__(self, folder: Path, first_step: int, progress: ProgressCallback, interval: int = 10) -> None:
-        """Write TensorBoard events to `folder`, replacing those of steps from `first_step` on."""
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        """Write TensorBoard events to `folder`, replacing those of steps after `first_step`."""
+        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1)
         self._progress, self._interval = progress, interval
         self._sums: dict[str, list[float]] = defaultdict(list)
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
@@ -62,5 +63,6 @@ class TrainingMonitor:
         self._images, self._waited = 0, 0.0
 
     def close(self) -> None:
-        """Flush and close the event file."""
-        self._writer.close()
+        """Flush and close the event file; that it could not be written has been raised before."""
+        with contextlib.suppress(OSError):
+            self._writer.close()

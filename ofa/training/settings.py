@@ -86,9 +86,13 @@ class TrainSettings:
         """Check the ranges."""
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
-        for name in ("batch_size", "checkpoint_every_steps", "validate_every_epochs", "calibration_images"):
+        counts = ("batch_size", "checkpoint_every_steps", "validate_every_epochs")
+        for name in (*counts, "validation_images", "calibration_images"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        for name in ("seed", "momentum", "weight_decay", "distillation_ratio"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more.")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_smoothing < 1:
             raise UserError("dropout and label_smoothing must be in [0, 1).")
 
@@ -110,3 +114,7 @@ class FinetuneSettings:
         """Check the ranges."""
         if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
             raise UserError("epochs and batch_size must be at least 1 and lr positive.")
+        if min(self.momentum, self.weight_decay, self.distillation_ratio, self.seed) < 0:
+            raise UserError("momentum, weight_decay, distillation_ratio and seed must not be negative.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label_smoothing is {self.label_smoothing}; expected a share in [0, 1).")
