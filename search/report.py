@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import ofa.files
@@ -50,7 +49,7 @@ class MeasuredNetwork:
 
 def report_table(networks: Sequence[MeasuredNetwork], title: str, split: str) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title=title, box=None, pad_edge=False)
     headers = ("limit\nms", "top-1 %\npred.", f"top-1 %\n{split}", "ms\npred.", "ms\nmeasured")
     table.add_column("network", no_wrap=True)
     for header in (*headers, "M\nMACs", "k\nparam.", "found\nin s"):

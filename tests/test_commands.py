@@ -259,7 +259,7 @@ def test_an_interruption_says_how_to_go_on(
 
     monkeypatch.setattr("train_supernet.load_data", interrupt)
     assert command_line(train_supernet) == 130
-    assert "run the same command to go on" in capfd.readouterr().err
+    assert "Run the same command again" in capfd.readouterr().err
 
 
 def test_accelerators() -> None:

@@ -111,6 +111,7 @@ def test_description_is_plain_json_with_everything_a_user_needs(bundle: Path, in
         "std": [0.2, 0.4],
         "pixel_scale": 1 / 255,
         "resize": "bilinear, antialiased",
+        "centre_share": 1.0,
     }
     assert values["class_names"] == ["ant", "bee", "cat", "dog", "eel"]
     assert values["expected_top1"] == 0.75 and values["expected_latency_ms"] == {"my_cpu": 1.5}
