@@ -36,6 +36,14 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return typing.cast(T, result)
 
 
+def below_minimum(settings: object, minimums: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each named attribute of `settings` that is below its minimum."""
+    values = ((name, getattr(settings, name), least) for name, least in minimums.items())
+    return [
+        f"{name} is {value}; expected at least {least}." for name, value, least in values if value < least
+    ]
+
+
 def _build(cls: type, values: object, where: str, errors: list[str]) -> Any:
     if not isinstance(values, Mapping):
         errors.append(f"{where or cls.__name__} is {values!r}; expected a group of settings.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa.config import below_minimum
 from ofa.cost import Estimator
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
@@ -48,16 +49,9 @@ class EvolutionSettings:
 
     def __post_init__(self) -> None:
         """Check all ranges and report every value that is outside."""
-        problems = [
-            f"{name} is {value}; expected at least {least}."
-            for name, value, least in (
-                ("population_size", self.population_size, 2),
-                ("generations", self.generations, 1),
-                ("max_retries", self.max_retries, 0),
-                ("ranked", self.ranked, 1),
-            )
-            if value < least
-        ]
+        problems = below_minimum(
+            self, {"population_size": 2, "generations": 1, "max_retries": 0, "ranked": 1}
+        )
         if not 0 < self.parent_ratio < np.inf:
             problems.append(f"parent_ratio is {self.parent_ratio}; expected a positive number.")
         if not 0 <= self.mutation_ratio <= 1:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ofa.config import below_minimum
 from ofa.cost import Estimator
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
@@ -35,16 +36,7 @@ class RandomSettings:
 
     def __post_init__(self) -> None:
         """Check all ranges and report every value that is outside."""
-        problems = [
-            f"{name} is {value}; expected at least {least}."
-            for name, value, least in (
-                ("evaluations", self.evaluations, 1),
-                ("batch_size", self.batch_size, 1),
-                ("max_retries", self.max_retries, 0),
-                ("ranked", self.ranked, 1),
-            )
-            if value < least
-        ]
+        problems = below_minimum(self, {"evaluations": 1, "batch_size": 1, "max_retries": 0, "ranked": 1})
         if problems:
             raise UserError(" ".join(problems))
 

@@ -15,8 +15,7 @@ from ofa.launch import CONF, Command, compose, compose_group
 from ofa.lowering import distinct_layers
 from ofa.run import TrainConfig
 from ofa.space import SearchSpace
-from ofa.training.loop import check_phases
-from ofa.training.settings import Phase, TrainSettings
+from ofa.training.settings import Phase, TrainSettings, check_phases
 from predictors.fit import FitSettings
 from search.registry import plan_search
 

@@ -22,11 +22,11 @@ from ofa.errors import UserError
 from ofa.extract import extract_subnet
 from ofa.supernet import Supernet, build_supernet
 from ofa.training.finetune import finetune
-from ofa.training.loop import Trainer, check_phases
+from ofa.training.loop import Trainer
 from ofa.training.losses import soft_cross_entropy, step_loss
 from ofa.training.optimizer import build_optimizer, learning_rate
 from ofa.training.sampling import plan_step
-from ofa.training.settings import FinetuneSettings, Phase, TrainSettings
+from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
 
 SCRIPT = Path(__file__).parent / "training_run.py"
 

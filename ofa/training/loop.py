@@ -30,7 +30,7 @@ from ofa.training.losses import step_loss
 from ofa.training.monitor import TrainingMonitor
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from ofa.training.sampling import StepPlan, plan_step
-from ofa.training.settings import Phase, TrainSettings
+from ofa.training.settings import Phase, TrainSettings, check_phases
 
 # Cost of the teacher's forward pass relative to one sub-network's training step, for the time left.
 _TEACHER_COST = 0.3
@@ -291,17 +291,6 @@ class Trainer:
         done = sum(work[: self._position.phase])
         done += round(costs[self._position.phase] * self._position.phase_step)
         return done, sum(work)
-
-
-def check_phases(phases: Sequence[Phase]) -> None:
-    """Raise the error for phases that cannot be trained one after another from scratch."""
-    if not phases:
-        raise UserError("No phases are given; expected at least one.")
-    if phases[0].distill or phases[0].sort_channels:
-        raise UserError(
-            f"The first phase, {phases[0].name!r}, distils or sorts channels, but no network is trained "
-            "before it; set distill and sort_channels to false there."
-        )
 
 
 def _check_precision(settings: TrainSettings, device: torch.device) -> None:

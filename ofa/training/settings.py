@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ofa.errors import UserError, unknown_name
@@ -45,6 +46,17 @@ class Phase:
         """Return `whole` restricted to the choices that this phase opens; every resolution is open."""
         return whole.largest_choices(
             kernel_size=self.kernel_sizes, depth=self.depths, expand_ratio=self.expand_ratios
+        )
+
+
+def check_phases(phases: Sequence[Phase]) -> None:
+    """Raise the error for phases that cannot be trained one after another from scratch."""
+    if not phases:
+        raise UserError("No phases are given; expected at least one.")
+    if phases[0].distill or phases[0].sort_channels:
+        raise UserError(
+            f"The first phase, {phases[0].name!r}, distils or sorts channels, but no network is trained "
+            "before it; set distill and sort_channels to false there."
         )
 
 
