@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ofa.errors import UserError, unknown_name
 
-ACCELERATORS = ("cpu", "cuda")
-DTYPES = ("float32", "float16", "bfloat16")
+ACCELERATORS = ("cpu", "cuda", "other")
+DTYPES = ("float32", "float16", "bfloat16", "other")
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class DeviceSpec:
     Attributes:
         name: letters, digits, dots, dashes and underscores; tables are named after it.
         engine: a name that `latency_tables.engines.registry` knows.
-        accelerator: "cpu" or "cuda".
+        accelerator: "cpu", "cuda", or "other" for a device that nothing is measured on from here.
         threads: processor threads that one run may use.
         batch_size: images per run; latencies are per run.
-        dtype: number format of weights and activations.
+        dtype: number format of weights and activations; "other" as above.
         rounds: each visits all layers and networks in a new random order.
         runs_per_visit: timed runs per visit.
         warmup_runs: untimed runs at the start of each visit.

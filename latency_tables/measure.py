@@ -68,7 +68,8 @@ def build_table(
         return existing
     chosen = choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
     specs = distinct_layers(space)
-    entries = {s.key: existing.entries[s.key] for s in specs if existing and s.key in existing.entries}
+    known = existing.entries if existing else {}
+    entries = {s.key: timing for s in specs if isinstance(timing := known.get(s.key), Timing)}
     layers = [method.program(spec) for spec in specs if spec.key not in entries]
     networks = [[_network_program(space, config) for config in configs] for configs in chosen]
     baseline = method.baseline()
@@ -79,7 +80,6 @@ def build_table(
         overhead_ms = summarize(partial.runs_ms(baseline.key)).latency_ms
         entries |= {p.key: summarize(partial.runs_ms(p.key), overhead_ms) for p in layers}
         timings: list[list[Timing]] = [[summarize(partial.runs_ms(p.key)) for p in n] for n in networks]
-    entries = {spec.key: entries[spec.key] for spec in specs}
     calibration = calibrate(space, chosen[0], entries, timings[0])
     table = LatencyTable(
         device=device,
@@ -91,7 +91,7 @@ def build_table(
         space_fingerprint=space.fingerprint,
         calibration=calibration,
         validation=validate(space, chosen[1], entries, timings[1], calibration),
-        entries=entries,
+        entries={spec.key: entries[spec.key] for spec in specs},
     )
     table.save(path)
     partial.path.unlink()

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from latency_tables.device import DeviceSpec
-from latency_tables.timing import Timing
+from latency_tables.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
+from latency_tables.timing import ImportedTiming, Timing
 from ofa.config import ConfigError, build
 from ofa.cost import Estimator, compile_cost
 from ofa.errors import UserError
 from ofa.files import read_json, write_json
 from ofa.layers import LayerSpec
-from ofa.lowering import distinct_layers
-from ofa.space import Genomes, SearchSpace
+from ofa.space import SearchSpace
 
 SCHEMA_VERSION = 1
 BUILD_COMMAND = "python scripts/build_latency_table.py"
+IMPORT_COMMAND = "python scripts/import_latency_table.py"
 _SHOWN = 20
 
 
@@ -80,12 +78,13 @@ class LatencyTable:
         engine: what the engine says of itself: name, version, processor.
         method: how an entry is measured.
         date: end of the measurement, ISO 8601 with time zone.
-        seed: of the networks, orders and inputs.
+        seed: of the networks, orders and inputs; None if the table was not measured here.
         space_name: name of the space whose layers these are.
         space_fingerprint: fingerprint of that space.
-        entries: statistics per `LayerSpec.key`.
+        entries: statistics per `LayerSpec.key`, or per `KEY@RESOLUTION` where a layer's entry holds in
+            networks of that resolution alone.
         calibration: from sums of entries to network latencies.
-        validation: the table's own measured error.
+        validation: the table's own measured error; None for an imported table, which carries none.
         schema_version: of the file.
     """
 
@@ -93,12 +92,12 @@ class LatencyTable:
     engine: dict[str, str]
     method: str
     date: str
-    seed: int
+    seed: int | None
     space_name: str
     space_fingerprint: str
     calibration: Calibration
-    validation: Validation
-    entries: dict[str, Timing]
+    validation: Validation | None
+    entries: dict[str, Timing | ImportedTiming]
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -137,9 +136,45 @@ class LatencyTable:
                 f"Make it again with: {BUILD_COMMAND}"
             ) from error
 
+    def entry(self, spec: LayerSpec, resolution: int) -> Timing | ImportedTiming | None:
+        """Return the entry of a layer in networks of `resolution` pixels; None where the table lacks it."""
+        return self.entries.get(resolution_key(spec, resolution)) or self.entries.get(spec.key)
+
     def missing_entries(self, space: SearchSpace) -> tuple[str, ...]:
         """Return the keys of all layers of the (restricted) `space` that the table lacks."""
-        return tuple(spec.key for spec in distinct_layers(space) if spec.key not in self.entries)
+        missing = {
+            spec.key: None
+            for resolution, specs in layers_by_resolution(space).items()
+            for spec in specs
+            if self.entry(spec, resolution) is None
+        }
+        return tuple(missing)
+
+    def covered_resolutions(self, space: SearchSpace) -> tuple[int, ...]:
+        """Return the resolutions of the (restricted) `space` at which no layer is missing."""
+        return tuple(
+            resolution
+            for resolution, specs in layers_by_resolution(space).items()
+            if all(self.entry(spec, resolution) for spec in specs)
+        )
+
+    @property
+    def _command(self) -> str:
+        """The command that makes such a table."""
+        if self.seed is None:
+            return IMPORT_COMMAND
+        return f"{BUILD_COMMAND} device={self.device.name}"
+
+    @property
+    def error_text(self) -> str:
+        """One line about the table's own error on whole networks."""
+        if self.validation is None:
+            return "imported table: its error on whole networks was not measured"
+        error = self.validation
+        return (
+            f"error on {len(error.networks)} other whole networks: MAPE {error.mape_percent:.2f} %, "
+            f"max {error.max_error_percent:.2f} %, tau {error.kendall_tau:.3f}"
+        )
 
     def check(self, space: SearchSpace) -> None:
         """Raise unless the table serves the (restricted) `space`.
@@ -151,14 +186,16 @@ class LatencyTable:
             raise UserError(
                 f"The latency table of device {self.device.name!r} was made for space {self.space_name!r} "
                 f"({self.space_fingerprint}); this is space {space.name!r} ({space.fingerprint}). "
-                f"Measure a table of this space with: {BUILD_COMMAND} device={self.device.name}"
+                f"Make a table of this space with: {self._command}"
             )
         missing = self.missing_entries(space)
         if missing:
+            covered = ", ".join(map(str, self.covered_resolutions(space)))
+            keys = _shorten(missing, ", ") if covered else ", ".join(missing)
+            there = f"It covers the resolutions {covered}; search with resolutions=[{covered}]. "
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of space "
-                f"{space.name!r}: {', '.join(missing)}. "
-                f"Measure them with: {BUILD_COMMAND} device={self.device.name}"
+                f"{space.name!r}: {keys}. {there if covered else ''}Make a whole table with: {self._command}"
             )
 
     def check_device(self, device: DeviceSpec) -> None:
@@ -178,7 +215,10 @@ class LatencyTable:
 
     def network_ms(self, specs: Iterable[LayerSpec]) -> float:
         """Return the latency (ms) of the network of these layers; all must be in the table."""
-        total = sum(self.entries[spec.key].latency_ms for spec in specs)
+        layers = tuple(specs)
+        entries = [self.entry(spec, layers[0].input_size) for spec in layers]
+        total = sum(entry.latency_ms for entry in entries if entry is not None)
+        assert None not in entries
         return self.calibration.scale * total + self.calibration.offset_ms
 
     def estimator(self, space: SearchSpace, device: DeviceSpec | None = None) -> Estimator:
@@ -193,21 +233,20 @@ class LatencyTable:
         if device is not None:
             self.check_device(device)
 
-        def entry(spec: LayerSpec) -> float:
-            return self.entries[spec.key].latency_ms if spec.key in self.entries else math.nan
+        per_resolution = any("@" in key for key in self.entries)
+        total = (
+            sum_by_resolution(space, self._sum) if per_resolution else self._sum(space, space.resolutions[0])
+        )
+        return Affine(total, self.calibration.scale, self.calibration.offset_ms)
 
-        return _Affine(compile_cost(space, entry), self.calibration)
+    def _sum(self, space: SearchSpace, resolution: int) -> Estimator:
+        """Return the uncalibrated sum of the layers, all in networks of `resolution`; NaN where one lacks."""
 
+        def latency_ms(spec: LayerSpec) -> float:
+            entry = self.entry(spec, resolution)
+            return math.nan if entry is None else entry.latency_ms
 
-class _Affine:
-    """Calibrated sums."""
-
-    def __init__(self, total: Estimator, calibration: Calibration) -> None:
-        self._total = total
-        self._scale, self._offset = calibration.scale, calibration.offset_ms
-
-    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
-        return self._scale * self._total(genomes) + self._offset
+        return compile_cost(space, latency_ms)
 
 
 def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:

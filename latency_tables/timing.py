@@ -55,6 +55,30 @@ class Timing:
             raise UserError(f"count is {self.count}; expected at least 1.")
 
 
+@dataclass(frozen=True)
+class ImportedTiming:
+    """What somebody else's table says of one layer.
+
+    Attributes:
+        latency_ms: mean of its runs, in ms; 0 for a layer that costs nothing because it is fused.
+        std_ms: standard deviation of the runs; None if unknown.
+        count: number of runs; None if unknown.
+    """
+
+    latency_ms: float
+    std_ms: float | None = None
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the values are finite and not negative."""
+        for name in ("latency_ms", "std_ms"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UserError(f"{name} is {value}; expected a number of at least 0.")
+        if self.count is not None and self.count < 1:
+            raise UserError(f"count is {self.count}; expected at least 1.")
+
+
 def summarize(runs_ms: Sequence[float], overhead_ms: float = 0.0) -> Timing:
     """Return the statistics of runs (ms each); `overhead_ms` is subtracted from the latency alone.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from ofa.distributed import local_rank
 from ofa.errors import UserError, unknown_name
 
 
 def choose_accelerator(name: str, threads: int | None) -> torch.device:
     """Return the device to compute on ("auto": CUDA if present) and set the CPU threads if given.
+
+    Each process of a machine takes the CUDA device of its number.
 
     Raises:
         UserError: for an unknown name, or cuda without a CUDA device.
@@ -22,4 +25,8 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
         raise UserError(f"threads is {threads}; expected at least 1, or null for PyTorch's choice.")
     if threads is not None:
         torch.set_num_threads(threads)
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank() % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device

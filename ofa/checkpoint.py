@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"No {what} at {path}.")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # On a damaged file the unpickler raises whatever it runs into.
         raise UserError(
             f"The {what} {path} cannot be read; it is truncated or not such a file. "
             "Use an intact copy or make it again."

@@ -108,7 +108,8 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str, errors: lis
         if not attempt:
             return result
         attempts.append(attempt)
-    errors.extend(attempts[0])
+    fewest: list[str] = min(attempts, key=len)
+    errors.extend(fewest)
     return None
 
 

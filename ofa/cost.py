@@ -47,17 +47,8 @@ def parameters(spec: LayerSpec) -> int:
 
 
 def peak_activation_bytes(spec: LayerSpec, bytes_per_element: int = 4) -> int:
-    """Largest sum of live activations while the layer runs on one image.
-
-    Live are the input and output of the running operator and, in a residual layer, the layer's input.
-    Activations and batch norm are taken to be in place; squeeze-excite's vectors are not counted.
-    """
-    path = [op for op in spec.operators if op.input_size == spec.input_size or op.input_size > 1]
-    if not path:
-        return bytes_per_element * spec.input_channels * (spec.input_size**2 + 1)
-    held = spec.input_channels * spec.input_size**2 if spec.residual else 0
-    live = [op.input_elements + op.output_elements + (held if i else 0) for i, op in enumerate(path)]
-    return bytes_per_element * max(live)
+    """Largest sum of live activations while the layer runs on one image; see `LayerSpec.peak_elements`."""
+    return bytes_per_element * spec.peak_elements
 
 
 @dataclass(frozen=True)

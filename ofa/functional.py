@@ -8,8 +8,13 @@ from torch import Tensor, nn
 
 from ofa.errors import unknown_name
 
-_MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "hard_swish": nn.Hardswish, "none": nn.Identity}
-_FUNCTIONS = {"relu": F.relu, "hard_swish": F.hardswish, "none": lambda images: images}
+_MODULES: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hard_swish": nn.Hardswish,
+    "none": nn.Identity,
+}
+_FUNCTIONS = {"relu": F.relu, "relu6": F.relu6, "hard_swish": F.hardswish, "none": lambda images: images}
 
 
 def activation_module(name: str) -> nn.Module:

@@ -63,14 +63,35 @@ class LayerSpec(ABC):
         """Channels of the layer's input."""
 
     @property
+    @abstractmethod
+    def output_channels(self) -> int:
+        """Channels of the layer's output."""
+
+    @property
     def residual(self) -> bool:
         """Whether the input is held until the end and added."""
         return False
 
+    @property
+    def keeps_channels(self) -> bool:
+        """Whether output channel i is, or has added to it, input channel i."""
+        return self.residual
+
+    @property
+    def peak_elements(self) -> int:
+        """Largest number of activation elements that live at once while the layer runs on one image.
+
+        Live are the input and output of the running operator and, in a residual layer, the layer's input.
+        Activations and batch norm are taken to be in place; squeeze-excite's vectors are not counted.
+        """
+        path = [op for op in self.operators if op.input_size == self.input_size or op.input_size > 1]
+        held = self.input_channels * self.input_size**2 if self.residual else 0
+        return max(op.input_elements + op.output_elements + (held if i else 0) for i, op in enumerate(path))
+
 
 @dataclass(frozen=True)
 class ConvSpec(LayerSpec):
-    """Convolution, optional batch norm, activation."""
+    """Convolution, optional batch norm, activation; `add_input` makes it residual."""
 
     in_channels: int
     out_channels: int
@@ -79,15 +100,21 @@ class ConvSpec(LayerSpec):
     activation: str
     batch_norm: bool = True
     bn_epsilon: float = 1e-5
+    add_input: bool = False
 
     @property
     def key(self) -> str:
         """See `LayerSpec.key`."""
-        norm = "-bn" if self.batch_norm else ""
+        flags = ("-bn" if self.batch_norm else "") + ("-add" if self.add_input else "")
         return (
             f"conv-in{self.input_size}x{self.in_channels}-out{self.out_channels}"
-            f"-k{self.kernel_size}-s{self.stride}-{self.activation}{norm}"
+            f"-k{self.kernel_size}-s{self.stride}-{self.activation}{flags}"
         )
+
+    @property
+    def residual(self) -> bool:
+        """See `LayerSpec.residual`."""
+        return self.add_input
 
     @property
     def operators(self) -> tuple[Operator, ...]:
@@ -107,6 +134,11 @@ class ConvSpec(LayerSpec):
     def input_channels(self) -> int:
         """See `LayerSpec.input_channels`."""
         return self.in_channels
+
+    @property
+    def output_channels(self) -> int:
+        """See `LayerSpec.output_channels`."""
+        return self.out_channels
 
 
 @dataclass(frozen=True)
@@ -167,6 +199,11 @@ class MBConvSpec(LayerSpec):
         """See `LayerSpec.input_channels`."""
         return self.in_channels
 
+    @property
+    def output_channels(self) -> int:
+        """See `LayerSpec.output_channels`."""
+        return self.out_channels
+
 
 @dataclass(frozen=True)
 class PoolSpec(LayerSpec):
@@ -188,6 +225,21 @@ class PoolSpec(LayerSpec):
     def input_channels(self) -> int:
         """See `LayerSpec.input_channels`."""
         return self.channels
+
+    @property
+    def output_channels(self) -> int:
+        """See `LayerSpec.output_channels`."""
+        return self.channels
+
+    @property
+    def keeps_channels(self) -> bool:
+        """See `LayerSpec.keeps_channels`."""
+        return True
+
+    @property
+    def peak_elements(self) -> int:
+        """See `LayerSpec.peak_elements`."""
+        return self.channels * (self.input_size**2 + 1)
 
 
 @dataclass(frozen=True)
@@ -211,3 +263,8 @@ class LinearSpec(LayerSpec):
     def input_channels(self) -> int:
         """See `LayerSpec.input_channels`."""
         return self.in_features
+
+    @property
+    def output_channels(self) -> int:
+        """See `LayerSpec.output_channels`."""
+        return self.out_features

@@ -28,11 +28,15 @@ def silent(done: int, total: int, text: str) -> None:
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[ProgressCallback]:
+def progress_bar(description: str, visible: bool = True) -> Iterator[ProgressCallback]:
     """Yield a callback that draws a bar with share, elapsed time, time left and the text.
 
-    Where the output is no terminal, it prints a line every `LINE_INTERVAL_S` seconds instead.
+    Where the output is no terminal, it prints a line every `LINE_INTERVAL_S` seconds instead; a process
+    that shall not be `visible` shows nothing.
     """
+    if not visible:
+        yield silent
+        return
     console = Console()
     if not console.is_terminal:
         yield _line_reporter(description, console)

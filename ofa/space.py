@@ -1,15 +1,10 @@
-"""`SearchSpace`: stages and their choices, the genes they give, and operations on whole populations.
-
-A *genome* is an int8 row of choice indices, one per gene, canonical when the genes of inactive blocks
-are 0. A population is one array of shape (n, num_genes).
-"""
+"""`SearchSpace`: a declaration of stages and their choices, and what follows from it."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,46 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.errors import UserError
-from ofa.subnet import BlockConfig, SubnetConfig
+from ofa.genes import GENE_KINDS, Gene, GeneKey, GenePool, Genomes, unique_rows
+from ofa.stages import StageSpec, StemSpec, check_choices
+from ofa.subnet import SubnetConfig
+from ofa.translate import config_of, gene_values
 
-Genomes = NDArray[np.int8]
-GENE_KINDS = ("resolution", "depth", "kernel_size", "expand_ratio")
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """One stage: blocks of equal width whose number, kernels and expand ratios are elastic."""
-
-    channels: int
-    stride: int
-    depths: tuple[int, ...]
-    kernel_sizes: tuple[int, ...]
-    expand_ratios: tuple[float, ...]
-    activation: str
-    squeeze_excite: bool
-
-    def __post_init__(self) -> None:
-        """Check that every list of choices is ascending, distinct and positive."""
-        for name in ("depths", "kernel_sizes", "expand_ratios"):
-            _check_choices(name, getattr(self, name))
-        if any(kernel % 2 == 0 for kernel in self.kernel_sizes):
-            raise UserError(f"kernel_sizes are {list(self.kernel_sizes)}; expected odd numbers.")
-        if self.activation not in ("relu", "hard_swish"):
-            raise UserError(f"activation is {self.activation!r}; expected relu or hard_swish.")
-        if self.channels < 1 or self.stride < 1:
-            raise UserError("channels and stride of a stage must be at least 1.")
-        # 3 and 3.0 are one space: equal spaces have equal fingerprints.
-        object.__setattr__(self, "expand_ratios", tuple(map(float, self.expand_ratios)))
-
-
-@dataclass(frozen=True)
-class Gene:
-    """One elastic decision: its kind, where it acts, and its choices in ascending order."""
-
-    kind: str
-    choices: tuple[float, ...]
-    stage: int = -1
-    block: int = -1
+__all__ = ["Gene", "Genomes", "SearchSpace", "StageSpec", "StemSpec", "unique_rows"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +29,22 @@ class SearchSpace:
     `restriction` holds the allowed choice indices per gene; a restricted space has the genes, genomes and
     fingerprint of the whole one and only draws from fewer choices, so that predictors and tables of the
     whole space serve it unchanged.
+
+    Attributes:
+        name: of the space.
+        family: how the declaration becomes layers; see `ofa.lowering`.
+        resolutions: input sizes in pixels.
+        stem_channels: output channels of the stem before multipliers.
+        stem_stride: stride of the first convolution.
+        stages: elastic stages.
+        head_channels: widths of the convolutions between stages and classifier; their number is the family's.
+        width_multiplier: of all channels.
+        num_classes: outputs.
+        in_channels: channels of the images.
+        bn_epsilon: of batch norm.
+        first_block_channels: output of the block before the elastic stages; None: as the stem's.
+        stem: elastic choices of the stem; None if it has none.
+        restriction: allowed choice indices per gene; None for all.
     """
 
     name: str
@@ -76,21 +53,29 @@ class SearchSpace:
     stem_channels: int
     stem_stride: int
     stages: tuple[StageSpec, ...]
-    head_channels: tuple[int, int]
+    head_channels: tuple[int, ...]
     width_multiplier: float = 1.0
     num_classes: int = 1000
     in_channels: int = 3
     bn_epsilon: float = 1e-5
+    first_block_channels: int | None = None
+    stem: StemSpec | None = None
     restriction: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the resolutions and the sizes that every family needs."""
-        _check_choices("resolutions", self.resolutions)
+        check_choices("resolutions", self.resolutions)
         if not self.stages:
             raise UserError("A space needs at least one stage.")
+        if len({bool(stage.widths) for stage in self.stages}) > 1:
+            raise UserError("Some stages have widths; expected them in every stage or in none.")
         for name in ("stem_channels", "stem_stride", "num_classes", "in_channels"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        if self.first_block_channels is not None and self.first_block_channels < 1:
+            raise UserError(f"first_block_channels is {self.first_block_channels}; expected at least 1.")
+        if self.head_channels and min(self.head_channels) < 1:
+            raise UserError(f"head_channels are {list(self.head_channels)}; expected at least 1.")
         if not self.width_multiplier > 0:
             raise UserError(f"width_multiplier is {self.width_multiplier}; expected a positive number.")
         for name in ("width_multiplier", "bn_epsilon"):
@@ -100,37 +85,39 @@ class SearchSpace:
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
-        """Return all genes: resolution, then per stage its depth and each block's kernel and ratio."""
+        """Return all genes: resolution, stem, then per stage width, depth and each block's choices."""
         genes = [Gene("resolution", self.resolutions)]
+        if self.stem is not None:
+            genes.append(Gene("stem_depth", self.stem.depths))
+            genes.append(Gene("width", self.stem.inner_widths, block=0))
+            genes.append(Gene("width", self.stem.widths, block=1))
         for s, stage in enumerate(self.stages):
+            if stage.widths:
+                genes.append(Gene("width", stage.widths, s))
             genes.append(Gene("depth", stage.depths, s))
             for b in range(stage.depths[-1]):
                 genes.append(Gene("kernel_size", stage.kernel_sizes, s, b))
                 genes.append(Gene("expand_ratio", stage.expand_ratios, s, b))
         return tuple(genes)
 
-    @cached_property
-    def gene_index(self) -> dict[tuple[str, int, int], int]:
+    @property
+    def gene_index(self) -> dict[GeneKey, int]:
         """Column of the gene (kind, stage, block)."""
-        return {(gene.kind, gene.stage, gene.block): i for i, gene in enumerate(self.genes)}
+        return self._pool.index
 
     @cached_property
     def allowed(self) -> tuple[tuple[int, ...], ...]:
         """Choice indices that may be drawn, per gene."""
         return self.restriction or tuple(tuple(range(len(gene.choices))) for gene in self.genes)
 
+    @cached_property
+    def _pool(self) -> GenePool:
+        return GenePool(self.genes, self.allowed)
+
     @property
     def size(self) -> int:
         """Number of distinct sub-networks, all resolutions counted."""
-        total = len(self.allowed[0])
-        for s, stage in enumerate(self.stages):
-            depth_gene = self.gene_index["depth", s, -1]
-            per_depth = 0
-            for depth in (stage.depths[i] for i in self.allowed[depth_gene]):
-                block_genes = range(depth_gene + 1, depth_gene + 1 + 2 * depth)
-                per_depth += math.prod(len(self.allowed[g]) for g in block_genes)
-            total *= per_depth
-        return total
+        return self._pool.size
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values of the whole space; `ofa.config.build` is the inverse."""
@@ -144,6 +131,8 @@ class SearchSpace:
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    # -- restriction -------------------------------------------------------------------------------
+
     @property
     def whole(self) -> SearchSpace:
         """This space without its restriction."""
@@ -155,32 +144,40 @@ class SearchSpace:
         depths: Sequence[int] | None = None,
         kernel_sizes: Sequence[int] | None = None,
         expand_ratios: Sequence[float] | None = None,
+        widths: Sequence[float] | None = None,
+        stem_depths: Sequence[int] | None = None,
     ) -> SearchSpace:
         """Return this space with only the given choices; None leaves a kind as it is.
 
         Raises:
             UserError: if nothing of a gene's choices is left.
         """
-        wanted = dict(zip(GENE_KINDS, (resolutions, depths, kernel_sizes, expand_ratios), strict=True))
+        values = (resolutions, stem_depths, widths, depths, kernel_sizes, expand_ratios)
+        wanted = dict(zip(GENE_KINDS, values, strict=True))
         restriction = []
         for gene, allowed in zip(self.genes, self.allowed, strict=True):
-            values = wanted[gene.kind]
-            kept = tuple(i for i in allowed if values is None or gene.choices[i] in values)
-            if not kept:
+            kept = wanted[gene.kind]
+            restriction.append(tuple(i for i in allowed if kept is None or gene.choices[i] in kept))
+            if not restriction[-1]:
                 raise UserError(
-                    f"No {gene.kind} is left of {list(gene.choices)} after restricting to {values}."
+                    f"No {gene.kind} is left of {list(gene.choices)} after restricting to {kept}."
                 )
-            restriction.append(kept)
         return dataclasses.replace(self, restriction=tuple(restriction))
 
-    def largest_choices(self, **counts: int | None) -> SearchSpace:
-        """Return this space with only the `counts[kind]` largest choices of each kind of gene (None: all)."""
-        for kind in set(counts) - set(GENE_KINDS):
-            raise UserError(f"Unknown kind of gene {kind!r}; known: {', '.join(GENE_KINDS)}.")
-        restriction = []
-        for gene, allowed in zip(self.genes, self.allowed, strict=True):
-            count = counts.get(gene.kind)
-            restriction.append(allowed if count is None else allowed[-count:])
+    def largest_choices(
+        self,
+        resolution: int | None = None,
+        depth: int | None = None,
+        kernel_size: int | None = None,
+        expand_ratio: int | None = None,
+        width: int | None = None,
+        stem_depth: int | None = None,
+    ) -> SearchSpace:
+        """Return this space with only so many of the largest choices of each kind of gene (None: all)."""
+        values = (resolution, stem_depth, width, depth, kernel_size, expand_ratio)
+        counts = dict(zip(GENE_KINDS, values, strict=True))
+        pairs = zip(self.genes, self.allowed, strict=True)
+        restriction = (allowed[-(counts[gene.kind] or len(allowed)) :] for gene, allowed in pairs)
         return dataclasses.replace(self, restriction=tuple(restriction))
 
     # -- one network -------------------------------------------------------------------------------
@@ -202,16 +199,8 @@ class SearchSpace:
 
     def config(self, genome: NDArray[np.integer[Any]]) -> SubnetConfig:
         """Return the network of one genome, shape (num_genes,)."""
-        values = [gene.choices[index] for gene, index in zip(self.genes, genome.tolist(), strict=True)]
-        stages = []
-        for s in range(len(self.stages)):
-            first = self.gene_index["depth", s, -1]
-            depth = int(values[first])
-            blocks = (
-                BlockConfig(int(values[first + 1 + 2 * b]), values[first + 2 + 2 * b]) for b in range(depth)
-            )
-            stages.append(tuple(blocks))
-        return SubnetConfig(int(values[0]), tuple(stages))
+        pairs = zip(self.genes, genome.tolist(), strict=True)
+        return config_of({gene.key: gene.choices[index] for gene, index in pairs})
 
     def genome(self, config: SubnetConfig) -> Genomes:
         """Return the canonical genome of `config`, shape (num_genes,).
@@ -219,29 +208,33 @@ class SearchSpace:
         Raises:
             UserError: naming the first field of the config that is outside the (restricted) space.
         """
-        if len(config.stages) != len(self.stages):
-            raise UserError(
-                f"The sub-network has {len(config.stages)} stages; "
-                f"space {self.name!r} has {len(self.stages)}."
-            )
+        self._check_structure(config)
         genome = np.zeros(len(self.genes), np.int8)
-        genome[0] = self._choice(0, config.resolution)
-        for s, blocks in enumerate(config.stages):
-            first = self.gene_index["depth", s, -1]
-            genome[first] = self._choice(first, len(blocks))
-            for b, block in enumerate(blocks):
-                genome[first + 1 + 2 * b] = self._choice(first + 1 + 2 * b, block.kernel_size)
-                genome[first + 2 + 2 * b] = self._choice(first + 2 + 2 * b, block.expand_ratio)
+        # A stage's depth comes before its blocks, so no block is asked for that the space does not have.
+        for key, value in gene_values(config):
+            column = self.gene_index[key]
+            genome[column] = self._choice(column, value)
         return genome
 
-    def _choice(self, index: int, value: float) -> int:
-        gene = self.genes[index]
-        choices = {gene.choices[i]: i for i in self.allowed[index]}
-        if value not in choices:
-            place = "" if gene.stage < 0 else f" of stage {gene.stage}"
-            place += "" if gene.block < 0 else f", block {gene.block}"
+    def _check_structure(self, config: SubnetConfig) -> None:
+        space = f"space {self.name!r}"
+        if len(config.stages) != len(self.stages):
             raise UserError(
-                f"{gene.kind}{place} is {value:g}; space {self.name!r} has the choices "
+                f"The sub-network has {len(config.stages)} stages; {space} has {len(self.stages)}."
+            )
+        if bool(config.widths) != bool(self.stages[0].widths):
+            found, expected = ("has", "none") if config.widths else ("lacks", "one of each stage")
+            raise UserError(f"The sub-network {found} widths; {space} expects {expected}.")
+        if (config.stem is None) != (self.stem is None):
+            found, expected = ("has", "none") if config.stem else ("lacks", "them")
+            raise UserError(f"The sub-network {found} choices of the stem; {space} expects {expected}.")
+
+    def _choice(self, column: int, value: float) -> int:
+        gene = self.genes[column]
+        choices = {gene.choices[i]: i for i in self.allowed[column]}
+        if value not in choices:
+            raise UserError(
+                f"{gene.kind}{gene.place} is {value:g}; space {self.name!r} has the choices "
                 f"{', '.join(f'{choice:g}' for choice in choices)}."
             )
         return choices[value]
@@ -254,102 +247,43 @@ class SearchSpace:
             return False
         return True
 
-    # -- populations -------------------------------------------------------------------------------
-
-    @cached_property
-    def _activity(self) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-        """Per gene: the column of the depth gene that governs it, and the first active choice index."""
-        column = np.zeros(len(self.genes), np.intp)
-        needed = np.zeros(len(self.genes), np.int64)
-        for i, gene in enumerate(self.genes):
-            if gene.block >= 0:
-                column[i] = self.gene_index["depth", gene.stage, -1]
-                needed[i] = sum(depth <= gene.block for depth in self.stages[gene.stage].depths)
-        return column, needed
-
-    def active(self, genomes: Genomes) -> NDArray[np.bool_]:
-        """Return which genes matter, shape (n, num_genes): those of blocks inside their stage's depth."""
-        column, needed = self._activity
-        return np.asarray(genomes[:, column] >= needed)
-
-    def canonical(self, genomes: Genomes) -> Genomes:
-        """Return the genomes with the genes of inactive blocks set to 0."""
-        return np.where(self.active(genomes), genomes, np.int8(0)).astype(np.int8, copy=False)
-
     def genomes(self, configs: Sequence[SubnetConfig]) -> Genomes:
         """Return the canonical genomes of `configs`, shape (n, num_genes)."""
         if not configs:
             return np.zeros((0, len(self.genes)), np.int8)
         return np.stack([self.genome(config) for config in configs])
 
+    # -- populations (see `ofa.genes`) -------------------------------------------------------------
+
+    def active(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """See `GenePool.active`."""
+        return self._pool.active(genomes)
+
+    def canonical(self, genomes: Genomes) -> Genomes:
+        """See `GenePool.canonical`."""
+        return self._pool.canonical(genomes)
+
     def sample(self, count: int, rng: np.random.Generator) -> Genomes:
-        """Return `count` random canonical genomes; each gene is drawn uniformly."""
-        return self.canonical(self._draw(count, rng))
-
-    @cached_property
-    def _allowed_table(self) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        counts = np.array([len(allowed) for allowed in self.allowed])
-        table = np.zeros((len(self.genes), counts.max()), np.int8)
-        for i, allowed in enumerate(self.allowed):
-            table[i, : len(allowed)] = allowed
-        return table, counts
-
-    def _draw(self, count: int, rng: np.random.Generator) -> Genomes:
-        table, counts = self._allowed_table
-        picks = (rng.random((count, len(self.genes))) * counts).astype(np.intp)
-        return np.asarray(table[np.arange(len(self.genes)), picks])
+        """See `GenePool.sample`."""
+        return self._pool.sample(count, rng)
 
     def mutate(self, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
-        """Return children in which each gene is redrawn with probability `rate`.
-
-        Genes of blocks that a deeper child activates are drawn afresh.
-        """
-        fresh = self._draw(len(genomes), rng)
-        redrawn = (rng.random(genomes.shape) < rate) | ~self.active(genomes)
-        return self.canonical(np.where(redrawn, fresh, genomes))
+        """See `GenePool.mutate`."""
+        return self._pool.mutate(genomes, rate, rng)
 
     def crossover(self, first: Genomes, second: Genomes, rng: np.random.Generator) -> Genomes:
-        """Return children that take each gene from either parent row with equal chance.
+        """See `GenePool.crossover`."""
+        return self._pool.crossover(first, second, rng)
 
-        A gene that is inactive in one parent comes from the other.
-        """
-        from_first = rng.random(first.shape) < 0.5
-        active_first, active_second = self.active(first), self.active(second)
-        from_first = np.where(active_first == active_second, from_first, active_first)
-        return self.canonical(np.where(from_first, first, second))
-
-    @cached_property
-    def _encoding(self) -> tuple[NDArray[np.intp], NDArray[np.int64], int]:
-        """Columns that are encoded, the first feature of each, and the number of features."""
-        columns = [i for i, gene in enumerate(self.genes) if gene.kind != "depth"]
-        widths = [len(self.genes[i].choices) for i in columns]
-        offsets = np.concatenate([[0], np.cumsum(widths)])
-        return np.array(columns, np.intp), offsets[:-1], int(offsets[-1])
+    def everything(self) -> Genomes:
+        """Return the genome of every network, shape (size, num_genes); for small spaces."""
+        return self._pool.everything()
 
     @property
     def num_features(self) -> int:
         """Width of `encode`'s rows."""
-        return self._encoding[2]
+        return self._pool.num_features
 
     def encode(self, genomes: Genomes) -> NDArray[np.float32]:
-        """Return one-hot features, shape (n, num_features): resolution and each active block's choices.
-
-        Rows of inactive blocks stay zero, so depth needs no feature of its own (Cai et al. 2020, sec. 3.4).
-        """
-        columns, offsets, width = self._encoding
-        features = np.zeros((len(genomes), width), np.float32)
-        rows, picked = np.nonzero(self.active(genomes)[:, columns])
-        features[rows, offsets[picked] + genomes[rows, columns[picked]]] = 1.0
-        return features
-
-
-def unique_rows(genomes: Genomes) -> NDArray[np.intp]:
-    """Return the indices of the first occurrence of each distinct row, in order."""
-    keys = np.ascontiguousarray(genomes).view(np.dtype((np.void, genomes.shape[1]))).ravel()
-    _, first = np.unique(keys, return_index=True)
-    return np.sort(first)
-
-
-def _check_choices(name: str, choices: tuple[float, ...]) -> None:
-    if not choices or min(choices) <= 0 or list(choices) != sorted(set(choices)):
-        raise UserError(f"{name} are {list(choices)}; expected distinct positive numbers in ascending order.")
+        """See `GenePool.encode`."""
+        return self._pool.encode(genomes)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ofa.functional import activation_module
 from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
+from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
 
 
 class SqueezeExcite(nn.Module):
@@ -60,6 +61,41 @@ class MBConv(nn.Module):
         return images + hidden if self.residual else torch.as_tensor(hidden)
 
 
+class Bottleneck(nn.Module):
+    """Bottleneck of a residual network (He et al. 2016, 2019)."""
+
+    def __init__(self, spec: BottleneckSpec) -> None:
+        """Create the block of `spec`."""
+        super().__init__()
+        activation, epsilon, mid = spec.activation, spec.bn_epsilon, spec.mid_channels
+        self.reduce = conv_bn_act(spec.in_channels, mid, 1, 1, activation, epsilon)
+        self.middle = conv_bn_act(mid, mid, spec.kernel_size, spec.stride, activation, epsilon)
+        self.expand = conv_bn_act(mid, spec.out_channels, 1, 1, "none", epsilon)
+        self.pool: nn.Module = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
+        if spec.project:
+            if spec.stride > 1:
+                self.pool = nn.AvgPool2d(spec.stride, spec.stride, ceil_mode=True)
+            self.shortcut = conv_bn_act(spec.in_channels, spec.out_channels, 1, 1, "none", epsilon)
+        self.activation = activation_module(activation)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, in, h, w) to (n, out, h', w')."""
+        hidden = self.expand(self.middle(self.reduce(images)))
+        return torch.as_tensor(self.activation(hidden + self.shortcut(self.pool(images))))
+
+
+class AddInput(nn.Sequential):
+    """Modules in sequence, to whose output the input is added."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, channels, h, w) to the same shape."""
+        hidden = images
+        for module in self:
+            hidden = module(hidden)
+        return images + hidden
+
+
 class GlobalPool(nn.Module):
     """Mean over all pixels."""
 
@@ -90,14 +126,25 @@ def static_layer(spec: LayerSpec, dropout: float = 0.0) -> nn.Module:
 @static_layer.register
 def _(spec: ConvSpec, dropout: float = 0.0) -> nn.Module:
     epsilon = spec.bn_epsilon if spec.batch_norm else None
-    return conv_bn_act(
+    layer = conv_bn_act(
         spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride, spec.activation, epsilon
     )
+    return AddInput(OrderedDict(layer.named_children())) if spec.add_input else layer
 
 
 @static_layer.register
 def _(spec: MBConvSpec, dropout: float = 0.0) -> nn.Module:
     return MBConv(spec)
+
+
+@static_layer.register
+def _(spec: BottleneckSpec, dropout: float = 0.0) -> nn.Module:
+    return Bottleneck(spec)
+
+
+@static_layer.register
+def _(spec: MaxPoolSpec, dropout: float = 0.0) -> nn.Module:
+    return nn.MaxPool2d(spec.kernel_size, spec.stride, spec.kernel_size // 2)
 
 
 @static_layer.register

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ofa.elastic.blocks import ElasticLayer, elastic_layer
+from ofa.elastic.base import ElasticLayer
+from ofa.elastic.blocks import elastic_layer
 from ofa.errors import UserError
 from ofa.lowering import lower_slots, slots
 from ofa.space import SearchSpace

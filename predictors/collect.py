@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofa.cost import Estimator, compile_cost, macs
+from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
 from ofa.space import Genomes, SearchSpace, unique_rows
@@ -47,7 +47,7 @@ def plan_subnets(space: SearchSpace, count: int, seed: int, cost: Estimator) -> 
             f"allowed choices; ask for at most {space.size}."
         )
     rng = np.random.default_rng(seed)
-    candidates = _all_networks(space) if space.size <= MAX_CANDIDATES else _candidates(space, rng)
+    candidates = space.everything() if space.size <= MAX_CANDIDATES else _candidates(space, rng)
     candidates = candidates[rng.permutation(len(candidates))]
     order = _round_robin(_strata(cost(candidates)))
     ends = space.genomes([space.smallest, space.largest])
@@ -65,6 +65,7 @@ def collect(
     evaluate: Callable[[SubnetConfig], float],
     records: RecordFile,
     progress: ProgressCallback = silent,
+    world: World = ALONE,
 ) -> None:
     """Measure the planned sub-networks that `records` lacks and append each as soon as it is measured.
 
@@ -78,6 +79,7 @@ def collect(
         evaluate: returns the top-1 fraction of a sub-network; its errors pass through.
         records: an open record file of this space.
         progress: called with the number of planned sub-networks that are done.
+        world: the processes among which the measuring is shared out; all hold equal `records`.
 
     Raises:
         UserError: as `plan_subnets` and `RecordFile.append`.
@@ -87,11 +89,13 @@ def collect(
     missing = [config for config in configs if config not in records]
     done = count - len(missing)
     progress(done, count, f"{done} were already measured" if done else "")
-    for config in missing:
-        top1 = evaluate(config)
-        records.append(config, top1)
-        done += 1
-        progress(done, count, f"{config.id} top-1 {100 * top1:.2f} %")
+    for start in range(0, len(missing), world.size):
+        group = missing[start : start + world.size]
+        found = world.share({config.id: evaluate(config) for config in group[world.rank : world.rank + 1]})
+        for config in group:
+            records.append(config, found[config.id])
+            done += 1
+            progress(done, count, f"{config.id} top-1 {100 * found[config.id]:.2f} %")
 
 
 def _candidates(space: SearchSpace, rng: np.random.Generator) -> Genomes:
@@ -104,23 +108,6 @@ def _candidates(space: SearchSpace, rng: np.random.Generator) -> Genomes:
         groups += [space.mutate(parents, float(rate), rng) for rate in rates]
     candidates = np.concatenate(groups)
     return candidates[unique_rows(candidates)]
-
-
-def _all_networks(space: SearchSpace) -> Genomes:
-    """Return every network of a small space."""
-    parts: list[list[tuple[int, ...]]] = [[(index,) for index in space.allowed[0]]]
-    for s, stage in enumerate(space.stages):
-        first = space.gene_index["depth", s, -1]
-        deepest = stage.depths[-1]
-        rows: list[tuple[int, ...]] = []
-        for depth_index in space.allowed[first]:
-            depth = stage.depths[depth_index]
-            choices = space.allowed[first + 1 : first + 1 + 2 * depth]
-            inactive = (0,) * (2 * (deepest - depth))
-            rows += [(depth_index, *picks, *inactive) for picks in itertools.product(*choices)]
-        parts.append(rows)
-    genomes = [tuple(itertools.chain.from_iterable(rows)) for rows in itertools.product(*parts)]
-    return np.array(genomes, np.int8)
 
 
 def _strata(costs: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.config import build
+from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 from ofa.files import write_atomic
 from ofa.space import SearchSpace
@@ -43,31 +44,47 @@ class RecordFile:
     Only one process may write a file at a time.
     """
 
-    def __init__(self, path: Path, header: RecordHeader, measured: dict[SubnetConfig, float]) -> None:
+    def __init__(
+        self, path: Path, header: RecordHeader, measured: dict[SubnetConfig, float], writes: bool
+    ) -> None:
         """Take the contents of `path` as read; use `RecordFile.open`."""
-        self.path = path
+        self.path, self._writes = path, writes
         self.header = header
         self._measured = measured
 
     @classmethod
-    def open(cls, path: Path, space: SearchSpace, provenance: Mapping[str, str]) -> RecordFile:
+    def open(
+        cls, path: Path, space: SearchSpace, provenance: Mapping[str, str], world: World = ALONE
+    ) -> RecordFile:
         """Create the file, or resume it: a last line that was cut off while being written is removed.
+
+        Of several processes the main one creates and writes the file; the others know the same records.
 
         Raises:
             UserError: if the file is of another space or provenance, is corrupt, or cannot be written.
         """
         header = RecordHeader(SCHEMA_VERSION, space.name, space.fingerprint, dict(provenance))
+        if not world.is_main:
+            world.wait()
+        records = cls._open(path, space, header, world.is_main)
+        if world.is_main:
+            world.wait()
+        return records
+
+    @classmethod
+    def _open(cls, path: Path, space: SearchSpace, header: RecordHeader, writes: bool) -> RecordFile:
         try:
             if not path.exists() or path.stat().st_size == 0:
                 line = _line(vars(header))
                 write_atomic(path, lambda temporary: temporary.write_bytes(line))
-                return cls(path, header, {})
+                return cls(path, header, {}, writes)
             found, measured, size = _parse(path, path.read_bytes(), space)
             _check_provenance(path, found.provenance, header.provenance)
-            _cut(path, size)
+            if writes:
+                _cut(path, size)
         except OSError as error:
             raise UserError(f"Could not open the accuracy records {path}: {error}.") from error
-        return cls(path, header, measured)
+        return cls(path, header, measured, writes)
 
     @property
     def configs(self) -> list[SubnetConfig]:
@@ -106,7 +123,8 @@ class RecordFile:
             raise UserError(f"Sub-network {config.id}: {problem}")
         line = _line({"subnet": config.to_dict(), "id": config.id, "top1": top1})
         try:
-            _append_line(self.path, line)
+            if self._writes:
+                _append_line(self.path, line)
         except OSError as error:
             raise UserError(
                 f"Could not write to {self.path}: {error}. Check the permissions and free space; "

@@ -33,12 +33,8 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
     path = Path(config.output or (tables if config.space else config.directory.table(device.name)))
     with progress_bar(f"measuring on {device.name}") as progress:
         table = build_table(space, device, path, config.seed, progress)
-    error = table.validation
     engine = f"{table.engine['engine']}, {device.threads} thread(s), batch {device.batch_size}"
-    print(
-        f"{len(table.entries)} layers on {engine}\nerror on {len(error.networks)} other whole networks: MAPE "
-        f"{error.mape_percent:.2f} %, max {error.max_error_percent:.2f} %, tau {error.kendall_tau:.3f}"
-    )
+    print(f"{len(table.entries)} layers on {engine}\n{table.error_text}")
     print(
         f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
         f"device={device.name} table={path} limits.latency_ms=VALUE"

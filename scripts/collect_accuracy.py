@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.distributed import launched_world
 from ofa.evaluate import SubnetEvaluator
 from ofa.launch import command
 from ofa.progress import progress_bar
@@ -41,9 +42,12 @@ def collect_accuracy(config: CollectConfig) -> Path:
         "calibration": f"{config.calibration_images} images",
     }
     path = run.directory.records
-    records = RecordFile.open(path, run.info.space, provenance)
-    with progress_bar("evaluating") as progress:
-        collect(run.info.space, config.count, config.seed, evaluator.top1, records, progress)
+    with launched_world(run.device) as world:
+        records = RecordFile.open(path, run.info.space, provenance, world)
+        with progress_bar("evaluating", visible=world.is_main) as progress:
+            collect(run.info.space, config.count, config.seed, evaluator.top1, records, progress, world)
+        if not world.is_main:
+            return path
     top1 = 100 * records.top1
     print(f"{len(records)} sub-networks, validation top-1 {top1.min():.2f} to {top1.max():.2f} %")
     print(f"records: {path}\nnext: python scripts/fit_predictor.py run_name={config.run_name}")

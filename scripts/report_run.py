@@ -16,7 +16,7 @@ from ofa.export import load_bundle
 from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunConfig, open_run
-from predictors.mlp import AccuracyPredictor
+from predictors.load import load_predictor
 from search.choose import searches_by_subnet
 from search.report import MeasuredNetwork, plot_tradeoff, report_table
 
@@ -47,7 +47,7 @@ def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
     with progress_bar("timing") as progress:
         timings = measure_networks(timed, device, config.seed, progress)
     searches = searches_by_subnet(directory.path / "search")
-    accuracy = 100 * AccuracyPredictor.load(directory.predictor, space)(genomes)
+    accuracy = 100 * load_predictor(directory.predictor, space)(genomes)
     latency = LatencyTable.load(directory.table(device.name)).estimator(space)(genomes)
     networks = []
     for i, (name, subnet, choice, module) in enumerate(entries):

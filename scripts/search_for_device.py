@@ -11,7 +11,8 @@ from latency_tables.table import LatencyTable, TableLimit
 from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunConfig
-from predictors.mlp import AccuracyPredictor
+from ofa.space import SearchSpace
+from predictors.load import load_predictor
 from search.limits import LimitSettings, build_limits
 from search.plot import plot_result
 from search.registry import plan_search
@@ -27,6 +28,7 @@ class SearchConfig(RunConfig):
     limits: LimitSettings
     more_tables: dict[str, TableLimit]
     table: str | None
+    space: SearchSpace | None
     resolutions: tuple[int, ...] | None
     name: str | None
     seed: int
@@ -36,8 +38,9 @@ class SearchConfig(RunConfig):
 def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     """Search, save the result and its plot, and return its name and the result."""
     plan = plan_search(config.search)
-    run, space = config.directory, config.trained_space.restrict(resolutions=config.resolutions)
-    predictor = AccuracyPredictor.load(run.predictor, space)
+    run, space = config.directory, config.space or config.trained_space
+    space = space.restrict(resolutions=config.resolutions)
+    predictor = load_predictor(run.predictor, space)
     table = Path(config.table or run.table(config.device.name))
     timed = config.limits.latency_ms is not None
     latency = LatencyTable.load(table).estimator(space, config.device) if timed else None

@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 from ofa.config import build
-from ofa.space import SearchSpace, StageSpec
+from ofa.space import SearchSpace, StageSpec, StemSpec
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet
 
@@ -68,6 +68,48 @@ def micro_space() -> SearchSpace:
         head_channels=(24, 32),
         num_classes=5,
         in_channels=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def micro_proxyless() -> SearchSpace:
+    """Inverted bottlenecks of the MobileNetV2 kind; the last stage has a single block."""
+    return SearchSpace(
+        name="micro_proxyless",
+        family="proxyless_nas",
+        resolutions=(8, 12),
+        stem_channels=16,
+        stem_stride=1,
+        stages=(
+            StageSpec(16, 2, (1, 2), (3, 5, 7), (2.0, 3.0), "relu6", False),
+            StageSpec(24, 1, (1,), (3, 5), (3.0, 6.0), "relu6", False),
+        ),
+        head_channels=(32,),
+        num_classes=5,
+        in_channels=2,
+        bn_epsilon=1e-3,
+        first_block_channels=8,
+    )
+
+
+@pytest.fixture(scope="session")
+def micro_resnet() -> SearchSpace:
+    """Bottlenecks with every elastic choice; the second stage halves maps of 4 and of 5 pixels."""
+    widths, ratios = (0.5, 0.75, 1.0), (0.25, 0.5)
+    return SearchSpace(
+        name="micro_resnet",
+        family="resnet",
+        resolutions=(16, 20),
+        stem_channels=32,
+        stem_stride=2,
+        stages=(
+            StageSpec(64, 1, (1, 2), (3,), ratios, "relu", False, widths),
+            StageSpec(96, 2, (2, 3), (3,), ratios, "relu", False, widths),
+        ),
+        head_channels=(),
+        num_classes=5,
+        in_channels=2,
+        stem=StemSpec((0, 1), (0.5, 1.0), (0.5, 1.0)),
     )
 
 

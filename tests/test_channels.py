@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ofa.channels import sort_channels
-from ofa.elastic.blocks import ElasticMBConvLayer, segment_order
+from ofa.elastic.base import segment_order
+from ofa.elastic.blocks import ElasticConvLayer, ElasticLinearLayer, ElasticMBConvLayer
+from ofa.elastic.bottleneck import ElasticBottleneckLayer
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet
@@ -29,7 +31,7 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
     return float((value - reference).abs().max() / reference.abs().max())
 
 
-@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space"])
+@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space", "micro_proxyless"])
 def test_sorting_keeps_the_largest_network(
     name: str, request: pytest.FixtureRequest, make_supernet: MakeSupernet
 ) -> None:
@@ -109,6 +111,78 @@ def test_sorting_twice_changes_nothing_more(small_space: SearchSpace, make_super
     once = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     sort_channels(supernet, trained)
     assert all(torch.equal(tensor, once[name]) for name, tensor in supernet.state_dict().items())
+
+
+TRAINED_WIDTHS = {"widest": 1, "two": 2}
+
+
+@pytest.mark.parametrize("widths", TRAINED_WIDTHS.values(), ids=TRAINED_WIDTHS)
+@pytest.mark.parametrize("ratios", [1, 2])
+def test_sorting_streams_keeps_every_trained_network(
+    widths: int,
+    ratios: int,
+    micro_resnet: SearchSpace,
+    make_supernet: MakeSupernet,
+    random_configs: DrawConfigs,
+) -> None:
+    trained = micro_resnet.largest_choices(width=widths, expand_ratio=ratios)
+    supernet = make_supernet(micro_resnet, 1)
+    configs = random_configs(trained, 12, 2)
+    untrained = micro_resnet.smallest
+    before, other = [logits(supernet, config) for config in configs], logits(supernet, untrained)
+    sort_channels(supernet, trained)
+    for config, expected in zip(configs, before, strict=True):
+        assert relative_difference(logits(supernet, config), expected) <= 1e-5
+    assert relative_difference(logits(supernet, untrained), other) > 1e-2
+
+
+def bottlenecks(supernet: Supernet) -> list[ElasticBottleneckLayer]:
+    return [layer for layer in supernet.layers if isinstance(layer, ElasticBottleneckLayer)]
+
+
+def test_streams_end_up_in_descending_importance_of_all_their_consumers(
+    micro_resnet: SearchSpace, make_supernet: MakeSupernet
+) -> None:
+    supernet = make_supernet(micro_resnet, 3)
+
+    def norm(*weights: Tensor) -> Tensor:
+        return torch.stack([w.detach().abs().sum((0, *range(2, w.dim()))) for w in weights]).sum(0)
+
+    def importances() -> list[Tensor]:
+        first, second, third, fourth, fifth = bottlenecks(supernet)
+        assert first.shortcut is not None and third.shortcut is not None
+        assert second.shortcut is fourth.shortcut is fifth.shortcut is None
+        inner, outer = supernet.layers[1], supernet.layers[2]
+        assert isinstance(inner, ElasticConvLayer) and isinstance(outer, ElasticConvLayer)
+        classifier = supernet.layers[-1]
+        assert isinstance(classifier, ElasticLinearLayer)
+        return [
+            norm(inner.layer.conv.weight, outer.layer.conv.weight),
+            norm(first.reduce.conv.weight, first.shortcut.conv.weight),
+            norm(second.reduce.conv.weight, third.reduce.conv.weight, third.shortcut.conv.weight),
+            norm(fourth.reduce.conv.weight, fifth.reduce.conv.weight, classifier.linear.weight),
+            *(norm(block.middle.conv.weight) for block in bottlenecks(supernet)),
+            *(norm(block.expand.conv.weight) for block in bottlenecks(supernet)),
+        ]
+
+    before = importances()
+    assert [len(values) for values in before[:4]] == [16, 32, 64, 96]
+    assert not any(is_descending(values) for values in before)
+    sort_channels(supernet, micro_resnet.largest_choices(width=1, expand_ratio=1))
+    for new, old in zip(importances(), before, strict=True):
+        tolerance = 1e-5 * float(old.max())
+        assert (new.diff() <= tolerance).all()
+        torch.testing.assert_close(new, old.sort(descending=True).values)
+
+
+def test_streams_that_are_not_elastic_stay_in_order(
+    micro_proxyless: SearchSpace, make_supernet: MakeSupernet
+) -> None:
+    supernet = make_supernet(micro_proxyless, 4)
+    names = [name for name in supernet.state_dict() if "project.bn" in name or "layer.bn" in name]
+    before = {name: supernet.state_dict()[name].clone() for name in names}
+    sort_channels(supernet, micro_proxyless.largest_choices(expand_ratio=1))
+    assert before and all(torch.equal(supernet.state_dict()[name], before[name]) for name in names)
 
 
 def test_segments_keep_their_places() -> None:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ofa.cost import compile_cost, macs, network_cost, parameters, peak_activation_bytes
 from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
 from ofa.lowering import distinct_layers, lower
+from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
 from ofa.space import SearchSpace
-from ofa.static import GlobalPool, MBConv, SqueezeExcite, StaticNetwork
+from ofa.static import AddInput, Bottleneck, GlobalPool, MBConv, SqueezeExcite, StaticNetwork
 from ofa.subnet import SubnetConfig
 
 DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
@@ -32,7 +33,7 @@ def run_counted(network: nn.Module, images: Tensor) -> Counted:
     """Run `network` on one image with hooks on every convolution, linear layer and pooling."""
     counted = Counted()
     inside_squeeze = {m for se in network.modules() if isinstance(se, SqueezeExcite) for m in se.modules()}
-    held: dict[nn.Module, Tensor] = {}
+    held: dict[nn.Module, list[Tensor]] = {}
     handles = []
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -44,20 +45,33 @@ def run_counted(network: nn.Module, images: Tensor) -> Counted:
             counted.macs += module.weight.numel()
         if module not in inside_squeeze:
             live = image.numel() + output.numel()
-            kept = held.get(module)
-            if kept is not None and kept.data_ptr() != image.data_ptr():
-                live += kept.numel()
-            counted.peak_elements = max(counted.peak_elements, live)
+            others = (kept for kept in held.get(module, []) if kept.data_ptr() != image.data_ptr())
+            counted.peak_elements = max(counted.peak_elements, live + sum(kept.numel() for kept in others))
 
     def enter_block(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if isinstance(block, MBConv) and block.residual:
-            held.update((m, inputs[0]) for m in block.modules() if isinstance(m, nn.Conv2d))
+        if isinstance(block, AddInput | Bottleneck) or (isinstance(block, MBConv) and block.residual):
+            parts = {m for m in block.modules() if isinstance(m, nn.Conv2d | nn.AvgPool2d)}
+            if isinstance(block, Bottleneck):
+                # After its pooling, the projection no longer needs the block's input.
+                parts -= set(block.shortcut.modules())
+            held.update((m, [inputs[0]]) for m in parts)
 
+    def leave_main_path(shortcut: list[nn.Module]) -> Callable[..., None]:
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            for part in shortcut:
+                held[part] = [*held.get(part, []), output]
+
+        return keep
+
+    counts = nn.Conv2d | nn.Linear | nn.MaxPool2d | nn.AvgPool2d | GlobalPool
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | GlobalPool):
+        if isinstance(module, counts):
             handles.append(module.register_forward_hook(hook))
-        if isinstance(module, MBConv):
+        if isinstance(module, MBConv | AddInput | Bottleneck):
             handles.append(module.register_forward_pre_hook(enter_block))
+        if isinstance(module, Bottleneck):
+            shortcut = [*module.pool.modules(), *module.shortcut.modules()]
+            handles.append(module.expand.register_forward_hook(leave_main_path(shortcut)))
     with torch.no_grad():
         network(images)
     for handle in handles:
@@ -65,7 +79,10 @@ def run_counted(network: nn.Module, images: Tensor) -> Counted:
     return counted
 
 
-@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space"])
+FAMILIES = ["micro_space", "small_space", "tiny_space", "micro_proxyless", "micro_resnet"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_costs_equal_counts_on_the_real_module(
     name: str, request: pytest.FixtureRequest, random_configs: DrawConfigs
 ) -> None:
@@ -81,11 +98,15 @@ def test_costs_equal_counts_on_the_real_module(
         assert cost.peak_activation_bytes == 4 * counted.peak_elements
 
 
-def test_costs_of_a_full_size_network_equal_counts(full_space: SearchSpace) -> None:
-    config = full_space.config(full_space.sample(1, np.random.default_rng(1))[0])
-    specs = lower(full_space, config)
+@pytest.mark.parametrize("name", ["mobilenet_v3", "proxyless_nas", "resnet50"])
+def test_costs_of_a_full_size_network_equal_counts(
+    name: str, load_space: Callable[[str], SearchSpace]
+) -> None:
+    space = load_space(name)
+    config = dataclasses.replace(space.config(space.sample(1, np.random.default_rng(1))[0]), resolution=144)
+    specs = lower(space, config)
     network = StaticNetwork(specs).eval()
-    counted = run_counted(network, torch.zeros(1, 3, config.resolution, config.resolution))
+    counted = run_counted(network, torch.zeros(1, 3, 144, 144))
     cost = network_cost(specs)
     assert (cost.macs, cost.peak_activation_bytes) == (counted.macs, 4 * counted.peak_elements)
     assert cost.parameters == sum(p.numel() for p in network.parameters())
@@ -112,6 +133,30 @@ def test_costs_of_a_full_size_network_equal_counts(full_space: SearchSpace) -> N
             (8 * 16 + 32) + (16 * 9 + 32) + (16 * 8 + 16),
             16 * 8 + 16 * 16,
         ),
+        # Residual convolution: its own input is what is held.
+        (ConvSpec(4, 8, 8, 3, 1, "relu", add_input=True), 16 * 64 * 9, 64 * 9 + 16, 2 * 16 * 8),
+        # 1x1 16 -> 8, 3x3 8 -> 8, 1x1 8 -> 16 at 4x4; the input is held throughout.
+        (
+            BottleneckSpec(4, 16, 8, 16, 3, 1, "relu", project=False),
+            16 * (16 * 8 + 64 * 9 + 8 * 16),
+            (16 * 8 + 16) + (64 * 9 + 16) + (8 * 16 + 32),
+            16 * (16 + 8 + 16),
+        ),
+        # The same from 5x5 to 3x3 with 1x1 16 -> 32 as shortcut; the middle convolution beside the input.
+        (
+            BottleneckSpec(5, 16, 8, 32, 3, 2, "relu", project=True),
+            25 * 16 * 8 + 9 * (64 * 9 + 8 * 32 + 16 * 32),
+            (16 * 8 + 16) + (64 * 9 + 16) + (8 * 32 + 64) + (16 * 32 + 64),
+            25 * 16 + 9 * 16 + 9 * 32,
+        ),
+        # Stride 1: the projection's input and output beside the main path's output.
+        (
+            BottleneckSpec(4, 8, 8, 32, 3, 1, "relu", project=True),
+            16 * (64 + 64 * 9 + 8 * 32 + 8 * 32),
+            (64 + 16) + (64 * 9 + 16) + 2 * (8 * 32 + 64),
+            16 * (8 + 32 + 32),
+        ),
+        (MaxPoolSpec(5, 3, 3, 2), 0, 0, 3 * 25 + 3 * 9),
         (PoolSpec(5, 3), 0, 0, 3 * 25 + 3),
         (LinearSpec(1, 6, 5), 30, 35, 11),
     ],
@@ -125,7 +170,7 @@ def test_costs_of_one_layer_by_hand(
     assert peak_activation_bytes(spec, 1) == expected_elements
 
 
-@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space", "full_space"])
+@pytest.mark.parametrize("name", [*FAMILIES, "full_space"])
 def test_compiled_costs_equal_the_fold_over_each_network(name: str, request: pytest.FixtureRequest) -> None:
     space: SearchSpace = request.getfixturevalue(name)
     genomes = space.sample(300, np.random.default_rng(2))

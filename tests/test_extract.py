@@ -55,6 +55,27 @@ def test_extracted_network_is_bit_equal(
         assert torch.equal(extract_subnet(supernet, config)(images), expected), str(config)
 
 
+@pytest.mark.parametrize("name", ["micro_proxyless", "micro_resnet"])
+@pytest.mark.parametrize("images_format", FORMATS)
+@pytest.mark.parametrize("weights_format", FORMATS)
+@torch.no_grad()
+def test_extracted_network_of_other_families_is_bit_equal(
+    images_format: str,
+    weights_format: str,
+    name: str,
+    request: pytest.FixtureRequest,
+    make_supernet: MakeSupernet,
+    random_configs: DrawConfigs,
+) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    supernet = make_supernet(space, 0).to(memory_format=FORMATS[weights_format])
+    for config in random_configs(space, 50, 2):
+        images = images_for(space, config).contiguous(memory_format=FORMATS[images_format])
+        expected = supernet(images, config)
+        assert expected.abs().max() > 0.1
+        assert torch.equal(extract_subnet(supernet, config)(images), expected), str(config)
+
+
 @torch.no_grad()
 def test_bit_equal_after_save_and_load_of_either(
     tiny_space: SearchSpace, make_supernet: MakeSupernet, random_configs: DrawConfigs

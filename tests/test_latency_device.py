@@ -32,8 +32,8 @@ def test_the_three_devices_are_there() -> None:
     ("setting", "value", "text"),
     [
         ("name", "a/b", "'a/b'"),
-        ("accelerator", "cdua", "known: cpu, cuda. Did you mean 'cuda'"),
-        ("dtype", "float8", "known: bfloat16, float16, float32"),
+        ("accelerator", "cdua", "known: cpu, cuda, other. Did you mean 'cuda'"),
+        ("dtype", "float8", "known: bfloat16, float16, float32, other"),
         ("threads", 0, "threads is 0; expected at least 1"),
         ("batch_size", -1, "batch_size is -1"),
         ("rounds", 0, "rounds is 0"),
@@ -49,7 +49,7 @@ def test_wrong_settings_are_named_with_what_is_expected(setting: str, value: Any
 
 
 def test_unknown_engine_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match="Unknown engine 'pytroch'; known: onnx_runtime, pytorch"):
+    with pytest.raises(UserError, match="Unknown engine 'pytroch'; known: imported, onnx_runtime, pytorch"):
         create_engine(DeviceSpec("d", "pytroch"))
 
 
@@ -68,3 +68,10 @@ def test_cuda_without_cuda_is_an_error_that_names_a_way_out(monkeypatch: pytest.
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match=r"'g' needs CUDA.*device=my_cpu"):
         create_engine(DeviceSpec("g", "pytorch", accelerator="cuda"))
+
+
+def test_nothing_is_measured_on_an_imported_device() -> None:
+    with pytest.raises(UserError, match="'phone' is known by its imported latency table alone"):
+        create_engine(DeviceSpec("phone", "imported", "other", dtype="other"))
+    with pytest.raises(UserError, match="asks for other on other; engine pytorch offers float32"):
+        create_engine(DeviceSpec("phone", "pytorch", "other", dtype="other"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ import torch
 from torch import nn
 
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LinearSpec, MBConvSpec, PoolSpec, make_divisible, output_size
+from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec, make_divisible, output_size
 from ofa.lowering import distinct_layers, lower, lower_slots, slots
-from ofa.space import SearchSpace
-from ofa.subnet import BlockConfig, SubnetConfig
+from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
+from ofa.space import SearchSpace, StemSpec
+from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
 
 
 def test_layers_of_a_network_written_by_hand(micro_space: SearchSpace) -> None:
@@ -32,6 +35,52 @@ def test_layers_of_a_network_written_by_hand(micro_space: SearchSpace) -> None:
     )
 
 
+def test_layers_of_a_proxyless_network_written_by_hand(micro_proxyless: SearchSpace) -> None:
+    config = SubnetConfig(12, ((BlockConfig(5, 3), BlockConfig(3, 2)), (BlockConfig(5, 6),)))
+    e = 1e-3
+    assert lower(micro_proxyless, config) == (
+        ConvSpec(12, 2, 16, 3, 1, "relu6", bn_epsilon=e),
+        MBConvSpec(12, 16, 16, 8, 3, 1, "relu6", False, expand=False, bn_epsilon=e),
+        MBConvSpec(12, 8, 24, 16, 5, 2, "relu6", False, bn_epsilon=e),
+        MBConvSpec(6, 16, 32, 16, 3, 1, "relu6", False, bn_epsilon=e),
+        MBConvSpec(6, 16, 96, 24, 5, 1, "relu6", False, bn_epsilon=e),
+        ConvSpec(6, 24, 32, 1, 1, "relu6", bn_epsilon=e),
+        PoolSpec(6, 32),
+        LinearSpec(1, 32, 5),
+    )
+
+
+def test_layers_of_a_resnet_written_by_hand(micro_resnet: SearchSpace) -> None:
+    quarter, half = BlockConfig(3, 0.25), BlockConfig(3, 0.5)
+    config = SubnetConfig(20, ((half,), (quarter, half)), (0.75, 0.5), StemConfig(1, 0.5, 1.0))
+    assert lower(micro_resnet, config) == (
+        ConvSpec(20, 2, 8, 3, 2, "relu"),
+        ConvSpec(10, 8, 8, 3, 1, "relu", add_input=True),
+        ConvSpec(10, 8, 32, 3, 1, "relu"),
+        MaxPoolSpec(10, 32, 3, 2),
+        BottleneckSpec(5, 32, 24, 48, 3, 1, "relu", project=True),
+        BottleneckSpec(5, 48, 16, 48, 3, 2, "relu", project=True),
+        BottleneckSpec(3, 48, 24, 48, 3, 1, "relu", project=False),
+        PoolSpec(3, 48),
+        LinearSpec(1, 48, 5),
+    )
+    without = dataclasses.replace(config, stem=StemConfig(0, 0.5, 1.0))
+    layers = lower(micro_resnet, config)
+    assert lower(micro_resnet, without) == (layers[0], *layers[2:])
+
+
+@pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
+def test_each_layer_takes_what_the_one_before_gives(name: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    for genome in space.sample(200, np.random.default_rng(0)):
+        layers = lower(space, space.config(genome))
+        for spec, following in itertools.pairwise(layers):
+            assert spec.output_channels == following.input_channels
+            if spec.keeps_channels:
+                assert spec.input_channels == spec.output_channels
+        assert layers[-1].output_channels == space.num_classes
+
+
 def test_slots_hold_none_where_the_network_has_no_layer(micro_space: SearchSpace) -> None:
     placed = lower_slots(micro_space, micro_space.smallest)
     assert [spec is None for spec in placed] == [i in (3, 5) for i in range(10)]
@@ -39,26 +88,34 @@ def test_slots_hold_none_where_the_network_has_no_layer(micro_space: SearchSpace
     assert None not in lower_slots(micro_space, micro_space.largest)
 
 
-def test_distinct_layers_are_those_of_all_networks(micro_space: SearchSpace) -> None:
-    for space in (micro_space, micro_space.restrict(depths=(1,), kernel_sizes=(3, 5), resolutions=(8,))):
-        ranges = (space.allowed[i] for i in range(len(space.genes)))
-        rows = np.unique(space.canonical(np.array(list(itertools.product(*ranges)), np.int8)), axis=0)
-        used = {spec for row in rows for spec in lower(space, space.config(row))}
+@pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
+def test_distinct_layers_are_those_of_all_networks(name: str, request: pytest.FixtureRequest) -> None:
+    whole: SearchSpace = request.getfixturevalue(name)
+    at_one_resolution = whole.largest_choices(resolution=1)
+    for space in (at_one_resolution, whole.largest_choices(depth=1, kernel_size=2, width=2)):
+        used = {spec for row in space.everything() for spec in lower(space, space.config(row))}
         layers = distinct_layers(space)
         assert set(layers) == used and len(layers) == len(used)
 
 
-def test_keys_tell_layers_of_a_space_apart(full_space: SearchSpace) -> None:
-    variants = {spec for slot in slots(full_space) for spec in slot.variants(full_space)}
-    assert len({spec.key for spec in variants}) == len(variants) == len(distinct_layers(full_space))
+@pytest.mark.parametrize("name", ["mobilenet_v3", "proxyless_nas", "mobilenet_v2", "resnet50"])
+def test_keys_tell_layers_of_a_space_apart(name: str, load_space: Callable[[str], SearchSpace]) -> None:
+    space = load_space(name)
+    variants = {spec for slot in slots(space) for spec in slot.variants(space)}
+    assert len({spec.key for spec in variants}) == len(variants) == len(distinct_layers(space))
 
 
 def test_key_depends_on_every_cost_relevant_field() -> None:
     conv = ConvSpec(12, 8, 16, 3, 1, "relu")
     block = MBConvSpec(12, 8, 16, 8, 3, 1, "relu", False)
-    changes = {
+    residual = BottleneckSpec(12, 32, 8, 32, 3, 1, "relu", project=False)
+    pool = MaxPoolSpec(12, 8, 3, 2)
+    changes: dict[LayerSpec, dict[str, Any]] = {
         conv: {"input_size": 6, "in_channels": 4, "out_channels": 4, "kernel_size": 1, "stride": 2}
-        | {"activation": "none", "batch_norm": False},
+        | {"activation": "none", "batch_norm": False, "add_input": True},
+        residual: {"input_size": 6, "in_channels": 16, "mid_channels": 16, "out_channels": 16}
+        | {"kernel_size": 5, "stride": 2, "activation": "relu6", "project": True},
+        pool: {"input_size": 6, "channels": 4, "kernel_size": 2, "stride": 1},
         block: {"input_size": 6, "in_channels": 4, "mid_channels": 8, "out_channels": 16}
         | {
             "kernel_size": 5,
@@ -69,7 +126,7 @@ def test_key_depends_on_every_cost_relevant_field() -> None:
         },
     }
     for spec, fields in changes.items():
-        keys = {dataclasses.replace(spec, **{name: value}).key for name, value in fields.items()}  # type: ignore[arg-type]
+        keys = {dataclasses.replace(spec, **{name: value}).key for name, value in fields.items()}
         assert len(keys | {spec.key}) == len(fields) + 1
     assert PoolSpec(6, 8).key != PoolSpec(6, 16).key != PoolSpec(3, 16).key
     assert LinearSpec(1, 8, 5).key != LinearSpec(1, 8, 6).key != LinearSpec(1, 9, 6).key
@@ -107,6 +164,50 @@ def test_width_multiplier_scales_all_widths(full_space: SearchSpace) -> None:
     assert [spec.out_channels for spec in blocks[1::4]] == [32, 48, 96, 136, 192]
     convs = [spec.out_channels for spec in layers if isinstance(spec, ConvSpec)]
     assert convs == [24, 1152, 1536]
+
+
+def test_widths_of_the_published_families(load_space: Callable[[str], SearchSpace]) -> None:
+    # Output channels per stage that the published checkpoints have.
+    for name, expected in (
+        ("proxyless_nas", [40, 24, 32, 56, 104, 128, 248, 416, 1664]),
+        ("mobilenet_v2", [32, 16, 24, 32, 64, 96, 160, 320, 1280]),
+    ):
+        layers = lower(load_space(name), load_space(name).largest)[:-2]
+        channels = [spec.output_channels for spec in layers]
+        assert [c for c, before in itertools.pairwise([*channels, 0]) if c != before] == expected
+    resnet = load_space("resnet50")
+    widest, narrowest = lower(resnet, resnet.largest), lower(resnet, resnet.smallest)
+    blocks = [spec for spec in widest if isinstance(spec, BottleneckSpec)]
+    assert len(blocks) == 18
+    assert [spec.out_channels for spec in blocks if spec.project] == [256, 512, 1024, 2048]
+    assert [spec.mid_channels for spec in blocks if spec.project] == [88, 176, 360, 720]
+    assert [spec.output_channels for spec in widest[:4]] == [32, 32, 64, 64]
+    assert [spec.output_channels for spec in narrowest[:3]] == [24, 40, 40]
+    assert len([spec for spec in narrowest if isinstance(spec, BottleneckSpec)]) == 2 + 2 + 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "text"),
+    [
+        ("micro_space", {"head_channels": (24,)}, r"head_channels are \[24\]; expected 2: of the expansion"),
+        ("micro_proxyless", {"head_channels": ()}, r"head_channels are \[\]; expected 1: of the features"),
+        ("micro_proxyless", {"stem": StemSpec((0,), (1.0,), (1.0,))}, "leave stem and widths out"),
+        ("micro_resnet", {"family": "mobilenet_v3", "head_channels": (8, 8)}, "leave stem and widths out"),
+        ("micro_resnet", {"stem": None}, "needs stem and the widths of every stage"),
+        ("micro_resnet", {"head_channels": (8,)}, "leave head_channels empty"),
+        (
+            "micro_space",
+            {"family": "resnet"},
+            "It needs stem .* Kernel sizes .* no squeeze-excite.* leave head",
+        ),
+    ],
+)
+def test_what_a_family_has_not_is_refused(
+    name: str, change: dict[str, Any], text: str, request: pytest.FixtureRequest
+) -> None:
+    space = dataclasses.replace(request.getfixturevalue(name), **change)
+    with pytest.raises(UserError, match=f"Space '{space.name}' of family {space.family}: .*{text}"):
+        slots(space)
 
 
 def test_config_outside_the_space_and_unknown_family_are_user_errors(micro_space: SearchSpace) -> None:

@@ -15,8 +15,8 @@ import pytest
 from ofa.config import build
 from ofa.errors import UserError
 from ofa.lowering import lower
-from ofa.space import SearchSpace, StageSpec, unique_rows
-from ofa.subnet import BlockConfig, SubnetConfig
+from ofa.space import SearchSpace, StageSpec, StemSpec, unique_rows
+from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
 
 SPACE_FILES = sorted((Path(__file__).resolve().parent.parent / "conf" / "space").glob("*.yaml"))
 
@@ -28,14 +28,19 @@ def raw_genomes(space: SearchSpace, count: int, seed: int) -> Any:
 
 
 def every_config(space: SearchSpace) -> Iterator[SubnetConfig]:
-    """Enumerate the networks of a whole space from its stages, without genes."""
+    """Enumerate the networks of a whole space from its declaration, without genes."""
     per_stage = []
     for stage in space.stages:
         blocks = [BlockConfig(k, e) for k in stage.kernel_sizes for e in stage.expand_ratios]
         per_stage.append([c for depth in stage.depths for c in itertools.product(blocks, repeat=depth)])
-    for resolution in space.resolutions:
+    stems: list[StemConfig | None] = [None]
+    if space.stem is not None:
+        parts = itertools.product(space.stem.depths, space.stem.inner_widths, space.stem.widths)
+        stems = [StemConfig(*part) for part in parts]
+    widths = [stage.widths for stage in space.stages if stage.widths]
+    for resolution, stem, chosen in itertools.product(space.resolutions, stems, itertools.product(*widths)):
         for stages in itertools.product(*per_stage):
-            yield SubnetConfig(resolution, stages)
+            yield SubnetConfig(resolution, stages, chosen, stem)
 
 
 # -- what a space is -----------------------------------------------------------------------------
@@ -49,21 +54,72 @@ def test_every_space_file_builds_and_lowers(path: Path, load_space: Callable[[st
         assert space.contains(config) and lower(space, config)
 
 
-def test_size_is_the_number_of_enumerated_networks(micro_space: SearchSpace) -> None:
-    configs = set(every_config(micro_space))
-    assert len(configs) == micro_space.size == 2 * (4 + 16) * (6 + 36)
-    everything = np.array(
-        list(itertools.product(*(range(len(gene.choices)) for gene in micro_space.genes))), np.int8
-    )
-    canonical = micro_space.canonical(everything)
-    assert len(np.unique(canonical, axis=0)) == micro_space.size
-    assert {micro_space.config(genome) for genome in np.unique(canonical, axis=0)} == configs
+SIZES = {
+    "micro_space": 2 * (4 + 16) * (6 + 36),
+    "micro_proxyless": 2 * (6 + 36) * 4,
+    "micro_resnet": 2 * (2 * 2 * 2) * (3 * (2 + 4)) * (3 * (4 + 8)),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_size_is_the_number_of_enumerated_networks(name: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    configs = set(every_config(space))
+    assert len(configs) == space.size == SIZES[name]
+    raw = np.array(list(itertools.product(*(range(len(gene.choices)) for gene in space.genes))), np.int8)
+    canonical = np.unique(space.canonical(raw), axis=0)
+    assert len(canonical) == space.size
+    assert {space.config(genome) for genome in canonical} == configs
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_everything_is_each_network_once(name: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    genomes = space.everything()
+    assert genomes.dtype == np.int8 and len(genomes) == space.size
+    assert {space.config(genome) for genome in genomes} == set(every_config(space))
+    assert np.array_equal(genomes, np.unique(genomes, axis=0)) and is_canonical(space, genomes)
+    part = space.largest_choices(depth=1, resolution=1, width=2)
+    assert len(part.everything()) == part.size
+    expected = {config for config in every_config(space) if part.contains(config)}
+    assert {space.config(genome) for genome in part.everything()} == expected
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_different_configs_are_different_networks(name: str, request: pytest.FixtureRequest) -> None:
+    space: SearchSpace = request.getfixturevalue(name)
+    assert len({lower(space, config) for config in every_config(space)}) == space.size
 
 
 def test_full_space_has_the_published_number_of_networks(full_space: SearchSpace) -> None:
     per_resolution = full_space.size / len(full_space.resolutions)
     assert full_space.size == len(full_space.resolutions) * 7371**5
     assert 2e19 < per_resolution < 2.5e19
+
+
+def test_published_families_have_the_sizes_of_their_choices(
+    load_space: Callable[[str], SearchSpace],
+) -> None:
+    per_stage = 9**2 + 9**3 + 9**4
+    assert load_space("proxyless_nas").size == load_space("mobilenet_v2").size == 7 * per_stage**5 * 9
+    three, seven = 3**2 + 3**3 + 3**4, 3**4 + 3**5 + 3**6
+    stem = 2 * 2 * 3
+    assert load_space("resnet50").size == 8 * stem * 3**4 * three**3 * seven
+
+
+def test_genes_of_elastic_stem_and_widths(micro_resnet: SearchSpace) -> None:
+    keys = [gene.key for gene in micro_resnet.genes]
+    assert keys[:7] == [
+        ("resolution", -1, -1),
+        ("stem_depth", -1, -1),
+        ("width", -1, 0),
+        ("width", -1, 1),
+        ("width", 0, -1),
+        ("depth", 0, -1),
+        ("kernel_size", 0, 0),
+    ]
+    assert keys[10:12] == [("width", 1, -1), ("depth", 1, -1)] and len(keys) == 18
+    assert micro_resnet.gene_index == {key: column for column, key in enumerate(keys)}
 
 
 def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space: SearchSpace) -> None:
@@ -85,12 +141,38 @@ def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space:
 # -- genomes and configs -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["micro_space", "small_space", "tiny_space", "full_space"])
+@pytest.mark.parametrize(
+    "name", ["micro_space", "small_space", "tiny_space", "full_space", "micro_proxyless", "micro_resnet"]
+)
 def test_genome_of_config_of_genome_is_the_genome(name: str, request: pytest.FixtureRequest) -> None:
     space: SearchSpace = request.getfixturevalue(name)
     genomes = space.sample(10_000, np.random.default_rng(0))
     assert genomes.shape == (10_000, len(space.genes)) and genomes.dtype == np.int8
     assert np.array_equal(space.genomes([space.config(genome) for genome in genomes]), genomes)
+
+
+@pytest.mark.parametrize("name", ["proxyless_nas", "mobilenet_v2", "resnet50"])
+def test_published_families_round_trip_and_encode_injectively(
+    name: str, load_space: Callable[[str], SearchSpace]
+) -> None:
+    space = load_space(name)
+    genomes = space.sample(3000, np.random.default_rng(0))
+    assert np.array_equal(space.genomes([space.config(genome) for genome in genomes]), genomes)
+    distinct = genomes[unique_rows(genomes)]
+    assert len(np.unique(space.encode(distinct), axis=0)) == len(distinct)
+
+
+def test_config_holds_stem_and_widths(micro_resnet: SearchSpace) -> None:
+    quarter, half = BlockConfig(3, 0.25), BlockConfig(3, 0.5)
+    stages = ((half,), (quarter, half))
+    config = SubnetConfig(20, stages, (0.75, 0.5), StemConfig(1, 0.5, 1.0))
+    genome = micro_resnet.genome(config)
+    assert genome.tolist() == [1, 1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+    assert micro_resnet.config(genome) == config
+    # Resolution, stem depth, stem widths, then per stage its width and two or three blocks.
+    (row,) = micro_resnet.encode(genome[None])
+    assert micro_resnet.num_features == 2 + 2 + 2 + 2 + (3 + 2 * 3) + (3 + 3 * 3)
+    assert set(np.flatnonzero(row)) == {1, 3, 4, 7, 9, 11, 13, 17, 20, 21, 23, 25}
 
 
 def test_genomes_of_no_networks(micro_space: SearchSpace) -> None:
@@ -252,8 +334,17 @@ def test_restrictions_compose(small_space: SearchSpace) -> None:
 def test_largest_choices(small_space: SearchSpace) -> None:
     space = small_space.largest_choices(depth=1, kernel_size=2, expand_ratio=1)
     assert space == small_space.restrict(depths=(3,), kernel_sizes=(5, 7), expand_ratios=(6,))
-    with pytest.raises(UserError, match="Unknown kind of gene 'kernel'"):
-        small_space.largest_choices(kernel=1)
+    assert small_space.largest_choices() == small_space.restrict()
+
+
+def test_widths_and_stem_are_restricted(micro_resnet: SearchSpace) -> None:
+    space = micro_resnet.restrict(widths=(0.5, 1.0), stem_depths=(0,))
+    assert space.size == micro_resnet.size // 2 * 4 // 9
+    assert micro_resnet.largest_choices(width=1, stem_depth=1).smallest == SubnetConfig(
+        16, ((BlockConfig(3, 0.25),), (BlockConfig(3, 0.25),) * 2), (1.0, 1.0), StemConfig(1, 1.0, 1.0)
+    )
+    with pytest.raises(UserError, match=r"No width is left of \[0.5, 1.0\] .* \(0.75,\)"):
+        micro_resnet.restrict(widths=(0.75,))
 
 
 def test_restricted_size_equals_enumeration(micro_space: SearchSpace) -> None:
@@ -274,8 +365,14 @@ def test_fingerprint_is_a_function_of_the_whole_space(micro_space: SearchSpace) 
         {"bn_epsilon": 1e-3},
         {"stages": (stage, micro_space.stages[1])},
     ]
+    changes += [{"first_block_channels": 8}, {"stem": StemSpec((0, 1), (1.0,), (1.0,))}]
     others = {dataclasses.replace(micro_space, **change).fingerprint for change in changes}
     assert len(others) == len(changes) and micro_space.fingerprint not in others
+
+
+def test_space_with_stem_and_widths_comes_back_from_json(micro_resnet: SearchSpace) -> None:
+    loaded = build(SearchSpace, json.loads(json.dumps(micro_resnet.to_dict())))
+    assert loaded == micro_resnet and loaded.fingerprint == micro_resnet.fingerprint
 
 
 def test_equal_spaces_have_equal_fingerprints(micro_space: SearchSpace) -> None:
@@ -326,6 +423,41 @@ def test_config_outside_the_space_names_field_value_and_choices(
     assert not small_space.contains(config)
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"widths": ()}, "The sub-network lacks widths; space 'micro_resnet' expects one of each stage."),
+        ({"stem": None}, "The sub-network lacks choices of the stem; space 'micro_resnet' expects them."),
+        (
+            {"widths": (1.0, 0.8)},
+            "width of stage 1 is 0.8; space 'micro_resnet' has the choices 0.5, 0.75, 1.",
+        ),
+        (
+            {"stem": StemConfig(2, 1.0, 1.0)},
+            "stem_depth is 2; space 'micro_resnet' has the choices 0, 1.",
+        ),
+        (
+            {"stem": StemConfig(1, 1.0, 0.75)},
+            "width of stem convolution 1 is 0.75; space 'micro_resnet' has the choices 0.5, 1.",
+        ),
+    ],
+)
+def test_wrong_stem_and_widths_are_named(
+    micro_resnet: SearchSpace, change: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        micro_resnet.genome(dataclasses.replace(micro_resnet.largest, **change))
+    assert str(caught.value) == text
+
+
+def test_superfluous_stem_and_widths_are_named(micro_space: SearchSpace) -> None:
+    largest = micro_space.largest
+    with pytest.raises(UserError, match="has widths; space 'micro' expects none"):
+        micro_space.genome(dataclasses.replace(largest, widths=(1.0, 1.0)))
+    with pytest.raises(UserError, match="has choices of the stem; space 'micro' expects none"):
+        micro_space.genome(dataclasses.replace(largest, stem=StemConfig(0, 1.0, 1.0)))
+
+
 def test_config_outside_a_restricted_space_names_what_is_left(small_space: SearchSpace) -> None:
     space = small_space.restrict(kernel_sizes=(5, 7))
     with pytest.raises(UserError, match=r"kernel_size of stage 0, block 0 is 3; .* choices 5, 7\."):
@@ -339,7 +471,7 @@ def test_config_outside_a_restricted_space_names_what_is_left(small_space: Searc
         ({"kernel_sizes": ()}, r"kernel_sizes are \[\]"),
         ({"kernel_sizes": (3, 4)}, r"kernel_sizes are \[3, 4\]; expected odd numbers"),
         ({"expand_ratios": (3.0, 3.0)}, "expand_ratios are"),
-        ({"activation": "swish"}, "activation is 'swish'; expected relu or hard_swish"),
+        ({"activation": "swish"}, "activation is 'swish'; expected relu, relu6 or hard_swish"),
         ({"stride": 0}, "channels and stride of a stage must be at least 1"),
     ],
 )
@@ -354,12 +486,28 @@ def test_wrong_stage_is_a_user_error(micro_space: SearchSpace, change: dict[str,
         ({"resolutions": (12, 8)}, r"resolutions are \[12, 8\]"),
         ({"stages": ()}, "at least one stage"),
         ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
+        ({"head_channels": (0, 8)}, r"head_channels are \[0, 8\]; expected at least 1"),
+        ({"first_block_channels": 0}, "first_block_channels is 0; expected at least 1"),
         ({"width_multiplier": 0.0}, "width_multiplier is 0.0; expected a positive number"),
     ],
 )
 def test_wrong_space_is_a_user_error(micro_space: SearchSpace, change: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):
         dataclasses.replace(micro_space, **change)
+
+
+def test_wrong_widths_and_stems_are_user_errors(micro_resnet: SearchSpace) -> None:
+    first, second = micro_resnet.stages
+    with pytest.raises(UserError, match=r"widths are \[1.0, 0.5\]; expected distinct positive numbers"):
+        dataclasses.replace(first, widths=(1.0, 0.5))
+    with pytest.raises(UserError, match="Some stages have widths; expected them in every stage or in none"):
+        dataclasses.replace(micro_resnet, stages=(first, dataclasses.replace(second, widths=())))
+    with pytest.raises(
+        UserError, match=r"depths of the stem are \[-1, 1\]; expected distinct numbers from 0"
+    ):
+        StemSpec((-1, 1), (1.0,), (1.0,))
+    with pytest.raises(UserError, match=r"inner_widths of the stem are \[\]"):
+        StemSpec((0, 1), (), (1.0,))
 
 
 def test_depths_may_start_anywhere() -> None:

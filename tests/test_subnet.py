@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from ofa.errors import UserError
-from ofa.subnet import BlockConfig, SubnetConfig
+from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
 
 CONFIG = SubnetConfig(24, ((BlockConfig(3, 4), BlockConfig(5, 2.5)), (BlockConfig(7, 6),)))
 VALUES: dict[str, Any] = {
@@ -44,6 +45,61 @@ def test_depths_and_text() -> None:
     assert str(CONFIG) == "24px: 3x4 5x2.5 | 7x6"
 
 
+RESNET = SubnetConfig(32, ((BlockConfig(3, 0.25),),) * 2, (0.65, 1), StemConfig(1, 1, 0.8))
+
+
+def test_widths_and_stem_are_in_the_dict_form_only_where_they_exist() -> None:
+    stage = {"kernel_sizes": [3], "expand_ratios": [0.25]}
+    values = {
+        "resolution": 32,
+        "stages": [stage, stage],
+        "widths": [0.65, 1.0],
+        "stem": {"depth": 1, "inner_width": 1.0, "width": 0.8},
+    }
+    assert RESNET.to_dict() == values
+    assert SubnetConfig.from_dict(json.loads(json.dumps(values))) == RESNET
+    assert str(RESNET) == "32px: stem d1 w1 w0.8 | w0.65 3x0.25 | w1 3x0.25"
+
+
+def test_widths_and_stem_tell_networks_apart() -> None:
+    others = {
+        dataclasses.replace(RESNET, widths=(0.65, 0.8)),
+        dataclasses.replace(RESNET, stem=StemConfig(0, 1, 0.8)),
+        dataclasses.replace(RESNET, stem=StemConfig(1, 0.8, 0.8)),
+        dataclasses.replace(RESNET, stem=StemConfig(1, 1, 1)),
+        dataclasses.replace(RESNET, stem=None),
+    }
+    assert len({config.id for config in others | {RESNET}}) == 6
+    same = dataclasses.replace(RESNET, stem=StemConfig(1, 1.0, 0.8), widths=(0.65, 1.0))
+    assert same == RESNET and hash(same) == hash(RESNET) and same.id == RESNET.id
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"widths": (1.0,)}, "There are 1 widths for 2 stages; expected one of each stage, or none"),
+        ({"widths": (1.0, 0)}, "width of stage 1 is 0; expected a positive number"),
+    ],
+)
+def test_wrong_widths_are_named(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        dataclasses.replace(RESNET, **change)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ((-1, 1.0, 1.0), "depth of the stem is -1; expected an integer from 0"),
+        ((1.0, 1.0, 1.0), "depth of the stem is 1.0"),
+        ((1, "a", 1.0), "inner_width of the stem is 'a'; expected a positive number"),
+        ((1, 1.0, -1), "width of the stem is -1"),
+    ],
+)
+def test_wrong_stem_is_named(values: Any, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        StemConfig(*values)
+
+
 @pytest.mark.parametrize("kernel_size", [0, -3, 4, 3.0, "3", None])
 def test_wrong_kernel_size_is_named(kernel_size: Any) -> None:
     with pytest.raises(UserError, match=r"kernel_size is .*; expected a positive odd integer"):
@@ -74,6 +130,8 @@ def test_stage_without_blocks_is_named() -> None:
         ({"stages": [{"kernel_sizes": [3, 5], "expand_ratios": [4]}]}, "stage 0 has 2 kernel_sizes and 1"),
         ({"stages": [{"ks": [3], "e": [4]}]}, "stage 0 is .*; expected kernel_sizes and expand_ratios"),
         ({"stages": [{"kernel_sizes": [], "expand_ratios": []}]}, "stage 0 has depth 0"),
+        ({"widths": 1.0}, "widths is 1.0; expected a list"),
+        ({"stem": {"depth": 1}}, "stem is .*; expected depth, inner_width and width"),
         ({"stages": 3}, "stages is 3; expected a list"),
         ({"stages": [{"kernel_sizes": 3, "expand_ratios": 4}]}, "stage 0 is .*; expected two lists"),
     ],

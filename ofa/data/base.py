@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from ofa.distributed import ALONE, World
 from ofa.errors import UserError, unknown_name
 
 SPLITS = ("train", "validation", "test")
@@ -92,11 +93,18 @@ class ImageData(ABC):
 
     @abstractmethod
     def train_batches(
-        self, batch_size: int, seed: int, epoch: int, device: torch.device, first: int = 0
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        first: int = 0,
+        world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the augmented full batches of one epoch from batch `first` on.
+        """Yield this process's part of the augmented full batches of one epoch from batch `first` on.
 
-        Order and augmentation depend on `seed`, `epoch` and the batch's index alone.
+        Order and augmentation depend on `seed`, `epoch` and the batch's index alone, so that the parts of
+        all processes are the batch of a single one.
         """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from ofa.data.base import DataInfo, DataSettings, ImageData, check_split
+from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -114,7 +115,13 @@ class FolderData(ImageData):
         return len(self._rows[split])
 
     def train_batches(
-        self, batch_size: int, seed: int, epoch: int, device: torch.device, first: int = 0
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        first: int = 0,
+        world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageData.train_batches`."""
         rng = np.random.default_rng([seed, epoch])
@@ -122,7 +129,8 @@ class FolderData(ImageData):
         seeds = rng.integers(0, 2**31, len(order)).tolist()
         items = list(zip(order, seeds, strict=True))
         stop = self.num_batches(batch_size)
-        plan = [items[i * batch_size : (i + 1) * batch_size] for i in range(first, stop)]
+        part = world.part(batch_size)
+        plan = [items[i * batch_size : (i + 1) * batch_size][part] for i in range(first, stop)]
         yield from self._load(self._datasets["train"], plan, device)
 
     def batches(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from ofa.data.base import DataInfo, DataSettings, ImageData, check_split
+from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 
 
@@ -58,7 +59,13 @@ class MemoryData(ImageData):
         return len(self._splits[split][0])
 
     def train_batches(
-        self, batch_size: int, seed: int, epoch: int, device: torch.device, first: int = 0
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+        first: int = 0,
+        world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageData.train_batches`."""
         images, labels = self._splits["train"]
@@ -66,16 +73,18 @@ class MemoryData(ImageData):
         for batch in range(first, self.num_batches(batch_size)):
             rows = order[batch * batch_size : (batch + 1) * batch_size]
             rng = np.random.default_rng([seed, epoch, batch])
-            chosen = self._augment(images[rows].to(device), rng)
-            yield self.normalise(chosen, device), labels[rows].to(device)
+            part = world.part(batch_size)
+            chosen = self._augment(images[rows[part]].to(device), rng, batch_size, part)
+            yield self.normalise(chosen, device), labels[rows[part]].to(device)
 
-    def _augment(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Shift and mirror each image (n, c, h, w) by its own random draw."""
+    def _augment(self, images: Tensor, rng: np.random.Generator, batch_size: int, part: slice) -> Tensor:
+        """Shift and mirror each image (n, c, h, w) by its own random draw; they are `part` of a batch."""
         count, padding = len(images), self._settings.crop_padding
         if padding:
             height, width = images.shape[-2:]
             padded: Tensor = V.pad(images, [padding])
-            shifts = torch.from_numpy(rng.integers(0, 2 * padding + 1, (2, count, 1))).to(images.device)
+            drawn = rng.integers(0, 2 * padding + 1, (2, batch_size, 1))[:, part]
+            shifts = torch.from_numpy(drawn).to(images.device)
             rows = shifts[0] + torch.arange(height, device=images.device)
             columns = shifts[1] + torch.arange(width, device=images.device)
             samples = torch.arange(count, device=images.device)[:, None, None]
@@ -83,7 +92,7 @@ class MemoryData(ImageData):
             images = padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]]
             images = images.permute(0, 3, 1, 2)
         if self._settings.horizontal_flip:
-            mirrored = torch.from_numpy(rng.random(count) < 0.5).to(images.device)
+            mirrored = torch.from_numpy(rng.random(batch_size)[part] < 0.5).to(images.device)
             images = torch.where(mirrored[:, None, None, None], V.horizontal_flip(images), images)
         return images
 

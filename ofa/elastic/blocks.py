@@ -1,17 +1,17 @@
-"""Elastic layers: one per kind of `LayerSpec`, holding the largest of its variants."""
+"""Elastic layers of every family: one per kind of `LayerSpec`, holding the largest of its variants."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import singledispatch
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from ofa.elastic.base import ElasticLayer, sort_between
+from ofa.elastic.bottleneck import ElasticBottleneckLayer, ElasticMaxPoolLayer
 from ofa.elastic.operators import (
     ElasticBatchNorm2d,
     ElasticConvBNAct,
@@ -22,32 +22,20 @@ from ofa.elastic.operators import (
 )
 from ofa.functional import activate
 from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
-
-
-class ElasticLayer(nn.Module, ABC):
-    """A layer that computes any of its variants; which one is an argument of each call."""
-
-    @abstractmethod
-    def tensors(self, spec: Any) -> dict[str, Tensor]:
-        """Return the state of the static layer of `spec`, as views or transforms of the parameters."""
-
-    @abstractmethod
-    def forward(self, images: Tensor, spec: Any) -> Tensor:
-        """Compute the variant `spec` on images (n, in_channels, h, w)."""
-
-    def sort_channels(self, trained: Sequence[Any]) -> None:
-        """Reorder inner channels by importance without changing any variant in `trained`."""
+from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
 
 
 class ElasticConvLayer(ElasticLayer):
     """`ConvSpec`: convolution, batch norm, activation."""
 
     def __init__(self, variants: Sequence[ConvSpec]) -> None:
-        """Create the largest of `variants`."""
+        """Create the largest of `variants`; all have one kernel size."""
         super().__init__()
-        largest = max(variants, key=lambda spec: (spec.in_channels, spec.out_channels, spec.kernel_size))
-        epsilon = largest.bn_epsilon if largest.batch_norm else None
-        self.layer = ElasticConvBNAct(largest.in_channels, largest.out_channels, largest.kernel_size, epsilon)
+        example = variants[0]
+        in_channels = max(spec.in_channels for spec in variants)
+        out_channels = max(spec.out_channels for spec in variants)
+        epsilon = example.bn_epsilon if example.batch_norm else None
+        self.layer = ElasticConvBNAct(in_channels, out_channels, example.kernel_size, epsilon)
 
     def tensors(self, spec: ConvSpec) -> dict[str, Tensor]:
         """See `ElasticLayer.tensors`."""
@@ -55,7 +43,16 @@ class ElasticConvLayer(ElasticLayer):
 
     def forward(self, images: Tensor, spec: ConvSpec) -> Tensor:
         """See `ElasticLayer.forward`."""
-        return torch.as_tensor(self.layer(images, spec.out_channels, spec.stride, spec.activation))
+        hidden = self.layer(images, spec.out_channels, spec.stride, spec.activation)
+        return images + hidden if spec.add_input else torch.as_tensor(hidden)
+
+    def input_weights(self) -> list[Tensor]:
+        """See `ElasticLayer.input_weights`."""
+        return [self.layer.conv.weight]
+
+    def output_tensors(self) -> list[Tensor]:
+        """See `ElasticLayer.output_tensors`."""
+        return self.layer.output_tensors()
 
 
 class ElasticMBConvLayer(ElasticLayer):
@@ -101,33 +98,30 @@ class ElasticMBConvLayer(ElasticLayer):
         hidden = self.project(hidden, spec.out_channels, 1, "none")
         return images + hidden if spec.residual else torch.as_tensor(hidden)
 
-    @torch.no_grad()
     def sort_channels(self, trained: Sequence[MBConvSpec]) -> None:
-        """Sort mid (and squeeze-excite) channels by the L1 norm of the weights that consume them.
-
-        Channels only move within the segments between the widths of `trained`, so that each of these
-        networks keeps its function (Cai et al. 2020, sec. 3.3).
-        """
+        """Sort the mid and the squeeze-excite channels; see `sort_between`."""
         if self.expand is None:
             return
-        importance = self.project.conv.weight.abs().sum((0, 2, 3))
-        order = segment_order(importance, {spec.mid_channels for spec in trained})
-        expand_bn = self.expand.bn
-        assert expand_bn is not None
-        outputs: list[Tensor] = [self.expand.conv.weight, self.depthwise.weight]
-        for bn in (expand_bn, self.depthwise_bn):
-            outputs += bn.tensors(len(order)).values()
-        inputs: list[Tensor] = [self.project.conv.weight]
-        if self.squeeze_excite is not None:
-            outputs += self.squeeze_excite.expand.tensors(len(importance), len(importance)).values()
-            inputs.append(self.squeeze_excite.reduce.weight)
-        _permute(outputs, inputs, order)
+        producers = [*self.expand.output_tensors(), self.depthwise.weight]
+        producers += self.depthwise_bn.output_tensors()
+        followers = []
         if self.squeeze_excite is not None:
             reduce, expand = self.squeeze_excite.reduce, self.squeeze_excite.expand
-            importance = expand.weight.abs().sum((0, 2, 3))
-            order = segment_order(importance, {spec.se_channels for spec in trained})
-            assert reduce.bias is not None
-            _permute([reduce.weight, reduce.bias], [expand.weight], order)
+            producers += expand.output_tensors()
+            followers.append(reduce.weight)
+        mid_channels = {spec.mid_channels for spec in trained}
+        sort_between(producers, [self.project.conv.weight], mid_channels, followers)
+        if self.squeeze_excite is not None:
+            sort_between(reduce.output_tensors(), [expand.weight], {spec.se_channels for spec in trained})
+
+    def input_weights(self) -> list[Tensor]:
+        """See `ElasticLayer.input_weights`; not for blocks without expansion, which have none."""
+        assert self.expand is not None, "the input of a block without expansion is not elastic"
+        return [self.expand.conv.weight]
+
+    def output_tensors(self) -> list[Tensor]:
+        """See `ElasticLayer.output_tensors`."""
+        return self.project.output_tensors()
 
 
 class ElasticPoolLayer(ElasticLayer):
@@ -140,6 +134,14 @@ class ElasticPoolLayer(ElasticLayer):
     def forward(self, images: Tensor, spec: PoolSpec) -> Tensor:
         """See `ElasticLayer.forward`."""
         return images.mean((2, 3), keepdim=True)
+
+    def input_weights(self) -> list[Tensor]:
+        """See `ElasticLayer.input_weights`."""
+        return []
+
+    def output_tensors(self) -> list[Tensor]:
+        """See `ElasticLayer.output_tensors`."""
+        return []
 
 
 class ElasticLinearLayer(ElasticLayer):
@@ -161,22 +163,13 @@ class ElasticLinearLayer(ElasticLayer):
         features = F.dropout(images.flatten(1), self.dropout, self.training)
         return torch.as_tensor(self.linear(features))
 
+    def input_weights(self) -> list[Tensor]:
+        """See `ElasticLayer.input_weights`."""
+        return [self.linear.weight]
 
-def segment_order(importance: Tensor, boundaries: set[int]) -> Tensor:
-    """Return the channels in descending importance within each segment between `boundaries`."""
-    edges = [0, *sorted(b for b in boundaries if b < len(importance)), len(importance)]
-    parts = [
-        start + torch.argsort(importance[start:stop], descending=True, stable=True)
-        for start, stop in pairwise(edges)
-    ]
-    return torch.cat(parts)
-
-
-def _permute(outputs: Sequence[Tensor], inputs: Sequence[Tensor], order: Tensor) -> None:
-    for tensor in outputs:
-        tensor.copy_(tensor[order].clone())
-    for tensor in inputs:
-        tensor.copy_(tensor[:, order].clone())
+    def output_tensors(self) -> list[Tensor]:
+        """See `ElasticLayer.output_tensors`."""
+        return [self.linear.weight, self.linear.bias]
 
 
 def elastic_layer(variants: Sequence[LayerSpec], dropout: float) -> ElasticLayer:
@@ -195,5 +188,7 @@ def _register(kind: type[LayerSpec], make: Callable[[Sequence[Any], float], Elas
 
 _register(ConvSpec, lambda variants, dropout: ElasticConvLayer(variants))
 _register(MBConvSpec, lambda variants, dropout: ElasticMBConvLayer(variants))
+_register(BottleneckSpec, lambda variants, dropout: ElasticBottleneckLayer(variants))
+_register(MaxPoolSpec, lambda variants, dropout: ElasticMaxPoolLayer())
 _register(PoolSpec, lambda variants, dropout: ElasticPoolLayer())
 _register(LinearSpec, ElasticLinearLayer)

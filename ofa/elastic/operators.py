@@ -33,6 +33,10 @@ class ElasticConv2d(nn.Module):
             tensors["bias"] = self.bias[:out_channels]
         return tensors
 
+    def output_tensors(self) -> list[Tensor]:
+        """Return all tensors whose dimension 0 runs over the output channels."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
     def forward(self, images: Tensor, out_channels: int, stride: int = 1) -> Tensor:
         """Convolve images (n, in, h, w) to (n, out, h', w') with 'same' padding."""
         tensors = self.tensors(images.shape[1], out_channels)
@@ -88,6 +92,10 @@ class ElasticBatchNorm2d(nn.Module):
         """Return the four vectors of shape (channels,); the running ones are views."""
         names = ("weight", "bias", "running_mean", "running_var")
         return {name: getattr(self, name)[:channels] for name in names}
+
+    def output_tensors(self) -> list[Tensor]:
+        """Return all tensors whose dimension 0 runs over the channels."""
+        return list(self.tensors(len(self.weight)).values())
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise images (n, channels, h, w); in training mode update the running statistics."""
@@ -163,6 +171,10 @@ class ElasticConvBNAct(nn.Module):
         if self.bn is not None:
             tensors |= prefixed("bn", self.bn.tensors(out_channels))
         return tensors
+
+    def output_tensors(self) -> list[Tensor]:
+        """Return all tensors whose dimension 0 runs over the output channels."""
+        return [*self.conv.output_tensors(), *([] if self.bn is None else self.bn.output_tensors())]
 
     def forward(self, images: Tensor, out_channels: int, stride: int, activation: str) -> Tensor:
         """Map images (n, in, h, w) to (n, out, h', w')."""

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from ofa.channels import sort_channels
-from ofa.checkpoint import TrainingCheckpoints, check_fingerprint, load_tensors, save_tensors
+from ofa.checkpoint import TrainingCheckpoints
 from ofa.cost import compile_cost, macs
 from ofa.data import ImageData
 from ofa.data.base import resize
+from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 from ofa.evaluate import SubnetEvaluator
-from ofa.extract import extract_subnet
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet
 from ofa.training.losses import step_loss
@@ -31,6 +30,7 @@ from ofa.training.monitor import TrainingMonitor
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from ofa.training.sampling import StepPlan, plan_step
 from ofa.training.settings import Phase, TrainSettings, check_phases
+from ofa.training.teacher import Teacher
 
 # Cost of the teacher's forward pass relative to one sub-network's training step, for the time left.
 _TEACHER_COST = 0.3
@@ -57,6 +57,7 @@ class Trainer:
         folder: Path,
         device: torch.device,
         progress: ProgressCallback = silent,
+        world: World = ALONE,
     ) -> None:
         """Build the supernet, or load the latest checkpoint of `folder`.
 
@@ -68,19 +69,26 @@ class Trainer:
             folder: run directory for checkpoints, teacher and TensorBoard events.
             device: where to train.
             progress: told about every tenth step.
+            world: the processes that train together; each takes its part of every batch, the first one
+                writes the files. Batch norm normalises by the images of one process.
 
         Raises:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
         """
         check_phases(phases)
         _check_precision(settings, device)
+        if settings.batch_size % world.size:
+            raise UserError(
+                f"batch_size {settings.batch_size} cannot be shared equally by {world.size} processes; "
+                "choose a multiple of their number."
+            )
         self._space, self._data, self._settings = space, data, settings
         self._phases, self._folder, self._device = tuple(phases), folder, device
         self._steps_per_epoch = data.num_batches(settings.batch_size)
-        self._progress = progress
+        self._progress, self._world = progress, world
         self.supernet = build_supernet(space, settings.seed, settings.dropout).to(device)
         self.supernet = self.supernet.to(memory_format=torch.channels_last)
-        self._teacher: StaticNetwork | None = None
+        self._teacher: Teacher | None = None
         self._position = _Position()
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints")
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
@@ -115,7 +123,8 @@ class Trainer:
             ) from error
 
     def _train(self) -> Supernet:
-        self._monitor = TrainingMonitor(self._folder / "tensorboard", self._position.step, self._progress)
+        folder = self._folder / "tensorboard" if self._world.is_main else None
+        self._monitor = TrainingMonitor(folder, self._position.step, self._progress)
         try:
             while self._position.phase < len(self._phases):
                 self._train_phase(self._phases[self._position.phase])
@@ -128,7 +137,10 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Return validation top-1 (0..1) of the smallest, middle, largest and a random sub-network."""
-        return {name: self._evaluator.top1(config) for name, config in self._named_configs().items()}
+        configs = self._named_configs()
+        mine = list(configs)[self._world.rank :: self._world.size]
+        found = self._world.share({name: self._evaluator.top1(configs[name]) for name in mine})
+        return {name: found[name] for name in configs}
 
     # -- phases and steps --------------------------------------------------------------------------
 
@@ -139,7 +151,8 @@ class Trainer:
                 sort_channels(self.supernet, self._phases[position.phase - 1].space(self._space))
             self._optimizer = self._new_optimizer()
         distills = phase.distill and self._settings.distillation_ratio > 0
-        self._teacher = self._load_teacher() if distills else None
+        path, is_main = self._folder / "teacher.pt", self._world.is_main
+        self._teacher = Teacher(self.supernet, path, self._evaluator, is_main) if distills else None
         space = phase.space(self._space)
         while position.phase_step < phase.epochs * self._steps_per_epoch:
             epoch, first = divmod(position.phase_step, self._steps_per_epoch)
@@ -151,17 +164,19 @@ class Trainer:
     def _train_epoch(self, phase: Phase, space: SearchSpace, epoch: int, first: int) -> None:
         position, settings = self._position, self._settings
         run_epoch = (position.step - first) // self._steps_per_epoch
-        batches = self._data.train_batches(settings.batch_size, settings.seed, run_epoch, self._device, first)
+        batches = self._data.train_batches(
+            settings.batch_size, settings.seed, run_epoch, self._device, first, self._world
+        )
         self.supernet.train()
         waiting = time.perf_counter()
         for images, labels in batches:
             waited = time.perf_counter() - waiting
-            plan = plan_step(space, settings.seed, position.step, phase.subnets_per_step)
+            plan = plan_step(space, settings.seed, position.step, phase.subnets_per_step, phase.sandwich)
             lr = self._schedule(phase, position.phase_step)
             losses = self._train_step(plan, images, labels, lr)
             position.step += 1
             position.phase_step += 1
-            self._monitor.add(losses, len(labels), waited)
+            self._monitor.add(losses, settings.batch_size, waited)
             self._monitor.report(position.step, phase, epoch, *self._work_done(), lr, plan.resolution)
             ended = position.phase_step == phase.epochs * self._steps_per_epoch
             if position.step % settings.checkpoint_every_steps == 0 and not ended:
@@ -177,7 +192,11 @@ class Trainer:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             # Dropout draws from the global generator; a seed per step makes every step repeatable.
             torch.manual_seed(
-                int(np.random.default_rng([settings.seed, self._position.step]).integers(2**62))
+                int(
+                    np.random.default_rng([settings.seed, self._position.step, self._world.rank]).integers(
+                        2**62
+                    )
+                )
             )
             teacher_logits = self._teach(images)
             for config in plan.configs:
@@ -192,6 +211,7 @@ class Trainer:
                 )
                 torch.autograd.backward(self._scaler.scale(loss))
                 losses.setdefault(self._size_class(config), []).append(loss.detach())
+        self._average_over_processes(losses)
         self._check_finite(losses, plan)
         if settings.max_grad_norm is not None:
             self._scaler.unscale_(self._optimizer)
@@ -199,6 +219,11 @@ class Trainer:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return {name: float(torch.stack(values).mean()) for name, values in losses.items()}
+
+    def _average_over_processes(self, losses: dict[str, list[Tensor]]) -> None:
+        """Average gradients and losses; every process trains the same sub-networks and parameters."""
+        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        self._world.average([*gradients, *(loss for group in losses.values() for loss in group)])
 
     def _check_finite(self, losses: dict[str, list[Tensor]], plan: StepPlan) -> None:
         """Stop before the optimiser's step if a loss is not finite."""
@@ -213,9 +238,8 @@ class Trainer:
     def _teach(self, images: Tensor) -> Tensor | None:
         if self._teacher is None:
             return None
-        with torch.no_grad(), self._autocast():
-            logits: Tensor = self._teacher(images)
-        return logits.float()
+        with self._autocast():
+            return self._teacher(images).float()
 
     def _autocast(self) -> torch.autocast:
         dtype = torch.float16 if self._settings.precision == "fp16" else torch.bfloat16
@@ -232,6 +256,10 @@ class Trainer:
         return build_optimizer(self.supernet, 0.0, settings.momentum, settings.weight_decay)
 
     def _save(self) -> None:
+        # Processes see different images; the average is what a single one would have tracked.
+        self._world.average(list(self.supernet.buffers()))
+        if not self._world.is_main:
+            return
         position = self._position
         values: dict[str, Any] = {
             "fingerprint": self._space.fingerprint,
@@ -252,18 +280,6 @@ class Trainer:
             self._scaler.load_state_dict(values["scaler"])
             self._position = _Position(values["phase"], values["phase_step"], values["step"])
         return damaged
-
-    def _load_teacher(self) -> StaticNetwork:
-        """Return the frozen largest network as it was when distillation began."""
-        path = self._folder / "teacher.pt"
-        teacher = extract_subnet(self.supernet, self._space.largest)
-        if path.exists():
-            values = load_tensors(path, "teacher of this run (start the run anew if no copy is left)")
-            check_fingerprint(values.get("fingerprint"), self._space, f"teacher {path}")
-            teacher.load_state_dict(values["state"])
-        else:
-            save_tensors(path, {"fingerprint": self._space.fingerprint, "state": teacher.state_dict()})
-        return teacher.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     # -- reporting ---------------------------------------------------------------------------------
 

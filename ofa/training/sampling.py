@@ -18,10 +18,15 @@ class StepPlan:
     configs: tuple[SubnetConfig, ...]
 
 
-def plan_step(space: SearchSpace, seed: int, step: int, subnets: int) -> StepPlan:
-    """Draw the resolution and the sub-networks of global step `step` from the restricted `space`."""
+def plan_step(space: SearchSpace, seed: int, step: int, subnets: int, sandwich: bool = False) -> StepPlan:
+    """Draw the resolution and the sub-networks of global step `step` from the restricted `space`.
+
+    With `sandwich` the first two are its largest and smallest network, and only the others are drawn.
+    """
     first = space.sample(1, np.random.default_rng([seed, step, 0]))[0]
     genomes = [space.sample(1, np.random.default_rng([seed, step, k]))[0] for k in range(subnets)]
+    if sandwich:
+        genomes[:2] = [space.genome(space.largest), space.genome(space.smallest)]
     for genome in genomes:
         genome[0] = first[0]
     configs = tuple(space.config(genome) for genome in genomes)

@@ -15,8 +15,10 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 class Phase:
     """One stage of training: which networks are drawn, for how long, at which learning rate.
 
-    `kernel_sizes`, `depths` and `expand_ratios` are how many of the largest choices of each kind are open
-    (null: all), so that a recipe serves every space. `lr` is per 64 images.
+    `kernel_sizes`, `depths`, `expand_ratios` and `widths` are how many of the largest choices of each kind
+    are open (null: all), so that a recipe serves every space; `depths` is also that of the stem, `widths`
+    that of stages and stem where they are elastic. `lr` is per 64 images. With `sandwich`, the largest and
+    the smallest network of the phase are among the networks of every step (Yu and Huang 2019).
     """
 
     epochs: int
@@ -29,6 +31,8 @@ class Phase:
     subnets_per_step: int = 1
     distill: bool = True
     sort_channels: bool = False
+    widths: int | None = None
+    sandwich: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -37,7 +41,12 @@ class Phase:
                 "epochs and subnets_per_step of a phase must be at least 1, lr positive, "
                 "warmup_epochs not negative."
             )
-        for name in ("kernel_sizes", "depths", "expand_ratios"):
+        if self.sandwich and self.subnets_per_step < 2:
+            raise UserError(
+                "A sandwich phase trains at least the largest and the smallest network of each step; "
+                "its subnets_per_step must be at least 2."
+            )
+        for name in ("kernel_sizes", "depths", "expand_ratios", "widths"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UserError(f"{name} of a phase is {count}; expected at least 1, or null for all.")
@@ -45,7 +54,11 @@ class Phase:
     def space(self, whole: SearchSpace) -> SearchSpace:
         """Return `whole` restricted to the choices that this phase opens; every resolution is open."""
         return whole.largest_choices(
-            kernel_size=self.kernel_sizes, depth=self.depths, expand_ratio=self.expand_ratios
+            kernel_size=self.kernel_sizes,
+            depth=self.depths,
+            stem_depth=self.depths,
+            expand_ratio=self.expand_ratios,
+            width=self.widths,
         )
 
 

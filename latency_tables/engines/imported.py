@@ -1,0 +1,19 @@
+"""The engine of a device whose table was imported: it is known by that table alone and measures nothing."""
+
+from __future__ import annotations
+
+from latency_tables.device import DeviceSpec
+from latency_tables.engines.base import Engine
+from ofa.errors import UserError
+
+
+def refuse_imported(device: DeviceSpec) -> Engine:
+    """Say that nothing is measured on an imported device.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(
+        f"Device {device.name!r} is known by its imported latency table alone; nothing can be measured on it "
+        "from here. Search with that table, or choose a device of this machine, for instance device=my_cpu."
+    )

@@ -1,0 +1,99 @@
+"""Several processes as one training run: who am I, and the few collective operations that are needed.
+
+Started by `torchrun --nproc-per-node=N script.py ...`, every process finds its place in the environment.
+A process started without it is a world of one, for which every operation is the identity, so that the
+same code serves both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its mean over all processes, in one transfer.
+
+        Args:
+            tensors: of any shapes but one data type; the same list of shapes in every process.
+        """
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def share(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the entries of all processes' dictionaries, in the same order everywhere."""
+        if self.size == 1:
+            return values
+        gathered: list[dict[str, float] | None] = [None] * self.size
+        dist.all_gather_object(gathered, values)
+        return {name: value for part in gathered if part for name, value in part.items()}
+
+    def part(self, batch_size: int) -> slice:
+        """Return which of a batch's images are this process's; `batch_size` is divisible by `size`."""
+        count = batch_size // self.size
+        return slice(self.rank * count, (self.rank + 1) * count)
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = World()
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def launched_world(device: torch.device) -> Iterator[World]:
+    """Yield the world that torchrun started this process in, or a world of one.
+
+    Args:
+        device: where this process computes: NCCL connects CUDA devices, Gloo processors.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    store, rank, size = next(rendezvous("env://"))
+    # After a restart the store still holds the addresses of the processes that died.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    own_store = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=own_store, rank=rank, world_size=size)
+    try:
+        yield World(rank, size)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,74 @@
+"""`ElasticLayer`: what every elastic layer offers, and reordering of channels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ElasticLayer(nn.Module, ABC):
+    """A layer that computes any of its variants; which one is an argument of each call."""
+
+    @abstractmethod
+    def tensors(self, spec: Any) -> dict[str, Tensor]:
+        """Return the state of the static layer of `spec`, as views or transforms of the parameters."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, spec: Any) -> Tensor:
+        """Compute the variant `spec` on images (n, in_channels, h, w)."""
+
+    def sort_channels(self, trained: Sequence[Any]) -> None:
+        """Reorder inner channels by importance without changing any variant in `trained`."""
+
+    @abstractmethod
+    def input_weights(self) -> list[Tensor]:
+        """Return the weights that consume the layer's input; dimension 1 runs over its channels."""
+
+    @abstractmethod
+    def output_tensors(self) -> list[Tensor]:
+        """Return the tensors that make the layer's output; dimension 0 runs over its channels."""
+
+
+def channel_importance(consumers: Sequence[Tensor]) -> Tensor:
+    """Return the L1 norm per channel of the weights (out, channels, ...) that consume the channels."""
+    return torch.stack([weight.abs().transpose(0, 1).flatten(1).sum(1) for weight in consumers]).sum(0)
+
+
+def segment_order(importance: Tensor, boundaries: Collection[int]) -> Tensor:
+    """Return the channels in descending importance within each segment between `boundaries`."""
+    edges = [0, *sorted(b for b in set(boundaries) if b < len(importance)), len(importance)]
+    parts = [
+        start + torch.argsort(importance[start:stop], descending=True, stable=True)
+        for start, stop in pairwise(edges)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def sort_between(
+    producers: Sequence[Tensor],
+    consumers: Sequence[Tensor],
+    boundaries: Collection[int],
+    followers: Sequence[Tensor] = (),
+) -> None:
+    """Sort the channels between layers by the L1 norm of the weights that consume them, in place.
+
+    Channels only move within the segments between `boundaries`: a network that uses the first b of them,
+    b in `boundaries`, keeps its function (Cai et al. 2020, sec. 3.3).
+
+    Args:
+        producers: dimension 0 of each runs over the channels.
+        consumers: weights, dimension 1 of each runs over the channels.
+        boundaries: numbers of channels of the networks that must not change.
+        followers: more such weights, which only follow.
+    """
+    order = segment_order(channel_importance(consumers), boundaries)
+    for tensor in producers:
+        tensor.copy_(tensor[order].clone())
+    for tensor in (*consumers, *followers):
+        tensor.copy_(tensor[:, order].clone())

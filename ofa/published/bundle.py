@@ -1,0 +1,51 @@
+"""What a bundle of a published network says about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ofa.bundle import BundleInfo
+from ofa.checkpoint import file_hash
+from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
+from ofa.errors import UserError
+from ofa.layers import LinearSpec
+from ofa.preprocessing import Preprocessing
+from ofa.published.convert import own_space, subnet_of
+from ofa.published.network import PublishedNetwork
+from ofa.space import SearchSpace
+
+
+def photograph_bundle_info(
+    network: PublishedNetwork, space: SearchSpace | None, weights: Path, class_names: Path | None = None
+) -> BundleInfo:
+    """Return the description of a published network of photographs, normalised as ImageNet's.
+
+    Args:
+        network: what `read_network` read.
+        space: the space it is a sub-network of; None gives it a space of its own.
+        weights: its weights file.
+        class_names: a text file with a name per line, in the order of the outputs; None numbers them.
+
+    Raises:
+        UserError: if the network is not in the space, or a file is missing or does not fit.
+    """
+    home, config = own_space(network) if space is None else (space, subnet_of(network, space))
+    classifier = network.specs[-1]
+    assert isinstance(classifier, LinearSpec)
+    names = tuple(map(str, range(classifier.out_features))) if class_names is None else _lines(class_names)
+    if not weights.is_file():
+        raise UserError(f"No weights at {weights}; expected the published weights of {network.name}.")
+    return BundleInfo(
+        home,
+        config,
+        Preprocessing(PHOTO_MEAN, PHOTO_STD, centre_share=CENTRE_SHARE),
+        names,
+        provenance={"published": network.name, "weights": weights.name, "sha256": file_hash(weights)},
+    )
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The class names {path} cannot be read: {error}.") from error

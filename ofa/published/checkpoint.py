@@ -1,0 +1,70 @@
+"""Published checkpoints as supernets of ours, and as weights of static networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ofa.errors import UserError
+from ofa.layers import LayerSpec
+from ofa.lowering import slots
+from ofa.published.names import published_names, shorten_names
+from ofa.published.state import misfits, raise_misfits, read_state
+from ofa.space import SearchSpace
+from ofa.supernet import Supernet
+
+
+def import_supernet(space: SearchSpace, path: Path) -> Supernet:
+    """Return the supernet of `space` with the weights of the published checkpoint `path`, in eval mode.
+
+    Raises:
+        UserError: if the file is missing or damaged or holds code, or entries are missing, superfluous, of
+            another shape or not finite; all of them are named.
+    """
+    supernet = Supernet(space)
+    load_published(supernet, read_state(path), f"The checkpoint {path}")
+    return supernet.eval()
+
+
+def load_published(supernet: Supernet, state: Mapping[str, Tensor], what: str) -> None:
+    """Fill `supernet` with a published state dict of either generation of names, in its own precision.
+
+    Args:
+        supernet: changed only if everything fits.
+        state: tensors by published name.
+        what: name of the state in errors.
+
+    Raises:
+        UserError: naming every entry that is missing, superfluous or of another shape.
+    """
+    space = supernet.space
+    hint = (
+        f"Space {space.name!r} has family {space.family}, width_multiplier {space.width_multiplier:g} and "
+        f"{space.num_classes} classes; import with the space that the checkpoint was trained for."
+    )
+    specs = [slot.variants(space)[0] for slot in slots(space)]
+    load_weights(supernet, specs, state, what, hint)
+
+
+@torch.no_grad()
+def load_weights(
+    network: nn.Module, specs: Sequence[LayerSpec], state: Mapping[str, Tensor], what: str, hint: str
+) -> None:
+    """Fill a supernet or static network of `specs` with a published state dict; see `load_published`.
+
+    Names in errors are those of the file; missing ones are written in the form with every operator once.
+    """
+    own = network.state_dict()
+    ours = published_names(specs, own)
+    try:
+        theirs = shorten_names(state)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+    expected = {theirs.get(short, short): tuple(own[name].shape) for name, short in ours.items()}
+    used = {name: tensor for name, tensor in state.items() if name in set(theirs.values())}
+    raise_misfits(what, misfits(expected, used), hint)
+    for name, short in ours.items():
+        own[name].copy_(used[theirs[short]])

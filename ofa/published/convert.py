@@ -1,0 +1,145 @@
+"""Published networks as sub-networks: of a space of ours, or of the space that holds just that network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ofa.errors import UserError
+from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, make_divisible
+from ofa.lowering import lower
+from ofa.published.network import PublishedNetwork
+from ofa.space import SearchSpace, StageSpec
+from ofa.subnet import BlockConfig, SubnetConfig
+
+
+def subnet_of(network: PublishedNetwork, space: SearchSpace) -> SubnetConfig:
+    """Return the sub-network of the (restricted) `space` that has exactly the layers of `network`.
+
+    Raises:
+        UserError: naming every reason why the space has no such sub-network.
+    """
+    reasons = []
+    if network.family != space.family:
+        raise UserError(
+            f"The network {network.name} is of family {network.family}; space {space.name!r} is of family "
+            f"{space.family}."
+        )
+    stages, own = _stages(network.specs), _stages(lower(space.whole, space.whole.largest))
+    widths, own_widths = ([stage[0].out_channels for stage in part] for part in (stages, own))
+    if widths != own_widths:
+        reasons.append(f"its stages have {_join(widths)} channels; those of the space {_join(own_widths)}")
+    if network.resolution not in _allowed(space, "resolution", -1, -1):
+        known = _join(_allowed(space, "resolution", -1, -1))
+        reasons.append(f"its resolution is {network.resolution}; the space has {known}")
+    blocks = []
+    for index, stage in enumerate(stages[: len(own)]):
+        reasons += _stage_reasons(space, index, stage)
+        blocks.append(
+            tuple(BlockConfig(spec.kernel_size, _ratio(spec, space.stages[index])) for spec in stage)
+        )
+    if not reasons:
+        config = SubnetConfig(network.resolution, tuple(blocks))
+        pairs = itertools.zip_longest(lower(space, config), network.specs)
+        differing = [(ours, theirs) for ours, theirs in pairs if ours != theirs]
+        if not differing:
+            return config
+        reasons += [_difference(ours, theirs) for ours, theirs in differing]
+    raise UserError(
+        f"The network {network.name} is no sub-network of space {space.name!r}: {'; '.join(reasons)}."
+    )
+
+
+def own_space(network: PublishedNetwork) -> tuple[SearchSpace, SubnetConfig]:
+    """Return a small space that contains `network`, and the network as its sub-network.
+
+    With it a published network outside our spaces is exported, described and costed like any other.
+
+    Raises:
+        UserError: if the network has not the structure of its family.
+    """
+    specs = network.specs
+    stem, first, classifier = specs[0], specs[1], specs[-1]
+    assert isinstance(stem, ConvSpec) and isinstance(first, MBConvSpec) and isinstance(classifier, LinearSpec)
+    stages = _stages(specs)
+    space = SearchSpace(
+        name=network.name,
+        family=network.family,
+        resolutions=(network.resolution,),
+        stem_channels=stem.out_channels,
+        stem_stride=stem.stride,
+        stages=tuple(_stage_spec(stage) for stage in stages),
+        head_channels=tuple(s.out_channels for s in specs[2:] if isinstance(s, ConvSpec)),
+        num_classes=classifier.out_features,
+        in_channels=stem.in_channels,
+        bn_epsilon=stem.bn_epsilon,
+        first_block_channels=first.out_channels,
+    )
+    if first.out_channels == stem.out_channels:
+        space = replace(space, first_block_channels=None)
+    return space, subnet_of(network, space)
+
+
+def _stages(specs: Sequence[LayerSpec]) -> list[list[MBConvSpec]]:
+    """Return the blocks after the first one by stage; a stage starts where the channels change."""
+    stages: list[list[MBConvSpec]] = []
+    for spec in (spec for spec in specs[2:] if isinstance(spec, MBConvSpec)):
+        if spec.residual and stages:
+            stages[-1].append(spec)
+        else:
+            stages.append([spec])
+    return stages
+
+
+def _stage_spec(stage: Sequence[MBConvSpec]) -> StageSpec:
+    first = stage[0]
+    return StageSpec(
+        channels=first.out_channels,
+        stride=first.stride,
+        depths=(len(stage),),
+        kernel_sizes=tuple(sorted({spec.kernel_size for spec in stage})),
+        expand_ratios=tuple(sorted({spec.mid_channels / spec.in_channels for spec in stage})),
+        activation=first.activation,
+        squeeze_excite=first.squeeze_excite,
+    )
+
+
+def _stage_reasons(space: SearchSpace, index: int, stage: Sequence[MBConvSpec]) -> list[str]:
+    """Return why a stage's choices are outside the space."""
+    depths = _allowed(space, "depth", index, -1)
+    if len(stage) not in depths:
+        return [f"stage {index} has depth {len(stage)}; the space has {_join(depths)}"]
+    reasons = []
+    for number, spec in enumerate(stage):
+        values = {"kernel_size": spec.kernel_size, "expand_ratio": _ratio(spec, space.stages[index])}
+        for kind, value in values.items():
+            known = _allowed(space, kind, index, number)
+            if value not in known:
+                place = f"of stage {index}, block {number}"
+                reasons.append(f"{kind} {place} is {value:g}; the space has {_join(known)}")
+    return reasons
+
+
+def _difference(ours: LayerSpec | None, theirs: LayerSpec | None) -> str:
+    """Say that a layer is another one; by keys, where these tell it."""
+    if ours is not None and theirs is not None and ours.key != theirs.key:
+        return f"it has {theirs.key} where the space has {ours.key}"
+    return f"it has {theirs} where the space has {ours}"
+
+
+def _ratio(spec: MBConvSpec, stage: StageSpec) -> float:
+    """Return the stage's expand ratio that gives the block's mid channels; else the plain quotient."""
+    for ratio in stage.expand_ratios:
+        if make_divisible(round(spec.in_channels * ratio)) == spec.mid_channels:
+            return ratio
+    return spec.mid_channels / spec.in_channels
+
+
+def _allowed(space: SearchSpace, kind: str, stage: int, block: int) -> list[float]:
+    column = space.gene_index[kind, stage, block]
+    return [space.genes[column].choices[index] for index in space.allowed[column]]
+
+
+def _join(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

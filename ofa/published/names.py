@@ -1,0 +1,114 @@
+"""Names of published checkpoint entries, and which of them a tensor of ours is.
+
+Published files name an entry in one of two ways; `short_name` brings both to one, in which every operator
+is named once: blocks.3.depth_conv.bn.weight. Ours are translated to the same form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import singledispatch
+
+from ofa.errors import UserError
+from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec
+from ofa.resnet_layers import BottleneckSpec
+
+_REPEATED = re.compile(r"\.(conv|bn|linear)(\.\1)+\.")
+# Blocks with a shortcut keep their convolution one level further down.
+_WRAPPER = re.compile(
+    r"^(blocks\.\d+)\.(?:conv|mobile_inverted_conv)\.(?=inverted_bottleneck|depth_conv|point_linear)"
+)
+_STEM_WRAPPER = re.compile(r"^(input_stem\.\d+)\.conv\.(?=bn\.)")
+_COUNTER = "num_batches_tracked"
+_MBCONV_PARTS = {
+    "expand": "inverted_bottleneck",
+    "depthwise": "depth_conv.conv",
+    "depthwise_bn": "depth_conv.bn",
+    "squeeze_excite": "depth_conv.se.fc",
+    "project": "point_linear",
+}
+_BOTTLENECK_PARTS = {"reduce": "conv1", "middle": "conv2", "expand": "conv3", "shortcut": "downsample"}
+
+
+def short_name(name: str) -> str:
+    """Return the one form of a published name of either generation."""
+    name = _REPEATED.sub(lambda match: f".{match[1]}.", name)
+    name = _WRAPPER.sub(r"\1.", name)
+    return _STEM_WRAPPER.sub(r"\1.", name)
+
+
+def shorten_names(names: Iterable[str]) -> dict[str, str]:
+    """Return each published name by its short form, without counters of batches.
+
+    Raises:
+        UserError: if two names have the same short form.
+    """
+    short: dict[str, str] = {}
+    doubles = []
+    for name in names:
+        key = short_name(name)
+        if key.rpartition(".")[2] == _COUNTER:
+            continue
+        if key in short:
+            doubles.append(f"{short[key]} and {name}")
+        short[key] = name
+    if doubles:
+        raise UserError(f"These entries are the same tensor under two names: {'; '.join(doubles)}.")
+    return short
+
+
+def published_names(specs: Sequence[LayerSpec], names: Iterable[str]) -> dict[str, str]:
+    """Return the short published name of each tensor of a supernet or static network.
+
+    Args:
+        specs: one layer per index of the network's `layers`, such as any variant of each slot.
+        names: of its state; counters of batches, which need not be in a checkpoint, are left out.
+    """
+    prefixes = _prefixes(specs)
+    result = {}
+    for name in names:
+        _, index, rest = name.split(".", 2)
+        if not rest.endswith(_COUNTER):
+            result[name] = f"{prefixes[int(index)]}.{_entry(specs[int(index)], rest)}"
+    return result
+
+
+def _prefixes(specs: Sequence[LayerSpec]) -> list[str]:
+    """Return where the published code keeps each layer, by what it is and where it stands."""
+    blocks = [i for i, spec in enumerate(specs) if isinstance(spec, MBConvSpec | BottleneckSpec)]
+    convolutions = [i for i, spec in enumerate(specs) if isinstance(spec, ConvSpec)]
+    stem = [i for i in convolutions if i < blocks[0]]
+    head = [i for i in convolutions if i > blocks[-1]]
+    places = {index: f"blocks.{number}" for number, index in enumerate(blocks)}
+    places |= {index: f"input_stem.{number}" for number, index in enumerate(stem)}
+    if len(stem) == 1:
+        places[stem[0]] = "first_conv"
+    places |= dict(zip(reversed(head), ("feature_mix_layer", "final_expand_layer"), strict=False))
+    return [places.get(index, "classifier") for index in range(len(specs))]
+
+
+@singledispatch
+def _entry(spec: LayerSpec, rest: str) -> str:
+    raise UserError(f"Published checkpoints have no layer such as {spec.key}.")
+
+
+@_entry.register(ConvSpec)
+@_entry.register(LinearSpec)
+def _(spec: LayerSpec, rest: str) -> str:
+    return rest.removeprefix("layer.")
+
+
+@_entry.register
+def _(spec: MBConvSpec, rest: str) -> str:
+    part, _, leaf = rest.partition(".")
+    if leaf.startswith("matrices."):
+        kernel_size = int(leaf.removeprefix("matrices."))
+        leaf = f"{kernel_size + 2}to{kernel_size}_matrix"
+    return f"{_MBCONV_PARTS[part]}.{leaf}"
+
+
+@_entry.register
+def _(spec: BottleneckSpec, rest: str) -> str:
+    part, _, leaf = rest.partition(".")
+    return f"{_BOTTLENECK_PARTS[part]}.{leaf}"

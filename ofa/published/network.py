@@ -1,0 +1,255 @@
+"""Published network descriptions (`net.config`, `run.config`) as layers of ours."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec, output_size
+from ofa.published.checkpoint import load_weights
+from ofa.published.state import raise_misfits, read_state
+from ofa.static import StaticNetwork
+
+FAMILIES = {"MobileNetV3": "mobilenet_v3", "ProxylessNASNets": "proxyless_nas"}
+"""Our family of each published kind of network."""
+
+_ACTIVATIONS = {None: "none", "relu": "relu", "relu6": "relu6", "h_swish": "hard_swish"}
+_PLAIN = {"dilation": 1, "groups": 1, "has_shuffle": False, "ops_order": "weight_bn_act"}
+_LINEAR = {
+    "bias": True,
+    "use_bn": False,
+    "act_func": None,
+    "has_shuffle": False,
+    "ops_order": "weight_bn_act",
+}
+
+
+@dataclass(frozen=True)
+class PublishedNetwork:
+    """One fixed network as its authors describe it.
+
+    Attributes:
+        name: of the network, for descriptions.
+        family: of ours that it belongs to.
+        specs: its layers.
+        dropout: probability before the classifier.
+    """
+
+    name: str
+    family: str
+    specs: tuple[LayerSpec, ...]
+    dropout: float
+
+    @property
+    def resolution(self) -> int:
+        """Side of the input in pixels."""
+        return self.specs[0].input_size
+
+    def build(self, weights: Path | None = None) -> StaticNetwork:
+        """Return the network in eval mode, with the published weights or (None) random ones.
+
+        Raises:
+            UserError: if the file is missing or damaged, or does not hold exactly the network's entries; all
+                that are missing, superfluous, of another shape or not finite are named.
+        """
+        network = StaticNetwork(self.specs, self.dropout)
+        if weights is not None:
+            hint = f"Expected the weights of the network {self.name}."
+            load_weights(network, self.specs, read_state(weights), f"The checkpoint {weights}", hint)
+        return network.eval()
+
+
+def read_network(net_config: Path, run_config: Path | None = None) -> PublishedNetwork:
+    """Read a published network; the input size is the `image_size` of `run_config`.
+
+    Args:
+        net_config: the description of the layers, JSON.
+        run_config: the description of its training, JSON; by default `run.config` beside the other.
+
+    Raises:
+        UserError: naming everything at once that is missing, not JSON, or a layer that ours cannot compute.
+    """
+    values = _read(net_config)
+    run = run_config or net_config.with_name("run.config")
+    reader = _Reader([])
+    resolution = reader.integer(_read(run), "image_size", str(run))
+    kind = values.get("name")
+    if kind not in FAMILIES:
+        raise UserError(
+            f"{net_config} describes a network of kind {kind!r}; known: {', '.join(sorted(FAMILIES))}."
+        )
+    reader.epsilon = float(reader.number(values.get("bn"), "eps", "bn"))
+    specs, dropout = reader.network(values, resolution)
+    raise_misfits(f"{net_config}", reader.errors)
+    return PublishedNetwork(net_config.absolute().parent.name, FAMILIES[kind], specs, dropout)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise UserError(f"No {path.name} at {path}; expected a published description of a network.")
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it may be truncated.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__}; expected a JSON object.")
+    return values
+
+
+class _Reader:
+    """Translates layers and collects everything that is wrong with them."""
+
+    def __init__(self, errors: list[str]) -> None:
+        self.errors = errors
+        self.epsilon = 1e-5
+
+    # -- values ------------------------------------------------------------------------------------
+
+    def number(self, values: object, name: str, where: str) -> float:
+        """Return a number of at least 0; 0 and an error if there is none."""
+        value = values.get(name) if isinstance(values, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            self.errors.append(f"{where}.{name} is {value!r}; expected a number")
+            return 0.0
+        return value
+
+    def integer(self, values: object, name: str, where: str) -> int:
+        """Return a positive integer; 1 and an error if there is none."""
+        value = values.get(name) if isinstance(values, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            self.errors.append(f"{where}.{name} is {value!r}; expected a positive integer")
+            return 1
+        return value
+
+    def expect(self, values: Mapping[str, Any], where: str, expected: Mapping[str, object]) -> None:
+        """Note every value that is there and is not the one that our layers have."""
+        for name, value in expected.items():
+            if name in values and values[name] != value:
+                self.errors.append(f"{where}.{name} is {values[name]!r}; expected {value!r}")
+
+    def activation(self, values: Mapping[str, Any], where: str) -> str:
+        """Return our name of an activation."""
+        name = values.get("act_func")
+        if not (name is None or isinstance(name, str)) or name not in _ACTIVATIONS:
+            known = ", ".join(sorted(filter(None, _ACTIVATIONS)))
+            self.errors.append(f"{where}.act_func is {name!r}; known: {known}")
+            return "none"
+        return _ACTIVATIONS[name]
+
+    def group(self, values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        """Return a layer's settings; an empty group and an error if there are none."""
+        found = values.get(name)
+        if not isinstance(found, Mapping):
+            self.errors.append(f"{name} is missing")
+            return {}
+        return found
+
+    # -- layers ------------------------------------------------------------------------------------
+
+    def network(self, values: Mapping[str, Any], resolution: int) -> tuple[tuple[LayerSpec, ...], float]:
+        """Return all layers, and the dropout before the last."""
+        specs: list[LayerSpec] = [
+            self.convolution(self.group(values, "first_conv"), "first_conv", resolution)
+        ]
+        blocks = values.get("blocks")
+        if not isinstance(blocks, list) or not blocks:
+            self.errors.append("blocks are missing")
+            blocks = []
+        for index, block in enumerate(blocks):
+            specs.append(self.block(block, f"blocks.{index}", _size_after(specs[-1])))
+        if "final_expand_layer" in values:
+            name = "final_expand_layer"
+            specs.append(self.convolution(self.group(values, name), name, _size_after(specs[-1])))
+            specs.append(PoolSpec(_size_after(specs[-1]), specs[-1].output_channels))
+        name = "feature_mix_layer"
+        specs.append(self.convolution(self.group(values, name), name, _size_after(specs[-1])))
+        if "final_expand_layer" not in values:
+            specs.append(PoolSpec(_size_after(specs[-1]), specs[-1].output_channels))
+        classifier = self.group(values, "classifier")
+        self.expect(classifier, "classifier", {"name": "LinearLayer", **_LINEAR})
+        features = self.integer(classifier, "in_features", "classifier")
+        specs.append(LinearSpec(1, features, self.integer(classifier, "out_features", "classifier")))
+        dropout = self.number({"dropout_rate": 0, **classifier}, "dropout_rate", "classifier")
+        if not self.errors:
+            self.check_widths(specs)
+        return tuple(specs), dropout
+
+    def convolution(self, values: Mapping[str, Any], where: str, size: int) -> ConvSpec:
+        """Return a plain convolution with an activation."""
+        self.expect(values, where, {"name": "ConvLayer", "bias": False, "dropout_rate": 0, **_PLAIN})
+        return ConvSpec(
+            size,
+            self.integer(values, "in_channels", where),
+            self.integer(values, "out_channels", where),
+            self.integer(values, "kernel_size", where),
+            self.integer(values, "stride", where),
+            self.activation(values, where),
+            values.get("use_bn") is not False,
+            self.epsilon,
+        )
+
+    def block(self, values: object, where: str, size: int) -> MBConvSpec:
+        """Return an inverted bottleneck."""
+        block = values if isinstance(values, Mapping) else {}
+        inner = block.get("mobile_inverted_conv", block.get("conv"))
+        settings = inner if isinstance(inner, Mapping) else {}
+        if settings.get("name") != "MBInvertedConvLayer":
+            self.errors.append(f"{where} is a {settings.get('name')!r}; expected an MBInvertedConvLayer")
+            return MBConvSpec(size, 1, 1, 1, 3, 1, "relu", False)
+        names = ("in_channels", "out_channels", "kernel_size", "stride")
+        channels, out_channels, kernel_size, stride = (self.integer(settings, n, where) for n in names)
+        ratio = self.number(settings, "expand_ratio", where)
+        given = settings.get("mid_channels") is not None
+        mid = self.integer(settings, "mid_channels", where) if given else round(channels * ratio)
+        spec = MBConvSpec(
+            size,
+            channels,
+            mid,
+            out_channels,
+            kernel_size,
+            stride,
+            self.activation(settings, where),
+            settings.get("use_se") is True,
+            expand=ratio != 1,
+            bn_epsilon=self.epsilon,
+        )
+        self.check_block(spec, block.get("shortcut"), where)
+        return spec
+
+    def check_block(self, spec: MBConvSpec, shortcut: object, where: str) -> None:
+        """Note a block that ours would compute differently."""
+        if not spec.expand and spec.mid_channels != spec.in_channels:
+            self.errors.append(f"{where}.mid_channels is {spec.mid_channels} without an expansion")
+        if spec.kernel_size % 2 == 0:
+            self.errors.append(f"{where}.kernel_size is {spec.kernel_size}; expected an odd number")
+        if isinstance(shortcut, Mapping) and shortcut.get("name") == "IdentityLayer":
+            self.expect(shortcut, f"{where}.shortcut", {"use_bn": False, "act_func": None})
+        elif shortcut is not None:
+            self.errors.append(f"{where}.shortcut is {shortcut!r}; expected an IdentityLayer or null")
+        if spec.residual != (shortcut is not None):
+            found, expected = ("no", "one") if spec.residual else ("a", "none")
+            self.errors.append(
+                f"{where} has {found} shortcut; expected {expected} at stride {spec.stride} from "
+                f"{spec.in_channels} to {spec.out_channels} channels"
+            )
+
+    def check_widths(self, specs: list[LayerSpec]) -> None:
+        """Note layers that do not take what the layer before them gives."""
+        for before, after in itertools.pairwise(specs):
+            if before.output_channels != after.input_channels:
+                self.errors.append(
+                    f"{before.output_channels} channels leave {before.key}, and {after.key} follows"
+                )
+
+
+def _size_after(spec: LayerSpec) -> int:
+    """Return the side of a layer's output."""
+    if isinstance(spec, PoolSpec):
+        return 1
+    stride = spec.stride if isinstance(spec, ConvSpec | MBConvSpec) else 1
+    return output_size(spec.input_size, stride)

@@ -1,0 +1,49 @@
+"""A run directory from an imported supernet: later stages go on from it as from a trained one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ofa.checkpoint import save_supernet
+from ofa.data import DataSettings
+from ofa.errors import UserError
+from ofa.files import write_json
+from ofa.run import RunDirectory
+from ofa.supernet import Supernet
+
+
+def check_vacant(directory: RunDirectory) -> None:
+    """Raise unless the run directory is still to be made.
+
+    Raises:
+        UserError: if a run is there.
+    """
+    for file in (directory.supernet, directory.path / "config.json"):
+        if file.exists():
+            raise UserError(
+                f"{directory.path} holds a run already ({file.name}). Choose another run_name, or remove "
+                "that directory."
+            )
+
+
+def save_run(
+    directory: RunDirectory, supernet: Supernet, data: DataSettings, provenance: Mapping[str, Any]
+) -> None:
+    """Write the supernet with its description, and which images the run's later stages use.
+
+    Raises:
+        UserError: if a run is there already, or a file cannot be written.
+    """
+    check_vacant(directory)
+    settings = dataclasses.asdict(data)
+    places = {name: settings.pop(name) for name in ("root", "download", "workers")}
+    config = {
+        "space": supernet.space.to_dict(),
+        "data": settings,
+        "imported": dict(provenance),
+        "data_root": places["root"],
+    }
+    write_json(directory.path / "config.json", config)
+    save_supernet(directory.supernet, supernet, {"imported": dict(provenance)})

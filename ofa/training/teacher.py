@@ -1,0 +1,67 @@
+"""The teacher of distillation: the largest network as it was when distillation began, frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ofa.checkpoint import check_fingerprint, load_tensors, save_tensors
+from ofa.evaluate import SubnetEvaluator
+from ofa.extract import extract_subnet
+from ofa.supernet import Supernet
+
+
+class Teacher:
+    """The frozen network, with batch-norm statistics of its own for each resolution.
+
+    Running statistics of a network that is trained at many resolutions fit none of them; recalibrated, the
+    teacher is as good at the step's resolution as it can be.
+    """
+
+    def __init__(self, supernet: Supernet, path: Path, evaluator: SubnetEvaluator, write: bool) -> None:
+        """Load the teacher from `path`, or copy it from `supernet` and, if `write`, save it there.
+
+        Args:
+            supernet: gives the largest network of its whole space.
+            path: file of the run's teacher.
+            evaluator: has the images for recalibration.
+            write: whether this process writes files.
+
+        Raises:
+            UserError: if the file is damaged or of another space.
+        """
+        self._network = extract_subnet(supernet, supernet.space.largest)
+        self._evaluator = evaluator
+        if path.exists():
+            values = load_tensors(path, "teacher of this run (start the run anew if no copy is left)")
+            check_fingerprint(values.get("fingerprint"), supernet.space, f"teacher {path}")
+            self._network.load_state_dict(values["state"])
+        elif write:
+            state = self._network.state_dict()
+            save_tensors(path, {"fingerprint": supernet.space.fingerprint, "state": state})
+        self._network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._statistics: dict[int, list[Tensor]] = {}
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits (n, classes) of square images (n, channels, resolution, resolution)."""
+        self._fit_statistics(images.shape[-1])
+        logits: Tensor = self._network(images)
+        return logits
+
+    def _fit_statistics(self, resolution: int) -> None:
+        buffers = [buffer for module in self._network.modules() for buffer in _statistics(module)]
+        if resolution not in self._statistics:
+            self._evaluator.recalibrate(self._network, resolution)
+            self._statistics[resolution] = [buffer.clone() for buffer in buffers]
+        for buffer, value in zip(buffers, self._statistics[resolution], strict=True):
+            buffer.copy_(value)
+
+
+def _statistics(module: nn.Module) -> list[Tensor]:
+    if not isinstance(module, nn.BatchNorm2d):
+        return []
+    assert module.running_mean is not None and module.running_var is not None
+    return [module.running_mean, module.running_var]

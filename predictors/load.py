@@ -1,0 +1,27 @@
+"""Loading an accuracy predictor of any kind: fitted here or imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ofa.cost import Estimator
+from ofa.files import read_json
+from ofa.space import SearchSpace
+from predictors import published
+from predictors.mlp import AccuracyPredictor
+
+LOADERS: dict[str, Callable[[Path, SearchSpace], Estimator]] = {
+    published.KIND: published.PublishedPredictor.load,
+}
+"""By the kind that the JSON twin names; predictors fitted here name none."""
+
+
+def load_predictor(path: Path, space: SearchSpace) -> Estimator:
+    """Return the predictor at `path` (predictor.pt, with its .json twin), an estimator of top-1 fractions.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the predictor is of another space.
+    """
+    values = read_json(path.with_suffix(".json"), "accuracy predictor", "python scripts/fit_predictor.py")
+    return LOADERS.get(str(values.get("kind")), AccuracyPredictor.load)(path, space)

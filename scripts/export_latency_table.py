@@ -1,0 +1,40 @@
+"""Write a latency table as published YAML files, e.g. `export_latency_table.py run_name=x device=my_cpu`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from latency_tables.device import DeviceSpec
+from latency_tables.published_export import export_table
+from latency_tables.published_keys import key_style_named
+from latency_tables.table import LatencyTable
+from ofa.launch import command
+from ofa.run import RunConfig
+from ofa.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportTableConfig(RunConfig):
+    """Settings of `conf/export_latency_table.yaml`."""
+
+    device: DeviceSpec
+    table: str | None
+    style: str
+    space: SearchSpace | None
+    output: str | None
+
+
+@command("export_latency_table", ExportTableConfig)
+def export_latency_table(config: ExportTableConfig) -> list[Path]:
+    """Write a file per resolution and return their paths."""
+    space, style = config.space or config.trained_space, key_style_named(config.style)
+    path = Path(config.table or config.directory.table(config.device.name))
+    folder = Path(config.output or path.with_suffix(""))
+    files = export_table(LatencyTable.load(path), space, style, folder)
+    print(f"tables: {folder}: {', '.join(file.name for file in files)}")
+    return files
+
+
+if __name__ == "__main__":
+    export_latency_table()

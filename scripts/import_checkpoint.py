@@ -1,0 +1,43 @@
+"""Import a published supernet, e.g. `import_checkpoint.py run_name=mine file=PATH space=mobilenet_v3`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.checkpoint import file_hash
+from ofa.data import DataSettings
+from ofa.launch import command
+from ofa.published.checkpoint import import_supernet
+from ofa.published.run import check_vacant, save_run
+from ofa.run import RunConfig
+from ofa.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCheckpointConfig(RunConfig):
+    """Settings of `conf/import_checkpoint.yaml`."""
+
+    file: str
+    space: SearchSpace
+    data: DataSettings
+
+
+@command("import_checkpoint", ImportCheckpointConfig)
+def import_checkpoint(config: ImportCheckpointConfig) -> Path:
+    """Write the run directory and return the path of the supernet."""
+    run, path = config.directory, Path(config.file)
+    check_vacant(run)
+    supernet = import_supernet(config.space, path)
+    save_run(run, supernet, config.data, {"file": path.name, "sha256": file_hash(path)})
+    count = sum(parameter.numel() for parameter in supernet.parameters())
+    print(f"supernet of {config.space.name}: {count / 1e6:.2f} M parameters\n{run.supernet}")
+    print(
+        f"next: python scripts/collect_accuracy.py run_name={config.run_name} data_root=DIR, or "
+        f"python scripts/import_predictor.py run_name={config.run_name} file=PATH"
+    )
+    return run.supernet
+
+
+if __name__ == "__main__":
+    import_checkpoint()

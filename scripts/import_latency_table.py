@@ -1,0 +1,48 @@
+"""Import published latency tables, e.g. `import_latency_table.py files=[DIR] device.name=note10`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from latency_tables.device import DeviceSpec
+from latency_tables.published import import_table, read_published_tables
+from latency_tables.table import LatencyTable
+from ofa.launch import command
+from ofa.run import RunConfig
+from ofa.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportTableConfig(RunConfig):
+    """Settings of `conf/import_latency_table.yaml`."""
+
+    files: tuple[str, ...]
+    device: DeviceSpec
+    description: str
+    missing_ms: dict[str, float | None]
+    space: SearchSpace | None
+    output: str | None
+
+
+@command("import_latency_table", ImportTableConfig)
+def import_latency_table(config: ImportTableConfig) -> LatencyTable:
+    """Write the table of ours and return it."""
+    space = config.space or config.trained_space
+    published = read_published_tables([Path(file) for file in config.files])
+    given = {kind: value for kind, value in config.missing_ms.items() if value is not None}
+    table = import_table(space, published, config.device, given, config.description)
+    name = config.device.name
+    path = Path(config.output or config.directory.table(name))
+    table.save(path)
+    covered = ",".join(map(str, table.covered_resolutions(space)))
+    print(f"{len(table.entries)} layers of space {space.name}; {table.error_text}")
+    print(
+        f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
+        f"device=imported device.name={name} resolutions=[{covered}] limits.latency_ms=VALUE"
+    )
+    return table
+
+
+if __name__ == "__main__":
+    import_latency_table()

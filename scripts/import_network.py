@@ -1,0 +1,50 @@
+"""Export a published fixed network as a bundle, e.g. `import_network.py net_config=PATH weights=PATH`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.cost import network_cost
+from ofa.export import export_bundle
+from ofa.launch import command
+from ofa.progress import progress_bar
+from ofa.published.bundle import photograph_bundle_info
+from ofa.published.network import read_network
+from ofa.run import RunConfig
+from ofa.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportNetworkConfig(RunConfig):
+    """Settings of `conf/import_network.yaml`."""
+
+    net_config: str
+    run_config: str | None
+    weights: str
+    class_names: str | None
+    space: SearchSpace | None
+    name: str | None
+    formats: tuple[str, ...]
+
+
+@command("import_network", ImportNetworkConfig)
+def import_network(config: ImportNetworkConfig) -> Path:
+    """Write the bundle and return its folder."""
+    run_config = Path(config.run_config) if config.run_config else None
+    network = read_network(Path(config.net_config), run_config)
+    names = Path(config.class_names) if config.class_names else None
+    info = photograph_bundle_info(network, config.space, Path(config.weights), names)
+    module = network.build(Path(config.weights))
+    path = config.directory.bundles / (config.name or network.name)
+    with progress_bar("exporting") as progress:
+        report = export_bundle(module, info, path, config.formats, progress=progress)
+    cost = network_cost(network.specs)
+    print(f"{info.config}\n{cost.macs / 1e6:.1f} M MACs, {cost.parameters / 1e6:.2f} M parameters")
+    for file in report.files.values():
+        print(f"{path / file.file}: logits within {file.max_difference:.1e} of PyTorch's")
+    return path
+
+
+if __name__ == "__main__":
+    import_network()

@@ -1,0 +1,107 @@
+"""Training by two processes: equal weights, the gradients of one process, restart after a kill."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import assert_equal, final_weights
+from torch import Tensor
+from training_run import make_data, make_trainer
+
+from ofa.distributed import ALONE, World
+from ofa.errors import UserError
+
+FOLDER = Path(__file__).parent
+GRADIENTS = """
+import torch
+from torch.nn.functional import cross_entropy
+from training_run import SPACE, make_data
+from ofa.distributed import launched_world
+from ofa.supernet import build_supernet
+
+def gradients(images, labels, average):
+    # Running statistics, so that an image's output does not depend on the others of its batch.
+    supernet = build_supernet(SPACE, 0).eval()
+    for config in (SPACE.smallest, SPACE.middle):
+        picked = torch.nn.functional.interpolate(images, config.resolution)
+        cross_entropy(supernet(picked, config), labels).backward()
+    found = {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+    average(list(found.values()))
+    return found
+
+with launched_world(torch.device("cpu")) as world:
+    batches = make_data().train_batches(30, 0, 0, torch.device("cpu"), world=world)
+    mine = gradients(*next(batches), world.average)
+    whole = gradients(*next(make_data().train_batches(30, 0, 0, torch.device("cpu"))), lambda tensors: None)
+    assert mine.keys() == whole.keys() and len(mine) > 10
+    worst = max(float((mine[n] - whole[n]).abs().max() / whole[n].abs().max()) for n in mine)
+    shared = world.share({f"process {world.rank}": float(world.rank)})
+    print("worst", worst, "shared", shared)
+"""
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=FOLDER.parent,
+        env={"PYTHONPATH": f".:{FOLDER}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Weights of a run of two processes that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("two")
+    completed = torchrun(str(FOLDER / "training_run.py"), str(folder))
+    assert completed.returncode == 0, completed.stderr
+    digests = re.findall(r"finished (\w+)", completed.stdout)
+    assert len(digests) == 2 and len(set(digests)) == 1
+    return final_weights(folder)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_restarted_and_the_run_ends_with_the_same_weights(
+    tmp_path: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    completed = torchrun("--max-restarts=1", str(FOLDER / "training_run.py"), str(tmp_path), "step", "11")
+    assert completed.returncode == 0, completed.stderr
+    assert_equal(final_weights(tmp_path), undisturbed)
+
+
+@pytest.mark.slow
+def test_two_processes_on_halves_have_the_gradients_of_one_on_the_whole_batch(tmp_path: Path) -> None:
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    completed = torchrun(str(script))
+    assert completed.returncode == 0, completed.stderr
+    worst = [float(value) for value in re.findall(r"worst (\S+)", completed.stdout)]
+    assert len(worst) == 2 and max(worst) <= 1e-5
+    assert completed.stdout.count("{'process 0': 0.0, 'process 1': 1.0}") == 2
+
+
+def test_the_parts_of_all_processes_are_the_batch() -> None:
+    data, device = make_data(), torch.device("cpu")
+    whole, labels = next(data.train_batches(30, 3, 1, device, first=2))
+    parts = [next(data.train_batches(30, 3, 1, device, 2, World(rank, 3))) for rank in range(3)]
+    assert torch.equal(torch.cat([images for images, _ in parts]), whole)
+    assert torch.equal(torch.cat([part for _, part in parts]), labels)
+
+
+def test_a_world_of_one_changes_nothing() -> None:
+    tensor = torch.ones(3)
+    ALONE.average([tensor])
+    assert torch.equal(tensor, torch.ones(3)) and ALONE.share({"a": 1.0}) == {"a": 1.0}
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch_size 30 cannot be shared equally by 4 processes"):
+        make_trainer(tmp_path, world=World(0, 4))

@@ -1,0 +1,108 @@
+"""The import commands: a checkpoint, tables and a predictor of others, and later stages on top of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from collect_accuracy import collect_accuracy
+from export_latency_table import export_latency_table
+from export_subnet import export_subnet
+from import_checkpoint import import_checkpoint
+from import_latency_table import import_latency_table
+from import_network import import_network
+from import_predictor import import_published_predictor
+from published_names import mobilenet_v3_name
+from search_for_device import search_for_device
+from train_supernet import train_supernet
+
+from ofa.checkpoint import load_supernet
+from ofa.errors import UserError
+from ofa.export import load_bundle
+from ofa.published.names import published_names
+from ofa.published.network import read_network
+from ofa.run import RunDirectory
+from ofa.space import SearchSpace
+from ofa.supernet import Supernet
+
+TINY = ("space=mobilenet_v3_tiny", "data=digits")
+WIDE = ("space=mobilenet_v3", "space.width_multiplier=1.2")
+
+
+@pytest.fixture
+def checkpoint(
+    tiny_space: SearchSpace, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+) -> Path:
+    supernet = make_supernet(tiny_space, 0)
+    names = {name: mobilenet_v3_name(name, len(supernet.layers)) for name in supernet.state_dict()}
+    torch.save({names[name]: tensor for name, tensor in supernet.state_dict().items()}, tmp_path / "tiny.pth")
+    return tmp_path / "tiny.pth"
+
+
+def test_later_stages_go_on_from_an_imported_supernet(checkpoint: Path, tmp_path: Path) -> None:
+    common = (f"runs_dir={tmp_path}", "run_name=mine")
+    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
+    run = RunDirectory(str(tmp_path), "mine")
+    supernet, info = load_supernet(run.supernet)
+    assert info.provenance["imported"]["file"] == "tiny.pth"
+    state = torch.load(checkpoint, weights_only=True)
+    assert torch.equal(supernet.state_dict()["layers.0.layer.conv.weight"], state["first_conv.conv.weight"])
+    collect_accuracy.run(*common, "count=2", "calibration_images=30", "validation_images=30")
+    path = export_subnet.run(*common, "subnet=smallest", "calibration_images=30", "formats=[]")
+    assert load_bundle(path).info.space == supernet.space
+    with pytest.raises(UserError, match="holds a run already"):
+        import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
+    with pytest.raises(UserError, match="holds a run of a different configuration"):
+        train_supernet.run(*common)
+
+
+def test_a_checkpoint_of_another_space_makes_no_run(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="missing: "):
+        import_checkpoint.run(f"runs_dir={tmp_path}", "run_name=mine", f"file={checkpoint}", "space=resnet50")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_search_with_an_imported_table_and_predictor(shared_data: Path, tmp_path: Path) -> None:
+    common = (f"runs_dir={tmp_path}", "run_name=note10", *WIDE)
+    predictor = shared_data / "predictor" / "ofa_mbv3_acc_predictor.pth"
+    import_published_predictor.run(*common, f"file={predictor}")
+    files = {name: f"files=[{shared_data / 'latency' / name}]" for name in ("note10", "ultra96")}
+    import_latency_table.run(*common, files["note10"], "device.name=note10")
+    with pytest.raises(UserError, match="AvgPool2D-input:7x7x1152"):
+        import_latency_table.run(*common, files["ultra96"], "device.name=ultra96")
+    import_latency_table.run(*common, files["ultra96"], "device.name=ultra96", "missing_ms.AvgPool2D=0")
+    note10 = ("device=imported", "device.name=note10", "search.generations=5")
+    with pytest.raises(UserError, match=r"search with resolutions=\[160, 176, 192, 208, 224\]"):
+        search_for_device.run(*common, *note10, "limits.latency_ms=30")
+    other = f"{tmp_path}/note10/latency/ultra96.json"
+    joint = (f"+more_tables.ultra96.table={other}", "+more_tables.ultra96.latency_ms=15")
+    _, result = search_for_device.run(*common, *note10, "limits.latency_ms=35", "resolutions=[224]", *joint)
+    assert result.best.values["latency_ms"] <= 35
+    assert result.best.values["latency_ms on ultra96"] <= 15
+    assert 0.77 < result.best.accuracy < 0.85
+    exported = export_latency_table.run(*common, "device=imported", "device.name=note10")
+    assert [path.name for path in exported] == [f"{r}_lookup_table.yaml" for r in range(160, 225, 16)]
+
+
+def test_a_published_network_is_exported(shared_data: Path, tmp_path: Path) -> None:
+    file = shared_data / "subnets" / "cpu_lat-15ms_top1-74.6_finetune-25" / "net.config"
+    network = read_network(file)
+    module = network.build()
+    names = published_names(network.specs, module.state_dict())
+    torch.save({names[name]: module.state_dict()[name] for name in names}, tmp_path / "weights.pth")
+    settings = (
+        f"runs_dir={tmp_path}",
+        f"net_config={file}",
+        f"weights={tmp_path / 'weights.pth'}",
+        "formats=[]",
+    )
+    path = import_network.run(*settings)
+    bundle = load_bundle(path)
+    assert bundle.info.config.resolution == 188
+    assert bundle.network.specs == network.specs
+    assert json.loads((path / "subnet.json").read_text())["space"]["family"] == "proxyless_nas"
+    with pytest.raises(UserError, match="its resolution is 188; the space has 128, 144"):
+        import_network.run(*settings, "space=proxyless_nas")
