@@ -59,7 +59,7 @@ def fitted_mlp(space: SearchSpace) -> AccuracyPredictor:
     """Return an MLP (num_features -> 400 -> 400 -> 400 -> 1) fitted to 1,500 values of `synthetic_top1`."""
     rng = np.random.default_rng(0)
     genomes = space.sample(1500, rng)
-    settings = FitSettings(max_epochs=30, weight_decay=0.1)
+    settings = FitSettings()
     report = fit_predictor(space, genomes, synthetic_top1(space, rng)(genomes), settings, 0, {})
     tau = report.metrics["mlp"]["kendall_tau"]
     print(f"MLP fitted: Kendall tau {tau:.2f} on {report.predictor.info.num_holdout} held-out networks")

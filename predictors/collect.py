@@ -1,61 +1,71 @@
-"""Which sub-networks to measure, and measuring those that have no record yet."""
+"""Measuring sub-networks that have no record yet, in the order of a strategy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ofa.cost import Estimator, compile_cost, macs
+from ofa.cost import compile_cost, macs
 from ofa.distributed import ALONE, World
-from ofa.errors import UserError
+from ofa.errors import unknown_name
 from ofa.progress import ProgressCallback, silent
-from ofa.space import Genomes, SearchSpace, unique_rows
+from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
+from predictors.active import next_batch
+from predictors.plans import check_count, plan_subnets, random_subnets
 from predictors.records import RecordFile
 
-MAX_CANDIDATES = 50_000
-NUM_STRATA = 20
+SEED_RECORDS = 25
+BATCH_SIZE = 25
+
+Strategy = Callable[[SearchSpace, int, int, RecordFile], tuple[int, list[SubnetConfig]]]
+"""Takes the space, the count, the seed and the records; returns how many of the count are done, and what
+to measure next: nothing if all are. The same arguments give the same answer, however often it is asked."""
 
 
-def plan_subnets(space: SearchSpace, count: int, seed: int, cost: Estimator) -> Genomes:
-    """Return `count` distinct sub-networks spread evenly over the logarithm of their cost.
+def stratified(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[SubnetConfig]]:
+    """Spread the networks evenly over the logarithm of their MACs; see `plan_subnets`."""
+    plan = plan_subnets(space, count, seed, compile_cost(space, macs))
+    missing = [config for config in map(space.config, plan) if config not in records]
+    return count - len(missing), missing
 
-    First come the smallest and the largest network of the (restricted) space, then one network of each
-    cost stratum in turn, for as long as a stratum has any: independent draws of all genes would crowd
-    around the middle cost. The plan of a larger count begins with the plan of a smaller one.
 
-    Args:
-        space: where to draw from.
-        count: number of sub-networks, at least 2 unless the space has just one.
-        seed: the same seed gives the same plan.
-        cost: positive cost that is stratified, e.g. MACs.
+def randomly(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[SubnetConfig]]:
+    """Draw every choice uniformly; see `random_subnets`."""
+    plan = random_subnets(space, count, seed)
+    missing = [config for config in map(space.config, plan) if config not in records]
+    return count - len(missing), missing
 
-    Returns:
-        Canonical genomes of shape (count, num_genes).
 
-    Raises:
-        UserError: if the space has fewer than `count` networks, or `count` is too small or too large.
+def actively(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[SubnetConfig]]:
+    """Choose batches that a predictor fitted on the records so far would learn most from.
+
+    The first records are stratified. `count` is the number of records in the file, whatever chose them.
+    A batch only depends on the records before it, so that a batch begun is finished after a restart.
     """
-    least = min(2, space.size)
-    if count < least:
-        raise UserError(f"count is {count}; expected at least {least}: the smallest and the largest network.")
-    if count > space.size:
-        raise UserError(
-            f"{count} sub-networks were asked for, but space {space.name!r} has only {space.size} with the "
-            f"allowed choices; ask for at most {space.size}."
-        )
-    rng = np.random.default_rng(seed)
-    candidates = space.everything() if space.size <= MAX_CANDIDATES else _candidates(space, rng)
-    candidates = candidates[rng.permutation(len(candidates))]
-    order = _round_robin(_strata(cost(candidates)))
-    ends = space.genomes([space.smallest, space.largest])
-    plan = np.concatenate([ends, candidates[order]])
-    plan = plan[unique_rows(plan)]
-    if count > len(plan):
-        raise UserError(f"{count} sub-networks were asked for; at most {len(plan)} can be planned at once.")
-    return plan[:count]
+    check_count(space, count, min(2, space.size))
+    done = min(len(records), count)
+    seeds = min(SEED_RECORDS, count)
+    cost = compile_cost(space, macs)
+    if done < seeds:
+        batch, end = plan_subnets(space, seeds, seed, cost), seeds
+    else:
+        start = done - (done - SEED_RECORDS) % BATCH_SIZE
+        end = min(start + BATCH_SIZE, count)
+        if done == end:
+            return done, []
+        genomes = space.whole.genomes(records.configs[:start])
+        batch = next_batch(space, genomes, records.top1[:start], BATCH_SIZE, seed, cost)
+    missing = [config for config in map(space.config, batch) if config not in records]
+    return done, missing[: end - done]
+
+
+STRATEGIES: dict[str, Strategy] = {"stratified": stratified, "random": randomly, "active": actively}
 
 
 def collect(
@@ -66,61 +76,37 @@ def collect(
     records: RecordFile,
     progress: ProgressCallback = silent,
     world: World = ALONE,
+    strategy: str = "stratified",
 ) -> None:
-    """Measure the planned sub-networks that `records` lacks and append each as soon as it is measured.
+    """Measure what a strategy chooses and append each record as soon as it is measured.
 
     It may be interrupted anywhere and called again: only what is missing is measured. A larger count
     with the same seed extends an earlier collection.
 
     Args:
-        space: where to draw from; see `plan_subnets`, the cost is MACs.
-        count: number of planned sub-networks.
-        seed: of the plan.
+        space: where to draw from.
+        count: number of sub-networks.
+        seed: of the strategy.
         evaluate: returns the top-1 fraction of a sub-network; its errors pass through.
         records: an open record file of this space.
-        progress: called with the number of planned sub-networks that are done.
+        progress: called with the number of sub-networks that are done.
         world: the processes among which the measuring is shared out; all hold equal `records`.
+        strategy: one of `STRATEGIES`.
 
     Raises:
-        UserError: as `plan_subnets` and `RecordFile.append`.
+        UserError: if the strategy is unknown or cannot give so many, and as `RecordFile.append`.
     """
-    plan = plan_subnets(space, count, seed, compile_cost(space, macs))
-    configs = [space.config(genome) for genome in plan]
-    missing = [config for config in configs if config not in records]
-    done = count - len(missing)
+    if strategy not in STRATEGIES:
+        raise unknown_name("strategy", strategy, STRATEGIES)
+    done, missing = STRATEGIES[strategy](space, count, seed, records)
     progress(done, count, f"{done} were already measured" if done else "")
-    for start in range(0, len(missing), world.size):
-        group = missing[start : start + world.size]
-        found = world.share({config.id: evaluate(config) for config in group[world.rank : world.rank + 1]})
-        for config in group:
-            records.append(config, found[config.id])
-            done += 1
-            progress(done, count, f"{config.id} top-1 {100 * found[config.id]:.2f} %")
-
-
-def _candidates(space: SearchSpace, rng: np.random.Generator) -> Genomes:
-    """Return distinct networks of all costs: relatives, near and far, of both ends of the space."""
-    rates = np.linspace(0.1, 1.0, 10)
-    per_group = MAX_CANDIDATES // (2 * len(rates))
-    groups = []
-    for end in (space.smallest, space.largest):
-        parents = np.repeat(space.genome(end)[None], per_group, axis=0)
-        groups += [space.mutate(parents, float(rate), rng) for rate in rates]
-    candidates = np.concatenate(groups)
-    return candidates[unique_rows(candidates)]
-
-
-def _strata(costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the stratum of each cost: `NUM_STRATA` equal ratios between the smallest and the largest."""
-    logs = np.log(costs)
-    inner_bounds = logs.min() + np.arange(1, NUM_STRATA) / NUM_STRATA * np.ptp(logs)
-    return np.searchsorted(inner_bounds, logs, side="right")
-
-
-def _round_robin(strata: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return indices that visit each stratum's first member, then each one's second, and so on."""
-    by_stratum = np.argsort(strata, kind="stable")
-    _, starts, sizes = np.unique(strata[by_stratum], return_index=True, return_counts=True)
-    turn = np.empty(len(strata), np.intp)
-    turn[by_stratum] = np.arange(len(strata)) - np.repeat(starts, sizes)
-    return np.argsort(turn, kind="stable")
+    while missing:
+        for start in range(0, len(missing), world.size):
+            group = missing[start : start + world.size]
+            own = group[world.rank : world.rank + 1]
+            found = world.share({config.id: evaluate(config) for config in own})
+            for config in group:
+                records.append(config, found[config.id])
+                done += 1
+                progress(done, count, f"{config.id} top-1 {100 * found[config.id]:.2f} %")
+        done, missing = STRATEGIES[strategy](space, count, seed, records)

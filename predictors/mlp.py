@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
-import itertools
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,39 +14,67 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from ofa.config import build
 from ofa.errors import UserError
 from ofa.files import read_json, write_atomic, write_json
 from ofa.space import Genomes, SearchSpace
+from predictors.features import FeatureMap
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FIT_COMMAND = "python scripts/fit_predictor.py"
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 1024
 
 
 class AccuracyMLP(nn.Module):
-    """Linear layers with ReLU between them, and one output."""
+    """One wide hidden layer with ReLU, a linear path beside it, and several outputs.
 
-    def __init__(self, num_features: int, hidden_sizes: Sequence[int] = (400, 400, 400)) -> None:
-        """Create the randomly initialised network."""
+    Output 0 is the prediction; the others are the members of an ensemble that shares the hidden layer.
+    """
+
+    def __init__(self, num_inputs: int, hidden_units: int, num_outputs: int) -> None:
+        """Create the network with PyTorch's initial weights."""
         super().__init__()
-        sizes = [num_features, *hidden_sizes]
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        self.hidden = nn.Linear(num_inputs, hidden_units)
+        self.head = nn.Linear(hidden_units, num_outputs)
+        self.linear = nn.Linear(num_inputs, num_outputs, bias=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map features (n, num_features) to standardised accuracies (n,)."""
-        return torch.as_tensor(self.layers(features)).squeeze(1)
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> AccuracyMLP:
+        """Return the network with the given entries of its state dict, as float32."""
+        num_outputs, hidden_units = state["head.weight"].shape
+        # Without storage, no weights are drawn, and the global generator is left alone.
+        with torch.device("meta"):
+            network = cls(state["hidden.weight"].shape[1], hidden_units, num_outputs)
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+        return network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs (n, num_inputs) to predicted standardised accuracies (n,)."""
+        return self._outputs(inputs, slice(0, 1)).squeeze(1)
+
+    def members(self, inputs: Tensor) -> Tensor:
+        """Map inputs (n, num_inputs) to the members' standardised accuracies (n, num_outputs - 1)."""
+        return self._outputs(inputs, slice(1, None))
+
+    def _outputs(self, inputs: Tensor, which: slice) -> Tensor:
+        units = self.hidden(inputs).relu_()
+        beside = linear(inputs, self.linear.weight[which], self.head.bias[which])
+        return beside + linear(units, self.head.weight[which])
 
 
 @dataclass(frozen=True)
 class PredictorInfo:
     """What is known about a fitted predictor; stored beside its weights.
 
-    `metrics` maps a model's name to its metrics on the held-out records; `provenance` is that of the records.
+    Attributes:
+        metrics: of each model on the held-out records, all fitted without these.
+        settings: of the fit.
+        seed: of the fit.
+        num_records: that the predictor is fitted on, the held-out ones included.
+        num_holdout: that the metrics come from.
+        provenance: of the records.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -59,17 +85,34 @@ class PredictorInfo:
     provenance: dict[str, str]
 
 
+@dataclass(frozen=True)
+class TargetScale:
+    """From standardised accuracies to top-1 fractions.
+
+    Attributes:
+        mean: of the records' top-1.
+        std: of the records' top-1.
+        noise: standard deviation of one measurement, standardised.
+        calibration: factor of the uncertainty, at least 1.
+    """
+
+    mean: float
+    std: float
+    noise: float
+    calibration: float
+
+
 class AccuracyPredictor:
     """Estimator of top-1 accuracy: genomes of a space in, fractions out."""
 
     def __init__(
-        self, space: SearchSpace, network: AccuracyMLP, mean: float, std: float, info: PredictorInfo
+        self, features: FeatureMap, network: AccuracyMLP, scale: TargetScale, info: PredictorInfo
     ) -> None:
-        """Keep a fitted network and the mean and standard deviation of its targets (top-1 fractions)."""
-        self.space = space.whole
+        """Keep a fitted network with the inputs and outputs that it was fitted on."""
+        self.features = features
+        self.space = features.space
         self.network = network.eval()
-        self.mean = mean
-        self.std = std
+        self.scale = scale
         self.info = info
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
@@ -77,14 +120,24 @@ class AccuracyPredictor:
 
         Predictions are not clipped to 0..1: equal values would hide which network is better.
         """
-        starts = range(0, max(len(genomes), 1), ROWS_AT_ONCE)
         with torch.inference_mode():
-            parts = [
-                self.network(torch.from_numpy(self.space.encode(genomes[start : start + ROWS_AT_ONCE])))
-                for start in starts
-            ]
-            standardised = torch.cat(parts).numpy()
-        return standardised.astype(np.float64) * self.std + self.mean
+            parts = [self.network(inputs).double().numpy() for inputs in self._batches(genomes)]
+        return np.asarray(np.concatenate(parts) * self.scale.std + self.scale.mean)
+
+    def uncertainty(self, genomes: Genomes, /) -> NDArray[np.float64]:
+        """Return the standard deviation of a measured top-1 around its prediction, fractions, shape (n,).
+
+        It holds what the records leave open (the spread of the members) and the noise of a measurement;
+        about 90 % of measured values lie within 1.645 of it.
+        """
+        with torch.inference_mode():
+            members = [self.network.members(inputs).double().numpy() for inputs in self._batches(genomes)]
+        deviation = np.sqrt(np.concatenate(members).var(axis=1, ddof=1) + self.scale.noise**2)
+        return np.asarray(self.scale.calibration * self.scale.std * deviation)
+
+    def _batches(self, genomes: Genomes) -> list[Tensor]:
+        starts = range(0, max(len(genomes), 1), ROWS_AT_ONCE)
+        return [torch.from_numpy(self.features(genomes[i : i + ROWS_AT_ONCE])) for i in starts]
 
     def save(self, path: Path) -> None:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
@@ -93,8 +146,8 @@ class AccuracyPredictor:
             UserError: if a file cannot be written; the old one then stays.
         """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors["mean"] = torch.tensor(self.mean, dtype=torch.float64)
-        tensors["std"] = torch.tensor(self.std, dtype=torch.float64)
+        tensors["cost_mean"] = torch.from_numpy(self.features.cost_mean)
+        tensors["cost_std"] = torch.from_numpy(self.features.cost_std)
         buffer = io.BytesIO()
         torch.save(tensors, buffer)
         content = buffer.getvalue()
@@ -103,6 +156,7 @@ class AccuracyPredictor:
             "schema_version": SCHEMA_VERSION,
             "space": {"fingerprint": self.space.fingerprint, **self.space.to_dict()},
             "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "scale": asdict(self.scale),
             "info": asdict(self.info),
             "versions": _versions(),
         }
@@ -128,12 +182,10 @@ class AccuracyPredictor:
                 f"written together. Make them again with: {FIT_COMMAND}"
             )
         tensors = torch.load(io.BytesIO(content), weights_only=True)
-        mean, std = tensors.pop("mean").item(), tensors.pop("std").item()
+        features = FeatureMap(space, tensors.pop("cost_mean").numpy(), tensors.pop("cost_std").numpy())
         state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-        outputs = [tensor.shape[0] for name, tensor in state.items() if name.endswith("weight")]
-        network = AccuracyMLP(space.num_features, outputs[:-1])
-        network.load_state_dict(state)
-        return cls(space, network, mean, std, info)
+        scale = build(TargetScale, values.get("scale", {}), where=str(twin))
+        return cls(features, AccuracyMLP.from_state(state), scale, info)
 
 
 def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorInfo:

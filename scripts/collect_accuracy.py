@@ -19,6 +19,7 @@ class CollectConfig(RunConfig):
     """Settings of `conf/collect_accuracy.yaml`."""
 
     count: int
+    strategy: str
     validation_images: int | None
     calibration_images: int
     seed: int
@@ -45,7 +46,8 @@ def collect_accuracy(config: CollectConfig) -> Path:
     with launched_world(run.device) as world:
         records = RecordFile.open(path, run.info.space, provenance, world)
         with progress_bar("evaluating", visible=world.is_main) as progress:
-            collect(run.info.space, config.count, config.seed, evaluator.top1, records, progress, world)
+            space, count, strategy = run.info.space, config.count, config.strategy
+            collect(space, count, config.seed, evaluator.top1, records, progress, world, strategy)
         if not world.is_main:
             return path
     top1 = 100 * records.top1

@@ -14,9 +14,10 @@ from ofa.run import RunConfig
 from ofa.space import SearchSpace
 from predictors.load import load_predictor
 from search.limits import LimitSettings, build_limits
-from search.plot import plot_result
+from search.outputs import save_all
 from search.registry import plan_search
 from search.result import SearchResult
+from search.table import report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +37,24 @@ class SearchConfig(RunConfig):
 
 @command("search_for_device", SearchConfig)
 def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
-    """Search, save the result and its plot, and return its name and the result."""
-    plan = plan_search(config.search)
-    run, space = config.directory, config.space or config.trained_space
-    space = space.restrict(resolutions=config.resolutions)
+    """Search, save the result, its plot and its table, and return its name and the result."""
+    plan, run = plan_search(config.search), config.directory
+    space = (config.space or config.trained_space).restrict(resolutions=config.resolutions)
     predictor = load_predictor(run.predictor, space)
+    bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
     table = Path(config.table or run.table(config.device.name))
-    timed = config.limits.latency_ms is not None
+    timed = bounds.latency_ms is not None
     latency = LatencyTable.load(table).estimator(space, config.device) if timed else None
     more = {name: (other.estimator(space), other.latency_ms) for name, other in config.more_tables.items()}
-    limits = build_limits(space, config.limits, latency, more)
-    name = config.name or "-".join([config.device.name, *(limit.short for limit in limits)])
+    limits = build_limits(space, bounds, latency, more)
+    name = config.name or plan.result_name(config.device.name, limits)
     with progress_bar("searching") as progress:
         result = plan.run(space, predictor, limits, config.seed, progress)
     used = {"predictor": str(run.predictor), "table": str(table) if latency else "none"}
-    result.save(run.search(name), used)
-    plot_result(result, run.search(name).with_suffix(".png"))
-    print(f"found in {result.seconds:.2f} s, {result.evaluations} candidates: {result.best.config}")
-    for limit in limits:
-        print(f"{limit.name}: {limit.show(result.best.values[limit.name])} of {limit.show(limit.maximum)}")
-    print(f"predicted top-1: {100 * result.best.accuracy:.2f} %\nresult: {run.search(name)} (and .png)")
-    print(f"next: python scripts/export_subnet.py run_name={config.run_name} subnet={name}")
+    save_all(result, run.search(name), used)
+    print(f"{report(result, limits)}\nresult: {run.search(name)} (and .png, .csv)")
+    subnet = f"{name}@LIMIT" if plan.finds_front else name
+    print(f"next: python scripts/export_subnet.py run_name={config.run_name} subnet={subnet}")
     return name, result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,29 @@ from ofa.space import Genomes, SearchSpace
 from search.constraints import Limit, check_limits, limit_values, within
 
 
+@dataclass(frozen=True)
+class Considered:
+    """What became of rows that were given to `Archive.consider`.
+
+    Attributes:
+        rows: indices of those that were new, shape (new,), ascending.
+        feasible: indices of those of them that keep the limits, shape (feasible,), ascending.
+        values: limited quantities of the feasible ones, shape (feasible, number of limits).
+        accuracies: of the feasible ones, shape (feasible,).
+    """
+
+    rows: NDArray[np.intp]
+    feasible: NDArray[np.intp]
+    values: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
+
+
 class Archive:
     """Candidates of one search: counted once, limits checked once, accuracy estimated once if feasible.
 
     Attributes:
         considered: number of distinct candidates whose limits were checked.
+        num_feasible: number of those that kept them and had their accuracy estimated.
         best: highest accuracy of the feasible ones; -inf before the first.
     """
 
@@ -37,8 +56,32 @@ class Archive:
         self.num_feasible = 0
         self.best = -np.inf
 
-    def take_new(self, genomes: Genomes, at_most: int) -> Genomes:
-        """Return the first `at_most` distinct rows that no earlier call returned; canonical rows in and out.
+    def consider(self, genomes: Genomes, at_most: int) -> Considered:
+        """Check the limits of the first `at_most` distinct rows that no earlier call considered.
+
+        Args:
+            genomes: canonical rows, shape (n, num_genes); may hold rows that were considered before.
+            at_most: the largest number to consider.
+
+        Raises:
+            ValueError: if the accuracy estimator gives a value that is not finite.
+        """
+        rows = self._take_new(genomes, at_most)
+        new = genomes[rows]
+        values = limit_values(self._limits, new) if len(rows) else np.zeros((0, len(self._limits)))
+        keep = within(self._limits, values)
+        new, values = new[keep], values[keep]
+        accuracies = self._estimate(new)
+        self._genomes.append(new)
+        self._values.append(values)
+        self._accuracies.append(accuracies)
+        self.considered += len(rows)
+        self.num_feasible += len(new)
+        self.best = max(self.best, float(accuracies.max(initial=-np.inf)))
+        return Considered(rows, rows[keep], values, accuracies)
+
+    def _take_new(self, genomes: Genomes, at_most: int) -> NDArray[np.intp]:
+        """Return the places of the first `at_most` distinct rows that are new, and remember them.
 
         Membership is exact: the set holds the rows' bytes. Rows are hashed in C, without a Python loop.
         """
@@ -48,22 +91,11 @@ class Archive:
         unseen = set(first).difference(self._seen)
         picked = sorted(map(first.__getitem__, unseen))[:at_most]
         self._seen.update(map(keys.__getitem__, picked))
-        return np.asarray(rows[picked])
+        return np.array(picked, np.intp)
 
-    def evaluate(self, new: Genomes) -> tuple[Genomes, NDArray[np.float64]]:
-        """Check the limits of rows of `take_new`; return the feasible ones and their accuracies.
-
-        Raises:
-            ValueError: if the accuracy estimator gives a value that is not finite.
-        """
-        if len(new) == 0:
-            return new, np.zeros(0)
-        values = limit_values(self._limits, new)
-        keep = within(self._limits, values)
-        genomes = new[keep]
-        self.considered += len(new)
+    def _estimate(self, genomes: Genomes) -> NDArray[np.float64]:
         if len(genomes) == 0:
-            return genomes, np.zeros(0)
+            return np.zeros(0)
         accuracies = np.asarray(self._accuracy(genomes), np.float64)
         if accuracies.shape != (len(genomes),) or not np.isfinite(accuracies).all():
             raise ValueError(
@@ -71,12 +103,7 @@ class Archive:
                 f"{int(np.sum(~np.isfinite(accuracies)))} values that are not finite; "
                 f"expected {len(genomes)} finite numbers."
             )
-        self._genomes.append(genomes)
-        self._values.append(values[keep])
-        self._accuracies.append(accuracies)
-        self.num_feasible += len(genomes)
-        self.best = max(self.best, float(accuracies.max()))
-        return genomes, accuracies
+        return accuracies
 
     def feasible(self) -> tuple[Genomes, NDArray[np.float64], NDArray[np.float64]]:
         """Return all feasible candidates in the order seen: genomes, limit values (n, limits), accuracies."""

@@ -25,7 +25,9 @@ def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
 
     Args:
         space: the supernet's space.
-        name: smallest, middle or largest; a result in `folder`; or the path of a result.
+        name: smallest, middle or largest; a result in `folder` or the path of one; or such a result and
+            limits on its quantities in their order, e.g. phone-pareto@30 or phone-pareto@30@5: the best
+            candidate of its front inside them.
         folder: where the run's search results are.
 
     Raises:
@@ -35,9 +37,7 @@ def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
     ends = {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}
     if name in ends:
         return Choice(ends[name])
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        path = Path(name)
+    path, maxima = _find(name, folder)
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.json"))
         raise UserError(
@@ -50,9 +50,25 @@ def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
             f"{path} was searched in space {result.space_name!r} ({result.space_fingerprint}); the supernet "
             f"has {space.name!r} ({space.fingerprint}). Search again with this run's predictor and table."
         )
-    best = result.best
+    best = result.best_within(maxima) if maxima else result.best
     latencies = {name: value for name, value in best.values.items() if name.startswith("latency")}
     return Choice(best.config, min(max(best.accuracy, 0.0), 1.0), latencies)
+
+
+def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
+    """Return the path of the result that `name` means, which may not exist, and the limits in the name."""
+    for path in (folder / f"{name}.json", Path(name)):
+        if path.is_file():
+            return path, ()
+    stem, *texts = name.split("@")
+    try:
+        maxima = tuple(map(float, texts))
+    except ValueError:
+        raise UserError(
+            f"{name!r} has limits that are no numbers; expected NAME@LIMIT, e.g. phone-pareto@30."
+        ) from None
+    path = folder / f"{stem}.json"
+    return (path if path.is_file() else Path(stem)), maxima
 
 
 def searches_by_subnet(folder: Path) -> dict[str, SearchResult]:

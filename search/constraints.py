@@ -25,7 +25,8 @@ class Limit:
     Attributes:
         name: what is bounded, e.g. "latency_ms".
         estimator: gives the quantity per genome.
-        maximum: the largest accepted value, in the estimator's unit.
+        maximum: the largest accepted value, in the estimator's unit; infinite where the quantity is only an
+            objective (see `search.pareto_search`).
         unit: unit for texts and plots, e.g. "ms"; may be empty.
     """
 
@@ -35,16 +36,22 @@ class Limit:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        """Check that the limit has a name and that its maximum is finite and positive."""
+        """Check that the limit has a name and that its maximum is positive."""
         if not self.name:
             raise UserError("A limit has no name; expected one such as latency_ms.")
-        if not (math.isfinite(self.maximum) and self.maximum > 0):
-            raise UserError(f"Limit {self.name} is {self.maximum}; expected a finite positive number.")
+        if not self.maximum > 0:
+            raise UserError(f"Limit {self.name} is {self.maximum}; expected a positive number.")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the maximum is finite."""
+        return math.isfinite(self.maximum)
 
     @property
     def short(self) -> str:
-        """The bound and its unit without spaces, for names of results."""
-        return f"{self.maximum:g}{self.unit.replace(' ', '')}"
+        """The bound and its unit without spaces, for names of results; the quantity's name if unbounded."""
+        text = f"{self.maximum:g}{self.unit.replace(' ', '')}" if self.bounded else self.name
+        return text.replace(" ", "_")
 
     def show(self, value: float) -> str:
         """Return `value` with the limit's unit, rounded up to six digits: a limit of that text keeps it."""
@@ -65,6 +72,19 @@ def check_limits(limits: Sequence[Limit]) -> None:
     twice = sorted(name for name, count in Counter(limit.name for limit in limits).items() if count > 1)
     if twice:
         raise UserError(f"More than one limit is named {', '.join(twice)}; expected distinct names.")
+
+
+def check_bounded(limits: Sequence[Limit]) -> None:
+    """Check that all limits are finite, for an algorithm that finds one network and not a front.
+
+    Raises:
+        UserError: otherwise.
+    """
+    if unbounded := [limit.name for limit in limits if not limit.bounded]:
+        raise UserError(
+            f"{', '.join(unbounded)} is infinite; expected a finite limit. For the whole front of accuracy "
+            "against that quantity use search=pareto."
+        )
 
 
 def limit_values(limits: Sequence[Limit], genomes: Genomes) -> NDArray[np.float64]:

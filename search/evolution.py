@@ -1,8 +1,9 @@
 """Evolutionary search under limits, on whole populations of genomes.
 
 The method is the one of Cai et al. 2020 (sec. 3.4; Real et al. 2019): the best candidates breed by
-mutation and crossover. Here parents are the best of *all* candidates seen, no candidate is looked at
-twice, and a generation that mostly repeats itself mutates harder.
+mutation and crossover. Here no candidate is looked at twice, the inactive genes of a row are inherited
+(`search.variation`), candidates that are like many better ones do not breed (clearing; the radius shrinks
+while the search goes on), and a generation that mostly repeats itself mutates harder.
 """
 
 from __future__ import annotations
@@ -12,16 +13,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ofa.config import below_minimum
 from ofa.cost import Estimator
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
-from ofa.space import Genomes, SearchSpace
+from ofa.space import SearchSpace
 from search.archive import Archive
-from search.constraints import Limit, reachable_genome
+from search.constraints import Limit, check_bounded
+from search.initial import first_candidates
+from search.population import Population
 from search.result import SearchResult, summarise
+from search.variation import Variation
+
+CLEARED_SHARE = 0.7
+"""Share of a search during which the population is cleared."""
+
+CLEARED_FROM = 2
+"""Clearing looks at so many times the number of parents."""
 
 
 @dataclass(frozen=True)
@@ -29,35 +38,39 @@ class EvolutionSettings:
     """Settings of `evolve`.
 
     Attributes:
-        population_size: new candidates per generation.
-        generations: number of generations, the random first one and the last one counted.
+        population_size: candidates considered per generation.
+        generations: times `population_size` is the number of candidates that the whole search considers.
         parent_ratio: parents per generation as a share of `population_size`: the best candidates seen.
         mutation_ratio: share of the children that come from mutation, the others come from crossover.
-        mutation_rate: probability with which a mutation redraws each gene.
-        max_retries: further attempts of a generation to find candidates that are new (and, in the
-            first one, feasible).
+        mutated_genes: the largest number of genes that a mutation changes.
+        niche_radius: networks that differ in no more than this share of all genes are of one kind, at
+            first; it falls to 0 in the course of the search.
+        niche_size: a candidate with so many better ones of its kind does not breed.
+        max_retries: generations without any new candidate, one after the other, before the search ends.
         ranked: length of the result's ranked list.
     """
 
-    population_size: int = 100
-    generations: int = 500
-    parent_ratio: float = 1.0
+    population_size: int = 800
+    generations: int = 150
+    parent_ratio: float = 0.25
     mutation_ratio: float = 0.5
-    mutation_rate: float = 0.1
+    mutated_genes: int = 2
+    niche_radius: float = 0.3
+    niche_size: int = 20
     max_retries: int = 4
     ranked: int = 10
 
     def __post_init__(self) -> None:
         """Check all ranges and report every value that is outside."""
-        problems = below_minimum(
-            self, {"population_size": 2, "generations": 1, "max_retries": 0, "ranked": 1}
-        )
+        minimums = {"population_size": 2, "max_retries": 0}
+        ones = ("generations", "mutated_genes", "niche_size", "ranked")
+        problems = below_minimum(self, minimums | dict.fromkeys(ones, 1))
         if not 0 < self.parent_ratio < np.inf:
             problems.append(f"parent_ratio is {self.parent_ratio}; expected a positive number.")
         if not 0 <= self.mutation_ratio <= 1:
             problems.append(f"mutation_ratio is {self.mutation_ratio}; expected 0 to 1.")
-        if not 0 < self.mutation_rate <= 1:
-            problems.append(f"mutation_rate is {self.mutation_rate}; expected above 0 and at most 1.")
+        if not 0 <= self.niche_radius <= 1:
+            problems.append(f"niche_radius is {self.niche_radius}; expected 0 to 1.")
         if problems:
             raise UserError(" ".join(problems))
 
@@ -78,8 +91,8 @@ def evolve(
     """Search the most accurate sub-network that keeps all limits.
 
     population_size * generations candidates are considered; each counts once, whether it keeps the limits
-    or not, and only those that do have their accuracy estimated. The search ends early when a generation
-    finds no new candidate, as in a space smaller than that. Where no drawn candidate keeps the limits, the
+    or not, and only those that do have their accuracy estimated. The search ends early when generations
+    find no new candidate, as in a space smaller than that. Where no drawn candidate keeps the limits, the
     search starts from one that descent finds; the descent looks at limits only and is not counted.
 
     Args:
@@ -93,76 +106,39 @@ def evolve(
     Raises:
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
     """
+    check_bounded(limits)
     started = time.perf_counter()
-    archive = Archive(space, accuracy, limits)
+    archive, vary = Archive(space, accuracy, limits), Variation(space)
     budget = settings.population_size * settings.generations
-    _first_generation(space, archive, limits, settings, rng)
-    genomes, _, accuracies = archive.feasible()
-    history = [archive.best]
-    progress(archive.considered, budget, f"best {archive.best:.4f}")
-    while len(history) < settings.generations and archive.considered < budget:
-        genomes, accuracies = _best(genomes, accuracies, settings.num_parents)
-        size = min(settings.population_size, budget - archive.considered)
-        new = _new_children(space, archive, genomes, settings, size, rng)
-        if len(new) == 0:
-            break
-        found, found_accuracies = archive.evaluate(new)
-        genomes = np.concatenate([genomes, found])
-        accuracies = np.concatenate([accuracies, found_accuracies])
+    rows, _, accuracies = first_candidates(
+        space, archive, vary, limits, settings.population_size, budget, rng
+    )
+    population = Population(rows, accuracies)
+    history: list[float] = []
+    repeats = fruitless = 0
+    while True:
         history.append(archive.best)
         progress(archive.considered, budget, f"best {archive.best:.4f}")
-    return summarise(
-        space, archive, limits, "evolution", settings, settings.ranked, history, time.perf_counter() - started
-    )
-
-
-def _first_generation(
-    space: SearchSpace,
-    archive: Archive,
-    limits: Sequence[Limit],
-    settings: EvolutionSettings,
-    rng: np.random.Generator,
-) -> None:
-    """Consider random candidates, and the smallest one, until `population_size` of them are feasible."""
-    size = settings.population_size
-    budget = size * settings.generations
-    drawn = np.concatenate([space.genomes([space.smallest]), space.sample(size - 1, rng)])
-    for _ in range(settings.max_retries + 1):
-        archive.evaluate(archive.take_new(drawn, budget - archive.considered))
-        if archive.num_feasible >= size:
-            return
-        drawn = space.sample(size, rng)
-    if archive.num_feasible == 0:
-        archive.evaluate(archive.take_new(reachable_genome(space, limits, rng)[None], 1))
-
-
-def _new_children(
-    space: SearchSpace,
-    archive: Archive,
-    parents: Genomes,
-    settings: EvolutionSettings,
-    size: int,
-    rng: np.random.Generator,
-) -> Genomes:
-    """Return up to `size` children that were never considered; each retry doubles the mutation rate."""
-    picks = parents[rng.integers(len(parents), size=(2, size))]
-    mutants = round(settings.mutation_ratio * size)
-    mutated = space.mutate(picks[0, :mutants], settings.mutation_rate, rng)
-    crossed = space.crossover(picks[0, mutants:], picks[1, mutants:], rng)
-    new = archive.take_new(np.concatenate([mutated, crossed]), size)
-    for retry in range(settings.max_retries):
-        if len(new) == size:
+        if archive.considered >= budget or fruitless > settings.max_retries:
             break
-        rate = min(1.0, settings.mutation_rate * 2**retry)
-        missing = size - len(new)
-        picked = parents[rng.integers(len(parents), size=2 * missing)]
-        more = archive.take_new(space.mutate(picked, rate, rng), missing)
-        new = np.concatenate([new, more])
-    return new
+        population = _parents(space, population, settings, archive.considered / budget)
+        most = min(settings.mutated_genes * 2**repeats, len(space.genes))
+        size = settings.population_size
+        children = population.breed(vary, size, settings.mutation_ratio, most, rng)
+        found = archive.consider(space.canonical(children), budget - archive.considered)
+        population = population.join(children[found.feasible], found.accuracies)
+        repeats = 0 if 2 * len(found.rows) >= size else repeats + 1
+        fruitless = 0 if len(found.rows) else fruitless + 1
+    seconds = time.perf_counter() - started
+    return summarise(space, archive, limits, "evolution", settings, settings.ranked, history, seconds)
 
 
-def _best(
-    genomes: Genomes, accuracies: NDArray[np.float64], count: int
-) -> tuple[Genomes, NDArray[np.float64]]:
-    order = np.argsort(-accuracies, kind="stable")[:count]
-    return genomes[order], accuracies[order]
+def _parents(
+    space: SearchSpace, population: Population, settings: EvolutionSettings, done: float
+) -> Population:
+    """Return who breeds when the share `done` of all candidates was considered."""
+    if done < CLEARED_SHARE:
+        radius = settings.niche_radius * len(space.genes) * (1 - done / CLEARED_SHARE)
+        population = population.best(CLEARED_FROM * settings.num_parents)
+        population = population.clear(space, radius, settings.niche_size)
+    return population.best(settings.num_parents)

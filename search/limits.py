@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,9 @@ from search.constraints import Limit
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """Upper bounds that a user gives; None where there is none.
+    """Upper bounds that a user gives; None where a quantity does not matter.
+
+    An infinite bound makes a quantity an objective of a search for a front, without limiting it.
 
     Attributes:
         latency_ms: milliseconds on the device searched for.
@@ -28,6 +31,10 @@ class LimitSettings:
     macs_m: float | None = None
     parameters_m: float | None = None
     memory_mb: float | None = None
+
+    def or_latency(self) -> LimitSettings:
+        """Return these bounds, or the latency as an objective if there are none."""
+        return self if self != LimitSettings() else LimitSettings(latency_ms=math.inf)
 
 
 @dataclass(frozen=True)

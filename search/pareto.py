@@ -1,4 +1,4 @@
-"""Non-dominated fronts: least cost, highest accuracy."""
+"""Non-dominated fronts: least cost, highest accuracy; ranks and crowding of NSGA-II (Deb et al. 2002)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,100 @@ def non_dominated(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -
     """Return the indices of the candidates that no other one beats, cheapest first.
 
     A candidate is beaten by another that costs no more and is at least as accurate, and better in one of
-    the two. Of candidates equal in both, the first is returned. Sorting dominates: O(n log n).
+    the quantities. Of candidates equal in all, the first is returned. With one cost, sorting dominates:
+    O(n log n); with more, O(n times the length of the front) at worst.
 
     Args:
-        costs: shape (n,), smaller is better.
+        costs: shape (n,), or (n, number of costs) with the first deciding the order; smaller is better.
         accuracies: shape (n,), larger is better.
     """
-    order = np.lexsort((-accuracies, costs))
-    ranked = accuracies[order]
-    best_of_cheaper = np.maximum.accumulate(np.concatenate([[-np.inf], ranked]))[:-1]
-    return np.asarray(order[ranked > best_of_cheaper], np.intp)
+    if costs.ndim == 1 or costs.shape[1] == 1:
+        column = costs.reshape(-1)
+        order = np.lexsort((-accuracies, column))
+        ranked = accuracies[order]
+        best_of_cheaper = np.maximum.accumulate(np.concatenate([[-np.inf], ranked]))[:-1]
+        return np.asarray(order[ranked > best_of_cheaper], np.intp)
+    found = _sweep(np.column_stack([costs, -accuracies]))
+    return np.asarray(found[np.lexsort((-accuracies[found], costs[found, 0]))], np.intp)
+
+
+def _sweep(losses: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the indices of the rows that no other row beats: each member found removes what it beats.
+
+    Members that are good in all columns come first, so that few rows are left after few of them.
+    """
+    spread = np.ptp(losses, axis=0) if len(losses) else np.ones(losses.shape[1])
+    left = np.argsort((losses / np.where(spread > 0, spread, 1.0)).sum(axis=1), kind="stable")
+    done = 0
+    while done < len(left):
+        beats_or_equals = (losses[left] >= losses[left[done]]).all(axis=1)
+        beats_or_equals[done] = False
+        left = left[~beats_or_equals]
+        done += 1
+    return np.sort(left)
+
+
+def ranks(losses: NDArray[np.float64], enough: int) -> NDArray[np.intp]:
+    """Return the number of each row's front, shape (n,): 0 for rows that none beats, 1 without those, ...
+
+    Rows that are not needed to rank `enough` of them share one last number.
+
+    Args:
+        losses: shape (n, number of objectives), smaller is better.
+        enough: how many rows have to be ranked.
+    """
+    return _ranks_of_two(losses, enough) if losses.shape[1] == 2 else _ranks_of_many(losses, enough)
+
+
+def _ranks_of_two(losses: NDArray[np.float64], enough: int) -> NDArray[np.intp]:
+    """Sorted by the first objective, a front is what lies below all before it in the second."""
+    left = np.lexsort((losses[:, 1], losses[:, 0]))
+    found = np.full(len(losses), len(losses), np.intp)
+    front = 0
+    while len(left) > max(0, len(losses) - enough):
+        second = losses[left, 1]
+        lowest = np.minimum.accumulate(second)
+        member = np.concatenate([[True], second[1:] < lowest[:-1]])
+        found[left[member]] = front
+        left = left[~member]
+        front += 1
+    return found
+
+
+def _ranks_of_many(losses: NDArray[np.float64], enough: int) -> NDArray[np.intp]:
+    """Compare all pairs once; rows leave when no row that is left beats them."""
+    no_worse = np.ones((len(losses), len(losses)), np.bool_)
+    for column in losses.T:
+        no_worse &= column[:, None] <= column
+    beats = no_worse & ~no_worse.T
+    beaten_by = beats.sum(axis=0)
+    found = np.full(len(losses), len(losses), np.intp)
+    front = 0
+    while (found < len(losses)).sum() < min(enough, len(losses)):
+        members = np.flatnonzero((beaten_by == 0) & (found == len(losses)))
+        found[members] = front
+        beaten_by -= beats[members].sum(axis=0)
+        front += 1
+    return found
+
+
+def crowding(losses: NDArray[np.float64], fronts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return how far each row's neighbours on its front are apart, summed over objectives, shape (n,).
+
+    Gaps are shares of the objective's range over all rows; the ends of a front get infinity.
+    """
+    distance = np.zeros(len(losses))
+    for column in losses.T:
+        order = np.lexsort((column, fronts))
+        ordered, groups = column[order], fronts[order]
+        gaps = np.full(len(order), np.inf)
+        inner = (groups[2:] == groups[1:-1]) & (groups[1:-1] == groups[:-2])
+        gaps[1:-1][inner] = (ordered[2:] - ordered[:-2])[inner] / max(np.ptp(column), 1e-300)
+        distance[order] += gaps
+    return distance
+
+
+def fittest(losses: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Return the indices of the `count` rows of the best fronts, the least crowded of a front first."""
+    fronts = ranks(losses, count)
+    return np.asarray(np.lexsort((-crowding(losses, fronts), fronts))[:count], np.intp)

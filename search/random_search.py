@@ -14,7 +14,7 @@ from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from search.archive import Archive
-from search.constraints import Limit, reachable_genome
+from search.constraints import Limit, check_bounded, reachable_genome
 from search.result import SearchResult, summarise
 
 
@@ -29,7 +29,7 @@ class RandomSettings:
         ranked: length of the result's ranked list.
     """
 
-    evaluations: int = 50_000
+    evaluations: int = 120_000
     batch_size: int = 1000
     max_retries: int = 4
     ranked: int = 10
@@ -56,21 +56,20 @@ def search_randomly(
     Raises:
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
     """
+    check_bounded(limits)
     started = time.perf_counter()
     archive = Archive(space, accuracy, limits)
     history: list[float] = []
     empty_draws = 0
     while archive.considered < settings.evaluations and empty_draws <= settings.max_retries:
-        new = archive.take_new(
-            space.sample(settings.batch_size, rng), settings.evaluations - archive.considered
-        )
-        empty_draws = 0 if len(new) else empty_draws + 1
-        archive.evaluate(new)
+        drawn = space.sample(settings.batch_size, rng)
+        found = archive.consider(drawn, settings.evaluations - archive.considered)
+        empty_draws = 0 if len(found.rows) else empty_draws + 1
         if archive.num_feasible:
             history.append(archive.best)
         progress(archive.considered, settings.evaluations, f"best {archive.best:.4f}")
     if archive.num_feasible == 0:
-        archive.evaluate(archive.take_new(reachable_genome(space, limits, rng)[None], 1))
+        archive.consider(reachable_genome(space, limits, rng)[None], 1)
         history.append(archive.best)
     return summarise(
         space, archive, limits, "random", settings, settings.ranked, history, time.perf_counter() - started

@@ -16,6 +16,7 @@ from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from search.constraints import Limit
 from search.evolution import EvolutionSettings, evolve
+from search.pareto_search import ParetoSettings, search_front
 from search.random_search import RandomSettings, search_randomly
 from search.result import SearchResult
 
@@ -41,14 +42,16 @@ class SearchFunction(Protocol[S_contra]):
 
 @dataclass(frozen=True)
 class Algorithm(Generic[S]):
-    """A search function and the dataclass of its settings."""
+    """A search function, the dataclass of its settings, and whether it finds a front or one network."""
 
     settings: type[S]
     search: SearchFunction[S]
+    finds_front: bool = False
 
 
 ALGORITHMS: dict[str, Algorithm[Any]] = {
     "evolution": Algorithm(EvolutionSettings, evolve),
+    "pareto": Algorithm(ParetoSettings, search_front, finds_front=True),
     "random": Algorithm(RandomSettings, search_randomly),
 }
 
@@ -59,6 +62,16 @@ class SearchPlan:
 
     algorithm: str
     settings: Any
+
+    @property
+    def finds_front(self) -> bool:
+        """Whether the algorithm finds a whole front, so that it needs no limit."""
+        return ALGORITHMS[self.algorithm].finds_front
+
+    def result_name(self, device: str, limits: Sequence[Limit]) -> str:
+        """Return a name for the result of a search for `device`."""
+        kind = [self.algorithm] if self.finds_front else []
+        return "-".join([device, *kind, *(limit.short for limit in limits)])
 
     def run(
         self,

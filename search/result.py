@@ -17,7 +17,7 @@ from ofa.space import Genomes, SearchSpace
 from ofa.subnet import SubnetConfig
 from search.archive import Archive
 from search.constraints import Limit
-from search.pareto import non_dominated
+from search.pareto import fittest, non_dominated
 
 SCHEMA_VERSION = 1
 MAX_SAMPLES = 500
@@ -50,11 +50,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LimitRecord:
-    """A limit as the result keeps it: without its estimator."""
+    """A limit as the result keeps it: without its estimator; the maximum is None where there is none."""
 
     name: str
-    maximum: float
+    maximum: float | None
     unit: str
+
+    @property
+    def label(self) -> str:
+        """Name and unit, for axes and columns."""
+        return f"{self.name} [{self.unit}]" if self.unit else self.name
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,10 @@ class SearchResult:
         seed: what the caller seeded the search with; None if only a generator was given.
         space_name: name of the space.
         space_fingerprint: fingerprint of the whole space.
-        limits: the limits; the first is the front's cost.
+        limits: the limits.
+        front_costs: names of the limited quantities that the front sets against accuracy.
         ranked: the best feasible candidates, best first (of equal accuracy, the cheaper first).
-        front: non-dominated feasible candidates of all seen, cheapest first.
+        front: non-dominated feasible candidates of all seen, cheapest in the first quantity first.
         samples: (cost, accuracy) of up to `MAX_SAMPLES` feasible candidates, evenly spaced in the order seen.
         evaluations: distinct candidates considered, those outside the limits included.
         accuracy_evaluations: those of them that kept the limits and had their accuracy estimated.
@@ -83,6 +89,7 @@ class SearchResult:
     space_name: str
     space_fingerprint: str
     limits: tuple[LimitRecord, ...]
+    front_costs: tuple[str, ...]
     ranked: tuple[Candidate, ...]
     front: tuple[Candidate, ...]
     samples: tuple[tuple[float, float], ...]
@@ -96,6 +103,30 @@ class SearchResult:
         """The most accurate candidate that keeps all limits."""
         return self.ranked[0]
 
+    def best_within(self, maxima: Sequence[float]) -> Candidate:
+        """Return the most accurate candidate of the front inside tighter limits.
+
+        Args:
+            maxima: of the first `len(maxima)` limited quantities, in their order and units.
+
+        Raises:
+            UserError: if there are more maxima than quantities, or no candidate of the front keeps them;
+                with the smallest value of each quantity on the front.
+        """
+        names = [limit.name for limit in self.limits]
+        if len(maxima) > len(names):
+            raise UserError(f"{len(maxima)} limits are given; the result has only {', '.join(names)}.")
+        bounds = dict(zip(names, maxima, strict=False))
+        kept = [c for c in self.front if all(c.values[name] <= most for name, most in bounds.items())]
+        if not kept:
+            lowest = (f"{name} {min(c.values[name] for c in self.front):.6g}" for name in bounds)
+            asked = ", ".join(f"{name} <= {most:g}" for name, most in bounds.items())
+            raise UserError(
+                f"No candidate of the front keeps {asked}; the smallest values on it are "
+                f"{', '.join(lowest)}. Raise the limit."
+            )
+        return max(kept, key=lambda candidate: candidate.accuracy)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` is the inverse."""
         return {
@@ -105,6 +136,7 @@ class SearchResult:
             "seed": self.seed,
             "space": {"name": self.space_name, "fingerprint": self.space_fingerprint},
             "limits": [dataclasses.asdict(limit) for limit in self.limits],
+            "front_costs": list(self.front_costs),
             "evaluations": self.evaluations,
             "accuracy_evaluations": self.accuracy_evaluations,
             "seconds": self.seconds,
@@ -119,6 +151,7 @@ class SearchResult:
     def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:
         """Build a result from `to_dict` output; raises what missing or wrong entries raise."""
         samples = zip(values["samples"]["cost"], values["samples"]["accuracy"], strict=True)
+        limits = tuple(LimitRecord(**entry) for entry in values["limits"])
         ranked = tuple(Candidate.from_dict(entry) for entry in values["ranked"])
         if not ranked:
             raise ValueError("ranked is empty")
@@ -128,7 +161,8 @@ class SearchResult:
             seed=None if values["seed"] is None else int(values["seed"]),
             space_name=str(values["space"]["name"]),
             space_fingerprint=str(values["space"]["fingerprint"]),
-            limits=tuple(LimitRecord(**entry) for entry in values["limits"]),
+            limits=limits,
+            front_costs=tuple(map(str, values["front_costs"])),
             ranked=ranked,
             front=tuple(Candidate.from_dict(entry) for entry in values["front"]),
             samples=tuple((float(cost), float(accuracy)) for cost, accuracy in samples),
@@ -182,11 +216,21 @@ def summarise(
     num_ranked: int,
     history: Sequence[float],
     seconds: float,
+    front_costs: int = 1,
+    front_size: int | None = None,
 ) -> SearchResult:
-    """Return the result of a search whose candidates are in `archive`; at least one is feasible."""
+    """Return the result of a search whose candidates are in `archive`; at least one is feasible.
+
+    The front is that of accuracy against the first `front_costs` limited quantities. If it is longer than
+    `front_size`, its least crowded members are kept.
+    """
     genomes, values, accuracies = archive.feasible()
     costs = values[:, 0]
     ranked = np.lexsort((costs, -accuracies))[:num_ranked]
+    front = non_dominated(values[:, :front_costs], accuracies)
+    if front_size is not None and len(front) > front_size:
+        losses = np.column_stack([values[front, :front_costs], -accuracies[front]])
+        front = front[np.sort(fittest(losses, front_size))]
     spaced = np.linspace(0, len(genomes) - 1, min(len(genomes), MAX_SAMPLES)).astype(np.intp)
 
     def candidates(indices: NDArray[np.intp]) -> tuple[Candidate, ...]:
@@ -198,15 +242,20 @@ def summarise(
         seed=None,
         space_name=space.name,
         space_fingerprint=space.fingerprint,
-        limits=tuple(LimitRecord(limit.name, limit.maximum, limit.unit) for limit in limits),
+        limits=tuple(_record(limit) for limit in limits),
+        front_costs=tuple(limit.name for limit in limits[:front_costs]),
         ranked=candidates(ranked),
-        front=candidates(non_dominated(costs, accuracies)),
+        front=candidates(front),
         samples=tuple(zip(costs[spaced].tolist(), accuracies[spaced].tolist(), strict=True)),
         evaluations=archive.considered,
         accuracy_evaluations=archive.num_feasible,
         history=tuple(history),
         seconds=seconds,
     )
+
+
+def _record(limit: Limit) -> LimitRecord:
+    return LimitRecord(limit.name, limit.maximum if limit.bounded else None, limit.unit)
 
 
 def _candidate(

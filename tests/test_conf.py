@@ -120,7 +120,7 @@ def test_every_search_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", choices("predictor"))
 def test_every_predictor_builds(name: str) -> None:
-    assert build(FitSettings, compose_group("predictor", name)).max_epochs > 0
+    assert build(FitSettings, compose_group("predictor", name)).hidden_units > 0
 
 
 def test_no_yaml_is_left_out() -> None:

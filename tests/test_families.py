@@ -28,7 +28,7 @@ from ofa.space import SearchSpace
 from ofa.static import static_layer
 from ofa.supernet import Supernet
 from ofa.training.settings import Phase
-from predictors.collect import plan_subnets
+from predictors.plans import plan_subnets
 
 FAMILIES = ["micro_proxyless", "micro_resnet"]
 QUICK = (

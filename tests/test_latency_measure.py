@@ -14,7 +14,8 @@ from latency_tables.calibration import choose_networks, fit_affine
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import TimedRun
 from latency_tables.measure import build_table, partial_path
-from latency_tables.table import LatencyTable
+from latency_tables.table import LatencyTable, Validation
+from latency_tables.timing import Timing
 from ofa.errors import UserError
 from ofa.lowering import distinct_layers
 from ofa.space import SearchSpace, StageSpec
@@ -75,6 +76,11 @@ class FakeEngine:
             self.measuring_now = False
 
 
+def validation_of(table: LatencyTable) -> Validation:
+    assert table.validation is not None
+    return table.validation
+
+
 def table_of(path: Path, engine: FakeEngine, space: SearchSpace | None = None) -> LatencyTable:
     return build_table(space or make_space(), DEVICE, path, 3, num_validation=12, engine=engine)
 
@@ -87,11 +93,11 @@ def test_calibration_is_exact_for_an_affine_device(tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.json", FakeEngine())
     assert table.calibration.scale == pytest.approx(SCALE)
     assert table.calibration.offset_ms == pytest.approx(OFFSET_MS)
-    assert table.validation.mape_percent == pytest.approx(0, abs=1e-6)
-    assert table.validation.max_error_percent == pytest.approx(0, abs=1e-6)
-    assert table.validation.kendall_tau == pytest.approx(1)
+    assert validation_of(table).mape_percent == pytest.approx(0, abs=1e-6)
+    assert validation_of(table).max_error_percent == pytest.approx(0, abs=1e-6)
+    assert validation_of(table).kendall_tau == pytest.approx(1)
     assert len(table.calibration.networks) == 5
-    assert len(table.validation.networks) == 12
+    assert len(validation_of(table).networks) == 12
 
 
 def test_entries_are_the_layers_without_the_call_overhead(tmp_path: Path) -> None:
@@ -101,13 +107,15 @@ def test_entries_are_the_layers_without_the_call_overhead(tmp_path: Path) -> Non
     # The classifier has 24 * 4 weights and 4 biases.
     assert table.entries["linear-in24-out4"].latency_ms == pytest.approx(1e-4 * 100)
     assert table.entries["linear-in24-out4"].count == 8
-    assert table.entries["linear-in24-out4"].median_ms == pytest.approx(1e-4 * 100 + OVERHEAD_MS)
+    classifier = table.entries["linear-in24-out4"]
+    assert isinstance(classifier, Timing)
+    assert classifier.median_ms == pytest.approx(1e-4 * 100 + OVERHEAD_MS)
 
 
 def test_validation_networks_have_no_part_in_the_calibration(tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.json", FakeEngine())
     fitted = {network.id for network in table.calibration.networks}
-    held_out = {network.id for network in table.validation.networks}
+    held_out = {network.id for network in validation_of(table).networks}
     assert len(fitted) == 5 and len(held_out) == 12
     assert not fitted & held_out
 
@@ -119,13 +127,13 @@ def test_stored_errors_follow_from_the_stored_networks(tmp_path: Path) -> None:
             return lambda: run() * factor
 
     table = table_of(tmp_path / "t.json", Noisy())
-    pairs = [(n.predicted_ms, n.measured_ms) for n in table.validation.networks]
+    pairs = [(n.predicted_ms, n.measured_ms) for n in validation_of(table).networks]
     errors = [100 * abs(p - m) / m for p, m in pairs]
     assert max(errors) > 1
-    assert table.validation.mape_percent == pytest.approx(sum(errors) / 12)
-    assert table.validation.max_error_percent == pytest.approx(max(errors))
+    assert validation_of(table).mape_percent == pytest.approx(sum(errors) / 12)
+    assert validation_of(table).max_error_percent == pytest.approx(max(errors))
     signs = [np.sign((p - q) * (m - n)) for i, (p, m) in enumerate(pairs) for q, n in pairs[i + 1 :]]
-    assert table.validation.kendall_tau == pytest.approx(sum(signs) / len(signs))
+    assert validation_of(table).kendall_tau == pytest.approx(sum(signs) / len(signs))
 
 
 @pytest.mark.parametrize("stop_after", [1, 40, 400, 900])
@@ -161,7 +169,7 @@ def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
 def test_a_crash_before_the_first_whole_line_starts_afresh(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     partial_path(path).write_text('{"schema_ver')
-    assert table_of(path, FakeEngine()).validation.kendall_tau == pytest.approx(1)
+    assert validation_of(table_of(path, FakeEngine())).kendall_tau == pytest.approx(1)
 
 
 def test_a_damaged_unfinished_table_is_refused(tmp_path: Path) -> None:

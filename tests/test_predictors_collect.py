@@ -13,7 +13,8 @@ from ofa.cost import compile_cost, macs
 from ofa.errors import UserError
 from ofa.space import Genomes, SearchSpace, StageSpec
 from ofa.subnet import SubnetConfig
-from predictors.collect import collect, plan_subnets
+from predictors.collect import BATCH_SIZE, SEED_RECORDS, collect
+from predictors.plans import plan_subnets, random_subnets
 from predictors.records import RecordFile, load_records
 
 
@@ -100,9 +101,25 @@ def test_impossible_counts_are_refused() -> None:
     for count in (1, 0, -3):
         with pytest.raises(UserError, match="at least 2"):
             plan(space, count)
+    for count in (0, -3):
+        with pytest.raises(UserError, match="at least 1"):
+            random_subnets(space, count, 0)
     large = make_space()
     with pytest.raises(UserError, match=r"at most \d+ can be planned"):
         plan(large, 60_000)
+
+
+def test_a_random_plan_has_distinct_networks_and_depends_on_the_seed() -> None:
+    space = make_space()
+    genomes = random_subnets(space, 300, 0)
+    assert len(rows(genomes)) == 300
+    np.testing.assert_array_equal(random_subnets(space, 40, 0), genomes[:40])
+    assert len(rows(genomes) & rows(random_subnets(space, 300, 1))) < 30
+    # Every choice is drawn uniformly, which the stratified plan's is not.
+    share = np.bincount(genomes[:, 0], minlength=3) / 300
+    np.testing.assert_allclose(share, 1 / 3, atol=0.1)
+    nano = nano_space()
+    assert rows(random_subnets(nano, nano.size, 0)) == rows(nano.everything())
 
 
 class Evaluator:
@@ -150,6 +167,63 @@ def test_an_interrupted_collection_resumes_with_what_is_missing(tmp_path: Path) 
     whole = tmp_path / "whole"
     collect(space, 12, 3, Evaluator(), open_records(whole, space))
     assert (whole / "accuracy.jsonl").read_bytes() == (tmp_path / "accuracy.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "stop"),
+    [("random", 20), ("stratified", 20), ("active", SEED_RECORDS - 3), ("active", SEED_RECORDS + 7)],
+)
+def test_every_strategy_resumes_as_if_never_interrupted(tmp_path: Path, strategy: str, stop: int) -> None:
+    space, count = make_space(2), SEED_RECORDS + BATCH_SIZE + 2
+    reports: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        collect(space, count, 3, Evaluator(stop), open_records(tmp_path, space), strategy=strategy)
+    records = open_records(tmp_path, space)
+    collect(
+        space,
+        count,
+        3,
+        Evaluator(),
+        records,
+        lambda done, total, text: reports.append(done),
+        strategy=strategy,
+    )
+    assert reports == list(range(stop, count + 1))
+    whole = tmp_path / "whole"
+    collect(space, count, 3, Evaluator(), open_records(whole, space), strategy=strategy)
+    assert (whole / "accuracy.jsonl").read_bytes() == (tmp_path / "accuracy.jsonl").read_bytes()
+    again = Evaluator()
+    collect(space, count, 3, again, open_records(tmp_path, space), strategy=strategy)
+    assert again.calls == []
+
+
+def test_active_collection_starts_stratified_and_extends_other_records(tmp_path: Path) -> None:
+    space = make_space(2)
+    evaluate = Evaluator()
+    records = open_records(tmp_path, space)
+    collect(space, 10, 3, evaluate, records, strategy="active")
+    assert rows(space.genomes(evaluate.calls)) <= rows(plan(space, SEED_RECORDS, 3))
+    collect(space, 40, 9, evaluate, records, strategy="random")
+    before = len(records)
+    collect(space, before + 6, 3, evaluate, records, strategy="active")
+    assert len(records) == before + 6
+
+
+def test_active_collection_can_measure_a_whole_small_space(tmp_path: Path) -> None:
+    space = nano_space()
+    assert space.size > SEED_RECORDS
+    evaluate = Evaluator()
+    collect(space, space.size, 0, evaluate, open_records(tmp_path, space), strategy="active")
+    assert set(evaluate.calls) == brute_force_networks(space)
+    with pytest.raises(UserError, match=f"'nano' has only {space.size}"):
+        collect(space, space.size + 1, 0, evaluate, open_records(tmp_path, space), strategy="active")
+
+
+def test_an_unknown_strategy_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"'activ'; known: active, random, stratified\. Did you mean 'active'"
+    ):
+        collect(nano_space(), 5, 0, Evaluator(), open_records(tmp_path, nano_space()), strategy="activ")
 
 
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def arbitrary_cost(spec: LayerSpec) -> float:
     return 1.0 + zlib.crc32(spec.key.encode()) / 2**32
 
 
-@pytest.mark.parametrize("maximum", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("maximum", [0.0, -1.0, float("nan")])
 def test_limit_maximum_is_checked(micro_space: SearchSpace, maximum: float) -> None:
-    with pytest.raises(UserError, match=r"Limit latency_ms is .*; expected a finite positive number"):
+    with pytest.raises(UserError, match=r"Limit latency_ms is .*; expected a positive number"):
         Limit("latency_ms", compile_cost(micro_space, macs), maximum)
 
 

@@ -84,16 +84,18 @@ def test_shipped_settings_name_every_setting_with_its_default(root: Path) -> Non
 
 
 def test_wrong_plans_are_user_errors() -> None:
-    with pytest.raises(UserError, match=r"search\.algorithm is missing; expected one of evolution, random"):
+    with pytest.raises(UserError, match=r"algorithm is missing; expected one of evolution, pareto, random"):
         plan_search({})
-    with pytest.raises(UserError, match=r"Unknown search algorithm 'evolutoin'.*known: evolution, random"):
+    with pytest.raises(
+        UserError, match=r"Unknown search algorithm 'evolutoin'.*known: evolution, pareto, random"
+    ):
         plan_search({"algorithm": "evolutoin"})
     with pytest.raises(UserError, match="Unknown search algorithm"):
         plan_search({"algorithm": ["evolution"]})
     with pytest.raises(UserError) as caught:
-        plan_search({"algorithm": "evolution", "generation": 3, "mutation_rate": "high"})
+        plan_search({"algorithm": "evolution", "generation": 3, "mutation_ratio": "high"})
     assert "search.generation is not a setting. Did you mean 'generations'?" in str(caught.value)
-    assert "search.mutation_rate is 'high'; expected a number." in str(caught.value)
+    assert "search.mutation_ratio is 'high'; expected a number." in str(caught.value)
 
 
 def test_samples_are_spread_over_the_search(small_space: SearchSpace) -> None:
