@@ -122,7 +122,7 @@ def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tup
         (fit, ("run_name=none",), "No supernet description at .*Make one with"),
         (search_for_device, (), "needs at least one limit"),
         (search_for_device, ("limits.macs_m=0.001",), "smallest reachable value is"),
-        (search_for_device, ("limits.macs_m=-1",), "expected a finite positive number"),
+        (search_for_device, ("limits.macs_m=-1",), "expected a positive number"),
         (search_for_device, ("limits.latency_ms=3", "device.name=other"), "latency table"),
         (search_for_device, ("device=phone",), "my_cpu_onnx"),
         (search_for_device, ("search.generation=3", "limits.macs_m=1"), "generation"),
