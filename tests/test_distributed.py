@@ -41,7 +41,8 @@ with launched_world(torch.device("cpu")) as world:
     assert mine.keys() == whole.keys() and len(mine) > 10
     worst = max(float((mine[n] - whole[n]).abs().max() / whole[n].abs().max()) for n in mine)
     shared = world.share({f"process {world.rank}": float(world.rank)})
-    print("worst", worst, "shared", shared)
+    # One write per process: the lines of two processes must not mix.
+    print(f"worst {worst} shared {shared}\\n", end="", flush=True)
 """
 
 

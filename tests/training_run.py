@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> None:
         _arm(trainer, arguments[1:] if may_die else [])
         trainer.train()
         weights = torch.cat([parameter.detach().reshape(-1) for parameter in trainer.supernet.parameters()])
-        print("finished", hashlib.sha256(weights.numpy().tobytes()).hexdigest())
+        print(f"finished {hashlib.sha256(weights.numpy().tobytes()).hexdigest()}\n", end="", flush=True)
 
 
 def _arm(trainer: Trainer, arguments: list[str]) -> None:
