@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
+
 import torch
 
 from ofa.distributed import local_rank
 from ofa.errors import UserError, unknown_name
+
+
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def choose_accelerator(name: str, threads: int | None) -> torch.device:
@@ -26,7 +33,19 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
     if threads is not None:
         torch.set_num_threads(threads)
     if name == "cpu" or not torch.cuda.is_available():
+        _keep_freed_memory()
         return torch.device("cpu")
     device = torch.device("cuda", local_rank() % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep what tensors free, so that the next step does not fault its pages in again.
+
+    Only glibc has this; with its defaults a training step of small images spends a tenth of its time there.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            libc.mallopt(parameter, 2**30)
