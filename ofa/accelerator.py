@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import resource
 
 import torch
 
 from ofa.distributed import local_rank
 from ofa.errors import UserError, unknown_name
-
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -49,3 +49,12 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
             libc.mallopt(parameter, 2**30)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory that this process has held so far: of the device, or of the machine on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Kilobytes, but bytes on macOS.
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

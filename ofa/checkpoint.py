@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ofa.config import build
 from ofa.errors import UserError
@@ -53,6 +54,28 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
     return values
 
 
+def content_digest(values: object) -> str:
+    """Return the SHA-256 of all tensors, names and plain values of a nested structure."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, Mapping):
+            for name, entry in value.items():
+                digest.update(repr(name).encode())
+                add(entry)
+        elif isinstance(value, list | tuple):
+            for entry in value:
+                add(entry)
+        else:
+            digest.update(repr(value).encode())
+
+    add(values)
+    return digest.hexdigest()
+
+
 def check_fingerprint(found: object, space: SearchSpace, what: str) -> None:
     """Raise the error for an artefact that belongs to another space."""
     if found != space.fingerprint:
@@ -78,7 +101,7 @@ class TrainingCheckpoints:
 
     def save(self, step: int, values: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, then delete the oldest beyond those kept."""
-        save_tensors(self._path(step), values)
+        save_tensors(self._path(step), {**values, "digest": content_digest(values)})
         for old in self.steps()[: -self._keep]:
             self._path(old).unlink(missing_ok=True)
 
@@ -95,6 +118,8 @@ class TrainingCheckpoints:
             try:
                 values = load_tensors(self._path(step), "checkpoint")
             except UserError:
+                values = {}
+            if values.pop("digest", None) != content_digest(values):
                 damaged.append(str(self._path(step)))
                 continue
             check_fingerprint(values.get("fingerprint"), space, f"checkpoint {self._path(step)}")

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -50,6 +51,13 @@ class World:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum of all processes' tensors of one shape; gradients flow back to all of them."""
+        if self.size == 1:
+            return tensor
+        result: Tensor = _Sum.apply(tensor)
+        return result
+
     def share(self, values: dict[str, float]) -> dict[str, float]:
         """Return the entries of all processes' dictionaries, in the same order everywhere."""
         if self.size == 1:
@@ -67,6 +75,24 @@ class World:
         """Return when every process has come here."""
         if self.size > 1:
             dist.barrier()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes: each one's loss depends on every one's tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _summed(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _summed(gradients[0])
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    total = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
 
 
 ALONE = World()

@@ -10,6 +10,10 @@ class UserError(ValueError):
     """A mistake in what the user gave; commands print its text without a traceback."""
 
 
+class StoppedError(Exception):
+    """Work ended early because the process was told to; what was done is saved."""
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
     """Return the error for a `name` that is none of the `known` names of its `kind`."""
     names = sorted(known)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +80,41 @@ def read_json(path: Path, what: str, how_to_make: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected a JSON object.")
     return values
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, patience_s: float = 3.0) -> Iterator[None]:
+    """Be the only process that works on something; the lock ends with the process, however it ends.
+
+    Args:
+        path: file of the lock; it stays, and names its last holder.
+        what: what is locked, for the error text.
+        patience_s: how long to wait for another process, which may be ending.
+
+    Raises:
+        UserError: if another process keeps the lock, naming it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise UserError(f"Could not lock {what}: {error}. Check the permissions and free space.") from error
+    with file:
+        give_up = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > give_up:
+                    file.seek(0)
+                    raise UserError(
+                        f"Another process, {file.read().strip() or 'unknown'}, is at work on {what}; wait "
+                        "for it to end, stop it, or choose another run_name."
+                    ) from error
+                time.sleep(0.1)
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield

@@ -122,6 +122,22 @@ class GenePool:
         from_first = np.where(active_first == active_second, from_first, active_first)
         return self.canonical(np.where(from_first, first, second))
 
+    def follow_depth(self, genomes: Genomes) -> Genomes:
+        """Return the genomes with kernel sizes and expand ratios that follow their stage's depth.
+
+        The smallest allowed depth goes with the smallest allowed choices, the largest with the largest, and
+        what is between them likewise: a compound space (Sahni et al. 2021). Genes of stages with a single
+        allowed depth stay as they are.
+        """
+        result = genomes.copy()
+        for column, governor in enumerate(self._governors):
+            if governor is None or len(self.allowed[governor]) == 1:
+                continue
+            depths, choices = self.allowed[governor], np.array(self.allowed[column], np.int8)
+            share = np.searchsorted(depths, genomes[:, governor]) / (len(depths) - 1)
+            result[:, column] = choices[np.rint(share * (len(choices) - 1)).astype(np.intp)]
+        return self.canonical(result)
+
     # -- counting and enumerating ------------------------------------------------------------------
 
     def _parts(self) -> list[tuple[list[int], list[tuple[int, ...]]]]:

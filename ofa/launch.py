@@ -5,6 +5,7 @@ The only module that knows Hydra and OmegaConf.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ofa.config import build
-from ofa.errors import UserError, unknown_name
+from ofa.errors import StoppedError, UserError, unknown_name
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 Config = TypeVar("Config")
@@ -45,6 +46,9 @@ class Command(Generic[Config, Result]):
             except UserError as error:
                 Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
                 sys.exit(2)
+            except StoppedError as stopped:
+                Console(stderr=True).print(escape(str(stopped)), soft_wrap=True)
+                sys.exit(128 + signal.SIGTERM)
             except KeyboardInterrupt:
                 Console(stderr=True).print(
                     "Interrupted; nothing half-done is left behind. Run the same command again."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ofa.checkpoint import SupernetInfo, load_supernet
 from ofa.config import build
 from ofa.data import DataInfo, DataSettings, ImageData, load_data
 from ofa.errors import UserError
-from ofa.files import read_json, write_json
+from ofa.files import locked, read_json, write_json
 from ofa.space import SearchSpace
 from ofa.supernet import Supernet
 from ofa.training.settings import Phase, TrainSettings
@@ -51,11 +52,20 @@ class TrainConfig:
             del values[name]
         for name in ("root", "download", "workers"):
             del values["data"][name]
-        for name in ("checkpoint_every_steps", "validate_every_epochs", "validation_images"):
+        for name in (
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "validate_every_epochs",
+            "validation_images",
+        ):
             del values["training"][name]
         del values["space"]["restriction"]
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
+
+    def provenance(self, info: DataInfo) -> dict[str, Any]:
+        """Return what stands beside the trained supernet: how it was made, from which images."""
+        return {"run": self.run_name, "class_names": list(info.class_names), "config": self.record()}
 
 
 class RunDirectory:
@@ -82,6 +92,12 @@ class RunDirectory:
     def search(self, name: str) -> Path:
         """Path of a search result."""
         return self.path / "search" / f"{name}.json"
+
+    def locked(self, stage: str, writes: bool) -> AbstractContextManager[None]:
+        """Return the lock of a stage, for the process of it that `writes` files; see `ofa.files.locked`."""
+        if not writes:
+            return nullcontext()
+        return locked(self.path / f".{stage}.lock", f"the {stage} of {self.path}")
 
     def claim(self, config: TrainConfig) -> None:
         """Make the directory belong to `config`, or check that it does.

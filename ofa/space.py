@@ -275,6 +275,10 @@ class SearchSpace:
         """See `GenePool.crossover`."""
         return self._pool.crossover(first, second, rng)
 
+    def follow_depth(self, genomes: Genomes) -> Genomes:
+        """See `GenePool.follow_depth`."""
+        return self._pool.follow_depth(genomes)
+
     def everything(self) -> Genomes:
         """Return the genome of every network, shape (size, num_genes); for small spaces."""
         return self._pool.everything()

@@ -43,7 +43,7 @@ def collect_accuracy(config: CollectConfig) -> Path:
         "calibration": f"{config.calibration_images} images",
     }
     path = run.directory.records
-    with launched_world(run.device) as world:
+    with launched_world(run.device) as world, run.directory.locked("evaluation", world.is_main):
         records = RecordFile.open(path, run.info.space, provenance, world)
         with progress_bar("evaluating", visible=world.is_main) as progress:
             space, count, strategy = run.info.space, config.count, config.strategy

@@ -17,8 +17,7 @@ from train_supernet import train_supernet
 from ofa.launch import command
 from ofa.run import RunConfig
 
-# Where the three limits lie between the latencies of the smallest and the largest network.
-LIMIT_SHARES = (0.15, 0.35, 0.6)
+LIMIT_SHARES = (0.15, 0.35, 0.6)  # between the latencies of the smallest and the largest network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +52,8 @@ def quickstart(config: QuickstartConfig) -> None:
         export_subnet.run(*common, f"subnet={name}", images)
     rule("6/6 measure accuracy on the test split and latency end to end")
     report_run.run(*common, rounds, images)
-    print(f"bundles: {run.bundles}; curves: .venv/bin/tensorboard --logdir {run.path / 'tensorboard'}")
-    print(f"the whole pipeline took {time.perf_counter() - started:.0f} s")
+    print(f"the whole pipeline took {time.perf_counter() - started:.0f} s; bundles: {run.bundles}")
+    print(f"curves: .venv/bin/tensorboard --logdir {run.path / 'tensorboard'}")
 
 
 if __name__ == "__main__":

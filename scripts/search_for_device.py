@@ -40,16 +40,14 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     """Search, save the result, its plot and its table, and return its name and the result."""
     plan, run = plan_search(config.search), config.directory
     space = (config.space or config.trained_space).restrict(resolutions=config.resolutions)
-    predictor = load_predictor(run.predictor, space)
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
     table = Path(config.table or run.table(config.device.name))
-    timed = bounds.latency_ms is not None
-    latency = LatencyTable.load(table).estimator(space, config.device) if timed else None
+    latency = LatencyTable.load(table).estimator(space, config.device) if bounds.latency_ms else None
     more = {name: (other.estimator(space), other.latency_ms) for name, other in config.more_tables.items()}
     limits = build_limits(space, bounds, latency, more)
     name = config.name or plan.result_name(config.device.name, limits)
     with progress_bar("searching") as progress:
-        result = plan.run(space, predictor, limits, config.seed, progress)
+        result = plan.run(space, load_predictor(run.predictor, space), limits, config.seed, progress)
     used = {"predictor": str(run.predictor), "table": str(table) if latency else "none"}
     save_all(result, run.search(name), used)
     print(f"{report(result, limits)}\nresult: {run.search(name)} (and .png, .csv)")

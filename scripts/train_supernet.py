@@ -25,7 +25,7 @@ def train_supernet(config: TrainConfig) -> Path:
     data = load_data(config.data)
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.fitted_space(data.info)
-    with launched_world(device) as world:
+    with launched_world(device) as world, run.locked("training", world.is_main):
         say: Callable[[str], object] = print if world.is_main else lambda text: None
         if world.is_main:
             run.claim(config)
@@ -40,14 +40,11 @@ def train_supernet(config: TrainConfig) -> Path:
             if trainer.resumed_at:
                 say(f"going on after step {trainer.resumed_at}")
             supernet = trainer.train()
+        summary = trainer.summary(config.run_name)
         if world.is_main:
-            made = {
-                "run": config.run_name,
-                "class_names": list(data.info.class_names),
-                "config": config.record(),
-            }
-            save_supernet(run.supernet, supernet, made)
-        for name, top1 in trainer.validate().items():
+            save_supernet(run.supernet, supernet, config.provenance(data.info))
+            summary.write(run.path, run.path.parent / "runs.csv")
+        for name, top1 in summary.top1.items():
             say(f"validation top-1, {name:9s} {100 * top1:6.2f} %")
         say(f"supernet: {run.supernet}\nnext: python scripts/collect_accuracy.py run_name={config.run_name}")
     return run.supernet

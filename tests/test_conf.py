@@ -85,7 +85,8 @@ def test_every_recipe_ends_with_the_whole_space(name: str) -> None:
     phases = [build(Phase, phase) for phase in compose_group("phases", name).values()]
     sizes = [phase.space(space).size for phase in phases]
     assert sizes == sorted(sizes)
-    assert sizes[0] == len(space.resolutions)
+    # A recipe starts with the largest network, or is a single stage of all.
+    assert len(sizes) == 1 or sizes[0] == len(space.resolutions)
     assert sizes[-1] == space.size
 
 

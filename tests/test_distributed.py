@@ -73,7 +73,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 def test_a_killed_process_is_restarted_and_the_run_ends_with_the_same_weights(
     tmp_path: Path, undisturbed: dict[str, Tensor]
 ) -> None:
-    completed = torchrun("--max-restarts=1", str(FOLDER / "training_run.py"), str(tmp_path), "step", "11")
+    completed = torchrun("--max-restarts=1", str(FOLDER / "training_run.py"), str(tmp_path), "--step=11")
     assert completed.returncode == 0, completed.stderr
     assert_equal(final_weights(tmp_path), undisturbed)
 

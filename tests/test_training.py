@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from training_run import PHASES, SPACE, make_data, make_trainer
 
@@ -24,7 +25,7 @@ from ofa.extract import extract_subnet
 from ofa.supernet import Supernet, build_supernet
 from ofa.training.finetune import finetune
 from ofa.training.loop import Trainer
-from ofa.training.losses import soft_cross_entropy, step_loss
+from ofa.training.losses import Loss, soft_cross_entropy, sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate
 from ofa.training.sampling import plan_step
 from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
@@ -72,7 +73,7 @@ def test_killed_at_a_random_step_ends_with_the_same_weights(
     tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]], seed: int
 ) -> None:
     step = int(np.random.default_rng(seed).integers(1, 24))
-    assert run_script(tmp_path, "step", str(step)).returncode == -signal.SIGKILL
+    assert run_script(tmp_path, "--step", str(step)).returncode == -signal.SIGKILL
     assert "finished" in run_script(tmp_path).stdout
     assert_equal(final_weights(tmp_path), uninterrupted[1])
 
@@ -82,7 +83,7 @@ def test_killed_at_a_random_step_ends_with_the_same_weights(
 def test_killed_while_a_file_is_written_ends_with_the_same_weights(
     tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]], save: int, file: str
 ) -> None:
-    assert run_script(tmp_path, "save", str(save)).returncode == -signal.SIGKILL
+    assert run_script(tmp_path, "--save", str(save)).returncode == -signal.SIGKILL
     half_written = list(tmp_path.rglob(".*.tmp"))
     assert [path.name.startswith(f".{file}.") for path in half_written] == [True]
     assert "finished" in run_script(tmp_path).stdout
@@ -153,7 +154,15 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     assert sum(after.values()) > sum(before.values())
     assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
     assert "img/s" in reports[-1][2]
-    assert list((tmp_path / "tensorboard").glob("events.*"))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    written = {name for kind in ("scalars", "histograms", "tensors") for name in events.Tags()[kind]}
+    assert written >= {
+        *(f"top1/{name}" for name in after),
+        *("loss/small", "loss/large", "sampling/macs_m", "configuration/text_summary"),
+        *(f"train/{name}" for name in ("gradient_norm", "images_per_second", "data_wait_share")),
+        *(f"train/{name}" for name in ("peak_memory_mb", "learning_rate", "resolution", "skipped_steps")),
+    }
+    assert all(0 < event.value < 1e5 for event in events.Scalars("train/peak_memory_mb"))
 
 
 def test_the_teacher_is_the_largest_network_when_the_first_phase_ends(tmp_path: Path) -> None:
@@ -202,7 +211,7 @@ def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
 
 def test_the_first_phase_must_not_distil() -> None:
     with pytest.raises(UserError, match="first phase"):
-        check_phases([dataclasses.replace(PHASES[0], distill=True)])
+        check_phases([dataclasses.replace(PHASES[0], teacher="frozen")])
     with pytest.raises(UserError, match="No phases"):
         check_phases([])
 
@@ -228,22 +237,23 @@ def test_training_on_cuda(tmp_path: Path, precision: str) -> None:
 
 
 def test_steps_are_drawn_from_seed_and_number_alone() -> None:
-    plans = [plan_step(SPACE, 3, step, 4) for step in range(50)]
-    assert plans == [plan_step(SPACE, 3, step, 4) for step in range(50)]
+    phase = Phase(1, 0.1, subnets_per_step=4)
+    plans = [plan_step(SPACE, phase, 3, step) for step in range(50)]
+    assert plans == [plan_step(SPACE, phase, 3, step) for step in range(50)]
     assert {plan.resolution for plan in plans} == {8, 12}
     for plan in plans:
         assert {config.resolution for config in plan.configs} == {plan.resolution}
     assert len({config for plan in plans for config in plan.configs}) > 100
-    assert plan_step(SPACE, 4, 0, 4) != plans[0]
+    assert plan_step(SPACE, phase, 4, 0) != plans[0]
 
 
 def test_a_sandwich_step_trains_both_ends_of_its_space() -> None:
     space = PHASES[2].space(SPACE)
     for step in range(20):
-        plan = plan_step(space, 0, step, 3, sandwich=True)
+        plan = plan_step(space, Phase(1, 0.1, subnets_per_step=3, sandwich=True), 0, step)
         ends = [dataclasses.replace(c, resolution=plan.resolution) for c in (space.largest, space.smallest)]
         assert list(plan.configs[:2]) == ends
-        assert plan.configs[2] == plan_step(space, 0, step, 3).configs[2]
+        assert plan.configs[2] == plan_step(space, Phase(1, 0.1, subnets_per_step=3), 0, step).configs[2]
     with pytest.raises(UserError, match="largest and the smallest"):
         Phase(1, 0.1, sandwich=True)
 
@@ -265,8 +275,10 @@ def test_losses_equal_their_definitions() -> None:
     targets = torch.full((5, 3), 0.1 / 3).double()
     targets[torch.arange(5), labels] += 0.9
     hard = -(targets * log_p).sum(1).mean()
-    torch.testing.assert_close(step_loss(logits, labels, None, 0.1, 1.0), hard)
-    torch.testing.assert_close(step_loss(logits, labels, teacher, 0.1, 0.5), hard + 0.5 * soft)
+    torch.testing.assert_close(Loss(0.1, 1.0)(logits, labels, None), {"hard": hard})
+    terms = Loss(0.1, 0.5)(logits, labels, teacher)
+    torch.testing.assert_close(terms, {"hard": hard, "soft": 0.5 * soft})
+    torch.testing.assert_close(sum_terms(terms), hard + 0.5 * soft)
 
 
 def test_no_weight_decay_on_norms_and_biases() -> None:

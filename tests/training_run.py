@@ -1,18 +1,20 @@
 """A training run of seconds on made-up images; as a script, one that is killed at a given moment.
 
-    python tests/training_run.py FOLDER [step N | save N]
+    python tests/training_run.py FOLDER [--strategy NAME] [--step N | --save N | --term N]
 
-`step N` kills the process with SIGKILL when step N is done, `save N` in the middle of writing the N-th file.
-Under torchrun the last process dies, and only before the first restart.
+`--step N` kills the process with SIGKILL when step N is done, `--term N` sends it SIGTERM then, and
+`--save N` kills it in the middle of writing the N-th file. Under torchrun this happens to the last process,
+and only before the first restart.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +26,7 @@ from ofa.distributed import ALONE, World, launched_world
 from ofa.space import SearchSpace, StageSpec
 from ofa.training.loop import Trainer
 from ofa.training.settings import Phase, TrainSettings
+from ofa.training.step import StepReport
 
 SPACE = SearchSpace(
     name="run",
@@ -40,11 +43,19 @@ SPACE = SearchSpace(
     in_channels=1,
 )
 PHASES = (
-    Phase(2, 0.3, "largest", kernel_sizes=1, depths=1, expand_ratios=1, warmup_epochs=1, distill=False),
+    Phase(2, 0.3, "largest", kernel_sizes=1, depths=1, expand_ratios=1, warmup_epochs=1, teacher=None),
     Phase(1, 0.05, "kernel", depths=1, expand_ratios=1),
     Phase(1, 0.05, "depth", expand_ratios=1, subnets_per_step=2),
     Phase(2, 0.05, "width", subnets_per_step=2, sort_channels=True),
 )
+
+
+STRATEGIES = {
+    "progressive_shrinking": PHASES,
+    "sandwich": (Phase(5, 0.1, "sandwich", subnets_per_step=3, sandwich=True, teacher="in_place"),),
+    "uniform": (PHASES[0], Phase(3, 0.05, "uniform", subnets_per_step=2, sort_channels=True)),
+    "compound": (PHASES[0], Phase(3, 0.05, "compound", subnets_per_step=2, compound=True)),
+}
 
 
 def make_data(seed: int = 0) -> MemoryData:
@@ -62,63 +73,69 @@ def make_trainer(
     folder: Path,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     device: str = "cpu",
-    precision: str = "fp32",
     world: World = ALONE,
+    phases: Sequence[Phase] = PHASES,
+    **settings: Any,
 ) -> Trainer:
-    """Return a trainer of 24 steps of 30 images that saves every third step."""
-    settings = TrainSettings(
-        batch_size=30,
-        checkpoint_every_steps=3,
-        calibration_images=60,
-        validation_images=30,
-        precision=precision,
-    )
-    return Trainer(SPACE, make_data(), PHASES, settings, folder, torch.device(device), progress, world)
+    """Return a trainer of batches of 30 images, 4 steps per epoch, that saves every third step."""
+    defaults = {"checkpoint_every_steps": 3, "calibration_images": 60, "validation_images": 30}
+    values = TrainSettings(30, **{**defaults, **settings})
+    return Trainer(SPACE, make_data(), phases, values, folder, torch.device(device), progress, world)
 
 
 def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Run, and die where the arguments say."""
     torch.set_num_threads(1)
     with launched_world(torch.device("cpu")) as world:
-        trainer = make_trainer(Path(arguments[0]), world=world)
-        may_die = world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-        _arm(trainer, arguments[1:] if may_die else [])
+        phases = STRATEGIES[arguments.strategy]
+        trainer = make_trainer(arguments.folder, world=world, phases=phases)
+        if world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            arm(trainer, step=arguments.step, term=arguments.term, save=arguments.save)
         trainer.train()
         weights = torch.cat([parameter.detach().reshape(-1) for parameter in trainer.supernet.parameters()])
         print(f"finished {hashlib.sha256(weights.numpy().tobytes()).hexdigest()}\n", end="", flush=True)
 
 
-def _arm(trainer: Trainer, arguments: list[str]) -> None:
-    """Make the process kill itself at the moment that the arguments name."""
-    if arguments[:1] == ["step"]:
-        train_step = trainer._train_step
+def arm(trainer: Trainer, step: int = 0, term: int = 0, save: int = 0) -> None:
+    """Make the process send itself SIGKILL or SIGTERM at a moment; 0: never."""
+    train_step, write, saves = trainer._train_step, torch.save, 0
 
-        def step_and_die(*step: Any) -> dict[str, float]:
-            losses = train_step(*step)
-            if trainer.resumed_at + 1 == int(arguments[1]):
-                _kill()
-            return losses
+    def step_and_die(*given: Any) -> StepReport:
+        report = train_step(*given)
+        if trainer.resumed_at + 1 == step:
+            _kill()
+        if trainer.resumed_at + 1 == term:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
 
-        trainer._train_step = step_and_die  # type: ignore[method-assign,assignment]
-    if arguments[:1] == ["save"]:
-        saves = 0
-        save = torch.save
+    def save_and_die(values: object, file: BinaryIO) -> None:
+        nonlocal saves
+        saves += 1
+        write(values, file)
+        if saves == save:
+            file.truncate(file.tell() // 2)
+            file.flush()
+            _kill()
 
-        def save_and_die(values: object, file: BinaryIO) -> None:
-            nonlocal saves
-            saves += 1
-            save(values, file)
-            if saves == int(arguments[1]):
-                file.truncate(file.tell() // 2)
-                file.flush()
-                _kill()
-
+    step_and_die.scaler = train_step.scaler  # type: ignore[attr-defined]
+    trainer._train_step = step_and_die  # type: ignore[assignment]
+    if save:
         torch.save = save_and_die  # type: ignore[assignment]
 
 
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--strategy", choices=STRATEGIES, default="progressive_shrinking")
+    for moment in ("--step", "--term", "--save"):
+        parser.add_argument(moment, type=int, default=0)
+    return parser.parse_args(arguments)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(parsed(sys.argv[1:]))

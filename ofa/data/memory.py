@@ -68,14 +68,13 @@ class MemoryData(ImageData):
         world: World = ALONE,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageData.train_batches`."""
-        images, labels = self._splits["train"]
+        images, labels = self._on(device, "train")
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(images)))
         for batch in range(first, self.num_batches(batch_size)):
-            rows = order[batch * batch_size : (batch + 1) * batch_size]
-            rng = np.random.default_rng([seed, epoch, batch])
             part = world.part(batch_size)
-            chosen = self._augment(images[rows[part]].to(device), rng, batch_size, part)
-            yield self.normalise(chosen, device), labels[rows[part]].to(device)
+            rows = order[batch * batch_size : (batch + 1) * batch_size][part].to(device)
+            rng = np.random.default_rng([seed, epoch, batch])
+            yield self.normalise(self._augment(images[rows], rng, batch_size, part), device), labels[rows]
 
     def _augment(self, images: Tensor, rng: np.random.Generator, batch_size: int, part: slice) -> Tensor:
         """Shift and mirror each image (n, c, h, w) by its own random draw; they are `part` of a batch."""
@@ -101,8 +100,14 @@ class MemoryData(ImageData):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageData.batches`."""
         check_split(split)
-        images, labels = self._splits[split]
+        images, labels = self._on(device, split)
         stop = len(images) if limit is None else min(limit, len(images))
         for start in range(0, stop, batch_size):
             part = slice(start, min(start + batch_size, stop))
-            yield self.normalise(images[part], device), labels[part].to(device)
+            yield self.normalise(images[part], device), labels[part]
+
+    def _on(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of a split, which move to the device once."""
+        images, labels = self._splits[split]
+        self._splits[split] = images.to(device), labels.to(device)
+        return self._splits[split]

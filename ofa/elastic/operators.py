@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ofa.depthwise import depthwise_conv2d
+from ofa.distributed import ALONE
 from ofa.functional import activate, transform_kernel
 
 
@@ -74,7 +75,11 @@ class ElasticDepthwiseConv2d(nn.Module):
 
 
 class ElasticBatchNorm2d(nn.Module):
-    """Batch norm whose first channels are used; running statistics of all sub-networks are shared."""
+    """Batch norm whose first channels are used; running statistics of all sub-networks are shared.
+
+    Attributes:
+        world: the processes whose images a batch's statistics are of; not part of the state.
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -87,6 +92,7 @@ class ElasticBatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
+        self.world = ALONE
 
     def tensors(self, channels: int) -> dict[str, Tensor]:
         """Return the four vectors of shape (channels,); the running ones are views."""
@@ -100,6 +106,8 @@ class ElasticBatchNorm2d(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalise images (n, channels, h, w); in training mode update the running statistics."""
         t = self.tensors(images.shape[1])
+        if self.training and self.world.size > 1:
+            return self._synchronised(images, t)
         return F.batch_norm(
             images,
             t["running_mean"],
@@ -110,6 +118,25 @@ class ElasticBatchNorm2d(nn.Module):
             self.momentum,
             self.epsilon,
         )
+
+    def _synchronised(self, images: Tensor, t: dict[str, Tensor]) -> Tensor:
+        """Normalise by the statistics of all processes' images, of which each has as many."""
+        size, wide = self.world.size, images.float()
+        mean = self.world.sum(wide.mean((0, 2, 3), keepdim=True)) / size
+        centred = wide - mean
+        var = self.world.sum(centred.square().mean((0, 2, 3), keepdim=True)) / size
+        scale = t["weight"].view(1, -1, 1, 1) * torch.rsqrt(var + self.epsilon)
+        with torch.no_grad():
+            count = size * images.numel() // images.shape[1]
+            t["running_mean"].lerp_(mean.flatten(), self.momentum)
+            t["running_var"].lerp_(var.flatten() * (count / max(count - 1, 1)), self.momentum)
+        return (centred * scale + t["bias"].view(1, -1, 1, 1)).to(images.dtype)
+
+    @torch.no_grad()
+    def forget_non_finite(self) -> None:
+        """Set running statistics that are not finite back to those of the start."""
+        self.running_mean.nan_to_num_(0.0, 0.0, 0.0)
+        self.running_var.nan_to_num_(1.0, 1.0, 1.0)
 
 
 class ElasticSqueezeExcite(nn.Module):

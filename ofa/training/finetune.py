@@ -10,7 +10,7 @@ from ofa.data.base import resize
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
 from ofa.static import StaticNetwork
-from ofa.training.losses import step_loss
+from ofa.training.losses import sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from ofa.training.settings import FinetuneSettings
 
@@ -51,8 +51,7 @@ def finetune(
                 soft = teacher(images) if teacher is not None and settings.distillation_ratio else None
             set_learning_rate(optimizer, learning_rate(step, total, 0, peak))
             optimizer.zero_grad(set_to_none=True)
-            logits = network(images)
-            loss = step_loss(logits, labels, soft, settings.label_smoothing, settings.distillation_ratio)
+            loss = sum_terms(settings.loss(network(images), labels, soft))
             if not torch.isfinite(loss):
                 raise UserError(f"The loss is {float(loss)} at step {step}; lower lr. Nothing was exported.")
             torch.autograd.backward(loss)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,25 +11,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ofa.accelerator import peak_memory_mb
 from ofa.channels import sort_channels
 from ofa.checkpoint import TrainingCheckpoints
 from ofa.cost import compile_cost, macs
 from ofa.data import ImageData
-from ofa.data.base import resize
 from ofa.distributed import ALONE, World
-from ofa.errors import UserError
+from ofa.errors import StoppedError, UserError
 from ofa.evaluate import SubnetEvaluator
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet
-from ofa.training.losses import step_loss
 from ofa.training.monitor import TrainingMonitor
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from ofa.training.sampling import StepPlan, plan_step
+from ofa.training.sampling import plan_step
 from ofa.training.settings import Phase, TrainSettings, check_phases
+from ofa.training.step import NonFiniteError, TrainStep
+from ofa.training.stop import StopRequest
+from ofa.training.summary import RunSummary
 from ofa.training.teacher import Teacher
 
 # Cost of the teacher's forward pass relative to one sub-network's training step, for the time left.
@@ -64,13 +65,13 @@ class Trainer:
         Args:
             space: the whole space; its channels and classes are those of `data`.
             data: images.
-            phases: in the order they run; the first must not distil.
+            phases: in the order they run; the first has no frozen teacher.
             settings: shared by all phases.
             folder: run directory for checkpoints, teacher and TensorBoard events.
             device: where to train.
             progress: told about every tenth step.
             world: the processes that train together; each takes its part of every batch, the first one
-                writes the files. Batch norm normalises by the images of one process.
+                writes the files.
 
         Raises:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
@@ -88,13 +89,14 @@ class Trainer:
         self._progress, self._world = progress, world
         self.supernet = build_supernet(space, settings.seed, settings.dropout).to(device)
         self.supernet = self.supernet.to(memory_format=torch.channels_last)
+        self._train_step = TrainStep(self.supernet, settings, world, device)
         self._teacher: Teacher | None = None
         self._position = _Position()
-        self._checkpoints = TrainingCheckpoints(folder / "checkpoints")
-        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
+        self._seconds: dict[str, float] = {}
+        self._stop = StopRequest()
         self._optimizer = self._new_optimizer()
         self._macs = compile_cost(space, macs)
-        self._mac_range = self._macs(space.genomes([space.smallest, space.largest]))
         self._evaluator = SubnetEvaluator(
             self.supernet,
             data,
@@ -111,26 +113,39 @@ class Trainer:
     def train(self) -> Supernet:
         """Run all remaining phases and return the supernet in eval mode.
 
+        SIGTERM ends it after the step that is under way.
+
         Raises:
             UserError: if the loss stops being finite, or a checkpoint cannot be written.
+            StoppedError: after SIGTERM, with a checkpoint of the last step written.
         """
         try:
-            return self._train()
+            with self._stop.listening():
+                return self._train()
         except OSError as error:
             raise UserError(
                 f"Could not write to {self._folder}: {error}. Check the permissions and free space; the "
                 "last checkpoint is intact, run the same command to go on."
             ) from error
+        except NonFiniteError as error:
+            raise UserError(
+                f"The training has diverged at step {self._position.step}: {error}. The last checkpoint is "
+                "intact: lower the learning rates of the phases (phases.*.lr) and use a new run_name, or "
+                "skip such steps with training.on_non_finite=skip."
+            ) from error
 
     def _train(self) -> Supernet:
         folder = self._folder / "tensorboard" if self._world.is_main else None
-        self._monitor = TrainingMonitor(folder, self._position.step, self._progress)
+        mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
+        self._monitor = TrainingMonitor(folder, self._position.step, mac_range, self._device, self._progress)
+        phases = {phase.name: dataclasses.asdict(phase) for phase in self._phases}
+        settings = dataclasses.asdict(self._settings)
+        values = {"space": self._space.to_dict(), "phases": phases, "training": settings}
+        self._monitor.describe(self._position.step, values)
         try:
             while self._position.phase < len(self._phases):
                 self._train_phase(self._phases[self._position.phase])
-                self._position.phase += 1
-                self._position.phase_step = 0
-                self._save()
+                self._end_phase()
         finally:
             self._monitor.close()
         return self.supernet.eval()
@@ -142,6 +157,21 @@ class Trainer:
         found = self._world.share({name: self._evaluator.top1(configs[name]) for name in mine})
         return {name: found[name] for name in configs}
 
+    def summary(self, run_name: str) -> RunSummary:
+        """Return the facts of the run; every process must ask, because they share the validation."""
+        return RunSummary(
+            run_name,
+            self._space.name,
+            self._data.info.name,
+            steps=self._position.step,
+            images_per_step=self._settings.batch_size,
+            processes=self._world.size,
+            device=str(self._device),
+            seconds_per_phase=dict(self._seconds),
+            top1=self.validate(),
+            peak_memory_mb=peak_memory_mb(self._device),
+        )
+
     # -- phases and steps --------------------------------------------------------------------------
 
     def _train_phase(self, phase: Phase) -> None:
@@ -150,7 +180,7 @@ class Trainer:
             if phase.sort_channels:
                 sort_channels(self.supernet, self._phases[position.phase - 1].space(self._space))
             self._optimizer = self._new_optimizer()
-        distills = phase.distill and self._settings.distillation_ratio > 0
+        distills = phase.teacher == "frozen" and self._settings.distillation_ratio > 0
         path, is_main = self._folder / "teacher.pt", self._world.is_main
         self._teacher = Teacher(self.supernet, path, self._evaluator, is_main) if distills else None
         space = phase.space(self._space)
@@ -169,81 +199,42 @@ class Trainer:
         )
         self.supernet.train()
         waiting = time.perf_counter()
-        for images, labels in batches:
+        for batch in batches:
             waited = time.perf_counter() - waiting
-            plan = plan_step(space, settings.seed, position.step, phase.subnets_per_step, phase.sandwich)
+            plan = plan_step(space, phase, settings.seed, position.step)
             lr = self._schedule(phase, position.phase_step)
-            losses = self._train_step(plan, images, labels, lr)
+            set_learning_rate(self._optimizer, lr)
+            step_seed = np.random.default_rng([settings.seed, position.step, self._world.rank])
+            report = self._train_step(
+                plan,
+                batch,
+                self._teacher,
+                phase.teacher == "in_place",
+                self._optimizer,
+                int(step_seed.integers(2**62)),
+                self._stop.received,
+            )
             position.step += 1
             position.phase_step += 1
-            self._monitor.add(losses, settings.batch_size, waited)
+            work = self._macs(self._space.genomes(plan.configs))
+            self._monitor.add(report, work, settings.batch_size, waited)
             self._monitor.report(position.step, phase, epoch, *self._work_done(), lr, plan.resolution)
+            self._seconds[phase.name] = self._seconds.get(phase.name, 0.0) + time.perf_counter() - waiting
             ended = position.phase_step == phase.epochs * self._steps_per_epoch
-            if position.step % settings.checkpoint_every_steps == 0 and not ended:
+            if report.stop:
+                self._end_phase() if ended else self._save()
+                raise StoppedError(
+                    f"Stopped by SIGTERM after step {position.step}, which is saved in {self._folder}; "
+                    "run the same command to go on."
+                )
+            if not ended and position.step % settings.checkpoint_every_steps == 0:
                 self._save()
             waiting = time.perf_counter()
 
-    def _train_step(self, plan: StepPlan, images: Tensor, labels: Tensor, lr: float) -> dict[str, float]:
-        settings = self._settings
-        images = resize(images, plan.resolution)
-        set_learning_rate(self._optimizer, lr)
-        self._optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, list[Tensor]] = {}
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            # Dropout draws from the global generator; a seed per step makes every step repeatable.
-            torch.manual_seed(
-                int(
-                    np.random.default_rng([settings.seed, self._position.step, self._world.rank]).integers(
-                        2**62
-                    )
-                )
-            )
-            teacher_logits = self._teach(images)
-            for config in plan.configs:
-                with self._autocast():
-                    logits = self.supernet(images, config)
-                loss = step_loss(
-                    logits.float(),
-                    labels,
-                    teacher_logits,
-                    settings.label_smoothing,
-                    settings.distillation_ratio,
-                )
-                torch.autograd.backward(self._scaler.scale(loss))
-                losses.setdefault(self._size_class(config), []).append(loss.detach())
-        self._average_over_processes(losses)
-        self._check_finite(losses, plan)
-        if settings.max_grad_norm is not None:
-            self._scaler.unscale_(self._optimizer)
-            torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), settings.max_grad_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        return {name: float(torch.stack(values).mean()) for name, values in losses.items()}
-
-    def _average_over_processes(self, losses: dict[str, list[Tensor]]) -> None:
-        """Average gradients and losses; every process trains the same sub-networks and parameters."""
-        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
-        self._world.average([*gradients, *(loss for group in losses.values() for loss in group)])
-
-    def _check_finite(self, losses: dict[str, list[Tensor]], plan: StepPlan) -> None:
-        """Stop before the optimiser's step if a loss is not finite."""
-        values = [float(loss) for group in losses.values() for loss in group]
-        if not all(math.isfinite(value) for value in values):
-            raise UserError(
-                f"The loss is {values} at step {self._position.step} ({plan.configs[0]}); the training has "
-                "diverged. The last checkpoint is intact: lower the learning rates of the phases "
-                "(phases.*.lr) and use a new run_name."
-            )
-
-    def _teach(self, images: Tensor) -> Tensor | None:
-        if self._teacher is None:
-            return None
-        with self._autocast():
-            return self._teacher(images).float()
-
-    def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self._settings.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self._device.type, dtype, enabled=self._settings.precision != "fp32")
+    def _end_phase(self) -> None:
+        self._position.phase += 1
+        self._position.phase_step = 0
+        self._save()
 
     def _schedule(self, phase: Phase, phase_step: int) -> float:
         total, warmup = phase.epochs * self._steps_per_epoch, phase.warmup_epochs * self._steps_per_epoch
@@ -268,7 +259,8 @@ class Trainer:
             "step": position.step,
             "supernet": self.supernet.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
+            "scaler": self._train_step.scaler.state_dict(),
+            "seconds": self._seconds,
         }
         self._checkpoints.save(position.step, values)
 
@@ -277,7 +269,8 @@ class Trainer:
         if values is not None:
             self.supernet.load_state_dict(values["supernet"])
             self._optimizer.load_state_dict(values["optimizer"])
-            self._scaler.load_state_dict(values["scaler"])
+            self._train_step.scaler.load_state_dict(values["scaler"])
+            self._seconds = dict(values.get("seconds", {}))
             self._position = _Position(values["phase"], values["phase_step"], values["step"])
         return damaged
 
@@ -292,16 +285,11 @@ class Trainer:
             "random": self._space.config(self._space.sample(1, rng)[0]),
         }
 
-    def _size_class(self, config: SubnetConfig) -> str:
-        """Return small, middle or large: the third of the space's MAC range (log scale) it falls in."""
-        low, high = np.log(self._mac_range)
-        value = float(np.log(self._macs(self._space.genomes([config]))[0]))
-        share = (value - low) / max(high - low, 1e-12)
-        return ("small", "middle", "large")[min(2, int(3 * share))]
-
     def _work_done(self) -> tuple[int, int]:
         """Return work done and total in equal units of cost, so that the time left is right."""
-        costs = [phase.subnets_per_step + _TEACHER_COST * phase.distill for phase in self._phases]
+        costs = [
+            phase.subnets_per_step + _TEACHER_COST * (phase.teacher == "frozen") for phase in self._phases
+        ]
         steps = [phase.epochs * self._steps_per_epoch for phase in self._phases]
         work = [round(cost * count) for cost, count in zip(costs, steps, strict=True)]
         done = sum(work[: self._position.phase])

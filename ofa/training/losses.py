@@ -1,10 +1,19 @@
-"""Losses of a training step: pure functions of logits."""
+"""Losses of a training step: pure functions of logits, and their weighted combination."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ofa.errors import UserError, unknown_name
+
+SoftLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -18,18 +27,108 @@ def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return torch.mean(torch.sum(-targets * F.log_softmax(logits, 1), 1))
 
 
-def step_loss(
-    logits: Tensor,
-    labels: Tensor,
-    teacher_logits: Tensor | None,
-    label_smoothing: float,
-    distillation_ratio: float,
-) -> Tensor:
-    """Return hard cross-entropy with label smoothing, plus the weighted soft one where there is a teacher.
+def kl_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return the mean Kullback-Leibler divergence of the student from the teacher, KL(teacher || student).
 
-    (Cai et al. 2020, sec. 3.3; Hinton et al. 2015.)
+    Its gradient is that of `soft_cross_entropy`; it is 0 where both agree. Arguments as there.
     """
-    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    if teacher_logits is not None:
-        loss = loss + distillation_ratio * soft_cross_entropy(logits, teacher_logits)
-    return loss
+    targets = teacher_logits.detach().log_softmax(1)
+    return F.kl_div(F.log_softmax(logits, 1), targets, reduction="batchmean", log_target=True)
+
+
+def adaptive_alpha_divergence(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    alphas: tuple[float, float] = (-1.0, 1.0),
+    max_importance: float = 5.0,
+) -> Tensor:
+    """Return the mean over images of the larger of two alpha-divergences (AlphaNet; Wang et al. 2021).
+
+    With p of the teacher and q of the student, D_alpha = sum q ((p/q)^alpha - 1) / (alpha (alpha - 1)), and
+    KL(p || q) for alpha = 1. A negative alpha punishes classes that the student overrates, a positive one
+    those that it underrates. The importance (p/q)^alpha is clipped, in the value and in the gradient.
+
+    Args:
+        logits: student's, shape (n, classes).
+        teacher_logits: teacher's, the same shape; no gradient flows into them.
+        alphas: neither is 0.
+        max_importance: what importances are clipped to.
+    """
+    log_q, log_p = F.log_softmax(logits, 1), F.log_softmax(teacher_logits.detach(), 1)
+    first, second = (_alpha_divergence(log_q, log_p, alpha, max_importance) for alpha in alphas)
+    first_is_larger = first[0] >= second[0]
+    value, surrogate = (torch.where(first_is_larger, a, b) for a, b in zip(first, second, strict=True))
+    # The value of the divergence with the gradient of the clipped one.
+    return torch.mean(surrogate + (value - surrogate).detach())
+
+
+def _alpha_divergence(
+    log_q: Tensor, log_p: Tensor, alpha: float, max_importance: float
+) -> tuple[Tensor, Tensor]:
+    """Return the divergence per image, and what has its gradient: -1/alpha sum q (p/q)^alpha d log q."""
+    log_ratio = log_p - log_q.detach()
+    weight = log_q.detach().exp()
+    importance = torch.exp((alpha * log_ratio).clamp(max=math.log(max_importance)))
+    if alpha == 1.0:
+        value = torch.sum(weight * importance * log_ratio, 1)
+    else:
+        value = torch.sum(weight * (importance - 1), 1) / (alpha * (alpha - 1))
+    return value, -torch.sum(weight * importance * log_q, 1) / alpha
+
+
+SOFT_LOSSES: Mapping[str, SoftLoss] = MappingProxyType(
+    {
+        "soft_cross_entropy": soft_cross_entropy,
+        "kl_divergence": kl_divergence,
+        "adaptive_alpha_divergence": adaptive_alpha_divergence,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Hard cross-entropy with label smoothing, plus a weighted soft loss where there is a teacher.
+
+    (Hinton et al. 2015; Cai et al. 2020, sec. 3.3.)
+
+    Attributes:
+        label_smoothing: smoothing of the hard targets.
+        distillation_ratio: weight of the soft loss; 0 for none.
+        soft_loss: one of `SOFT_LOSSES`.
+        temperature: both logits are divided by it in the soft loss, which is multiplied by its square.
+    """
+
+    label_smoothing: float
+    distillation_ratio: float
+    soft_loss: str = "soft_cross_entropy"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.soft_loss not in SOFT_LOSSES:
+            raise unknown_name("soft_loss", self.soft_loss, SOFT_LOSSES)
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"label_smoothing is {self.label_smoothing}; expected a share in [0, 1).")
+        if not self.distillation_ratio >= 0:
+            raise UserError(f"distillation_ratio is {self.distillation_ratio}; expected 0 or more.")
+        if not self.temperature > 0:
+            raise UserError(f"temperature is {self.temperature}; expected a positive number.")
+
+    def __call__(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> dict[str, Tensor]:
+        """Return the weighted terms by name; their sum is the loss.
+
+        Args:
+            logits: shape (n, classes).
+            labels: shape (n,).
+            teacher_logits: shape (n, classes); None for no soft loss.
+        """
+        terms = {"hard": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
+        if teacher_logits is not None and self.distillation_ratio > 0:
+            soft = SOFT_LOSSES[self.soft_loss](logits / self.temperature, teacher_logits / self.temperature)
+            terms["soft"] = self.distillation_ratio * self.temperature**2 * soft
+        return terms
+
+
+def sum_terms(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of the terms of a loss."""
+    return torch.stack(list(terms.values())).sum()

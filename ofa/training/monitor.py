@@ -3,34 +3,85 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from ofa.accelerator import peak_memory_mb
 from ofa.progress import ProgressCallback
 from ofa.training.settings import Phase
+from ofa.training.step import StepReport
 
 
 class TrainingMonitor:
     """Collects the numbers of single steps and reports their means every `interval` steps."""
 
     def __init__(
-        self, folder: Path | None, first_step: int, progress: ProgressCallback, interval: int = 10
+        self,
+        folder: Path | None,
+        first_step: int,
+        mac_range: NDArray[np.float64],
+        device: torch.device,
+        progress: ProgressCallback,
+        interval: int = 10,
     ) -> None:
-        """Write TensorBoard events to `folder` (None: none), replacing those of steps after `first_step`."""
+        """Start to write.
+
+        Args:
+            folder: of TensorBoard events; None for none.
+            first_step: events of later steps, of an earlier start, are replaced.
+            mac_range: MACs of the smallest and the largest network.
+            device: whose memory is reported.
+            progress: told at the end of each interval.
+            interval: number of steps.
+        """
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1) if folder else None
-        self._progress, self._interval = progress, interval
-        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._device, self._progress, self._interval = device, progress, interval
+        self._low, self._high = np.log(mac_range)
+        self._losses: dict[str, list[float]] = defaultdict(list)
+        self._norms: list[float] = []
+        self._work: list[NDArray[np.float64]] = []
+        self._skipped = 0
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
         self.top1: dict[str, float] = {}
 
-    def add(self, losses: Mapping[str, float], images: int, waited_s: float) -> None:
-        """Note one step: loss per size class of sub-network, images, seconds waited for data."""
-        for name, value in losses.items():
-            self._sums[name].append(value)
+    def describe(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write plain values, such as a configuration, as text."""
+        if self._writer is not None:
+            # Indented lines are code in TensorBoard's Markdown.
+            text = "\n".join(f"    {line}" for line in json.dumps(values, indent=2).splitlines())
+            self._writer.add_text("configuration", text, step)
+
+    def add(
+        self,
+        report: StepReport,
+        work: NDArray[np.float64],
+        images: int,
+        waited_s: float,
+    ) -> None:
+        """Note one step; losses are kept by the third of the MAC range (log scale) of their network.
+
+        Args:
+            report: of the step.
+            work: MACs of its sub-networks.
+            images: number in its batch.
+            waited_s: seconds that it waited for them.
+        """
+        self._skipped += report.skipped
+        if not report.skipped:
+            places = 3 * (np.log(work) - self._low) / max(self._high - self._low, 1e-12)
+            for place, loss in zip(np.clip(places, 0, 2).astype(int), report.losses, strict=True):
+                self._losses[("small", "middle", "large")[place]].append(loss)
+            self._norms.append(report.gradient_norm)
+        self._work.append(work)
         self._images += images
         self._waited += waited_s
 
@@ -42,24 +93,35 @@ class TrainingMonitor:
             return
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         rate, share = self._images / elapsed, self._waited / elapsed
-        for name, values in self._sums.items():
+        for name, values in self._losses.items():
             self._scalar(f"loss/{name}", sum(values) / len(values), step)
+        if self._norms:
+            self._scalar("train/gradient_norm", sum(self._norms) / len(self._norms), step)
+        self._scalar("train/skipped_steps", self._skipped, step)
         self._scalar("train/learning_rate", lr, step)
         self._scalar("train/resolution", resolution, step)
         self._scalar("train/images_per_second", rate, step)
         self._scalar("train/data_wait_share", share, step)
-        every = [value for values in self._sums.values() for value in values]
-        loss = sum(every) / max(len(every), 1)
+        self._scalar("train/peak_memory_mb", peak_memory_mb(self._device), step)
+        every = [value for values in self._losses.values() for value in values]
+        loss = f"loss {sum(every) / len(every):.3f}" if every else "all steps skipped"
         top1 = " ".join(f"{name} {100 * value:.1f}" for name, value in self.top1.items())
-        text = f"{phase.name} epoch {epoch + 1}/{phase.epochs} loss {loss:.3f} {rate:.0f} img/s {top1}"
+        text = f"{phase.name} epoch {epoch + 1}/{phase.epochs} {loss} {rate:.0f} img/s {top1}"
         self._progress(done, total, text)
-        self._sums.clear()
+        self._losses.clear()
+        self._norms.clear()
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def validated(self, step: int, top1: Mapping[str, float]) -> None:
-        """Write the top-1 (0..1) of the named sub-networks; the time it took is not counted as training."""
+        """Write the top-1 (0..1) of the named sub-networks, and which sizes were drawn since the last time.
+
+        The time it took is not counted as training.
+        """
         for name, value in top1.items():
             self._scalar(f"top1/{name}", 100 * value, step)
+        if self._writer is not None and self._work:
+            self._writer.add_histogram("sampling/macs_m", np.concatenate(self._work) / 1e6, step)
+        self._work.clear()
         self.top1 = {name: value for name, value in top1.items() if name != "random"}
         self._since = time.perf_counter()
         self._images, self._waited = 0, 0.0

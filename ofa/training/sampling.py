@@ -8,6 +8,7 @@ import numpy as np
 
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
+from ofa.training.settings import Phase
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,23 @@ class StepPlan:
     configs: tuple[SubnetConfig, ...]
 
 
-def plan_step(space: SearchSpace, seed: int, step: int, subnets: int, sandwich: bool = False) -> StepPlan:
-    """Draw the resolution and the sub-networks of global step `step` from the restricted `space`.
+def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPlan:
+    """Draw the resolution and the sub-networks of global step `step`.
 
-    With `sandwich` the first two are its largest and smallest network, and only the others are drawn.
+    Args:
+        space: restricted to what `phase` opens.
+        phase: how many are drawn and how.
+        seed: of the run.
+        step: of the run.
     """
-    first = space.sample(1, np.random.default_rng([seed, step, 0]))[0]
-    genomes = [space.sample(1, np.random.default_rng([seed, step, k]))[0] for k in range(subnets)]
-    if sandwich:
+    counts = range(phase.subnets_per_step)
+    draws = [space.sample(1, np.random.default_rng([seed, step, count])) for count in counts]
+    genomes = np.concatenate(draws)
+    first = genomes[0].copy()
+    if phase.compound:
+        genomes = space.follow_depth(genomes)
+    if phase.sandwich:
         genomes[:2] = [space.genome(space.largest), space.genome(space.smallest)]
-    for genome in genomes:
-        genome[0] = first[0]
+    genomes[:, 0] = first[0]
     configs = tuple(space.config(genome) for genome in genomes)
     return StepPlan(configs[0].resolution, configs)

@@ -1,0 +1,135 @@
+"""Are sub-networks as good as networks trained alone? Inherited, fine-tuned and alone, on the test split.
+
+Architectures are spread over the MACs of the space: the smallest, the largest, and random ones between. Each
+is tested as inherited from the supernet, after a short fine-tuning, and trained alone from scratch. Results
+are kept in `inherited.json` of the run, so that an interrupted comparison goes on. With 10 and more
+architectures, Kendall's tau of inherited against alone is printed.
+
+Run: python benchmarks/inherited.py --run-name fashion_mnist [--architectures 5] [--epochs 14]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ofa.cost import compile_cost, macs
+from ofa.evaluate import SubnetEvaluator, top1
+from ofa.extract import extract_subnet
+from ofa.files import write_json
+from ofa.metrics import kendall_tau
+from ofa.progress import progress_bar
+from ofa.run import RunConfig, TrainedRun, open_run
+from ofa.space import SearchSpace
+from ofa.static import StaticNetwork
+from ofa.subnet import SubnetConfig
+from ofa.supernet import build_supernet
+from ofa.training.finetune import finetune
+from ofa.training.settings import FinetuneSettings
+
+ALONE = FinetuneSettings(14, 0.08, 128, 0.9, 2e-4, 0.1, 0.0, 0)
+FINETUNED = FinetuneSettings(3, 0.01, 128, 0.9, 2e-4, 0.1, 1.0, 0)
+MIN_FOR_TAU = 10
+
+
+def spread_architectures(space: SearchSpace, count: int) -> list[SubnetConfig]:
+    """Return the smallest, the largest and random networks evenly spread between in log MACs."""
+    drawn = space.sample(2000, np.random.default_rng(0))
+    ends = space.genomes([space.smallest, space.largest])
+    estimate = compile_cost(space, macs)
+    low, high = np.log(estimate(ends))
+    work = np.log(estimate(drawn))
+    targets = np.linspace(low, high, count)[1:-1]
+    between = [space.config(drawn[np.argmin(abs(work - target))]) for target in targets]
+    return [space.smallest, *between, space.largest]
+
+
+class Comparison:
+    """Tests networks of one run and keeps what was found."""
+
+    def __init__(self, run: TrainedRun, epochs: int, finetune_epochs: int) -> None:
+        """Read what an earlier start found."""
+        self._run, self.file = run, run.directory.path / "inherited.json"
+        self._alone = dataclasses.replace(ALONE, epochs=epochs)
+        self._finetuned = dataclasses.replace(FINETUNED, epochs=finetune_epochs)
+        self._evaluator = SubnetEvaluator(run.supernet, run.data, "test")
+        self._found: dict[str, float] = json.loads(self.file.read_text()) if self.file.exists() else {}
+
+    def test(self, config: SubnetConfig) -> dict[str, float]:
+        """Return the test top-1 in percent in the three ways."""
+        inherited = self._evaluator.network
+        space, epochs = self._run.info.space, self._alone.epochs
+        ways: dict[str, Callable[[], StaticNetwork]] = {
+            "inherited": lambda: inherited(config),
+            f"tuned {self._finetuned.epochs}": lambda: self._train(
+                inherited(config), config, self._finetuned
+            ),
+            f"alone {epochs}": lambda: self._train(
+                extract_subnet(build_supernet(space, self._alone.seed), config), config, self._alone
+            ),
+        }
+        return {way: self._once(f"{way} {config.id}", config, make) for way, make in ways.items()}
+
+    def _once(self, key: str, config: SubnetConfig, make: Callable[[], StaticNetwork]) -> float:
+        if key not in self._found:
+            batches = self._evaluator.batches(config.resolution)
+            self._found[key] = 100 * top1(make(), batches)
+            write_json(self.file, self._found)
+        return self._found[key]
+
+    def _train(
+        self, network: StaticNetwork, config: SubnetConfig, settings: FinetuneSettings
+    ) -> StaticNetwork:
+        largest = dataclasses.replace(self._run.info.space.largest, resolution=config.resolution)
+        teacher = self._evaluator.network(largest) if settings.distillation_ratio else None
+        network = network.to(self._run.device).to(memory_format=torch.channels_last)
+        with progress_bar(f"{settings.epochs} epochs of {config.id}") as progress:
+            finetune(network, self._run.data, config.resolution, settings, teacher, progress)
+        self._evaluator.recalibrate(network, config.resolution)
+        return network
+
+
+def main() -> None:
+    """Compare and print the table."""
+    parser = argparse.ArgumentParser(description="Inherited against trained alone.")
+    parser.add_argument("--run-name", default="fashion_mnist")
+    parser.add_argument("--runs-dir", default="runs")
+    parser.add_argument("--data-root")
+    parser.add_argument("--architectures", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=ALONE.epochs, help="of training alone")
+    parser.add_argument("--finetune-epochs", type=int, default=FINETUNED.epochs)
+    parser.add_argument("--threads", type=int)
+    arguments = parser.parse_args()
+    run = open_run(
+        RunConfig(
+            run_name=arguments.run_name,
+            runs_dir=arguments.runs_dir,
+            data_root=arguments.data_root,
+            threads=arguments.threads,
+        )
+    )
+    comparison = Comparison(run, arguments.epochs, arguments.finetune_epochs)
+    configs = spread_architectures(run.info.space, arguments.architectures)
+    work = compile_cost(run.info.space, macs)(run.info.space.genomes(configs)) / 1e6
+    rows = []
+    for config, macs_m in zip(configs, work, strict=True):
+        rows.append(comparison.test(config))
+        print(f"{macs_m:8.2f} M MACs at {config.resolution} px: {rows[-1]}", flush=True)
+    names = list(rows[0])
+    print(f"\n{run.data.info.name}, test top-1 in %\n  M MACs" + "".join(f"{name:>12s}" for name in names))
+    for macs_m, row in zip(work, rows, strict=True):
+        print(f"{macs_m:8.2f}" + "".join(f"{row[name]:12.2f}" for name in names))
+    if len(rows) >= MIN_FOR_TAU:
+        tau = kendall_tau(*(np.array([row[name] for row in rows]) for name in (names[0], names[-1])))
+        print(f"Kendall's tau of inherited against alone: {tau:.3f}")
+    print(f"kept in {Path(comparison.file)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Training strategies compared: each trains a supernet, then the same sub-networks are tested.
+
+The phases of `--phases` are tuned to take about the same time; the table says how long each one took. A run
+that has been trained is not trained again, so that an interrupted comparison goes on.
+
+Run: python benchmarks/strategies.py --experiment fashion_mnist --data-root DIR [--processes 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ofa.evaluate import SubnetEvaluator
+from ofa.launch import compose_group
+from ofa.progress import progress_bar
+from ofa.run import RunConfig, open_run
+
+ROOT = Path(__file__).resolve().parent.parent
+STRATEGIES = ("small_images", "small_progressive", "small_sandwich", "small_uniform", "small_compound")
+NUM_RANDOM = 50
+
+
+def train(phases: str, run_name: str, arguments: argparse.Namespace) -> None:
+    """Train one supernet with the command that users have."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += [f"--nproc-per-node={arguments.processes}", str(ROOT / "scripts" / "train_supernet.py")]
+    options = [f"experiment={arguments.experiment}", f"phases={phases}", f"run_name={run_name}"]
+    options += [f"runs_dir={arguments.runs_dir}", f"training.seed={arguments.seed}"]
+    if arguments.data_root:
+        options.append(f"data.root={arguments.data_root}")
+    known = compose_group("phases", phases)
+    if arguments.epochs:
+        options += [f"phases.{phase}.epochs={arguments.epochs}" for phase in known]
+    subprocess.run([*launch, *options], check=True, cwd=ROOT)
+
+
+def tested(run_name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Return the test top-1 in percent of the smallest, the largest and the mean of 50 random networks."""
+    run = open_run(RunConfig(run_name=run_name, runs_dir=arguments.runs_dir, data_root=arguments.data_root))
+    space, evaluator = run.info.space, SubnetEvaluator(run.supernet, run.data, "test")
+    drawn = space.sample(NUM_RANDOM, np.random.default_rng(0))
+    configs = [space.smallest, space.largest, *map(space.config, drawn)]
+    found = []
+    with progress_bar(f"testing {run_name}") as progress:
+        for done, config in enumerate(configs, 1):
+            found.append(100 * evaluator.top1(config))
+            progress(done, len(configs), "")
+    return {"smallest": found[0], "largest": found[1], "mean of random": float(np.mean(found[2:]))}
+
+
+def main() -> None:
+    """Train and test every strategy and print the table."""
+    parser = argparse.ArgumentParser(description="Training strategies compared.")
+    parser.add_argument("--experiment", default="fashion_mnist")
+    parser.add_argument("--data-root", help="folder of the images; none for embedded ones")
+    parser.add_argument("--phases", nargs="+", default=list(STRATEGIES))
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="of every phase, for a quick look")
+    parser.add_argument("--runs-dir", default="runs/strategies")
+    arguments = parser.parse_args()
+    rows = {}
+    for phases in arguments.phases:
+        run_name = f"{phases}_{arguments.seed}"
+        folder = Path(arguments.runs_dir) / run_name
+        if not (folder / "summary.json").exists():
+            train(phases, run_name, arguments)
+        summary = json.loads((folder / "summary.json").read_text())
+        seconds = sum(summary["seconds_per_phase"].values())
+        rows[phases] = {"minutes": seconds / 60, **tested(run_name, arguments)}
+    print(f"\n{arguments.experiment}, test top-1 in %, {NUM_RANDOM} random networks, seed {arguments.seed}")
+    print(f"{'phases':20s}" + "".join(f"{name:>16s}" for name in next(iter(rows.values()))))
+    for phases, row in rows.items():
+        print(f"{phases:20s}" + "".join(f"{value:16.2f}" for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The networks that a report compares: the bundles of a run, and sub-networks drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofa.evaluate import SubnetEvaluator
+from ofa.export import load_bundle
+from ofa.run import TrainedRun
+from ofa.static import StaticNetwork
+from ofa.subnet import SubnetConfig
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network, on the CPU.
+
+    Attributes:
+        name: of its bundle; empty for a network drawn at random.
+        subnet: name under which it was chosen, as in the provenance of its bundle.
+        config: what it is.
+        network: recalibrated, in eval mode.
+    """
+
+    name: str
+    subnet: str
+    config: SubnetConfig
+    network: StaticNetwork
+
+
+def run_candidates(
+    run: TrainedRun, evaluator: SubnetEvaluator, num_random: int, seed: int
+) -> list[Candidate]:
+    """Return all bundles of a run and `num_random` random networks of its supernet.
+
+    Raises:
+        UserError: if a bundle is damaged.
+    """
+    found = []
+    for file in sorted(run.directory.bundles.glob("[!.]*/subnet.json")):
+        bundle = load_bundle(file.parent)
+        subnet = str(bundle.info.provenance.get("subnet", ""))
+        found.append(Candidate(bundle.path.name, subnet, bundle.info.config, bundle.network))
+    space = run.info.space
+    for genome in space.sample(num_random, np.random.default_rng(seed)):
+        config = space.config(genome)
+        found.append(Candidate("", "", config, evaluator.network(config).cpu()))
+    return found

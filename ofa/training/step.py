@@ -1,0 +1,158 @@
+"""One training step: losses and gradients of several sub-networks on one batch, then the optimiser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ofa.data.base import resize
+from ofa.distributed import World
+from ofa.elastic.operators import ElasticBatchNorm2d
+from ofa.supernet import Supernet
+from ofa.training.losses import sum_terms
+from ofa.training.sampling import StepPlan
+from ofa.training.settings import TrainSettings
+from ofa.training.teacher import Teacher
+
+MAX_SKIPPED = 20
+"""Steps skipped one after the other before the training stops."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did, averaged over all processes.
+
+    Attributes:
+        losses: of each sub-network of the plan, in its order.
+        gradient_norm: L2 norm of all gradients, before clipping.
+        skipped: whether the weights stayed as they were because something was not finite.
+        stop: whether any process was asked to stop.
+    """
+
+    losses: tuple[float, ...]
+    gradient_norm: float
+    skipped: bool
+    stop: bool
+
+
+class TrainStep:
+    """Trains the sub-networks of a plan on a batch.
+
+    All gradients and numbers cross between processes, and from the device, once per step.
+    """
+
+    def __init__(
+        self, supernet: Supernet, settings: TrainSettings, world: World, device: torch.device
+    ) -> None:
+        """Take the supernet, on `device`; batch norm is that of `settings`."""
+        self._supernet, self._settings, self._world, self._device = supernet, settings, world, device
+        if settings.batch_norm == "synchronised" and world.size > 1:
+            for module in supernet.modules():
+                if isinstance(module, ElasticBatchNorm2d):
+                    module.world = world
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self._skipped_in_a_row = 0
+
+    def __call__(
+        self,
+        plan: StepPlan,
+        batch: tuple[Tensor, Tensor],
+        teacher: Teacher | None,
+        in_place: bool,
+        optimizer: torch.optim.Optimizer,
+        seed: int,
+        stop: bool = False,
+    ) -> StepReport:
+        """Train one step.
+
+        Args:
+            plan: resolution and sub-networks.
+            batch: this process's images (n, channels, h, w) and labels (n,).
+            teacher: source of the soft targets, if any.
+            in_place: whether the first sub-network of the plan teaches the others instead.
+            optimizer: of the supernet's parameters, its learning rates set.
+            seed: of dropout, for this step and process.
+            stop: whether this process was asked to stop.
+
+        Raises:
+            NonFiniteError: if a loss or the gradient is not finite, before the weights are touched.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            # Dropout draws from the global generator; a seed per step makes every step repeatable.
+            torch.manual_seed(seed)
+            terms = self._backward(plan, batch, teacher, in_place)
+        gradients = [p.grad for p in self._supernet.parameters() if p.grad is not None]
+        numbers = [value for group in terms for value in group.values()]
+        numbers.append(torch.tensor(float(stop), device=self._device))
+        self._world.average([*gradients, *numbers])
+        self.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        *values, stopping, gradient_norm = torch.stack([*numbers, norm]).tolist()
+        remaining = iter(values)
+        found = [{name: next(remaining) for name in group} for group in terms]
+        finite = all(map(math.isfinite, values)) and self._usable(gradient_norm)
+        if finite:
+            self._skipped_in_a_row = 0
+            if self._settings.max_grad_norm is not None:
+                limit = self._settings.max_grad_norm
+                torch.nn.utils.clip_grads_with_norm_(self._supernet.parameters(), limit, norm)
+            self.scaler.step(optimizer)
+        else:
+            self._skip_or_stop(plan, found, gradient_norm)
+        self.scaler.update()
+        losses = tuple(sum(group.values()) for group in found)
+        return StepReport(losses, gradient_norm, not finite, stopping > 0)
+
+    def _backward(
+        self, plan: StepPlan, batch: tuple[Tensor, Tensor], teacher: Teacher | None, in_place: bool
+    ) -> list[dict[str, Tensor]]:
+        """Accumulate the gradients of all sub-networks; return the terms of each one's loss."""
+        images, labels = resize(batch[0], plan.resolution), batch[1]
+        soft_targets = None
+        if teacher is not None:
+            with self._autocast():
+                soft_targets = teacher(images).float()
+        every_terms = []
+        for config in plan.configs:
+            with self._autocast():
+                logits = self._supernet(images, config)
+            logits = logits.float()
+            terms = self._settings.loss(logits, labels, soft_targets)
+            torch.autograd.backward(self.scaler.scale(sum_terms(terms)))
+            every_terms.append({name: term.detach() for name, term in terms.items()})
+            if in_place and soft_targets is None:
+                soft_targets = logits.detach()
+        return every_terms
+
+    def _autocast(self) -> torch.autocast:
+        dtype = torch.float16 if self._settings.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self._device.type, dtype, enabled=self._settings.precision != "fp32")
+
+    def _usable(self, gradient_norm: float) -> bool:
+        # The scaler of fp16 itself skips steps whose gradients overflow.
+        return math.isfinite(gradient_norm) or self.scaler.is_enabled()
+
+    def _skip_or_stop(
+        self, plan: StepPlan, terms: Sequence[Mapping[str, float]], gradient_norm: float
+    ) -> None:
+        self._skipped_in_a_row += 1
+        if self._settings.on_non_finite == "skip" and self._skipped_in_a_row <= MAX_SKIPPED:
+            for module in self._supernet.modules():
+                if isinstance(module, ElasticBatchNorm2d):
+                    module.forget_non_finite()
+            return
+        lines = [
+            f"{', '.join(f'{name} {value:.4g}' for name, value in group.items())} of {config}"
+            for config, group in zip(plan.configs, terms, strict=True)
+            if not all(map(math.isfinite, group.values()))
+        ]
+        raise NonFiniteError("; ".join(lines) or f"a gradient norm of {gradient_norm}")
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient that is not finite; the text names the loss terms and sub-networks."""

@@ -1,0 +1,87 @@
+"""What is left to read of a run when it has ended: `summary.json`, and a line in the table of all runs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from ofa.errors import UserError
+from ofa.files import locked, write_atomic, write_json
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The facts of a finished training.
+
+    Attributes:
+        run_name: of the run.
+        space: name of the space.
+        data: name of the image set.
+        steps: number of steps.
+        images_per_step: images of a step, of all processes together.
+        processes: number of processes.
+        device: where they computed.
+        seconds_per_phase: time spent in the steps of each phase, by all starts together.
+        top1: validation top-1 (0..1) of named sub-networks, on part of the images.
+        peak_memory_mb: most memory that the first process held.
+    """
+
+    run_name: str
+    space: str
+    data: str
+    steps: int
+    images_per_step: int
+    processes: int
+    device: str
+    seconds_per_phase: Mapping[str, float]
+    top1: Mapping[str, float]
+    peak_memory_mb: float
+
+    def write(self, folder: Path, table: Path) -> None:
+        """Write `summary.json` into `folder` and this run's line into `table`, in place of an older one.
+
+        Raises:
+            UserError: if a file cannot be written, or the table is no such table.
+        """
+        dated = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__}
+        write_json(folder / "summary.json", {**dated, **dataclasses.asdict(self)})
+        row = dated | {
+            "run_name": self.run_name,
+            "space": self.space,
+            "data": self.data,
+            "processes": str(self.processes),
+            "device": self.device,
+            "steps": str(self.steps),
+            "seconds": f"{sum(self.seconds_per_phase.values()):.0f}",
+            "seconds_per_phase": json.dumps({n: round(s) for n, s in self.seconds_per_phase.items()}),
+            **{f"top1_{name}": f"{value:.4f}" for name, value in self.top1.items()},
+            "peak_memory_mb": f"{self.peak_memory_mb:.0f}",
+        }
+        with locked(table.with_name(f".{table.name}.lock"), f"the table of runs {table}"):
+            _replace_row(table, row)
+
+
+def _replace_row(table: Path, row: Mapping[str, str]) -> None:
+    rows: list[dict[str, str]] = []
+    if table.exists():
+        with table.open(newline="") as file:
+            rows = [dict(found) for found in csv.DictReader(file)]
+        if any(None in found or "run_name" not in found for found in rows):
+            raise UserError(f"{table} is not a table of runs; move it away to have a new one written.")
+    rows = [found for found in rows if found["run_name"] != row["run_name"]] + [dict(row)]
+    names = list(dict.fromkeys(name for found in rows for name in found))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomic(table, write)

@@ -1,0 +1,81 @@
+"""Runs of every strategy, each interrupted at a random moment and continued; a script, see test_interruption.
+
+Children are forked, because importing PyTorch takes longer than such a run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from training_run import STRATEGIES, arm, make_trainer
+
+from ofa.checkpoint import TrainingCheckpoints, load_tensors
+from ofa.errors import StoppedError
+
+KILLS_PER_STRATEGY = 5
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run `work` in a forked process; return its exit status as `os.waitstatus_to_exitcode` does."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except StoppedError:
+            status = 128 + signal.SIGTERM
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def weights(folder: Path) -> tuple[int, dict[str, Tensor]]:
+    """Return the step and the weights of the last checkpoint."""
+    step = TrainingCheckpoints(folder / "checkpoints").steps()[-1]
+    values = load_tensors(folder / "checkpoints" / f"step_{step:08d}.pt", "checkpoint")
+    return step, values["supernet"]
+
+
+def check(strategy: str, folder: Path, rng: np.random.Generator) -> None:
+    """Print one line per interrupted run of a strategy."""
+    phases = STRATEGIES[strategy]
+    assert in_child(lambda: make_trainer(folder / "whole", phases=phases).train()) == 0
+    steps, expected = weights(folder / "whole")
+    for number in range(KILLS_PER_STRATEGY):
+        path, moment = folder / str(number), int(rng.integers(1, steps - 1))
+        how = ("step", "term")[number % 2]
+
+        def train_and_die(path: Path = path, moment: int = moment, how: str = how) -> None:
+            trainer = make_trainer(path, phases=phases)
+            arm(trainer, **{how: moment})
+            trainer.train()
+
+        status = in_child(train_and_die)
+        assert status == {"step": -signal.SIGKILL, "term": 128 + signal.SIGTERM}[how], status
+        if how == "term":
+            # The request is seen by the step that follows.
+            assert weights(path)[0] == moment + 1
+        assert in_child(lambda path=path: make_trainer(path, phases=phases).train()) == 0  # type: ignore[misc]
+        ended, found = weights(path)
+        equal = ended == steps and all(torch.equal(found[name], expected[name]) for name in expected)
+        print(f"{strategy} {how} {moment} of {steps}: {'equal' if equal else 'DIFFERENT'}", flush=True)
+
+
+def main(folder: Path) -> None:
+    """Check all strategies."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for strategy in STRATEGIES:
+        check(strategy, folder / strategy, rng)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

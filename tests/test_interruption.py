@@ -1,0 +1,195 @@
+"""Long runs are safe: killed, stopped, locked, diverging."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from training_run import PHASES, SPACE, make_trainer
+
+from ofa.checkpoint import TrainingCheckpoints, load_tensors
+from ofa.elastic.operators import ElasticBatchNorm2d
+from ofa.errors import StoppedError, UserError
+from ofa.files import locked
+from ofa.supernet import Supernet
+from ofa.training.step import MAX_SKIPPED
+from ofa.training.summary import RunSummary
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.mark.slow
+def test_twenty_runs_interrupted_at_random_end_with_the_same_weights(tmp_path: Path) -> None:
+    completed = subprocess.run(
+        [sys.executable, str(FOLDER / "interrupted_runs.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=FOLDER.parent,
+        env={"PYTHONPATH": f".:{FOLDER}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    lines = completed.stdout.splitlines()
+    assert len(lines) == 20
+    assert [line for line in lines if not line.endswith(": equal")] == []
+
+
+def test_sigterm_saves_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:
+    sent = False
+
+    def progress(done: int, total: int, text: str) -> None:
+        nonlocal sent
+        if not sent:
+            os.kill(os.getpid(), signal.SIGTERM)
+        sent = True
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoppedError, match="Stopped by SIGTERM after step 11, which is saved"):
+        make_trainer(tmp_path, progress).train()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert make_trainer(tmp_path).resumed_at == 11
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Calls of the supernet, of which those in the list return no numbers."""
+    calls: list[int] = []
+    count = 0
+    forward = Supernet.forward
+
+    def broken(self: Supernet, images: Tensor, config: object) -> Tensor:
+        nonlocal count
+        logits: Tensor = forward(self, images, config)  # type: ignore[arg-type]
+        count += self.training
+        return logits * math.nan if self.training and count in calls else logits
+
+    monkeypatch.setattr(Supernet, "forward", broken)
+    yield calls
+
+
+def test_the_error_names_step_network_and_term(tmp_path: Path, poisoned: list[int]) -> None:
+    poisoned.append(10)
+    with pytest.raises(UserError, match=r"diverged at step 9: hard nan, soft nan of 12px: 3x4 .*on_non_fin"):
+        make_trainer(tmp_path).train()
+    state = load_tensors(tmp_path / "checkpoints" / "step_00000009.pt", "checkpoint")["supernet"]
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+
+
+def test_steps_that_are_not_finite_can_be_skipped(tmp_path: Path, poisoned: list[int]) -> None:
+    poisoned += [3, 10]
+    trainer = make_trainer(tmp_path, on_non_finite="skip")
+    supernet = trainer.train()
+    assert trainer.resumed_at == 24
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in supernet.state_dict().values())
+    assert trainer.validate()["largest"] >= 0.6
+
+
+def test_skipping_ends_when_nothing_else_is_left(tmp_path: Path, poisoned: list[int]) -> None:
+    poisoned += range(3, 100)
+    with pytest.raises(UserError, match=f"diverged at step {2 + MAX_SKIPPED}"):
+        make_trainer(tmp_path, on_non_finite="skip").train()
+
+
+def test_a_diverging_run_leaves_no_broken_weights(tmp_path: Path) -> None:
+    phases = (dataclasses.replace(PHASES[0], lr=1e12, warmup_epochs=0),)
+    with pytest.raises(UserError, match="diverged"):
+        make_trainer(tmp_path, phases=phases, checkpoint_every_steps=1).train()
+    for file in (tmp_path / "checkpoints").glob("*.pt"):
+        state = load_tensors(file, "checkpoint")["supernet"]
+        parameters = [tensor for name, tensor in state.items() if "running" not in name]
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in parameters)
+
+
+def test_running_statistics_that_are_not_finite_are_forgotten() -> None:
+    norm = ElasticBatchNorm2d(3, 1e-5)
+    norm.running_mean.copy_(torch.tensor([1.0, math.nan, math.inf]))
+    norm.running_var.copy_(torch.tensor([2.0, math.nan, math.inf]))
+    norm.forget_non_finite()
+    assert norm.running_mean.tolist() == [1.0, 0.0, 0.0]
+    assert norm.running_var.tolist() == [2.0, 1.0, 1.0]
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    make_trainer(tmp_path, keep_checkpoints=3).train()
+    assert TrainingCheckpoints(tmp_path / "checkpoints").steps() == [18, 21, 24]
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    make_trainer(tmp_path).train()
+    newest = tmp_path / "checkpoints" / "step_00000024.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    trainer = make_trainer(tmp_path)
+    assert trainer.damaged_checkpoints == [str(newest)]
+    assert trainer.resumed_at == 21
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from ofa.files import locked\n"
+        "with locked(Path(sys.argv[1]), 'it'): print('locked', flush=True); time.sleep(60)"
+    )
+    lock = tmp_path / "run" / ".training.lock"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True, cwd=FOLDER.parent
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with (
+            pytest.raises(UserError, match=rf"Another process, {other.pid} on .*, is at work on the run;"),
+            locked(lock, "the run", patience_s=0.2),
+        ):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with locked(lock, "the run", patience_s=1.0):
+        assert lock.read_text().startswith(f"{os.getpid()} on ")
+
+
+def summary(run_name: str, top1: float) -> RunSummary:
+    return RunSummary(run_name, "tiny", "digits", 24, 30, 1, "cpu", {"a": 2.0}, {"largest": top1}, 100.0)
+
+
+def test_the_table_of_runs_has_one_line_per_run(tmp_path: Path) -> None:
+    for name, top1 in (("first", 0.5), ("second", 0.6), ("first", 0.7)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        summary(name, top1).write(tmp_path / name, tmp_path / "runs.csv")
+    lines = (tmp_path / "runs.csv").read_text().splitlines()
+    assert len(lines) == 3
+    assert ["0.6000" in lines[1], "0.7000" in lines[2]] == [True, True]
+    found = json.loads((tmp_path / "first" / "summary.json").read_text())
+    assert found["top1"] == {"largest": 0.7}
+    assert found["seconds_per_phase"] == {"a": 2.0}
+
+
+def test_another_table_is_not_overwritten(tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_text("name,price\nx,1\n")
+    with pytest.raises(UserError, match="is not a table of runs"):
+        summary("first", 0.5).write(tmp_path, table)
+    assert table.read_text() == "name,price\nx,1\n"
+
+
+def test_a_run_sums_up_its_phases(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    found = trainer.summary("mine")
+    assert found.steps == 24
+    assert list(found.seconds_per_phase) == [phase.name for phase in PHASES]
+    assert min(found.seconds_per_phase.values()) > 0
+    assert set(found.top1) == {"smallest", "middle", "largest", "random"}
+    assert found.space == SPACE.name
+    assert make_trainer(tmp_path).summary("mine").seconds_per_phase == found.seconds_per_phase
