@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ofa.evaluate import SubnetEvaluator
+from ofa.evaluate import SubnetEvaluator, top1
 from ofa.export import load_bundle
 from ofa.run import TrainedRun
 from ofa.static import StaticNetwork
@@ -22,18 +22,20 @@ class Candidate:
         subnet: name under which it was chosen, as in the provenance of its bundle.
         config: what it is.
         network: recalibrated, in eval mode.
+        top1: its accuracy (0..1) on the images of the evaluator.
     """
 
     name: str
     subnet: str
     config: SubnetConfig
     network: StaticNetwork
+    top1: float
 
 
 def run_candidates(
     run: TrainedRun, evaluator: SubnetEvaluator, num_random: int, seed: int
 ) -> list[Candidate]:
-    """Return all bundles of a run and `num_random` random networks of its supernet.
+    """Return all bundles of a run and `num_random` random networks of its supernet, evaluated.
 
     Raises:
         UserError: if a bundle is damaged.
@@ -42,9 +44,13 @@ def run_candidates(
     for file in sorted(run.directory.bundles.glob("[!.]*/subnet.json")):
         bundle = load_bundle(file.parent)
         subnet = str(bundle.info.provenance.get("subnet", ""))
-        found.append(Candidate(bundle.path.name, subnet, bundle.info.config, bundle.network))
+        found.append((bundle.path.name, subnet, bundle.info.config, bundle.network))
     space = run.info.space
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
-        found.append(Candidate("", "", config, evaluator.network(config).cpu()))
-    return found
+        found.append(("", "", config, evaluator.network(config)))
+    candidates = []
+    for name, subnet, config, network in found:
+        accuracy = top1(network.to(run.device), evaluator.batches(config.resolution))
+        candidates.append(Candidate(name, subnet, config, network.cpu(), accuracy))
+    return candidates

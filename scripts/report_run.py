@@ -11,7 +11,7 @@ from latency_tables.network import TimedNetwork, measure_networks
 from latency_tables.table import LatencyTable
 from ofa.candidates import run_candidates
 from ofa.cost import network_cost
-from ofa.evaluate import SubnetEvaluator, top1
+from ofa.evaluate import SubnetEvaluator
 from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunConfig, open_run
@@ -47,10 +47,8 @@ def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
     latency = LatencyTable.load(directory.table(device.name)).estimator(space)(genomes)
     networks = []
     for i, candidate in enumerate(found):
-        network, batches = candidate.network.to(run.device), evaluator.batches(candidate.config.resolution)
-        cost, measured_ms = network_cost(network.specs), timings[str(i)].latency_ms
-        measured = 100 * top1(network, batches)
-        numbers = accuracy[i], measured, latency[i], measured_ms, cost.macs, cost.parameters
+        cost, measured_ms = network_cost(candidate.network.specs), timings[str(i)].latency_ms
+        numbers = accuracy[i], 100 * candidate.top1, latency[i], measured_ms, cost.macs, cost.parameters
         networks.append(MeasuredNetwork(candidate.name, searches.get(candidate.subnet), *numbers))
     plot_tradeoff(networks, directory.path / "pareto.png")
     Console().print(report_table(networks, f"{config.run_name} on {device.name}", config.split))
