@@ -18,7 +18,7 @@ PYTHON ?= $(shell $(find_python))
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-quickstart: $(STAMP) ## Train, measure, search and export on the digits; about 4 minutes after installation.
+quickstart: $(STAMP) ## Train, measure, search and export on the digits; 3 to 4 minutes after installation.
 	@$(BIN)/python scripts/quickstart.py
 
 test: lint ## Check style and types, then run all tests.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ from ofa.cost import Estimator
 from ofa.space import Genomes, SearchSpace
 from search.constraints import Limit, check_limits, limit_values, within
 
+Choose = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[np.intp]]
+"""Takes places of new rows and their limited quantities; returns which of these have accuracy estimated."""
+
 
 @dataclass(frozen=True)
 class Considered:
@@ -19,23 +22,25 @@ class Considered:
 
     Attributes:
         rows: indices of those that were new, shape (new,), ascending.
-        feasible: indices of those of them that keep the limits, shape (feasible,), ascending.
-        values: limited quantities of the feasible ones, shape (feasible, number of limits).
-        accuracies: of the feasible ones, shape (feasible,).
+        estimated: indices of those of them that had their accuracy estimated, shape (estimated,); these
+            are the ones that keep the limits unless the caller chose others.
+        values: limited quantities of the estimated ones, shape (estimated, number of limits).
+        accuracies: of the estimated ones, shape (estimated,).
     """
 
     rows: NDArray[np.intp]
-    feasible: NDArray[np.intp]
+    estimated: NDArray[np.intp]
     values: NDArray[np.float64]
     accuracies: NDArray[np.float64]
 
 
 class Archive:
-    """Candidates of one search: counted once, limits checked once, accuracy estimated once if feasible.
+    """Candidates of one search: counted once, limits checked once, accuracy estimated at most once.
 
     Attributes:
         considered: number of distinct candidates whose limits were checked.
-        num_feasible: number of those that kept them and had their accuracy estimated.
+        estimated: number of those that had their accuracy estimated.
+        num_feasible: number of those that also keep the limits.
         best: highest accuracy of the feasible ones; -inf before the first.
     """
 
@@ -53,15 +58,17 @@ class Archive:
         self._values = [np.zeros((0, len(limits)))]
         self._accuracies = [np.zeros(0)]
         self.considered = 0
+        self.estimated = 0
         self.num_feasible = 0
         self.best = -np.inf
 
-    def consider(self, genomes: Genomes, at_most: int) -> Considered:
+    def consider(self, genomes: Genomes, at_most: int, choose: Choose | None = None) -> Considered:
         """Check the limits of the first `at_most` distinct rows that no earlier call considered.
 
         Args:
             genomes: canonical rows, shape (n, num_genes); may hold rows that were considered before.
             at_most: the largest number to consider.
+            choose: which of the new rows have their accuracy estimated; None: those that keep the limits.
 
         Raises:
             ValueError: if the accuracy estimator gives a value that is not finite.
@@ -69,16 +76,18 @@ class Archive:
         rows = self._take_new(genomes, at_most)
         new = genomes[rows]
         values = limit_values(self._limits, new) if len(rows) else np.zeros((0, len(self._limits)))
-        keep = within(self._limits, values)
-        new, values = new[keep], values[keep]
+        picked = np.flatnonzero(within(self._limits, values)) if choose is None else choose(rows, values)
+        new, values = new[picked], values[picked]
         accuracies = self._estimate(new)
-        self._genomes.append(new)
-        self._values.append(values)
-        self._accuracies.append(accuracies)
+        keep = within(self._limits, values)
+        self._genomes.append(new[keep])
+        self._values.append(values[keep])
+        self._accuracies.append(accuracies[keep])
         self.considered += len(rows)
-        self.num_feasible += len(new)
-        self.best = max(self.best, float(accuracies.max(initial=-np.inf)))
-        return Considered(rows, rows[keep], values, accuracies)
+        self.estimated += len(new)
+        self.num_feasible += int(keep.sum())
+        self.best = max(self.best, float(accuracies[keep].max(initial=-np.inf)))
+        return Considered(rows, rows[picked], values, accuracies)
 
     def _take_new(self, genomes: Genomes, at_most: int) -> NDArray[np.intp]:
         """Return the places of the first `at_most` distinct rows that are new, and remember them.

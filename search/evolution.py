@@ -1,83 +1,72 @@
 """Evolutionary search under limits, on whole populations of genomes.
 
 The method is the one of Cai et al. 2020 (sec. 3.4; Real et al. 2019): the best candidates breed by
-mutation and crossover. Here no candidate is looked at twice, the inactive genes of a row are inherited
-(`search.variation`), candidates that are like many better ones do not breed (clearing; the radius shrinks
-while the search goes on), and a generation that mostly repeats itself mutates harder.
+mutation and crossover. Added to it are
+- diversity: candidates that are like many better ones do not breed (clearing), and some parents are
+  networks slightly outside the limits: what lies between two good networks inside is often outside. Radius
+  and width of that margin shrink to 0 while the search goes on;
+- thrift: no candidate is looked at twice, and of the children of a generation only those have their
+  accuracy estimated that promise most by a linear model of the candidates seen (`search.guess`).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa.config import below_minimum
 from ofa.cost import Estimator
-from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
-from ofa.space import SearchSpace
+from ofa.space import Genomes, SearchSpace
 from search.archive import Archive
-from search.constraints import Limit, check_bounded
+from search.constraints import Limit, check_bounded, violations
+from search.generations import GenerationSettings, run_generations
+from search.guess import LinearGuess
 from search.initial import first_candidates
 from search.population import Population
 from search.result import SearchResult, summarise
 from search.variation import Variation
 
-CLEARED_SHARE = 0.7
-"""Share of a search during which the population is cleared."""
+DIVERSE_SHARE = 0.7
+"""Share of a search after which radius and margin are 0."""
+
+OUTSIDE_SHARE = 0.4
+"""Share of the parents, and of the estimates, for networks in the margin outside the limits."""
 
 CLEARED_FROM = 2
 """Clearing looks at so many times the number of parents."""
 
 
 @dataclass(frozen=True)
-class EvolutionSettings:
-    """Settings of `evolve`.
+class EvolutionSettings(GenerationSettings):
+    """Settings of `evolve`: those of `GenerationSettings`, and its own.
 
     Attributes:
-        population_size: candidates considered per generation.
-        generations: times `population_size` is the number of candidates that the whole search considers.
-        parent_ratio: parents per generation as a share of `population_size`: the best candidates seen.
-        mutation_ratio: share of the children that come from mutation, the others come from crossover.
-        mutated_genes: the largest number of genes that a mutation changes.
+        estimated_ratio: the largest share of the candidates of a generation whose accuracy is estimated.
         niche_radius: networks that differ in no more than this share of all genes are of one kind, at
             first; it falls to 0 in the course of the search.
         niche_size: a candidate with so many better ones of its kind does not breed.
-        max_retries: generations without any new candidate, one after the other, before the search ends.
-        ranked: length of the result's ranked list.
+        margin: by which share parents may exceed limits, at first; it falls to 0 likewise.
     """
 
-    population_size: int = 800
-    generations: int = 150
-    parent_ratio: float = 0.25
-    mutation_ratio: float = 0.5
-    mutated_genes: int = 2
+    estimated_ratio: float = 0.4
     niche_radius: float = 0.3
     niche_size: int = 20
-    max_retries: int = 4
-    ranked: int = 10
+    margin: float = 0.1
 
-    def __post_init__(self) -> None:
-        """Check all ranges and report every value that is outside."""
-        minimums = {"population_size": 2, "max_retries": 0}
-        ones = ("generations", "mutated_genes", "niche_size", "ranked")
-        problems = below_minimum(self, minimums | dict.fromkeys(ones, 1))
-        if not 0 < self.parent_ratio < np.inf:
-            problems.append(f"parent_ratio is {self.parent_ratio}; expected a positive number.")
-        if not 0 <= self.mutation_ratio <= 1:
-            problems.append(f"mutation_ratio is {self.mutation_ratio}; expected 0 to 1.")
+    def _problems(self) -> list[str]:
+        problems = [*super()._problems(), *below_minimum(self, {"niche_size": 1, "margin": 0})]
+        if not 0 < self.estimated_ratio <= 1:
+            problems.append(f"estimated_ratio is {self.estimated_ratio}; expected above 0, at most 1.")
         if not 0 <= self.niche_radius <= 1:
             problems.append(f"niche_radius is {self.niche_radius}; expected 0 to 1.")
-        if problems:
-            raise UserError(" ".join(problems))
-
-    @property
-    def num_parents(self) -> int:
-        """Number of candidates that breed."""
-        return max(1, round(self.parent_ratio * self.population_size))
+        return problems
 
 
 def evolve(
@@ -90,10 +79,10 @@ def evolve(
 ) -> SearchResult:
     """Search the most accurate sub-network that keeps all limits.
 
-    population_size * generations candidates are considered; each counts once, whether it keeps the limits
-    or not, and only those that do have their accuracy estimated. The search ends early when generations
-    find no new candidate, as in a space smaller than that. Where no drawn candidate keeps the limits, the
-    search starts from one that descent finds; the descent looks at limits only and is not counted.
+    population_size * generations candidates are considered; each counts once, whether its accuracy is
+    estimated or not. The search ends early when generations find no new candidate, as in a space smaller
+    than that. Where no drawn candidate keeps the limits, the search starts from one that descent finds; the
+    descent looks at limits only and is not counted.
 
     Args:
         space: the (restricted) space to search.
@@ -108,37 +97,98 @@ def evolve(
     """
     check_bounded(limits)
     started = time.perf_counter()
-    archive, vary = Archive(space, accuracy, limits), Variation(space)
-    budget = settings.population_size * settings.generations
+    archive = Archive(space, accuracy, limits)
+    breeder = _Breeder(space, limits, settings, rng)
     rows, _, accuracies = first_candidates(
-        space, archive, vary, limits, settings.population_size, budget, rng
+        space, archive, breeder.vary, limits, settings.population_size, settings.budget, rng
     )
-    population = Population(rows, accuracies)
-    history: list[float] = []
-    repeats = fruitless = 0
-    while True:
-        history.append(archive.best)
-        progress(archive.considered, budget, f"best {archive.best:.4f}")
-        if archive.considered >= budget or fruitless > settings.max_retries:
-            break
-        population = _parents(space, population, settings, archive.considered / budget)
-        most = min(settings.mutated_genes * 2**repeats, len(space.genes))
-        size = settings.population_size
-        children = population.breed(vary, size, settings.mutation_ratio, most, rng)
-        found = archive.consider(space.canonical(children), budget - archive.considered)
-        population = population.join(children[found.feasible], found.accuracies)
-        repeats = 0 if 2 * len(found.rows) >= size else repeats + 1
-        fruitless = 0 if len(found.rows) else fruitless + 1
+    breeder.add(rows, accuracies, np.zeros(len(rows)))
+
+    def generation(most: int) -> int:
+        return breeder.generation(archive, most)
+
+    history = run_generations(archive, settings, len(space.genes), generation, progress)
     seconds = time.perf_counter() - started
     return summarise(space, archive, limits, "evolution", settings, settings.ranked, history, seconds)
 
 
-def _parents(
-    space: SearchSpace, population: Population, settings: EvolutionSettings, done: float
-) -> Population:
-    """Return who breeds when the share `done` of all candidates was considered."""
-    if done < CLEARED_SHARE:
-        radius = settings.niche_radius * len(space.genes) * (1 - done / CLEARED_SHARE)
-        population = population.best(CLEARED_FROM * settings.num_parents)
-        population = population.clear(space, radius, settings.niche_size)
-    return population.best(settings.num_parents)
+class _Breeder:
+    """The population of a search, and a generation of it."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        limits: Sequence[Limit],
+        settings: EvolutionSettings,
+        rng: np.random.Generator,
+    ) -> None:
+        self.vary = Variation(space)
+        if space.size <= settings.budget:
+            # Nothing is left out where every candidate can be considered.
+            settings = dataclasses.replace(settings, estimated_ratio=1.0, margin=0.0)
+        self._space, self._limits, self._settings, self._rng = space, limits, settings, rng
+        self._guess = LinearGuess(space)
+        nothing = np.zeros(0)
+        self._population = Population(np.zeros((0, len(space.genes)), np.int8), nothing, nothing)
+
+    def add(self, rows: Genomes, accuracies: NDArray[np.float64], excess: NDArray[np.float64]) -> None:
+        """Take candidates into the population, and learn from them."""
+        self._population = self._population.join(Population(rows, accuracies, excess))
+        self._guess.learn(self._space.canonical(rows), accuracies)
+
+    def generation(self, archive: Archive, most: int) -> int:
+        """Breed and consider a generation; return how many new candidates it found."""
+        settings, size = self._settings, self._settings.population_size
+        left = max(0.0, 1 - archive.considered / settings.budget / DIVERSE_SHARE)
+        margin = settings.margin * left
+        parents = self._parents(settings.niche_radius * left, margin)
+        first, second = self._rng.integers(len(parents.genomes), size=(2, size))
+        mates = (parents.genomes[first], parents.genomes[second])
+        children = self.vary.offspring(*mates, settings.mutation_ratio, most, self._rng)
+        networks = self._space.canonical(children)
+        mutants = round(settings.mutation_ratio * size)
+        second[:mutants] = first[:mutants]
+        # What the linear model misses of the parents' accuracies, their children inherit.
+        missed = parents.accuracies - self._guess(self._space.canonical(parents.genomes))
+        guesses = self._guess(networks) + (missed[first] + missed[second]) / 2
+
+        def choose(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.intp]:
+            return self._most_promising(guesses[rows], self._excess(values), margin)
+
+        found = archive.consider(networks, settings.budget - archive.considered, choose)
+        self.add(children[found.estimated], found.accuracies, self._excess(found.values))
+        return len(found.rows)
+
+    def _excess(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(violations(self._limits, values).max(axis=1))
+
+    def _split(
+        self, excess: NDArray[np.float64], margin: float, count: int
+    ) -> list[tuple[NDArray[np.intp], int]]:
+        """Return the places inside the limits and in the margin, and the part of `count` that each gets."""
+        outside = round(OUTSIDE_SHARE * count) if margin > 0 else 0
+        in_margin = np.flatnonzero((excess > 0) & (excess <= margin))
+        return [(np.flatnonzero(excess == 0), count - outside), (in_margin, outside)]
+
+    def _parents(self, radius: float, margin: float) -> Population:
+        """Return who breeds; the population keeps the best inside the limits and in the margin."""
+        kept, parents = [], []
+        for places, count in self._split(self._population.excess, margin, self._settings.num_parents):
+            best = self._population.take(places).best(CLEARED_FROM * count)
+            kept.append(best)
+            if radius > 0:
+                best = best.clear(self._space, radius * len(self._space.genes), self._settings.niche_size)
+            parents.append(best.best(count))
+        self._population = kept[0].join(kept[1])
+        return parents[0].join(parents[1])
+
+    def _most_promising(
+        self, guesses: NDArray[np.float64], excess: NDArray[np.float64], margin: float
+    ) -> NDArray[np.intp]:
+        """Return the places of those that have their accuracy estimated, the most promising first."""
+        count = math.ceil(self._settings.estimated_ratio * len(guesses))
+        picked = [
+            places[np.argsort(-guesses[places], kind="stable")[:part]]
+            for places, part in self._split(excess, margin, count)
+        ]
+        return np.concatenate(picked)

@@ -53,8 +53,8 @@ def first_candidates(
     kept, found = [], []
     for _ in range(MAX_SHRINKS):
         found.append(archive.consider(space.canonical(rows), budget - archive.considered))
-        kept.append(rows[found[-1].feasible])
-        rows = vary.shrink(np.delete(rows, found[-1].feasible, axis=0), rng)
+        kept.append(rows[found[-1].estimated])
+        rows = vary.shrink(np.delete(rows, found[-1].estimated, axis=0), rng)
         if len(rows) == 0 or archive.considered >= budget:
             break
     if archive.num_feasible == 0:

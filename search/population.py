@@ -8,10 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.space import Genomes, SearchSpace
-from search.variation import Variation
-
-STRUCTURE_WEIGHT = 4.0
-"""How many genes of a block a difference in resolution, depth or width stands for."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +17,28 @@ class Population:
     Attributes:
         genomes: full rows (see `search.variation`), shape (n, num_genes).
         accuracies: shape (n,).
+        excess: by which share a limit is exceeded, the worst one if there are several, shape (n,); 0 inside.
     """
 
     genomes: Genomes
     accuracies: NDArray[np.float64]
+    excess: NDArray[np.float64]
 
-    def join(self, genomes: Genomes, accuracies: NDArray[np.float64]) -> Population:
-        """Return the candidates of this population and the given ones."""
+    def join(self, other: Population) -> Population:
+        """Return the candidates of both populations."""
         return Population(
-            np.concatenate([self.genomes, genomes]), np.concatenate([self.accuracies, accuracies])
+            np.concatenate([self.genomes, other.genomes]),
+            np.concatenate([self.accuracies, other.accuracies]),
+            np.concatenate([self.excess, other.excess]),
         )
+
+    def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Population:
+        """Return the candidates at the given places."""
+        return Population(self.genomes[which], self.accuracies[which], self.excess[which])
 
     def best(self, count: int) -> Population:
         """Return the `count` most accurate candidates, best first."""
-        order = np.argsort(-self.accuracies, kind="stable")[:count]
-        return Population(self.genomes[order], self.accuracies[order])
+        return self.take(np.argsort(-self.accuracies, kind="stable")[:count])
 
     def clear(self, space: SearchSpace, radius: float, crowd: int) -> Population:
         """Return the candidates without those that have `crowd` or more better ones close by.
@@ -49,47 +52,18 @@ class Population:
             crowd: see above.
         """
         close = similarities(space, self.genomes)
-        np.greater_equal(close, similarity_of_equals(space) - radius, out=close)
+        np.greater_equal(close, len(space.genes) - radius, out=close)
         better_and_close = (close * np.tri(len(close), k=-1, dtype=np.float32)).sum(axis=1)
-        keep = better_and_close < crowd
-        return Population(self.genomes[keep], self.accuracies[keep])
-
-    def breed(
-        self, vary: Variation, count: int, mutation_ratio: float, most: int, rng: np.random.Generator
-    ) -> Genomes:
-        """Return `count` children, full rows; all candidates are parents with equal chance.
-
-        Args:
-            vary: operators of the space.
-            count: number of children.
-            mutation_ratio: share of children by mutation; the others come from crossover.
-            most: largest number of genes that a mutation changes.
-            rng: source of all randomness.
-        """
-        first, second = self.genomes[rng.integers(len(self.genomes), size=(2, count))]
-        mutants = round(mutation_ratio * count)
-        mutated = vary.change(first[:mutants], most, rng)
-        return np.concatenate([mutated, vary.cross(first[mutants:], second[mutants:], rng)])
-
-
-def similarity_of_equals(space: SearchSpace) -> float:
-    """Return the similarity of a network to itself: the weights of all genes."""
-    return float(_weights(space).sum())
+        return self.take(better_and_close < crowd)
 
 
 def similarities(space: SearchSpace, genomes: Genomes) -> NDArray[np.float32]:
-    """Return the sum of the weights of the genes in which any two networks are equal, shape (n, n).
+    """Return the number of genes in which any two networks are equal, shape (n, n).
 
     Genes of inactive blocks are equal. A product of one-hot rows counts, so it is one matrix product.
     """
     rows = space.canonical(genomes)
     widths = np.array([len(gene.choices) for gene in space.genes])
     one_hot = np.zeros((len(rows), int(widths.sum())), np.float32)
-    offsets = np.cumsum(widths) - widths
-    one_hot[np.arange(len(rows))[:, None], offsets + rows] = np.sqrt(_weights(space))
+    one_hot[np.arange(len(rows))[:, None], np.cumsum(widths) - widths + rows] = 1.0
     return np.asarray(one_hot @ one_hot.T)
-
-
-def _weights(space: SearchSpace) -> NDArray[np.float32]:
-    """Return the weight of each gene: 1 if it acts on a single block, more if on many."""
-    return np.array([1.0 if gene.block >= 0 else STRUCTURE_WEIGHT for gene in space.genes], np.float32)

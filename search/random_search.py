@@ -29,7 +29,7 @@ class RandomSettings:
         ranked: length of the result's ranked list.
     """
 
-    evaluations: int = 120_000
+    evaluations: int = 150_400
     batch_size: int = 1000
     max_retries: int = 4
     ranked: int = 10

@@ -248,7 +248,7 @@ def summarise(
         front=candidates(front),
         samples=tuple(zip(costs[spaced].tolist(), accuracies[spaced].tolist(), strict=True)),
         evaluations=archive.considered,
-        accuracy_evaluations=archive.num_feasible,
+        accuracy_evaluations=archive.estimated,
         history=tuple(history),
         seconds=seconds,
     )

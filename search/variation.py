@@ -64,6 +64,28 @@ class Variation:
             children[rows, genes] = self._choices[genes, places]
         return children
 
+    def offspring(
+        self,
+        first: Genomes,
+        second: Genomes,
+        mutation_ratio: float,
+        most: int,
+        rng: np.random.Generator,
+    ) -> Genomes:
+        """Return a child per pair of parent rows.
+
+        Args:
+            first: parents, shape (n, num_genes).
+            second: their mates, same shape; those of mutated parents are not asked.
+            mutation_ratio: share of children that are mutations of their first parent; the others come
+                from crossover.
+            most: largest number of genes that a mutation changes.
+            rng: source of all randomness.
+        """
+        mutants = round(mutation_ratio * len(first))
+        mutated = self.change(first[:mutants], most, rng)
+        return np.concatenate([mutated, self.cross(first[mutants:], second[mutants:], rng)])
+
     def shrink(self, genomes: Genomes, rng: np.random.Generator) -> Genomes:
         """Return rows of which each gene got its smallest choice with probability `SHRINK_SHARE`."""
         lowered: NDArray[np.bool_] = rng.random(genomes.shape) < SHRINK_SHARE

@@ -161,3 +161,17 @@ def test_a_batch_with_one_value_per_channel_is_a_user_error() -> None:
 
 def test_a_network_without_batch_norm_is_fine() -> None:
     recalibrate_batchnorm(nn.Conv2d(1, 2, 1), [torch.zeros(1, 1, 4, 4)])
+
+
+@pytest.mark.parametrize("images_format", [torch.contiguous_format, torch.channels_last])
+def test_many_values_of_a_large_mean_lose_no_digits(images_format: torch.memory_format) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    generator = torch.Generator().manual_seed(0)
+    images = 5 + torch.randn(64, 3, 80, 80, generator=generator)
+    recalibrate_batchnorm(network, [images.contiguous(memory_format=images_format)])
+    values = images.double().transpose(0, 1).flatten(1)
+    (layer,) = batchnorms(network)
+    # In channels-last format, PyTorch's own statistics are wrong by 5e-5 here.
+    mean, variance = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
+    torch.testing.assert_close(mean.double(), values.mean(1), atol=0, rtol=3e-7)
+    torch.testing.assert_close(variance.double(), values.var(1, correction=0), atol=0, rtol=3e-7)

@@ -50,6 +50,14 @@ def test_limit_maximum_is_checked(micro_space: SearchSpace, maximum: float) -> N
         Limit("latency_ms", compile_cost(micro_space, macs), maximum)
 
 
+def test_names_of_limits_in_names_of_results(micro_space: SearchSpace) -> None:
+    estimator = compile_cost(micro_space, macs)
+    assert Limit("macs_m", estimator, 120.0, "M MACs").short == "120MMACs"
+    unbounded = Limit("latency_ms on phone", estimator, float("inf"), "ms")
+    assert not unbounded.bounded
+    assert unbounded.short == "latency_ms_on_phone"
+
+
 def test_limits_need_names_that_differ(micro_space: SearchSpace) -> None:
     estimator = compile_cost(micro_space, macs)
     with pytest.raises(UserError, match="no name"):

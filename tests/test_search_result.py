@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -13,16 +14,21 @@ import yaml
 from ofa.cost import compile_cost, macs, parameters
 from ofa.errors import UserError
 from ofa.space import SearchSpace
+from ofa.subnet import SubnetConfig
+from search.choose import choose_subnet
 from search.constraints import Limit
-from search.plot import plot_result
+from search.limits import LimitSettings
+from search.outputs import save_all
 from search.registry import ALGORITHMS, plan_search
 from search.result import SearchResult
+from search.table import report
 
 
-@pytest.fixture(params=["evolution", "random"])
+@pytest.fixture(params=["evolution", "pareto", "random"])
 def result(small_space: SearchSpace, request: pytest.FixtureRequest) -> SearchResult:
     sizes = {
         "evolution": {"population_size": 10, "generations": 6},
+        "pareto": {"population_size": 10, "generations": 6},
         "random": {"evaluations": 60, "batch_size": 20},
     }
     plan = plan_search({"algorithm": request.param, **sizes[request.param]})
@@ -67,11 +73,43 @@ def test_damaged_files_are_user_errors(result: SearchResult, tmp_path: Path) -> 
             SearchResult.load(path)
 
 
-def test_plot_writes_a_picture(result: SearchResult, tmp_path: Path) -> None:
-    path = tmp_path / "search.png"
-    plot_result(result, path)
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["search.png"]
+def test_all_files_of_a_result_are_written(result: SearchResult, tmp_path: Path) -> None:
+    save_all(result, tmp_path / "search.json", {})
+    names = {"search.json", "search.png", "search.csv"}
+    assert {entry.name for entry in tmp_path.iterdir()} == names
+    assert (tmp_path / "search.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with (tmp_path / "search.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [candidate.config.id for candidate in result.front]
+    for row, candidate in zip(rows, result.front, strict=True):
+        assert SubnetConfig.from_dict(json.loads(row["subnet"])) == candidate.config
+        assert float(row["accuracy"]) == pytest.approx(candidate.accuracy, rel=1e-8)
+        assert float(row["macs"]) == pytest.approx(candidate.values["macs"], rel=1e-8)
+
+
+def test_the_report_shows_the_ends_of_the_front_and_the_best(
+    result: SearchResult, small_space: SearchSpace
+) -> None:
+    limit = Limit("macs", compile_cost(small_space, macs), 2e6, "MACs")
+    text = report(result, [limit])
+    assert f"{result.evaluations} candidates: {result.best.config}" in text
+    assert f"macs: {limit.show(result.best.values['macs'])} of 2e+06 MACs" in text
+    assert all(result.front[end].config.id in text for end in (0, -1))
+    assert max(map(len, front_lines(text))) <= 100
+
+
+def front_lines(text: str) -> list[str]:
+    return text.split("found in")[0].splitlines()
+
+
+def test_the_best_of_a_front_within_tighter_limits(result: SearchResult) -> None:
+    for candidate in result.front:
+        assert result.best_within([candidate.values["macs"]]) == candidate
+    cheapest = result.front[0].values["macs"]
+    with pytest.raises(UserError, match=r"No candidate of the front keeps macs <= 1; .* are macs [\d.e+]+\."):
+        result.best_within([1.0])
+    with pytest.raises(UserError, match="2 limits are given; the result has only macs"):
+        result.best_within([cheapest, 1.0])
 
 
 def test_shipped_settings_name_every_setting_with_its_default(root: Path) -> None:
@@ -84,7 +122,9 @@ def test_shipped_settings_name_every_setting_with_its_default(root: Path) -> Non
 
 
 def test_wrong_plans_are_user_errors() -> None:
-    with pytest.raises(UserError, match=r"algorithm is missing; expected one of evolution, pareto, random"):
+    with pytest.raises(
+        UserError, match=r"search\.algorithm is missing; expected one of evolution, pareto, random"
+    ):
         plan_search({})
     with pytest.raises(
         UserError, match=r"Unknown search algorithm 'evolutoin'.*known: evolution, pareto, random"
@@ -105,3 +145,35 @@ def test_samples_are_spread_over_the_search(small_space: SearchSpace) -> None:
     assert len(found.samples) == 500
     assert found.accuracy_evaluations == 1500
     assert np.array(found.samples).shape == (500, 2)
+
+
+def test_plans_name_their_results(small_space: SearchSpace) -> None:
+    bounded = Limit("latency_ms", compile_cost(small_space, macs), 3.5, "ms")
+    unbounded = Limit("memory_mb", compile_cost(small_space, macs), float("inf"), "MB")
+    assert plan_search({"algorithm": "evolution"}).result_name("phone", [bounded]) == "phone-3.5ms"
+    names = plan_search({"algorithm": "pareto"}).result_name("phone", [bounded, unbounded])
+    assert names == "phone-pareto-3.5ms-memory_mb"
+
+
+def test_a_search_without_limits_has_the_latency_as_objective() -> None:
+    assert LimitSettings().or_latency() == LimitSettings(latency_ms=float("inf"))
+    assert LimitSettings(macs_m=3.0).or_latency() == LimitSettings(macs_m=3.0)
+
+
+def test_networks_are_chosen_by_name_and_limit(
+    result: SearchResult, small_space: SearchSpace, tmp_path: Path
+) -> None:
+    result.save(tmp_path / "phone.json", {})
+    middle = result.front[len(result.front) // 2]
+    assert choose_subnet(small_space, "smallest", tmp_path).config == small_space.smallest
+    assert choose_subnet(small_space, "phone", tmp_path).config == result.best.config
+    for name in (f"phone@{middle.values['macs']}", f"{tmp_path / 'phone.json'}@{middle.values['macs']}"):
+        assert choose_subnet(small_space, name, tmp_path).config == middle.config
+    with pytest.raises(
+        UserError, match="No search result 'tablet@3'; known: smallest, middle, largest, phone"
+    ):
+        choose_subnet(small_space, "tablet@3", tmp_path)
+    with pytest.raises(UserError, match="'phone@fast' has limits that are no numbers"):
+        choose_subnet(small_space, "phone@fast", tmp_path)
+    with pytest.raises(UserError, match="No candidate of the front keeps macs <= 2"):
+        choose_subnet(small_space, "phone@2", tmp_path)
