@@ -98,7 +98,7 @@ def locked(path: Path, what: str, patience_s: float = 3.0) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
     except OSError as error:
-        raise UserError(f"Could not lock {what}: {error}. Check the permissions and free space.") from error
+        raise UserError(f"Could not write {path}: {error}. Check the permissions and free space.") from error
     with file:
         give_up = time.monotonic() + patience_s
         while True:

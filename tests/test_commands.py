@@ -133,7 +133,7 @@ def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tup
         (evaluate_subnet, ("bundle=small", "split=all"), "Unknown split 'all'"),
         (collect_accuracy, ("count=30", "calibration_images=61"), "calibration"),
         (train_supernet, (*QUICK, "training.seed=7"), "different configuration: training.seed is 0 there, 7"),
-        (train_supernet, (*QUICK, "training.momentum=-1"), "momentum is -1.0; expected 0 or more"),
+        (train_supernet, (*QUICK, "training.momentum=-1"), "momentum is -1.0; expected at least 0"),
         (train_supernet, (*QUICK, "threads=0"), "threads is 0; expected at least 1"),
         (search_for_device, ("limits.macs_m=1", "seed=-1"), "seed is -1; expected 0 or more"),
         (search_for_device, ("limits.latency_ms=9", "device.threads=2"), "measured with threads 1, not 2"),
