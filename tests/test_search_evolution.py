@@ -130,6 +130,7 @@ def test_the_last_generation_counts(small_space: SearchSpace) -> None:
         assert result.best.accuracy == pytest.approx(accuracy(seen).max(), rel=1e-12)
         assert result.evaluations == 20 * generations
         assert result.history[-1] == result.best.accuracy
+        assert list(result.history) == sorted(result.history)
         bests.append(result.best.accuracy)
     assert bests[-1] > bests[0]
 

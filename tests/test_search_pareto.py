@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from test_search_evolution import rugged
 
-from ofa.cost import Estimator, compile_cost, macs, parameters, peak_activation_bytes
+from ofa.cost import compile_cost, macs, parameters, peak_activation_bytes
 from ofa.errors import UserError
-from ofa.space import Genomes, SearchSpace
+from ofa.space import SearchSpace
 from search.constraints import Limit
 from search.pareto import crowding, fittest, non_dominated, ranks
 from search.pareto_search import ParetoSettings, search_front
@@ -25,18 +26,6 @@ def beats(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
 
 def front_by_pairs(losses: NDArray[np.float64], among: set[int]) -> set[int]:
     return {i for i in among if not any(beats(losses[j], losses[i]) for j in among)}
-
-
-def rugged(space: SearchSpace, seed: int) -> Estimator:
-    rng = np.random.default_rng(seed)
-    single = rng.standard_normal(space.num_features)
-    pairs = rng.standard_normal((space.num_features, space.num_features)) / 5
-
-    def estimate(genomes: Genomes, /) -> NDArray[np.float64]:
-        features = space.encode(genomes).astype(np.float64)
-        return np.asarray(features @ single + ((features @ pairs) * features).sum(axis=1))
-
-    return estimate
 
 
 def limits_of(space: SearchSpace, count: int, maximum: float = float("inf")) -> list[Limit]:

@@ -77,7 +77,7 @@ class Trainer:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
         """
         check_phases(phases)
-        _check_precision(settings, device)
+        settings.check_device(device)
         if settings.batch_size % world.size:
             raise UserError(
                 f"batch_size {settings.batch_size} cannot be shared equally by {world.size} processes; "
@@ -295,8 +295,3 @@ class Trainer:
         done = sum(work[: self._position.phase])
         done += round(costs[self._position.phase] * self._position.phase_step)
         return done, sum(work)
-
-
-def _check_precision(settings: TrainSettings, device: torch.device) -> None:
-    if settings.precision == "fp16" and device.type != "cuda":
-        raise UserError("precision fp16 needs a CUDA device; choose fp32 or bf16 on this one.")

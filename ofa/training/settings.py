@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from ofa.config import below_minimum
 from ofa.errors import UserError, unknown_name
 from ofa.space import SearchSpace
@@ -157,6 +159,11 @@ class TrainSettings:
         if problems:
             raise UserError(" ".join(problems))
         _ = self.loss  # which checks its own settings
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise the error for a device that cannot train in this precision."""
+        if self.precision == "fp16" and device.type != "cuda":
+            raise UserError("precision fp16 needs a CUDA device; choose fp32 or bf16 on this one.")
 
     @cached_property
     def loss(self) -> Loss:
