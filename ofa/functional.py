@@ -29,6 +29,14 @@ def activate(images: Tensor, name: str) -> Tensor:
     return torch.as_tensor(_FUNCTIONS[name](images))
 
 
+def leading(tensor: Tensor, size: int, dim: int = 0) -> Tensor:
+    """Return the first `size` entries of `dim`: a view, or the tensor itself if these are all.
+
+    A view of the whole would cost its backward pass a copy of the gradient.
+    """
+    return tensor if tensor.shape[dim] == size else tensor.narrow(dim, 0, size)
+
+
 def transform_kernel(weight: Tensor, matrices: list[Tensor], kernel_size: int) -> Tensor:
     """Return depthwise kernels of side `kernel_size` from larger ones, shape (channels, 1, k, k).
 

@@ -9,9 +9,25 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
+from ofa.depthwise import depthwise_conv2d
 from ofa.functional import activation_module
 from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
 from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """Depthwise convolution that trains, and runs under autocast, as the elastic one does."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int) -> None:
+        """Create the convolution with 'same' padding and without bias."""
+        padding = kernel_size // 2
+        super().__init__(channels, channels, kernel_size, stride, padding, groups=channels, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve images (n, channels, h, w) to (n, channels, h', w')."""
+        if self.training or torch.is_autocast_enabled("cpu"):
+            return depthwise_conv2d(images, self.weight, self.stride[0])
+        return super().forward(images)
 
 
 class SqueezeExcite(nn.Module):
@@ -44,9 +60,7 @@ class MBConv(nn.Module):
             if spec.expand
             else nn.Identity()
         )
-        self.depthwise = nn.Conv2d(
-            mid, mid, spec.kernel_size, spec.stride, spec.kernel_size // 2, groups=mid, bias=False
-        )
+        self.depthwise = DepthwiseConv2d(mid, spec.kernel_size, spec.stride)
         self.depthwise_bn = nn.BatchNorm2d(mid, spec.bn_epsilon)
         self.activation = activation_module(spec.activation)
         self.squeeze_excite = SqueezeExcite(mid, spec.se_channels) if spec.squeeze_excite else nn.Identity()

@@ -302,6 +302,14 @@ def test_schedule_warms_up_and_follows_a_cosine() -> None:
     assert learning_rate(85, 110, 10, 1.0) == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
 
 
+def test_schedule_ends_at_the_final_learning_rate() -> None:
+    assert learning_rate(10, 110, 10, 1.0, 0.4) == pytest.approx(1.0)
+    assert learning_rate(60, 110, 10, 1.0, 0.4) == pytest.approx(0.7)
+    assert learning_rate(110, 110, 10, 1.0, 0.4) == pytest.approx(0.4)
+    with pytest.raises(UserError, match=r"final_lr of a phase is 0\.2; expected from 0 to its lr, 0\.1"):
+        Phase(epochs=1, lr=0.1, final_lr=0.2)
+
+
 def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -> None:
     state = torch.get_rng_state()
     first, second, other = (build_supernet(SPACE, seed) for seed in (1, 1, 2))
@@ -312,10 +320,11 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -
     )
 
 
-def test_finetuning_improves_a_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_finetuning_improves_a_network(compiled: bool) -> None:
     data = make_data()
     network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest)
-    settings = FinetuneSettings(4, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0)
+    settings = FinetuneSettings(4, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0, compile=compiled)
     images, labels = next(iter(data.batches("validation", 30, torch.device("cpu"))))
     reports: list[int] = []
     finetune(network, data, 8, settings, progress=lambda done, total, text: reports.append(done))

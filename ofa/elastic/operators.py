@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ofa.depthwise import depthwise_conv2d
 from ofa.distributed import ALONE
-from ofa.functional import activate, transform_kernel
+from ofa.functional import activate, leading, transform_kernel
 
 
 class ElasticConv2d(nn.Module):
@@ -29,9 +29,9 @@ class ElasticConv2d(nn.Module):
 
     def tensors(self, in_channels: int, out_channels: int) -> dict[str, Tensor]:
         """Return weight (out, in, k, k) and, where there is one, bias (out,)."""
-        tensors = {"weight": self.weight[:out_channels, :in_channels]}
+        tensors = {"weight": leading(leading(self.weight, out_channels), in_channels, 1)}
         if self.bias is not None:
-            tensors["bias"] = self.bias[:out_channels]
+            tensors["bias"] = leading(self.bias, out_channels)
         return tensors
 
     def output_tensors(self) -> list[Tensor]:
@@ -66,7 +66,7 @@ class ElasticDepthwiseConv2d(nn.Module):
     def tensors(self, channels: int, kernel_size: int) -> dict[str, Tensor]:
         """Return weight (channels, 1, kernel_size, kernel_size)."""
         matrices = [self.matrices[str(side)] for side in self.smaller_sizes]
-        return {"weight": transform_kernel(self.weight[:channels], matrices, kernel_size)}
+        return {"weight": transform_kernel(leading(self.weight, channels), matrices, kernel_size)}
 
     def forward(self, images: Tensor, kernel_size: int, stride: int) -> Tensor:
         """Convolve images (n, channels, h, w) to (n, channels, h', w') with 'same' padding."""
@@ -97,7 +97,7 @@ class ElasticBatchNorm2d(nn.Module):
     def tensors(self, channels: int) -> dict[str, Tensor]:
         """Return the four vectors of shape (channels,); the running ones are views."""
         names = ("weight", "bias", "running_mean", "running_var")
-        return {name: getattr(self, name)[:channels] for name in names}
+        return {name: leading(getattr(self, name), channels) for name in names}
 
     def output_tensors(self) -> list[Tensor]:
         """Return all tensors whose dimension 0 runs over the channels."""
@@ -173,7 +173,7 @@ class ElasticLinear(nn.Module):
 
     def tensors(self, in_features: int) -> dict[str, Tensor]:
         """Return weight (out, in_features) and bias (out,)."""
-        return {"weight": self.weight[:, :in_features], "bias": self.bias}
+        return {"weight": leading(self.weight, in_features, 1), "bias": self.bias}
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, in) to (n, out)."""

@@ -43,6 +43,7 @@ def finetune(
     peak = settings.lr * settings.batch_size / 64
     optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
     network.train()
+    run = torch.compile(network) if settings.compile else network
     step = 0
     for epoch in range(settings.epochs):
         for images, labels in data.train_batches(settings.batch_size, settings.seed, epoch, device):
@@ -51,7 +52,7 @@ def finetune(
                 soft = teacher(images) if teacher is not None and settings.distillation_ratio else None
             set_learning_rate(optimizer, learning_rate(step, total, 0, peak))
             optimizer.zero_grad(set_to_none=True)
-            loss = sum_terms(settings.loss(network(images), labels, soft))
+            loss = sum_terms(settings.loss(run(images), labels, soft))
             if not torch.isfinite(loss):
                 raise UserError(f"The loss is {float(loss)} at step {step}; lower lr. Nothing was exported.")
             torch.autograd.backward(loss)

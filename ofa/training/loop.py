@@ -238,7 +238,8 @@ class Trainer:
 
     def _schedule(self, phase: Phase, phase_step: int) -> float:
         total, warmup = phase.epochs * self._steps_per_epoch, phase.warmup_epochs * self._steps_per_epoch
-        return learning_rate(phase_step, total, warmup, phase.lr * self._settings.batch_size / 64)
+        scale = self._settings.batch_size / 64
+        return learning_rate(phase_step, total, warmup, phase.lr * scale, phase.final_lr * scale)
 
     # -- state -------------------------------------------------------------------------------------
 

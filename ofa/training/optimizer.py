@@ -29,12 +29,14 @@ def build_optimizer(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, foreach=True)
 
 
-def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """Return the learning rate of `step`: linear warm-up to `peak`, then cosine to 0."""
+def learning_rate(
+    step: int, total_steps: int, warmup_steps: int, peak: float, final: float = 0.0
+) -> float:
+    """Return the learning rate of `step`: linear warm-up to `peak`, then cosine to `final`."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
-    return 0.5 * peak * (1 + math.cos(math.pi * progress))
+    return final + 0.5 * (peak - final) * (1 + math.cos(math.pi * progress))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

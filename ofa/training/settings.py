@@ -25,7 +25,8 @@ class Phase:
 
     `kernel_sizes`, `depths`, `expand_ratios` and `widths` are how many of the largest choices of each kind
     are open (null: all), so that a recipe serves every space; `depths` is also that of the stem, `widths`
-    that of stages and stem where they are elastic. `lr` is per 64 images.
+    that of stages and stem where they are elastic. `lr` is per 64 images, and falls with a cosine to
+    `final_lr`; a phase that ends above 0 hands its unfinished descent to the next.
 
     Attributes:
         teacher: whose logits are the soft targets: of the largest network as it was when distillation began
@@ -47,6 +48,7 @@ class Phase:
     widths: int | None = None
     sandwich: bool = False
     compound: bool = False
+    final_lr: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -55,6 +57,8 @@ class Phase:
                 "epochs and subnets_per_step of a phase must be at least 1, lr positive, "
                 "warmup_epochs not negative."
             )
+        if not 0 <= self.final_lr <= self.lr:
+            raise UserError(f"final_lr of a phase is {self.final_lr}; expected from 0 to its lr, {self.lr}.")
         if self.teacher is not None and self.teacher not in TEACHERS:
             raise unknown_name("teacher", self.teacher, TEACHERS)
         if self.teacher == "in_place" and not self.sandwich:
@@ -173,7 +177,12 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How an extracted network is trained further; `lr` is per 64 images and decays with a cosine."""
+    """How an extracted network is trained further; `lr` is per 64 images and decays with a cosine.
+
+    Attributes:
+        compile: whether torch.compile makes kernels of this one network first: a minute or so, which pays
+            in long trainings.
+    """
 
     epochs: int
     lr: float
@@ -185,6 +194,7 @@ class FinetuneSettings:
     seed: int
     soft_loss: str = "soft_cross_entropy"
     temperature: float = 1.0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
