@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from ofa.config import below_minimum
 from ofa.cost import Estimator
 from ofa.progress import ProgressCallback, silent
-from ofa.space import Genomes, SearchSpace
+from ofa.space import SearchSpace
 from search.archive import Archive
 from search.constraints import Limit, check_bounded, violations
 from search.generations import GenerationSettings, run_generations
 from search.guess import LinearGuess
 from search.initial import first_candidates
+from search.onehot import OneHot
 from search.population import Population
 from search.result import SearchResult, summarise
 from search.variation import Variation
@@ -102,7 +103,7 @@ def evolve(
     rows, _, accuracies = first_candidates(
         space, archive, breeder.vary, limits, settings.population_size, settings.budget, rng
     )
-    breeder.add(rows, accuracies, np.zeros(len(rows)))
+    breeder.add(Population(rows, space.canonical(rows), accuracies, np.zeros(len(rows))))
 
     def generation(most: int) -> int:
         return breeder.generation(archive, most)
@@ -127,14 +128,15 @@ class _Breeder:
             # Nothing is left out where every candidate can be considered.
             settings = dataclasses.replace(settings, estimated_ratio=1.0, margin=0.0)
         self._space, self._limits, self._settings, self._rng = space, limits, settings, rng
-        self._guess = LinearGuess(space)
-        nothing = np.zeros(0)
-        self._population = Population(np.zeros((0, len(space.genes)), np.int8), nothing, nothing)
+        self._one_hot = OneHot(space)
+        self._guess = LinearGuess(self._one_hot)
+        no_rows, nothing = np.zeros((0, len(space.genes)), np.int8), np.zeros(0)
+        self._population = Population(no_rows, no_rows, nothing, nothing)
 
-    def add(self, rows: Genomes, accuracies: NDArray[np.float64], excess: NDArray[np.float64]) -> None:
+    def add(self, candidates: Population) -> None:
         """Take candidates into the population, and learn from them."""
-        self._population = self._population.join(Population(rows, accuracies, excess))
-        self._guess.learn(self._space.canonical(rows), accuracies)
+        self._population = self._population.join(candidates)
+        self._guess.learn(candidates.networks, candidates.accuracies)
 
     def generation(self, archive: Archive, most: int) -> int:
         """Breed and consider a generation; return how many new candidates it found."""
@@ -149,14 +151,16 @@ class _Breeder:
         mutants = round(settings.mutation_ratio * size)
         second[:mutants] = first[:mutants]
         # What the linear model misses of the parents' accuracies, their children inherit.
-        missed = parents.accuracies - self._guess(self._space.canonical(parents.genomes))
+        missed = parents.accuracies - self._guess(parents.networks)
         guesses = self._guess(networks) + (missed[first] + missed[second]) / 2
 
         def choose(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.intp]:
             return self._most_promising(guesses[rows], self._excess(values), margin)
 
         found = archive.consider(networks, settings.budget - archive.considered, choose)
-        self.add(children[found.estimated], found.accuracies, self._excess(found.values))
+        picked = found.estimated
+        excess = self._excess(found.values)
+        self.add(Population(children[picked], networks[picked], found.accuracies, excess))
         return len(found.rows)
 
     def _excess(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -177,7 +181,7 @@ class _Breeder:
             best = self._population.take(places).best(CLEARED_FROM * count)
             kept.append(best)
             if radius > 0:
-                best = best.clear(self._space, radius * len(self._space.genes), self._settings.niche_size)
+                best = best.clear(self._one_hot, radius * self._one_hot.num_genes, self._settings.niche_size)
             parents.append(best.best(count))
         self._population = kept[0].join(kept[1])
         return parents[0].join(parents[1])

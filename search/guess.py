@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.space import Genomes, SearchSpace
+from ofa.space import Genomes
+from search.onehot import OneHot
 
 FORGET = 0.75
 """How much a candidate counts when the next generation is learned: the model is one of the latest ones."""
@@ -21,14 +22,12 @@ class LinearGuess:
     of the few genes in which it differs from them: good enough to tell which children deserve an estimate.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, one_hot: OneHot) -> None:
         """Start without knowledge: all effects are 0."""
-        widths = np.array([len(gene.choices) for gene in space.genes])
-        self._offsets = np.cumsum(widths) - widths
-        num_features = int(widths.sum())
-        self._products: NDArray[np.float64] = np.zeros((num_features, num_features))
-        self._targets: NDArray[np.float64] = np.zeros(num_features)
-        self._effects: NDArray[np.float64] = np.zeros(num_features)
+        self._one_hot, width = one_hot, one_hot.width
+        self._products: NDArray[np.float64] = np.zeros((width, width))
+        self._targets: NDArray[np.float64] = np.zeros(width)
+        self._effects: NDArray[np.float64] = np.zeros(width)
         self._origin: float | None = None
 
     def learn(self, genomes: Genomes, accuracies: NDArray[np.float64]) -> None:
@@ -37,8 +36,7 @@ class LinearGuess:
             return
         if self._origin is None:
             self._origin = float(accuracies.mean())
-        one_hot = np.zeros((len(genomes), len(self._targets)), np.float32)
-        one_hot[np.arange(len(genomes))[:, None], self._offsets + genomes] = 1.0
+        one_hot = self._one_hot(genomes)
         self._products = FORGET * self._products + one_hot.T @ one_hot
         self._targets = FORGET * self._targets + one_hot.T @ (accuracies - self._origin)
         regularised = self._products + RIDGE * np.eye(len(self._targets))
@@ -46,4 +44,4 @@ class LinearGuess:
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float64]:
         """Return the summed effects of the genes of canonical rows, shape (n,); differences are guesses."""
-        return np.asarray(self._effects[self._offsets + genomes].sum(axis=1))
+        return np.asarray(self._effects[self._one_hot.offsets + genomes].sum(axis=1))

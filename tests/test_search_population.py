@@ -11,6 +11,7 @@ from ofa.space import Genomes, SearchSpace
 from search.archive import Archive
 from search.constraints import Limit
 from search.guess import LinearGuess
+from search.onehot import OneHot
 from search.population import Population, similarities
 from search.variation import Variation
 
@@ -80,7 +81,7 @@ def test_similarity_counts_equal_genes(small_space: SearchSpace) -> None:
     rows = Variation(small_space).draw(30, np.random.default_rng(5))
     networks = small_space.canonical(rows)
     expected = [[(a == b).sum() for a in networks] for b in networks]
-    assert similarities(small_space, rows).tolist() == expected
+    assert similarities(OneHot(small_space), networks).tolist() == expected
 
 
 def test_clearing_keeps_the_best_of_each_kind(small_space: SearchSpace) -> None:
@@ -89,14 +90,14 @@ def test_clearing_keeps_the_best_of_each_kind(small_space: SearchSpace) -> None:
     kinds = np.repeat([0, 1], 40)
     genomes = vary.change(centres[kinds], 1, rng)
     accuracies = np.concatenate([rng.random(40) + 1, rng.random(40)])
-    population = Population(genomes, accuracies, np.zeros(80)).best(80)
+    population = Population(genomes, small_space.canonical(genomes), accuracies, np.zeros(80)).best(80)
     # A change of depth also takes genes of blocks away, so the radius is generous; the centres are farther.
     radius, crowd = len(small_space.genes) / 2, 5
-    kept = population.clear(small_space, radius, crowd)
+    kept = population.clear(OneHot(small_space), radius, crowd)
     best = [np.sort(part)[::-1][:crowd] for part in np.split(np.sort(population.accuracies)[::-1], 2)]
     assert kept.accuracies.tolist() == np.concatenate(best).tolist()
-    assert len(population.clear(small_space, 1e9, 3).accuracies) == 3
-    assert len(population.clear(small_space, 1e9, 100).accuracies) == 80
+    assert len(population.clear(OneHot(small_space), 1e9, 3).accuracies) == 3
+    assert len(population.clear(OneHot(small_space), 1e9, 100).accuracies) == 80
 
 
 def test_the_best_are_sorted_and_joining_keeps_pairs(small_space: SearchSpace) -> None:
@@ -104,13 +105,18 @@ def test_the_best_are_sorted_and_joining_keeps_pairs(small_space: SearchSpace) -
     rows = vary.draw(20, rng)
     values = rng.permutation(20).astype(float)
     excess = values / 100
-    halves = [Population(rows[part], values[part], excess[part]) for part in (slice(10), slice(10, 20))]
+    networks = small_space.canonical(rows)
+    halves = [
+        Population(rows[part], networks[part], values[part], excess[part])
+        for part in (slice(10), slice(10, 20))
+    ]
     population = halves[0].join(halves[1])
     best = population.best(6)
     assert best.accuracies.tolist() == [19, 18, 17, 16, 15, 14]
     assert all(
         (rows[values == value] == row).all() for row, value in zip(best.genomes, best.accuracies, strict=True)
     )
+    assert (best.networks == small_space.canonical(best.genomes)).all()
     assert best.excess.tolist() == [0.19, 0.18, 0.17, 0.16, 0.15, 0.14]
 
 
@@ -130,7 +136,7 @@ def test_the_guess_learns_the_effects_of_genes(small_space: SearchSpace) -> None
         parts = [effect[column] for effect, column in zip(effects, genomes.T, strict=True)]
         return np.asarray(np.sum(parts, axis=0))
 
-    guess, rows = LinearGuess(small_space), small_space.sample(2000, rng)
+    guess, rows = LinearGuess(OneHot(small_space)), small_space.sample(2000, rng)
     assert guess(rows[:3]).tolist() == [0, 0, 0]
     guess.learn(rows[:0], np.zeros(0))
     for part in np.split(rows[:1500], 5):
