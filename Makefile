@@ -39,5 +39,5 @@ $(STAMP): pyproject.toml
 	  "path: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
-	@$(BIN)/python -m pip install --quiet -e '.[dev,onnx]'
+	@$(BIN)/python -m pip install --quiet -e '.[dev,onnx,openvino]'
 	@touch $@

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from latency_tables.table import Calibration, MeasuredNetwork, Validation
-from latency_tables.timing import Timing
+from latency_tables.timing import ImportedTiming, Timing, process_latency_ms, summarize
+from latency_tables.validation import Calibration, MeasuredNetwork, Validation
 from ofa.cost import network_cost
 from ofa.errors import UserError
 from ofa.lowering import lower
 from ofa.metrics import kendall_tau, mape
 from ofa.space import SearchSpace, unique_rows
 from ofa.subnet import SubnetConfig
+
+Entries = Mapping[str, Timing | ImportedTiming]
+"""By layer key."""
+
+Runs = Sequence[Sequence[float]]
+"""Milliseconds of all runs of a network, a list per process."""
 
 _CANDIDATES_PER_CALIBRATION_NETWORK = 12
 
@@ -44,57 +51,72 @@ def choose_networks(
     return tuple(candidates[i] for i in places), tuple(configs[:num_validation])
 
 
-def layer_sum_ms(space: SearchSpace, config: SubnetConfig, entries: Mapping[str, Timing]) -> float:
+def layer_sum_ms(space: SearchSpace, config: SubnetConfig, entries: Entries) -> float:
     """Return the summed latency of the network's layers, in ms."""
     return sum(entries[spec.key].latency_ms for spec in lower(space, config))
 
 
 def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
-    """Return scale and offset of the least-squares line from sums to measurements.
+    """Return scale and offset of the line from sums to measurements with the least squared relative errors.
 
     Where noise leaves no rising line (or the sums are all equal), the ratio of the means and no offset.
     """
     sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
-    deviations = sums - sums.mean()
-    variance = float(deviations @ deviations)
-    scale = float(deviations @ measured) / variance if variance > 0 else 0.0
+    weights = measured**-2
+    weights /= weights.sum()
+    mean_sum, mean_measured = float(weights @ sums), float(weights @ measured)
+    variance = float(weights @ (sums - mean_sum) ** 2)
+    scale = float(weights @ ((sums - mean_sum) * measured)) / variance if variance > 0 else 0.0
     if scale <= 0:
-        return float(measured.mean() / sums.mean()), 0.0
-    return scale, float(measured.mean() - scale * sums.mean())
+        return mean_measured / mean_sum, 0.0
+    return scale, mean_measured - scale * mean_sum
 
 
 def calibrate(
-    space: SearchSpace,
-    configs: Sequence[SubnetConfig],
-    entries: Mapping[str, Timing],
-    measured: Sequence[Timing],
+    space: SearchSpace, configs: Sequence[SubnetConfig], entries: Entries, runs: Sequence[Runs]
 ) -> Calibration:
-    """Return the affine map fitted on these networks."""
+    """Return the affine map fitted on these networks and their runs."""
     sums = [layer_sum_ms(space, config, entries) for config in configs]
-    scale, offset = fit_affine(sums, [timing.latency_ms for timing in measured])
-    return Calibration(scale, offset, _records(space, configs, entries, measured, scale, offset))
+    scale, offset = fit_affine(sums, [summarize(r).latency_ms for r in runs])
+    return Calibration(scale, offset, _records(space, configs, entries, runs, scale, offset))
 
 
 def validate(
     space: SearchSpace,
     configs: Sequence[SubnetConfig],
-    entries: Mapping[str, Timing],
-    measured: Sequence[Timing],
+    entries: Entries,
+    runs: Sequence[Runs],
     calibration: Calibration,
 ) -> Validation:
-    """Return the errors of the calibrated sums on these networks."""
-    networks = _records(space, configs, entries, measured, calibration.scale, calibration.offset_ms)
+    """Return the errors of the calibrated sums on these networks, and how well runs of them repeat."""
+    networks = _records(space, configs, entries, runs, calibration.scale, calibration.offset_ms)
     predicted = np.array([network.predicted_ms for network in networks])
     actual = np.array([network.measured_ms for network in networks])
     worst = float(100 * np.max(np.abs(predicted - actual) / actual))
-    return Validation(mape(predicted, actual), worst, kendall_tau(predicted, actual), networks)
+    return Validation(
+        mape(predicted, actual), worst, kendall_tau(predicted, actual), networks, repeatability_percent(runs)
+    )
+
+
+def repeatability_percent(runs: Sequence[Runs]) -> float | None:
+    """Return the median difference of a network's latency between two processes, in percent of it.
+
+    No estimate can be expected to come closer to a single process. None if there was only one process.
+    """
+    differences = []
+    for processes in runs:
+        latencies = [process_latency_ms(process) for process in processes]
+        pairs = [abs(a - b) for a, b in itertools.combinations(latencies, 2)]
+        if pairs:
+            differences.append(100 * float(np.mean(pairs) / np.mean(latencies)))
+    return float(np.median(differences)) if differences else None
 
 
 def _records(
     space: SearchSpace,
     configs: Sequence[SubnetConfig],
-    entries: Mapping[str, Timing],
-    measured: Sequence[Timing],
+    entries: Entries,
+    runs: Sequence[Runs],
     scale: float,
     offset_ms: float,
 ) -> tuple[MeasuredNetwork, ...]:
@@ -106,5 +128,5 @@ def _records(
             predicted_ms=scale * layer_sum_ms(space, config, entries) + offset_ms,
             spread_ms=timing.spread_ms,
         )
-        for config, timing in zip(configs, measured, strict=True)
+        for config, timing in zip(configs, map(summarize, runs), strict=True)
     )

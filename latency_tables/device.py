@@ -5,10 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from latency_tables.entry import METHODS
+from ofa.config import below_minimum
 from ofa.errors import UserError, unknown_name
 
 ACCELERATORS = ("cpu", "cuda", "other")
-DTYPES = ("float32", "float16", "bfloat16", "other")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "other")
+
+_MINIMUMS = {
+    "threads": 1,
+    "batch_size": 1,
+    "min_rounds": 1,
+    "rounds": 1,
+    "runs_per_visit": 1,
+    "warmup_runs": 0,
+    "processes": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -21,10 +33,16 @@ class DeviceSpec:
         accelerator: "cpu", "cuda", or "other" for a device that nothing is measured on from here.
         threads: processor threads that one run may use.
         batch_size: images per run; latencies are per run.
-        dtype: number format of weights and activations; "other" as above.
-        rounds: each visits all layers and networks in a new random order.
+        precision: number format of weights and activations; "int8" means quantised; "other" as above.
+        affinity: processor cores that runs are pinned to; None leaves the choice to the system.
+        method: how the entry of a layer is measured, a name in `latency_tables.entry.METHODS`.
+        min_rounds: rounds that are made even where the spread is small or the time is over.
+        rounds: the most rounds; each visits all layers and networks in a new random order.
         runs_per_visit: timed runs per visit.
         warmup_runs: untimed runs at the start of each visit.
+        spread_percent: rounds end when the standard error of nearly all latencies is below this.
+        minutes: rounds also end when the measurement has taken this long, all processes together.
+        processes: fresh processes that measure a table one after the other; its latencies are their means.
     """
 
     name: str
@@ -32,24 +50,40 @@ class DeviceSpec:
     accelerator: str = "cpu"
     threads: int = 1
     batch_size: int = 1
-    dtype: str = "float32"
-    rounds: int = 30
-    runs_per_visit: int = 3
-    warmup_runs: int = 1
+    precision: str = "fp32"
+    affinity: tuple[int, ...] | None = None
+    method: str = "sandwich"
+    min_rounds: int = 1
+    rounds: int = 60
+    runs_per_visit: int = 5
+    warmup_runs: int = 2
+    spread_percent: float = 1.0
+    minutes: float = 15.0
+    processes: int = 2
 
     def __post_init__(self) -> None:
-        """Check every value; whether the engine exists is checked when it is created."""
+        """Check every value; whether the engine and the cores exist is checked where they are used.
+
+        Raises:
+            UserError: with a line for each wrong value.
+        """
+        problems = below_minimum(self, _MINIMUMS)
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
-            raise UserError(
+            problems.append(
                 f"name of the device is {self.name!r}; expected letters, digits, '.', '-' and '_', "
                 "because files are named after it."
             )
-        if self.accelerator not in ACCELERATORS:
-            raise unknown_name("accelerator", self.accelerator, ACCELERATORS)
-        if self.dtype not in DTYPES:
-            raise unknown_name("dtype", self.dtype, DTYPES)
-        for field in ("threads", "batch_size", "rounds", "runs_per_visit"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field} is {getattr(self, field)}; expected at least 1.")
-        if self.warmup_runs < 0:
-            raise UserError(f"warmup_runs is {self.warmup_runs}; expected at least 0.")
+        known = {"accelerator": ACCELERATORS, "precision": PRECISIONS, "method": tuple(METHODS)}
+        for field, names in known.items():
+            if getattr(self, field) not in names:
+                problems.append(str(unknown_name(field, getattr(self, field), names)))
+        for field in ("spread_percent", "minutes"):
+            if not getattr(self, field) > 0:
+                problems.append(f"{field} is {getattr(self, field)}; expected a number above 0.")
+        cores = self.affinity
+        if cores is not None and (not cores or min(cores) < 0 or len(set(cores)) < len(cores)):
+            problems.append(
+                f"affinity is {list(cores)}; expected the numbers of different cores, from 0 on, or null."
+            )
+        if problems:
+            raise UserError("\n".join(problems))

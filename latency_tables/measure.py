@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from latency_tables.calibration import calibrate, choose_networks, validate
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
-from latency_tables.entry import NETWORK_VISITS_PER_ROUND, IsolatedLayers, MeasuringMethod, Program
 from latency_tables.partial import Identity, PartialMeasurements, refuse_other
+from latency_tables.plan import NUM_CALIBRATION, NUM_VALIDATION, TablePlan, assemble_table, plan_table
+from latency_tables.rounds import time_programs
 from latency_tables.table import LatencyTable, table_identity
-from latency_tables.timing import Timing, summarize, time_programs
+from latency_tables.timing import Timing
+from latency_tables.worker import of_process, process_seed, time_in_fresh_process
 from ofa.errors import UserError
-from ofa.lowering import distinct_layers, lower
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.subnet import SubnetConfig
 
 
 def build_table(
@@ -29,72 +26,46 @@ def build_table(
     path: Path,
     seed: int,
     progress: ProgressCallback = silent,
-    num_calibration: int = 5,
-    num_validation: int = 16,
+    num_calibration: int = NUM_CALIBRATION,
+    num_validation: int = NUM_VALIDATION,
     engine: Engine | None = None,
-    method: MeasuringMethod | None = None,
 ) -> LatencyTable:
     """Measure what is missing of the table of `space` on `device`, and save it at `path`.
 
-    Layers, calibration networks and validation networks are timed together in shuffled rounds. Every
-    visit is appended to `partial_path(path)`, so an interrupted build continues where it was; the file
-    goes when the table is saved. Entries of a table that lies at `path` already are kept, if they belong
-    to the space; if none is missing, that table is returned as it is.
+    Layers, calibration networks and validation networks are timed together in shuffled rounds, in
+    `device.processes` processes one after the other. Every visit is appended to `partial_path(path)`, so an
+    interrupted build continues where it was; the file goes when the table is saved. Entries of a table that
+    lies at `path` already are kept, if they belong to the space; if none is missing, that table is returned
+    as it is.
 
     Args:
         space: its restriction, if any, limits what is measured.
         device: where and how thoroughly.
         path: the table, a JSON file.
         seed: of the networks, orders, weights and inputs.
-        progress: called per prepared program and per round.
+        progress: steps of all processes together.
         num_calibration: networks that the affine map is fitted on, at least 2.
         num_validation: other networks that the table's error is measured on, at least 2.
-        engine: what times; by default the engine that `device` names.
-        method: how an entry is measured; by default `IsolatedLayers`.
+        engine: what times, in this process; by default the engine that `device` names, in fresh processes.
 
     Raises:
-        UserError: if the engine is unknown or not installed, a table or an unfinished one at `path` was
-            measured differently, the space is too small, or a file cannot be written.
+        UserError: if the engine is unknown, not installed or fails, a table or an unfinished one at `path`
+            was measured differently, the space is too small, or a file cannot be written.
     """
-    if num_calibration < 2 or num_validation < 2:
-        raise UserError(
-            f"num_calibration and num_validation are {num_calibration} and {num_validation}; "
-            "expected at least 2 of each."
-        )
-    engine, method = engine or create_engine(device), method or IsolatedLayers()
-    identity = table_identity(device, engine.describe(), method.name)
+    plan = plan_table(space, device, seed, num_calibration, num_validation)
+    description = (engine or create_engine(device)).describe()
+    identity = table_identity(device, description, plan.method.name)
     existing = _existing(path, identity)
     if existing and existing.space_fingerprint == space.fingerprint and not existing.missing_entries(space):
         return existing
-    chosen = choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
-    specs = distinct_layers(space)
-    known = existing.entries if existing else {}
-    entries = {s.key: timing for s in specs if isinstance(timing := known.get(s.key), Timing)}
-    layers = [method.program(spec) for spec in specs if spec.key not in entries]
-    networks = [[_network_program(space, config) for config in configs] for configs in chosen]
-    baseline = method.baseline()
-    with PartialMeasurements(partial_path(path), identity) as partial:
-        visits = {key: len(runs) for key, runs in partial.visits.items()}
-        programs = [baseline, *layers, *networks[0], *networks[1]]
-        time_programs(engine, programs, device, seed, partial.append, visits, progress)
-        overhead_ms = summarize(partial.runs_ms(baseline.key)).latency_ms
-        entries |= {p.key: summarize(partial.runs_ms(p.key), overhead_ms) for p in layers}
-        timings: list[list[Timing]] = [[summarize(partial.runs_ms(p.key)) for p in n] for n in networks]
-    calibration = calibrate(space, chosen[0], entries, timings[0])
-    table = LatencyTable(
-        device=device,
-        engine=engine.describe(),
-        method=method.name,
-        date=datetime.now().astimezone().isoformat(timespec="seconds"),
-        seed=seed,
-        space_name=space.name,
-        space_fingerprint=space.fingerprint,
-        calibration=calibration,
-        validation=validate(space, chosen[1], entries, timings[1], calibration),
-        entries={spec.key: entries[spec.key] for spec in specs},
-    )
+    entries = existing.entries if existing else {}
+    known = {s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)}
+    plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known))
+    with PartialMeasurements(partial_path(path), identity) as measurements:
+        _measure(plan, measurements, engine, progress)
+        table = assemble_table(plan, description, measurements.runs, known)
     table.save(path)
-    partial.path.unlink()
+    measurements.path.unlink()
     return table
 
 
@@ -115,8 +86,20 @@ def _existing(path: Path, identity: Identity) -> LatencyTable | None:
     return table
 
 
-def _network_program(space: SearchSpace, config: SubnetConfig) -> Program:
-    """Return the whole network; its key names the space, because equal ids of two spaces differ."""
-    shape = (space.in_channels, config.resolution, config.resolution)
-    key = f"network-{space.fingerprint}-{config.id}"
-    return Program(key, lambda: StaticNetwork(lower(space, config)), shape, NETWORK_VISITS_PER_ROUND)
+def _measure(
+    plan: TablePlan, measurements: PartialMeasurements, engine: Engine | None, progress: ProgressCallback
+) -> None:
+    """Measure what is missing, in one process after the other; with an `engine` all in this process."""
+    device = plan.device
+    budget_s = 60 * device.minutes / device.processes
+    for process in range(device.processes):
+        if measurements.is_finished(process):
+            continue
+        seed = process_seed(plan.seed, process)
+        record = partial(measurements.append, process)
+        earlier, report = measurements.visits(process), of_process(progress, process, device.processes)
+        if engine is None:
+            time_in_fresh_process(plan, device, seed, record, earlier, report, budget_s)
+        else:
+            time_programs(engine, plan.programs, device, seed, record, earlier, report, budget_s)
+        measurements.finish(process)

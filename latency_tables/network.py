@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,8 +11,13 @@ from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.entry import NETWORK_VISITS_PER_ROUND, Program
-from latency_tables.timing import Timing, summarize, time_programs
+from latency_tables.plan import network_program
+from latency_tables.rounds import Visit, time_programs
+from latency_tables.timing import Timing, process_latency_ms, summarize
+from latency_tables.worker import of_process, process_seed, time_in_fresh_process
 from ofa.progress import ProgressCallback, silent
+from ofa.space import SearchSpace
+from ofa.subnet import SubnetConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ def measure_networks(
 ) -> dict[str, Timing]:
     """Time several networks in shuffled rounds, so that all see the same phases of the machine.
 
-    The latencies are the statistic that latency tables predict. The networks are left as they are.
+    The latencies are the statistic that latency tables predict, of this process alone. The networks are left
+    as they are.
 
     Args:
         networks: by a name of the caller's choice.
@@ -42,16 +48,12 @@ def measure_networks(
         engine: what times; by default the engine that `device` names.
 
     Raises:
-        UserError: if the engine is unknown or not installed, or cannot do what the device asks for.
+        UserError: if the engine is unknown, not installed or fails, or cannot do what the device asks for.
     """
     programs = [_program(name, network) for name, network in networks.items()]
-    runs: dict[str, list[float]] = {name: [] for name in networks}
-
-    def record(name: str, runs_ms: list[float]) -> None:
-        runs[name] += runs_ms
-
-    time_programs(engine or create_engine(device), programs, device, seed, record, progress=progress)
-    return {name: summarize(runs_ms) for name, runs_ms in runs.items()}
+    runs = _Runs()
+    time_programs(engine or create_engine(device), programs, device, seed, runs.add, progress=progress)
+    return {name: summarize([runs.by_key[name]]) for name in networks}
 
 
 def measure_network_ms(
@@ -65,6 +67,66 @@ def measure_network_ms(
     """Time one network end to end; see `measure_networks`."""
     networks = {"network": TimedNetwork(module, image_shape)}
     return measure_networks(networks, device, seed, progress, engine)["network"]
+
+
+def measure_subnets(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    device: DeviceSpec,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+    processes: int | None = None,
+) -> list[list[float]]:
+    """Time networks of a space with random weights, together in each of several fresh processes.
+
+    Args:
+        space: of the networks.
+        configs: the networks.
+        device: where, with which batch size, and how thoroughly.
+        seed: of the orders, weights and inputs.
+        progress: steps of all processes together.
+        processes: how many; by default those of `device`.
+
+    Returns:
+        For each network its latency (ms) in each process.
+
+    Raises:
+        UserError: if the engine is unknown, not installed or fails, or a process ends before its time.
+    """
+    count = device.processes if processes is None else processes
+    latencies: list[list[float]] = [[] for _ in configs]
+    subnets = _Subnets(space, tuple(configs))
+    for process in range(count):
+        runs, report = _Runs(), of_process(progress, process, count)
+        its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
+        time_in_fresh_process(subnets, device, its_seed, runs.add, progress=report, budget_s=budget_s)
+        for latency, program in zip(latencies, subnets.programs, strict=True):
+            latency.append(process_latency_ms(runs.by_key[program.key]))
+    return latencies
+
+
+@dataclass(frozen=True)
+class _Subnets:
+    """Networks of a space as programs."""
+
+    space: SearchSpace
+    configs: tuple[SubnetConfig, ...]
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """One per network."""
+        return tuple(network_program(self.space, config) for config in self.configs)
+
+
+class _Runs:
+    """Collects the runs (ms) of each program."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, list[float]] = {}
+
+    def add(self, visits: Sequence[Visit]) -> None:
+        for key, runs_ms in visits:
+            self.by_key.setdefault(key, []).extend(runs_ms)
 
 
 def _program(name: str, network: TimedNetwork) -> Program:

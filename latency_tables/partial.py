@@ -1,12 +1,13 @@
 """The measurements of an unfinished table: a JSON-lines file that a restart continues.
 
-The first line says what was measured on; every further line is one visit: a program and its runs.
+The first line says what was measured on; every further line is one visit (the process that made it, counted
+from 0, a program and its runs), or says that a process has finished.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,7 +45,7 @@ def refuse_other(path: Path, what: str, found: Identity, expected: Identity) -> 
 
 
 class PartialMeasurements:
-    """Visits per program, held in memory and appended to a file; a context that closes the file."""
+    """Visits per process and program, held in memory and appended to a file; a context that closes it."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
         """Read what `path` holds already, or start it.
@@ -55,7 +56,8 @@ class PartialMeasurements:
             UserError: if the file was measured on something else, is not such a file, or cannot be written.
         """
         self.path = path
-        self.visits: dict[str, list[list[float]]] = {}
+        self._visits: dict[int, dict[str, list[list[float]]]] = {}
+        self._finished: set[int] = set()
         kept = self._read(identity) if path.is_file() else []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ class PartialMeasurements:
             ) from error
 
     def _read(self, identity: Identity) -> list[bytes]:
-        """Fill `visits` and return the whole lines, header first; nothing if not even that is whole."""
+        """Take in and return the whole lines, header first; nothing if not even that is whole."""
         lines = self.path.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
@@ -79,8 +81,10 @@ class PartialMeasurements:
                 values = json.loads(line)
                 if index == 0:
                     refuse_other(self.path, "unfinished table", values, identity)
+                elif "finished" in values:
+                    self._finished.add(int(values["process"]))
                 else:
-                    self.visits.setdefault(values["key"], []).append([float(t) for t in values["runs_ms"]])
+                    self._add(int(values["process"]), values["key"], [float(t) for t in values["runs_ms"]])
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -90,23 +94,52 @@ class PartialMeasurements:
             ) from error
         return lines
 
-    def append(self, key: str, runs_ms: list[float]) -> None:
-        """Add the runs of one visit to the program `key`.
+    def _add(self, process: int, key: str, runs_ms: list[float]) -> None:
+        self._visits.setdefault(process, {}).setdefault(key, []).append(runs_ms)
+
+    def visits(self, process: int) -> Mapping[str, list[list[float]]]:
+        """Return the runs of each visit that a process has made, per program."""
+        return self._visits.get(process, {})
+
+    def is_finished(self, process: int) -> bool:
+        """Return whether a process has measured all that it should."""
+        return process in self._finished
+
+    def append(self, process: int, visits: Sequence[tuple[str, list[float]]]) -> None:
+        """Add visits of a process: a program's key and its runs (ms) each.
 
         Raises:
             UserError: if the disk is full.
         """
-        self.visits.setdefault(key, []).append(runs_ms)
+        for key, runs_ms in visits:
+            self._add(process, key, runs_ms)
+            self._write({"process": process, "key": key, "runs_ms": runs_ms})
+
+    def finish(self, process: int) -> None:
+        """Note that a process has measured all that it should.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        self._finished.add(process)
+        self._write({"process": process, "finished": True})
+
+    def _write(self, values: Mapping[str, Any]) -> None:
         try:
-            self._file.write(json.dumps({"key": key, "runs_ms": runs_ms}) + "\n")
+            self._file.write(json.dumps(values) + "\n")
         except OSError as error:
             raise UserError(
                 f"Could not write {self.path}: {error}. Free some space and start again."
             ) from error
 
-    def runs_ms(self, key: str) -> list[float]:
-        """Return all timed runs of the program `key`."""
-        return [run for visit in self.visits[key] for run in visit]
+    @property
+    def runs(self) -> dict[str, list[list[float]]]:
+        """All timed runs (ms) of each program, one list per process in order."""
+        runs: dict[str, list[list[float]]] = {}
+        for _, programs in sorted(self._visits.items()):
+            for key, visits in programs.items():
+                runs.setdefault(key, []).append([run for visit in visits for run in visit])
+        return runs
 
     def __enter__(self) -> PartialMeasurements:
         """Return itself."""

@@ -21,8 +21,9 @@ from latency_tables.published_keys import (
     key_widths,
     published_keys,
 )
-from latency_tables.table import Calibration, LatencyTable
+from latency_tables.table import LatencyTable
 from latency_tables.timing import ImportedTiming, Timing
+from latency_tables.validation import Calibration
 from ofa.errors import UserError, unknown_name
 from ofa.layers import LayerSpec
 from ofa.space import SearchSpace

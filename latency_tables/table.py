@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from latency_tables.device import DeviceSpec
 from latency_tables.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.timing import ImportedTiming, Timing
+from latency_tables.validation import Calibration, Validation
 from ofa.config import ConfigError, build
 from ofa.cost import Estimator, compile_cost
 from ofa.errors import UserError
@@ -19,54 +21,12 @@ from ofa.files import read_json, write_json
 from ofa.layers import LayerSpec
 from ofa.space import SearchSpace
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUILD_COMMAND = "python scripts/build_latency_table.py"
 IMPORT_COMMAND = "python scripts/import_latency_table.py"
+MAX_TABLE_ERROR = 10.0
+"""Percent that a table's MAPE on whole networks may be unless somebody allows more."""
 _SHOWN = 20
-
-
-@dataclass(frozen=True)
-class MeasuredNetwork:
-    """A whole network: its id and config, end-to-end measurement and the table's prediction (ms)."""
-
-    id: str
-    config: dict[str, Any]
-    measured_ms: float
-    predicted_ms: float
-    spread_ms: float
-
-    def __post_init__(self) -> None:
-        """Check that the values are finite."""
-        for name in ("measured_ms", "predicted_ms", "spread_ms"):
-            if not math.isfinite(getattr(self, name)):
-                raise UserError(f"{name} is {getattr(self, name)}; expected a number.")
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Network latency = scale * (sum of its layers) + offset_ms, fitted on `networks`."""
-
-    scale: float
-    offset_ms: float
-    networks: tuple[MeasuredNetwork, ...]
-
-    def __post_init__(self) -> None:
-        """Check that a longer sum gives a longer latency."""
-        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset_ms)):
-            raise UserError(
-                f"scale and offset_ms are {self.scale} and {self.offset_ms}; "
-                "expected a positive and any number."
-            )
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The table's error on random networks that had no part in the calibration."""
-
-    mape_percent: float
-    max_error_percent: float
-    kendall_tau: float
-    networks: tuple[MeasuredNetwork, ...]
 
 
 @dataclass(frozen=True)
@@ -170,11 +130,7 @@ class LatencyTable:
         """One line about the table's own error on whole networks."""
         if self.validation is None:
             return "imported table: its error on whole networks was not measured"
-        error = self.validation
-        return (
-            f"error on {len(error.networks)} other whole networks: MAPE {error.mape_percent:.2f} %, "
-            f"max {error.max_error_percent:.2f} %, tau {error.kendall_tau:.3f}"
-        )
+        return self.validation.text
 
     def check(self, space: SearchSpace) -> None:
         """Raise unless the table serves the (restricted) `space`.
@@ -204,13 +160,33 @@ class LatencyTable:
         Raises:
             UserError: naming what differs.
         """
-        names = ("engine", "accelerator", "threads", "batch_size", "dtype")
+        names = ("engine", "accelerator", "threads", "affinity", "batch_size", "precision")
         pairs = ((name, getattr(self.device, name), getattr(device, name)) for name in names)
         differing = [f"{name} {was!r}, not {wanted!r}" for name, was, wanted in pairs if was != wanted]
         if differing:
             raise UserError(
                 f"The latency table of device {self.device.name!r} was measured with {', '.join(differing)}. "
                 f"Measure one for these settings under another device.name with: {BUILD_COMMAND}"
+            )
+
+    def check_error(self, max_table_error: float = MAX_TABLE_ERROR) -> None:
+        """Raise if the table's own error is too large; an imported table has none to judge by.
+
+        Args:
+            max_table_error: percent that its MAPE on whole networks may be.
+
+        Raises:
+            UserError: naming both, and how to go on.
+        """
+        if not max_table_error > 0:
+            raise UserError(f"max_table_error is {max_table_error}; expected a number above 0, in percent.")
+        if self.validation and not self.validation.mape_percent <= max_table_error:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} is {self.validation.mape_percent:.1f} % "
+                f"wrong (MAPE on {len(self.validation.networks)} whole networks); at most "
+                f"{max_table_error:g} % is allowed. Delete it and measure again while the machine is quiet, "
+                f"with more device.rounds or another device.method: {self._command}; or accept it with a "
+                "larger max_table_error."
             )
 
     def network_ms(self, specs: Iterable[LayerSpec]) -> float:
@@ -221,18 +197,23 @@ class LatencyTable:
         assert None not in entries
         return self.calibration.scale * total + self.calibration.offset_ms
 
-    def estimator(self, space: SearchSpace, device: DeviceSpec | None = None) -> Estimator:
+    def estimator(
+        self,
+        space: SearchSpace,
+        device: DeviceSpec | None = None,
+        max_table_error: float = MAX_TABLE_ERROR,
+    ) -> Estimator:
         """Return the latency (ms) of populations of the (restricted) `space`.
 
         Genomes outside the restriction get NaN where the table lacks their layers.
 
         Raises:
-            UserError: see `check`, and `check_device` if the `device` to run on is given.
+            UserError: see `check`, `check_error`, and `check_device` if the `device` to run on is given.
         """
         self.check(space)
         if device is not None:
             self.check_device(device)
-
+        self.check_error(max_table_error)
         per_resolution = any("@" in key for key in self.entries)
         total = (
             sum_by_resolution(space, self._sum) if per_resolution else self._sum(space, space.resolutions[0])
@@ -250,13 +231,18 @@ class LatencyTable:
 
 
 def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:
-    """Return what measurements must have in common to share a table, as plain values."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "device": dataclasses.asdict(device),
-        "engine": engine,
-        "method": method,
-    }
+    """Return what measurements must have in common to share a table, as plain values of JSON."""
+    identity: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "device": dataclasses.asdict(device),
+                "engine": engine,
+                "method": method,
+            }
+        )
+    )
+    return identity
 
 
 def _shorten(texts: Iterable[str], separator: str) -> str:
@@ -273,6 +259,6 @@ class TableLimit:
     table: str
     latency_ms: float
 
-    def estimator(self, space: SearchSpace) -> Estimator:
+    def estimator(self, space: SearchSpace, max_table_error: float = MAX_TABLE_ERROR) -> Estimator:
         """Load the table and return its estimator; see `LatencyTable.estimator`."""
-        return LatencyTable.load(Path(self.table)).estimator(space)
+        return LatencyTable.load(Path(self.table)).estimator(space, max_table_error=max_table_error)

@@ -1,29 +1,30 @@
-"""Timing of many programs in shuffled rounds, and the statistics of their runs.
+"""`Timing`: what is kept of the runs of one program, and which statistic is its latency.
 
-A busy or throttled machine has phases in which everything takes longer. Visiting all programs in every
-round, in random order, gives each the same share of every phase; a low percentile of the runs then is the
-latency of the undisturbed machine. On a shared two-core machine the 2nd percentile ordered whole networks
-like their quiet-time latencies when mean, median and lower quartile did not.
+A program is visited at many moments, and several runs follow each other at a visit. A busy or throttled
+machine has phases in which everything takes longer, so the latency is a low percentile of the runs. It is not
+a very low one: where fast phases are rare, some programs have runs in them and others have none. What differs
+from one process to the next (addresses, packed weights, the core) is no noise that further runs average out;
+the mean over processes does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from latency_tables.device import DeviceSpec
-from latency_tables.engines.base import Engine, TimedRun
-from latency_tables.entry import Program
 from ofa.errors import UserError
-from ofa.progress import ProgressCallback, silent
 
-LATENCY_PERCENTILE = 2.0
-CHUNK_SIZE = 320
-"""Programs held in memory at a time."""
+LATENCY_PERCENTILE = 25.0
+
+LEAST_MS = 1e-6
+"""Latency of a layer that costs no more than its references."""
+
+
+class MeasurementError(UserError):
+    """A measured time that no working clock gives."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Timing:
     """Statistics of the runs of one program.
 
     Attributes:
-        latency_ms: latency on the undisturbed machine (2nd percentile of all runs; for a layer in a
-            table less the call overhead).
+        latency_ms: latency on the undisturbed machine: the lower quartile of each process's runs, averaged
+            over the processes; for a layer in a table less the latency of its references.
         median_ms: median of all runs as they were.
         spread_ms: interquartile range of all runs.
         count: number of runs.
@@ -79,90 +80,57 @@ class ImportedTiming:
             raise UserError(f"count is {self.count}; expected at least 1.")
 
 
-def summarize(runs_ms: Sequence[float], overhead_ms: float = 0.0) -> Timing:
-    """Return the statistics of runs (ms each); `overhead_ms` is subtracted from the latency alone.
+def check_runs(key: str, runs_ms: Sequence[float]) -> None:
+    """Raise unless all runs of the program `key` took a finite time above zero.
 
-    A latency is at least a nanosecond, so that layers cheaper than the clock's noise stay valid.
+    Raises:
+        MeasurementError: naming the program and the value.
     """
-    low, quarter, median, three_quarters = np.percentile(runs_ms, [LATENCY_PERCENTILE, 25, 50, 75])
-    latency = max(float(low) - overhead_ms, 1e-6)
-    return Timing(latency, float(median), float(three_quarters - quarter), len(runs_ms))
+    for run in runs_ms:
+        if not 0 < run < math.inf:
+            raise MeasurementError(
+                f"A run of {key} took {run} ms by the clock; expected a number above 0. Check the device's "
+                "clock and its engine, then measure again."
+            )
 
 
-def time_programs(
-    engine: Engine,
-    programs: Sequence[Program],
-    device: DeviceSpec,
-    seed: int,
-    record: Callable[[str, list[float]], None],
-    visits_done: Mapping[str, int] | None = None,
-    progress: ProgressCallback = silent,
-) -> None:
-    """Visit every program in each of `device.rounds` rounds and report each visit.
+def process_latency_ms(runs_ms: Sequence[float]) -> float:
+    """Return the latency (ms) that the runs of one process give."""
+    return float(np.percentile(runs_ms, LATENCY_PERCENTILE))
+
+
+def latency_ms(processes_ms: Sequence[Sequence[float]]) -> float:
+    """Return the latency (ms) of a program from its runs in each process."""
+    return float(np.mean([process_latency_ms(runs) for runs in processes_ms]))
+
+
+def summarize(processes_ms: Sequence[Sequence[float]], references_ms: float = 0.0) -> Timing:
+    """Return the statistics of the runs of each process (ms each).
 
     Args:
-        engine: what times the programs.
-        programs: prepared in chunks of `CHUNK_SIZE`, in random order.
-        device: batch size and measuring effort.
-        seed: of the orders, the random weights and the inputs.
-        record: takes a program's key and the milliseconds of each timed run of one visit.
-        visits_done: visits that earlier calls have recorded, per key; only the rest is made.
-        progress: called per prepared program and per round, never between the runs of a round.
+        processes_ms: a list of runs per process.
+        references_ms: what is subtracted from the latency alone. A layer cannot make a network faster: where
+            noise leaves nothing of it, its latency is `LEAST_MS`.
     """
-    done = visits_done or {}
-    wanted = {program.key: device.rounds * program.visits_per_round for program in programs}
-    left = {key: max(0, visits - done.get(key, 0)) for key, visits in wanted.items()}
-    rng = np.random.default_rng([seed, sum(left.values())])
-    pending = [programs[i] for i in rng.permutation(len(programs)) if left[programs[i].key]]
-    report = _Steps(len(pending) + sum(left.values()), progress)
-    with engine.measuring():
-        for start in range(0, len(pending), CHUNK_SIZE):
-            runs = {}
-            chunk = pending[start : start + CHUNK_SIZE]
-            for program in chunk:
-                runs[program.key] = _prepare(engine, program, device, seed)
-                report.add(1, "preparing")
-            _visit_all(chunk, runs, left, device, rng, record, report)
+    runs = np.concatenate([np.asarray(runs, float) for runs in processes_ms])
+    quarter, median, three_quarters = np.percentile(runs, [25, 50, 75])
+    latency = max(latency_ms(processes_ms) - references_ms, LEAST_MS)
+    return Timing(latency, float(median), float(three_quarters - quarter), len(runs))
 
 
-def _prepare(engine: Engine, program: Program, device: DeviceSpec, seed: int) -> TimedRun:
-    """Return the program ready to be timed, run once; the global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        example = torch.randn(device.batch_size, *program.image_shape)
-        run = engine.prepare(program.build(), example)
-    run()
-    return run
+def standard_error(visits_ms: Sequence[float]) -> float:
+    """Return the standard error (ms) of the latency that a process's visits give, inf for less than five.
 
+    Args:
+        visits_ms: the latency of each visit. Runs of one visit share its moment, so visits are what counts.
 
-def _visit_all(
-    programs: Sequence[Program],
-    runs: Mapping[str, TimedRun],
-    left: dict[str, int],
-    device: DeviceSpec,
-    rng: np.random.Generator,
-    record: Callable[[str, list[float]], None],
-    report: _Steps,
-) -> None:
-    """Make the visits that are left, and count them down in `left`."""
-    rounds = 0
-    while due := [p.key for p in programs for _ in range(min(p.visits_per_round, left[p.key]))]:
-        for key in (due[i] for i in rng.permutation(len(due))):
-            run = runs[key]
-            for _ in range(device.warmup_runs):
-                run()
-            record(key, [run() for _ in range(device.runs_per_visit)])
-            left[key] -= 1
-        rounds += 1
-        report.add(len(due), f"round {rounds}")
-
-
-class _Steps:
-    """Counts steps for a progress callback."""
-
-    def __init__(self, total: int, progress: ProgressCallback) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def add(self, steps: int, text: str) -> None:
-        self._done += steps
-        self._progress(self._done, self._total, text)
+    The rank of a percentile among n values is binomial; half the distance between the values one standard
+    deviation of it below and above is the error.
+    """
+    count, share = len(visits_ms), LATENCY_PERCENTILE / 100
+    if count < 5:
+        return math.inf
+    ordered = sorted(visits_ms)
+    middle, width = share * (count - 1), math.sqrt(count * share * (1 - share))
+    low, high = max(0, math.floor(middle - width)), min(count - 1, math.ceil(middle + width))
+    return (ordered[high] - ordered[low]) / 2

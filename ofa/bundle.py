@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import platform
@@ -29,7 +30,19 @@ BUNDLE_SCHEMA = 1
 DESCRIPTION_FILE = "subnet.json"
 WEIGHTS_FILE = "weights.safetensors"
 _HOW_TO_MAKE = "python scripts/export_subnet.py"
-_PACKAGES = ("once-for-all-search", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = (
+    "once-for-all-search",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "ncnn",
+    "pnnx",
+    "executorch",
+)
 
 
 @dataclass(frozen=True)
@@ -78,13 +91,59 @@ class BundleInfo:
 
 
 @dataclass(frozen=True)
+class FilePart:
+    """A further file of a format: name, hash and size."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class ExportedFile:
-    """One file of a bundle: name, hash, size, and largest |difference| of its logits from PyTorch's."""
+    """One format of a bundle.
+
+    Attributes:
+        file: name of its (first) file.
+        sha256: of that file.
+        bytes: size of that file.
+        max_difference: largest |difference| of its logits from PyTorch's.
+        parts: further files, which must lie beside the first.
+        batch_size: the only number of images per run; None where any number will do.
+        precision: what it computes in, fp32 unless made otherwise.
+        kept_layers: positions of the layers that are in floating point although `precision` is int8.
+        validation_top1: accuracy (0..1) on validation images, measured where the precision is below fp32.
+        fp32_validation_top1: that of the network in fp32, on the same images.
+    """
 
     file: str
     sha256: str
     bytes: int
     max_difference: float
+    parts: tuple[FilePart, ...] = ()
+    batch_size: int | None = None
+    precision: str = "fp32"
+    kept_layers: tuple[int, ...] = ()
+    validation_top1: float | None = None
+    fp32_validation_top1: float | None = None
+
+    @property
+    def every_part(self) -> tuple[FilePart, ...]:
+        """All its files, the first in front."""
+        return (FilePart(self.file, self.sha256, self.bytes), *self.parts)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all its files."""
+        return self.bytes + sum(part.bytes for part in self.parts)
+
+
+def exported_file(
+    content: Mapping[str, bytes], max_difference: float, batch_size: int | None = None
+) -> ExportedFile:
+    """Return the record of a format's files by name, of which the first is the one to open."""
+    first, *parts = (FilePart(name, sha256(data), len(data)) for name, data in content.items())
+    return ExportedFile(first.file, first.sha256, first.bytes, max_difference, tuple(parts), batch_size)
 
 
 @dataclass(frozen=True)
@@ -95,7 +154,7 @@ class Bundle:
         path: its folder.
         network: in eval mode, on the CPU, with the bundle's weights.
         info: what the bundle says about the network.
-        files: the exported files by format: weights, onnx, pt2.
+        files: the exported files by format: weights, and those asked for.
         versions: of Python and of the packages that wrote the bundle.
         date: when it was written, UTC.
     """
@@ -112,19 +171,27 @@ class Bundle:
         return self.info.preprocessing.apply(images, self.info.config.resolution)
 
     def file(self, name: str) -> Path:
-        """Return the path of the file of format `name`.
+        """Return the path of the (first) file of format `name`.
 
         Raises:
-            UserError: if the bundle has no such format or the file is gone.
+            UserError: if the bundle has no such format, or one of its files is gone or is not as it was
+                exported.
         """
         if name not in self.files:
             raise UserError(
                 f"The bundle {self.path} has no format {name!r}; it has: {', '.join(self.files)}."
             )
-        path = self.path / self.files[name].file
-        if not path.is_file():
-            raise UserError(f"{path} is missing from the bundle. Export it again with: {_HOW_TO_MAKE}")
-        return path
+        exported = self.files[name]
+        for part in exported.every_part:
+            path = self.path / part.file
+            if not path.is_file():
+                raise UserError(f"{path} is missing from the bundle. Export it again with: {_HOW_TO_MAKE}")
+            if sha256(path.read_bytes()) != part.sha256:
+                raise UserError(
+                    f"{path} differs from the file that was exported (SHA-256). Use an intact copy or "
+                    f"export it again with: {_HOW_TO_MAKE}"
+                )
+        return self.path / exported.file
 
 
 @dataclass(frozen=True)
@@ -160,7 +227,7 @@ def describe(info: BundleInfo, files: Mapping[str, ExportedFile]) -> dict[str, A
         "class_names": list(info.class_names),
         "expected_top1": info.expected_top1,
         "expected_latency_ms": dict(info.expected_latency_ms),
-        "files": {name: vars(file) for name, file in files.items()},
+        "files": {name: dataclasses.asdict(file) for name, file in files.items()},
         "provenance": dict(info.provenance),
         "versions": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,15 @@ MAX_KEPT_BYTES = 10**9
 def top1(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the share of images (0..1) whose largest logit is the label; `network` in eval mode."""
     assert not network.training
+    return logits_top1(network, batches)
+
+
+@torch.inference_mode()
+def logits_top1(logits: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of images (0..1) whose largest logit is the label, by any function to logits."""
     correct, count = 0, 0
     for images, labels in batches:
-        correct += int((network(images).argmax(1) == labels).sum())
+        correct += int((logits(images).argmax(1) == labels).sum())
         count += len(labels)
     return correct / max(count, 1)
 
@@ -72,8 +78,12 @@ class SubnetEvaluator:
 
     def recalibrate(self, network: StaticNetwork, resolution: int) -> None:
         """Recompute the batch-norm statistics of `network` from training images at `resolution`."""
-        calibration = self._kept_batches("train", resolution, self._calibration_images)
-        recalibrate_batchnorm(network, (images for images, _ in calibration))
+        recalibrate_batchnorm(network, self.training_images(resolution))
+
+    def training_images(self, resolution: int) -> Iterable[Tensor]:
+        """Return the training images for recalibration, resized to `resolution`, without augmentation."""
+        batches = self._kept_batches("train", resolution, self._calibration_images)
+        return (images for images, _ in batches)
 
     def top1(self, config: SubnetConfig) -> float:
         """Return the top-1 accuracy (0..1) of the recalibrated sub-network."""

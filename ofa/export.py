@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
+import dataclasses
+import math
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,15 +19,18 @@ from ofa.bundle import (
     BundleInfo,
     ExportedFile,
     describe,
+    exported_file,
     load_bundle,
-    sha256,
 )
+from ofa.bundle_readme import README_FILE, bundle_readme
 from ofa.errors import UserError, unknown_name
 from ofa.files import write_json
-from ofa.formats import FORMATS, WEIGHTS, Format, Logits, Source
+from ofa.formats import FORMATS, PRECISION, WEIGHTS, Format, Source
+from ofa.lower_precision import WantedPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.lowering import lower
 from ofa.preprocessing import Preprocessing
 from ofa.progress import ProgressCallback, silent
+from ofa.runtimes.base import Files, Logits, missing_packages, quiet
 from ofa.static import StaticNetwork
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "ExportReport",
     "ExportedFile",
     "Preprocessing",
+    "WantedPrecision",
     "export_bundle",
     "load_bundle",
 ]
@@ -52,6 +55,25 @@ class ExportReport:
     path: Path
     files: Mapping[str, ExportedFile]
 
+    def lines(self) -> list[str]:
+        """Return a line on each format."""
+        return [self._line(name, file) for name, file in self.files.items()]
+
+    def _line(self, name: str, file: ExportedFile) -> str:
+        names = ", ".join(str(self.path / part.file) for part in file.every_part)
+        batch = "" if file.batch_size is None else f", {file.batch_size} image a run"
+        size = f"{file.total_bytes / 1e6:.2f} MB"
+        if file.validation_top1 is None or file.fp32_validation_top1 is None:
+            return f"{names}: {size}, logits within {file.max_difference:.1e} of PyTorch's{batch}"
+        plain = self.files[name.removesuffix(f"_{file.precision}")]
+        share = 100 * file.total_bytes / plain.total_bytes
+        found, expected = 100 * file.validation_top1, 100 * file.fp32_validation_top1
+        kept = f", layers {', '.join(map(str, file.kept_layers))} in fp32" if file.kept_layers else ""
+        return (
+            f"{names}: {size}, {share:.0f} % of fp32; {file.precision} top-1 on validation images "
+            f"{found:.2f} %, fp32 {expected:.2f} % (loss {expected - found:.2f} points{kept}){batch}"
+        )
+
 
 def export_bundle(
     network: StaticNetwork,
@@ -59,60 +81,92 @@ def export_bundle(
     path: Path,
     formats: Sequence[str] = ("onnx", "pt2"),
     *,
+    wanted: WantedPrecision | None = None,
     tolerance: float = 1e-4,
     progress: ProgressCallback = silent,
 ) -> ExportReport:
     """Write `network` as the folder `path`: description, weights, and the model in each format.
 
-    Every file is read again, run at batch sizes 1 and 3 and compared with the network's own logits. The
-    folder appears under its name only when all of it is written and checked; a bundle that was there
-    before is replaced then and not earlier.
+    Every format is loaded from its files, run on 1 and on 3 images (one by one where it takes single images
+    only) and compared with the network's own logits. The folder appears under its name only when all of it
+    is written and checked; a bundle that was there before is replaced then and not earlier.
 
     Args:
         network: the sub-network of `info.config`, recalibrated; it is not changed.
         info: what the bundle says about it.
         path: the folder to write.
-        formats: which of "onnx" and "pt2" to write beside the weights.
+        formats: which of `FORMATS` to write beside the weights.
+        wanted: a further precision of each format beside fp32, measured on validation images; see
+            `ofa.lower_precision`.
         tolerance: largest allowed |difference| of logits, relative to the largest |logit|.
-        progress: called after every file.
+        progress: called after every format.
 
     Raises:
         UserError: if a format is unknown or its packages are missing, `network` is not that of the info,
-            `path` is something else than a bundle or cannot be written, or a file computes other logits.
+            a format does not offer the wanted precision, `path` is something else than a bundle or cannot be
+            written, or a format computes other logits.
     """
     chosen = _choose(formats)
     if network.specs != lower(info.space.whole, info.config):
         raise UserError(f"The network does not have the layers of the sub-network {info.config}.")
+    if wanted is not None:
+        check_precision(wanted.precision, wanted.keep, formats, network.specs)
     _check_replaceable(path)
     source = Source(network, info)
     files: dict[str, ExportedFile] = {}
-    with _new_folder(path) as folder, _quiet():
+    with _new_folder(path) as folder, quiet():
         for done, (name, kind) in enumerate(chosen.items()):
             progress(done, len(chosen), name)
             content = kind.serialise(source)
-            _write(folder / kind.file, content)
-            difference = _check(name, kind.load(folder / kind.file, info), source, tolerance)
-            files[name] = ExportedFile(kind.file, sha256(content), len(content), difference)
+            _write(folder, content)
+            difference = _check(name, kind.load(folder, info), source, tolerance)
+            files[name] = exported_file(content, difference, kind.batch_size)
+            if wanted is not None and wanted.precision != PRECISION and name in formats:
+                key = format_key(name, wanted.precision)
+                files[key] = _add_lower(folder, name, content, source, wanted, progress)
+        _write(folder, {README_FILE: bundle_readme(info, files).encode()})
         write_json(folder / DESCRIPTION_FILE, describe(info, files))
     progress(len(chosen), len(chosen), "")
     return ExportReport(path, files)
+
+
+def _add_lower(
+    folder: Path,
+    name: str,
+    content: Files,
+    source: Source,
+    wanted: WantedPrecision,
+    progress: ProgressCallback,
+) -> ExportedFile:
+    """Write a format's files of lower precision and return their record."""
+    made = export_lower(name, content, source, wanted, progress)
+    _write(folder, made.files)
+    first = folder / next(iter(made.files))
+    logits = load_lower(name, first.parent, wanted.precision)
+    difference = _check(format_key(name, wanted.precision), logits, source, math.inf)
+    return dataclasses.replace(
+        exported_file(made.files, difference, FORMATS[name].batch_size),
+        precision=wanted.precision,
+        kept_layers=made.kept_layers,
+        validation_top1=made.top1,
+        fp32_validation_top1=made.reference_top1,
+    )
 
 
 def _choose(formats: Sequence[str]) -> dict[str, Format]:
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("export format", name, FORMATS)
-        missing = [package for package in FORMATS[name].packages if not _installed(package)]
+        kind = FORMATS[name]
+        missing = missing_packages(kind.packages)
         if missing:
             raise UserError(
                 f"Export to {name} needs {', '.join(missing)}, not installed here. Install the extra with "
-                f"pip install -e '.[onnx]', or leave {name} out of the formats."
+                f"pip install -e '.[{kind.extra}]', or leave {name} out of the formats."
             )
+        if kind.runtime is not None:
+            kind.runtime.offers()  # tells now if a package is there and does not load
     return {"weights": WEIGHTS, **{name: FORMATS[name] for name in formats}}
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def _check_replaceable(path: Path) -> None:
@@ -146,11 +200,14 @@ def _check(name: str, logits: Logits, source: Source, tolerance: float) -> float
     return worst
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _write(folder: Path, files: Files) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -186,19 +243,3 @@ def _replace(path: Path, new: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the notes that exporters write about their own inside."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -93,6 +93,10 @@ class RunDirectory:
         """Path of a search result."""
         return self.path / "search" / f"{name}.json"
 
+    def kit(self, name: str) -> Path:
+        """Path of a kit for another device."""
+        return self.path / "kits" / name
+
     def locked(self, stage: str, writes: bool) -> AbstractContextManager[None]:
         """Return the lock of a stage, for the process of it that `writes` files; see `ofa.files.locked`."""
         if not writes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency_tables.device import DeviceSpec
+from latency_tables.kit_results import save_table, search_options, table_from_kit
 from latency_tables.measure import build_table
 from latency_tables.table import LatencyTable
 from ofa.launch import command
@@ -20,6 +21,10 @@ class TableConfig(RunConfig):
 
     device: DeviceSpec
     space: SearchSpace | None
+    resolutions: tuple[int, ...] | None
+    calibration_networks: int
+    validation_networks: int
+    from_kit: str | None
     output: str | None
     seed: int
 
@@ -27,17 +32,23 @@ class TableConfig(RunConfig):
 @command("build_latency_table", TableConfig)
 def build_latency_table(config: TableConfig) -> LatencyTable:
     """Measure what is missing of the table and return it."""
-    device = config.device
-    space = config.space or config.trained_space
+    kit = Path(config.from_kit) if config.from_kit else None
+    space = (config.space or config.trained_space).restrict(resolutions=config.resolutions)
+    measured = table_from_kit(kit, space) if kit else None
+    device = measured.device if measured else config.device
+    networks = config.calibration_networks, config.validation_networks
     tables = Path(config.runs_dir) / "tables" / space.name / f"{device.name}.json"
     path = Path(config.output or (tables if config.space else config.directory.table(device.name)))
+    if measured:
+        save_table(measured, path)
     with progress_bar(f"measuring on {device.name}") as progress:
-        table = build_table(space, device, path, config.seed, progress)
+        table = measured or build_table(space, device, path, config.seed, progress, *networks)
     engine = f"{table.engine['engine']}, {device.threads} thread(s), batch {device.batch_size}"
     print(f"{len(table.entries)} layers on {engine}\n{table.error_text}")
     print(
         f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
-        f"device={device.name} table={path} limits.latency_ms=VALUE"
+        f"{search_options(device) if measured else f'device={device.name}'} table={path} "
+        "limits.latency_ms=VALUE"
     )
     return table
 

@@ -1,4 +1,4 @@
-"""Measure a bundle's accuracy and latency, e.g. `evaluate_subnet.py run_name=digits bundle=largest`."""
+"""Measure a bundle's accuracy, latency and memory, e.g. `evaluate_subnet.py run_name=a bundle=largest`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from latency_tables.device import DeviceSpec
 from latency_tables.network import measure_network_ms
+from latency_tables.timing import summarize
+from ofa.bundle_run import FreshRunSettings, load_file, run_fresh
 from ofa.checkpoint import check_fingerprint
 from ofa.data.base import resize
-from ofa.evaluate import top1
+from ofa.evaluate import logits_top1
 from ofa.export import load_bundle
 from ofa.launch import command
 from ofa.progress import progress_bar
@@ -21,6 +23,7 @@ class EvaluateConfig(RunConfig):
 
     device: DeviceSpec
     bundle: str
+    format: str
     split: str
     latency: bool
 
@@ -30,19 +33,24 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
-    info, network = bundle.info, bundle.network.to(run.device)
+    info, net, device, own = bundle.info, bundle.network, config.device, config.format == "weights"
     check_fingerprint(info.space.fingerprint, run.info.space, f"bundle {bundle.path}")
-    resolution = info.config.resolution
-    batches = run.data.batches(config.split, 250, run.device)
-    accuracy = top1(network, ((resize(images, resolution), labels) for images, labels in batches))
-    print(f"{info.config}\ntop-1 on {config.split}: {100 * accuracy:.2f} %")
+    logits = net.to(run.device) if own else load_file(bundle, config.format)
+    batches = run.data.batches(config.split, 250, next(net.parameters()).device)
+    accuracy = logits_top1(logits, ((resize(x, info.config.resolution), y) for x, y in batches))
+    print(f"{info.config}\ntop-1 of {config.format} on {config.split}: {100 * accuracy:.2f} %")
     if info.expected_top1 is not None:
         print(f"expected (predicted for validation images): {100 * info.expected_top1:.2f} %")
     if not config.latency:
         return accuracy, None
-    with progress_bar("timing") as progress:
-        timing = measure_network_ms(network.cpu(), network.image_shape, config.device, progress=progress)
-    print(f"latency on {config.device.name}: {timing.latency_ms:.3f} ms (median {timing.median_ms:.3f})")
+    fresh = run_fresh(bundle.path, config.format, FreshRunSettings(device.threads, device.batch_size))
+    timing = summarize([fresh.runs_ms])
+    if own:
+        with progress_bar("timing") as progress:
+            timing = measure_network_ms(net.cpu(), net.image_shape, device, progress=progress)
+    latency, median = timing.latency_ms, timing.median_ms
+    print(f"latency on {device.name if own else config.format}: {latency:.3f} ms (median {median:.3f})")
+    print(f"peak memory: {fresh.added_mib:.0f} MiB for engine and file; process {fresh.peak_mib:.0f} MiB")
     for name, expected_ms in info.expected_latency_ms.items():
         print(f"expected {name}: {expected_ms:.3f} ms")
     return accuracy, timing.latency_ms

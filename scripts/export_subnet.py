@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.evaluate import SubnetEvaluator
-from ofa.export import BundleInfo, Preprocessing, export_bundle
+from ofa.export import BundleInfo, Preprocessing, WantedPrecision, export_bundle
 from ofa.launch import command
 from ofa.progress import progress_bar
+from ofa.quantisation.network import KeepSettings, samples_of
 from ofa.run import RunConfig, open_run
 from search.choose import choose_subnet
 
@@ -20,12 +21,17 @@ class ExportConfig(RunConfig):
     subnet: str
     name: str | None
     formats: tuple[str, ...]
+    precision: str
+    keep_layers: str | tuple[int, ...]
+    max_loss: float
     calibration_images: int
+    quantisation_images: int
 
 
 @command("export_subnet", ExportConfig)
 def export_subnet(config: ExportConfig) -> Path:
     """Extract, recalibrate and export the sub-network and return the bundle's folder."""
+    keep = KeepSettings(config.keep_layers, config.max_loss)
     run = open_run(config)
     chosen = choose_subnet(run.info.space, config.subnet, run.directory.path / "search")
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
@@ -40,12 +46,12 @@ def export_subnet(config: ExportConfig) -> Path:
         chosen.expected_latency_ms,
         {"run": config.run_name, "subnet": config.subnet, "supernet": run.info.sha256},
     )
+    samples = samples_of(evaluator, chosen.config.resolution, config.quantisation_images)
+    wanted = WantedPrecision(config.precision, samples, keep)
     path = run.directory.bundles / (config.name or Path(config.subnet).name.removesuffix(".json"))
     with progress_bar("exporting") as progress:
-        report = export_bundle(network, info, path, config.formats, progress=progress)
-    for file in report.files.values():
-        size, difference = f"{file.bytes / 1e6:.2f} MB", f"{file.max_difference:.1e}"
-        print(f"{path / file.file}: {size}, logits within {difference} of PyTorch's")
+        report = export_bundle(network, info, path, config.formats, wanted=wanted, progress=progress)
+    print(*report.lines(), sep="\n")
     print(f"next: python scripts/evaluate_subnet.py run_name={config.run_name} bundle={path.name}")
     return path
 

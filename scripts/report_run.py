@@ -38,13 +38,13 @@ def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
     space, images = run.info.space, config.calibration_images
     evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=images)
     found = run_candidates(run, evaluator, config.random_networks, config.seed)
-    genomes = space.genomes([candidate.config for candidate in found])
+    table, genomes = LatencyTable.load(directory.table(device.name)), space.genomes([c.config for c in found])
     timed = {str(i): TimedNetwork(c.network, c.network.image_shape) for i, c in enumerate(found)}
     with progress_bar("timing") as progress:
         timings = measure_networks(timed, device, config.seed, progress)
     searches = searches_by_subnet(directory.path / "search")
     accuracy = 100 * load_predictor(directory.predictor, space)(genomes)
-    latency = LatencyTable.load(directory.table(device.name)).estimator(space)(genomes)
+    latency = table.estimator(space, max_table_error=float("inf"))(genomes)
     networks = []
     for i, candidate in enumerate(found):
         cost, measured_ms = network_cost(candidate.network.specs), timings[str(i)].latency_ms

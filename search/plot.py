@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import ofa.files
 from search.result import LimitRecord, SearchResult
+from search.verified import Verification
 
 
 def plot_result(result: SearchResult, path: Path) -> None:
@@ -25,6 +26,8 @@ def plot_result(result: SearchResult, path: Path) -> None:
     panels = figure.subplots(1, len(limits), squeeze=False, sharey=True)[0]
     for axes, limit in zip(panels, limits, strict=True):
         _plot_front(axes, result, limit, limits)
+        if result.verification and result.verification.quantity == limit.name:
+            _plot_measured(axes, result.verification, limit)
     costs, accuracies = _columns(result.samples)
     panels[0].scatter(costs, accuracies, s=6, color="0.8", label="candidates seen", zorder=0)
     panels[0].set_ylabel("estimated accuracy")
@@ -54,3 +57,19 @@ def _plot_front(axes: Axes, result: SearchResult, limit: LimitRecord, limits: Se
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
+
+
+def _plot_measured(axes: Axes, verification: Verification, limit: LimitRecord) -> None:
+    """Mark measured networks, each with a line from what was predicted for it."""
+    for network in verification.networks:
+        line = [network.predicted, network.measured]
+        axes.plot(line, [network.accuracy] * 2, color="0.6", linewidth=0.8, zorder=1)
+    inside = [verification.keeps(n, limit.maximum or 0.0) for n in verification.networks]
+    for kept, colour in ((True, "tab:green"), (False, "tab:orange")):
+        points = [
+            (n.measured, n.accuracy) for n, i in zip(verification.networks, inside, strict=True) if i == kept
+        ]
+        if points:
+            costs, accuracies = _columns(points)
+            label = f"measured, {'inside' if kept else 'outside'}"
+            axes.scatter(costs, accuracies, s=26, marker="x", color=colour, zorder=3, label=label)

@@ -18,6 +18,7 @@ from ofa.subnet import SubnetConfig
 from search.archive import Archive
 from search.constraints import Limit
 from search.pareto import fittest, non_dominated
+from search.verified import Verification
 
 SCHEMA_VERSION = 1
 MAX_SAMPLES = 500
@@ -81,6 +82,7 @@ class SearchResult:
         accuracy_evaluations: those of them that kept the limits and had their accuracy estimated.
         history: highest accuracy after each generation (or batch), from the first feasible candidate on.
         seconds: wall time; not part of equality.
+        verification: what was measured, if the search was verified.
     """
 
     algorithm: str
@@ -97,6 +99,7 @@ class SearchResult:
     accuracy_evaluations: int
     history: tuple[float, ...]
     seconds: float = field(compare=False)
+    verification: Verification | None = None
 
     @property
     def best(self) -> Candidate:
@@ -143,6 +146,7 @@ class SearchResult:
             "best": self.best.to_dict(),
             "ranked": [candidate.to_dict() for candidate in self.ranked],
             "front": [candidate.to_dict() for candidate in self.front],
+            **({"verification": self.verification.to_dict()} if self.verification else {}),
             "samples": {"cost": [c for c, _ in self.samples], "accuracy": [a for _, a in self.samples]},
             "history": list(self.history),
         }
@@ -152,6 +156,7 @@ class SearchResult:
         """Build a result from `to_dict` output; raises what missing or wrong entries raise."""
         samples = zip(values["samples"]["cost"], values["samples"]["accuracy"], strict=True)
         limits = tuple(LimitRecord(**entry) for entry in values["limits"])
+        verification = values.get("verification")
         ranked = tuple(Candidate.from_dict(entry) for entry in values["ranked"])
         if not ranked:
             raise ValueError("ranked is empty")
@@ -170,6 +175,7 @@ class SearchResult:
             accuracy_evaluations=int(values["accuracy_evaluations"]),
             history=tuple(float(value) for value in values["history"]),
             seconds=float(values["seconds"]),
+            verification=Verification.from_dict(verification) if verification else None,
         )
 
     def save(self, path: Path, provenance: Mapping[str, str]) -> None:

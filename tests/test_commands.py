@@ -34,7 +34,12 @@ QUICK = (
     "training.validation_images=50",
     "training.calibration_images=100",
 )
-FAST_TIMING = ("device.rounds=2", "device.runs_per_visit=1", "device.warmup_runs=1")
+FAST_TIMING = (
+    "device.rounds=2",
+    "device.runs_per_visit=1",
+    "device.warmup_runs=1",
+    "device.processes=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,7 @@ def test_a_stage_that_is_done_does_nothing_again(
 
 def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
     table = runs / "tiny" / "latency" / "my_cpu.json"
-    search = (*common, *FAST_TIMING, "search.generations=10")
+    search = (*common, *FAST_TIMING, "search.generations=10", "max_table_error=1000")
     limits = ("limits.latency_ms=1000", "limits.parameters_m=0.3", "limits.memory_mb=0.05")
     more = (f"+more_tables.other.table={table}", "+more_tables.other.latency_ms=900")
     name, result = search_for_device.run(*search, *limits, *more, "resolutions=[16]")

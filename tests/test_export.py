@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import importlib.util
 import json
 import logging
@@ -17,10 +18,13 @@ import pytest
 import torch
 
 import ofa.export
+import ofa.formats
+from ofa.bundle import ExportedFile, FilePart
 from ofa.data.base import resize
 from ofa.errors import UserError
 from ofa.export import BundleInfo, Preprocessing, export_bundle, load_bundle
 from ofa.extract import extract_subnet
+from ofa.runtimes.base import missing_packages
 from ofa.space import SearchSpace
 from ofa.static import StaticNetwork
 from ofa.supernet import Supernet
@@ -96,7 +100,7 @@ def test_bundle_gives_the_network_and_its_description_back(
     assert loaded.info == info and loaded.path == bundle
     assert set(loaded.files) == {"weights", "pt2"} and loaded.files["weights"].max_difference == 0.0
     assert loaded.versions["torch"] and loaded.versions["python"] == sys.version.split()[0]
-    assert names(bundle) == ["model.pt2", "subnet.json", "weights.safetensors"]
+    assert names(bundle) == ["README.md", "model.pt2", "subnet.json", "weights.safetensors"]
     assert names(bundle.parent) == ["bundle"]
 
 
@@ -143,7 +147,13 @@ def test_onnx_file_runs_at_any_batch_size_and_export_is_quiet(
     captured = capfd.readouterr()
     assert (captured.out, captured.err, caught) == ("", "", [])
     assert logging.getLogger("torch").level == level
-    assert names(report.path) == ["model.onnx", "model.pt2", "subnet.json", "weights.safetensors"]
+    assert names(report.path) == [
+        "README.md",
+        "model.onnx",
+        "model.pt2",
+        "subnet.json",
+        "weights.safetensors",
+    ]
     assert report.files == load_bundle(report.path).files
     assert set(report.files) == {"weights", "onnx", "pt2"}
     session = onnxruntime.InferenceSession(str(load_bundle(report.path).file("onnx")))
@@ -180,12 +190,12 @@ def test_a_complete_bundle_replaces_the_old_one(
     other = dataclasses.replace(info, expected_top1=0.5)
     export_bundle(network, other, changed, ())
     assert load_bundle(changed).info == other
-    assert names(changed) == ["subnet.json", "weights.safetensors"]
+    assert names(changed) == ["README.md", "subnet.json", "weights.safetensors"]
     assert names(changed.parent) == ["copy"]
 
 
-def fail_with(error: BaseException) -> Callable[..., bytes]:
-    def serialise(source: object) -> bytes:
+def fail_with(error: BaseException) -> Callable[..., dict[str, bytes]]:
+    def serialise(source: object) -> dict[str, bytes]:
         raise error
 
     return serialise
@@ -218,8 +228,8 @@ def test_a_file_that_computes_something_else_is_an_error(
 ) -> None:
     broken = dataclasses.replace(
         ofa.export.FORMATS["pt2"],
-        serialise=lambda source: b"x",
-        load=lambda path, info: lambda images: 1.001 * network(images),
+        serialise=lambda source: {"model.pt2": b"x"},
+        load=lambda folder, info: lambda images: 1.001 * network(images),
     )
     monkeypatch.setitem(ofa.export.FORMATS, "pt2", broken)
     with pytest.raises(UserError, match=r"exported pt2 file's logits differ .* batch size 1; at most"):
@@ -251,7 +261,9 @@ def test_only_bundles_are_replaced(network: StaticNetwork, info: BundleInfo, tmp
 def test_unknown_format_and_missing_extra_are_user_errors(
     network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="Unknown export format 'onx'; known: onnx, pt2"):
+    with pytest.raises(
+        UserError, match="Unknown export format 'onx'; known: executorch, ncnn, onnx, openvino, pt2"
+    ):
         export_bundle(network, info, tmp_path / "bundle", ("onx",))
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -368,6 +380,125 @@ def test_truncated_description_is_a_user_error(changed: Path) -> None:
     file.write_text(file.read_text()[:100])
     with pytest.raises(UserError, match=r"subnet\.json is not valid JSON"):
         load_bundle(changed)
+
+
+# -- formats of other engines ----------------------------------------------------------------------
+
+OTHERS = {
+    "openvino": ["model.bin", "model.xml"],
+    "ncnn": ["model.ncnn.bin", "model.ncnn.param"],
+    "executorch": ["model.pte"],
+}
+
+
+def installed_format(name: str) -> ofa.formats.Format:
+    kind = ofa.export.FORMATS[name]
+    missing = missing_packages(kind.packages)
+    if missing:
+        pytest.skip(f"the extra {kind.extra} is not installed ({', '.join(missing)})")
+    return kind
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@torch.no_grad()
+def test_files_of_other_engines_run_and_are_all_recorded(
+    name: str,
+    network: StaticNetwork,
+    info: BundleInfo,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    kind = installed_format(name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = export_bundle(network, info, tmp_path / "bundle", formats=(name,))
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err, [str(warning.message) for warning in caught]) == ("", "", [])
+    loaded = load_bundle(report.path)
+    exported = loaded.files[name]
+    assert report.files == loaded.files and 0 < exported.max_difference < 1e-3
+    parts: list[ExportedFile | FilePart] = [exported, *exported.parts]
+    assert sorted(part.file for part in parts) == OTHERS[name]
+    for part in parts:
+        content = (report.path / part.file).read_bytes()
+        assert (part.bytes, part.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert loaded.file(name) == report.path / exported.file
+    assert exported.batch_size == (None if name == "openvino" else 1)
+    logits = kind.load(report.path, info)
+    for count in (1, 2, 7):
+        images = images_for(info, count)
+        torch.testing.assert_close(logits(images), network(images), rtol=1e-3, atol=1e-4)
+
+
+def test_all_formats_fit_into_one_bundle(network: StaticNetwork, info: BundleInfo, tmp_path: Path) -> None:
+    formats = [name for name, kind in ofa.export.FORMATS.items() if not missing_packages(kind.packages)]
+    report = export_bundle(network, info, tmp_path / "bundle", formats)
+    every: list[ExportedFile | FilePart] = []
+    for file in report.files.values():
+        every += [file, *file.parts]
+    files = [part.file for part in every]
+    assert len(set(files)) == len(files) and set(files) < set(names(report.path))
+
+
+@pytest.fixture
+def two_files(network: StaticNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the format pt2 one of two files that takes single images."""
+    kind = dataclasses.replace(
+        ofa.export.FORMATS["pt2"],
+        serialise=lambda source: {"graph.txt": b"graph", "values.bin": b"\x00\x01"},
+        load=lambda folder, info: lambda images: network(images),
+        batch_size=1,
+    )
+    monkeypatch.setitem(ofa.export.FORMATS, "pt2", kind)
+
+
+@pytest.mark.usefixtures("two_files")
+def test_a_format_of_several_files_is_recorded_and_checked_as_a_whole(
+    network: StaticNetwork, info: BundleInfo, tmp_path: Path
+) -> None:
+    path = tmp_path / "bundle"
+    export_bundle(network, info, path, ("pt2",))
+    recorded = json.loads((path / "subnet.json").read_text())["files"]["pt2"]
+    expected = {
+        "file": "graph.txt",
+        "sha256": hashlib.sha256(b"graph").hexdigest(),
+        "bytes": 5,
+        "max_difference": 0.0,
+        "parts": [{"file": "values.bin", "sha256": hashlib.sha256(b"\x00\x01").hexdigest(), "bytes": 2}],
+        "batch_size": 1,
+    }
+    assert recorded == recorded | expected
+    assert load_bundle(path).files["pt2"].total_bytes == 7
+    assert load_bundle(path).file("pt2") == path / "graph.txt"
+    for name, content in (("graph.txt", b"graph"), ("values.bin", b"\x00\x01")):
+        (path / name).write_bytes(content + b"x")
+        with pytest.raises(
+            UserError, match=rf"{name} differs from the file that was exported .*export it again"
+        ):
+            load_bundle(path).file("pt2")
+        (path / name).unlink()
+        with pytest.raises(UserError, match=rf"{name} is missing from the bundle"):
+            load_bundle(path).file("pt2")
+        (path / name).write_bytes(content)
+
+
+def test_descriptions_from_before_formats_had_parts_are_read(changed: Path) -> None:
+    def forget(values: dict[str, Any]) -> None:
+        for file in values["files"].values():
+            del file["parts"], file["batch_size"]
+
+    edit(changed, forget)
+    assert load_bundle(changed).file("pt2") == changed / "model.pt2"
+
+
+def test_a_package_that_is_not_there_names_its_extra(
+    network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name in OTHERS:
+        with pytest.raises(UserError, match=rf"Export to {name} needs .*'\.\[{name}\]', or leave {name} out"):
+            export_bundle(network, info, tmp_path / "bundle", (name,))
+    assert names(tmp_path) == []
 
 
 # -- preprocessing -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,15 +15,24 @@ from latency_tables.calibration import choose_networks, fit_affine
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import TimedRun
 from latency_tables.measure import build_table, partial_path
-from latency_tables.table import LatencyTable, Validation
-from latency_tables.timing import Timing
+from latency_tables.noise import Usage
+from latency_tables.plan import assemble_table, plan_table
+from latency_tables.table import LatencyTable
+from latency_tables.timing import LEAST_MS, MeasurementError, Timing
+from latency_tables.validation import Validation
 from ofa.errors import UserError
 from ofa.lowering import distinct_layers
 from ofa.space import SearchSpace, StageSpec
-from ofa.static import GlobalPool, StaticNetwork
+from ofa.static import GlobalPool, StaticNetwork, static_layer
 
-DEVICE = DeviceSpec("fake", "none", rounds=4, runs_per_visit=2, warmup_runs=1)
+DEVICE = DeviceSpec("fake", "none", method="isolated", rounds=4, runs_per_visit=2, warmup_runs=1, processes=1)
 OVERHEAD_MS, SCALE, OFFSET_MS = 0.05, 2.0, 0.3
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs beside the tests repeats no visits."""
+    monkeypatch.setattr("latency_tables.rounds.read_usage", lambda: Usage(time.perf_counter(), 0, 0, 0, 0))
 
 
 def make_space(num_classes: int = 4) -> SearchSpace:
@@ -46,6 +56,7 @@ class FakeEngine:
         self.version = version
         self.stop_after = stop_after
         self.prepared = 0
+        self.prepared_runs = 0
         self.runs = 0
         self.measuring_now = False
 
@@ -55,6 +66,7 @@ class FakeEngine:
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
         assert example.shape[0] == DEVICE.batch_size
         self.prepared += 1
+        self.prepared_runs += 1
         cost = cost_ms(module)
         time_ms = SCALE * cost + OFFSET_MS if isinstance(module, StaticNetwork) else cost + OVERHEAD_MS
 
@@ -81,8 +93,10 @@ def validation_of(table: LatencyTable) -> Validation:
     return table.validation
 
 
-def table_of(path: Path, engine: FakeEngine, space: SearchSpace | None = None) -> LatencyTable:
-    return build_table(space or make_space(), DEVICE, path, 3, num_validation=12, engine=engine)
+def table_of(
+    path: Path, engine: FakeEngine, space: SearchSpace | None = None, device: DeviceSpec = DEVICE
+) -> LatencyTable:
+    return build_table(space or make_space(), device, path, 3, num_validation=12, engine=engine)
 
 
 def comparable(table: LatencyTable) -> LatencyTable:
@@ -93,11 +107,126 @@ def test_calibration_is_exact_for_an_affine_device(tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.json", FakeEngine())
     assert table.calibration.scale == pytest.approx(SCALE)
     assert table.calibration.offset_ms == pytest.approx(OFFSET_MS)
+    assert validation_of(table).repeatability_percent is None
     assert validation_of(table).mape_percent == pytest.approx(0, abs=1e-6)
     assert validation_of(table).max_error_percent == pytest.approx(0, abs=1e-6)
     assert validation_of(table).kendall_tau == pytest.approx(1)
-    assert len(table.calibration.networks) == 5
+    assert len(table.calibration.networks) == 6
     assert len(validation_of(table).networks) == 12
+
+
+def test_sandwiched_entries_are_the_layers_alone(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "t.json", FakeEngine(), device=replace(DEVICE, method="sandwich"))
+    for spec in distinct_layers(make_space()):
+        # Half a call is left in the first and the last layer, which have a slice on one side only.
+        ends = spec.key.startswith(("conv-in16x3-", "conv-in20x3-", "linear-"))
+        expected = cost_ms(static_layer(spec)) + (OVERHEAD_MS / 2 if ends else 0)
+        assert table.entries[spec.key].latency_ms == pytest.approx(expected)
+    assert table.calibration.scale == pytest.approx(SCALE)
+    assert table.calibration.offset_ms == pytest.approx(OFFSET_MS - SCALE * OVERHEAD_MS)
+    assert validation_of(table).max_error_percent == pytest.approx(0, abs=1e-6)
+
+
+class Slower(FakeEngine):
+    """The second process runs everything a tenth slower."""
+
+    def __init__(self, programs: int, stop_after: int | None = None, prepared: int = 0) -> None:
+        super().__init__(stop_after=stop_after)
+        self.programs, self.prepared = programs, prepared
+
+    def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        factor = 1.0 if self.prepared < self.programs else 1.1
+        run = super().prepare(module, example)
+        return lambda: run() * factor
+
+
+def test_latencies_are_means_over_processes(tmp_path: Path) -> None:
+    device = replace(DEVICE, processes=2)
+    programs = len(plan_table(make_space(), device, 3, 6, 12).programs)
+    engine = Slower(programs)
+    table = table_of(tmp_path / "t.json", engine, device=device)
+    assert engine.prepared == 2 * programs
+    classifier = table.entries["linear-in24-out4"]
+    assert classifier.latency_ms == pytest.approx(1.05e-4 * 100)
+    assert classifier.count == 16
+    assert validation_of(table).repeatability_percent == pytest.approx(100 * 0.1 / 1.05)
+
+
+def test_a_restart_goes_on_in_the_process_that_was_interrupted(tmp_path: Path) -> None:
+    device, path = replace(DEVICE, processes=2), tmp_path / "t.json"
+    programs = len(plan_table(make_space(), device, 3, 6, 12).programs)
+    whole = Slower(programs)
+    expected = table_of(tmp_path / "w.json", whole, device=device)
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, Slower(programs, stop_after=whole.runs * 3 // 4), device=device)
+    lines = [json.loads(line) for line in partial_path(path).read_text().splitlines()[1:]]
+    assert [line["process"] for line in lines if "finished" in line] == [0]
+    second = Slower(programs, prepared=programs)
+    assert comparable(table_of(path, second, device=device)) == comparable(expected)
+    assert second.prepared == 2 * programs
+    visits = (whole.runs - whole.prepared_runs) / 3
+    assert (second.runs - programs) / 3 == visits - (len(lines) - 1)
+
+
+@pytest.mark.parametrize(("time_ms", "shown"), [(0.0, "0.0"), (float("nan"), "nan"), (-1.0, "-1.0")])
+def test_times_that_no_clock_gives_are_refused(time_ms: float, shown: str, tmp_path: Path) -> None:
+    class Broken(FakeEngine):
+        def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+            run = super().prepare(module, example)
+            return run if isinstance(module, StaticNetwork) else lambda: run() * 0 + time_ms
+
+    with pytest.raises(MeasurementError, match=rf"A run of \S+ took {shown} ms .*above 0"):
+        table_of(tmp_path / "t.json", Broken())
+    plan = plan_table(make_space(), DEVICE, 3, 6, 12)
+    runs = {program.key: [[1.0, 2.0]] for program in plan.programs} | {"baseline": [[1.0], [time_ms]]}
+    with pytest.raises(MeasurementError, match=rf"A run of baseline took {shown} ms"):
+        assemble_table(plan, {"engine": "fake"}, runs)
+
+
+def test_an_engine_that_fails_midway_names_the_program_and_loses_nothing(tmp_path: Path) -> None:
+    class Failing(FakeEngine):
+        def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+            run = super().prepare(module, example)
+
+            def fail() -> float:
+                if self.runs == 700:
+                    raise RuntimeError("device lost")
+                return run()
+
+            return fail
+
+    path = tmp_path / "t.json"
+    with pytest.raises(UserError, match=r"The engine failed at \S+: RuntimeError: device lost\. .* is kept"):
+        table_of(path, Failing())
+    assert len(partial_path(path).read_text().splitlines()) > 50
+    assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
+
+
+def test_a_layer_that_costs_less_than_its_references_costs_nothing(tmp_path: Path) -> None:
+    plan = plan_table(make_space(), replace(DEVICE, method="sandwich"), 3, 6, 12)
+    runs = {program.key: [[5.0, 5.0]] for program in plan.programs}
+    pool = next(spec for spec in plan.specs if spec.key.startswith("pool"))
+    runs[pool.key] = [[4.9, 4.9]]
+    table = assemble_table(plan, {"engine": "fake"}, runs)
+    assert table.entries[pool.key].latency_ms == LEAST_MS
+
+
+def test_incomplete_measurements_are_refused() -> None:
+    plan = plan_table(make_space(), DEVICE, 3, 6, 12)
+    runs = {program.key: [[1.0, 2.0]] for program in plan.programs}
+    del runs["linear-in24-out4"]
+    runs["baseline"] = [[1.0], []]
+    with pytest.raises(
+        UserError, match=r"lack 2 of the \d+ programs of space 'small': baseline, linear-in24"
+    ):
+        assemble_table(plan, {"engine": "fake"}, runs)
+
+
+def test_equal_plans_for_equal_arguments() -> None:
+    plans = [plan_table(make_space(), DEVICE, seed, 3, 5) for seed in (1, 1, 2)]
+    assert plans[0] == plans[1] != plans[2]
+    keys = [program.key for program in plans[0].programs]
+    assert len(keys) == len(set(keys)) == 1 + len(distinct_layers(make_space())) + 8
 
 
 def test_entries_are_the_layers_without_the_call_overhead(tmp_path: Path) -> None:
@@ -116,7 +245,7 @@ def test_validation_networks_have_no_part_in_the_calibration(tmp_path: Path) -> 
     table = table_of(tmp_path / "t.json", FakeEngine())
     fitted = {network.id for network in table.calibration.networks}
     held_out = {network.id for network in validation_of(table).networks}
-    assert len(fitted) == 5 and len(held_out) == 12
+    assert len(fitted) == 6 and len(held_out) == 12
     assert not fitted & held_out
 
 
@@ -211,8 +340,8 @@ def test_only_missing_entries_are_measured(tmp_path: Path) -> None:
     grown = make_space(num_classes=9)
     engine = FakeEngine()
     table = table_of(path, engine, grown)
-    # The baseline, the one new classifier, and the 17 networks of the new space.
-    assert engine.prepared == 1 + 1 + 17
+    # The baseline, the one new classifier, and the 18 networks of the new space.
+    assert engine.prepared == 1 + 1 + 18
     assert table.space_fingerprint == grown.fingerprint
     assert table.missing_entries(grown) == ()
     assert set(old.entries) - set(table.entries) == {"linear-in24-out4"}
@@ -242,9 +371,12 @@ def test_a_restricted_space_measures_only_its_layers(tmp_path: Path) -> None:
 
 def test_many_programs_are_prepared_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = table_of(tmp_path / "whole.json", FakeEngine())
-    monkeypatch.setattr("latency_tables.timing.CHUNK_SIZE", 7)
+    monkeypatch.setattr("latency_tables.rounds.CHUNK_PROGRAMS", 7)
     table = table_of(tmp_path / "t.json", FakeEngine())
     assert comparable(table) == comparable(whole)
+    monkeypatch.setattr("latency_tables.rounds.CHUNK_PROGRAMS", 1000)
+    monkeypatch.setattr("latency_tables.rounds.CHUNK_PARAMETERS", 20_000)
+    assert comparable(table_of(tmp_path / "p.json", FakeEngine())) == comparable(whole)
 
 
 def test_progress_counts_up_to_its_total(tmp_path: Path) -> None:
@@ -254,7 +386,7 @@ def test_progress_counts_up_to_its_total(tmp_path: Path) -> None:
         seen.append((done, total))
 
     build_table(make_space(), DEVICE, tmp_path / "t.json", 3, progress, engine=FakeEngine())
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len({total for _, total in seen}) == 1
     assert seen[-1][0] == seen[-1][1]
 
@@ -279,7 +411,7 @@ def test_an_unwritable_place_is_an_error_before_measuring(tmp_path: Path) -> Non
 def test_a_space_that_is_too_small_is_an_error(tmp_path: Path) -> None:
     stage = StageSpec(8, 2, (1,), (3,), (2, 3), "relu", False)
     space = SearchSpace("two", "mobilenet_v3", (16,), 8, 2, (stage,), (16, 24))
-    with pytest.raises(UserError, match=r"gave 2 distinct networks; .* need 17"):
+    with pytest.raises(UserError, match=r"gave 2 distinct networks; .* need 18"):
         table_of(tmp_path / "t.json", FakeEngine(), space)
     with pytest.raises(UserError, match="are 1 and 16; expected at least 2"):
         build_table(space, DEVICE, tmp_path / "t.json", 3, num_calibration=1, engine=FakeEngine())
@@ -297,6 +429,10 @@ def test_affine_fit_matches_numpy_and_never_falls() -> None:
     rng = np.random.default_rng(0)
     sums = rng.uniform(1, 5, 9)
     measured = 1.3 * sums - 0.2 + rng.normal(0, 0.05, 9)
-    assert fit_affine(list(sums), list(measured)) == pytest.approx(tuple(np.polyfit(sums, measured, 1)))
-    assert fit_affine([1.0, 2.0, 3.0], [6.0, 4.0, 2.0]) == (2.0, 0.0)
-    assert fit_affine([2.0, 2.0], [3.0, 5.0]) == (2.0, 0.0)
+    # numpy weighs residuals, not their squares: relative errors are residuals over the measurement.
+    expected = tuple(np.polyfit(sums, measured, 1, w=1 / measured))
+    assert fit_affine(list(sums), list(measured)) == pytest.approx(expected)
+    assert fit_affine([1.0, 2.0, 3.0], [4.0, 4.0, 4.0])[0] == pytest.approx(2.0)
+    falling_scale, falling_offset = fit_affine([1.0, 2.0, 3.0], [6.0, 4.0, 2.0])
+    assert falling_scale > 0 and falling_offset == 0
+    assert fit_affine([2.0, 2.0], [4.0, 4.0]) == (2.0, 0.0)

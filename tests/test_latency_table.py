@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from latency_tables.device import DeviceSpec
-from latency_tables.table import Calibration, LatencyTable, MeasuredNetwork, Validation
-from latency_tables.timing import Timing, summarize
+from latency_tables.table import LatencyTable, TableLimit
+from latency_tables.timing import LEAST_MS, Timing, standard_error, summarize
+from latency_tables.validation import Calibration, MeasuredNetwork, Validation
 from ofa.errors import UserError
 from ofa.layers import LayerSpec
 from ofa.lowering import distinct_layers, lower
@@ -121,7 +122,7 @@ def test_truncated_file_is_refused(table: LatencyTable, tmp_path: Path) -> None:
 def test_other_schema_version_is_refused(table: LatencyTable, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     dataclasses.replace(table, schema_version=99).save(path)
-    with pytest.raises(UserError, match="schema version 99; this program reads version 1"):
+    with pytest.raises(UserError, match="schema version 99; this program reads version 2"):
         LatencyTable.load(path)
 
 
@@ -151,11 +152,48 @@ def test_impossible_calibration_is_refused(table: LatencyTable, tmp_path: Path) 
     assert "seed is missing" in str(caught.value)
 
 
-def test_latency_is_a_low_percentile_less_the_overhead() -> None:
-    runs = [3.0] * 30 + [1.0] * 10 + [50.0] * 60
-    timing = summarize(runs, overhead_ms=0.25)
-    assert timing == Timing(0.75, 50.0, 47.0, 100)
+def test_a_table_that_is_too_wrong_is_not_used_silently(
+    space: SearchSpace, table: LatencyTable, tmp_path: Path
+) -> None:
+    assert table.validation is not None
+    wrong = dataclasses.replace(table, validation=dataclasses.replace(table.validation, mape_percent=12.3))
+    with pytest.raises(UserError, match=r"'here' is 12\.3 % wrong .*at most 10 %.*max_table_error"):
+        wrong.estimator(space)
+    assert wrong.estimator(space, max_table_error=12.5)(space.genomes([space.largest]))[0] > 0
+    with pytest.raises(UserError, match="at most 4.5 % is allowed"):
+        table.estimator(space, max_table_error=4.5)
+    with pytest.raises(UserError, match="max_table_error is -1; expected"):
+        table.estimator(space, max_table_error=-1)
+    dataclasses.replace(wrong, validation=None).estimator(space)
+    wrong.save(tmp_path / "t.json")
+    with pytest.raises(UserError, match="12.3 % wrong"):
+        TableLimit(str(tmp_path / "t.json"), 1.0).estimator(space)
+    TableLimit(str(tmp_path / "t.json"), 1.0).estimator(space, 20.0)
 
 
-def test_latency_stays_positive_where_the_overhead_is_larger() -> None:
-    assert 0 < summarize([0.01], overhead_ms=0.02).latency_ms < 1e-5
+def test_the_identity_is_the_same_after_a_file(table: LatencyTable, tmp_path: Path) -> None:
+    pinned = dataclasses.replace(table, device=DeviceSpec("here", "pytorch", affinity=(0, 1)))
+    pinned.save(tmp_path / "t.json")
+    assert LatencyTable.load(tmp_path / "t.json") == pinned
+    assert json.loads(json.dumps(pinned.identity)) == pinned.identity
+    with pytest.raises(UserError, match=r"affinity \(0, 1\), not None"):
+        pinned.check_device(table.device)
+
+
+def test_latency_is_the_mean_of_the_processes_lower_quartiles() -> None:
+    # The lower quartile of five values is the second smallest.
+    assert summarize([[1.0, 2.0, 3.0, 4.0, 5.0], [11.0, 12.0, 13.0, 14.0, 15.0]]).latency_ms == 7.0
+    assert summarize([[1.0, 2.0, 3.0, 4.0, 5.0]], references_ms=0.25) == Timing(1.75, 3.0, 2.0, 5)
+
+
+def test_a_layer_never_costs_less_than_nothing() -> None:
+    assert summarize([[0.01]], references_ms=0.02).latency_ms == LEAST_MS
+
+
+def test_the_standard_error_is_that_of_a_quartile() -> None:
+    # Of n normal values: sqrt(p (1 - p) / n) / density; at the lower quartile the density is 0.3178.
+    rng = np.random.default_rng(0)
+    errors = [standard_error(list(rng.normal(10, 1, 400))) for _ in range(200)]
+    assert np.mean(errors) == pytest.approx((0.25 * 0.75 / 400) ** 0.5 / 0.3178, rel=0.1)
+    assert standard_error([1.0, 1.1, 1.0, 1.2]) == float("inf")
+    assert standard_error([2.0] * 5) == 0.0

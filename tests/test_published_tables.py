@@ -16,8 +16,9 @@ from latency_tables.device import DeviceSpec
 from latency_tables.published import import_table, read_published_tables
 from latency_tables.published_export import export_table
 from latency_tables.published_keys import KeyStyle, key_style_named, published_key
-from latency_tables.table import Calibration, LatencyTable
+from latency_tables.table import LatencyTable
 from latency_tables.timing import ImportedTiming, Timing
+from latency_tables.validation import Calibration
 from ofa.errors import UserError
 from ofa.layers import ConvSpec, LinearSpec, MBConvSpec, PoolSpec
 from ofa.lowering import distinct_layers, lower
@@ -26,7 +27,7 @@ from ofa.published.network import read_network
 from ofa.resnet_layers import MaxPoolSpec
 from ofa.space import SearchSpace
 
-PHONE = DeviceSpec("phone", "imported", "other", dtype="other")
+PHONE = DeviceSpec("phone", "imported", "other", precision="other")
 NOTE10 = (160, 176, 192, 208, 224)
 
 

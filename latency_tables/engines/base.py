@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +35,17 @@ class Engine(Protocol):
     def measuring(self) -> AbstractContextManager[None]:
         """Hold the process as runs need it (for instance its thread count) and restore it afterwards."""
         ...
+
+
+def timed(call: Callable[[], object]) -> TimedRun:
+    """Return a run that makes the call and takes its time by the clock."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        call()
+        return (time.perf_counter() - start) * 1e3
+
+    return run
 
 
 def processor_name() -> str:

@@ -7,9 +7,8 @@ without further settings.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from latency_tables.device import DeviceSpec
-from latency_tables.engines.base import Description, TimedRun, processor_name
+from latency_tables.engines.base import Description, TimedRun, processor_name, timed
 from ofa.errors import UserError
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class PyTorchEngine:
@@ -33,10 +32,10 @@ class PyTorchEngine:
             UserError: if the device asks for CUDA and this machine or this PyTorch has none, or for something
                 that PyTorch does not offer.
         """
-        if device.accelerator not in ("cpu", "cuda") or device.dtype not in _DTYPES:
+        if device.accelerator not in ("cpu", "cuda") or device.precision not in DTYPES:
             raise UserError(
-                f"Device {device.name!r} asks for {device.dtype} on {device.accelerator}; engine pytorch "
-                f"offers {', '.join(_DTYPES)} on cpu or cuda. Choose one of these."
+                f"Device {device.name!r} asks for {device.precision} on {device.accelerator}; engine pytorch "
+                f"offers {', '.join(DTYPES)} on cpu or cuda. Choose one of these."
             )
         if device.accelerator == "cuda" and not torch.cuda.is_available():
             raise UserError(
@@ -58,30 +57,35 @@ class PyTorchEngine:
 
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
         """See `Engine.prepare`."""
-        place, dtype = torch.device(self._device.accelerator), _DTYPES[self._device.dtype]
+        place, dtype = torch.device(self._device.accelerator), DTYPES[self._device.precision]
         placed = copy.deepcopy(module).eval().to(place, dtype)
         images = example.to(place, dtype)
         return time_on_cuda(placed, images) if place.type == "cuda" else time_on_cpu(placed, images)
 
-    @contextmanager
-    def measuring(self) -> Iterator[None]:
+    def measuring(self) -> AbstractContextManager[None]:
         """Set the number of threads; see `Engine.measuring`."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self._device.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        return threads_set(self._device.threads)
 
 
-def time_on_cpu(module: nn.Module, images: Tensor) -> TimedRun:
+@contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Let PyTorch use so many threads, and restore the number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def time_on_cpu(module: Callable[[Tensor], object], images: Tensor) -> TimedRun:
     """Return a run of `module` that is timed by the clock."""
+
+    once = timed(lambda: module(images))
 
     def run() -> float:
         with torch.inference_mode():
-            start = time.perf_counter()
-            module(images)
-            return (time.perf_counter() - start) * 1e3
+            return once()
 
     return run
 

@@ -29,9 +29,7 @@ def build_optimizer(
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, foreach=True)
 
 
-def learning_rate(
-    step: int, total_steps: int, warmup_steps: int, peak: float, final: float = 0.0
-) -> float:
+def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float, final: float = 0.0) -> float:
     """Return the learning rate of `step`: linear warm-up to `peak`, then cosine to `final`."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps

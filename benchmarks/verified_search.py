@@ -1,0 +1,173 @@
+"""Verified search at several limits on several engines: is the network inside the limit when measured again?
+
+For each engine a table of the space is measured (or taken from --tables), and networks are searched at
+limits spread over the space's latencies, once plainly and once verified. Each network found is then measured
+again in fresh processes. The accuracy is a function that rises with multiply-accumulates, layers and kernels,
+or that of a published predictor (--predictor, for --space mobilenet_v3 --width 1.2).
+
+Run: python benchmarks/verified_search.py [--engines onnx_runtime openvino] [--space NAME] [--shares ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from latency_tables.device import DeviceSpec
+from latency_tables.measure import build_table
+from latency_tables.verification import MeasureHere
+from ofa.config import build
+from ofa.cost import Estimator, compile_cost, macs
+from ofa.layers import LayerSpec, MBConvSpec
+from ofa.progress import progress_bar
+from ofa.space import SearchSpace
+from ofa.subnet import SubnetConfig
+from predictors.published import import_predictor
+from search.constraints import Limit
+from search.registry import SearchPlan, plan_search
+from search.result import SearchResult
+from search.verify import TOO_FAST, VerifySettings, verified_search
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"onnx_runtime": "onnxruntime", "openvino": "openvino", "pytorch": "torch"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is searched on one device."""
+
+    space: SearchSpace
+    accuracy: Estimator
+    device: DeviceSpec
+    latency: Estimator
+    seed: int
+
+
+def synthetic_accuracy(space: SearchSpace) -> Estimator:
+    """Return an accuracy that rises with MACs, and for equal MACs with layers and kernel sizes."""
+
+    def reach(spec: LayerSpec) -> float:
+        return float(spec.kernel_size) if isinstance(spec, MBConvSpec) else 0.0
+
+    count, depth, kernels = (compile_cost(space, cost) for cost in (macs, lambda spec: 1.0, reach))
+
+    def estimate(
+        genomes: np.ndarray[tuple[int, ...], np.dtype[np.int8]], /
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return 0.55 + 0.03 * np.log(count(genomes) / 1e6) + 0.002 * depth(genomes) + 0.0003 * kernels(genomes)
+
+    return estimate
+
+
+def limits_of(task: Task, shares: Sequence[float]) -> list[float]:
+    """Return latencies (ms, three digits) that these shares of the random networks of the space keep."""
+    drawn = task.latency(task.space.sample(2000, np.random.default_rng(task.seed)))
+    return [float(f"{value:.3g}") for value in np.quantile(drawn, shares)]
+
+
+def again(task: Task, config: SubnetConfig, processes: int, seed: int) -> float:
+    """Return the latency (ms) of a network, measured alone in fresh processes."""
+    return statistics.median(MeasureHere(task.space, task.device, processes, seed)([config])[config])
+
+
+def search_both(
+    task: Task, plan: SearchPlan, maximum: float, settings: VerifySettings
+) -> tuple[SearchResult, SearchResult]:
+    """Return the plain and the verified result."""
+    limits = [Limit("latency_ms", task.latency, maximum, "ms")]
+    plain = plan.run(task.space, task.accuracy, limits, task.seed)
+    measure = MeasureHere(task.space, task.device, settings.processes, task.seed)
+    verified = verified_search(plan, task.space, task.accuracy, limits, task.seed, measure, settings)
+    return plain, verified
+
+
+def print_limits(
+    task: Task, plan: SearchPlan, settings: VerifySettings, limits: Sequence[float], checks: int
+) -> bool:
+    """Print a row per limit and return whether the bar holds at all of them."""
+    print(
+        f"\n{task.device.name}: {task.space.name}, {settings.processes} processes in the search, "
+        f"{checks} afterwards\nlimit ms  plain: top-1  again/limit   verified: top-1  predicted  measured  "
+        "again/limit  networks      s"
+    )
+    holds = True
+    for place, maximum in enumerate(limits):
+        started = time.monotonic()
+        plain, verified = search_both(task, plan, maximum, settings)
+        seconds = time.monotonic() - started
+        found = verified.verification
+        assert found is not None
+        chosen = next(n for n in found.networks if n.config.id == found.chosen)
+        ratios = [again(task, r.best.config, checks, 1000 + place) / maximum for r in (plain, verified)]
+        # A network far below the limit is right only where the search knows no more accurate one that fits.
+        better = max(c.accuracy for c in verified.front) > chosen.accuracy + 1e-9
+        good = ratios[1] <= 1 and (ratios[1] >= TOO_FAST or not better)
+        holds &= good
+        print(
+            f"{maximum:8.3g} {plain.best.accuracy:13.4f} {ratios[0]:12.3f} {chosen.accuracy:17.4f} "
+            f"{chosen.predicted:10.4g} {chosen.measured:9.4g} {ratios[1]:12.3f} {len(found.networks):9d} "
+            f"{seconds:6.0f}  {'' if good else 'MISSED'}",
+            flush=True,
+        )
+    return holds
+
+
+def main() -> None:
+    """Measure all engines that are installed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--engines", nargs="+", default=["onnx_runtime", "openvino"], choices=sorted(PACKAGES)
+    )
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--space", default="mobilenet_v3_tiny")
+    parser.add_argument("--width", type=float, help="width multiplier of the space")
+    parser.add_argument("--resolutions", nargs="+", type=int)
+    parser.add_argument("--predictor", type=Path, help="published accuracy predictor (.pth)")
+    parser.add_argument("--tables", type=Path, default=ROOT / "runs" / "benchmarks")
+    parser.add_argument("--minutes", type=float, default=15.0, help="time to measure a table")
+    parser.add_argument(
+        "--shares",
+        nargs="+",
+        type=float,
+        default=[0.05, 0.25, 0.5, 0.75, 0.95],
+        help="limits, as quantiles of the latencies of random networks",
+    )
+    parser.add_argument("--checks", type=int, default=5, help="fresh processes that measure a result again")
+    parser.add_argument("--processes", type=int, default=VerifySettings().processes)
+    parser.add_argument("--generations", type=int, default=94)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    values = yaml.safe_load((ROOT / "conf" / "space" / f"{options.space}.yaml").read_text())
+    width = {} if options.width is None else {"width_multiplier": options.width}
+    space = build(SearchSpace, values | width).restrict(resolutions=options.resolutions)
+    accuracy = import_predictor(options.predictor, space) if options.predictor else synthetic_accuracy(space)
+    plan = plan_search({"algorithm": "evolution", "generations": options.generations})
+    settings = VerifySettings(processes=options.processes)
+    results = {}
+    for engine in options.engines:
+        if importlib.util.find_spec(PACKAGES[engine]) is None:
+            print(f"{engine}: not installed, left out")
+            continue
+        device = DeviceSpec(
+            f"{engine}-{options.precision}", engine, precision=options.precision, minutes=options.minutes
+        )
+        path = options.tables / f"{space.name}-{device.name}.json"
+        with progress_bar(f"table for {engine}") as progress:
+            table = build_table(space, device, path, options.seed, progress)
+        print(table.error_text)
+        task = Task(space, accuracy, device, table.estimator(space, device, 100.0), options.seed)
+        results[engine] = print_limits(task, plan, settings, limits_of(task, options.shares), options.checks)
+    for engine, holds in results.items():
+        print(f"{engine}: {'inside every limit' if holds else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

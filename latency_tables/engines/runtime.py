@@ -1,0 +1,67 @@
+"""Engines that convert networks and run the result: one class for all of `ofa.runtimes`."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from latency_tables.device import DeviceSpec
+from latency_tables.engines.base import Description, TimedRun, processor_name, timed
+from ofa.errors import UserError
+from ofa.runtimes.base import Runtime, missing_packages, offered_text, quiet, write_files
+
+
+class RuntimeEngine:
+    """Times what a runtime makes of a module: one call with the input where the runtime wants it."""
+
+    def __init__(self, runtime: Runtime, device: DeviceSpec) -> None:
+        """Check that the packages are there and that the runtime can do what the device asks for.
+
+        Raises:
+            UserError: if a package is missing or does not load, or the runtime offers no such precision,
+                accelerator or batch size on this machine.
+        """
+        missing = missing_packages(runtime.packages)
+        if missing:
+            raise UserError(
+                f"Engine {device.engine} needs {' and '.join(missing)}; "
+                f"install with: pip install -e '.[{runtime.extra}]'"
+            )
+        offers = runtime.offers()
+        if device.precision not in offers.get(device.accelerator, ()):
+            raise UserError(
+                f"Device {device.name!r} asks for {device.precision} on {device.accelerator}; engine "
+                f"{device.engine} offers {offered_text(offers) or 'nothing'} on this machine. "
+                "Change the device, or use engine: pytorch."
+            )
+        if runtime.one_image and device.batch_size != 1:
+            raise UserError(
+                f"Device {device.name!r} has batch_size {device.batch_size}; engine {device.engine} runs one "
+                "image at a time. Use batch_size: 1, or another engine."
+            )
+        self._runtime = runtime
+        self._device = device
+
+    def describe(self) -> Description:
+        """See `Engine.describe`."""
+        on_gpu = self._device.accelerator == "cuda" and torch.cuda.is_available()
+        processor = torch.cuda.get_device_name() if on_gpu else processor_name()
+        facts = {"engine": self._runtime.title, "processor": processor, "clock": "perf_counter"}
+        return facts | self._runtime.facts()
+
+    def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        """See `Engine.prepare`."""
+        device = self._device
+        with tempfile.TemporaryDirectory() as name, quiet():
+            folder = Path(name)
+            write_files(folder, self._runtime.convert(module, example, device.precision))
+            session = self._runtime.load(folder, device.threads, device.precision, device.accelerator)
+        return timed(session.bind(example))
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Nothing to hold: threads are settings of each session."""
+        return nullcontext()

@@ -1,0 +1,77 @@
+"""`torch.compile` on the processor: each module becomes C++ code, which takes seconds to make.
+
+A table of a hundred layers takes some ten minutes to prepare, and needs a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from latency_tables.device import DeviceSpec
+from latency_tables.engines.base import Description, TimedRun, processor_name
+from latency_tables.engines.pytorch import DTYPES, threads_set, time_on_cpu
+from ofa.errors import UserError
+from ofa.runtimes.base import quiet
+
+
+class TorchCompileEngine:
+    """TorchInductor's code for fixed input shapes, under inference mode."""
+
+    def __init__(self, device: DeviceSpec) -> None:
+        """Check that the engine can do what the device asks for.
+
+        Raises:
+            UserError: if the device is not a processor, its precision is not offered, or there is no C++
+                compiler.
+        """
+        if device.accelerator != "cpu" or device.precision not in DTYPES:
+            raise UserError(
+                f"Device {device.name!r} asks for {device.precision} on {device.accelerator}; engine "
+                f"torch_compile offers {', '.join(DTYPES)} on cpu. Change the device, or use engine: pytorch."
+            )
+        compilers = (os.environ.get("CXX", "g++"), "clang++")
+        if not any(map(shutil.which, compilers)):
+            raise UserError(
+                f"Engine torch_compile needs a C++ compiler; found none of {', '.join(compilers)}. Install "
+                "g++ or set CXX, or use engine: pytorch."
+            )
+        self._device = device
+
+    def describe(self) -> Description:
+        """See `Engine.describe`."""
+        return {
+            "engine": "torch.compile",
+            "version": torch.__version__,
+            "processor": processor_name(),
+            "backend": "inductor",
+            "clock": "perf_counter",
+        }
+
+    def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        """See `Engine.prepare`; the module is compiled here, not by the first timed run."""
+        dtype = DTYPES[self._device.precision]
+        images = example.to(dtype)
+        with quiet():
+            run = time_on_cpu(compiled(copy.deepcopy(module).to(dtype), images), images)
+            run()
+        return run
+
+    def measuring(self) -> AbstractContextManager[None]:
+        """Set the number of threads, which the code is compiled for; see `Engine.measuring`."""
+        return threads_set(self._device.threads)
+
+
+def compiled(module: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the module in eval mode, compiled for inputs of the shape of `images` at its first call."""
+    # A graph has code of its own. Compilations are remembered per code object, only a few for each, and
+    # all blocks of one class share theirs.
+    graph = torch.export.export(module.eval(), (images,)).module()
+    result: Callable[[Tensor], Tensor] = torch.compile(graph, dynamic=False)
+    return result

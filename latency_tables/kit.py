@@ -1,0 +1,217 @@
+"""Kits: folders that are carried to another device, measured there without PyTorch, and brought back.
+
+A kit holds the programs as ONNX models, a manifest with their checksums, and `measure.py`, which needs Python
+3.8, numpy and an engine. Random weights do not compress; therefore the values of each weight repeat after
+`PERIOD`. To an engine they are numbers like any others: what it computes, where it puts it and how long that
+takes depend on shapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latency_tables.device import DeviceSpec
+from latency_tables.entry import Program
+from latency_tables.plan import TablePlan, network_program
+from ofa.errors import UserError
+from ofa.progress import ProgressCallback, silent
+from ofa.runtimes import onnx_runtime, openvino
+from ofa.runtimes.base import Files, missing_packages
+from ofa.runtimes.onnx_export import export_onnx, exporter_facts
+from ofa.space import SearchSpace
+from ofa.subnet import SubnetConfig
+
+KIT_SCHEMA_VERSION = 1
+MANIFEST_FILE, RESULT_FILE, PROGRAM_FILE = "manifest.json", "measurements.json", "measure.py"
+TABLE, VERIFICATION = "table", "verification"
+PRECISIONS = {"onnx_runtime": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8")}
+"""What `measure.py` can do, by engine."""
+
+PERIOD = 512
+_RUNTIMES = {"onnx_runtime": onnx_runtime.RUNTIME, "openvino": openvino.RUNTIME}
+_FILES = Path(__file__).with_name("kit_files")
+
+
+@dataclass(frozen=True)
+class KitInfo:
+    """A kit that was written: its folder, number of programs and size in bytes."""
+
+    path: Path
+    num_programs: int
+    size: int
+
+
+def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = silent) -> KitInfo:
+    """Write the kit that measures all programs of a latency table.
+
+    Args:
+        plan: the table; its device names engine, threads, precision and effort.
+        folder: a new folder; it appears only when the kit is whole.
+        progress: called per program.
+
+    Raises:
+        UserError: if the engine or precision is none that kits have, a package is missing, or the folder
+            exists or cannot be written.
+    """
+    about = {
+        "purpose": TABLE,
+        "num_calibration": len(plan.calibration),
+        "num_validation": len(plan.validation),
+    }
+    return _write_kit(folder, plan.programs, plan.space, plan.device, plan.seed, about, progress)
+
+
+def make_verification_kit(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    device: DeviceSpec,
+    seed: int,
+    folder: Path,
+    progress: ProgressCallback = silent,
+) -> KitInfo:
+    """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`."""
+    programs = [network_program(space.whole, config) for config in configs]
+    keys = [program.key for program in programs]
+    networks = {key: config.to_dict() for key, config in zip(keys, configs, strict=True)}
+    about = {"purpose": VERIFICATION, "networks": networks}
+    return _write_kit(folder, programs, space, device, seed, about, progress)
+
+
+def _write_kit(
+    folder: Path,
+    programs: Sequence[Program],
+    space: SearchSpace,
+    device: DeviceSpec,
+    seed: int,
+    about: Mapping[str, Any],
+    progress: ProgressCallback,
+) -> KitInfo:
+    convert = _converter(device)
+    with _new_folder(folder) as made:
+        (made / "models").mkdir()
+        entries = []
+        for done, program in enumerate(programs):
+            progress(done, len(programs), program.key)
+            entries.append(_write_program(made, done, program, device, seed, convert))
+        for source in sorted(_FILES.glob("*.*")):
+            (made / source.name).write_bytes(source.read_bytes())
+        manifest = {
+            "schema_version": KIT_SCHEMA_VERSION,
+            **about,
+            "space": space.to_dict(),
+            "space_fingerprint": space.fingerprint,
+            "restriction": space.restriction,
+            "device": dataclasses.asdict(device),
+            "seed": seed,
+            "exporter": exporter_facts(),
+            "files": {source.name: checksum(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
+            "programs": entries,
+        }
+        (made / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+        size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    progress(len(programs), len(programs), "")
+    return KitInfo(folder, len(programs), size)
+
+
+def checksum(content: bytes) -> str:
+    """Return the checksum that manifests hold."""
+    return sha256(content).hexdigest()
+
+
+def _write_program(
+    folder: Path,
+    index: int,
+    program: Program,
+    device: DeviceSpec,
+    seed: int,
+    convert: Callable[[nn.Module, Tensor], Files],
+) -> dict[str, Any]:
+    """Write the program's files, compressed, and return its entry of the manifest."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = program.build().eval()
+        example = torch.randn(device.batch_size, *program.image_shape)
+    repeat_weights(module)
+    files, size = [], 0
+    for name, content in convert(module, example).items():
+        path = f"models/{index:04d}-{name}.gz"
+        packed = gzip.compress(content, mtime=0)
+        (folder / path).write_bytes(packed)
+        files.append({"file": path, "sha256": checksum(packed)})
+        size += len(content)
+    return {
+        "key": program.key,
+        "files": files,
+        "bytes": size,
+        "input_shape": list(example.shape),
+        "visits_per_round": program.visits_per_round,
+    }
+
+
+@torch.no_grad()
+def repeat_weights(module: nn.Module) -> None:
+    """Let the values of every parameter of `module` repeat after `PERIOD`, so that they compress."""
+    for parameter in module.parameters():
+        values = parameter.flatten()
+        repeats = -(-len(values) // PERIOD)
+        parameter.copy_(values[:PERIOD].repeat(repeats)[: len(values)].view_as(parameter))
+
+
+def _converter(device: DeviceSpec) -> Callable[[nn.Module, Tensor], Files]:
+    """Return what makes the files of a module; an int8 model is made by the engine's quantiser here.
+
+    Raises:
+        UserError: if kits do not have the engine or precision, or a package is missing.
+    """
+    offered = PRECISIONS.get(device.engine, ())
+    if device.accelerator == "cuda" or device.precision not in offered:
+        known = "; ".join(f"{engine}: {', '.join(names)}" for engine, names in PRECISIONS.items())
+        raise UserError(
+            f"Device {device.name!r} asks for {device.precision} on {device.accelerator} by engine "
+            f"{device.engine}; a kit measures on a processor with {known}. Start from device=my_cpu_onnx and "
+            "give it a name, for instance device.name=raspberry_pi device.threads=4."
+        )
+    runtime = _RUNTIMES[device.engine]
+    needed = runtime.packages if device.precision == "int8" else ("onnx",)
+    if missing := missing_packages(needed):
+        extra = runtime.extra if device.precision == "int8" else "onnx"
+        raise UserError(
+            f"A kit for {device.engine} needs {' and '.join(missing)} here; "
+            f"install with: pip install -e '.[{extra}]'"
+        )
+    if device.precision == "int8":
+        return lambda module, example: runtime.convert(module, example, "int8")
+    return lambda module, example: {onnx_runtime.MODEL_FILE: export_onnx(module, example)}
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path` that becomes `path` if all goes well, and else disappears."""
+    if path.exists():
+        raise UserError(
+            f"{path} exists already; a kit needs a new folder. Remove it, or choose another output."
+        )
+    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        raise UserError(
+            f"Could not write the kit {path}: {error}. Check the permissions and free space."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,142 @@
+"""Measuring the candidates of a verified search: at once on this machine, or by a kit on another device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from latency_tables.device import DeviceSpec
+from latency_tables.kit import PRECISIONS, KitInfo, make_verification_kit
+from latency_tables.kit_results import MEASURED_BY_KIT, networks_from_kit
+from latency_tables.network import measure_subnets
+from latency_tables.table import LatencyTable
+from ofa.errors import UserError
+from ofa.progress import ProgressCallback, silent
+from ofa.space import SearchSpace
+from ofa.subnet import SubnetConfig
+
+_MINUTES_PER_PROCESS = 0.5
+_ROUNDS, _SPREAD_PERCENT = 4, 0.5
+"""Least rounds, and standard error: a few networks are measured more thoroughly than a whole table."""
+
+
+@dataclass(frozen=True)
+class MeasureHere:
+    """Measures networks of `space` on this machine, in so many fresh `processes`; seeded by `seed`."""
+
+    space: SearchSpace
+    device: DeviceSpec
+    processes: int
+    seed: int = 0
+    progress: ProgressCallback = silent
+    here: bool = True
+    known: Mapping[SubnetConfig, Sequence[float]] = field(default_factory=dict)
+    next_step: str = ""
+
+    def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
+        """Return the latency (ms) of each network in each process.
+
+        Raises:
+            UserError: if the engine is not installed or fails, or a process ends before its time.
+        """
+        device = dataclasses.replace(
+            self.device,
+            min_rounds=min(self.device.rounds, _ROUNDS),
+            spread_percent=min(self.device.spread_percent, _SPREAD_PERCENT),
+            minutes=min(self.device.minutes, _MINUTES_PER_PROCESS * self.processes),
+        )
+        space, networks = self.space.whole, list(configs)
+        latencies = measure_subnets(space, networks, device, self.seed, self.progress, self.processes)
+        return dict(zip(networks, latencies, strict=True))
+
+
+class MeasureByKit:
+    """Knows what kits have measured on another device; asked for more, it writes a kit.
+
+    Attributes:
+        here: nothing is measured at once.
+        known: milliseconds of each network in each process, from the kits given.
+        next_step: what the user has to do with the kit that was written; empty if none was.
+    """
+
+    here = False
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        device: DeviceSpec,
+        folder: Path,
+        kits: Sequence[Path] = (),
+        seed: int = 0,
+        progress: ProgressCallback = silent,
+    ) -> None:
+        """Read the measurements of `kits`; a new kit goes to `folder`, or a name beside it that is free.
+
+        Raises:
+            UserError: if a kit is incomplete or damaged, or of another space or device.
+        """
+        self._space, self._device, self._folder, self._kits = space.whole, device, folder, tuple(kits)
+        self._seed, self._progress = seed, progress
+        self.known: dict[SubnetConfig, list[float]] = {}
+        self.next_step = ""
+        for kit in kits:
+            self.known |= networks_from_kit(kit, self._space, device.name)
+
+    def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
+        """Write a kit of these networks and return nothing, as it has to be measured elsewhere."""
+        info = make_verification_kit(
+            self._space, configs, self._device, self._seed, self._free_folder(), self._progress
+        )
+        self.next_step = self._how_to_go_on(info)
+        return {}
+
+    def _free_folder(self) -> Path:
+        names = (f"{self._folder.name}{f'-{number}' if number else ''}" for number in range(1000))
+        return next(path for name in names if not (path := self._folder.with_name(name)).exists())
+
+    def _how_to_go_on(self, info: KitInfo) -> str:
+        kits = ",".join(str(path) for path in (*self._kits, info.path))
+        return (
+            f"verification kit: {info.path} ({info.num_programs} networks, {info.size / 1e6:.1f} MB). Copy "
+            f"it to {self._device.name}, run there: python3 measure.py, bring measurements.json back into "
+            f"the folder, then repeat this command with from_kit=[{kits}]"
+        )
+
+
+def choose_measure(
+    table: LatencyTable | None,
+    device: DeviceSpec,
+    space: SearchSpace,
+    processes: int,
+    folder: Path,
+    from_kit: str | Sequence[str] | None = None,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+) -> MeasureHere | MeasureByKit:
+    """Return what measures the candidates of a search with `table`.
+
+    Args:
+        table: of the device that is searched for; None if the search does not limit its latency.
+        device: as the user describes it.
+        space: the space.
+        processes: fresh processes per measurement on this machine.
+        folder: where a kit goes if the table comes from another device, or its device measures nothing here.
+        from_kit: folders of kits that were measured for this search.
+        seed: of the orders, weights and inputs.
+        progress: of measuring, or of writing a kit.
+
+    Raises:
+        UserError: if there is no table, or a kit cannot be read.
+    """
+    if table is None:
+        raise UserError("verify=true needs a latency to verify; give limits.latency_ms=VALUE.")
+    kits = [from_kit] if isinstance(from_kit, str) else list(from_kit or ())
+    if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other"):
+        return MeasureHere(space, device, processes, seed, progress)
+    there = table.device
+    if there.engine not in PRECISIONS:
+        # An imported table: its own engine measures nothing, so that of the kit decides.
+        there = DeviceSpec(there.name, "onnx_runtime", threads=there.threads, batch_size=there.batch_size)
+    return MeasureByKit(space, there, folder, [Path(kit) for kit in kits], seed, progress)

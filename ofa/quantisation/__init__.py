@@ -1,0 +1,1 @@
+"""Post-training quantisation by the engines' own quantisers, and which layers stay in floating point."""

@@ -1,0 +1,50 @@
+"""Calibration images: what a quantiser takes the ranges of activations from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ofa.errors import UserError
+from ofa.runtimes.base import missing_packages
+
+Images = NDArray[np.float32]
+
+
+def single_images(batches: Iterable[Tensor], limit: int) -> list[Images]:
+    """Return the first `limit` of the images (n, channels, h, w) one by one, each (1, channels, h, w)."""
+    every = (image for images in batches for image in images.cpu().float().contiguous().numpy())
+    return [np.ascontiguousarray(image[np.newaxis]) for image in islice(every, limit)]
+
+
+def check_calibration(calibration: Sequence[Images]) -> None:
+    """Check that there are images and that all their values are finite.
+
+    Raises:
+        UserError: if not.
+    """
+    if not calibration:
+        raise UserError(
+            "No calibration images were given; a quantiser takes the ranges of activations from them. "
+            "Give some hundred training images."
+        )
+    for position, images in enumerate(calibration):
+        if not np.isfinite(images).all():
+            raise UserError(f"Calibration input {position} has values that are not finite; check the images.")
+
+
+def check_packages(packages: tuple[str, ...], what: str, extra: str) -> None:
+    """Check that optional packages are installed.
+
+    Raises:
+        UserError: naming those that are missing and the `extra` that installs them.
+    """
+    missing = missing_packages(packages)
+    if missing:
+        raise UserError(
+            f"{what} needs {', '.join(missing)}, not installed here. Install it: pip install -e '.[{extra}]'"
+        )

@@ -1,0 +1,129 @@
+"""ncnn on the processor, through the converter pnnx."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ofa.errors import UserError
+from ofa.runtimes.base import Files, Offers, Runtime, quiet
+
+PARAM_FILE, WEIGHTS_FILE = "model.ncnn.param", "model.ncnn.bin"
+INPUT, OUTPUT = "in0", "out0"
+
+
+class NcnnSession:
+    """A loaded network; it takes one image at a time and drops dimensions of 1 from its output."""
+
+    def __init__(self, net: Any) -> None:
+        """Take an `ncnn.Net`."""
+        self._net = net
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """See `Session`; the output (1, ...) lacks trailing dimensions of size 1."""
+        output = self._extract(_single(images))
+        return torch.from_numpy(np.array(output))[None]
+
+    def bind(self, images: Tensor) -> Callable[[], object]:
+        """See `Session.bind`."""
+        array = _single(images)
+        return lambda: self._extract(array)
+
+    def _extract(self, array: Any) -> Any:
+        import ncnn
+
+        extractor = self._net.create_extractor()
+        extractor.input(INPUT, ncnn.Mat(array))
+        code, output = extractor.extract(OUTPUT)
+        if code != 0:
+            raise RuntimeError(f"ncnn failed with code {code}")
+        return output
+
+
+def _single(images: Tensor) -> Any:
+    """Return the one image of (1, channels, h, w) as an array."""
+    if len(images) != 1:
+        raise UserError(f"ncnn runs one image at a time; {len(images)} were given. Use batch_size: 1.")
+    return images[0].detach().contiguous().numpy()
+
+
+def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
+    """Return `network` as ncnn's two files, for one image of the example's shape.
+
+    Raises:
+        UserError: if the example holds several images, or pnnx cannot convert the network.
+    """
+    _single(example)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with quiet(), torch.no_grad():
+            trace: Callable[..., Any] = torch.jit.trace  # left untyped by PyTorch
+            traced = trace(_copy(network), example, check_trace=False)
+            traced.save(folder / "model.pt")
+        _run_pnnx(folder, tuple(example.shape))
+        return {name: (folder / name).read_bytes() for name in (PARAM_FILE, WEIGHTS_FILE)}
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """Return a copy in eval mode that ncnn reads rightly.
+
+    Where a pooling window hangs over the edge of a map, PyTorch takes the mean of what is inside. ncnn does
+    so only where it is told to leave padding out, which makes no difference to a pool without padding.
+    """
+    copied = copy.deepcopy(network).eval()
+    for module in copied.modules():
+        if isinstance(module, nn.AvgPool2d) and module.padding == 0:
+            module.count_include_pad = False
+    return copied
+
+
+def _run_pnnx(folder: Path, shape: tuple[int, ...]) -> None:
+    """Convert `model.pt` in `folder`; `pnnx.export` would import what it writes, which fails on our names."""
+    import pnnx
+
+    dimensions = ",".join(map(str, shape))
+    command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[{dimensions}]", "fp16=0"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0 or not (folder / PARAM_FILE).is_file():
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise UserError(
+            f"pnnx could not convert the network to ncnn (exit code {done.returncode}; {' '.join(last)}). "
+            "Choose another engine or format."
+        )
+
+
+def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -> NcnnSession:
+    """Return the network in `folder`, computing in fp32."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    for option in ("use_vulkan_compute", "use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+        setattr(net.opt, option, False)
+    net.opt.use_bf16_storage = False
+    for read, name in ((net.load_param, PARAM_FILE), (net.load_model, WEIGHTS_FILE)):
+        if read(str(folder / name)) != 0:
+            raise UserError(f"ncnn cannot read {folder / name}.")
+    return NcnnSession(net)
+
+
+def _offers() -> Offers:
+    return {"cpu": ("fp32",)}
+
+
+def _facts() -> dict[str, str]:
+    import ncnn
+    import pnnx
+
+    return {"version": ncnn.__version__, "exporter": f"PyTorch {torch.__version__}, pnnx {pnnx.__version__}"}
+
+
+RUNTIME = Runtime("ncnn", ("ncnn", "pnnx"), "ncnn", _offers, convert, load, _facts, one_image=True)

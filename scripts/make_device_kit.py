@@ -1,0 +1,51 @@
+"""Write a kit that measures a table on another device, e.g. `make_device_kit.py device.name=raspberry_pi`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from latency_tables.device import DeviceSpec
+from latency_tables.kit import KitInfo, make_table_kit
+from latency_tables.plan import plan_table
+from ofa.launch import command
+from ofa.progress import progress_bar
+from ofa.run import RunConfig
+from ofa.space import SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitConfig(RunConfig):
+    """Settings of `conf/make_device_kit.yaml`."""
+
+    device: DeviceSpec
+    space: SearchSpace | None
+    resolutions: tuple[int, ...] | None
+    calibration_networks: int
+    validation_networks: int
+    output: str | None
+    seed: int
+
+
+@command("make_device_kit", KitConfig)
+def make_device_kit(config: KitConfig) -> KitInfo:
+    """Write the kit and say how to go on."""
+    device = config.device
+    space = (config.space or config.trained_space).restrict(resolutions=config.resolutions)
+    networks = config.calibration_networks, config.validation_networks
+    kits = Path(config.runs_dir) / "kits" / space.name / device.name
+    path = Path(config.output or (kits if config.space else config.directory.kit(device.name)))
+    with progress_bar(f"writing the kit for {device.name}") as progress:
+        kit = make_table_kit(plan_table(space, device, config.seed, *networks), path, progress)
+    origin = f"run_name={config.run_name}" + (f" space={space.name}" if config.space else "")
+    print(
+        f"kit: {path}, {kit.num_programs} programs, {kit.size / 1e6:.1f} MB. Copy it to the device, run "
+        "there: python3 measure.py\nIt needs Python 3.8, numpy and the engine. Bring measurements.json back, "
+        "then:\n"
+        f"next: python scripts/build_latency_table.py {origin} from_kit={path}"
+    )
+    return kit
+
+
+if __name__ == "__main__":
+    make_device_kit()

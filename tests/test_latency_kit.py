@@ -1,0 +1,514 @@
+"""Kits: made, measured by their own program, interrupted, refused, and made into tables."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import gzip
+import importlib.util
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from latency_tables.device import DeviceSpec
+from latency_tables.entry import METHODS
+from latency_tables.kit import PERIOD, make_table_kit, make_verification_kit, repeat_weights
+from latency_tables.kit_results import (
+    MEASURED_BY_KIT,
+    networks_from_kit,
+    save_table,
+    search_options,
+    table_from_kit,
+)
+from latency_tables.plan import TablePlan, plan_table
+from latency_tables.table import LatencyTable
+from latency_tables.verification import MeasureByKit, MeasureHere, choose_measure
+from ofa.errors import UserError
+from ofa.lowering import distinct_layers
+from ofa.space import SearchSpace, StageSpec
+from ofa.static import StaticNetwork
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+SOURCE = Path(importlib.util.find_spec("latency_tables.kit").origin or "").parent / "kit_files" / "measure.py"  # type: ignore[union-attr]
+DEVICE = DeviceSpec(
+    "there",
+    "onnx_runtime",
+    rounds=3,
+    runs_per_visit=2,
+    warmup_runs=1,
+    processes=2,
+    spread_percent=1e-9,
+    minutes=60.0,
+)
+
+
+def make_space(num_classes: int = 4) -> SearchSpace:
+    stages = (StageSpec(8, 2, (1, 2), (3, 5), (2.0, 3.0), "relu", False),)
+    return SearchSpace("kit", "mobilenet_v3", (8, 12), 8, 2, stages, (16, 24), num_classes=num_classes)
+
+
+def plan_of(device: DeviceSpec = DEVICE) -> TablePlan:
+    return plan_table(make_space().restrict(resolutions=[8]), device, 3, 2, 3)
+
+
+def run_kit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the kit's program where neither PyTorch nor this project can be imported."""
+    code = (
+        "import runpy, sys; sys.modules.update(torch=None, ofa=None, latency_tables=None, onnx=None); "
+        "sys.path.pop(0); runpy.run_path(sys.argv[1], run_name='__main__')"
+    )
+    program = str(folder / "measure.py")
+    # The program takes its own options from sys.argv[1:].
+    code = code.replace("runpy.run_path(sys.argv[1]", "path = sys.argv.pop(1); runpy.run_path(path")
+    return subprocess.run(
+        [sys.executable, "-c", code, program, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kit that was not measured yet."""
+    folder = tmp_path_factory.mktemp("kits") / "made"
+    make_table_kit(plan_of(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kit that was measured."""
+    folder = tmp_path_factory.mktemp("kits") / "measured"
+    shutil.copytree(made, folder)
+    done = run_kit(folder)
+    assert done.returncode == 0, done.stderr
+    assert "measurements.json" in done.stdout
+    return folder
+
+
+@pytest.fixture
+def kit(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "kit"))
+
+
+@pytest.fixture
+def result(measured: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(measured, tmp_path / "result"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+# -- making ------------------------------------------------------------------------------------------------
+
+
+def test_a_kit_holds_every_program_of_the_plan(made: Path) -> None:
+    manifest = json.loads((made / "manifest.json").read_text())
+    programs = {p["key"]: p for p in manifest["programs"]}
+    assert list(programs) == [p.key for p in plan_of().programs]
+    assert {p.key: p.visits_per_round for p in plan_of().programs} == {
+        key: p["visits_per_round"] for key, p in programs.items()
+    }
+    for program in plan_of().programs:
+        assert programs[program.key]["input_shape"] == [1, *program.image_shape]
+    assert manifest["space"]["name"] == "kit"
+    assert manifest["device"] == json.loads(json.dumps(dataclasses.asdict(DEVICE)))
+    assert {p.name for p in made.iterdir()} == {"manifest.json", "measure.py", "README.txt", "models"}
+
+
+def test_the_models_compute_what_the_networks_with_repeated_weights_do(made: Path) -> None:
+    import onnxruntime
+
+    plan = plan_of()
+    manifest = json.loads((made / "manifest.json").read_text())
+    program = plan.programs[-1]
+    torch.manual_seed(plan.seed)
+    network = program.build().eval()
+    assert isinstance(network, StaticNetwork)
+    images = torch.randn(1, *program.image_shape)
+    repeat_weights(network)
+    model = gzip.decompress((made / manifest["programs"][-1]["files"][0]["file"]).read_bytes())
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    expected = network(images).detach().numpy()
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_repeat_and_keep_their_scale() -> None:
+    layer = torch.nn.Conv2d(64, 96, 3)
+    before = layer.weight.detach().clone()
+    repeat_weights(layer)
+    values = layer.weight.detach().flatten()
+    assert torch.equal(values[:PERIOD], before.flatten()[:PERIOD])
+    assert torch.equal(values[PERIOD : 2 * PERIOD], values[:PERIOD])
+    assert torch.equal(values[-7:], values[(len(values) - 7) % PERIOD :][:7])
+    assert values.std() == pytest.approx(float(before.std()), rel=0.1)
+    assert layer.bias is not None and torch.unique(layer.bias).numel() == 96
+
+
+def test_a_big_network_is_a_small_part_of_a_kit(full_space: SearchSpace, tmp_path: Path) -> None:
+    info = make_verification_kit(full_space, [full_space.largest], DEVICE, 0, tmp_path / "kit")
+    manifest = json.loads((tmp_path / "kit" / "manifest.json").read_text())
+    assert manifest["programs"][0]["bytes"] > 30e6
+    # 60 MB hold 22 networks and the layers of a resolution.
+    assert info.size < 1e6
+
+
+def test_a_folder_that_exists_is_left_alone(made: Path) -> None:
+    with pytest.raises(UserError, match="exists already; a kit needs a new folder"):
+        make_table_kit(plan_of(), made)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "accelerator"),
+    [("pytorch", "fp32", "cpu"), ("onnx_runtime", "bf16", "cpu"), ("onnx_runtime", "fp32", "cuda")],
+)
+def test_what_kits_do_not_have_is_refused(
+    engine: str, precision: str, accelerator: str, tmp_path: Path
+) -> None:
+    device = DeviceSpec("there", engine, accelerator=accelerator, precision=precision)
+    with pytest.raises(UserError, match="a kit measures on a processor with onnx_runtime: fp32"):
+        make_table_kit(plan_of(device), tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- measuring ---------------------------------------------------------------------------------------------
+
+
+def test_the_program_needs_little_and_runs_on_old_pythons() -> None:
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "openvino"}
+    # What came after 3.8 in the library: these spellings give it away.
+    text = SOURCE.read_text()
+    assert not any(word in text for word in ("removeprefix", "strict=", "datetime.UTC", "match "))
+
+
+def test_measurements_become_a_table(measured: Path) -> None:
+    table = table_from_kit(measured, make_space())
+    assert set(table.entries) == {
+        spec.key for spec in distinct_layers(make_space().restrict(resolutions=[8]))
+    }
+    assert table.device == DEVICE
+    assert table.method == METHODS[DEVICE.method].name
+    assert table.engine["engine"] == "ONNX Runtime"
+    assert len(table.engine[MEASURED_BY_KIT]) == 64
+    assert table.space_fingerprint == make_space().fingerprint
+    # 3 rounds of 2 runs in 2 processes.
+    assert {timing.count for timing in table.entries.values()} == {12}
+    assert table.validation is not None and len(table.validation.networks) == 3
+    latency = table.estimator(make_space().restrict(resolutions=[8]))
+    assert (latency(make_space().restrict(resolutions=[8]).sample(9, np.random.default_rng(0))) > 0).all()
+
+
+def test_runs_are_recorded_by_process(measured: Path) -> None:
+    values = json.loads((measured / "measurements.json").read_text())
+    assert values["device"] == "there" and values["engine"] == "onnx_runtime" and values["threads"] == 1
+    for program in plan_of().programs:
+        processes = values["runs_ms"][program.key]
+        assert [len(runs) for runs in processes] == [6 * program.visits_per_round] * 2
+        assert all(0 < run < 1000 for runs in processes for run in runs)
+
+
+def test_a_finished_kit_is_not_measured_again(result: Path) -> None:
+    before = json.loads((result / "measurements.json").read_text())["runs_ms"]
+    assert run_kit(result).returncode == 0
+    assert json.loads((result / "measurements.json").read_text())["runs_ms"] == before
+
+
+def test_other_threads_are_told_and_do_not_mix(kit: Path, result: Path) -> None:
+    assert run_kit(kit, "--threads", "2").returncode == 0
+    assert table_from_kit(kit, make_space()).device == dataclasses.replace(DEVICE, threads=2)
+    done = run_kit(result, "--threads", "2")
+    assert done.returncode == 2
+    assert "measured with another threads" in done.stderr
+
+
+def test_little_time_ends_the_rounds_but_measures_everything(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kit"
+    device = dataclasses.replace(DEVICE, rounds=100_000, min_rounds=2, processes=1)
+    make_table_kit(plan_of(device), folder)
+    assert run_kit(folder, "--minutes", "0.001").returncode == 0
+    counts = {t.count or 0 for t in table_from_kit(folder, make_space()).entries.values()}
+    assert min(counts) >= 4 and max(counts) < 10_000
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) -> None:
+    folder = tmp_path / "kit"
+    rounds, runs = 30, 10
+    device = dataclasses.replace(DEVICE, rounds=rounds, runs_per_visit=runs)
+    make_table_kit(plan_of(device), folder)
+    log = folder / "runs.jsonl"
+    seen = b""
+    for wanted in (300, 900):
+        process = subprocess.Popen(
+            [sys.executable, str(folder / "measure.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        wait_until(lambda wanted=wanted: log.is_file() and log.read_bytes().count(b"\n") > wanted, process)  # type: ignore[misc]
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == (-stop if stop == signal.SIGKILL else 130)
+        if stop == signal.SIGINT:
+            assert b"goes on where this one was" in errors
+        whole = log.read_bytes()[: log.read_bytes().rfind(b"\n") + 1]
+        assert whole.startswith(seen)
+        assert not (folder / "measurements.json").exists()
+        seen = whole
+    done = run_kit(folder)
+    assert done.returncode == 0, done.stderr
+    assert log.read_bytes().startswith(seen)
+    values = json.loads((folder / "measurements.json").read_text())
+    for program in plan_of().programs:
+        lengths = [len(made) for made in values["runs_ms"][program.key]]
+        assert lengths == [rounds * runs * program.visits_per_round] * 2
+    assert table_from_kit(folder, make_space()).validation is not None
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_a_line_cut_off_by_a_power_cut_is_measured_again(result: Path) -> None:
+    log = result / "runs.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:20]) + lines[20][:-5])
+    assert run_kit(result).returncode == 0
+    assert log.read_bytes().splitlines(keepends=True)[:20] == lines[:20]
+    assert {t.count for t in table_from_kit(result, make_space()).entries.values()} == {12}
+
+
+def test_damaged_records_are_named(result: Path) -> None:
+    log = result / "runs.jsonl"
+    lines = log.read_text().splitlines()
+    lines[4] = '{"key": 1}'
+    log.write_text("\n".join(lines) + "\n")
+    done = run_kit(result)
+    assert done.returncode == 2 and "Line 5 of" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_missing_and_changed_files_are_all_named(kit: Path) -> None:
+    models = sorted((kit / "models").iterdir())
+    models[0].unlink()
+    models[3].unlink()
+    models[5].write_bytes(models[5].read_bytes()[:-1] + b"x")
+    (kit / "README.txt").write_text("x")
+    done = run_kit(kit)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    missing, changed = done.stderr.split("not as they were made")
+    assert f"models/{models[0].name}" in missing and f"models/{models[3].name}" in missing
+    assert f"models/{models[5].name}" in changed and "README.txt" in changed
+    assert not (kit / "runs.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--engine", "openvino"], "openvino is not installed"), (["--threads", "0"], "must be positive")],
+)
+def test_wrong_options_are_told(kit: Path, options: list[str], message: str) -> None:
+    if "openvino" in options and importlib.util.find_spec("openvino") is not None:
+        pytest.skip("openvino is installed")
+    done = run_kit(kit, *options)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_openvino_measures_the_same_kit(kit: Path) -> None:
+    pytest.importorskip("openvino")
+    done = run_kit(kit, "--engine", "openvino")
+    assert done.returncode == 0, done.stderr
+    table = table_from_kit(kit, make_space())
+    assert table.device.engine == "openvino" and table.engine["engine"] == "OpenVINO"
+
+
+def test_a_manifest_of_another_version_or_damaged_is_told(kit: Path) -> None:
+    edit(kit / "manifest.json", lambda m: m.update(schema_version=99))
+    assert "schema version 99" in run_kit(kit).stderr
+    (kit / "manifest.json").write_text("{")
+    assert "is damaged" in run_kit(kit).stderr
+    (kit / "manifest.json").unlink()
+    done = run_kit(kit)
+    assert done.returncode == 2 and "manifest.json is missing" in done.stderr
+
+
+# -- what comes back ---------------------------------------------------------------------------------------
+
+
+def test_models_need_not_come_back(result: Path) -> None:
+    shutil.rmtree(result / "models")
+    assert table_from_kit(result, make_space()).validation is not None
+
+
+def test_changed_files_make_measurements_useless(result: Path) -> None:
+    model = next((result / "models").iterdir())
+    model.write_bytes(b"x")
+    with pytest.raises(UserError, match=f"not as they were made: models/{model.name}"):
+        table_from_kit(result, make_space())
+
+
+def test_a_kit_without_measurements_says_how_to_make_them(kit: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"No kit's measurements at .*python3 .*measure\.py \(on the device\)"
+    ):
+        table_from_kit(kit, make_space())
+    with pytest.raises(UserError, match="No kit's manifest at"):
+        table_from_kit(kit / "nothing", make_space())
+
+
+def test_measurements_of_another_kit_are_refused(result: Path) -> None:
+    edit(result / "measurements.json", lambda m: m.update(manifest_sha256="0" * 64))
+    with pytest.raises(UserError, match="not of the kit in that folder"):
+        table_from_kit(result, make_space())
+
+
+def test_a_changed_manifest_is_noticed(result: Path) -> None:
+    edit(result / "manifest.json", lambda m: m.update(seed=4))
+    with pytest.raises(UserError, match="the manifest's checksum differs"):
+        table_from_kit(result, make_space())
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0, -1.0, math.inf])
+def test_impossible_times_are_refused(result: Path, value: float) -> None:
+    keys = [p.key for p in plan_of().programs][1:3]
+
+    def change(values: dict[str, Any]) -> None:
+        for key in keys:
+            values["runs_ms"][key][1][2] = value
+
+    edit(result / "measurements.json", change)
+    with pytest.raises(UserError, match=f"not finite or not above 0: {keys[0]}, {keys[1]}"):
+        table_from_kit(result, make_space())
+
+
+def test_everything_that_lacks_is_named_at_once(result: Path) -> None:
+    keys = [p.key for p in plan_of().programs]
+
+    def change(values: dict[str, Any]) -> None:
+        runs = values["runs_ms"]
+        del runs[keys[0]], runs[keys[4]]
+        runs[keys[2]].pop()
+        runs[keys[3]][0].clear()
+        runs["strange"] = [[1.0], [1.0]]
+
+    edit(result / "measurements.json", change)
+    with pytest.raises(UserError) as caught:
+        table_from_kit(result, make_space())
+    text = str(caught.value)
+    assert f"programs are missing: {keys[0]}, {keys[4]};" in text
+    assert "not of the kit: strange;" in text
+    assert f"without runs (2 are expected): {keys[2]}, {keys[3]}." in text
+
+
+def test_damaged_measurements_are_refused(result: Path) -> None:
+    path = result / "measurements.json"
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(UserError, match="may be truncated"):
+        table_from_kit(result, make_space())
+    for name in ("runs_ms", "engine", "threads", "manifest_sha256", "processor"):
+        path.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != name}))
+        with pytest.raises(UserError, match=f"damaged .*{name}"):
+            table_from_kit(result, make_space())
+    path.write_text(json.dumps({**json.loads(text), "schema_version": 7}))
+    with pytest.raises(UserError, match="schema version 7; this program reads version 1"):
+        table_from_kit(result, make_space())
+    path.write_text(json.dumps({**json.loads(text), "runs_ms": {"a": 3}}))
+    with pytest.raises(UserError, match="damaged"):
+        table_from_kit(result, make_space())
+
+
+def test_another_space_version_or_purpose_is_refused(result: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"was made for space 'kit' .*; this is space 'kit'"):
+        table_from_kit(result, make_space(num_classes=7))
+    with pytest.raises(UserError, match="measured other choices"):
+        table_from_kit(result, make_space().restrict(resolutions=[12]))
+    with pytest.raises(UserError, match="is for 'table'; this needs one for 'verification'"):
+        networks_from_kit(result, make_space(), "there")
+    edit(result / "manifest.json", lambda m: m.update(schema_version=3))
+    with pytest.raises(UserError, match="schema version 3"):
+        table_from_kit(result, make_space())
+
+
+def test_a_table_of_another_device_is_not_overwritten(measured: Path, tmp_path: Path) -> None:
+    table, path = table_from_kit(measured, make_space()), tmp_path / "t.json"
+    save_table(table, path)
+    save_table(table, path)
+    assert LatencyTable.load(path).entries == table.entries
+    other = dataclasses.replace(table, engine={**table.engine, MEASURED_BY_KIT: "x"})
+    with pytest.raises(UserError, match="was measured differently: engine.kit"):
+        save_table(other, path)
+
+
+# -- verification kits -------------------------------------------------------------------------------------
+
+
+def test_candidates_are_measured_by_a_kit(measured: Path, tmp_path: Path) -> None:
+    space = make_space()
+    table = table_from_kit(measured, space)
+    kits = tmp_path / "kits" / "name"
+    measure = choose_measure(table, table.device, space, 3, kits)
+    assert isinstance(measure, MeasureByKit) and not measure.here and measure.known == {}
+    configs = [space.smallest, space.largest]
+    assert measure(configs) == {}
+    assert "from_kit=" in measure.next_step and "(2 networks" in measure.next_step
+    assert run_kit(kits).returncode == 0
+    again = choose_measure(table, table.device, space, 3, kits, str(kits))
+    assert isinstance(again, MeasureByKit)
+    assert set(again.known) == set(configs)
+    assert all(len(values) == 2 and min(values) > 0 for values in again.known.values())
+    # A second kit takes a free name and both are to be given.
+    assert again([space.middle]) == {}
+    assert (tmp_path / "kits" / "name-1" / "manifest.json").is_file()
+    assert f"from_kit=[{kits},{kits}-1]" in again.next_step
+    with pytest.raises(UserError, match="measured on device 'there'; the search is for 'elsewhere'"):
+        networks_from_kit(kits, space, "elsewhere")
+
+
+def test_this_machine_measures_at_once_and_an_imported_table_by_a_kit(measured: Path, tmp_path: Path) -> None:
+    space, table = make_space(), table_from_kit(measured, make_space())
+    own = dataclasses.replace(table, engine={"engine": "ONNX Runtime"})
+    measure = choose_measure(own, own.device, space, 1, tmp_path)
+    assert isinstance(measure, MeasureHere) and measure.here
+    imported = DeviceSpec("phone", "imported", accelerator="other", precision="other")
+    other = dataclasses.replace(table, device=imported, engine={"engine": "?"})
+    assert isinstance(choose_measure(other, imported, space, 1, tmp_path / "phone"), MeasureByKit)
+    with pytest.raises(UserError, match="verify=true needs a latency"):
+        choose_measure(None, DEVICE, space, 1, tmp_path)
+
+
+def test_search_options_describe_the_device() -> None:
+    options = search_options(DEVICE).split()
+    assert "device.engine=onnx_runtime" in options and "device.name=there" in options
