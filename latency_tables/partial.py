@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from latency_tables.levels import level
 from ofa.errors import UserError
 
 Identity = Mapping[str, Any]
@@ -57,6 +58,7 @@ class PartialMeasurements:
         """
         self.path = path
         self._visits: dict[int, dict[str, list[list[float]]]] = {}
+        self._windows: dict[tuple[int, int], list[tuple[str, list[float]]]] = {}
         self._finished: set[int] = set()
         kept = self._read(identity) if path.is_file() else []
         try:
@@ -84,7 +86,8 @@ class PartialMeasurements:
                 elif "finished" in values:
                     self._finished.add(int(values["process"]))
                 else:
-                    self._add(int(values["process"]), values["key"], [float(t) for t in values["runs_ms"]])
+                    runs_ms = [float(t) for t in values["runs_ms"]]
+                    self._add(int(values["process"]), int(values["window"]), values["key"], runs_ms)
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -94,7 +97,8 @@ class PartialMeasurements:
             ) from error
         return lines
 
-    def _add(self, process: int, key: str, runs_ms: list[float]) -> None:
+    def _add(self, process: int, window: int, key: str, runs_ms: list[float]) -> None:
+        self._windows.setdefault((process, window), []).append((key, runs_ms))
         self._visits.setdefault(process, {}).setdefault(key, []).append(runs_ms)
 
     def visits(self, process: int) -> Mapping[str, list[list[float]]]:
@@ -106,14 +110,15 @@ class PartialMeasurements:
         return process in self._finished
 
     def append(self, process: int, visits: Sequence[tuple[str, list[float]]]) -> None:
-        """Add visits of a process: a program's key and its runs (ms) each.
+        """Add visits that a process made within a short time: a program's key and its runs (ms) each.
 
         Raises:
             UserError: if the disk is full.
         """
+        window = len(self._windows)
         for key, runs_ms in visits:
-            self._add(process, key, runs_ms)
-            self._write({"process": process, "key": key, "runs_ms": runs_ms})
+            self._add(process, window, key, runs_ms)
+            self._write({"process": process, "window": window, "key": key, "runs_ms": runs_ms})
 
     def finish(self, process: int) -> None:
         """Note that a process has measured all that it should.
@@ -134,12 +139,13 @@ class PartialMeasurements:
 
     @property
     def runs(self) -> dict[str, list[list[float]]]:
-        """All timed runs (ms) of each program, one list per process in order."""
-        runs: dict[str, list[list[float]]] = {}
-        for _, programs in sorted(self._visits.items()):
-            for key, visits in programs.items():
-                runs.setdefault(key, []).append([run for visit in visits for run in visit])
-        return runs
+        """All timed runs (ms) of each program at a common speed of the machine, one list per process."""
+        found: dict[str, dict[int, list[float]]] = {}
+        order = sorted(self._windows)
+        for (process, _), visits in zip(order, level([self._windows[name] for name in order]), strict=True):
+            for key, runs_ms in visits:
+                found.setdefault(key, {}).setdefault(process, []).extend(runs_ms)
+        return {key: list(processes.values()) for key, processes in found.items()}
 
     def __enter__(self) -> PartialMeasurements:
         """Return itself."""

@@ -52,8 +52,8 @@ class Validation:
         max_error_percent: largest error.
         kendall_tau: rank correlation of predictions and measurements.
         networks: what was predicted and measured.
-        repeatability_percent: median difference of a network's latency between two processes: the floor
-            under any error. None if the table was measured in one process.
+        repeatability_percent: median difference of a network's latency between two processes, at a common
+            speed of the machine: the floor under any error. None if the table was measured in one process.
     """
 
     mape_percent: float
