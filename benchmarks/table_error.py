@@ -1,11 +1,12 @@
 """How far latency tables are from the truth: networks that had no part in a table, measured and predicted.
 
-For each engine a table of the space is built, or a finished one taken from the folder; then random networks
-that were not used for its calibration are measured in fresh processes, and predicted by the table and by
-a * MACs + b fitted on the same calibration networks. --twice builds a second table with another seed and
-prints how much the estimates of the two differ on 1,000 networks. The folder gets a figure per engine and
-errors.json. Bars for one thread and the space mobilenet_v3 at 160 to 224 pixels: MAPE at most 3 %, largest
-error at most 12 %, Kendall tau at least 0.93; estimates of two tables within 4 % in the median.
+For each engine a table of the space is built, or a finished one taken from the folder. Its validation
+networks, random ones that had no part in the calibration, were measured in the same rounds; they are
+predicted by the table and by a * MACs + b fitted on the same calibration networks. --twice builds a second
+table with another seed and prints how much the estimates of the two differ on 1,000 networks. The folder gets
+a figure per engine and errors.json. Bars for one thread and the space mobilenet_v3 at 160 to 224 pixels: MAPE
+at most 3 %, largest error at most 12 %, Kendall tau at least 0.93; estimates of two tables within 4 % in the
+median.
 
 Run: python benchmarks/table_error.py [ENGINE[:PRECISION] ...] [--folder runs/table_error]
      [--space mobilenet_v3] [--resolutions 160 176 192 208 224] [--networks 40] [--threads 1] [--minutes 15]
@@ -31,7 +32,6 @@ from latency_tables.calibration import fit_affine
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import create_engine
 from latency_tables.measure import build_table
-from latency_tables.network import measure_subnets
 from latency_tables.table import LatencyTable
 from ofa.config import build
 from ofa.cost import network_cost
@@ -40,7 +40,7 @@ from ofa.launch import compose_group
 from ofa.lowering import lower
 from ofa.metrics import kendall_tau, mape
 from ofa.progress import progress_bar
-from ofa.space import SearchSpace, unique_rows
+from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 
 ENGINES = ("pytorch", "onnx_runtime", "openvino", "openvino:bf16", "ncnn")
@@ -50,7 +50,6 @@ _BASES = {
     "openvino": "my_cpu_openvino",
     "ncnn": "my_cpu_ncnn",
 }
-_NETWORKS_SEED = 1000
 
 Values = NDArray[np.float64]
 
@@ -97,20 +96,12 @@ def predicted_by_macs(space: SearchSpace, table: LatencyTable, configs: Sequence
     return scale * macs_of(space, configs) + offset
 
 
-def other_networks(space: SearchSpace, table: LatencyTable, count: int) -> list[SubnetConfig]:
-    """Return random networks of which none is in the calibration."""
-    genomes = space.sample(4 * count, np.random.default_rng(_NETWORKS_SEED))
-    used = {network.id for network in table.calibration.networks}
-    configs = [space.config(genome) for genome in genomes[unique_rows(genomes)]]
-    return [config for config in configs if config.id not in used][:count]
-
-
-def table_of(space: SearchSpace, device: DeviceSpec, path: Path, seed: int) -> LatencyTable:
+def table_of(space: SearchSpace, device: DeviceSpec, path: Path, seed: int, count: int) -> LatencyTable:
     """Return the table at `path`, built if it is not there."""
     if path.is_file():
         print(f"{path} is there already; delete it to build it again")
     with progress_bar(f"{device.name}, seed {seed}") as progress:
-        table = build_table(space, device, path, seed, progress)
+        table = build_table(space, device, path, seed, progress, num_validation=count)
     floored = sum(entry.latency_ms <= 1e-6 for entry in table.entries.values())
     scale, offset = table.calibration.scale, table.calibration.offset_ms
     runs = np.median([entry.count or 0 for entry in table.entries.values()])
@@ -148,25 +139,23 @@ def report(
     space: SearchSpace, device: DeviceSpec, folder: Path, count: int, twice: bool
 ) -> dict[str, object]:
     """Build, measure, print and plot for one engine; return the numbers."""
-    table = table_of(space, device, folder / f"{device.name}.json", 0)
-    configs = other_networks(space, table, count)
-    with progress_bar(f"{count} networks on {device.name}") as progress:
-        processes = np.array(measure_subnets(space, configs, device, _NETWORKS_SEED, progress))
-    measured = processes.mean(axis=1)
-    by_table = table.estimator(space, max_table_error=np.inf)(space.genomes(configs))
-    by_macs = predicted_by_macs(space, table, configs)
+    table = table_of(space, device, folder / f"{device.name}.json", 0, count)
+    assert table.validation is not None
+    networks = table.validation.networks
+    measured = np.array([network.measured_ms for network in networks])
+    by_table = np.array([network.predicted_ms for network in networks])
+    by_macs = predicted_by_macs(space, table, [SubnetConfig.from_dict(n.config) for n in networks])
     predictions = {"table": by_table, "a*MACs + b": by_macs}
     for label, predicted in predictions.items():
         print(f"{device.name:22} {label:10} {Errors.of(predicted, measured)}", flush=True)
     plot(folder / f"{device.name}.png", f"{device.name}, {space.name}", measured, predictions)
     numbers: dict[str, object] = {
         "measured_ms": [float(measured.min()), float(measured.max())],
-        "bias_percent": float(100 * np.mean((by_table - measured) / measured)),
         **{label: dataclasses.asdict(Errors.of(p, measured)) for label, p in predictions.items()},
-        "floor_percent": float(100 * np.median(np.ptp(processes, axis=1) / measured)),
+        "floor_percent": table.validation.repeatability_percent,
     }
     if twice:
-        second = table_of(space, device, folder / f"{device.name}_second.json", 1)
+        second = table_of(space, device, folder / f"{device.name}_second.json", 1, count)
         numbers["difference_percent"] = difference_percent(space, table, second)
         print(f"{device.name:22} two tables differ by {numbers['difference_percent']:.2f} % in the median")
     return numbers

@@ -225,7 +225,8 @@ class _Report:
         """Report that this share of the present chunk and all after it is done."""
         left = 1 - self._programs_done / self._num_programs
         done = 1 - left * (1 - share)
-        self._steps = max(self._steps, round(STEPS * done))
+        # All steps are done when all programs are, not when the time is over.
+        self._steps = max(self._steps, min(round(STEPS * done), STEPS if left == 0 else STEPS - 1))
         self._progress(self._steps, STEPS, text)
 
     def chunk_done(self, num_programs: int) -> None:
