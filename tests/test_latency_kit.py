@@ -266,7 +266,7 @@ def test_little_time_ends_the_rounds_but_measures_everything(made: Path, tmp_pat
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "kit"
-    rounds, runs = 30, 10
+    rounds, runs = 90, 10  # so many that it is not done before the signal arrives
     device = dataclasses.replace(DEVICE, rounds=rounds, runs_per_visit=runs)
     make_table_kit(plan_of(device), folder)
     log = folder / "runs.jsonl"
