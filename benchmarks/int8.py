@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 
-from ofa.bundle import Bundle, BundleInfo, ExportedFile
+from ofa.bundle import Bundle, BundleInfo
 from ofa.bundle_run import bind_file, load_file
 from ofa.data.base import resize
 from ofa.errors import UserError
 from ofa.evaluate import SubnetEvaluator, logits_top1
 from ofa.export import Preprocessing, WantedPrecision, export_bundle, load_bundle
+from ofa.exported_file import ExportedFile
 from ofa.quantisation.network import KeepSettings, Samples, samples_of
 from ofa.run import RunConfig, TrainedRun, open_run
 from ofa.static import StaticNetwork

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from latency_tables.device import DeviceSpec
 from latency_tables.entry import Program
 from latency_tables.plan import TablePlan, network_program
 from ofa.errors import UserError
+from ofa.files import sha256
 from ofa.progress import ProgressCallback, silent
 from ofa.runtimes import onnx_runtime, openvino
-from ofa.runtimes.base import Files, missing_packages
+from ofa.runtimes.base import Files, check_packages
 from ofa.runtimes.onnx_export import export_onnx, exporter_facts
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
@@ -117,18 +117,13 @@ def _write_kit(
             "device": dataclasses.asdict(device),
             "seed": seed,
             "exporter": exporter_facts(),
-            "files": {source.name: checksum(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
+            "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
             "programs": entries,
         }
         (made / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
         size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     progress(len(programs), len(programs), "")
     return KitInfo(folder, len(programs), size)
-
-
-def checksum(content: bytes) -> str:
-    """Return the checksum that manifests hold."""
-    return sha256(content).hexdigest()
 
 
 def _write_program(
@@ -150,7 +145,7 @@ def _write_program(
         path = f"models/{index:04d}-{name}.gz"
         packed = gzip.compress(content, mtime=0)
         (folder / path).write_bytes(packed)
-        files.append({"file": path, "sha256": checksum(packed)})
+        files.append({"file": path, "sha256": sha256(packed)})
         size += len(content)
     return {
         "key": program.key,
@@ -185,15 +180,11 @@ def _converter(device: DeviceSpec) -> Callable[[nn.Module, Tensor], Files]:
             "give it a name, for instance device.name=raspberry_pi device.threads=4."
         )
     runtime = _RUNTIMES[device.engine]
-    needed = runtime.packages if device.precision == "int8" else ("onnx",)
-    if missing := missing_packages(needed):
-        extra = runtime.extra if device.precision == "int8" else "onnx"
-        raise UserError(
-            f"A kit for {device.engine} needs {' and '.join(missing)} here; "
-            f"install with: pip install -e '.[{extra}]'"
-        )
+    what = f"A kit for {device.engine}"
     if device.precision == "int8":
+        check_packages(runtime.packages, what, runtime.extra)
         return lambda module, example: runtime.convert(module, example, "int8")
+    check_packages(("onnx",), what, "onnx")
     return lambda module, example: {onnx_runtime.MODEL_FILE: export_onnx(module, example)}
 
 

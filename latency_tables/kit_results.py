@@ -17,7 +17,6 @@ from latency_tables.kit import (
     RESULT_FILE,
     TABLE,
     VERIFICATION,
-    checksum,
 )
 from latency_tables.partial import refuse_other
 from latency_tables.plan import assemble_table, plan_table
@@ -25,7 +24,7 @@ from latency_tables.table import LatencyTable
 from latency_tables.timing import process_latency_ms
 from ofa.config import build
 from ofa.errors import UserError
-from ofa.files import read_json
+from ofa.files import read_json, sha256
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 
@@ -161,7 +160,7 @@ def read_kit(folder: Path, purpose: str, space: SearchSpace) -> KitResults:
             f"The measurements {folder / RESULT_FILE} are damaged ({reason}). Copy them from the "
             "device again."
         ) from error
-    if found != checksum((folder / MANIFEST_FILE).read_bytes()):
+    if found != sha256((folder / MANIFEST_FILE).read_bytes()):
         raise UserError(
             f"The measurements {folder / RESULT_FILE} are not of the kit in that folder: the manifest's "
             "checksum differs. Give the folder of the kit that was measured."
@@ -208,7 +207,7 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
     wanted = dict(manifest["files"])
     wanted |= {file["file"]: file["sha256"] for program in manifest["programs"] for file in program["files"]}
     there = {name: folder / name for name in wanted if (folder / name).is_file()}
-    if changed := [name for name, path in there.items() if checksum(path.read_bytes()) != wanted[name]]:
+    if changed := [name for name, path in there.items() if sha256(path.read_bytes()) != wanted[name]]:
         raise UserError(
             f"Files of the kit {folder} are not as they were made: {_listed(changed)}. What was measured "
             f"with them is of no use; make the kit again with: {MAKE_COMMANDS[manifest['purpose']]}"

@@ -12,7 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_tables.timing import LATENCY_PERCENTILE, process_latency_ms
+from latency_tables.timing import process_latency_ms
+
+SPEED_PERCENTILE = 5.0
+"""The common speed is that of the fast moments, to which a machine comes back: what is measured an hour later
+then has the same level. Of the moments' speeds, in percent; each is a median of several visits."""
 
 LEAST_VISITS = 8
 """Windows of time with fewer visits are joined to the ones after them."""
@@ -24,8 +28,6 @@ Window = Sequence[tuple[str, list[float]]]
 
 def level(windows: Sequence[Window]) -> list[list[tuple[str, list[float]]]]:
     """Return the same visits as if the machine's speed had not changed.
-
-    The common speed is that of the lower quartile of the visits' moments.
 
     Args:
         windows: in the order they were measured.
@@ -41,7 +43,7 @@ def level(windows: Sequence[Window]) -> list[list[tuple[str, list[float]]]]:
     for _ in range(_SWEEPS):
         usual = _medians(logs - speeds, programs)
         speeds = _medians(logs - usual, moments)
-    factors = iter(np.exp(speeds - np.percentile(speeds, LATENCY_PERCENTILE)).tolist())
+    factors = iter(np.exp(speeds - np.percentile(speeds, SPEED_PERCENTILE)).tolist())
     return [[(key, _divided(runs, next(factors))) for key, runs in window] for window in windows]
 
 

@@ -11,6 +11,7 @@ from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.entry import NETWORK_VISITS_PER_ROUND, Program
+from latency_tables.levels import level
 from latency_tables.plan import network_program
 from latency_tables.rounds import Visit, time_programs
 from latency_tables.timing import Timing, process_latency_ms, summarize
@@ -53,7 +54,8 @@ def measure_networks(
     programs = [_program(name, network) for name, network in networks.items()]
     runs = _Runs()
     time_programs(engine or create_engine(device), programs, device, seed, runs.add, progress=progress)
-    return {name: summarize([runs.by_key[name]]) for name in networks}
+    found = runs.by_key()
+    return {name: summarize([found[name]]) for name in networks}
 
 
 def measure_network_ms(
@@ -100,8 +102,9 @@ def measure_subnets(
         runs, report = _Runs(), of_process(progress, process, count)
         its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
         time_in_fresh_process(subnets, device, its_seed, runs.add, progress=report, budget_s=budget_s)
+        found = runs.by_key()
         for latency, program in zip(latencies, subnets.programs, strict=True):
-            latency.append(process_latency_ms(runs.by_key[program.key]))
+            latency.append(process_latency_ms(found[program.key]))
     return latencies
 
 
@@ -119,14 +122,20 @@ class _Subnets:
 
 
 class _Runs:
-    """Collects the runs (ms) of each program."""
+    """Collects the visits of a process."""
 
     def __init__(self) -> None:
-        self.by_key: dict[str, list[float]] = {}
+        self._windows: list[Sequence[Visit]] = []
 
     def add(self, visits: Sequence[Visit]) -> None:
-        for key, runs_ms in visits:
-            self.by_key.setdefault(key, []).extend(runs_ms)
+        self._windows.append(visits)
+
+    def by_key(self) -> dict[str, list[float]]:
+        """Return the runs (ms) of each program at a common speed of the machine."""
+        found: dict[str, list[float]] = {}
+        for key, runs_ms in (visit for window in level(self._windows) for visit in window):
+            found.setdefault(key, []).extend(runs_ms)
+        return found
 
 
 def _program(name: str, network: TimedNetwork) -> Program:

@@ -57,7 +57,6 @@ class PartialMeasurements:
             UserError: if the file was measured on something else, is not such a file, or cannot be written.
         """
         self.path = path
-        self._visits: dict[int, dict[str, list[list[float]]]] = {}
         self._windows: dict[tuple[int, int], list[tuple[str, list[float]]]] = {}
         self._finished: set[int] = set()
         kept = self._read(identity) if path.is_file() else []
@@ -99,11 +98,14 @@ class PartialMeasurements:
 
     def _add(self, process: int, window: int, key: str, runs_ms: list[float]) -> None:
         self._windows.setdefault((process, window), []).append((key, runs_ms))
-        self._visits.setdefault(process, {}).setdefault(key, []).append(runs_ms)
 
     def visits(self, process: int) -> Mapping[str, list[list[float]]]:
         """Return the runs of each visit that a process has made, per program."""
-        return self._visits.get(process, {})
+        found: dict[str, list[list[float]]] = {}
+        for (its_process, _), visits in self._windows.items():
+            for key, runs_ms in visits if its_process == process else ():
+                found.setdefault(key, []).append(runs_ms)
+        return found
 
     def is_finished(self, process: int) -> bool:
         """Return whether a process has measured all that it should."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from ofa.config import ConfigError, build
 from ofa.errors import UserError
-from ofa.files import read_json
+from ofa.exported_file import HOW_TO_MAKE, ExportedFile
+from ofa.files import read_json, sha256
 from ofa.lowering import lower
 from ofa.preprocessing import Preprocessing
 from ofa.space import SearchSpace
@@ -29,7 +29,6 @@ from ofa.subnet import SubnetConfig
 BUNDLE_SCHEMA = 1
 DESCRIPTION_FILE = "subnet.json"
 WEIGHTS_FILE = "weights.safetensors"
-_HOW_TO_MAKE = "python scripts/export_subnet.py"
 _PACKAGES = (
     "once-for-all-search",
     "torch",
@@ -91,62 +90,6 @@ class BundleInfo:
 
 
 @dataclass(frozen=True)
-class FilePart:
-    """A further file of a format: name, hash and size."""
-
-    file: str
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """One format of a bundle.
-
-    Attributes:
-        file: name of its (first) file.
-        sha256: of that file.
-        bytes: size of that file.
-        max_difference: largest |difference| of its logits from PyTorch's.
-        parts: further files, which must lie beside the first.
-        batch_size: the only number of images per run; None where any number will do.
-        precision: what it computes in, fp32 unless made otherwise.
-        kept_layers: positions of the layers that are in floating point although `precision` is int8.
-        validation_top1: accuracy (0..1) on validation images, measured where the precision is below fp32.
-        fp32_validation_top1: that of the network in fp32, on the same images.
-    """
-
-    file: str
-    sha256: str
-    bytes: int
-    max_difference: float
-    parts: tuple[FilePart, ...] = ()
-    batch_size: int | None = None
-    precision: str = "fp32"
-    kept_layers: tuple[int, ...] = ()
-    validation_top1: float | None = None
-    fp32_validation_top1: float | None = None
-
-    @property
-    def every_part(self) -> tuple[FilePart, ...]:
-        """All its files, the first in front."""
-        return (FilePart(self.file, self.sha256, self.bytes), *self.parts)
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of all its files."""
-        return self.bytes + sum(part.bytes for part in self.parts)
-
-
-def exported_file(
-    content: Mapping[str, bytes], max_difference: float, batch_size: int | None = None
-) -> ExportedFile:
-    """Return the record of a format's files by name, of which the first is the one to open."""
-    first, *parts = (FilePart(name, sha256(data), len(data)) for name, data in content.items())
-    return ExportedFile(first.file, first.sha256, first.bytes, max_difference, tuple(parts), batch_size)
-
-
-@dataclass(frozen=True)
 class Bundle:
     """A loaded bundle.
 
@@ -181,17 +124,7 @@ class Bundle:
             raise UserError(
                 f"The bundle {self.path} has no format {name!r}; it has: {', '.join(self.files)}."
             )
-        exported = self.files[name]
-        for part in exported.every_part:
-            path = self.path / part.file
-            if not path.is_file():
-                raise UserError(f"{path} is missing from the bundle. Export it again with: {_HOW_TO_MAKE}")
-            if sha256(path.read_bytes()) != part.sha256:
-                raise UserError(
-                    f"{path} differs from the file that was exported (SHA-256). Use an intact copy or "
-                    f"export it again with: {_HOW_TO_MAKE}"
-                )
-        return self.path / exported.file
+        return self.files[name].checked(self.path)
 
 
 @dataclass(frozen=True)
@@ -244,16 +177,16 @@ def load_bundle(path: Path | str) -> Bundle:
     """
     path = Path(path)
     file = path / DESCRIPTION_FILE
-    values = read_json(file, "bundle", _HOW_TO_MAKE)
+    values = read_json(file, "bundle", HOW_TO_MAKE)
     if values.get("schema_version") != BUNDLE_SCHEMA:
         raise UserError(
             f"{file} has schema version {values.get('schema_version')!r}; this version reads "
-            f"{BUNDLE_SCHEMA}. Export it again with: {_HOW_TO_MAKE}"
+            f"{BUNDLE_SCHEMA}. Export it again with: {HOW_TO_MAKE}"
         )
     description = build(_Description, values, str(file))
     info = _read_info(file, description)
     if "weights" not in description.files:
-        raise UserError(f"{file} lists no weights. Export the bundle again with: {_HOW_TO_MAKE}")
+        raise UserError(f"{file} lists no weights. Export the bundle again with: {HOW_TO_MAKE}")
     network = _load_network(path, description.files["weights"], info)
     return Bundle(path, network, info, description.files, description.versions, description.date)
 
@@ -262,7 +195,7 @@ def _read_info(file: Path, description: _Description) -> BundleInfo:
     if description.space.fingerprint != description.fingerprint:
         raise UserError(
             f"The space in {file} has fingerprint {description.space.fingerprint}; {description.fingerprint} "
-            f"is recorded, so the file was changed. Export it again with: {_HOW_TO_MAKE}"
+            f"is recorded, so the file was changed. Export it again with: {HOW_TO_MAKE}"
         )
     try:
         return BundleInfo(
@@ -281,9 +214,9 @@ def _read_info(file: Path, description: _Description) -> BundleInfo:
 def _load_network(path: Path, weights: ExportedFile, info: BundleInfo) -> StaticNetwork:
     file = path / weights.file
     if not file.is_file():
-        raise UserError(f"No weights at {file}. Export the bundle again with: {_HOW_TO_MAKE}")
+        raise UserError(f"No weights at {file}. Export the bundle again with: {HOW_TO_MAKE}")
     content = file.read_bytes()
-    damaged = f"Use an intact copy or export it again with: {_HOW_TO_MAKE}"
+    damaged = f"Use an intact copy or export it again with: {HOW_TO_MAKE}"
     try:
         state = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
@@ -314,11 +247,6 @@ def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> lis
                 f"{name} has shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
             )
     return sorted(errors)
-
-
-def sha256(content: bytes) -> str:
-    """Return the hex digest of `content`."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _versions() -> dict[str, str]:

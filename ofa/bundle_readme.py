@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ofa.bundle import DESCRIPTION_FILE, BundleInfo, ExportedFile
+from ofa.bundle import DESCRIPTION_FILE, BundleInfo
+from ofa.exported_file import ExportedFile
 
 README_FILE = "README.md"
 

@@ -20,8 +20,7 @@ from ofa.bundle import Bundle, load_bundle
 from ofa.config import build
 from ofa.errors import UserError
 from ofa.formats import FORMATS, WEIGHTS
-from ofa.quantisation.calibration import check_packages
-from ofa.runtimes.base import Logits, Session, each_image
+from ofa.runtimes.base import Logits, Session, check_packages, each_image
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,19 @@ from ofa.bundle import (
     DESCRIPTION_FILE,
     Bundle,
     BundleInfo,
-    ExportedFile,
     describe,
-    exported_file,
     load_bundle,
 )
 from ofa.bundle_readme import README_FILE, bundle_readme
 from ofa.errors import UserError, unknown_name
+from ofa.exported_file import ExportedFile, exported_file
 from ofa.files import write_json
 from ofa.formats import FORMATS, PRECISION, WEIGHTS, Format, Source
 from ofa.lower_precision import WantedPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.lowering import lower
 from ofa.preprocessing import Preprocessing
 from ofa.progress import ProgressCallback, silent
-from ofa.runtimes.base import Files, Logits, missing_packages, quiet
+from ofa.runtimes.base import Files, Logits, check_packages, quiet
 from ofa.static import StaticNetwork
 
 __all__ = [
@@ -158,12 +157,8 @@ def _choose(formats: Sequence[str]) -> dict[str, Format]:
         if name not in FORMATS:
             raise unknown_name("export format", name, FORMATS)
         kind = FORMATS[name]
-        missing = missing_packages(kind.packages)
-        if missing:
-            raise UserError(
-                f"Export to {name} needs {', '.join(missing)}, not installed here. Install the extra with "
-                f"pip install -e '.[{kind.extra}]', or leave {name} out of the formats."
-            )
+        otherwise = f", or leave {name} out of the formats"
+        check_packages(kind.packages, f"Export to {name}", kind.extra, otherwise)
         if kind.runtime is not None:
             kind.runtime.offers()  # tells now if a package is there and does not load
     return {"weights": WEIGHTS, **{name: FORMATS[name] for name in formats}}

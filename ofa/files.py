@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+
+
+def sha256(content: bytes) -> str:
+    """Return the hex digest of `content`."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

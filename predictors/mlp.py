@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import io
 import platform
@@ -18,7 +17,7 @@ from torch.nn.functional import linear
 
 from ofa.config import build
 from ofa.errors import UserError
-from ofa.files import read_json, write_atomic, write_json
+from ofa.files import read_json, sha256, write_atomic, write_json
 from ofa.space import Genomes, SearchSpace
 from predictors.features import FeatureMap
 
@@ -155,7 +154,7 @@ class AccuracyPredictor:
         values = {
             "schema_version": SCHEMA_VERSION,
             "space": {"fingerprint": self.space.fingerprint, **self.space.to_dict()},
-            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "weights_sha256": sha256(content),
             "scale": asdict(self.scale),
             "info": asdict(self.info),
             "versions": _versions(),
@@ -176,7 +175,7 @@ class AccuracyPredictor:
         if not path.is_file():
             raise UserError(f"No accuracy predictor at {path}. Make one with: {FIT_COMMAND}")
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != values.get("weights_sha256"):
+        if sha256(content) != values.get("weights_sha256"):
             raise UserError(
                 f"The weights {path} do not match {twin.name}: the file is truncated, or the two were not "
                 f"written together. Make them again with: {FIT_COMMAND}"

@@ -42,7 +42,7 @@ def quickstart(config: QuickstartConfig) -> None:
     rule("3/6 fit the accuracy predictor")
     fit.run(*common)
     rule("4/6 measure the latency table of this processor")
-    space, table = config.trained_space, build_latency_table.run(*common, rounds)
+    space, table = config.trained_space, build_latency_table.run(*common, rounds, "device.processes=1")
     rule("5/6 search and export three sub-networks, and export the largest")
     names, (low, high) = ["largest"], table.estimator(space)(space.genomes([space.smallest, space.largest]))
     for share in LIMIT_SHARES:

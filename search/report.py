@@ -48,8 +48,14 @@ class MeasuredNetwork:
 
 
 def report_table(networks: Sequence[MeasuredNetwork], title: str, split: str) -> Table:
-    """Return a table with a row per named network, by latency, and one with the means of the random ones."""
-    table = Table(title=title, box=None, pad_edge=False)
+    """Return a table with a row per named network, by latency, and one with the means of the random ones.
+
+    Its caption says by how much all latencies differ from the predicted ones together: a machine that is
+    faster or slower than when its table was measured shifts all of them alike.
+    """
+    shift = float(np.median([network.measured_ms / network.predicted_ms for network in networks]))
+    caption = f"measured latency is {shift:.2f} x the predicted one, median of {len(networks)} networks"
+    table = Table(title=title, caption=caption, box=None, pad_edge=False)
     headers = ("limit\nms", "top-1 %\npred.", f"top-1 %\n{split}", "ms\npred.", "ms\nmeasured")
     table.add_column("network", no_wrap=True)
     for header in (*headers, "M\nMACs", "k\nparam.", "found\nin s"):

@@ -72,7 +72,7 @@ class SearchSettings(RunConfig):
         Raises:
             UserError: if no sub-network keeps the limits; see `search.verify.verified_search`.
         """
-        task = self.plan, space, accuracy, limits, self.seed
         if measure is None:
-            return self.plan.run(*task[1:], progress)
+            return self.plan.run(space, accuracy, limits, self.seed, progress)
+        task = self.plan, space, accuracy, limits, self.seed
         return verified_search(*task, measure, self.verification, progress)

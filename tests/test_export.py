@@ -19,10 +19,10 @@ import torch
 
 import ofa.export
 import ofa.formats
-from ofa.bundle import ExportedFile, FilePart
 from ofa.data.base import resize
 from ofa.errors import UserError
 from ofa.export import BundleInfo, Preprocessing, export_bundle, load_bundle
+from ofa.exported_file import ExportedFile, FilePart
 from ofa.extract import extract_subnet
 from ofa.runtimes.base import missing_packages
 from ofa.space import SearchSpace

@@ -33,6 +33,7 @@ from latency_tables.kit_results import (
 )
 from latency_tables.plan import TablePlan, plan_table
 from latency_tables.table import LatencyTable
+from latency_tables.timing import process_latency_ms, standard_error
 from latency_tables.verification import MeasureByKit, MeasureHere, choose_measure
 from ofa.errors import UserError
 from ofa.lowering import distinct_layers
@@ -293,6 +294,19 @@ def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) 
         lengths = [len(made) for made in values["runs_ms"][program.key]]
         assert lengths == [rounds * runs * program.visits_per_round] * 2
     assert table_from_kit(folder, make_space()).validation is not None
+
+
+def test_the_kit_computes_latencies_as_tables_do() -> None:
+    specification = importlib.util.spec_from_file_location("kit_measure", SOURCE)
+    assert specification is not None and specification.loader is not None
+    program = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(program)
+    rng = np.random.default_rng(0)
+    for count in (3, 5, 12, 60):
+        runs = rng.uniform(1, 2, count).tolist()
+        assert program.quantile(runs) == process_latency_ms(runs)
+        expected = standard_error(runs) / process_latency_ms(runs)
+        assert program.relative_error(runs) == pytest.approx(expected)
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

@@ -38,6 +38,8 @@ def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space
     assert rows[2][4:] == ["-", "91.00", "85.00", "5.000", "6.000", "2.00", "200", "-"]
     assert rows[1][1:] == ["-", "99.00", "98.00", "9.000", "9.500", "5.00", "500", "-"]
     assert not any("…" in line for line in lines)
+    # 9.5 / 9, 3 / 2.9, 5 / 4, 7 / 6
+    assert lines[-1].strip() == "measured latency is 1.11 x the predicted one, median of 4 networks"
 
 
 def test_the_figure_is_drawn_with_and_without_searches(micro_space: SearchSpace, tmp_path: Path) -> None:

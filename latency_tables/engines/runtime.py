@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description, TimedRun, processor_name, timed
 from ofa.errors import UserError
-from ofa.runtimes.base import Runtime, missing_packages, offered_text, quiet, write_files
+from ofa.runtimes.base import Runtime, check_packages, offered_text, quiet, write_files
 
 
 class RuntimeEngine:
@@ -25,12 +25,7 @@ class RuntimeEngine:
             UserError: if a package is missing or does not load, or the runtime offers no such precision,
                 accelerator or batch size on this machine.
         """
-        missing = missing_packages(runtime.packages)
-        if missing:
-            raise UserError(
-                f"Engine {device.engine} needs {' and '.join(missing)}; "
-                f"install with: pip install -e '.[{runtime.extra}]'"
-            )
+        check_packages(runtime.packages, f"Engine {device.engine}", runtime.extra)
         offers = runtime.offers()
         if device.precision not in offers.get(device.accelerator, ()):
             raise UserError(

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofa.errors import UserError
-from ofa.runtimes.base import missing_packages
 
 Images = NDArray[np.float32]
 
@@ -35,16 +34,3 @@ def check_calibration(calibration: Sequence[Images]) -> None:
     for position, images in enumerate(calibration):
         if not np.isfinite(images).all():
             raise UserError(f"Calibration input {position} has values that are not finite; check the images.")
-
-
-def check_packages(packages: tuple[str, ...], what: str, extra: str) -> None:
-    """Check that optional packages are installed.
-
-    Raises:
-        UserError: naming those that are missing and the `extra` that installs them.
-    """
-    missing = missing_packages(packages)
-    if missing:
-        raise UserError(
-            f"{what} needs {', '.join(missing)}, not installed here. Install it: pip install -e '.[{extra}]'"
-        )

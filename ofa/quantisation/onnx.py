@@ -12,8 +12,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa.quantisation.calibration import Images, check_calibration, check_packages
+from ofa.quantisation.calibration import Images, check_calibration
 from ofa.quantisation.graph import GraphNode, kept_names
+from ofa.runtimes.base import check_packages
 
 if TYPE_CHECKING:
     import onnx

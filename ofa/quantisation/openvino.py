@@ -8,9 +8,9 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ofa.quantisation.calibration import Images, check_calibration, check_packages
+from ofa.quantisation.calibration import Images, check_calibration
 from ofa.quantisation.graph import GraphNode, kept_names
-from ofa.runtimes.base import quiet
+from ofa.runtimes.base import check_packages, quiet
 
 if TYPE_CHECKING:
     import openvino

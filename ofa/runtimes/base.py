@@ -77,6 +77,18 @@ def missing_packages(packages: tuple[str, ...]) -> list[str]:
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
+def check_packages(packages: tuple[str, ...], what: str, extra: str, otherwise: str = "") -> None:
+    """Check that optional packages are installed.
+
+    Raises:
+        UserError: naming those that are missing, the `extra` that installs them, and what else to do.
+    """
+    if missing := missing_packages(packages):
+        *first, last = missing
+        names = f"{', '.join(first)} and {last}" if first else last
+        raise UserError(f"{what} needs {names}; install with: pip install -e '.[{extra}]'{otherwise}")
+
+
 def offered_text(offers: Offers) -> str:
     """Return for instance "fp32, bf16 on cpu"."""
     return "; ".join(f"{', '.join(precisions)} on {place}" for place, precisions in offers.items())
