@@ -268,7 +268,7 @@ def test_unknown_format_and_missing_extra_are_user_errors(
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
-        UserError, match=r"Export to onnx needs onnx,.* onnxruntime.*'\.\[onnx\]'.*leave onnx"
+        UserError, match=r"Export to onnx needs onnx and onnxruntime;.*'\.\[onnx\]'.*leave onnx"
     ):
         export_bundle(network, info, tmp_path / "bundle")
     assert names(tmp_path) == []
