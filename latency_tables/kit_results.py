@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description
@@ -18,6 +20,7 @@ from latency_tables.kit import (
     TABLE,
     VERIFICATION,
 )
+from latency_tables.levels import WINDOW_S, levelled_runs
 from latency_tables.partial import refuse_other
 from latency_tables.plan import assemble_table, plan_table
 from latency_tables.table import LatencyTable
@@ -38,6 +41,15 @@ MEASURED_BY_KIT = "kit"
 _SHOWN = 12
 
 
+class KitVisit(NamedTuple):
+    """The runs (ms) of a program that a process made one after the other, and the seconds of the visit."""
+
+    process: int
+    key: str
+    runs_ms: list[float]
+    seconds: float
+
+
 @dataclass(frozen=True)
 class KitResults:
     """The measurements of a kit.
@@ -46,7 +58,7 @@ class KitResults:
         manifest: what the kit says of itself.
         device: with the engine and the threads that were used.
         engine: what was measured on.
-        runs_ms: by program, a list of runs per process.
+        runs_ms: by program, a list of runs per process, at a common speed of the machine.
     """
 
     manifest: dict[str, Any]
@@ -135,10 +147,10 @@ def read_kit(folder: Path, purpose: str, space: SearchSpace) -> KitResults:
     _check_version(values, f"The measurements {folder / RESULT_FILE}", f"{command} (on the device)")
     try:
         found = values["manifest_sha256"]
-        runs_ms = {
-            str(key): [[float(run) for run in runs] for runs in processes]
-            for key, processes in values["runs_ms"].items()
-        }
+        visits = [
+            KitVisit(int(process), str(key), [float(run) for run in runs_ms], float(seconds))
+            for process, key, runs_ms, seconds in values["visits"]
+        ]
         measured = dataclasses.replace(
             build(DeviceSpec, manifest["device"], "device"),
             engine=str(values["engine"]),
@@ -165,8 +177,21 @@ def read_kit(folder: Path, purpose: str, space: SearchSpace) -> KitResults:
             f"The measurements {folder / RESULT_FILE} are not of the kit in that folder: the manifest's "
             "checksum differs. Give the folder of the kit that was measured."
         )
-    _check_runs(folder, manifest, runs_ms)
-    return KitResults(manifest, measured, engine, runs_ms)
+    _check_visits(folder, manifest, visits)
+    return KitResults(manifest, measured, engine, levelled_runs(_windows(visits)))
+
+
+def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list[float]]]]]:
+    """Return the visits, in their order, in windows of time with the number of their process."""
+    windows: list[tuple[int, list[tuple[str, list[float]]]]] = []
+    spent = math.inf
+    for visit in visits:
+        if spent >= WINDOW_S or visit.process != windows[-1][0]:
+            windows.append((visit.process, []))
+            spent = 0.0
+        windows[-1][1].append((visit.key, visit.runs_ms))
+        spent += visit.seconds
+    return windows
 
 
 def _read_manifest(folder: Path, purpose: str, space: SearchSpace) -> dict[str, Any]:
@@ -214,23 +239,22 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
         )
 
 
-def _check_runs(folder: Path, manifest: dict[str, Any], runs_ms: dict[str, list[list[float]]]) -> None:
+def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVisit]) -> None:
     """Refuse measurements that are incomplete, or times that no clock gives."""
+    made = Counter((visit.process, visit.key) for visit in visits if visit.runs_ms)
+    keys = dict.fromkeys(visit.key for visit in visits)
     wanted = [program["key"] for program in manifest["programs"]]
     processes = manifest["device"]["processes"]
     problems = []
-    if missing := [key for key in wanted if key not in runs_ms]:
+    if missing := [key for key in wanted if key not in keys]:
         problems.append(f"programs are missing: {_listed(missing)}")
-    if unknown := [key for key in runs_ms if key not in set(wanted)]:
+    if unknown := [key for key in keys if key not in set(wanted)]:
         problems.append(f"programs are not of the kit: {_listed(unknown)}")
-    short = [key for key, found in runs_ms.items() if len(found) < processes or not all(found)]
-    if short:
+    if short := [key for key in keys if not all(made[process, key] for process in range(processes))]:
         problems.append(f"processes without runs ({processes} are expected): {_listed(short)}")
-    wrong = [
-        key for key, found in runs_ms.items() if any(not 0 < t < math.inf for runs in found for t in runs)
-    ]
+    wrong = dict.fromkeys(v.key for v in visits if not all(0 < run < math.inf for run in v.runs_ms))
     if wrong:
-        problems.append(f"times that are not finite or not above 0: {_listed(wrong)}")
+        problems.append(f"times that are not finite or not above 0: {_listed(list(wrong))}")
     if problems:
         raise UserError(
             f"The measurements {folder / RESULT_FILE} cannot be used: {'; '.join(problems)}. "

@@ -18,6 +18,8 @@ SPEED_PERCENTILE = 5.0
 """The common speed is that of the fast moments, to which a machine comes back: what is measured an hour later
 then has the same level. Of the moments' speeds, in percent; each is a median of several visits."""
 
+WINDOW_S = 0.25
+"""The machine's speed is taken to be the same for so long."""
 LEAST_VISITS = 8
 """Windows of time with fewer visits are joined to the ones after them."""
 _SWEEPS = 8
@@ -45,6 +47,19 @@ def level(windows: Sequence[Window]) -> list[list[tuple[str, list[float]]]]:
         speeds = _medians(logs - usual, moments)
     factors = iter(np.exp(speeds - np.percentile(speeds, SPEED_PERCENTILE)).tolist())
     return [[(key, _divided(runs, next(factors))) for key, runs in window] for window in windows]
+
+
+def levelled_runs(windows: Sequence[tuple[int, Window]]) -> dict[str, list[list[float]]]:
+    """Return all runs (ms) of each program at a common speed of the machine, one list per process.
+
+    Args:
+        windows: in the order they were measured, each with the number of its process.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for (process, _), visits in zip(windows, level([visits for _, visits in windows]), strict=True):
+        for key, runs_ms in visits:
+            found.setdefault(key, {}).setdefault(process, []).extend(runs_ms)
+    return {key: list(processes.values()) for key, processes in found.items()}
 
 
 def _divided(runs: list[float], factor: float) -> list[float]:

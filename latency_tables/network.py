@@ -11,7 +11,7 @@ from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.entry import NETWORK_VISITS_PER_ROUND, Program
-from latency_tables.levels import level
+from latency_tables.levels import levelled_runs
 from latency_tables.plan import network_program
 from latency_tables.rounds import Visit, time_programs
 from latency_tables.timing import Timing, process_latency_ms, summarize
@@ -132,10 +132,8 @@ class _Runs:
 
     def by_key(self) -> dict[str, list[float]]:
         """Return the runs (ms) of each program at a common speed of the machine."""
-        found: dict[str, list[float]] = {}
-        for key, runs_ms in (visit for window in level(self._windows) for visit in window):
-            found.setdefault(key, []).extend(runs_ms)
-        return found
+        found = levelled_runs([(0, window) for window in self._windows])
+        return {key: runs_ms for key, (runs_ms,) in found.items()}
 
 
 def _program(name: str, network: TimedNetwork) -> Program:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from latency_tables.levels import level
+from latency_tables.levels import levelled_runs
 from ofa.errors import UserError
 
 Identity = Mapping[str, Any]
@@ -142,12 +142,7 @@ class PartialMeasurements:
     @property
     def runs(self) -> dict[str, list[list[float]]]:
         """All timed runs (ms) of each program at a common speed of the machine, one list per process."""
-        found: dict[str, dict[int, list[float]]] = {}
-        order = sorted(self._windows)
-        for (process, _), visits in zip(order, level([self._windows[name] for name in order]), strict=True):
-            for key, runs_ms in visits:
-                found.setdefault(key, {}).setdefault(process, []).extend(runs_ms)
-        return {key: list(processes.values()) for key, processes in found.items()}
+        return levelled_runs([(name[0], self._windows[name]) for name in sorted(self._windows)])
 
     def __enter__(self) -> PartialMeasurements:
         """Return itself."""

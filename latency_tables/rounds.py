@@ -18,6 +18,7 @@ from latency_tables.affinity import pinned
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine, TimedRun
 from latency_tables.entry import Program
+from latency_tables.levels import WINDOW_S
 from latency_tables.noise import Verdict, judge, read_usage
 from latency_tables.timing import check_runs, process_latency_ms, standard_error
 from ofa.errors import UserError
@@ -33,7 +34,7 @@ CHUNK_PARAMETERS = 500_000_000
 """Programs, and their parameters, that are held in memory at a time."""
 
 _NEARLY_ALL = 0.9
-_WINDOW_S, _WINDOW_VISITS = 0.25, 50
+_WINDOW_VISITS = 50
 _PREPARING_SHARE = 0.2
 
 
@@ -194,7 +195,7 @@ class _Rounds:
                 window.append((key, self._visit(self._runs[key])))
             check_runs(*window[-1])
             elapsed = time.perf_counter() - before.wall_s
-            if elapsed > _WINDOW_S or len(window) == _WINDOW_VISITS or place == len(due) - 1:
+            if elapsed > WINDOW_S or len(window) == _WINDOW_VISITS or place == len(due) - 1:
                 yield window, judge(before, read_usage(), self._slowdowns(window))
                 window, before = [], read_usage()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ofa.bundle import WEIGHTS_FILE, BundleInfo, network_of
+from ofa.bundle import WEIGHTS_FILE, BundleInfo, network_of, read_weights
 from ofa.runtimes import executorch, ncnn, onnx_runtime, openvino
 from ofa.runtimes.base import Files, Logits, Runtime, each_image
 from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
@@ -80,8 +80,7 @@ def _weights_content(source: Source) -> Files:
 
 def _load_weights(folder: Path, info: BundleInfo) -> Logits:
     network = network_of(info)
-    state = safetensors.torch.load((folder / WEIGHTS_FILE).read_bytes())
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(read_weights((folder / WEIGHTS_FILE).read_bytes()), assign=True)
     return network.eval()
 
 

@@ -255,6 +255,13 @@ def test_only_bundles_are_replaced(network: StaticNetwork, info: BundleInfo, tmp
         export_bundle(network, info, file / "below", ())
 
 
+def test_loaded_weights_have_memory_of_their_own(bundle: Path) -> None:
+    """Slices of one buffer lie at odd addresses, which makes convolutions slower."""
+    tensors = list(load_bundle(bundle).network.parameters())
+    assert all(t.storage_offset() == 0 and t.untyped_storage().nbytes() == t.nbytes for t in tensors)
+    assert len({t.untyped_storage().data_ptr() for t in tensors}) == len(tensors)
+
+
 # -- mistakes ------------------------------------------------------------------------------------
 
 

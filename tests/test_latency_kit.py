@@ -27,6 +27,7 @@ from latency_tables.kit import PERIOD, make_table_kit, make_verification_kit, re
 from latency_tables.kit_results import (
     MEASURED_BY_KIT,
     networks_from_kit,
+    read_kit,
     save_table,
     search_options,
     table_from_kit,
@@ -232,19 +233,44 @@ def test_measurements_become_a_table(measured: Path) -> None:
     assert (latency(make_space().restrict(resolutions=[8]).sample(9, np.random.default_rng(0))) > 0).all()
 
 
+def runs_made(values: dict[str, Any], key: str) -> list[int]:
+    """Return how many runs of a program each of the two processes has made."""
+    return [
+        sum(len(visit[2]) for visit in values["visits"] if visit[:2] == [process, key]) for process in (0, 1)
+    ]
+
+
 def test_runs_are_recorded_by_process(measured: Path) -> None:
     values = json.loads((measured / "measurements.json").read_text())
     assert values["device"] == "there" and values["engine"] == "onnx_runtime" and values["threads"] == 1
+    assert [visit[0] for visit in values["visits"]] == sorted(visit[0] for visit in values["visits"])
+    assert all(0 < run < 1000 for _, _, runs_ms, _ in values["visits"] for run in runs_ms)
+    assert all(sum(runs_ms) < 1e3 * seconds < 1e4 for _, _, runs_ms, seconds in values["visits"])
     for program in plan_of().programs:
-        processes = values["runs_ms"][program.key]
-        assert [len(runs) for runs in processes] == [6 * program.visits_per_round] * 2
-        assert all(0 < run < 1000 for runs in processes for run in runs)
+        assert runs_made(values, program.key) == [6 * program.visits_per_round] * 2
+
+
+def test_changes_of_the_devices_speed_are_taken_out(result: Path) -> None:
+    """Every other stretch of the measurement takes twice as long; what is read does not show it."""
+
+    def change(values: dict[str, Any]) -> None:
+        made = [0, 0]
+        for visit in values["visits"]:
+            speed = 1.0 + made[visit[0]] // 40 % 2
+            made[visit[0]] += 1
+            visit[2:] = [[speed * (1 + len(visit[1]) % 7) for _ in visit[2]], 0.05]
+
+    edit(result / "measurements.json", change)
+    results = read_kit(result, "table", make_space())
+    for key, processes in results.runs_ms.items():
+        expected = pytest.approx(1 + len(key) % 7, rel=1e-6)
+        assert [process_latency_ms(runs) for runs in processes] == [expected] * 2
 
 
 def test_a_finished_kit_is_not_measured_again(result: Path) -> None:
-    before = json.loads((result / "measurements.json").read_text())["runs_ms"]
+    before = json.loads((result / "measurements.json").read_text())["visits"]
     assert run_kit(result).returncode == 0
-    assert json.loads((result / "measurements.json").read_text())["runs_ms"] == before
+    assert json.loads((result / "measurements.json").read_text())["visits"] == before
 
 
 def test_other_threads_are_told_and_do_not_mix(kit: Path, result: Path) -> None:
@@ -291,8 +317,7 @@ def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) 
     assert log.read_bytes().startswith(seen)
     values = json.loads((folder / "measurements.json").read_text())
     for program in plan_of().programs:
-        lengths = [len(made) for made in values["runs_ms"][program.key]]
-        assert lengths == [rounds * runs * program.visits_per_round] * 2
+        assert runs_made(values, program.key) == [rounds * runs * program.visits_per_round] * 2
     assert table_from_kit(folder, make_space()).validation is not None
 
 
@@ -419,8 +444,9 @@ def test_impossible_times_are_refused(result: Path, value: float) -> None:
     keys = [p.key for p in plan_of().programs][1:3]
 
     def change(values: dict[str, Any]) -> None:
-        for key in keys:
-            values["runs_ms"][key][1][2] = value
+        for process, key, runs_ms, _ in values["visits"]:
+            if process == 1 and key in keys:
+                runs_ms[1] = value
 
     edit(result / "measurements.json", change)
     with pytest.raises(UserError, match=f"not finite or not above 0: {keys[0]}, {keys[1]}"):
@@ -431,11 +457,12 @@ def test_everything_that_lacks_is_named_at_once(result: Path) -> None:
     keys = [p.key for p in plan_of().programs]
 
     def change(values: dict[str, Any]) -> None:
-        runs = values["runs_ms"]
-        del runs[keys[0]], runs[keys[4]]
-        runs[keys[2]].pop()
-        runs[keys[3]][0].clear()
-        runs["strange"] = [[1.0], [1.0]]
+        lost = {(0, keys[0]), (1, keys[0]), (0, keys[4]), (1, keys[4]), (1, keys[2])}
+        values["visits"] = [visit for visit in values["visits"] if (visit[0], visit[1]) not in lost]
+        for process, key, runs_ms, _ in values["visits"]:
+            if (process, key) == (0, keys[3]):
+                runs_ms.clear()
+        values["visits"] += [[0, "strange", [1.0], 1e-3], [1, "strange", [1.0], 1e-3]]
 
     edit(result / "measurements.json", change)
     with pytest.raises(UserError) as caught:
@@ -452,14 +479,14 @@ def test_damaged_measurements_are_refused(result: Path) -> None:
     path.write_text(text[: len(text) // 2])
     with pytest.raises(UserError, match="may be truncated"):
         table_from_kit(result, make_space())
-    for name in ("runs_ms", "engine", "threads", "manifest_sha256", "processor"):
+    for name in ("visits", "engine", "threads", "manifest_sha256", "processor"):
         path.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != name}))
         with pytest.raises(UserError, match=f"damaged .*{name}"):
             table_from_kit(result, make_space())
     path.write_text(json.dumps({**json.loads(text), "schema_version": 7}))
     with pytest.raises(UserError, match="schema version 7; this program reads version 1"):
         table_from_kit(result, make_space())
-    path.write_text(json.dumps({**json.loads(text), "runs_ms": {"a": 3}}))
+    path.write_text(json.dumps({**json.loads(text), "visits": [[0, "a", 3, 1.0]]}))
     with pytest.raises(UserError, match="damaged"):
         table_from_kit(result, make_space())
 

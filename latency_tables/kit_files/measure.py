@@ -174,10 +174,14 @@ def processor_name() -> str:
 
 
 class Runs:
-    """The visits made so far: JSON lines, each one program, process, milliseconds of its runs."""
+    """The visits made so far: JSON lines, each one program, process, milliseconds of its runs.
+
+    `made` holds them in the order they were made: process, program, milliseconds of its runs, seconds of all.
+    """
 
     def __init__(self, header: dict[str, Any]) -> None:
         """Read the file, or start it; a line that was cut off is dropped."""
+        self.made: list[list[Any]] = []
         self.visits: list[dict[str, list[list[float]]]] = []
         self.spent_s: list[float] = []
         self._file = RUNS.open("a+b", buffering=0)
@@ -231,6 +235,8 @@ class Runs:
             self.spent_s.append(0.0)
         self.visits[process].setdefault(key, []).append(runs_ms)
         self.spent_s[process] += seconds
+        if key:
+            self.made.append([process, key, runs_ms, seconds])
 
     def add(self, process: int, key: str, runs_ms: list[float], seconds: float) -> None:
         """Add a visit."""
@@ -413,7 +419,6 @@ class Measurement:
 
 def write_result(manifest: dict[str, Any], checksum: str, options: argparse.Namespace, runs: Runs) -> None:
     """Write measurements.json, whole or not at all."""
-    keys = [program["key"] for program in manifest["programs"]]
     values = {
         "schema_version": SCHEMA_VERSION,
         "manifest_sha256": checksum,
@@ -427,10 +432,7 @@ def write_result(manifest: dict[str, Any], checksum: str, options: argparse.Name
         "python": platform.python_version(),
         "numpy": np.__version__,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "runs_ms": {
-            key: [[run for visit in runs.of(k, key) for run in visit] for k in range(options.processes)]
-            for key in keys
-        },
+        "visits": runs.made,
     }
     temporary = RESULT.with_name(".measurements.tmp")
     temporary.write_text(json.dumps(values) + "\n")
