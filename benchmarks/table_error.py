@@ -3,14 +3,14 @@
 For each engine a table of the space is built, or a finished one taken from the folder. Its validation
 networks, random ones that had no part in the calibration, were measured in the same rounds; they are
 predicted by the table and by a * MACs + b fitted on the same calibration networks. --twice builds a second
-table with another seed and prints how much the estimates of the two differ on 1,000 networks. The folder gets
-a figure per engine and errors.json. Bars for one thread and the space mobilenet_v3 at 160 to 224 pixels: MAPE
-at most 3 %, largest error at most 12 %, Kendall tau at least 0.93; estimates of two tables within 4 % in the
-median.
+table with another seed and prints how much the estimates of the two differ on 1,000 networks; --compare does
+that with two tables that are there. The folder gets a figure per engine and errors.json. Bars for one thread
+and the space mobilenet_v3 at 160 to 224 pixels: MAPE at most 3 %, largest error at most 12 %, Kendall tau at
+least 0.93; estimates of two tables within 4 % in the median.
 
 Run: python benchmarks/table_error.py [ENGINE[:PRECISION] ...] [--folder runs/table_error]
-     [--space mobilenet_v3] [--resolutions 160 176 192 208 224] [--networks 40] [--threads 1] [--minutes 15]
-     [--method sandwich] [--twice]
+     [--space mobilenet_v3] [--resolutions 160 176 192 208 224] [--networks 40] [--threads 1] [--minutes 14]
+     [--method sandwich] [--twice] [--compare TABLE.json TABLE.json]
 """
 
 from __future__ import annotations
@@ -119,11 +119,20 @@ def difference_percent(space: SearchSpace, first: LatencyTable, second: LatencyT
     return float(100 * np.median(np.abs(estimates[0] - estimates[1]) / np.mean(estimates, axis=0)))
 
 
+def print_difference(space: SearchSpace, paths: Sequence[Path]) -> None:
+    """Print how much two tables differ at the resolutions that both cover."""
+    tables = [LatencyTable.load(path) for path in paths]
+    both = set.intersection(*(set(table.covered_resolutions(space)) for table in tables))
+    difference = difference_percent(space.restrict(resolutions=sorted(both)), *tables)
+    print(f"{difference:.2f} % in the median, at {sorted(both)} px")
+
+
 def plot(path: Path, title: str, measured: Values, predictions: dict[str, Values]) -> None:
     """Draw predictions against measurements."""
     figure, axes = plt.subplots(figsize=(5, 5))
     ends = [0.95 * measured.min(), 1.05 * measured.max()]
     axes.plot(ends, ends, color="grey", linewidth=0.8)
+    axes.set_aspect("equal")
     for (label, predicted), marker in zip(predictions.items(), ("o", "x"), strict=True):
         axes.plot(
             measured, predicted, marker, markersize=4, label=f"{label}: {Errors.of(predicted, measured)}"
@@ -148,7 +157,9 @@ def report(
     predictions = {"table": by_table, "a*MACs + b": by_macs}
     for label, predicted in predictions.items():
         print(f"{device.name:22} {label:10} {Errors.of(predicted, measured)}", flush=True)
-    plot(folder / f"{device.name}.png", f"{device.name}, {space.name}", measured, predictions)
+    threads = f"{device.threads} thread" + ("s" if device.threads > 1 else "")
+    title = f"{table.engine['engine']} {device.precision}, {threads}: {space.name}"
+    plot(folder / f"{device.name}.png", title, measured, predictions)
     numbers: dict[str, object] = {
         "measured_ms": [float(measured.min()), float(measured.max())],
         **{label: dataclasses.asdict(Errors.of(p, measured)) for label, p in predictions.items()},
@@ -175,8 +186,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--method")
     parser.add_argument("--twice", action="store_true")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar="TABLE")
     arguments = parser.parse_args()
     space = build(SearchSpace, compose_group("space", arguments.space))
+    if arguments.compare:
+        print_difference(space, arguments.compare)
+        return
     wanted = (160, 176, 192, 208, 224)
     resolutions = arguments.resolutions or [r for r in wanted if r in space.resolutions] or None
     space = space.restrict(resolutions=resolutions)

@@ -1,17 +1,16 @@
 """Verified search at several limits on several engines: is the network inside the limit when measured again?
 
-For each engine a table of the space is measured (or taken from --tables), and networks are searched at
-limits spread over the space's latencies, once plainly and once verified. Each network found is then measured
-again in fresh processes. The accuracy is a function that rises with multiply-accumulates, layers and kernels,
-or that of a published predictor (--predictor, for --space mobilenet_v3 --width 1.2).
+For each table, made on this machine, networks are searched at limits spread over the space's latencies, once
+plainly and once verified. Each network found is then measured again in fresh processes. The accuracy is a
+function that rises with multiply-accumulates, layers and kernels, or that of a published predictor
+(--predictor, for --space mobilenet_v3 --width 1.2).
 
-Run: python benchmarks/verified_search.py [--engines onnx_runtime openvino] [--space NAME] [--shares ...]
+Run: python benchmarks/verified_search.py [TABLE.json ...] [--space NAME] [--shares ...]
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from latency_tables.device import DeviceSpec
-from latency_tables.measure import build_table
+from latency_tables.shipped import DATA
+from latency_tables.table import LatencyTable
 from latency_tables.verification import MeasureHere
 from ofa.config import build
 from ofa.cost import Estimator, compile_cost, macs
+from ofa.launch import compose_group
 from ofa.layers import LayerSpec, MBConvSpec
-from ofa.progress import progress_bar
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from predictors.published import import_predictor
@@ -36,8 +35,7 @@ from search.registry import SearchPlan, plan_search
 from search.result import SearchResult
 from search.verify import TOO_FAST, VerifySettings, verified_search
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = {"onnx_runtime": "onnxruntime", "openvino": "openvino", "pytorch": "torch"}
+DEVICES = ("cascadelake_onnx", "cascadelake_openvino")
 
 
 @dataclass(frozen=True)
@@ -123,16 +121,10 @@ def print_limits(
 def main() -> None:
     """Measure all engines that are installed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--engines", nargs="+", default=["onnx_runtime", "openvino"], choices=sorted(PACKAGES)
-    )
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--space", default="mobilenet_v3_tiny")
+    parser.add_argument("tables", nargs="*", type=Path)
+    parser.add_argument("--space", default="mobilenet_v3")
     parser.add_argument("--width", type=float, help="width multiplier of the space")
-    parser.add_argument("--resolutions", nargs="+", type=int)
     parser.add_argument("--predictor", type=Path, help="published accuracy predictor (.pth)")
-    parser.add_argument("--tables", type=Path, default=ROOT / "runs" / "benchmarks")
-    parser.add_argument("--minutes", type=float, default=15.0, help="time to measure a table")
     parser.add_argument(
         "--shares",
         nargs="+",
@@ -142,31 +134,26 @@ def main() -> None:
     )
     parser.add_argument("--checks", type=int, default=5, help="fresh processes that measure a result again")
     parser.add_argument("--processes", type=int, default=VerifySettings().processes)
-    parser.add_argument("--generations", type=int, default=94)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    values = yaml.safe_load((ROOT / "conf" / "space" / f"{options.space}.yaml").read_text())
+    values = compose_group("space", options.space)
     width = {} if options.width is None else {"width_multiplier": options.width}
-    space = build(SearchSpace, values | width).restrict(resolutions=options.resolutions)
-    accuracy = import_predictor(options.predictor, space) if options.predictor else synthetic_accuracy(space)
-    plan = plan_search({"algorithm": "evolution", "generations": options.generations})
+    whole = build(SearchSpace, values | width)
+    plan = plan_search(compose_group("search", "evolution"))
     settings = VerifySettings(processes=options.processes)
     results = {}
-    for engine in options.engines:
-        if importlib.util.find_spec(PACKAGES[engine]) is None:
-            print(f"{engine}: not installed, left out")
-            continue
-        device = DeviceSpec(
-            f"{engine}-{options.precision}", engine, precision=options.precision, minutes=options.minutes
+    for path in options.tables or [DATA / options.space / f"{name}.json" for name in DEVICES]:
+        table = LatencyTable.load(path)
+        space = whole.restrict(resolutions=table.covered_resolutions(whole))
+        accuracy = (
+            import_predictor(options.predictor, space) if options.predictor else synthetic_accuracy(space)
         )
-        path = options.tables / f"{space.name}-{device.name}.json"
-        with progress_bar(f"table for {engine}") as progress:
-            table = build_table(space, device, path, options.seed, progress)
-        print(table.error_text)
-        task = Task(space, accuracy, device, table.estimator(space, device, 100.0), options.seed)
-        results[engine] = print_limits(task, plan, settings, limits_of(task, options.shares), options.checks)
-    for engine, holds in results.items():
-        print(f"{engine}: {'inside every limit' if holds else 'MISSED'}")
+        print(f"{path}: {table.error_text}")
+        task = Task(space, accuracy, table.device, table.estimator(space), options.seed)
+        limits = limits_of(task, options.shares)
+        results[table.device.name] = print_limits(task, plan, settings, limits, options.checks)
+    for device, holds in results.items():
+        print(f"{device}: {'inside every limit' if holds else 'MISSED'}")
 
 
 if __name__ == "__main__":

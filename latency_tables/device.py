@@ -58,7 +58,7 @@ class DeviceSpec:
     runs_per_visit: int = 5
     warmup_runs: int = 2
     spread_percent: float = 1.0
-    minutes: float = 15.0
+    minutes: float = 14.0
     processes: int = 2
 
     def __post_init__(self) -> None:

@@ -92,8 +92,8 @@ def command(
     return decorate
 
 
-def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose `conf/<name>.yaml` with `overrides`.
+def compose(name: str | None, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose `conf/<name>.yaml`, or nothing, with `overrides`.
 
     Raises:
         UserError: for an unknown option or group choice; the text lists the known ones.
@@ -116,6 +116,6 @@ def compose_group(group: str, choice: str) -> dict[str, Any]:
     known = [path.stem for path in (CONF / group).glob("*.yaml")]
     if choice not in known:
         raise unknown_name(group, choice, known)
-    values = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{choice}.yaml"), resolve=True)
+    values = OmegaConf.to_container(compose(None, [f"+{group}={choice}"])[group], resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

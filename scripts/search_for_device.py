@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency_tables.device import DeviceSpec
+from latency_tables.shipped import find_table
 from latency_tables.table import LatencyTable, TableLimit
 from latency_tables.verification import choose_measure
 from ofa.launch import command
@@ -33,7 +34,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     """Search, save the result, its plot and its table, and return its name and the result."""
     plan, run, space = config.plan, config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
-    path, most = Path(config.table or run.table(config.device.name)), config.max_table_error
+    path, most = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
     table = LatencyTable.load(path) if bounds.latency_ms else None
     latency = table.estimator(space, config.device, most) if table else None
     more = {n: (other.estimator(space, most), other.latency_ms) for n, other in config.more_tables.items()}

@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ofa.config import build
 from ofa.errors import UserError
 from ofa.extract import extract_subnet
+from ofa.launch import compose_group
+from ofa.lowering import lower
 from ofa.quantisation.calibration import single_images
 from ofa.quantisation.graph import GraphNode, kept_names, layers_with_operators, operators_of
 from ofa.quantisation.onnx import quantise_onnx
@@ -216,6 +219,15 @@ def test_onnx_activations_are_unsigned_and_weights_signed_per_channel(micro: Sta
         weight, scale, _ = weights[node.input[1]]
         assert values[weight].dtype == np.int8 and values[scale].shape == (len(values[weight]),)
     assert not any(node.op_type == "BatchNormalization" for node in graph.node)
+
+
+@needs("onnx", "onnxruntime")
+@pytest.mark.parametrize("size", ["smallest", "largest"])
+def test_onnx_file_is_less_than_a_third_of_the_original(size: str) -> None:
+    space = build(SearchSpace, compose_group("space", "mobilenet_v3_tiny"))
+    network = StaticNetwork(lower(space, getattr(space, size))).eval()
+    model = files_of("onnx", network)["model.onnx"]
+    assert len(quantise_onnx(model, calibration_of(network, 1))) <= 0.3 * len(model)
 
 
 @pytest.mark.parametrize("name", QUANTISER_PARAMS)

@@ -1,0 +1,73 @@
+"""The tables that come with the project serve the spaces and devices that they are named after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_predictor import save_predictor
+from search_for_device import search_for_device
+
+from latency_tables.device import DeviceSpec
+from latency_tables.shipped import DATA, find_table
+from latency_tables.table import LatencyTable
+from ofa.config import build
+from ofa.errors import UserError
+from ofa.launch import compose_group
+from ofa.run import RunDirectory
+from ofa.space import SearchSpace
+
+TABLES = sorted(DATA.glob("*/*.json"))
+
+
+def space_of(path: Path) -> SearchSpace:
+    return build(SearchSpace, compose_group("space", path.parent.name))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_tables_fit_their_space_and_device(path: Path) -> None:
+    table, space = LatencyTable.load(path), space_of(path)
+    assert table.device.name == path.stem
+    restricted = space.restrict(resolutions=table.covered_resolutions(space))
+    device = build(DeviceSpec, compose_group("device", path.stem))
+    assert table.validation is not None and len(table.validation.networks) >= 16
+    latencies = table.estimator(restricted, device)(restricted.sample(50, np.random.default_rng(0)))
+    assert (latencies > 0).all()
+
+
+def test_there_are_tables_of_several_engines() -> None:
+    engines = {(path.parent.name, json.loads(path.read_text())["device"]["engine"]) for path in TABLES}
+    for space in ("mobilenet_v3", "mobilenet_v3_tiny"):
+        assert {engine for name, engine in engines if name == space} >= {
+            "pytorch",
+            "onnx_runtime",
+            "openvino",
+        }
+
+
+def test_a_search_takes_a_shipped_table_where_the_run_has_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = save_predictor(tmp_path / "shipped", "mobilenet_v3_tiny")
+    common = (f"runs_dir={tmp_path}", "run_name=shipped", "space=mobilenet_v3_tiny", "search.generations=3")
+    _, result = search_for_device.run(
+        *common, "device=cascadelake_onnx", "limits.latency_ms=100", "name=found"
+    )
+    assert space.contains(result.best.config)
+    used = json.loads((tmp_path / "shipped" / "search" / "found.json").read_text())["provenance"]
+    assert Path(used["table"]) == DATA / space.name / "cascadelake_onnx.json"
+    with pytest.raises(UserError, match="smallest reachable value"):
+        search_for_device.run(*common, "device=cascadelake_onnx", "limits.latency_ms=0.001")
+
+
+def test_the_runs_own_table_comes_first(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path), "mine")
+    space = build(SearchSpace, compose_group("space", "mobilenet_v3"))
+    shipped = find_table(run, "cascadelake_onnx", space)
+    assert shipped == DATA / "mobilenet_v3" / "cascadelake_onnx.json"
+    run.table("cascadelake_onnx").parent.mkdir(parents=True)
+    run.table("cascadelake_onnx").write_text("{}")
+    assert find_table(run, "cascadelake_onnx", space) == run.table("cascadelake_onnx")
+    assert find_table(run, "my_cpu", space) == run.table("my_cpu")
