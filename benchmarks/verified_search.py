@@ -106,7 +106,8 @@ def print_limits(
         chosen = next(n for n in found.networks if n.config.id == found.chosen)
         ratios = [again(task, r.best.config, checks, 1000 + place) / maximum for r in (plain, verified)]
         # A network far below the limit is right only where the search knows no more accurate one that fits.
-        better = max(c.accuracy for c in verified.front) > chosen.accuracy + 1e-9
+        known = [c.accuracy for c in verified.front] + [plain.best.accuracy] * (ratios[0] <= 1)
+        better = max(known) > chosen.accuracy + 1e-9
         good = ratios[1] <= 1 and (ratios[1] >= TOO_FAST or not better)
         holds &= good
         print(

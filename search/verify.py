@@ -135,6 +135,7 @@ class _Verifier:
         self._limit = limits[0]
         self._networks: dict[SubnetConfig, VerifiedNetwork] = {}
         self._pending: tuple[SubnetConfig, ...] = ()
+        self._repeated: set[SubnetConfig] = set()
         genome, self._least = smallest_reachable(space, self._limit.estimator, np.random.default_rng(seed))
         self._smallest = space.config(genome)
         self._seconds = 0.0
@@ -148,7 +149,7 @@ class _Verifier:
             best = self._best()
             if turn >= settings.turns and best and best.measured >= TOO_FAST * self._limit.maximum:
                 break
-            picks = self._pick(settings.candidates, failed)
+            picks = self._pick(settings.candidates, failed) or self._contradicted(settings.candidates)
             if not picks or not self._measured(picks):
                 break
             failed = 0 if self._best() else failed + 1
@@ -242,6 +243,23 @@ class _Verifier:
         if len(refused) == len(AIMS) and not best:
             raise refused[-1]
         return picks
+
+    def _contradicted(self, count: int) -> list[SubnetConfig]:
+        """Return networks to measure anew, each once: by the best network's measurement they keep the limit.
+
+        A device that was busy while the first networks were measured makes all of them look too slow, and the
+        search stays far below the limit. What was measured of them is forgotten.
+        """
+        best, found = self._best(), self._verification()
+        if best is None or best.measured >= TOO_FAST * self._limit.maximum or not self._measure.here:
+            return []
+        most = self._limit.maximum / (1 + found.margin) * best.predicted / best.measured
+        doubtful = [n.config for n in found.networks if n.accuracy > best.accuracy and n.predicted <= most]
+        again = [config for config in doubtful if config not in self._repeated][:count]
+        self._repeated.update(again)
+        for config in again:
+            del self._networks[config]
+        return again
 
     def _different(
         self, result: SearchResult, taken: Sequence[SubnetConfig], count: int, above: float

@@ -151,6 +151,22 @@ def test_a_second_measurement_outside_the_limit_counts(small_space: SearchSpace)
     assert device.true(small_space.genome(result.best.config)[None])[0] <= 1.0
 
 
+def test_a_busy_first_measurement_is_made_again(small_space: SearchSpace) -> None:
+    class Busy(Device):
+        """Everything takes twice as long while the first networks are measured."""
+
+        def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
+            slow = 1.0 if self.asked else 2.0
+            found = super().__call__(configs)
+            return {config: [slow * value for value in values] for config, values in found.items()}
+
+    device = Busy(small_space, milliseconds(small_space), 1.1, error=0.0)
+    maximum = 1.5 * float(device.true(small_space.genomes([small_space.smallest]))[0])
+    result = search(small_space, device, maximum)
+    true = device.true(small_space.genomes([result.best.config]))[0]
+    assert 0.9 * maximum <= true <= maximum
+
+
 def test_a_limit_below_the_smallest_network_names_what_was_measured(small_space: SearchSpace) -> None:
     predicted = milliseconds(small_space)
     device = Device(small_space, predicted, 1.5, error=0.0, noise=0.0)
