@@ -1,31 +1,30 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import ENGINES, create_engine
 from ofa.config import ConfigError, build
 from ofa.errors import UserError
+from ofa.launch import CONF, compose_group
 
-DEVICE_FILES = sorted((Path(__file__).resolve().parent.parent / "conf" / "device").glob("*.yaml"))
+DEVICES = sorted(path.stem for path in (CONF / "device").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", DEVICE_FILES, ids=lambda path: path.stem)
-def test_every_device_file_builds_a_device_of_its_name_and_states_every_setting(path: Path) -> None:
-    values = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("name", DEVICES)
+def test_every_device_builds_under_its_name_and_states_every_setting(name: str) -> None:
+    values = compose_group("device", name)
     device = build(DeviceSpec, values)
-    assert device.name == path.stem
+    assert device.name == name
     assert device.engine in ENGINES
     assert dataclasses.asdict(device) == values
 
 
 def test_the_three_devices_are_there() -> None:
-    assert {path.stem for path in DEVICE_FILES} >= {"my_cpu", "my_cpu_onnx", "my_gpu"}
+    assert set(DEVICES) >= {"my_cpu", "my_cpu_onnx", "my_gpu"}
 
 
 @pytest.mark.parametrize(
