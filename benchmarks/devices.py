@@ -19,30 +19,29 @@ from predictor_quality import measured
 
 from latency_tables.shipped import DATA
 from latency_tables.table import LatencyTable
-from ofa.config import build
 from ofa.cost import Estimator
 from ofa.launch import compose_group
 from ofa.space import Genomes, SearchSpace
 from ofa.subnet import SubnetConfig
 from predictors.fit import FitSettings, fit_mlp
 from search.constraints import Limit
-from search.registry import plan_search
+from search.registry import SearchPlan, plan_search
 
 RESOLUTION = 224
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched: the space with the accuracy of its networks."""
+    """What is searched, the space with the accuracy of its networks, and how."""
 
     space: SearchSpace
     accuracy: Estimator
+    plan: SearchPlan
 
     def best(self, latency: Estimator, limit_ms: float) -> SubnetConfig:
         """Return the most accurate network within `limit_ms`."""
         limits = [Limit("latency_ms", latency, limit_ms)]
-        plan = plan_search(compose_group("search", "evolution"))
-        return plan.run(self.space, self.accuracy, limits, 0).best.config
+        return self.plan.run(self.space, self.accuracy, limits, 0).best.config
 
     def points(self, config: SubnetConfig) -> float:
         """Return the predicted top-1 in percent."""
@@ -72,8 +71,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0)
     arguments = parser.parse_args()
     whole, genomes, top1 = measured()
-    space = build(SearchSpace, whole.to_dict()).restrict(resolutions=[RESOLUTION])
-    search = Search(space, fit_mlp(space, genomes, top1, FitSettings(), 0))
+    space = whole.restrict(resolutions=[RESOLUTION])
+    plan = plan_search(compose_group("search", "evolution"))
+    search = Search(space, fit_mlp(space, genomes, top1, FitSettings(), 0), plan)
     tables = [
         LatencyTable.load(path) for path in arguments.tables or sorted(DATA.glob(f"{space.name}/*.json"))
     ]
