@@ -13,9 +13,10 @@ from ofa.run import RunConfig
 from ofa.space import SearchSpace
 from search.constraints import Limit
 from search.limits import LimitSettings
+from search.measuring import Measure
 from search.registry import SearchPlan, plan_search
 from search.result import SearchResult
-from search.verify import Measure, VerifySettings, verified_search
+from search.verify import VerifySettings, verified_search
 
 
 @dataclass(frozen=True, kw_only=True)

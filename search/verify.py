@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from search.constraints import Limit, smallest_reachable
 from search.correction import Scaled, fit_correction, fit_margin
+from search.measuring import Measure
 from search.registry import SearchPlan
 from search.result import Candidate, SearchResult
 from search.verified import Verification, VerifiedNetwork
@@ -35,24 +35,6 @@ MORE_TURNS = 3
 """Turns that are added while no network keeps the limit, or the best is below `TOO_FAST` of it."""
 
 _JUST_ABOVE = 1 + 1e-6
-
-
-class Measure(Protocol):
-    """Measures networks on the device that a search is for."""
-
-    @property
-    def here(self) -> bool:
-        """Whether networks can be measured at once; else a call only asks for it."""
-        ...
-
-    @property
-    def known(self) -> Mapping[SubnetConfig, Sequence[float]]:
-        """What was measured before the search: a value per fresh process for each network."""
-        ...
-
-    def __call__(self, configs: Sequence[SubnetConfig]) -> Mapping[SubnetConfig, Sequence[float]]:
-        """Return a value per fresh process for each network; nothing where they cannot be measured here."""
-        ...
 
 
 @dataclass(frozen=True)
