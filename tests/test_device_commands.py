@@ -73,7 +73,7 @@ def test_a_table_of_a_kit_says_so(runs: Path) -> None:
 def test_a_verified_search_by_kits_goes_there_and_back(
     runs: Path, common: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    limit = (f"limits.latency_ms={2 * middle_ms(runs)}", "verify=true", "name=carried")
+    limit = (f"limits.latency_ms={20 * middle_ms(runs)}", "verify=true", "name=carried")
     search_for_device.run(*common, *limit)
     kit = runs / "far" / "kits" / "carried"
     assert f"from_kit=[{kit}]" in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_a_verified_search_by_kits_goes_there_and_back(
     saved = json.loads((runs / "far" / "search" / "carried.json").read_text())
     measured = {network["id"]: network["measured"] for network in saved["verification"]["networks"]}
     assert saved["verification"]["chosen"] == result.best.config.id
-    assert measured[result.best.config.id] <= 2 * middle_ms(runs)
+    assert measured[result.best.config.id] <= 20 * middle_ms(runs)
 
 
 def test_a_verified_search_on_this_machine_measures(
