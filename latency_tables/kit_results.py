@@ -243,12 +243,12 @@ def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVi
     """Refuse measurements that are incomplete, or times that no clock gives."""
     made = Counter((visit.process, visit.key) for visit in visits if visit.runs_ms)
     keys = dict.fromkeys(visit.key for visit in visits)
-    wanted = [program["key"] for program in manifest["programs"]]
+    wanted = {program["key"]: None for program in manifest["programs"]}
     processes = manifest["device"]["processes"]
     problems = []
     if missing := [key for key in wanted if key not in keys]:
         problems.append(f"programs are missing: {_listed(missing)}")
-    if unknown := [key for key in keys if key not in set(wanted)]:
+    if unknown := [key for key in keys if key not in wanted]:
         problems.append(f"programs are not of the kit: {_listed(unknown)}")
     if short := [key for key in keys if not all(made[process, key] for process in range(processes))]:
         problems.append(f"processes without runs ({processes} are expected): {_listed(short)}")

@@ -174,16 +174,16 @@ def processor_name() -> str:
 
 
 class Runs:
-    """The visits made so far: JSON lines, each one program, process, milliseconds of its runs.
+    """The visits made so far: a file of JSON lines, and `visits`, a list in the order they were made.
 
-    `made` holds them in the order they were made: process, program, milliseconds of its runs, seconds of all.
+    Each visit is its process, program, milliseconds of its runs, and seconds of all.
     """
 
     def __init__(self, header: dict[str, Any]) -> None:
         """Read the file, or start it; a line that was cut off is dropped."""
-        self.made: list[list[Any]] = []
-        self.visits: list[dict[str, list[list[float]]]] = []
-        self.spent_s: list[float] = []
+        self.visits: list[list[Any]] = []
+        self._spent_s: dict[int, float] = {}
+        self._finished: set[int] = set()
         self._file = RUNS.open("a+b", buffering=0)
         self._lock()
         self._file.seek(0)
@@ -230,13 +230,11 @@ class Runs:
         self._file.write((json.dumps(values) + "\n").encode())
 
     def _keep(self, process: int, key: str, runs_ms: list[float], seconds: float) -> None:
-        while len(self.visits) <= process:
-            self.visits.append({})
-            self.spent_s.append(0.0)
-        self.visits[process].setdefault(key, []).append(runs_ms)
-        self.spent_s[process] += seconds
-        if key:
-            self.made.append([process, key, runs_ms, seconds])
+        if not key:
+            self._finished.add(process)
+            return
+        self.visits.append([process, key, runs_ms, seconds])
+        self._spent_s[process] = self.spent(process) + seconds
 
     def add(self, process: int, key: str, runs_ms: list[float], seconds: float) -> None:
         """Add a visit."""
@@ -247,13 +245,9 @@ class Runs:
         self._write({"process": process, "key": key, "runs_ms": rounded, "s": seconds})
         self._keep(process, key, rounded, seconds)
 
-    def of(self, process: int, key: str) -> list[list[float]]:
-        """Return the visits of a program in a process."""
-        return self.visits[process].get(key, []) if process < len(self.visits) else []
-
     def spent(self, process: int) -> float:
         """Return the seconds that a process has measured so far."""
-        return self.spent_s[process] if process < len(self.spent_s) else 0.0
+        return self._spent_s.get(process, 0.0)
 
     def finish(self, process: int) -> None:
         """Note that a process is complete."""
@@ -262,7 +256,7 @@ class Runs:
 
     def finished(self, process: int) -> bool:
         """Return whether a process is complete."""
-        return bool(self.of(process, ""))
+        return process in self._finished
 
 
 def quantile(values: list[float]) -> float:
@@ -342,7 +336,10 @@ class Measurement:
         """Take the manifest, the options, what was measured, and the number of the process."""
         self.device, self.programs = manifest["device"], manifest["programs"]
         self.options, self.runs, self.process = options, runs, process
-        self.latencies = {p["key"]: [quantile(v) for v in runs.of(process, p["key"])] for p in self.programs}
+        self.latencies: dict[str, list[float]] = {program["key"]: [] for program in self.programs}
+        for made_by, key, runs_ms, _ in runs.visits:
+            if made_by == process and key in self.latencies:
+                self.latencies[key].append(quantile(runs_ms))
         self.made = sum(map(len, self.latencies.values()))
         self.total = options.rounds * sum(p["visits_per_round"] for p in self.programs)
         self.budget_s = 60 * options.minutes / options.processes
@@ -432,7 +429,7 @@ def write_result(manifest: dict[str, Any], checksum: str, options: argparse.Name
         "python": platform.python_version(),
         "numpy": np.__version__,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "visits": runs.made,
+        "visits": runs.visits,
     }
     temporary = RESULT.with_name(".measurements.tmp")
     temporary.write_text(json.dumps(values) + "\n")
