@@ -1,9 +1,11 @@
 """Training strategies compared: each trains a supernet, then the same sub-networks are tested.
 
-The phases of `--phases` are tuned to take about the same time; the table says how long each one took. A run
-that has been trained is not trained again, so that an interrupted comparison goes on.
+The phases of conf/phases/small_*.yaml take about the same time; the table says how long each one took. Other
+numbers of epochs are given as NAME:EPOCHS,EPOCHS…, one per phase. A run that has been trained is not trained
+again, so that an interrupted comparison goes on.
 
 Run: python benchmarks/strategies.py --experiment fashion_mnist --data-root DIR [--processes 2]
+     [--phases small_sandwich:7 small_uniform:7,4 ...]
 """
 
 from __future__ import annotations
@@ -26,17 +28,20 @@ STRATEGIES = ("small_images", "small_progressive", "small_sandwich", "small_unif
 NUM_RANDOM = 50
 
 
-def train(phases: str, run_name: str, arguments: argparse.Namespace) -> None:
-    """Train one supernet with the command that users have."""
+def train(choice: str, run_name: str, arguments: argparse.Namespace) -> None:
+    """Train one supernet with the command that users have; `choice` is a file of conf/phases[:EPOCHS,...]."""
+    phases, _, epochs = choice.partition(":")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += [f"--nproc-per-node={arguments.processes}", str(ROOT / "scripts" / "train_supernet.py")]
     options = [f"experiment={arguments.experiment}", f"phases={phases}", f"run_name={run_name}"]
     options += [f"runs_dir={arguments.runs_dir}", f"training.seed={arguments.seed}"]
     if arguments.data_root:
         options.append(f"data.root={arguments.data_root}")
-    known = compose_group("phases", phases)
-    if arguments.epochs:
-        options += [f"phases.{phase}.epochs={arguments.epochs}" for phase in known]
+    if epochs:
+        known = compose_group("phases", phases)
+        options += [
+            f"phases.{phase}.epochs={count}" for phase, count in zip(known, epochs.split(","), strict=True)
+        ]
     subprocess.run([*launch, *options], check=True, cwd=ROOT)
 
 
@@ -62,22 +67,21 @@ def main() -> None:
     parser.add_argument("--phases", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, help="of every phase, for a quick look")
     parser.add_argument("--runs-dir", default="runs/strategies")
     arguments = parser.parse_args()
     rows = {}
-    for phases in arguments.phases:
-        run_name = f"{phases}_{arguments.seed}"
+    for choice in arguments.phases:
+        run_name = f"{choice.replace(':', '_').replace(',', '_')}_{arguments.seed}"
         folder = Path(arguments.runs_dir) / run_name
         if not (folder / "summary.json").exists():
-            train(phases, run_name, arguments)
+            train(choice, run_name, arguments)
         summary = json.loads((folder / "summary.json").read_text())
         seconds = sum(summary["seconds_per_phase"].values())
-        rows[phases] = {"minutes": seconds / 60, **tested(run_name, arguments)}
+        rows[choice] = {"minutes": seconds / 60, **tested(run_name, arguments)}
     print(f"\n{arguments.experiment}, test top-1 in %, {NUM_RANDOM} random networks, seed {arguments.seed}")
-    print(f"{'phases':20s}" + "".join(f"{name:>16s}" for name in next(iter(rows.values()))))
-    for phases, row in rows.items():
-        print(f"{phases:20s}" + "".join(f"{value:16.2f}" for value in row.values()))
+    print(f"{'phases':30s}" + "".join(f"{name:>16s}" for name in next(iter(rows.values()))))
+    for choice, row in rows.items():
+        print(f"{choice:30s}" + "".join(f"{value:16.2f}" for value in row.values()))
 
 
 if __name__ == "__main__":
