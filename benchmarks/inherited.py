@@ -1,20 +1,20 @@
 """Are sub-networks as good as networks trained alone? Inherited, fine-tuned and alone, on the test split.
 
 Architectures are spread over the MACs of the space: the smallest, the largest, and random ones between. Each
-is tested as inherited from the supernet, after a short fine-tuning, and trained alone from scratch. Results
-are kept in `inherited.json` of the run, so that an interrupted comparison goes on. With 10 and more
-architectures, Kendall's tau of inherited against alone is printed.
+is tested as inherited from the supernet, after a short fine-tuning, and trained alone from scratch. Each
+result is a file in `inherited` of the run, so that an interrupted comparison goes on, and several processes
+may share it: --part 1/2 and --part 2/2 side by side, and then once without. With 10 and more architectures,
+Kendall's tau of inherited against alone is printed.
 
 Run: python benchmarks/inherited.py --run-name fashion_mnist [--architectures 5] [--epochs 14]
+     [--ways inherited tuned alone] [--part 1/2]
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ import torch
 from ofa.cost import compile_cost, macs
 from ofa.evaluate import SubnetEvaluator, top1
 from ofa.extract import extract_subnet
-from ofa.files import write_json
+from ofa.files import read_json, write_json
 from ofa.metrics import kendall_tau
 from ofa.progress import progress_bar
 from ofa.run import RunConfig, TrainedRun, open_run
@@ -35,6 +35,7 @@ from ofa.training.settings import FinetuneSettings
 
 ALONE = FinetuneSettings(14, 0.08, 128, 0.9, 2e-4, 0.1, 0.0, 0)
 FINETUNED = FinetuneSettings(3, 0.01, 128, 0.9, 2e-4, 0.1, 1.0, 0)
+WAYS = ("inherited", "tuned", "alone")
 MIN_FOR_TAU = 10
 
 
@@ -54,34 +55,38 @@ class Comparison:
     """Tests networks of one run and keeps what was found."""
 
     def __init__(self, run: TrainedRun, epochs: int, finetune_epochs: int) -> None:
-        """Read what an earlier start found."""
-        self._run, self.file = run, run.directory.path / "inherited.json"
+        """Results go to a folder of the run."""
+        self._run, self.folder = run, run.directory.path / "inherited"
         self._alone = dataclasses.replace(ALONE, epochs=epochs)
         self._finetuned = dataclasses.replace(FINETUNED, epochs=finetune_epochs)
         self._evaluator = SubnetEvaluator(run.supernet, run.data, "test")
-        self._found: dict[str, float] = json.loads(self.file.read_text()) if self.file.exists() else {}
 
-    def test(self, config: SubnetConfig) -> dict[str, float]:
-        """Return the test top-1 in percent in the three ways."""
+    def test(self, config: SubnetConfig, ways: Sequence[str]) -> dict[str, float]:
+        """Return the test top-1 in percent in each of the `ways`."""
         inherited = self._evaluator.network
         space, epochs = self._run.info.space, self._alone.epochs
-        ways: dict[str, Callable[[], StaticNetwork]] = {
-            "inherited": lambda: inherited(config),
-            f"tuned {self._finetuned.epochs}": lambda: self._train(
-                inherited(config), config, self._finetuned
+        known: dict[str, tuple[str, Callable[[], StaticNetwork]]] = {
+            "inherited": ("inherited", lambda: inherited(config)),
+            "tuned": (
+                f"tuned {self._finetuned.epochs}",
+                lambda: self._train(inherited(config), config, self._finetuned),
             ),
-            f"alone {epochs}": lambda: self._train(
-                extract_subnet(build_supernet(space, self._alone.seed), config), config, self._alone
+            "alone": (
+                f"alone {epochs}",
+                lambda: self._train(
+                    extract_subnet(build_supernet(space, self._alone.seed), config), config, self._alone
+                ),
             ),
         }
-        return {way: self._once(f"{way} {config.id}", config, make) for way, make in ways.items()}
+        return {known[way][0]: self._once(*known[way], config) for way in ways}
 
-    def _once(self, key: str, config: SubnetConfig, make: Callable[[], StaticNetwork]) -> float:
-        if key not in self._found:
+    def _once(self, title: str, make: Callable[[], StaticNetwork], config: SubnetConfig) -> float:
+        path = self.folder / f"{title.replace(' ', '_')}_{config.id}.json"
+        if not path.exists():
             batches = self._evaluator.batches(config.resolution)
-            self._found[key] = 100 * top1(make(), batches)
-            write_json(self.file, self._found)
-        return self._found[key]
+            write_json(path, {"top1_percent": 100 * top1(make(), batches), "config": config.to_dict()})
+        found: float = read_json(path, "result", "this benchmark")["top1_percent"]
+        return found
 
     def _train(
         self, network: StaticNetwork, config: SubnetConfig, settings: FinetuneSettings
@@ -104,6 +109,8 @@ def main() -> None:
     parser.add_argument("--architectures", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=ALONE.epochs, help="of training alone")
     parser.add_argument("--finetune-epochs", type=int, default=FINETUNED.epochs)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--part", default="1/1", help="K/N: only the K-th, K+N-th, ... architecture")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     run = open_run(
@@ -116,19 +123,21 @@ def main() -> None:
     )
     comparison = Comparison(run, arguments.epochs, arguments.finetune_epochs)
     configs = spread_architectures(run.info.space, arguments.architectures)
+    part, parts = map(int, arguments.part.split("/"))
+    configs = configs[part - 1 :: parts]
     work = compile_cost(run.info.space, macs)(run.info.space.genomes(configs)) / 1e6
     rows = []
     for config, macs_m in zip(configs, work, strict=True):
-        rows.append(comparison.test(config))
+        rows.append(comparison.test(config, arguments.ways))
         print(f"{macs_m:8.2f} M MACs at {config.resolution} px: {rows[-1]}", flush=True)
     names = list(rows[0])
     print(f"\n{run.data.info.name}, test top-1 in %\n  M MACs" + "".join(f"{name:>12s}" for name in names))
     for macs_m, row in zip(work, rows, strict=True):
         print(f"{macs_m:8.2f}" + "".join(f"{row[name]:12.2f}" for name in names))
-    if len(rows) >= MIN_FOR_TAU:
+    if len(rows) >= MIN_FOR_TAU and len(names) > 1:
         tau = kendall_tau(*(np.array([row[name] for row in rows]) for name in (names[0], names[-1])))
-        print(f"Kendall's tau of inherited against alone: {tau:.3f}")
-    print(f"kept in {Path(comparison.file)}")
+        print(f"Kendall's tau of {names[0]} against {names[-1]}: {tau:.3f}")
+    print(f"kept in {comparison.folder}")
 
 
 if __name__ == "__main__":
