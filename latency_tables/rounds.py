@@ -81,7 +81,7 @@ def time_programs(
             chunk_deadline = now + (deadline - now) * len(chunk) / (len(chunk) + len(waiting))
             _Rounds(chunk, runs, visits, device, seed, record, report).run(chunk_deadline)
             report.chunk_done(len(chunk))
-    report(1.0, "done")
+    report(0, "done")
 
 
 def _prepare_chunk(
@@ -100,10 +100,7 @@ def _prepare_chunk(
             run()
         runs[program.key] = run
         parameters += _count_parameters(module)
-        report(
-            _PREPARING_SHARE * len(runs) / len(waiting),
-            f"preparing programs, {len(waiting) - len(runs)} left",
-        )
+        report(_PREPARING_SHARE * len(runs), f"preparing programs, {len(waiting) - len(runs)} left")
     return runs
 
 
@@ -146,15 +143,19 @@ class _Rounds:
     def run(self, deadline: float) -> None:
         """Make rounds until one of the reasons to end holds; `deadline` is a time of the monotonic clock."""
         device, start = self._device, time.monotonic()
-        number = min(len(self._visits[p.key]) // p.visits_per_round for p in self._programs)
+        first = number = min(len(self._visits[p.key]) // p.visits_per_round for p in self._programs)
         while number < device.rounds:
-            settled = self._settled() if number else 0.0
-            if number >= device.min_rounds and (settled >= _NEARLY_ALL or time.monotonic() > deadline):
+            settled, now = self._settled() if number else 0.0, time.monotonic()
+            if number >= device.min_rounds and (settled >= _NEARLY_ALL or now > deadline):
                 return
-            time_share = (time.monotonic() - start) / max(deadline - start, 1e-9)
-            share = min(1.0, max(number / device.rounds, time_share))
-            text = f"round {number + 1} of at most {device.rounds}, {100 * settled:.0f} % settled"
-            self._round(number, deadline, _PREPARING_SHARE + (1 - _PREPARING_SHARE) * share, text)
+            share = number / device.rounds
+            if made := number - first:
+                least_s = (device.min_rounds - number) * (now - start) / made
+                share = max(share, (now - start) / (now - start + max(deadline - now, least_s, 0.0)))
+            rounds = f"at most {device.rounds}" if now <= deadline else f"at least {device.min_rounds}"
+            text = f"round {number + 1} of {rounds}, {100 * settled:.0f} % settled"
+            done = len(self._programs) * (_PREPARING_SHARE + (1 - _PREPARING_SHARE) * share)
+            self._round(number, deadline, done, text)
             number += 1
 
     def _settled(self) -> float:
@@ -163,7 +164,7 @@ class _Rounds:
         visits = [self._visits[p.key] for p in self._programs]
         return float(np.mean([standard_error(v) <= small * process_latency_ms(v) for v in visits]))
 
-    def _round(self, number: int, deadline: float, share: float, text: str) -> None:
+    def _round(self, number: int, deadline: float, done: float, text: str) -> None:
         """Make the visits that complete the round, those that were disturbed once more.
 
         A round beyond those that must be made stops where the time is over.
@@ -173,14 +174,14 @@ class _Rounds:
         due = [key for key, count in wanted.items() for _ in range(count)]
         due = [due[i] for i in rng.permutation(len(due))]
         disturbed = []
-        self._report(share, text)
+        self._report(done, text)
         for window, verdict in self._windows(due):
             if verdict.disturbed:
                 disturbed += [key for key, _ in window]
             else:
                 self._keep(window)
             if verdict.text:
-                self._report(share, f"{text}; {verdict.text}")
+                self._report(done, f"{text}; {verdict.text}")
             if number >= self._device.min_rounds and time.monotonic() > deadline:
                 return
         for window, _ in self._windows(disturbed):
@@ -216,18 +217,18 @@ class _Rounds:
 
 
 class _Report:
-    """Counts up to `STEPS` for a progress callback: chunk by chunk, each by the share of its programs."""
+    """Counts up to `STEPS` for a progress callback."""
 
     def __init__(self, progress: ProgressCallback, num_programs: int) -> None:
         self._progress, self._num_programs = progress, max(num_programs, 1)
         self._programs_done, self._steps = 0, 0
 
-    def __call__(self, share: float, text: str) -> None:
-        """Report that this share of the present chunk and all after it is done."""
-        left = 1 - self._programs_done / self._num_programs
-        done = 1 - left * (1 - share)
+    def __call__(self, done: float, text: str) -> None:
+        """Report that work worth `done` whole programs of the present chunk is done."""
+        share = (self._programs_done + done) / self._num_programs
         # All steps are done when all programs are, not when the time is over.
-        self._steps = max(self._steps, min(round(STEPS * done), STEPS if left == 0 else STEPS - 1))
+        finished = self._programs_done >= self._num_programs
+        self._steps = max(self._steps, STEPS if finished else min(round(STEPS * share), STEPS - 1))
         self._progress(self._steps, STEPS, text)
 
     def chunk_done(self, num_programs: int) -> None:

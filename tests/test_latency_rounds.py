@@ -105,6 +105,29 @@ def test_rounds_end_when_the_time_is_over_but_not_before_the_least() -> None:
 
 
 @pytest.mark.usefixtures("quiet_machine")
+def test_progress_knows_of_further_chunks_and_of_the_rounds_that_must_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rounds, "CHUNK_PROGRAMS", 2)
+    device = DeviceSpec("d", "none", min_rounds=4, rounds=50)
+    seen: list[tuple[int, str]] = []
+    time_programs(
+        Times(constant),
+        PROGRAMS,
+        device,
+        0,
+        lambda visits: None,
+        progress=lambda done, total, text: seen.append((done, text)),
+        budget_s=0.0,
+    )
+    made = [(done, text) for done, text in seen if "round" in text]
+    assert all("of at least 4" in text for _, text in made)
+    expected = [1000 / 3 * (chunk + 0.2 + 0.8 * number / 4) for chunk in range(3) for number in range(4)]
+    assert [done for done, _ in made] == pytest.approx(expected, abs=1)
+    assert seen[-1] == (1000, "done")
+
+
+@pytest.mark.usefixtures("quiet_machine")
 def test_earlier_visits_count() -> None:
     device = DeviceSpec("d", "none", min_rounds=3, rounds=3)
     earlier = {"program-0": [[1.0] * 5] * 3, "program-1": [[1.0] * 5]}
