@@ -15,7 +15,7 @@ from latency_tables.shipped import DATA, find_table
 from latency_tables.table import LatencyTable
 from ofa.config import build
 from ofa.errors import UserError
-from ofa.launch import compose_group
+from ofa.launch import CONF, compose_group
 from ofa.run import RunDirectory
 from ofa.space import SearchSpace
 
@@ -35,6 +35,10 @@ def test_tables_fit_their_space_and_device(path: Path) -> None:
     assert table.validation is not None and len(table.validation.networks) >= 16
     latencies = table.estimator(restricted, device)(restricted.sample(50, np.random.default_rng(0)))
     assert (latencies > 0).all()
+
+
+def test_every_space_has_a_table() -> None:
+    assert {path.stem for path in (CONF / "space").glob("*.yaml")} == {p.parent.name for p in TABLES}
 
 
 def test_there_are_tables_of_several_engines() -> None:
