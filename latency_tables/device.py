@@ -11,6 +11,8 @@ from ofa.errors import UserError, unknown_name
 
 ACCELERATORS = ("cpu", "cuda", "other")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "other")
+DEVICE_FIELDS = ("engine", "accelerator", "threads", "affinity", "batch_size", "precision")
+"""What latencies depend on; the other fields say how thoroughly they are measured."""
 
 _MINIMUMS = {
     "threads": 1,
@@ -36,7 +38,7 @@ class DeviceSpec:
         precision: number format of weights and activations; "int8" means quantised; "other" as above.
         affinity: processor cores that runs are pinned to; None leaves the choice to the system.
         method: how the entry of a layer is measured, a name in `latency_tables.entry.METHODS`.
-        min_rounds: rounds that are made even where the spread is small or the time is over.
+        min_rounds: rounds that are made even where the spread is small or the time is over; not above rounds.
         rounds: the most rounds; each visits all layers and networks in a new random order.
         runs_per_visit: timed runs per visit.
         warmup_runs: untimed runs at the start of each visit.

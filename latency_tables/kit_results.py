@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latency_tables.device import DeviceSpec
+from latency_tables.device import DEVICE_FIELDS, DeviceSpec
 from latency_tables.engines.base import Description
 from latency_tables.kit import (
     KIT_SCHEMA_VERSION,
     MANIFEST_FILE,
+    PRECISIONS,
     PROGRAM_FILE,
     RESULT_FILE,
     TABLE,
@@ -116,26 +117,41 @@ def save_table(table: LatencyTable, path: Path) -> None:
 def search_options(device: DeviceSpec) -> str:
     """Return the settings that describe a kit's device to other commands, without a file in conf/device."""
     fields = ("name", "engine", "accelerator", "threads", "batch_size", "precision")
-    return " ".join(f"device.{field}={getattr(device, field)}" for field in fields)
+    options = [f"device.{field}={getattr(device, field)}" for field in fields]
+    cores = ",".join(map(str, device.affinity or ()))
+    return " ".join([*options, f"device.affinity=[{cores}]"] if cores else options)
 
 
-def networks_from_kit(folder: Path, space: SearchSpace, device_name: str) -> dict[SubnetConfig, list[float]]:
+def networks_from_kit(
+    folder: Path, space: SearchSpace, table: LatencyTable
+) -> dict[SubnetConfig, list[float]]:
     """Return the latency (ms) of each network of a verification kit in each process.
 
     Raises:
-        UserError: as `table_from_kit`, and if the kit was measured on another device than `device_name`.
+        UserError: as `table_from_kit`, and if the kit was measured on another device, or otherwise, than the
+            `table` whose networks it verifies.
     """
     results = read_kit(folder, VERIFICATION, space)
-    if results.device.name != device_name:
-        raise UserError(
-            f"The kit {folder} was measured on device {results.device.name!r}; the search is for "
-            f"{device_name!r}. Give the table of the kit's device."
-        )
+    _check_device(folder, results, table)
     configs = {key: SubnetConfig.from_dict(values) for key, values in results.manifest["networks"].items()}
     return {
         configs[key]: [process_latency_ms(runs) for runs in processes]
         for key, processes in results.runs_ms.items()
     }
+
+
+def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> None:
+    """Refuse a kit that was measured elsewhere than the table, or otherwise; an imported one has a name."""
+    names = ("name", *DEVICE_FIELDS) if table.device.engine in PRECISIONS else ("name",)
+    pairs = [(name, getattr(results.device, name), getattr(table.device, name)) for name in names]
+    if "processor" in table.engine:
+        pairs.append(("processor", results.engine["processor"], table.engine["processor"]))
+    differing = [f"{name} {was!r}, not {wanted!r}" for name, was, wanted in pairs if was != wanted]
+    if differing:
+        raise UserError(
+            f"The kit {folder} was measured on another device than the table, or otherwise: "
+            f"{', '.join(differing)}. Give the table of the kit's device, or measure it as the table was."
+        )
 
 
 def read_kit(folder: Path, purpose: str, space: SearchSpace) -> KitResults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
+from latency_tables.entry import METHODS
+from latency_tables.estimate import layers_by_resolution
 from latency_tables.partial import Identity, PartialMeasurements, refuse_other
 from latency_tables.plan import NUM_CALIBRATION, NUM_VALIDATION, TablePlan, assemble_table, plan_table
 from latency_tables.rounds import time_programs
@@ -36,7 +39,7 @@ def build_table(
     `device.processes` processes one after the other. Every visit is appended to `partial_path(path)`, so an
     interrupted build continues where it was; the file goes when the table is saved. Entries of a table that
     lies at `path` already are kept, if they belong to the space; if none is missing, that table is returned
-    as it is.
+    as it is. A table of other resolutions of the space is extended: its networks are then of all of them.
 
     Args:
         space: its restriction, if any, limits what is measured.
@@ -52,12 +55,14 @@ def build_table(
         UserError: if the engine is unknown, not installed or fails, a table or an unfinished one at `path`
             was measured differently, the space is too small, or a file cannot be written.
     """
-    plan = plan_table(space, device, seed, num_calibration, num_validation)
     description = (engine or create_engine(device)).describe()
-    identity = table_identity(device, description, plan.method.name)
+    identity = table_identity(device, description, METHODS[device.method].name)
     existing = _existing(path, identity)
-    if existing and existing.space_fingerprint == space.fingerprint and not existing.missing_entries(space):
-        return existing
+    if existing and existing.space_fingerprint == space.fingerprint:
+        if not existing.missing_entries(space):
+            return existing
+        space = _with_resolutions_of(existing, space)
+    plan = plan_table(space, device, seed, num_calibration, num_validation)
     entries = existing.entries if existing else {}
     known = {s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)}
     plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known))
@@ -86,20 +91,41 @@ def _existing(path: Path, identity: Identity) -> LatencyTable | None:
     return table
 
 
+def _with_resolutions_of(table: LatencyTable, space: SearchSpace) -> SearchSpace:
+    """Return `space` with the resolutions that the table covers allowed as well."""
+    choices = zip(space.genes, space.allowed, space.whole.allowed, strict=True)
+    restriction = tuple(whole if gene.kind == "resolution" else allowed for gene, allowed, whole in choices)
+    everywhere = replace(space, restriction=restriction)
+    wanted = {*layers_by_resolution(space), *table.covered_resolutions(everywhere)}
+    return everywhere.restrict(resolutions=sorted(wanted))
+
+
 def _measure(
     plan: TablePlan, measurements: PartialMeasurements, engine: Engine | None, progress: ProgressCallback
 ) -> None:
-    """Measure what is missing, in one process after the other; with an `engine` all in this process."""
+    """Measure what is missing, in one process after the other; with an `engine` all in this process.
+
+    A process that had finished goes on if the plan has programs that it did not know.
+    """
     device = plan.device
-    budget_s = 60 * device.minutes / device.processes
+    keys = [program.key for program in plan.programs]
     for process in range(device.processes):
-        if measurements.is_finished(process):
+        made = measurements.visits(process)
+        earlier = {key: made[key] for key in keys if key in made}
+        if measurements.is_finished(process) and len(earlier) == len(keys):
             continue
         seed = process_seed(plan.seed, process)
         record = partial(measurements.append, process)
-        earlier, report = measurements.visits(process), of_process(progress, process, device.processes)
+        report = of_process(progress, process, device.processes)
+        budget_s = max(60 * device.minutes / device.processes - _spent_s(earlier, device), 0.0)
         if engine is None:
             time_in_fresh_process(plan, device, seed, record, earlier, report, budget_s)
         else:
             time_programs(engine, plan.programs, device, seed, record, earlier, report, budget_s)
         measurements.finish(process)
+
+
+def _spent_s(visits: Mapping[str, Sequence[Sequence[float]]], device: DeviceSpec) -> float:
+    """Return about how long it took to make these visits: the timed runs (ms), and those before them."""
+    timed_ms = sum(sum(runs) for made in visits.values() for runs in made)
+    return timed_ms / 1e3 * (1 + device.warmup_runs / device.runs_per_visit)

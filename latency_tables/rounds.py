@@ -81,6 +81,7 @@ def time_programs(
             chunk_deadline = now + (deadline - now) * len(chunk) / (len(chunk) + len(waiting))
             _Rounds(chunk, runs, visits, device, seed, record, report).run(chunk_deadline)
             report.chunk_done(len(chunk))
+            del runs  # before the programs of the next chunk take its memory
     report(0, "done")
 
 
@@ -143,16 +144,17 @@ class _Rounds:
     def run(self, deadline: float) -> None:
         """Make rounds until one of the reasons to end holds; `deadline` is a time of the monotonic clock."""
         device, start = self._device, time.monotonic()
+        least = min(device.min_rounds, device.rounds)
         first = number = min(len(self._visits[p.key]) // p.visits_per_round for p in self._programs)
         while number < device.rounds:
             settled, now = self._settled() if number else 0.0, time.monotonic()
-            if number >= device.min_rounds and (settled >= _NEARLY_ALL or now > deadline):
+            if number >= least and (settled >= _NEARLY_ALL or now > deadline):
                 return
             share = number / device.rounds
             if made := number - first:
-                least_s = (device.min_rounds - number) * (now - start) / made
+                least_s = (least - number) * (now - start) / made
                 share = max(share, (now - start) / (now - start + max(deadline - now, least_s, 0.0)))
-            rounds = f"at most {device.rounds}" if now <= deadline else f"at least {device.min_rounds}"
+            rounds = f"at most {device.rounds}" if now <= deadline else f"at least {least}"
             text = f"round {number + 1} of {rounds}, {100 * settled:.0f} % settled"
             done = len(self._programs) * (_PREPARING_SHARE + (1 - _PREPARING_SHARE) * share)
             self._round(number, deadline, done, text)

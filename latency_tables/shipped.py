@@ -17,3 +17,8 @@ def find_table(run: RunDirectory, device_name: str, space: SearchSpace) -> Path:
     """
     own, shipped = run.table(device_name), DATA / space.name / f"{device_name}.json"
     return own if own.exists() or not shipped.exists() else shipped
+
+
+def is_shipped(path: Path) -> bool:
+    """Return whether this table came with the project."""
+    return path.resolve().is_relative_to(DATA)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_tables.device import DeviceSpec
+from latency_tables.device import DEVICE_FIELDS, DeviceSpec
 from latency_tables.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.timing import ImportedTiming, Timing
 from latency_tables.validation import Calibration, Validation
@@ -160,8 +160,7 @@ class LatencyTable:
         Raises:
             UserError: naming what differs.
         """
-        names = ("engine", "accelerator", "threads", "affinity", "batch_size", "precision")
-        pairs = ((name, getattr(self.device, name), getattr(device, name)) for name in names)
+        pairs = ((name, getattr(self.device, name), getattr(device, name)) for name in DEVICE_FIELDS)
         differing = [f"{name} {was!r}, not {wanted!r}" for name, was, wanted in pairs if was != wanted]
         if differing:
             raise UserError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latency_tables.device import DeviceSpec
+from latency_tables.engines.base import processor_name
 from latency_tables.kit import PRECISIONS, KitInfo, make_verification_kit
 from latency_tables.kit_results import MEASURED_BY_KIT, networks_from_kit
 from latency_tables.network import measure_subnets
@@ -66,7 +67,7 @@ class MeasureByKit:
     def __init__(
         self,
         space: SearchSpace,
-        device: DeviceSpec,
+        table: LatencyTable,
         folder: Path,
         kits: Sequence[Path] = (),
         seed: int = 0,
@@ -75,14 +76,19 @@ class MeasureByKit:
         """Read the measurements of `kits`; a new kit goes to `folder`, or a name beside it that is free.
 
         Raises:
-            UserError: if a kit is incomplete or damaged, or of another space or device.
+            UserError: if a kit is incomplete or damaged, or of another space or device than the table.
         """
-        self._space, self._device, self._folder, self._kits = space.whole, device, folder, tuple(kits)
+        self._space, self._folder, self._kits = space.whole, folder, tuple(kits)
+        self._device = table.device
+        if self._device.engine not in PRECISIONS:
+            # An imported table: its own engine measures nothing, so that of the kit decides.
+            name, threads, batch_size = self._device.name, self._device.threads, self._device.batch_size
+            self._device = DeviceSpec(name, "onnx_runtime", threads=threads, batch_size=batch_size)
         self._seed, self._progress = seed, progress
         self.known: dict[SubnetConfig, list[float]] = {}
         self.next_step = ""
         for kit in kits:
-            self.known |= networks_from_kit(kit, self._space, device.name)
+            self.known |= networks_from_kit(kit, self._space, table)
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
         """Write a kit of these networks and return nothing, as it has to be measured elsewhere."""
@@ -122,21 +128,32 @@ def choose_measure(
         device: as the user describes it.
         space: the space.
         processes: fresh processes per measurement on this machine.
-        folder: where a kit goes if the table comes from another device, or its device measures nothing here.
+        folder: where a kit goes if the table's device is not this machine.
         from_kit: folders of kits that were measured for this search.
         seed: of the orders, weights and inputs.
         progress: of measuring, or of writing a kit.
 
     Raises:
-        UserError: if there is no table, or a kit cannot be read.
+        UserError: if there is no table, a kit cannot be read, or the device is another one and kits cannot
+            measure with its engine.
     """
     if table is None:
         raise UserError("verify=true needs a latency to verify; give limits.latency_ms=VALUE.")
     kits = [from_kit] if isinstance(from_kit, str) else list(from_kit or ())
-    if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other"):
+    other = _is_other_machine(table, device)
+    if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other" or other):
         return MeasureHere(space, device, processes, seed, progress)
-    there = table.device
-    if there.engine not in PRECISIONS:
-        # An imported table: its own engine measures nothing, so that of the kit decides.
-        there = DeviceSpec(there.name, "onnx_runtime", threads=there.threads, batch_size=there.batch_size)
-    return MeasureByKit(space, there, folder, [Path(kit) for kit in kits], seed, progress)
+    if other and device.engine not in PRECISIONS:
+        raise UserError(
+            f"The table of device {device.name!r} was measured on {table.engine['processor']!r}; this "
+            f"machine has {processor_name()!r}, and kits cannot measure with {device.engine!r} there. To "
+            "verify for this machine, choose a device of another name and give table=PATH of that table."
+        )
+    return MeasureByKit(space, table, folder, [Path(kit) for kit in kits], seed, progress)
+
+
+def _is_other_machine(table: LatencyTable, device: DeviceSpec) -> bool:
+    """Return whether the device searched for is the table's, on a processor that this machine has not."""
+    if device.accelerator != "cpu" or device.name != table.device.name:
+        return False
+    return table.engine.get("processor", processor_name()) != processor_name()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ofa.accelerator import peak_memory_mb
 from ofa.bundle import Bundle, load_bundle
 from ofa.config import build
 from ofa.errors import UserError
@@ -143,7 +143,7 @@ def _memory_mib(field: str) -> float:
         for line in status.read_text().splitlines():
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory_mb(torch.device("cpu"))
 
 
 def _main() -> None:

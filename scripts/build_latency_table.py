@@ -47,10 +47,20 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
     print(f"{len(table.entries)} layers on {engine}\n{table.error_text}")
     print(
         f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
-        f"{search_options(device) if measured else f'device={device.name}'} table={path} "
-        "limits.latency_ms=VALUE"
+        f"{search_options(device) if measured else f'device={device.name}'}{_space_options(config, table)} "
+        f"table={path} limits.latency_ms=VALUE"
     )
     return table
+
+
+def _space_options(config: TableConfig, table: LatencyTable) -> str:
+    """Return what a search has to be told of the space that the table is of."""
+    space = config.space or config.trained_space
+    covered = table.covered_resolutions(space)
+    options = f" space={space.name}" if config.space else ""
+    if covered and len(covered) < len(space.resolutions):
+        options += f" resolutions=[{','.join(map(str, covered))}]"
+    return options
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from latency_tables.device import DeviceSpec
 from latency_tables.network import TimedNetwork, measure_networks
+from latency_tables.shipped import find_table
 from latency_tables.table import LatencyTable
 from ofa.candidates import run_candidates
 from ofa.cost import network_cost
@@ -36,15 +37,17 @@ def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
     """Print the table, write `pareto.png` and return the networks."""
     run, directory, device = open_run(config), config.directory, config.device
     space, images = run.info.space, config.calibration_images
+    table = LatencyTable.load(find_table(directory, device.name, space))
+    estimate = table.estimator(space, device, max_table_error=float("inf"))
     evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=images)
     found = run_candidates(run, evaluator, config.random_networks, config.seed)
-    table, genomes = LatencyTable.load(directory.table(device.name)), space.genomes([c.config for c in found])
+    genomes = space.genomes([c.config for c in found])
     timed = {str(i): TimedNetwork(c.network, c.network.image_shape) for i, c in enumerate(found)}
     with progress_bar("timing") as progress:
         timings = measure_networks(timed, device, config.seed, progress)
     searches = searches_by_subnet(directory.path / "search")
     accuracy = 100 * load_predictor(directory.predictor, space)(genomes)
-    latency = table.estimator(space, max_table_error=float("inf"))(genomes)
+    latency = estimate(genomes)
     networks = []
     for i, candidate in enumerate(found):
         cost, measured_ms = network_cost(candidate.network.specs), timings[str(i)].latency_ms

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency_tables.device import DeviceSpec
-from latency_tables.shipped import find_table
+from latency_tables.shipped import find_table, is_shipped
 from latency_tables.table import LatencyTable, TableLimit
 from latency_tables.verification import choose_measure
 from ofa.launch import command
@@ -36,6 +36,9 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
     path, most = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
     table = LatencyTable.load(path) if bounds.latency_ms else None
+    if table and config.resolutions is None and is_shipped(path):
+        space = space.restrict(resolutions=table.covered_resolutions(space))
+        print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
     latency = table.estimator(space, config.device, most) if table else None
     more = {n: (other.estimator(space, most), other.latency_ms) for n, other in config.more_tables.items()}
     limits = build_limits(space, bounds, latency, more)

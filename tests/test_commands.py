@@ -170,7 +170,7 @@ def test_files_of_another_space_are_refused(runs: Path, tmp_path: Path, kind: st
         if kind == "records":
             fit.run(*common)
         else:
-            search_for_device.run(*common, "limits.latency_ms=1000")
+            search_for_device.run(*common, "limits.latency_ms=1000", "max_table_error=1000")
 
 
 @pytest.mark.parametrize("name", ["supernet.pt", "predictor.pt", "latency/my_cpu.json", "supernet.json"])
@@ -181,7 +181,9 @@ def test_truncated_files_are_refused(runs: Path, tmp_path: Path, name: str) -> N
     with pytest.raises(UserError, match=path.name):
         if name == "supernet.pt":
             load_supernet(path)
-        search_for_device.run(f"runs_dir={tmp_path}", "run_name=tiny", "limits.latency_ms=1000")
+        search_for_device.run(
+            f"runs_dir={tmp_path}", "run_name=tiny", "limits.latency_ms=1000", "max_table_error=1000"
+        )
 
 
 def test_a_table_that_lacks_entries_lists_them_all(runs: Path, tmp_path: Path) -> None:
@@ -193,7 +195,9 @@ def test_a_table_that_lacks_entries_lists_them_all(runs: Path, tmp_path: Path) -
         del values["entries"][key]
     path.write_text(json.dumps(values))
     with pytest.raises(UserError) as caught:
-        search_for_device.run(f"runs_dir={tmp_path}", "run_name=tiny", "limits.latency_ms=1000")
+        search_for_device.run(
+            f"runs_dir={tmp_path}", "run_name=tiny", "limits.latency_ms=1000", "max_table_error=1000"
+        )
     assert all(key in str(caught.value) for key in removed)
 
 

@@ -497,7 +497,7 @@ def test_another_space_version_or_purpose_is_refused(result: Path, tmp_path: Pat
     with pytest.raises(UserError, match="measured other choices"):
         table_from_kit(result, make_space().restrict(resolutions=[12]))
     with pytest.raises(UserError, match="is for 'table'; this needs one for 'verification'"):
-        networks_from_kit(result, make_space(), "there")
+        networks_from_kit(result, make_space(), table_from_kit(result, make_space()))
     edit(result / "manifest.json", lambda m: m.update(schema_version=3))
     with pytest.raises(UserError, match="schema version 3"):
         table_from_kit(result, make_space())
@@ -534,8 +534,20 @@ def test_candidates_are_measured_by_a_kit(measured: Path, tmp_path: Path) -> Non
     assert again([space.middle]) == {}
     assert (tmp_path / "kits" / "name-1" / "manifest.json").is_file()
     assert f"from_kit=[{kits},{kits}-1]" in again.next_step
-    with pytest.raises(UserError, match="measured on device 'there'; the search is for 'elsewhere'"):
-        networks_from_kit(kits, space, "elsewhere")
+    for changes, text in (
+        ({"name": "elsewhere"}, "name 'there', not 'elsewhere'"),
+        ({"threads": 4, "affinity": (0,)}, r"threads 1, not 4, affinity None, not \(0,\)"),
+        ({"engine": "openvino"}, "engine 'onnx_runtime', not 'openvino'"),
+        ({"precision": "int8"}, "precision 'fp32', not 'int8'"),
+    ):
+        other = dataclasses.replace(table, device=dataclasses.replace(table.device, **changes))
+        with pytest.raises(UserError, match=f"another device than the table, or otherwise: {text}"):
+            networks_from_kit(kits, space, other)
+    moved = dataclasses.replace(table, engine={**table.engine, "processor": "Z80"})
+    with pytest.raises(UserError, match=r"processor '.*', not 'Z80'"):
+        networks_from_kit(kits, space, moved)
+    imported = dataclasses.replace(table, engine={}, device=DeviceSpec("there", "imported", threads=8))
+    assert set(networks_from_kit(kits, space, imported)) == set(configs)
 
 
 def test_this_machine_measures_at_once_and_an_imported_table_by_a_kit(measured: Path, tmp_path: Path) -> None:
@@ -550,6 +562,47 @@ def test_this_machine_measures_at_once_and_an_imported_table_by_a_kit(measured: 
         choose_measure(None, DEVICE, space, 1, tmp_path)
 
 
+def test_a_table_of_another_processor_is_verified_there(measured: Path, tmp_path: Path) -> None:
+    space, table = make_space(), table_from_kit(measured, make_space())
+    there = dataclasses.replace(table, engine={"engine": "ONNX Runtime", "processor": "Z80"})
+    assert isinstance(choose_measure(there, there.device, space, 1, tmp_path / "kit"), MeasureByKit)
+    # A device of another name is this machine; the table is only where the search starts from.
+    mine = dataclasses.replace(there.device, name="mine")
+    assert isinstance(choose_measure(there, mine, space, 1, tmp_path / "kit"), MeasureHere)
+    eager = dataclasses.replace(there, device=dataclasses.replace(there.device, engine="pytorch"))
+    with pytest.raises(UserError, match=r"measured on 'Z80'; this machine .* cannot measure with 'pytorch'"):
+        choose_measure(eager, eager.device, space, 1, tmp_path / "kit")
+
+
 def test_search_options_describe_the_device() -> None:
     options = search_options(DEVICE).split()
     assert "device.engine=onnx_runtime" in options and "device.name=there" in options
+    assert not any("affinity" in option for option in options)
+    pinned = dataclasses.replace(DEVICE, affinity=(0, 2))
+    assert "device.affinity=[0,2]" in search_options(pinned).split()
+
+
+def test_an_engine_that_fails_names_the_program_and_keeps_what_was_measured(kit: Path) -> None:
+    engine = kit / "onnxruntime.py"
+    engine.write_text(
+        "__version__ = '0'\nclass SessionOptions: pass\n"
+        "def InferenceSession(*a, **k): raise RuntimeError('opset 99 is unknown')\n"
+    )
+    manifest = json.loads((kit / "manifest.json").read_text())
+    done = subprocess.run(
+        [sys.executable, str(kit / "measure.py")], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "The engine failed at " in done.stderr and "RuntimeError: opset 99 is unknown" in done.stderr
+    assert any(program["key"] in done.stderr for program in manifest["programs"])
+
+
+def test_bf16_without_its_instructions_is_refused(kit: Path) -> None:
+    edit(kit / "manifest.json", lambda m: m["device"].update(precision="bf16", engine="openvino"))
+    (kit / "openvino.py").write_text(
+        "def get_version(): return '0'\nclass Core:\n    def get_property(self, *names): return ['FP32']\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(kit / "measure.py")], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2 and "bf16, which this processor has no instructions for" in done.stderr

@@ -174,6 +174,49 @@ def test_a_restart_goes_on_in_the_process_that_was_interrupted(tmp_path: Path) -
     assert (second.runs - programs) / 3 == visits - (len(lines) - 1)
 
 
+def test_other_resolutions_are_added_to_a_table(tmp_path: Path) -> None:
+    path, space = tmp_path / "t.json", make_space()
+    first = table_of(path, FakeEngine(), space.restrict(resolutions=[16]))
+    engine = FakeEngine()
+    both = table_of(path, engine, space.restrict(resolutions=[20]))
+    assert first.covered_resolutions(space) == (16,) and both.covered_resolutions(space) == (16, 20)
+    assert {key: both.entries[key] for key in first.entries} == first.entries
+    layers = [program for program in plan_table(space, DEVICE, 3).programs if "network" not in program.key]
+    assert engine.prepared < len(layers) + 18
+    assert {network.config["resolution"] for network in validation_of(both).networks} == {16, 20}
+    again = FakeEngine()
+    assert table_of(path, again, space.restrict(resolutions=[16])) == both and again.prepared == 0
+
+
+def test_an_unfinished_table_goes_on_with_another_plan(tmp_path: Path) -> None:
+    device, path, space = replace(DEVICE, processes=2), tmp_path / "t.json", make_space()
+    small = space.restrict(resolutions=[16])
+    whole = FakeEngine()
+    table_of(tmp_path / "w.json", whole, small, device)
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, FakeEngine(stop_after=whole.runs * 3 // 4), small, device)
+    table = table_of(path, FakeEngine(), space, device)
+    # Everything was measured in both processes, what was new in the first one as well.
+    assert {entry.count for entry in table.entries.values()} == {16}
+    assert validation_of(table).repeatability_percent is not None
+
+
+def test_the_time_counts_over_restarts(tmp_path: Path) -> None:
+    class Hours(FakeEngine):
+        def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+            run = super().prepare(module, example)
+            return lambda: run() * 3.6e6
+
+    path, device = tmp_path / "t.json", replace(DEVICE, rounds=30, min_rounds=2, spread_percent=1e-9)
+    whole = Hours()
+    table_of(tmp_path / "w.json", whole, device=device)
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, Hours(stop_after=whole.runs // 2), device=device)
+    engine = Hours()
+    table_of(path, engine, device=device)
+    assert engine.runs == engine.prepared_runs
+
+
 @pytest.mark.parametrize(("time_ms", "shown"), [(0.0, "0.0"), (float("nan"), "nan"), (-1.0, "-1.0")])
 def test_times_that_no_clock_gives_are_refused(time_ms: float, shown: str, tmp_path: Path) -> None:
     class Broken(FakeEngine):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,24 @@ def test_progress_knows_of_further_chunks_and_of_the_rounds_that_must_be(
     expected = [1000 / 3 * (chunk + 0.2 + 0.8 * number / 4) for chunk in range(3) for number in range(4)]
     assert [done for done, _ in made] == pytest.approx(expected, abs=1)
     assert seen[-1] == (1000, "done")
+
+
+@pytest.mark.usefixtures("quiet_machine")
+def test_one_chunk_of_programs_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "CHUNK_PROGRAMS", 2)
+    alive: weakref.WeakSet[TimedRun] = weakref.WeakSet()
+    most = 0
+
+    class Counted(Times):
+        def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+            nonlocal most
+            run = super().prepare(module, example)
+            alive.add(run)
+            most = max(most, len(alive))
+            return run
+
+    visits_of(Counted(constant), DeviceSpec("d", "none", rounds=2))
+    assert most == 2
 
 
 @pytest.mark.usefixtures("quiet_machine")

@@ -66,6 +66,17 @@ def test_a_search_takes_a_shipped_table_where_the_run_has_none(
         search_for_device.run(*common, "device=cascadelake_onnx", "limits.latency_ms=0.001")
 
 
+def test_a_search_keeps_to_the_resolutions_of_a_shipped_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_predictor(tmp_path / "shipped", "mobilenet_v3")
+    common = (f"runs_dir={tmp_path}", "run_name=shipped", "space=mobilenet_v3", "search.generations=2")
+    _, result = search_for_device.run(*common, "device=cascadelake_onnx", "limits.latency_ms=9")
+    assert result.best.config.resolution in (160, 176, 192, 208, 224)
+    out = capsys.readouterr().out
+    assert "MAPE 1.28 %" in out and "160, 176, 192, 208, 224 px" in out
+
+
 def test_the_runs_own_table_comes_first(tmp_path: Path) -> None:
     run = RunDirectory(str(tmp_path), "mine")
     space = build(SearchSpace, compose_group("space", "mobilenet_v3"))

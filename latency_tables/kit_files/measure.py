@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ MEMORY_WITHOUT_PROC = 1 << 30
 LINE_INTERVAL_S = 15.0
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Session = Callable[[], object]
 
@@ -141,8 +142,25 @@ def choose_engine(asked: str | None, device: dict[str, Any]) -> tuple[str, str]:
     except ImportError as error:
         others = " or ".join(f"--engine {package}" for package in ENGINES if package != name)
         raise KitError(f"{name} is not installed ({error}): pip install {name}, or try {others}.") from error
+    if precision == "bf16" and "BF16" not in module.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise KitError("The kit asks for bf16, which this processor has no instructions for.")
     version = getattr(module, "__version__", None) or module.get_version()
     return name, str(version)
+
+
+@contextmanager
+def failures_named(key: str) -> Iterator[None]:
+    """Turn an engine's failure into an error that names the program."""
+    try:
+        yield
+    except (KitError, OSError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:500]
+        raise KitError(
+            f"The engine failed at {key}: {type(error).__name__}: {text}. What was measured is kept; the "
+            "same command goes on when the cause is removed."
+        ) from error
 
 
 def pin(cores: list[int] | None) -> None:
@@ -322,8 +340,9 @@ def load(
     rng = np.random.default_rng(options.seed)
     array = rng.standard_normal(program["input_shape"]).astype(np.float32)
     files = [gzip.decompress((FOLDER / f["file"]).read_bytes()) for f in program["files"]]
-    session: Session = load_engine(files, array, options.threads, device["precision"])
-    session()
+    with failures_named(program["key"]):
+        session: Session = load_engine(files, array, options.threads, device["precision"])
+        session()
     return session
 
 
@@ -381,7 +400,7 @@ class Measurement:
 
     def _enough(self, part: list[dict[str, Any]], number: int, deadline_s: float) -> bool:
         """Return whether so many rounds are enough."""
-        if number < self.device["min_rounds"]:
+        if number < min(self.device["min_rounds"], self.options.rounds):
             return False
         if number >= self.options.rounds or self.runs.spent(self.process) >= deadline_s:
             return True
@@ -392,13 +411,14 @@ class Measurement:
     def _visit(self, key: str, session: Session, text: str) -> float:
         """Time one visit, record it, and return how much longer it took than the fastest one."""
         start = time.perf_counter()
-        for _ in range(self.device["warmup_runs"]):
-            session()
         runs_ms = []
-        for _ in range(self.device["runs_per_visit"]):
-            before = time.perf_counter()
-            session()
-            runs_ms.append((time.perf_counter() - before) * 1e3)
+        with failures_named(key):
+            for _ in range(self.device["warmup_runs"]):
+                session()
+            for _ in range(self.device["runs_per_visit"]):
+                before = time.perf_counter()
+                session()
+                runs_ms.append((time.perf_counter() - before) * 1e3)
         self.runs.add(self.process, key, runs_ms, round(time.perf_counter() - start, 6))
         self.latencies[key].append(quantile(runs_ms))
         self.made += 1

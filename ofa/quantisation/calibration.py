@@ -15,7 +15,13 @@ Images = NDArray[np.float32]
 
 
 def single_images(batches: Iterable[Tensor], limit: int) -> list[Images]:
-    """Return the first `limit` of the images (n, channels, h, w) one by one, each (1, channels, h, w)."""
+    """Return the first `limit` of the images (n, channels, h, w) one by one, each (1, channels, h, w).
+
+    Raises:
+        UserError: if `limit` is negative.
+    """
+    if limit < 0:
+        raise UserError(f"quantisation_images is {limit}; expected a number of images.")
     every = (image for images in batches for image in images.cpu().float().contiguous().numpy())
     return [np.ascontiguousarray(image[np.newaxis]) for image in islice(every, limit)]
 
