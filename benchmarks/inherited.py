@@ -17,7 +17,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from ofa.cost import compile_cost, macs
 from ofa.evaluate import SubnetEvaluator, top1
@@ -93,7 +92,7 @@ class Comparison:
     ) -> StaticNetwork:
         largest = dataclasses.replace(self._run.info.space.largest, resolution=config.resolution)
         teacher = self._evaluator.network(largest) if settings.distillation_ratio else None
-        network = network.to(self._run.device).to(memory_format=torch.channels_last)
+        network = network.to(self._run.device)
         with progress_bar(f"{settings.epochs} epochs of {config.id}") as progress:
             finetune(network, self._run.data, config.resolution, settings, teacher, progress)
         self._evaluator.recalibrate(network, config.resolution)

@@ -89,13 +89,14 @@ def read_json(path: Path, what: str, how_to_make: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, patience_s: float = 3.0) -> Iterator[None]:
+def locked(path: Path, what: str, patience_s: float = 8.0) -> Iterator[None]:
     """Be the only process that works on something; the lock ends with the process, however it ends.
 
     Args:
         path: file of the lock; it stays, and names its last holder.
         what: what is locked, for the error text.
-        patience_s: how long to wait for another process, which may be ending.
+        patience_s: how long to wait for another process, which may be ending: workers that it forked keep the
+            lock until they notice, some seconds later, that it was killed.
 
     Raises:
         UserError: if another process keeps the lock, naming it.

@@ -48,6 +48,12 @@ def transform_kernel(weight: Tensor, matrices: list[Tensor], kernel_size: int) -
         matrices: linear maps of shape (k*k, k*k), from the largest k below K downwards.
         kernel_size: side of the wanted kernels: K or the side of one of the matrices.
     """
+    # Kernels stay in the weights' precision: bf16 autocast keeps depthwise convolutions in fp32.
+    with torch.autocast(weight.device.type, enabled=False):
+        return _transform(weight, matrices, kernel_size)
+
+
+def _transform(weight: Tensor, matrices: list[Tensor], kernel_size: int) -> Tensor:
     for matrix in matrices:
         if weight.shape[-1] == kernel_size:
             break

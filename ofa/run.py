@@ -57,6 +57,7 @@ class TrainConfig:
             "keep_checkpoints",
             "validate_every_epochs",
             "validation_images",
+            "on_non_finite",
         ):
             del values["training"][name]
         del values["space"]["restriction"]

@@ -79,6 +79,17 @@ def test_a_killed_process_is_restarted_and_the_run_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_changes_no_weights(
+    tmp_path: Path, undisturbed: dict[str, Tensor]
+) -> None:
+    stopped = torchrun(str(FOLDER / "training_run.py"), str(tmp_path), "--term=10")
+    assert stopped.returncode != 0 and "Stopped by SIGTERM after step 11" in stopped.stderr
+    completed = torchrun(str(FOLDER / "training_run.py"), str(tmp_path))
+    assert completed.returncode == 0, completed.stderr
+    assert_equal(final_weights(tmp_path), undisturbed)
+
+
+@pytest.mark.slow
 def test_two_processes_on_halves_have_the_gradients_of_one_on_the_whole_batch(tmp_path: Path) -> None:
     script = tmp_path / "gradients.py"
     script.write_text(GRADIENTS)

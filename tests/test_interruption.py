@@ -9,15 +9,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from train_supernet import train_supernet
 from training_run import PHASES, SPACE, make_trainer
 
 from ofa.checkpoint import TrainingCheckpoints, load_tensors
+from ofa.distributed import World
 from ofa.elastic.operators import ElasticBatchNorm2d
 from ofa.errors import StoppedError, UserError
 from ofa.files import locked
@@ -42,6 +45,53 @@ def test_twenty_runs_interrupted_at_random_end_with_the_same_weights(tmp_path: P
     lines = completed.stdout.splitlines()
     assert len(lines) == 20
     assert [line for line in lines if not line.endswith(": equal")] == []
+
+
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+from training_run import PHASES, SPACE
+import dataclasses, torch
+from ofa.data import DataSettings
+from ofa.data.folder import FolderData
+from ofa.errors import StoppedError
+from ofa.training.loop import Trainer
+from ofa.training.settings import TrainSettings
+
+settings = DataSettings("made", root=sys.argv[1], image_size=12, validation_size=6, workers=2)
+space = dataclasses.replace(SPACE, in_channels=3, num_classes=2)
+train = TrainSettings(8, calibration_images=6, validation_images=6)
+device, folder = torch.device("cpu"), Path(sys.argv[2])
+def progress(done, total, text):
+    os.killpg(os.getpgid(0), signal.SIGTERM)
+trainer = Trainer(space, FolderData(settings), PHASES, train, folder, device, progress)
+try:
+    trainer.train()
+except StoppedError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_path: Path) -> None:
+    for split, number in (("train", 70), ("val", 4)):
+        for name, grey in (("a", 40), ("b", 200)):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for i in range(number):
+                Image.new("RGB", (16, 16), (grey, i, 0)).save(tmp_path / "images" / split / name / f"{i}.png")
+    script = tmp_path / "signalled.py"
+    script.write_text(SIGNALLED)
+    completed = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "images"), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        cwd=FOLDER.parent,
+        env={"PYTHONPATH": f".:{FOLDER}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        check=False,
+        start_new_session=True,
+    )
+    assert "Stopped by SIGTERM after step 11, which is saved" in completed.stdout, completed.stderr
+    assert TrainingCheckpoints(tmp_path / "run" / "checkpoints").steps() == [11]
 
 
 def test_sigterm_saves_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -83,6 +133,77 @@ def test_the_error_names_step_network_and_term(tmp_path: Path, poisoned: list[in
         make_trainer(tmp_path).train()
     state = load_tensors(tmp_path / "checkpoints" / "step_00000009.pt", "checkpoint")["supernet"]
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+
+
+def test_what_the_error_recommends_is_possible(tmp_path: Path, poisoned: list[int]) -> None:
+    poisoned.append(10)
+    with pytest.raises(UserError, match=r"skip such steps with training.on_non_finite=skip"):
+        make_trainer(tmp_path).train()
+    poisoned.clear()
+    trainer = make_trainer(tmp_path, on_non_finite="skip")
+    assert trainer.resumed_at == 9
+    trainer.train()
+    skipping, stopping = (train_supernet.config(f"training.on_non_finite={c}") for c in ("skip", "stop"))
+    assert skipping.record() == stopping.record()
+
+
+def test_gradients_that_overflow_in_fp16_are_skipped_but_not_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflowing = 0
+
+    def average(world: World, tensors: Sequence[Tensor]) -> None:
+        nonlocal overflowing
+        overflowing -= 1
+        if overflowing >= 0:
+            tensors[0].fill_(math.inf)
+
+    monkeypatch.setattr(World, "average", average)
+    for count, folder in ((3, tmp_path / "some"), (1000, tmp_path / "all")):
+        overflowing, trainer = count, make_trainer(folder)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        trainer._train_step.scaler = scaler
+        if count == 3:
+            assert all(bool(torch.isfinite(p).all()) for p in trainer.train().parameters())
+            assert scaler.get_scale() == 2.0**13
+        else:
+            with pytest.raises(UserError, match=rf"diverged at step {MAX_SKIPPED}: a gradient norm of"):
+                trainer.train()
+
+
+def test_a_lost_teacher_is_not_replaced(tmp_path: Path) -> None:
+    def stop(done: int, total: int, text: str) -> None:
+        if text.startswith("width"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path, stop).train()
+    (tmp_path / "teacher.pt").unlink()
+    with pytest.raises(UserError, match=r"teacher of this run, .*teacher\.pt, is lost"):
+        make_trainer(tmp_path).train()
+
+
+def test_processes_that_would_go_on_from_different_steps_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_trainer(tmp_path).train()
+    monkeypatch.setattr(World, "share", lambda self, values: {**values, "1": 12.0})
+    with pytest.raises(UserError, match="different steps: 24 of process 0, 12 of process 1"):
+        make_trainer(tmp_path, world=World(0, 2))
+
+
+def test_the_gradient_norm_is_bounded(tmp_path: Path) -> None:
+    phases = (dataclasses.replace(PHASES[0], epochs=1, lr=1.0, warmup_epochs=0, final_lr=1.0),)
+    before = make_trainer(tmp_path / "0", phases=phases, momentum=0.0, weight_decay=0.0).supernet.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    moved = []
+    for bound in (None, 1e-3):
+        folder = tmp_path / str(bound)
+        trainer = make_trainer(folder, phases=phases, momentum=0.0, weight_decay=0.0, max_grad_norm=bound)
+        arm_steps = trainer.train().named_parameters()
+        moved.append(sum(float((p.detach() - before[name]).square().sum()) for name, p in arm_steps) ** 0.5)
+    # Four steps of learning rate 30 / 64.
+    assert moved[1] <= 4 * 30 / 64 * 1e-3 * 1.01 < moved[0]
 
 
 def test_steps_that_are_not_finite_can_be_skipped(tmp_path: Path, poisoned: list[int]) -> None:
@@ -160,7 +281,9 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 
 def summary(run_name: str, top1: float) -> RunSummary:
-    return RunSummary(run_name, "tiny", "digits", 24, 30, 1, "cpu", {"a": 2.0}, {"largest": top1}, 100.0)
+    return RunSummary(
+        run_name, "tiny", "digits", 24, 30, 1, "cpu", {"a": 2.0}, 0.25, {"largest": top1}, 100.0
+    )
 
 
 def test_the_table_of_runs_has_one_line_per_run(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_importances_are_clipped() -> None:
     logits = torch.tensor([[9.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor([[0.0, 9.0, 0.0]], dtype=torch.float64)
     alphas = (-1.0, -1.0)
+    plain = adaptive_alpha_divergence(logits, teacher, (1.0, 1.0), max_importance=1e9)
+    assert torch.equal(adaptive_alpha_divergence(logits, teacher, (1.0, 1.0)), plain)
     wild = gradient(adaptive_alpha_divergence(logits, teacher, alphas, max_importance=1e9), logits)
     tame = gradient(adaptive_alpha_divergence(logits, teacher, alphas), logits)
     # By hand, q being (s, r, r) and the importances (e^9, e^-9, 1) or (5, e^-9, 1):

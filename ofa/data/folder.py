@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +156,7 @@ class FolderData(ImageData):
             pin_memory=device.type == "cuda",
             # Without a generator of its own the loader draws from the global one.
             generator=torch.Generator(),
+            worker_init_fn=_ignore_sigterm,
         )
         for batch in loader:
             if isinstance(batch, _Unreadable):
@@ -163,7 +165,15 @@ class FolderData(ImageData):
                     "and run the same command again."
                 )
             images, labels = batch
-            yield self.normalise(images, device), labels.to(device)
+            yield self.normalise(images, device), labels.to(device, non_blocking=True)
+
+
+def _ignore_sigterm(worker: int) -> None:
+    """Leave the end to the training process: a pre-emption signals its whole group, and it still has to save.
+
+    A worker without a parent ends by itself.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def folder_classes(settings: DataSettings) -> tuple[str, ...]:

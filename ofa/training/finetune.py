@@ -30,26 +30,29 @@ def finetune(
         data: training images.
         resolution: of the network, in pixels.
         settings: length, learning rate and losses.
-        teacher: frozen network in eval mode whose logits are the soft targets; needed if the
+        teacher: frozen network in eval mode whose logits are the soft targets, if and only if the
             distillation ratio is not 0.
         progress: told about every tenth step.
 
     Raises:
-        UserError: if the loss stops being finite; the network must not be used then.
+        UserError: if the loss or a weight stops being finite; the network must not be used then.
+        ValueError: if a teacher is missing or superfluous.
     """
+    if (teacher is None) != (settings.distillation_ratio == 0):
+        raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
     device = next(network.parameters()).device
     steps_per_epoch = data.num_batches(settings.batch_size)
     total = settings.epochs * steps_per_epoch
     peak = settings.lr * settings.batch_size / 64
     optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
-    network.train()
+    network.to(memory_format=torch.channels_last).train()
     run = torch.compile(network) if settings.compile else network
     step = 0
     for epoch in range(settings.epochs):
         for images, labels in data.train_batches(settings.batch_size, settings.seed, epoch, device):
             images = resize(images, resolution)
             with torch.no_grad():
-                soft = teacher(images) if teacher is not None and settings.distillation_ratio else None
+                soft = teacher(images) if teacher is not None else None
             set_learning_rate(optimizer, learning_rate(step, total, 0, peak))
             optimizer.zero_grad(set_to_none=True)
             loss = sum_terms(settings.loss(run(images), labels, soft))
@@ -60,4 +63,6 @@ def finetune(
             step += 1
             if step % 10 == 0 or step == total:
                 progress(step, total, f"epoch {epoch + 1}/{settings.epochs} loss {loss.item():.3f}")
-    network.eval()
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
+        raise UserError(f"Weights are not finite after step {step}; lower lr. Nothing was exported.")
+    network.to(memory_format=torch.contiguous_format).eval()

@@ -94,6 +94,7 @@ class Trainer:
         self._position = _Position()
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
         self._seconds: dict[str, float] = {}
+        self._waited: dict[str, float] = {}
         self._stop = StopRequest()
         self._optimizer = self._new_optimizer()
         self._macs = compile_cost(space, macs)
@@ -168,6 +169,7 @@ class Trainer:
             processes=self._world.size,
             device=str(self._device),
             seconds_per_phase=dict(self._seconds),
+            data_wait_share=sum(self._waited.values()) / max(sum(self._seconds.values()), 1e-9),
             top1=self.validate(),
             peak_memory_mb=peak_memory_mb(self._device),
         )
@@ -182,7 +184,9 @@ class Trainer:
             self._optimizer = self._new_optimizer()
         distills = phase.teacher == "frozen" and self._settings.distillation_ratio > 0
         path, is_main = self._folder / "teacher.pt", self._world.is_main
-        self._teacher = Teacher(self.supernet, path, self._evaluator, is_main) if distills else None
+        earlier = self._phases[: position.phase]
+        begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier)
+        self._teacher = Teacher(self.supernet, path, self._evaluator, is_main, begun) if distills else None
         space = phase.space(self._space)
         while position.phase_step < phase.epochs * self._steps_per_epoch:
             epoch, first = divmod(position.phase_step, self._steps_per_epoch)
@@ -220,6 +224,7 @@ class Trainer:
             self._monitor.add(report, work, settings.batch_size, waited)
             self._monitor.report(position.step, phase, epoch, *self._work_done(), lr, plan.resolution)
             self._seconds[phase.name] = self._seconds.get(phase.name, 0.0) + time.perf_counter() - waiting
+            self._waited[phase.name] = self._waited.get(phase.name, 0.0) + waited
             ended = position.phase_step == phase.epochs * self._steps_per_epoch
             if report.stop:
                 self._end_phase() if ended else self._save()
@@ -248,8 +253,6 @@ class Trainer:
         return build_optimizer(self.supernet, 0.0, settings.momentum, settings.weight_decay)
 
     def _save(self) -> None:
-        # Processes see different images; the average is what a single one would have tracked.
-        self._world.average(list(self.supernet.buffers()))
         if not self._world.is_main:
             return
         position = self._position
@@ -262,6 +265,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._train_step.scaler.state_dict(),
             "seconds": self._seconds,
+            "waited": self._waited,
         }
         self._checkpoints.save(position.step, values)
 
@@ -272,8 +276,20 @@ class Trainer:
             self._optimizer.load_state_dict(values["optimizer"])
             self._train_step.scaler.load_state_dict(values["scaler"])
             self._seconds = dict(values.get("seconds", {}))
+            self._waited = dict(values.get("waited", {}))
             self._position = _Position(values["phase"], values["phase_step"], values["step"])
+        self._check_equal_starts()
         return damaged
+
+    def _check_equal_starts(self) -> None:
+        """Raise unless all processes go on from the same step: only the first one writes checkpoints."""
+        found = self._world.share({str(self._world.rank): float(self._position.step)})
+        if len(set(found.values())) > 1:
+            steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in found.items())
+            raise UserError(
+                f"The processes would go on from different steps: {steps}. All need the same checkpoints in "
+                f"{self._folder}; with several machines runs_dir has to be on storage that they share."
+            )
 
     # -- reporting ---------------------------------------------------------------------------------
 

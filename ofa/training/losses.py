@@ -46,13 +46,14 @@ def adaptive_alpha_divergence(
 
     With p of the teacher and q of the student, D_alpha = sum q ((p/q)^alpha - 1) / (alpha (alpha - 1)), and
     KL(p || q) for alpha = 1. A negative alpha punishes classes that the student overrates, a positive one
-    those that it underrates. The importance (p/q)^alpha is clipped, in the value and in the gradient.
+    those that it underrates. The importance (p/q)^alpha is clipped, in the value and in the gradient, but for
+    alpha = 1, where q cancels and the gradient is bounded without.
 
     Args:
         logits: student's, shape (n, classes).
         teacher_logits: teacher's, the same shape; no gradient flows into them.
         alphas: neither is 0.
-        max_importance: what importances are clipped to.
+        max_importance: what importances are clipped to, if alpha is not 1.
     """
     log_q, log_p = F.log_softmax(logits, 1), F.log_softmax(teacher_logits.detach(), 1)
     first, second = (_alpha_divergence(log_q, log_p, alpha, max_importance) for alpha in alphas)
@@ -68,11 +69,11 @@ def _alpha_divergence(
     """Return the divergence per image, and what has its gradient: -1/alpha sum q (p/q)^alpha d log q."""
     log_ratio = log_p - log_q.detach()
     weight = log_q.detach().exp()
-    importance = torch.exp((alpha * log_ratio).clamp(max=math.log(max_importance)))
     if alpha == 1.0:
-        value = torch.sum(weight * importance * log_ratio, 1)
-    else:
-        value = torch.sum(weight * (importance - 1), 1) / (alpha * (alpha - 1))
+        p = log_p.exp()
+        return torch.sum(p * log_ratio, 1), -torch.sum(p * log_q, 1)
+    importance = torch.exp((alpha * log_ratio).clamp(max=math.log(max_importance)))
+    value = torch.sum(weight * (importance - 1), 1) / (alpha * (alpha - 1))
     return value, -torch.sum(weight * importance * log_q, 1) / alpha
 
 

@@ -89,13 +89,15 @@ class TrainStep:
         gradients = [p.grad for p in self._supernet.parameters() if p.grad is not None]
         numbers = [value for group in terms for value in group.values()]
         numbers.append(torch.tensor(float(stop), device=self._device))
-        self._world.average([*gradients, *numbers])
+        # Processes see different images; averaged running statistics are what a single one would track.
+        self._world.average([*gradients, *numbers, *self._supernet.buffers()])
         self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
         *values, stopping, gradient_norm = torch.stack([*numbers, norm]).tolist()
         remaining = iter(values)
         found = [{name: next(remaining) for name in group} for group in terms]
-        finite = all(map(math.isfinite, values)) and self._usable(gradient_norm)
+        losses_finite = all(map(math.isfinite, values))
+        finite = losses_finite and math.isfinite(gradient_norm)
         if finite:
             self._skipped_in_a_row = 0
             if self._settings.max_grad_norm is not None:
@@ -103,7 +105,9 @@ class TrainStep:
                 torch.nn.utils.clip_grads_with_norm_(self._supernet.parameters(), limit, norm)
             self.scaler.step(optimizer)
         else:
-            self._skip_or_stop(plan, found, gradient_norm)
+            # Where fp16 overflows in the gradient alone, the scaler lowers its scale.
+            overflow = self.scaler.is_enabled() and losses_finite
+            self._skip_or_stop(plan, found, gradient_norm, overflow)
         self.scaler.update()
         losses = tuple(sum(group.values()) for group in found)
         return StepReport(losses, gradient_norm, not finite, stopping > 0)
@@ -133,15 +137,12 @@ class TrainStep:
         dtype = torch.float16 if self._settings.precision == "fp16" else torch.bfloat16
         return torch.autocast(self._device.type, dtype, enabled=self._settings.precision != "fp32")
 
-    def _usable(self, gradient_norm: float) -> bool:
-        # The scaler of fp16 itself skips steps whose gradients overflow.
-        return math.isfinite(gradient_norm) or self.scaler.is_enabled()
-
     def _skip_or_stop(
-        self, plan: StepPlan, terms: Sequence[Mapping[str, float]], gradient_norm: float
+        self, plan: StepPlan, terms: Sequence[Mapping[str, float]], gradient_norm: float, overflow: bool
     ) -> None:
         self._skipped_in_a_row += 1
-        if self._settings.on_non_finite == "skip" and self._skipped_in_a_row <= MAX_SKIPPED:
+        may_skip = overflow or self._settings.on_non_finite == "skip"
+        if may_skip and self._skipped_in_a_row <= MAX_SKIPPED:
             for module in self._supernet.modules():
                 if isinstance(module, ElasticBatchNorm2d):
                     module.forget_non_finite()

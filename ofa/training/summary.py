@@ -29,6 +29,7 @@ class RunSummary:
         processes: number of processes.
         device: where they computed.
         seconds_per_phase: time spent in the steps of each phase, by all starts together.
+        data_wait_share: share of that time (0..1) in which the first process waited for images.
         top1: validation top-1 (0..1) of named sub-networks, on part of the images.
         peak_memory_mb: most memory that the first process held.
     """
@@ -41,6 +42,7 @@ class RunSummary:
     processes: int
     device: str
     seconds_per_phase: Mapping[str, float]
+    data_wait_share: float
     top1: Mapping[str, float]
     peak_memory_mb: float
 
@@ -61,6 +63,7 @@ class RunSummary:
             "steps": str(self.steps),
             "seconds": f"{sum(self.seconds_per_phase.values()):.0f}",
             "seconds_per_phase": json.dumps({n: round(s) for n, s in self.seconds_per_phase.items()}),
+            "data_wait_share": f"{self.data_wait_share:.4f}",
             **{f"top1_{name}": f"{value:.4f}" for name, value in self.top1.items()},
             "peak_memory_mb": f"{self.peak_memory_mb:.0f}",
         }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.checkpoint import check_fingerprint, load_tensors, save_tensors
+from ofa.errors import UserError
 from ofa.evaluate import SubnetEvaluator
 from ofa.extract import extract_subnet
 from ofa.supernet import Supernet
@@ -20,7 +21,9 @@ class Teacher:
     teacher is as good at the step's resolution as it can be.
     """
 
-    def __init__(self, supernet: Supernet, path: Path, evaluator: SubnetEvaluator, write: bool) -> None:
+    def __init__(
+        self, supernet: Supernet, path: Path, evaluator: SubnetEvaluator, write: bool, begun: bool = False
+    ) -> None:
         """Load the teacher from `path`, or copy it from `supernet` and, if `write`, save it there.
 
         Args:
@@ -28,9 +31,10 @@ class Teacher:
             path: file of the run's teacher.
             evaluator: has the images for recalibration.
             write: whether this process writes files.
+            begun: whether the run has distilled before, so that the file must be there.
 
         Raises:
-            UserError: if the file is damaged or of another space.
+            UserError: if the file is damaged, of another space, or lost.
         """
         self._network = extract_subnet(supernet, supernet.space.largest)
         self._evaluator = evaluator
@@ -38,6 +42,11 @@ class Teacher:
             values = load_tensors(path, "teacher of this run (start the run anew if no copy is left)")
             check_fingerprint(values.get("fingerprint"), supernet.space, f"teacher {path}")
             self._network.load_state_dict(values["state"])
+        elif begun:
+            raise UserError(
+                f"The teacher of this run, {path}, is lost; the supernet has been trained further. Bring "
+                "the file back, or start the run anew under another run_name."
+            )
         elif write:
             state = self._network.state_dict()
             save_tensors(path, {"fingerprint": supernet.space.fingerprint, "state": state})
