@@ -11,10 +11,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from latency_tables.device import DeviceSpec
 from latency_tables.entry import Program
 from latency_tables.plan import TablePlan, network_program
 from ofa.errors import UserError
-from ofa.files import sha256
+from ofa.files import new_folder, sha256
 from ofa.progress import ProgressCallback, silent
 from ofa.runtimes import onnx_runtime, openvino
 from ofa.runtimes.base import Files, check_packages
@@ -100,7 +97,11 @@ def _write_kit(
     progress: ProgressCallback,
 ) -> KitInfo:
     convert = _converter(device)
-    with _new_folder(folder) as made:
+    if folder.exists():
+        raise UserError(
+            f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
+        )
+    with new_folder(folder, "kit") as made:
         (made / "models").mkdir()
         entries = []
         for done, program in enumerate(programs):
@@ -186,23 +187,3 @@ def _converter(device: DeviceSpec) -> Callable[[nn.Module, Tensor], Files]:
         return lambda module, example: runtime.convert(module, example, "int8")
     check_packages(("onnx",), what, "onnx")
     return lambda module, example: {onnx_runtime.MODEL_FILE: export_onnx(module, example)}
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` that becomes `path` if all goes well, and else disappears."""
-    if path.exists():
-        raise UserError(
-            f"{path} exists already; a kit needs a new folder. Remove it, or choose another output."
-        )
-    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(path)
-    except OSError as error:
-        raise UserError(
-            f"Could not write the kit {path}: {error}. Check the permissions and free space."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +21,13 @@ from ofa.bundle import (
 from ofa.bundle_readme import README_FILE, bundle_readme
 from ofa.errors import UserError, unknown_name
 from ofa.exported_file import ExportedFile, exported_file
-from ofa.files import write_json
+from ofa.files import new_folder, write_json
 from ofa.formats import FORMATS, PRECISION, WEIGHTS, Format, Source
 from ofa.lower_precision import WantedPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.lowering import lower
 from ofa.preprocessing import Preprocessing
 from ofa.progress import ProgressCallback, silent
-from ofa.runtimes.base import Files, Logits, check_packages, quiet
+from ofa.runtimes.base import Files, Logits, check_packages, quiet, write_files
 from ofa.static import StaticNetwork
 
 __all__ = [
@@ -113,7 +111,7 @@ def export_bundle(
     _check_replaceable(path)
     source = Source(network, info)
     files: dict[str, ExportedFile] = {}
-    with _new_folder(path) as folder, quiet():
+    with new_folder(path, "bundle") as folder, quiet():
         for done, (name, kind) in enumerate(chosen.items()):
             progress(done, len(chosen), name)
             content = kind.serialise(source)
@@ -196,45 +194,7 @@ def _check(name: str, logits: Logits, source: Source, tolerance: float) -> float
 
 
 def _write(folder: Path, files: Files) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
+    write_files(folder, files)
+    for name in files:
+        with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` that becomes `path` if all goes well, and else disappears."""
-    path = path.absolute()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        _replace(path, temporary)
-    except OSError as error:
-        raise UserError(
-            f"Could not write the bundle {path}: {error}. Check the permissions and free space; "
-            "what was there before is untouched."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(path: Path, new: Path) -> None:
-    """Move the folder `new` to `path`; what is there is deleted when `new` has taken its place."""
-    if not path.exists():
-        new.rename(path)
-        return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

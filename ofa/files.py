@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -86,6 +87,51 @@ def read_json(path: Path, what: str, how_to_make: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected a JSON object.")
     return values
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, what: str) -> Iterator[Path]:
+    """Yield a new folder beside `path` that becomes `path` if all goes well, and else disappears.
+
+    A folder that is at `path` is deleted when the new one has taken its place.
+
+    Args:
+        path: the folder.
+        what: what it is, for the error text, e.g. "bundle".
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    path = path.absolute()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        _replace(path, temporary)
+    except OSError as error:
+        raise UserError(
+            f"Could not write the {what} {path}: {error}. Check the permissions and free space; "
+            "what was there before is untouched."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Move the folder `new` to `path`; what is there is deleted when `new` has taken its place."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

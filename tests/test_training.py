@@ -25,7 +25,7 @@ from ofa.extract import extract_subnet
 from ofa.supernet import Supernet, build_supernet
 from ofa.training.finetune import finetune
 from ofa.training.loop import Trainer
-from ofa.training.losses import Loss, soft_cross_entropy, sum_terms
+from ofa.training.losses import Loss, kl_divergence, soft_cross_entropy, sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate
 from ofa.training.sampling import plan_step
 from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
@@ -333,3 +333,24 @@ def test_finetuning_improves_a_network(compiled: bool) -> None:
     small = torch.nn.functional.interpolate(images, (8, 8), mode="bilinear", antialias=True)
     recalibrate_batchnorm(network, [small])
     assert float((network(small).argmax(1) == labels).float().mean()) > 0.6
+
+
+def test_finetuning_follows_its_teacher_and_needs_it() -> None:
+    data, config = make_data(), SPACE.middle
+    images = next(data.batches("validation", 30, torch.device("cpu")))[0]
+    images = torch.nn.functional.interpolate(images, config.resolution)
+    teacher = extract_subnet(build_supernet(SPACE, 7), SPACE.largest).eval()
+    with torch.no_grad():
+        [*teacher.parameters()][-1].copy_(torch.tensor([3.0, 0.0, 0.0]))  # it always says "dark"
+    distances = {}
+    for ratio in (0.0, 50.0):
+        network = extract_subnet(build_supernet(SPACE, 3), config)
+        settings = FinetuneSettings(4, 0.01, 30, 0.9, 0.0, 0.0, ratio, 0, "kl_divergence")
+        given = teacher if ratio else None
+        finetune(network, data, config.resolution, settings, given)
+        assert all(parameter.is_contiguous() for parameter in network.parameters())
+        with torch.no_grad():
+            distances[ratio] = float(kl_divergence(network(images), teacher(images)))
+        with pytest.raises(ValueError, match="if and only if"):
+            finetune(network, data, config.resolution, settings, None if ratio else teacher)
+    assert distances[50.0] < 0.5 * distances[0.0]
