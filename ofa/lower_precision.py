@@ -45,14 +45,17 @@ def check_precision(
     Raises:
         UserError: naming everything that does not fit, with what each format offers.
     """
-    problems = []
+    problems, unfit = [], []
     for name in formats:
         offered = offered_precisions(name)
         if precision not in offered:
             problems.append(f"Format {name} offers {', '.join(offered)} on this processor, not {precision}.")
+            unfit.append(name)
         elif precision == INT8 and (missing := missing_packages(QUANTISERS[name].packages)):
             extra = QUANTISERS[name].extra
             problems.append(f"int8 of {name} needs {', '.join(missing)}: pip install -e '.[{extra}]'.")
+    if unfit and (fitting := [name for name in formats if name not in unfit]):
+        problems.append(f"formats=[{','.join(fitting)}] leaves {', '.join(unfit)} out.")
     if keep.keep_layers != "none" and precision != INT8:
         problems.append(f"keep_layers belongs to precision=int8; precision is {precision}.")
     if isinstance(keep.keep_layers, tuple):

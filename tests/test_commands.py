@@ -98,6 +98,22 @@ def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
     assert (runs / "tiny" / "search" / f"{name}.json").is_file()
 
 
+def test_an_int8_bundle_is_exported_and_evaluated(runs: Path, common: tuple[str, str]) -> None:
+    pytest.importorskip("onnxruntime")
+    few = ("subnet=small", "calibration_images=60", "quantisation_images=20", "name=quantised")
+    wanted = (*few, "precision=int8", "keep_layers=auto", "max_loss=100")
+    with pytest.raises(UserError, match=r"Format pt2 offers fp32 .*\nformats=\[onnx\] leaves pt2 out"):
+        export_subnet.run(*common, *wanted)
+    path = export_subnet.run(*common, *wanted, "formats=[onnx]")
+    assert "onnx_int8" in load_bundle(path).files
+    accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=quantised", "format=onnx_int8")
+    assert 0 <= accuracy <= 1
+    assert latency is not None and latency > 0
+    with pytest.raises(UserError, match="quantisation_images is -1"):
+        export_subnet.run(*common, *few, "quantisation_images=-1")
+    shutil.rmtree(path)
+
+
 def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str]) -> None:
     accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=small")
     assert 0 <= accuracy <= 1

@@ -281,6 +281,19 @@ def test_other_threads_are_told_and_do_not_mix(kit: Path, result: Path) -> None:
     assert "measured with another threads" in done.stderr
 
 
+def test_an_int8_kit_is_quantised_here_and_only_for_its_engine(tmp_path: Path) -> None:
+    device = dataclasses.replace(DEVICE, precision="int8", rounds=2, processes=1)
+    make_table_kit(plan_of(device), tmp_path / "kit")
+    manifest = json.loads((tmp_path / "kit" / "manifest.json").read_text())
+    largest = max(manifest["programs"], key=lambda program: program["bytes"])
+    model = gzip.decompress((tmp_path / "kit" / largest["files"][0]["file"]).read_bytes())
+    assert b"QuantizeLinear" in model
+    done = run_kit(tmp_path / "kit", "--engine", "openvino")
+    assert done.returncode == 2 and "was quantised for onnxruntime" in done.stderr
+    assert run_kit(tmp_path / "kit").returncode == 0
+    assert table_from_kit(tmp_path / "kit", make_space()).device == device
+
+
 def test_little_time_ends_the_rounds_but_measures_everything(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kit"
     device = dataclasses.replace(DEVICE, rounds=100_000, min_rounds=2, processes=1)
