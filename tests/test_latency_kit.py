@@ -598,7 +598,7 @@ def test_search_options_describe_the_device() -> None:
 def test_an_engine_that_fails_names_the_program_and_keeps_what_was_measured(kit: Path) -> None:
     engine = kit / "onnxruntime.py"
     engine.write_text(
-        "__version__ = '0'\nclass SessionOptions: pass\n"
+        "__version__ = '0'\nclass SessionOptions:\n    def add_session_config_entry(self, *pair): pass\n"
         "def InferenceSession(*a, **k): raise RuntimeError('opset 99 is unknown')\n"
     )
     manifest = json.loads((kit / "manifest.json").read_text())

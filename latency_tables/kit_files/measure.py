@@ -91,6 +91,8 @@ def load_onnxruntime(files: list[bytes], array: Any, threads: int, precision: st
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait busily after a run would take the cores from the session that runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: array}

@@ -72,6 +72,8 @@ def _session(folder: Path, threads: int, precision: str, providers: list[Any]) -
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Threads that wait busily after a run would take the cores from the session that runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(folder / MODEL_FILE), options, providers=providers)
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
