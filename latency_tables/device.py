@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from latency_tables.entry import METHODS
@@ -23,6 +24,12 @@ _MINIMUMS = {
     "warmup_runs": 0,
     "processes": 1,
 }
+
+
+def differing(names: Iterable[str], found: object, wanted: object) -> list[str]:
+    """Return one text for each of the attributes in which two objects differ."""
+    pairs = ((name, getattr(found, name), getattr(wanted, name)) for name in names)
+    return [f"{name} {was!r}, not {other!r}" for name, was, other in pairs if was != other]
 
 
 @dataclass(frozen=True)

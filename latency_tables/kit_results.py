@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latency_tables.device import DEVICE_FIELDS, DeviceSpec
+from latency_tables.device import DEVICE_FIELDS, DeviceSpec, differing
 from latency_tables.engines.base import Description
 from latency_tables.kit import (
     KIT_SCHEMA_VERSION,
@@ -116,10 +116,9 @@ def save_table(table: LatencyTable, path: Path) -> None:
 
 def search_options(device: DeviceSpec) -> str:
     """Return the settings that describe a kit's device to other commands, without a file in conf/device."""
-    fields = ("name", "engine", "accelerator", "threads", "batch_size", "precision")
-    options = [f"device.{field}={getattr(device, field)}" for field in fields]
-    cores = ",".join(map(str, device.affinity or ()))
-    return " ".join([*options, f"device.affinity=[{cores}]"] if cores else options)
+    values = {field: getattr(device, field) for field in ("name", *DEVICE_FIELDS)}
+    values["affinity"] = device.affinity and f"[{','.join(map(str, device.affinity))}]"
+    return " ".join(f"device.{field}={value}" for field, value in values.items() if value is not None)
 
 
 def networks_from_kit(
@@ -143,14 +142,14 @@ def networks_from_kit(
 def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> None:
     """Refuse a kit that was measured elsewhere than the table, or otherwise; an imported one has a name."""
     names = ("name", *DEVICE_FIELDS) if table.device.engine in PRECISIONS else ("name",)
-    pairs = [(name, getattr(results.device, name), getattr(table.device, name)) for name in names]
-    if "processor" in table.engine:
-        pairs.append(("processor", results.engine["processor"], table.engine["processor"]))
-    differing = [f"{name} {was!r}, not {wanted!r}" for name, was, wanted in pairs if was != wanted]
-    if differing:
+    found = differing(names, results.device, table.device)
+    here, there = results.engine["processor"], table.engine.get("processor")
+    if there is not None and here != there:
+        found.append(f"processor {here!r}, not {there!r}")
+    if found:
         raise UserError(
             f"The kit {folder} was measured on another device than the table, or otherwise: "
-            f"{', '.join(differing)}. Give the table of the kit's device, or measure it as the table was."
+            f"{', '.join(found)}. Give the table of the kit's device, or measure it as the table was."
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_tables.device import DEVICE_FIELDS, DeviceSpec
+from latency_tables.device import DEVICE_FIELDS, DeviceSpec, differing
 from latency_tables.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.timing import ImportedTiming, Timing
 from latency_tables.validation import Calibration, Validation
@@ -160,11 +160,9 @@ class LatencyTable:
         Raises:
             UserError: naming what differs.
         """
-        pairs = ((name, getattr(self.device, name), getattr(device, name)) for name in DEVICE_FIELDS)
-        differing = [f"{name} {was!r}, not {wanted!r}" for name, was, wanted in pairs if was != wanted]
-        if differing:
+        if found := differing(DEVICE_FIELDS, self.device, device):
             raise UserError(
-                f"The latency table of device {self.device.name!r} was measured with {', '.join(differing)}. "
+                f"The latency table of device {self.device.name!r} was measured with {', '.join(found)}. "
                 f"Measure one for these settings under another device.name with: {BUILD_COMMAND}"
             )
 

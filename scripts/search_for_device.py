@@ -37,8 +37,9 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     path, most = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
     table = LatencyTable.load(path) if bounds.latency_ms else None
     if table and config.resolutions is None and is_shipped(path):
-        space = space.restrict(resolutions=table.covered_resolutions(space))
-        print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
+        covered = table.covered_resolutions(space)
+        space = space.restrict(resolutions=covered) if covered else space
+        print(f"{path}: {table.error_text}; {', '.join(map(str, covered))} px")
     latency = table.estimator(space, config.device, most) if table else None
     more = {n: (other.estimator(space, most), other.latency_ms) for n, other in config.more_tables.items()}
     limits = build_limits(space, bounds, latency, more)
