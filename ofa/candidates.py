@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ofa.evaluate import SubnetEvaluator, top1
 from ofa.export import load_bundle
@@ -44,7 +45,9 @@ def run_candidates(
     for file in sorted(run.directory.bundles.glob("[!.]*/subnet.json")):
         bundle = load_bundle(file.parent)
         subnet = str(bundle.info.provenance.get("subnet", ""))
-        found.append((bundle.path.name, subnet, bundle.info.config, bundle.network))
+        # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
+        network = bundle.network.to(memory_format=torch.channels_last)
+        found.append((bundle.path.name, subnet, bundle.info.config, network))
     space = run.info.space
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
