@@ -55,7 +55,7 @@ def tested(run_name: str, arguments: argparse.Namespace) -> dict[str, float]:
     space, evaluator = run.info.space, SubnetEvaluator(run.supernet, run.data, "test")
     drawn = space.sample(NUM_RANDOM, np.random.default_rng(0))
     configs = [space.smallest, space.largest, *map(space.config, drawn)]
-    configs += map(space.config, space.follow_depth(drawn))
+    configs += map(space.config, space.restrict(compound=True).canonical(drawn))
     found = []
     with progress_bar(f"testing {run_name}") as progress:
         for done, config in enumerate(configs, 1):

@@ -6,7 +6,7 @@ The measurements may come from this machine (`latency_tables.measure`) or from a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -69,6 +69,8 @@ def plan_table(
 ) -> TablePlan:
     """Return the plan of a whole table of the (restricted) `space`; equal arguments give equal plans.
 
+    A compound space has the table of all networks with its choices.
+
     Raises:
         UserError: if there are fewer than 2 networks of either kind, or the space is too small for them.
     """
@@ -77,6 +79,7 @@ def plan_table(
             f"num_calibration and num_validation are {num_calibration} and {num_validation}; "
             "expected at least 2 of each."
         )
+    space = replace(space, compound=False)
     chosen = choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
     return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *chosen)
 

@@ -21,7 +21,7 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
     Each process of a machine takes the CUDA device of its number.
 
     Raises:
-        UserError: for an unknown name, or cuda without a CUDA device.
+        UserError: for an unknown name, cuda without a CUDA device, or more processes than CUDA devices.
     """
     known = ("auto", "cpu", "cuda")
     if name not in known:
@@ -35,7 +35,13 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
         _keep_freed_memory()
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank() % torch.cuda.device_count())
+    count = torch.cuda.device_count()
+    if local_rank() >= count:
+        raise UserError(
+            f"This machine has {count} CUDA device{'s' * (count != 1)} but more processes; start one process "
+            f"per device (--nproc-per-node={count}), or choose accelerator=cpu."
+        )
+    device = torch.device("cuda", local_rank())
     torch.cuda.set_device(device)
     return device
 

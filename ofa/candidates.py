@@ -48,7 +48,7 @@ def run_candidates(
         # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
         network = bundle.network.to(memory_format=torch.channels_last)
         found.append((bundle.path.name, subnet, bundle.info.config, network))
-    space = run.info.space
+    space = run.trained_space
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
         found.append(("", "", config, evaluator.network(config)))

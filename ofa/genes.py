@@ -52,9 +52,16 @@ class Gene:
 class GenePool:
     """Draws, varies, counts and encodes genomes of given genes, of which some choices are allowed."""
 
-    def __init__(self, genes: Sequence[Gene], allowed: Sequence[tuple[int, ...]]) -> None:
-        """Take the genes and the choice indices that may be drawn of each."""
-        self.genes, self.allowed = tuple(genes), tuple(allowed)
+    def __init__(
+        self, genes: Sequence[Gene], allowed: Sequence[tuple[int, ...]], compound: bool = False
+    ) -> None:
+        """Take the genes and the choice indices that may be drawn of each.
+
+        With `compound`, kernel sizes and expand ratios follow their stage's depth (Sahni et al. 2021): its
+        smallest allowed choice goes with their smallest allowed ones, the largest with the largest, and
+        what is between likewise. Blocks of stages with a single allowed depth stay free.
+        """
+        self.genes, self.allowed, self._compound = tuple(genes), tuple(allowed), compound
         self.index: dict[GeneKey, int] = {gene.key: column for column, gene in enumerate(self.genes)}
 
     # -- which genes matter ------------------------------------------------------------------------
@@ -80,8 +87,26 @@ class GenePool:
         column, needed = self._activity
         return np.asarray(genomes[:, column] >= needed)
 
+    @cached_property
+    def _followers(self) -> dict[int, NDArray[np.int8]]:
+        """By column of the genes that follow a depth: their choice for each choice of that depth."""
+        followers: dict[int, NDArray[np.int8]] = {}
+        for column, governor in enumerate(self._governors):
+            if not self._compound or governor is None or len(self.allowed[governor]) == 1:
+                continue
+            depths, choices = self.allowed[governor], np.array(self.allowed[column], np.int8)
+            places = np.searchsorted(depths, np.arange(len(self.genes[governor].choices)))
+            share = np.minimum(places / (len(depths) - 1), 1.0)
+            followers[column] = choices[np.rint(share * (len(choices) - 1)).astype(np.intp)]
+        return followers
+
     def canonical(self, genomes: Genomes) -> Genomes:
-        """Return the genomes with the genes of inactive blocks set to 0."""
+        """Return the genomes with genes of inactive blocks set to 0; those that follow a depth do."""
+        if self._followers:
+            genomes = genomes.copy()
+            for column, choices in self._followers.items():
+                governor = self._governors[column]
+                genomes[:, column] = choices[genomes[:, governor]]
         return np.where(self.active(genomes), genomes, np.int8(0)).astype(np.int8, copy=False)
 
     # -- drawing and varying -----------------------------------------------------------------------
@@ -122,52 +147,37 @@ class GenePool:
         from_first = np.where(active_first == active_second, from_first, active_first)
         return self.canonical(np.where(from_first, first, second))
 
-    def follow_depth(self, genomes: Genomes) -> Genomes:
-        """Return the genomes with kernel sizes and expand ratios that follow their stage's depth.
-
-        The smallest allowed depth goes with the smallest allowed choices, the largest with the largest, and
-        what is between them likewise: a compound space (Sahni et al. 2021). Genes of stages with a single
-        allowed depth stay as they are.
-        """
-        result = genomes.copy()
-        for column, governor in enumerate(self._governors):
-            if governor is None or len(self.allowed[governor]) == 1:
-                continue
-            depths, choices = self.allowed[governor], np.array(self.allowed[column], np.int8)
-            share = np.searchsorted(depths, genomes[:, governor]) / (len(depths) - 1)
-            result[:, column] = choices[np.rint(share * (len(choices) - 1)).astype(np.intp)]
-        return self.canonical(result)
-
     # -- counting and enumerating ------------------------------------------------------------------
 
-    def _parts(self) -> list[tuple[list[int], list[tuple[int, ...]]]]:
-        """Return the independent parts: columns, and for each depth the active columns among them."""
+    def _parts(self) -> list[tuple[list[int], list[list[tuple[int, ...]]]]]:
+        """Return the independent parts: columns, and the choices of each column, once for each depth."""
         parts = []
         for column in (i for i, governor in enumerate(self._governors) if governor is None):
             governed = [i for i, governor in enumerate(self._governors) if governor == column]
-            _, needed = self._activity
-            rows = [tuple(i for i in governed if choice >= needed[i]) for choice in self.allowed[column]]
+            rows = [
+                [(choice,), *(self._open(i, choice) for i in governed)] for choice in self.allowed[column]
+            ]
             parts.append(([column, *governed], rows))
         return parts
+
+    def _open(self, column: int, depth: int) -> tuple[int, ...]:
+        """Return the choices of a governed gene where its stage's depth has the choice `depth`."""
+        if depth < self._activity[1][column]:
+            return (0,)
+        followed = self._followers.get(column)
+        return self.allowed[column] if followed is None else (int(followed[depth]),)
 
     @property
     def size(self) -> int:
         """Number of distinct genomes with allowed choices."""
-        return math.prod(
-            sum(math.prod(len(self.allowed[i]) for i in active) for active in rows)
-            for _, rows in self._parts()
-        )
+        return math.prod(sum(math.prod(map(len, options)) for options in rows) for _, rows in self._parts())
 
     def everything(self) -> Genomes:
         """Return every canonical genome with allowed choices, shape (size, num_genes), in sorted order."""
         columns, tables = [], []
-        for part, per_choice in self._parts():
-            rows: list[tuple[int, ...]] = []
-            for choice, active in zip(self.allowed[part[0]], per_choice, strict=True):
-                options = (self.allowed[i] if i in active else (0,) for i in part[1:])
-                rows += [(choice, *picks) for picks in itertools.product(*options)]
+        for part, rows in self._parts():
             columns.append(part)
-            tables.append(np.array(rows, np.int8))
+            tables.append(np.array([row for options in rows for row in itertools.product(*options)], np.int8))
         counts = [len(table) for table in tables]
         genomes = np.zeros((math.prod(counts), len(self.genes)), np.int8)
         places = np.unravel_index(np.arange(len(genomes)), counts)

@@ -165,8 +165,17 @@ class RunConfig:
 
     @property
     def trained_space(self) -> SearchSpace:
-        """The space of the trained supernet."""
-        return load_supernet(self.directory.supernet)[1].space
+        """The space of the trained supernet; see `trained_space`."""
+        return trained_space(load_supernet(self.directory.supernet)[1])
+
+
+def trained_space(info: SupernetInfo) -> SearchSpace:
+    """Return the space of a supernet, restricted to the networks that the last phase of its training opened.
+
+    The whole space, if it was not trained here.
+    """
+    phases = info.provenance.get("config", {}).get("phases", {})
+    return build(Phase, [*phases.values()][-1]).space(info.space) if phases else info.space
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,11 @@ class TrainedRun:
     info: SupernetInfo
     data: ImageData
     device: torch.device
+
+    @property
+    def trained_space(self) -> SearchSpace:
+        """See `trained_space`."""
+        return trained_space(self.info)
 
 
 def open_run(config: RunConfig) -> TrainedRun:

@@ -26,9 +26,9 @@ __all__ = ["Gene", "Genomes", "SearchSpace", "StageSpec", "StemSpec", "unique_ro
 class SearchSpace:
     """A family of sub-networks of one supernet.
 
-    `restriction` holds the allowed choice indices per gene; a restricted space has the genes, genomes and
-    fingerprint of the whole one and only draws from fewer choices, so that predictors and tables of the
-    whole space serve it unchanged.
+    `restriction` holds the allowed choice indices per gene, and in a `compound` space the choices of blocks
+    follow their stage's depth; a restricted space has the genes, genomes and fingerprint of the whole one
+    and only draws fewer networks, so that predictors and tables of the whole space serve it unchanged.
 
     Attributes:
         name: of the space.
@@ -45,6 +45,7 @@ class SearchSpace:
         first_block_channels: output of the block before the elastic stages; None: as the stem's.
         stem: elastic choices of the stem; None if it has none.
         restriction: allowed choice indices per gene; None for all.
+        compound: whether kernel sizes and expand ratios follow the depth; see `ofa.genes.GenePool`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class SearchSpace:
     first_block_channels: int | None = None
     stem: StemSpec | None = None
     restriction: tuple[tuple[int, ...], ...] | None = None
+    compound: bool = False
 
     def __post_init__(self) -> None:
         """Check the resolutions and the sizes that every family needs."""
@@ -112,7 +114,7 @@ class SearchSpace:
 
     @cached_property
     def _pool(self) -> GenePool:
-        return GenePool(self.genes, self.allowed)
+        return GenePool(self.genes, self.allowed, self.compound)
 
     @property
     def size(self) -> int:
@@ -122,7 +124,7 @@ class SearchSpace:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values of the whole space; `ofa.config.build` is the inverse."""
         values = dataclasses.asdict(self)
-        del values["restriction"]
+        del values["restriction"], values["compound"]
         return values
 
     @cached_property
@@ -136,7 +138,7 @@ class SearchSpace:
     @property
     def whole(self) -> SearchSpace:
         """This space without its restriction."""
-        return dataclasses.replace(self, restriction=None)
+        return dataclasses.replace(self, restriction=None, compound=False)
 
     def restrict(
         self,
@@ -146,8 +148,9 @@ class SearchSpace:
         expand_ratios: Sequence[float] | None = None,
         widths: Sequence[float] | None = None,
         stem_depths: Sequence[int] | None = None,
+        compound: bool = False,
     ) -> SearchSpace:
-        """Return this space with only the given choices; None leaves a kind as it is.
+        """Return this space with only the given choices; None leaves a kind as it is, False `compound`.
 
         Raises:
             UserError: if nothing of a gene's choices is left.
@@ -162,7 +165,7 @@ class SearchSpace:
                 raise UserError(
                     f"No {gene.kind} is left of {list(gene.choices)} after restricting to {kept}."
                 )
-        return dataclasses.replace(self, restriction=tuple(restriction))
+        return dataclasses.replace(self, restriction=tuple(restriction), compound=compound or self.compound)
 
     def largest_choices(
         self,
@@ -185,17 +188,20 @@ class SearchSpace:
     @property
     def largest(self) -> SubnetConfig:
         """The network with the largest allowed choice everywhere."""
-        return self.config(np.array([allowed[-1] for allowed in self.allowed], np.int8))
+        return self._network([allowed[-1] for allowed in self.allowed])
 
     @property
     def smallest(self) -> SubnetConfig:
         """The network with the smallest allowed choice everywhere."""
-        return self.config(np.array([allowed[0] for allowed in self.allowed], np.int8))
+        return self._network([allowed[0] for allowed in self.allowed])
 
     @property
     def middle(self) -> SubnetConfig:
         """The network with the middle allowed choice everywhere."""
-        return self.config(np.array([allowed[len(allowed) // 2] for allowed in self.allowed], np.int8))
+        return self._network([allowed[len(allowed) // 2] for allowed in self.allowed])
+
+    def _network(self, choices: Sequence[int]) -> SubnetConfig:
+        return self.config(self.canonical(np.array([choices], np.int8))[0])
 
     def config(self, genome: NDArray[np.integer[Any]]) -> SubnetConfig:
         """Return the network of one genome, shape (num_genes,)."""
@@ -214,6 +220,12 @@ class SearchSpace:
         for key, value in gene_values(config):
             column = self.gene_index[key]
             genome[column] = self._choice(column, value)
+        for column in np.flatnonzero(self.canonical(genome[None])[0] != genome)[:1]:
+            gene = self.genes[column]
+            raise UserError(
+                f"{gene.kind}{gene.place} is {gene.choices[genome[column]]:g}; in this compound restriction "
+                f"of space {self.name!r} it follows the depth of its stage."
+            )
         return genome
 
     def _check_structure(self, config: SubnetConfig) -> None:
@@ -274,10 +286,6 @@ class SearchSpace:
     def crossover(self, first: Genomes, second: Genomes, rng: np.random.Generator) -> Genomes:
         """See `GenePool.crossover`."""
         return self._pool.crossover(first, second, rng)
-
-    def follow_depth(self, genomes: Genomes) -> Genomes:
-        """See `GenePool.follow_depth`."""
-        return self._pool.follow_depth(genomes)
 
     def everything(self) -> Genomes:
         """Return the genome of every network, shape (size, num_genes); for small spaces."""

@@ -46,7 +46,7 @@ def collect_accuracy(config: CollectConfig) -> Path:
     with launched_world(run.device) as world, run.directory.locked("evaluation", world.is_main):
         records = RecordFile.open(path, run.info.space, provenance, world)
         with progress_bar("evaluating", visible=world.is_main) as progress:
-            space, count, strategy = run.info.space, config.count, config.strategy
+            space, count, strategy = run.trained_space, config.count, config.strategy
             collect(space, count, config.seed, evaluator.top1, records, progress, world, strategy)
         if not world.is_main:
             return path

@@ -5,6 +5,7 @@ Several processes: `torchrun --nproc-per-node=2 scripts/train_supernet.py experi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def train_supernet(config: TrainConfig) -> Path:
         say(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
         say(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
         with progress_bar("training", visible=world.is_main) as progress:
-            phases = list(config.phases.values())
-            trainer = Trainer(space, data, phases, config.training, run.path, device, progress, world)
+            phases, resolved = list(config.phases.values()), dataclasses.asdict(config)
+            task = space, data, phases, config.training
+            trainer = Trainer(*task, run.path, device, progress, world, resolved)
             for file in trainer.damaged_checkpoints:
                 say(f"passed over the damaged checkpoint {file}")
             if trainer.resumed_at:

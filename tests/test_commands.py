@@ -294,3 +294,15 @@ def test_accelerators() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA device is present"):
             choose_accelerator("cuda", None)
+
+
+def test_each_process_takes_a_cuda_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_accelerator("auto", None) == torch.device("cuda", 1) == taken[0]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match=r"has 2 CUDA devices but more processes.*--nproc-per-node=2"):
+        choose_accelerator("auto", None)

@@ -124,6 +124,39 @@ def test_folder_batches_are_the_same_whoever_decodes_them(tmp_path: Path, worker
         assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_folder_batches_reach_cuda_through_pinned_memory(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, cuda = load_data(folder_settings(write_tree(tmp_path), workers)), torch.device("cuda")
+    expected = list(data.train_batches(4, 0, 1, CPU))
+    pinned, normalise = [], data.normalise
+
+    def spy(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+        pinned.append(images.is_pinned())
+        return normalise(images, device)
+
+    monkeypatch.setattr(data, "normalise", spy)
+    found = list(data.train_batches(4, 0, 1, cuda))
+    assert pinned == [True, True]
+    for (images, labels), (others, other_labels) in zip(found, expected, strict=True):
+        assert images.device.type == labels.device.type == "cuda"
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(images.cpu(), others)
+        assert torch.equal(labels.cpu(), other_labels)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_images_in_memory_are_augmented_on_cuda_as_on_the_cpu(digits: ImageData) -> None:
+    expected = next(digits.train_batches(100, 0, 0, CPU))
+    found = next(digits.train_batches(100, 0, 0, torch.device("cuda")))
+    torch.testing.assert_close(found[0].cpu(), expected[0])
+    assert torch.equal(found[1].cpu(), expected[1])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_image_is_named(tmp_path: Path, workers: int) -> None:
     write_tree(tmp_path)

@@ -44,6 +44,23 @@ with launched_world(torch.device("cpu")) as world:
     # One write per process: the lines of two processes must not mix.
     print(f"worst {worst} shared {shared}\\n", end="", flush=True)
 """
+# One process, for machines with one GPU: averages and sums are then those of the tensor itself.
+NCCL = """
+import torch
+import torch.distributed as dist
+from ofa.distributed import World
+
+torch.cuda.set_device(0)
+dist.init_process_group("nccl")
+world, tensor = World(0, 2), torch.arange(6.0, device="cuda", requires_grad=True)
+total = world.sum(tensor)
+total.backward(torch.ones(6, device="cuda"))
+assert torch.equal(total, tensor) and torch.equal(tensor.grad, torch.ones(6, device="cuda"))
+halves = [torch.ones(2, 3, device="cuda"), torch.ones((), device="cuda")]
+world.average(halves)
+assert all(torch.equal(half, torch.full_like(half, 0.5)) for half in halves)
+dist.destroy_process_group()
+"""
 
 
 def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +115,24 @@ def test_two_processes_on_halves_have_the_gradients_of_one_on_the_whole_batch(tm
     worst = [float(value) for value in re.findall(r"worst (\S+)", completed.stdout)]
     assert len(worst) == 2 and max(worst) <= 1e-5
     assert completed.stdout.count("{'process 0': 0.0, 'process 1': 1.0}") == 2
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two CUDA devices")
+def test_two_cuda_devices_connected_by_nccl_hold_identical_weights(tmp_path: Path) -> None:
+    completed = torchrun(str(FOLDER / "training_run.py"), str(tmp_path), "--device=cuda")
+    assert completed.returncode == 0, completed.stderr
+    digests = re.findall(r"finished (\w+)", completed.stdout)
+    assert len(digests) == 2 and len(set(digests)) == 1
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_collective_operations_of_nccl(tmp_path: Path) -> None:
+    script = tmp_path / "nccl.py"
+    script.write_text(NCCL)
+    completed = torchrun("--nproc-per-node=1", str(script))
+    assert completed.returncode == 0, completed.stderr
 
 
 def test_the_parts_of_all_processes_are_the_batch() -> None:

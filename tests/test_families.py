@@ -29,6 +29,7 @@ from ofa.static import static_layer
 from ofa.supernet import Supernet
 from ofa.training.settings import Phase
 from predictors.plans import plan_subnets
+from predictors.records import load_records
 
 FAMILIES = ["micro_proxyless", "micro_resnet"]
 QUICK = (
@@ -80,6 +81,25 @@ def test_the_whole_pipeline(space: SearchSpace, tmp_path: Path) -> None:
     export_subnet.run(*common, f"subnet={name}", "calibration_images=60", "formats=[]")
     accuracy, latency_ms = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=chosen")
     assert 0 <= accuracy <= 1 and latency_ms is not None and latency_ms > 0
+
+
+def test_after_a_compound_training_all_stages_stay_compound(
+    micro_proxyless: SearchSpace, tmp_path: Path
+) -> None:
+    common = (f"runs_dir={tmp_path}", f"run_name={micro_proxyless.name}")
+    epochs = ("phases.largest.epochs=1", "phases.compound.epochs=1", "phases.largest.warmup_epochs=0")
+    recipe = ("phases=small_compound", *epochs, *(o for o in QUICK if o.startswith("training.")))
+    info = load_supernet(train_supernet.run(*common, *overrides(micro_proxyless), *recipe))[1]
+    compound = info.space.restrict(compound=True)
+    count = min(30, compound.size)
+    records = collect_accuracy.run(*common, f"count={count}", "calibration_images=60", "validation_images=60")
+    measured = load_records(records, info.space)[0]
+    assert len(measured) == count and all(map(compound.contains, measured))
+    fit.run(*common)
+    result = search_for_device.run(
+        *common, "limits.latency_ms=null", "limits.macs_m=1000", "search.generations=5"
+    )[1]
+    assert compound.contains(result.best.config)
 
 
 def test_exported_formats_compute_the_same(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -48,23 +49,57 @@ def test_every_strategy_learns(tmp_path: Path, strategy: str) -> None:
     assert top1["smallest"] >= 0.5
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("family", ["micro_proxyless", "micro_resnet"])
+def test_every_strategy_trains_every_family(
+    tmp_path: Path, family: str, strategy: str, request: pytest.FixtureRequest
+) -> None:
+    space = dataclasses.replace(request.getfixturevalue(family), in_channels=1, num_classes=3)
+    phases = [dataclasses.replace(phase, epochs=1, warmup_epochs=0) for phase in STRATEGIES[strategy]]
+    trainer = make_trainer(tmp_path, phases=phases, space=space)
+    before = {name: weight.clone() for name, weight in trainer.supernet.named_parameters()}
+    trainer.train()
+    still = {n for n, weight in trainer.supernet.named_parameters() if torch.equal(weight, before[n])}
+    # A few steps need not draw every kernel size of every block.
+    assert {name for name in still if ".matrices." not in name} == set()
+    assert trainer.summary("all").steps == 4 * len(phases)
+
+
 def test_kernel_and_width_follow_the_depth() -> None:
-    genomes = SPACE.follow_depth(SPACE.sample(200, np.random.default_rng(0)))
-    for genome in genomes:
+    compound = SPACE.restrict(compound=True)
+    rng = np.random.default_rng(0)
+    drawn = compound.sample(200, rng)
+    children = [compound.mutate(drawn, 0.5, rng), compound.crossover(drawn, drawn[::-1], rng)]
+    for genome in np.concatenate([drawn, *children]):
         for stage in SPACE.config(genome).stages:
             deep = len(stage) == 2
             assert {(b.kernel_size, b.expand_ratio) for b in stage} == {(5, 4.0) if deep else (3, 2.0)}
+
+
+def test_a_compound_space_is_a_restriction_of_the_whole_one() -> None:
+    compound = SPACE.restrict(compound=True)
+    assert compound.fingerprint == SPACE.fingerprint and compound.whole == SPACE
+    assert compound.size == len(compound.everything()) == 2 * 2 * 2
+    assert np.array_equal(compound.canonical(compound.everything()), compound.everything())
+    assert (compound.smallest, compound.largest) == (SPACE.smallest, SPACE.largest)
+    assert compound.contains(compound.middle)
+    outside = dataclasses.replace(SPACE.smallest, stages=SPACE.largest.stages[:1] + SPACE.smallest.stages[1:])
+    assert compound.contains(outside)
+    block = dataclasses.replace(outside.stages[0][1], kernel_size=3)
+    outside = dataclasses.replace(outside, stages=((outside.stages[0][0], block), outside.stages[1]))
+    assert SPACE.contains(outside)
+    with pytest.raises(UserError, match="kernel_size of stage 0, block 1 is 3; in this compound restriction"):
+        compound.genome(outside)
+    # Blocks of stages with one depth stay free.
     kernels_open = Phase(1, 0.1, depths=1, expand_ratios=1).space(SPACE)
-    drawn = kernels_open.sample(50, np.random.default_rng(0))
-    assert np.array_equal(kernels_open.follow_depth(drawn), drawn)
+    assert kernels_open.restrict(compound=True).size == kernels_open.size
 
 
 def test_a_compound_phase_draws_compound_networks() -> None:
     phase = Phase(1, 0.1, subnets_per_step=4, compound=True)
-    configs = {config for step in range(30) for config in plan_step(SPACE, phase, 0, step).configs}
-    genomes = np.stack([SPACE.genome(config) for config in configs])
-    assert np.array_equal(SPACE.follow_depth(genomes), genomes)
-    assert len(configs) == 2 * 2 * 2
+    space = phase.space(SPACE)
+    configs = {config for step in range(30) for config in plan_step(space, phase, 0, step).configs}
+    assert len(configs) == space.size and all(map(space.contains, configs))
 
 
 def test_in_place_the_largest_network_learns_from_labels_and_the_others_from_it() -> None:

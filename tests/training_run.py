@@ -1,6 +1,6 @@
 """A training run of seconds on made-up images; as a script, one that is killed at a given moment.
 
-    python tests/training_run.py FOLDER [--strategy NAME] [--step N | --save N | --term N]
+    python tests/training_run.py FOLDER [--strategy NAME] [--step N | --save N | --term N] [--device cuda]
 
 `--step N` kills the process with SIGKILL when step N is done, `--term N` sends it SIGTERM then, and
 `--save N` kills it in the middle of writing the N-th file. Under torchrun this happens to the last process,
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ofa.accelerator import choose_accelerator
 from ofa.data import DataSettings
 from ofa.data.memory import MemoryData
 from ofa.distributed import ALONE, World, launched_world
@@ -75,12 +76,14 @@ def make_trainer(
     device: str = "cpu",
     world: World = ALONE,
     phases: Sequence[Phase] = PHASES,
+    space: SearchSpace = SPACE,
     **settings: Any,
 ) -> Trainer:
     """Return a trainer of batches of 30 images, 4 steps per epoch, that saves every third step."""
     defaults = {"checkpoint_every_steps": 3, "calibration_images": 60, "validation_images": 30}
     values = TrainSettings(30, **{**defaults, **settings})
-    return Trainer(SPACE, make_data(), phases, values, folder, torch.device(device), progress, world)
+    place, shown = torch.device(device), {"made": "up"}
+    return Trainer(space, make_data(), phases, values, folder, place, progress, world, shown)
 
 
 def _kill() -> None:
@@ -89,15 +92,16 @@ def _kill() -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run, and die where the arguments say."""
-    torch.set_num_threads(1)
-    with launched_world(torch.device("cpu")) as world:
+    device = choose_accelerator(arguments.device, threads=1)
+    with launched_world(device) as world:
         phases = STRATEGIES[arguments.strategy]
-        trainer = make_trainer(arguments.folder, world=world, phases=phases)
+        trainer = make_trainer(arguments.folder, device=str(device), world=world, phases=phases)
         if world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             arm(trainer, step=arguments.step, term=arguments.term, save=arguments.save)
         trainer.train()
         weights = torch.cat([parameter.detach().reshape(-1) for parameter in trainer.supernet.parameters()])
-        print(f"finished {hashlib.sha256(weights.numpy().tobytes()).hexdigest()}\n", end="", flush=True)
+        digest = hashlib.sha256(weights.cpu().numpy().tobytes()).hexdigest()
+        print(f"finished {digest}\n", end="", flush=True)
 
 
 def arm(trainer: Trainer, step: int = 0, term: int = 0, save: int = 0) -> None:
@@ -132,6 +136,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--strategy", choices=STRATEGIES, default="progressive_shrinking")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     for moment in ("--step", "--term", "--save"):
         parser.add_argument(moment, type=int, default=0)
     return parser.parse_args(arguments)

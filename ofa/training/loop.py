@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,7 @@ class Trainer:
         device: torch.device,
         progress: ProgressCallback = silent,
         world: World = ALONE,
+        configuration: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the supernet, or load the latest checkpoint of `folder`.
 
@@ -72,6 +72,7 @@ class Trainer:
             progress: told about every tenth step.
             world: the processes that train together; each takes its part of every batch, the first one
                 writes the files.
+            configuration: plain values that TensorBoard shows as text, if any.
 
         Raises:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
@@ -86,7 +87,7 @@ class Trainer:
         self._space, self._data, self._settings = space, data, settings
         self._phases, self._folder, self._device = tuple(phases), folder, device
         self._steps_per_epoch = data.num_batches(settings.batch_size)
-        self._progress, self._world = progress, world
+        self._progress, self._world, self._configuration = progress, world, configuration
         self.supernet = build_supernet(space, settings.seed, settings.dropout).to(device)
         self.supernet = self.supernet.to(memory_format=torch.channels_last)
         self._train_step = TrainStep(self.supernet, settings, world, device)
@@ -139,10 +140,8 @@ class Trainer:
         folder = self._folder / "tensorboard" if self._world.is_main else None
         mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
         self._monitor = TrainingMonitor(folder, self._position.step, mac_range, self._device, self._progress)
-        phases = {phase.name: dataclasses.asdict(phase) for phase in self._phases}
-        settings = dataclasses.asdict(self._settings)
-        values = {"space": self._space.to_dict(), "phases": phases, "training": settings}
-        self._monitor.describe(self._position.step, values)
+        if self._configuration:
+            self._monitor.describe(self._position.step, self._configuration)
         try:
             while self._position.phase < len(self._phases):
                 self._train_phase(self._phases[self._position.phase])
@@ -295,11 +294,12 @@ class Trainer:
 
     def _named_configs(self) -> dict[str, SubnetConfig]:
         rng = np.random.default_rng([self._settings.seed, self._position.step])
+        space = self._phases[-1].space(self._space)
         return {
-            "smallest": self._space.smallest,
-            "middle": self._space.middle,
-            "largest": self._space.largest,
-            "random": self._space.config(self._space.sample(1, rng)[0]),
+            "smallest": space.smallest,
+            "middle": space.middle,
+            "largest": space.largest,
+            "random": space.config(space.sample(1, rng)[0]),
         }
 
     def _work_done(self) -> tuple[int, int]:

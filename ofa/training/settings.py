@@ -32,7 +32,8 @@ class Phase:
         teacher: whose logits are the soft targets: of the largest network as it was when distillation began
             ("frozen"), of the largest network of the same step ("in_place"; Yu and Huang 2019), or of none.
         sandwich: whether the largest and the smallest network of the phase are among those of every step.
-        compound: whether kernel sizes and expand ratios of drawn networks follow their stage's depth.
+        compound: whether the phase is restricted to networks whose kernel sizes and expand ratios follow
+            their stage's depth.
     """
 
     epochs: int
@@ -77,8 +78,8 @@ class Phase:
                 raise UserError(f"{name} of a phase is {count}; expected at least 1, or null for all.")
 
     def space(self, whole: SearchSpace) -> SearchSpace:
-        """Return `whole` restricted to the choices that this phase opens; every resolution is open."""
-        return whole.largest_choices(
+        """Return `whole` restricted to the networks that this phase opens; every resolution is open."""
+        return whole.restrict(compound=self.compound).largest_choices(
             kernel_size=self.kernel_sizes,
             depth=self.depths,
             stem_depth=self.depths,
