@@ -58,8 +58,8 @@ class GenePool:
         """Take the genes and the choice indices that may be drawn of each.
 
         With `compound`, kernel sizes and expand ratios follow their stage's depth (Sahni et al. 2021): its
-        smallest allowed choice goes with their smallest allowed ones, the largest with the largest, and
-        what is between likewise. Blocks of stages with a single allowed depth stay free.
+        smallest choice goes with their smallest ones, the largest with the largest, and what is between
+        likewise; where that is not allowed, the nearest. Stages that have a single depth stay free.
         """
         self.genes, self.allowed, self._compound = tuple(genes), tuple(allowed), compound
         self.index: dict[GeneKey, int] = {gene.key: column for column, gene in enumerate(self.genes)}
@@ -92,12 +92,12 @@ class GenePool:
         """By column of the genes that follow a depth: their choice for each choice of that depth."""
         followers: dict[int, NDArray[np.int8]] = {}
         for column, governor in enumerate(self._governors):
-            if not self._compound or governor is None or len(self.allowed[governor]) == 1:
+            if not self._compound or governor is None or len(self.genes[governor].choices) == 1:
                 continue
-            depths, choices = self.allowed[governor], np.array(self.allowed[column], np.int8)
-            places = np.searchsorted(depths, np.arange(len(self.genes[governor].choices)))
-            share = np.minimum(places / (len(depths) - 1), 1.0)
-            followers[column] = choices[np.rint(share * (len(choices) - 1)).astype(np.intp)]
+            share = np.linspace(0, 1, len(self.genes[governor].choices))
+            wanted = np.rint(share * (len(self.genes[column].choices) - 1))
+            allowed = np.array(self.allowed[column], np.int8)
+            followers[column] = allowed[abs(allowed - wanted[:, None]).argmin(axis=1)]
         return followers
 
     def canonical(self, genomes: Genomes) -> Genomes:

@@ -16,6 +16,7 @@ from training_run import SPACE, STRATEGIES, make_data, make_trainer
 
 from ofa.distributed import ALONE
 from ofa.errors import UserError
+from ofa.space import StageSpec
 from ofa.supernet import build_supernet
 from ofa.training.losses import (
     SOFT_LOSSES,
@@ -90,9 +91,16 @@ def test_a_compound_space_is_a_restriction_of_the_whole_one() -> None:
     assert SPACE.contains(outside)
     with pytest.raises(UserError, match="kernel_size of stage 0, block 1 is 3; in this compound restriction"):
         compound.genome(outside)
-    # Blocks of stages with one depth stay free.
-    kernels_open = Phase(1, 0.1, depths=1, expand_ratios=1).space(SPACE)
-    assert kernels_open.restrict(compound=True).size == kernels_open.size
+    # A further restriction changes no network that is left; stages that have one depth stay free.
+    deep = compound.restrict(depths=(2,))
+    assert deep.size == 2 and set(map(deep.config, deep.everything())) <= set(
+        map(compound.config, compound.everything())
+    )
+    assert compound.restrict(kernel_sizes=(5,)).smallest.stages[0][0].kernel_size == 5
+    rigid = dataclasses.replace(
+        SPACE, stages=(SPACE.stages[0], StageSpec(16, 2, (2,), (3, 5), (2.0, 4.0), "relu", False))
+    )
+    assert rigid.restrict(compound=True).size == 2 * 2 * (2 * 2) ** 2
 
 
 def test_a_compound_phase_draws_compound_networks() -> None:
