@@ -14,14 +14,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+from numpy.typing import NDArray
 
 from ofa.cost import compile_cost, macs
 from ofa.evaluate import SubnetEvaluator, top1
 from ofa.extract import extract_subnet
-from ofa.files import read_json, write_json
+from ofa.files import read_json, write_atomic, write_json
 from ofa.metrics import kendall_tau
 from ofa.progress import progress_bar
 from ofa.run import RunConfig, TrainedRun, open_run
@@ -99,6 +104,27 @@ class Comparison:
         return network
 
 
+def plot(work: NDArray[np.float64], found: Mapping[str, NDArray[np.float64]], path: Path) -> None:
+    """Write a PNG of top-1 (%) of each way over MACs (millions), and of the last way against the first."""
+    names = list(found)
+    first, last = names[0], names[-1]
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    over_work, against = figure.subplots(1, 2)
+    for name, top1_percent in found.items():
+        over_work.plot(work, top1_percent, marker="o", label=f"{name} epochs" if name[-1].isdigit() else name)
+    over_work.set(xscale="log", xlabel="MACs [M]", ylabel="test top-1 [%]")
+    for axis in (over_work.xaxis.set_major_formatter, over_work.xaxis.set_minor_formatter):
+        axis(ScalarFormatter())
+    over_work.legend()
+    points = against.scatter(found[first], found[last], c=work, norm=LogNorm())
+    figure.colorbar(points, ax=against, label="MACs [M]", format="%g", ticks=[1, 2, 4, 8])
+    against.axline((float(found[first].mean()),) * 2, slope=1, color="grey", linestyle=":")
+    against.set(xlabel=f"{first}: test top-1 [%]", ylabel=f"{last} epochs: test top-1 [%]")
+    for axes in (over_work, against):
+        axes.grid(alpha=0.3)
+    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+
+
 def main() -> None:
     """Compare and print the table."""
     parser = argparse.ArgumentParser(description="Inherited against trained alone.")
@@ -133,10 +159,12 @@ def main() -> None:
     print(f"\n{run.data.info.name}, test top-1 in %\n  M MACs" + "".join(f"{name:>12s}" for name in names))
     for macs_m, row in zip(work, rows, strict=True):
         print(f"{macs_m:8.2f}" + "".join(f"{row[name]:12.2f}" for name in names))
+    found = {name: np.array([row[name] for row in rows]) for name in names}
     if len(rows) >= MIN_FOR_TAU and len(names) > 1:
-        tau = kendall_tau(*(np.array([row[name] for row in rows]) for name in (names[0], names[-1])))
+        tau = kendall_tau(found[names[0]], found[names[-1]])
         print(f"Kendall's tau of {names[0]} against {names[-1]}: {tau:.3f}")
-    print(f"kept in {comparison.folder}")
+    plot(work, found, comparison.folder / "comparison.png")
+    print(f"kept in {comparison.folder}, with comparison.png")
 
 
 if __name__ == "__main__":
