@@ -62,16 +62,17 @@ def progress_bar(description: str, visible: bool = True) -> Iterator[ProgressCal
 def _line_reporter(description: str, console: Console) -> ProgressCallback:
     start = time.monotonic()
     last = start
-    first_done: int | None = None
+    first: tuple[float, int] | None = None
 
     def report(done: int, total: int, text: str) -> None:
-        nonlocal last, first_done
+        nonlocal last, first
         now = time.monotonic()
-        first_done = done if first_done is None else first_done
+        # What was done before the first report may be an earlier start's.
+        first = first or (now, done)
         if now - last < LINE_INTERVAL_S and done < total:
             return
         last = now
-        rate = (done - first_done) / max(now - start, 1e-9)
+        rate = (done - first[1]) / max(now - first[0], 1e-9)
         left = f"{(total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
         share = f"{100 * done / max(total, 1):3.0f} %"
         line = f"{description} {share} {now - start:.0f} s, {left} {text}"

@@ -177,6 +177,7 @@ class Trainer:
 
     def _train_phase(self, phase: Phase) -> None:
         position = self._position
+        self._progress(*self._work_done(), phase.name)
         if position.phase_step == 0:
             if phase.sort_channels:
                 sort_channels(self.supernet, self._phases[position.phase - 1].space(self._space))
