@@ -27,11 +27,16 @@ from ofa.training.finetune import finetune
 from ofa.training.loop import Trainer
 from ofa.training.losses import Loss, kl_divergence, soft_cross_entropy, sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate
+from ofa.training.precision import PRECISIONS
 from ofa.training.sampling import plan_step
 from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
 from ofa.training.teacher import Teacher
 
 SCRIPT = Path(__file__).parent / "training_run.py"
+CUDA = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +212,12 @@ def test_the_first_phase_must_not_distil() -> None:
 def test_fp16_needs_cuda(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fp16 needs a CUDA device"):
         make_trainer(tmp_path, precision="fp16")
+    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest)
+    settings = FinetuneSettings(1, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0, precision="fp16")
+    with pytest.raises(UserError, match="fp16 needs a CUDA device"):
+        finetune(network, make_data(), 8, settings)
+    with pytest.raises(UserError, match="Unknown precision 'fp8'; known: bf16, fp16, fp32"):
+        dataclasses.replace(settings, precision="fp8")
 
 
 def test_bf16_trains_on_the_cpu(tmp_path: Path) -> None:
@@ -215,9 +226,7 @@ def test_bf16_trains_on_the_cpu(tmp_path: Path) -> None:
     assert trainer.validate()["largest"] >= 0.6
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param(name, marks=CUDA) for name in PRECISIONS])
 def test_training_on_cuda(tmp_path: Path, precision: str) -> None:
     trainer = make_trainer(tmp_path, device="cuda", precision=precision)
     trainer.train()
@@ -308,12 +317,21 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -
     )
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_finetuning_improves_a_network(compiled: bool) -> None:
-    data = make_data()
-    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest)
-    settings = FinetuneSettings(4, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0, compile=compiled)
-    images, labels = next(iter(data.batches("validation", 30, torch.device("cpu"))))
+@pytest.mark.parametrize(
+    ("place", "precision", "compiled"),
+    [
+        ("cpu", "fp32", False),
+        ("cpu", "bf16", False),
+        ("cpu", "fp32", True),
+        pytest.param("cuda", "bf16", False, marks=CUDA),
+        pytest.param("cuda", "fp16", False, marks=CUDA),
+    ],
+)
+def test_finetuning_improves_a_network(place: str, precision: str, compiled: bool) -> None:
+    data, device = make_data(), torch.device(place)
+    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest).to(device)
+    settings = FinetuneSettings(4, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0, compile=compiled, precision=precision)
+    images, labels = next(iter(data.batches("validation", 30, device)))
     reports: list[int] = []
     finetune(network, data, 8, settings, progress=lambda done, total, text: reports.append(done))
     assert not network.training

@@ -12,6 +12,7 @@ from ofa.progress import ProgressCallback, silent
 from ofa.static import StaticNetwork
 from ofa.training.losses import sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from ofa.training.precision import autocast, check_precision, gradient_scaler
 from ofa.training.settings import FinetuneSettings
 
 
@@ -35,12 +36,15 @@ def finetune(
         progress: told about every tenth step.
 
     Raises:
-        UserError: if the loss or a weight stops being finite; the network must not be used then.
+        UserError: if the device cannot train in the precision, or the loss or a weight stops being finite;
+            the network must not be used then.
         ValueError: if a teacher is missing or superfluous.
     """
     if (teacher is None) != (settings.distillation_ratio == 0):
         raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
-    device = next(network.parameters()).device
+    device, precision = next(network.parameters()).device, settings.precision
+    check_precision(precision, device)
+    scaler = gradient_scaler(precision, device)
     steps_per_epoch = data.num_batches(settings.batch_size)
     total = settings.epochs * steps_per_epoch
     peak = settings.lr * settings.batch_size / 64
@@ -51,15 +55,18 @@ def finetune(
     for epoch in range(settings.epochs):
         for images, labels in data.train_batches(settings.batch_size, settings.seed, epoch, device):
             images = resize(images, resolution)
-            with torch.no_grad():
-                soft = teacher(images) if teacher is not None else None
+            with torch.no_grad(), autocast(precision, device):
+                soft = teacher(images).float() if teacher is not None else None
             set_learning_rate(optimizer, learning_rate(step, total, 0, peak))
             optimizer.zero_grad(set_to_none=True)
-            loss = sum_terms(settings.loss(run(images), labels, soft))
+            with autocast(precision, device):
+                logits = run(images)
+            loss = sum_terms(settings.loss(logits.float(), labels, soft))
             if not torch.isfinite(loss):
                 raise UserError(f"The loss is {float(loss)} at step {step}; lower lr. Nothing was exported.")
-            torch.autograd.backward(loss)
-            optimizer.step()
+            torch.autograd.backward(scaler.scale(loss))
+            scaler.step(optimizer)
+            scaler.update()
             step += 1
             if step % 10 == 0 or step == total:
                 progress(step, total, f"epoch {epoch + 1}/{settings.epochs} loss {loss.item():.3f}")

@@ -25,6 +25,7 @@ from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet
 from ofa.training.monitor import TrainingMonitor
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from ofa.training.precision import check_precision
 from ofa.training.sampling import plan_step
 from ofa.training.settings import Phase, TrainSettings, check_phases
 from ofa.training.step import NonFiniteError, TrainStep
@@ -78,7 +79,7 @@ class Trainer:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
         """
         check_phases(phases)
-        settings.check_device(device)
+        check_precision(settings.precision, device)
         if settings.batch_size % world.size:
             raise UserError(
                 f"batch_size {settings.batch_size} cannot be shared equally by {world.size} processes; "

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from ofa.config import below_minimum
 from ofa.errors import UserError, unknown_name
 from ofa.space import SearchSpace
 from ofa.training.losses import Loss
+from ofa.training.precision import check_precision
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 TEACHERS = ("frozen", "in_place")
 BATCH_NORMS = ("per_process", "synchronised")
 ON_NON_FINITE = ("stop", "skip")
@@ -147,12 +145,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, known in (
-            ("precision", PRECISIONS),
             ("batch_norm", BATCH_NORMS),
             ("on_non_finite", ON_NON_FINITE),
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
+        check_precision(self.precision)
         counts = ("batch_size", "checkpoint_every_steps", "keep_checkpoints", "validate_every_epochs")
         images, rates = ("validation_images", "calibration_images"), ("seed", "momentum", "weight_decay")
         minimums = dict.fromkeys((*counts, *images), 1) | dict.fromkeys(rates, 0)
@@ -164,11 +162,6 @@ class TrainSettings:
         if problems:
             raise UserError(" ".join(problems))
         _ = self.loss  # which checks its own settings
-
-    def check_device(self, device: torch.device) -> None:
-        """Raise the error for a device that cannot train in this precision."""
-        if self.precision == "fp16" and device.type != "cuda":
-            raise UserError("precision fp16 needs a CUDA device; choose fp32 or bf16 on this one.")
 
     @cached_property
     def loss(self) -> Loss:
@@ -183,6 +176,7 @@ class FinetuneSettings:
     Attributes:
         compile: whether torch.compile makes kernels of this one network first: a minute or so, which pays
             in long trainings.
+        precision: fp32, bf16 or fp16 (autocast; fp16 only on CUDA).
     """
 
     epochs: int
@@ -196,9 +190,11 @@ class FinetuneSettings:
     soft_loss: str = "soft_cross_entropy"
     temperature: float = 1.0
     compile: bool = False
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        check_precision(self.precision)
         if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
             raise UserError("epochs and batch_size must be at least 1 and lr positive.")
         if min(self.momentum, self.weight_decay, self.seed) < 0:

@@ -14,6 +14,7 @@ from ofa.distributed import World
 from ofa.elastic.operators import ElasticBatchNorm2d
 from ofa.supernet import Supernet
 from ofa.training.losses import sum_terms
+from ofa.training.precision import autocast, gradient_scaler
 from ofa.training.sampling import StepPlan
 from ofa.training.settings import TrainSettings
 from ofa.training.teacher import Teacher
@@ -54,7 +55,7 @@ class TrainStep:
             for module in supernet.modules():
                 if isinstance(module, ElasticBatchNorm2d):
                     module.world = world
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.scaler = gradient_scaler(settings.precision, device)
         self._skipped_in_a_row = 0
 
     def __call__(
@@ -119,11 +120,11 @@ class TrainStep:
         images, labels = resize(batch[0], plan.resolution), batch[1]
         soft_targets = None
         if teacher is not None:
-            with self._autocast():
+            with autocast(self._settings.precision, self._device):
                 soft_targets = teacher(images).float()
         every_terms = []
         for config in plan.configs:
-            with self._autocast():
+            with autocast(self._settings.precision, self._device):
                 logits = self._supernet(images, config)
             logits = logits.float()
             terms = self._settings.loss(logits, labels, soft_targets)
@@ -132,10 +133,6 @@ class TrainStep:
             if in_place and soft_targets is None:
                 soft_targets = logits.detach()
         return every_terms
-
-    def _autocast(self) -> torch.autocast:
-        dtype = torch.float16 if self._settings.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self._device.type, dtype, enabled=self._settings.precision != "fp32")
 
     def _skip_or_stop(
         self, plan: StepPlan, terms: Sequence[Mapping[str, float]], gradient_norm: float, overflow: bool
