@@ -1,11 +1,11 @@
 """Training strategies compared: each trains a supernet, then the same sub-networks are tested.
 
 The phases of conf/phases/small_*.yaml take about the same time; the table says how long each one took. Other
-numbers of epochs are given as NAME:EPOCHS,EPOCHS…, one per phase. A run that has been trained is not trained
-again, so that an interrupted comparison goes on.
+numbers of epochs are given as NAME:EPOCHS,EPOCHS…, one per phase, and several precisions of each can be
+compared. A run that has been trained is not trained again, so that an interrupted comparison goes on.
 
 Run: python benchmarks/strategies.py --experiment fashion_mnist --data-root DIR [--processes 2]
-     [--phases small_sandwich:7 small_uniform:7,4 ...]
+     [--phases small_sandwich:7 small_uniform:7,4 ...] [--precisions fp32 bf16] [--random 50]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,20 @@ from ofa.evaluate import SubnetEvaluator
 from ofa.launch import compose_group
 from ofa.progress import progress_bar
 from ofa.run import RunConfig, open_run
+from ofa.training.precision import PRECISIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 STRATEGIES = ("small_images", "small_progressive", "small_sandwich", "small_uniform", "small_compound")
-NUM_RANDOM = 50
 
 
-def train(choice: str, run_name: str, arguments: argparse.Namespace) -> None:
+def train(choice: str, precision: str, run_name: str, arguments: argparse.Namespace) -> None:
     """Train one supernet with the command that users have; `choice` is a file of conf/phases[:EPOCHS,...]."""
     phases, _, epochs = choice.partition(":")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += [f"--nproc-per-node={arguments.processes}", str(ROOT / "scripts" / "train_supernet.py")]
     options = [f"experiment={arguments.experiment}", f"phases={phases}", f"run_name={run_name}"]
     options += [f"runs_dir={arguments.runs_dir}", f"training.seed={arguments.seed}"]
+    options.append(f"training.precision={precision}")
     if arguments.data_root:
         options.append(f"data.root={arguments.data_root}")
     if epochs:
@@ -46,28 +48,29 @@ def train(choice: str, run_name: str, arguments: argparse.Namespace) -> None:
 
 
 def tested(run_name: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return the test top-1 in percent of the smallest, the largest, and means of 50 random networks.
+    """Return the test top-1 in percent of the smallest, middle and largest, and means of random networks.
 
     Compound networks, whose kernels and widths follow their depth, are the only ones that a compound phase
     trains; their mean stands beside that of the whole space.
     """
     run = open_run(RunConfig(run_name=run_name, runs_dir=arguments.runs_dir, data_root=arguments.data_root))
     space, evaluator = run.info.space, SubnetEvaluator(run.supernet, run.data, "test")
-    drawn = space.sample(NUM_RANDOM, np.random.default_rng(0))
-    configs = [space.smallest, space.largest, *map(space.config, drawn)]
-    configs += map(space.config, space.restrict(compound=True).canonical(drawn))
-    found = []
+    drawn = space.sample(arguments.random, np.random.default_rng(0))
+    groups = {"smallest": [space.smallest], "middle": [space.middle], "largest": [space.largest]}
+    if arguments.random:
+        groups["mean of random"] = [*map(space.config, drawn)]
+        groups["of compound"] = [*map(space.config, space.restrict(compound=True).canonical(drawn))]
+    means, done = {}, 0
+    total = sum(map(len, groups.values()))
     with progress_bar(f"testing {run_name}") as progress:
-        for done, config in enumerate(configs, 1):
-            found.append(100 * evaluator.top1(config))
-            progress(done, len(configs), "")
-    whole, compound = np.mean(found[2 : 2 + NUM_RANDOM]), np.mean(found[2 + NUM_RANDOM :])
-    return {
-        "smallest": found[0],
-        "largest": found[1],
-        "mean of random": float(whole),
-        "of compound": float(compound),
-    }
+        for name, configs in groups.items():
+            found = []
+            for config in configs:
+                found.append(100 * evaluator.top1(config))
+                done += 1
+                progress(done, total, name)
+            means[name] = float(np.mean(found))
+    return means
 
 
 def main() -> None:
@@ -77,20 +80,24 @@ def main() -> None:
     parser.add_argument("--data-root", help="folder of the images; none for embedded ones")
     parser.add_argument("--phases", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
+    parser.add_argument("--random", type=int, default=50, help="random networks that are tested")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs-dir", default="runs/strategies")
     arguments = parser.parse_args()
     rows = {}
-    for choice in arguments.phases:
-        about = (arguments.experiment, choice.replace(":", "_").replace(",", "_"))
-        run_name = "_".join([*about, f"{arguments.processes}processes", f"seed{arguments.seed}"])
+    for choice, precision in product(arguments.phases, arguments.precisions):
+        parts = [arguments.experiment, choice.replace(":", "_").replace(",", "_")]
+        parts += [f"{arguments.processes}processes", f"seed{arguments.seed}"]
+        run_name = "_".join(parts if precision == "fp32" else [*parts, precision])
         folder = Path(arguments.runs_dir) / run_name
         if not (folder / "summary.json").exists():
-            train(choice, run_name, arguments)
+            train(choice, precision, run_name, arguments)
         summary = json.loads((folder / "summary.json").read_text())
         seconds = sum(summary["seconds_per_phase"].values())
-        rows[choice] = {"minutes": seconds / 60, **tested(run_name, arguments)}
-    print(f"\n{arguments.experiment}, test top-1 in %, {NUM_RANDOM} random networks, seed {arguments.seed}")
+        rows[f"{choice} {precision}"] = {"minutes": seconds / 60, **tested(run_name, arguments)}
+    about = f"{arguments.experiment}, test top-1 in %, seed {arguments.seed}"
+    print(f"\n{about}, {arguments.random} random networks")
     print(f"{'phases':30s}" + "".join(f"{name:>16s}" for name in next(iter(rows.values()))))
     for choice, row in rows.items():
         print(f"{choice:30s}" + "".join(f"{value:16.2f}" for value in row.values()))
