@@ -117,8 +117,9 @@ def plot(work: NDArray[np.float64], found: Mapping[str, NDArray[np.float64]], pa
         axis(ScalarFormatter())
     over_work.legend()
     points = against.scatter(found[first], found[last], c=work, norm=LogNorm())
-    figure.colorbar(points, ax=against, label="MACs [M]", format="%g", ticks=[1, 2, 4, 8])
-    against.axline((float(found[first].mean()),) * 2, slope=1, color="grey", linestyle=":")
+    figure.colorbar(points, ax=against, label="MACs [M]", format="%g", ticks=[1, 2, 4, 8]).minorticks_off()
+    against.axline((float(found[first].mean()),) * 2, slope=1, color="grey", linestyle=":", label="equal")
+    against.legend()
     against.set(xlabel=f"{first}: test top-1 [%]", ylabel=f"{last} epochs: test top-1 [%]")
     for axes in (over_work, against):
         axes.grid(alpha=0.3)
