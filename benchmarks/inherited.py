@@ -106,12 +106,12 @@ class Comparison:
 
 def plot(work: NDArray[np.float64], found: Mapping[str, NDArray[np.float64]], path: Path) -> None:
     """Write a PNG of top-1 (%) of each way over MACs (millions), and of the last way against the first."""
-    names = list(found)
-    first, last = names[0], names[-1]
+    titles = {name: f"{name} epochs" if name[-1].isdigit() else name for name in found}
+    first, last = next(iter(found)), next(reversed(found))
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     over_work, against = figure.subplots(1, 2)
     for name, top1_percent in found.items():
-        over_work.plot(work, top1_percent, marker="o", label=f"{name} epochs" if name[-1].isdigit() else name)
+        over_work.plot(work, top1_percent, marker="o", label=titles[name])
     over_work.set(xscale="log", xlabel="MACs [M]", ylabel="test top-1 [%]")
     for axis in (over_work.xaxis.set_major_formatter, over_work.xaxis.set_minor_formatter):
         axis(ScalarFormatter())
@@ -120,7 +120,7 @@ def plot(work: NDArray[np.float64], found: Mapping[str, NDArray[np.float64]], pa
     figure.colorbar(points, ax=against, label="MACs [M]", format="%g", ticks=[1, 2, 4, 8]).minorticks_off()
     against.axline((float(found[first].mean()),) * 2, slope=1, color="grey", linestyle=":", label="equal")
     against.legend()
-    against.set(xlabel=f"{first}: test top-1 [%]", ylabel=f"{last} epochs: test top-1 [%]")
+    against.set(xlabel=f"{titles[first]}: test top-1 [%]", ylabel=f"{titles[last]}: test top-1 [%]")
     for axes in (over_work, against):
         axes.grid(alpha=0.3)
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))

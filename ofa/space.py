@@ -150,7 +150,7 @@ class SearchSpace:
         stem_depths: Sequence[int] | None = None,
         compound: bool = False,
     ) -> SearchSpace:
-        """Return this space with only the given choices; None leaves a kind as it is, False `compound`.
+        """Return this space with only the given choices, or compound networks; by default all that it has.
 
         Raises:
             UserError: if nothing of a gene's choices is left.
@@ -200,8 +200,8 @@ class SearchSpace:
         """The network with the middle allowed choice everywhere."""
         return self._network([allowed[len(allowed) // 2] for allowed in self.allowed])
 
-    def _network(self, choices: Sequence[int]) -> SubnetConfig:
-        return self.config(self.canonical(np.array([choices], np.int8))[0])
+    def _network(self, row: Sequence[int]) -> SubnetConfig:
+        return self.config(self.canonical(np.array([row], np.int8))[0])
 
     def config(self, genome: NDArray[np.integer[Any]]) -> SubnetConfig:
         """Return the network of one genome, shape (num_genes,)."""
@@ -220,10 +220,11 @@ class SearchSpace:
         for key, value in gene_values(config):
             column = self.gene_index[key]
             genome[column] = self._choice(column, value)
-        for column in np.flatnonzero(self.canonical(genome[None])[0] != genome)[:1]:
-            gene = self.genes[column]
+        strange = np.flatnonzero(self.canonical(genome[None])[0] != genome)
+        if len(strange):
+            gene, choice = self.genes[strange[0]], genome[strange[0]]
             raise UserError(
-                f"{gene.kind}{gene.place} is {gene.choices[genome[column]]:g}; in this compound restriction "
+                f"{gene.kind}{gene.place} is {gene.choices[choice]:g}; in this compound restriction "
                 f"of space {self.name!r} it follows the depth of its stage."
             )
         return genome
