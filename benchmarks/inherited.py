@@ -107,7 +107,8 @@ class Comparison:
 def plot(work: NDArray[np.float64], found: Mapping[str, NDArray[np.float64]], path: Path) -> None:
     """Write a PNG of top-1 (%) of each way over MACs (millions), and of the last way against the first."""
     titles = {name: f"{name} epochs" if name[-1].isdigit() else name for name in found}
-    first, *_, last = [*found, *found]
+    names = list(found)
+    first, last = names[0], names[-1]
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     over_work, against = figure.subplots(1, 2)
     for name, top1_percent in found.items():

@@ -17,7 +17,7 @@ from ofa.errors import UserError
 from ofa.genes import GENE_KINDS, Gene, GeneKey, GenePool, Genomes, unique_rows
 from ofa.stages import StageSpec, StemSpec, check_choices
 from ofa.subnet import SubnetConfig
-from ofa.translate import config_of, gene_values
+from ofa.translate import check_structure, config_of, gene_values
 
 __all__ = ["Gene", "Genomes", "SearchSpace", "StageSpec", "StemSpec", "unique_rows"]
 
@@ -214,7 +214,7 @@ class SearchSpace:
         Raises:
             UserError: naming the first field of the config that is outside the (restricted) space.
         """
-        self._check_structure(config)
+        check_structure(config, self.stages, self.stem, self.name)
         genome = np.zeros(len(self.genes), np.int8)
         # A stage's depth comes before its blocks, so no block is asked for that the space does not have.
         for key, value in gene_values(config):
@@ -228,19 +228,6 @@ class SearchSpace:
                 f"of space {self.name!r} it follows the depth of its stage."
             )
         return genome
-
-    def _check_structure(self, config: SubnetConfig) -> None:
-        space = f"space {self.name!r}"
-        if len(config.stages) != len(self.stages):
-            raise UserError(
-                f"The sub-network has {len(config.stages)} stages; {space} has {len(self.stages)}."
-            )
-        if bool(config.widths) != bool(self.stages[0].widths):
-            found, expected = ("has", "none") if config.widths else ("lacks", "one of each stage")
-            raise UserError(f"The sub-network {found} widths; {space} expects {expected}.")
-        if (config.stem is None) != (self.stem is None):
-            found, expected = ("has", "none") if config.stem else ("lacks", "them")
-            raise UserError(f"The sub-network {found} choices of the stem; {space} expects {expected}.")
 
     def _choice(self, column: int, value: float) -> int:
         gene = self.genes[column]

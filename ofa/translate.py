@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from ofa.errors import UserError
 from ofa.genes import GeneKey
+from ofa.stages import StageSpec, StemSpec
 from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
 
 
@@ -22,6 +24,27 @@ def gene_values(config: SubnetConfig) -> Iterator[tuple[GeneKey, float]]:
         for b, block in enumerate(blocks):
             yield ("kernel_size", s, b), block.kernel_size
             yield ("expand_ratio", s, b), block.expand_ratio
+
+
+def check_structure(
+    config: SubnetConfig, stages: Sequence[StageSpec], stem: StemSpec | None, name: str
+) -> None:
+    """Raise unless `config` has the parts that networks of a space have: stages, widths and stem.
+
+    Args:
+        config: of whatever space.
+        stages: of the space.
+        stem: of the space.
+        name: of the space, for the error.
+    """
+    if len(config.stages) != len(stages):
+        raise UserError(f"The sub-network has {len(config.stages)} stages; space {name!r} has {len(stages)}.")
+    if bool(config.widths) != bool(stages[0].widths):
+        found, expected = ("has", "none") if config.widths else ("lacks", "one of each stage")
+        raise UserError(f"The sub-network {found} widths; space {name!r} expects {expected}.")
+    if (config.stem is None) != (stem is None):
+        found, expected = ("has", "none") if config.stem else ("lacks", "them")
+        raise UserError(f"The sub-network {found} choices of the stem; space {name!r} expects {expected}.")
 
 
 def config_of(values: Mapping[GeneKey, float]) -> SubnetConfig:

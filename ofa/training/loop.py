@@ -33,9 +33,6 @@ from ofa.training.stop import StopRequest
 from ofa.training.summary import RunSummary
 from ofa.training.teacher import Teacher
 
-# Cost of the teacher's forward pass relative to one sub-network's training step, for the time left.
-_TEACHER_COST = 0.3
-
 
 @dataclass
 class _Position:
@@ -306,11 +303,7 @@ class Trainer:
 
     def _work_done(self) -> tuple[int, int]:
         """Return work done and total in equal units of cost, so that the time left is right."""
-        costs = [
-            phase.subnets_per_step + _TEACHER_COST * (phase.teacher == "frozen") for phase in self._phases
-        ]
-        steps = [phase.epochs * self._steps_per_epoch for phase in self._phases]
-        work = [round(cost * count) for cost, count in zip(costs, steps, strict=True)]
-        done = sum(work[: self._position.phase])
-        done += round(costs[self._position.phase] * self._position.phase_step)
-        return done, sum(work)
+        place, steps_per_epoch = self._position, self._steps_per_epoch
+        work = [round(phase.step_cost * phase.epochs * steps_per_epoch) for phase in self._phases]
+        under_way = round(self._phases[place.phase].step_cost * place.phase_step)
+        return sum(work[: place.phase]) + under_way, sum(work)

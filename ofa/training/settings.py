@@ -13,6 +13,8 @@ from ofa.training.losses import Loss
 from ofa.training.precision import check_precision
 
 TEACHERS = ("frozen", "in_place")
+# Of the frozen teacher's forward pass, relative to one sub-network's training step.
+_TEACHER_COST = 0.3
 BATCH_NORMS = ("per_process", "synchronised")
 ON_NON_FINITE = ("stop", "skip")
 
@@ -74,6 +76,11 @@ class Phase:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UserError(f"{name} of a phase is {count}; expected at least 1, or null for all.")
+
+    @property
+    def step_cost(self) -> float:
+        """Time of a step in trainings of one sub-network, for the time left; a teacher only runs forwards."""
+        return self.subnets_per_step + _TEACHER_COST * (self.teacher == "frozen")
 
     def space(self, whole: SearchSpace) -> SearchSpace:
         """Return `whole` restricted to the networks that this phase opens; every resolution is open."""
