@@ -3,10 +3,11 @@
 Architectures are spread over the MACs of the space: the smallest, the largest, and random ones between. Each
 is tested as inherited from the supernet, after a short fine-tuning, and trained alone from scratch. Each
 result is a file in `inherited` of the run, so that an interrupted comparison goes on, and several processes
-may share it: --part 1/2 and --part 2/2 side by side, and then once without. With 10 and more architectures,
-Kendall's tau of inherited against alone is printed.
+may share it: --part 1/2 and --part 2/2 side by side, and then once without. Each training is made with
+--seeds seeds, and its mean counts. With 10 and more architectures, Kendall's tau of inherited against alone
+is printed.
 
-Run: python benchmarks/inherited.py --run-name fashion_mnist [--architectures 5] [--epochs 14]
+Run: python benchmarks/inherited.py --run-name fashion_mnist [--architectures 5] [--epochs 14] [--seeds 1]
      [--ways inherited tuned alone] [--part 1/2]
 """
 
@@ -58,33 +59,33 @@ def spread_architectures(space: SearchSpace, count: int) -> list[SubnetConfig]:
 class Comparison:
     """Tests networks of one run and keeps what was found."""
 
-    def __init__(self, run: TrainedRun, epochs: int, finetune_epochs: int) -> None:
-        """Results go to a folder of the run."""
-        self._run, self.folder = run, run.directory.path / "inherited"
-        self._alone = dataclasses.replace(ALONE, epochs=epochs)
-        self._finetuned = dataclasses.replace(FINETUNED, epochs=finetune_epochs)
+    def __init__(self, run: TrainedRun, epochs: int, finetune_epochs: int, seeds: int) -> None:
+        """Results go to a folder of the run; all trainings are made with `seeds` seeds."""
+        self._run, self.folder, self._seeds = run, run.directory.path / "inherited", range(seeds)
+        self._trainings = {
+            "tuned": dataclasses.replace(FINETUNED, epochs=finetune_epochs),
+            "alone": dataclasses.replace(ALONE, epochs=epochs),
+        }
         self._evaluator = SubnetEvaluator(run.supernet, run.data, "test")
 
     def test(self, config: SubnetConfig, ways: Sequence[str]) -> dict[str, float]:
-        """Return the test top-1 in percent in each of the `ways`."""
-        inherited = self._evaluator.network
-        space, epochs = self._run.info.space, self._alone.epochs
-        known: dict[str, tuple[str, Callable[[], StaticNetwork]]] = {
-            "inherited": ("inherited", lambda: inherited(config)),
-            "tuned": (
-                f"tuned {self._finetuned.epochs}",
-                lambda: self._train(inherited(config), config, self._finetuned),
-            ),
-            "alone": (
-                f"alone {epochs}",
-                lambda: self._train(
-                    extract_subnet(build_supernet(space, self._alone.seed), config), config, self._alone
-                ),
-            ),
-        }
-        return {known[way][0]: self._once(*known[way], config) for way in ways}
+        """Return the test top-1 in percent in each of the `ways`, of trainings the mean over the seeds."""
+        found = {}
+        for way in ways:
+            if way in self._trainings:
+                title = f"{way} {self._trainings[way].epochs}"
+                found[title] = float(np.mean([self._trained(way, title, config, s) for s in self._seeds]))
+            else:
+                found[way] = self._once(way, config, lambda: self._evaluator.network(config))
+        return found
 
-    def _once(self, title: str, make: Callable[[], StaticNetwork], config: SubnetConfig) -> float:
+    def _trained(self, way: str, title: str, config: SubnetConfig, seed: int) -> float:
+        settings = dataclasses.replace(self._trainings[way], seed=seed)
+        return self._once(
+            f"{title} seed {seed}" if seed else title, config, lambda: self._train(way, config, settings)
+        )
+
+    def _once(self, title: str, config: SubnetConfig, make: Callable[[], StaticNetwork]) -> float:
         path = self.folder / f"{title.replace(' ', '_')}_{config.id}.json"
         if not path.exists():
             batches = self._evaluator.batches(config.resolution)
@@ -92,15 +93,18 @@ class Comparison:
         found: float = read_json(path, "result", "this benchmark")["top1_percent"]
         return found
 
-    def _train(
-        self, network: StaticNetwork, config: SubnetConfig, settings: FinetuneSettings
-    ) -> StaticNetwork:
-        largest = dataclasses.replace(self._run.info.space.largest, resolution=config.resolution)
+    def _train(self, way: str, config: SubnetConfig, settings: FinetuneSettings) -> StaticNetwork:
+        """Return the network trained further, or alone from new weights."""
+        space, resolution = self._run.info.space, config.resolution
+        if way == "alone":
+            network = extract_subnet(build_supernet(space, settings.seed), config).to(self._run.device)
+        else:
+            network = self._evaluator.network(config)
+        largest = dataclasses.replace(space.largest, resolution=resolution)
         teacher = self._evaluator.network(largest) if settings.distillation_ratio else None
-        network = network.to(self._run.device)
         with progress_bar(f"{settings.epochs} epochs of {config.id}") as progress:
-            finetune(network, self._run.data, config.resolution, settings, teacher, progress)
-        self._evaluator.recalibrate(network, config.resolution)
+            finetune(network, self._run.data, resolution, settings, teacher, progress)
+        self._evaluator.recalibrate(network, resolution)
         return network
 
 
@@ -136,6 +140,7 @@ def main() -> None:
     parser.add_argument("--architectures", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=ALONE.epochs, help="of training alone")
     parser.add_argument("--finetune-epochs", type=int, default=FINETUNED.epochs)
+    parser.add_argument("--seeds", type=int, default=1, help="of each training")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--part", default="1/1", help="K/N: only the K-th, K+N-th, ... architecture")
     parser.add_argument("--threads", type=int)
@@ -148,7 +153,7 @@ def main() -> None:
             threads=arguments.threads,
         )
     )
-    comparison = Comparison(run, arguments.epochs, arguments.finetune_epochs)
+    comparison = Comparison(run, arguments.epochs, arguments.finetune_epochs, arguments.seeds)
     configs = spread_architectures(run.info.space, arguments.architectures)
     part, parts = map(int, arguments.part.split("/"))
     configs = configs[part - 1 :: parts]

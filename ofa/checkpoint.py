@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ofa.config import build
+from ofa.distributed import World
 from ofa.errors import UserError
 from ofa.files import read_json, write_atomic, write_json
 from ofa.space import SearchSpace
@@ -130,6 +131,16 @@ class TrainingCheckpoints:
                 "Remove the run's directory to start the training anew."
             )
         return None, []
+
+    def check_equal_starts(self, step: int, world: World) -> None:
+        """Raise unless all processes go on from the same step: only the first one writes checkpoints."""
+        found = world.share({str(world.rank): float(step)})
+        if len(set(found.values())) > 1:
+            steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in found.items())
+            raise UserError(
+                f"The processes would go on from different steps: {steps}. All need the same checkpoints in "
+                f"{self._folder}; with several machines runs_dir has to be on storage that they share."
+            )
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step_{step:08d}.pt"

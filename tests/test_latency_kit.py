@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 
+import latency_tables.kit
 from latency_tables.device import DeviceSpec
 from latency_tables.entry import METHODS
 from latency_tables.kit import PERIOD, make_table_kit, make_verification_kit, repeat_weights
@@ -44,7 +45,8 @@ from ofa.static import StaticNetwork
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-SOURCE = Path(importlib.util.find_spec("latency_tables.kit").origin or "").parent / "kit_files" / "measure.py"  # type: ignore[union-attr]
+KIT_FILES = Path(latency_tables.kit.__file__).with_name("kit_files")
+SOURCES = ("measure.py", "kit_engines.py", "kit_folder.py", "kit_runs.py")
 DEVICE = DeviceSpec(
     "there",
     "onnx_runtime",
@@ -69,8 +71,8 @@ def plan_of(device: DeviceSpec = DEVICE) -> TablePlan:
 def run_kit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the kit's program where neither PyTorch nor this project can be imported."""
     code = (
-        "import runpy, sys; sys.modules.update(torch=None, ofa=None, latency_tables=None, onnx=None); "
-        "sys.path.pop(0); runpy.run_path(sys.argv[1], run_name='__main__')"
+        "import os, runpy, sys; sys.modules.update(torch=None, ofa=None, latency_tables=None, onnx=None); "
+        "sys.path[0] = os.path.dirname(sys.argv[1]); runpy.run_path(sys.argv[1], run_name='__main__')"
     )
     program = str(folder / "measure.py")
     # The program takes its own options from sys.argv[1:].
@@ -133,7 +135,7 @@ def test_a_kit_holds_every_program_of_the_plan(made: Path) -> None:
         assert programs[program.key]["input_shape"] == [1, *program.image_shape]
     assert manifest["space"]["name"] == "kit"
     assert manifest["device"] == json.loads(json.dumps(dataclasses.asdict(DEVICE)))
-    assert {p.name for p in made.iterdir()} == {"manifest.json", "measure.py", "README.txt", "models"}
+    assert {p.name for p in made.iterdir()} == {*SOURCES, "manifest.json", "README.txt", "models"}
 
 
 def test_the_models_compute_what_the_networks_with_repeated_weights_do(made: Path) -> None:
@@ -198,22 +200,27 @@ def test_what_kits_do_not_have_is_refused(
 
 
 def test_the_program_needs_little_and_runs_on_old_pythons() -> None:
-    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime", "openvino"}
-    # What came after 3.8 in the library: these spellings give it away.
-    text = SOURCE.read_text()
-    assert not any(word in text for word in ("removeprefix", "strict=", "datetime.UTC", "match "))
+    assert {path.name for path in KIT_FILES.glob("*.py")} == set(SOURCES)
+    imported = set()
+    for name in SOURCES:
+        text = (KIT_FILES / name).read_text()
+        for node in ast.walk(ast.parse(text, feature_version=(3, 8))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").split(".")[0])
+        # What came after 3.8 in the library: these spellings give it away.
+        assert not any(word in text for word in ("removeprefix", "strict=", "datetime.UTC", "match "))
+    own = {name.partition(".")[0] for name in SOURCES}
+    assert imported - set(sys.stdlib_module_names) - own == {"numpy", "onnxruntime", "openvino"}
+
+
+@pytest.mark.parametrize("name", SOURCES[1:])
+def test_a_missing_part_of_the_program_is_named(kit: Path, name: str) -> None:
+    (kit / name).unlink()
+    done = run_kit(kit)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert name.partition(".")[0] in done.stderr and "Copy the whole folder" in done.stderr
 
 
 def test_measurements_become_a_table(measured: Path) -> None:
@@ -229,7 +236,8 @@ def test_measurements_become_a_table(measured: Path) -> None:
     # 3 rounds of 2 runs in 2 processes.
     assert {timing.count for timing in table.entries.values()} == {12}
     assert table.validation is not None and len(table.validation.networks) == 3
-    latency = table.estimator(make_space().restrict(resolutions=[8]))
+    # Programs of some microseconds, measured for a moment: their error says nothing.
+    latency = table.estimator(make_space().restrict(resolutions=[8]), max_table_error=math.inf)
     assert (latency(make_space().restrict(resolutions=[8]).sample(9, np.random.default_rng(0))) > 0).all()
 
 
@@ -313,7 +321,11 @@ def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) 
     seen = b""
     for wanted in (300, 900):
         process = subprocess.Popen(
-            [sys.executable, str(folder / "measure.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, str(folder / "measure.py")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Tests that a shell has put into the background ignore SIGINT, and their children would too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         wait_until(lambda wanted=wanted: log.is_file() and log.read_bytes().count(b"\n") > wanted, process)  # type: ignore[misc]
         process.send_signal(stop)
@@ -334,17 +346,16 @@ def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) 
     assert table_from_kit(folder, make_space()).validation is not None
 
 
-def test_the_kit_computes_latencies_as_tables_do() -> None:
-    specification = importlib.util.spec_from_file_location("kit_measure", SOURCE)
-    assert specification is not None and specification.loader is not None
-    program = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(program)
+def test_the_kit_computes_latencies_as_tables_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(KIT_FILES)
+    import kit_runs
+
     rng = np.random.default_rng(0)
     for count in (3, 5, 12, 60):
         runs = rng.uniform(1, 2, count).tolist()
-        assert program.quantile(runs) == process_latency_ms(runs)
+        assert kit_runs.quantile(runs) == process_latency_ms(runs)
         expected = standard_error(runs) / process_latency_ms(runs)
-        assert program.relative_error(runs) == pytest.approx(expected)
+        assert kit_runs.relative_error(runs) == pytest.approx(expected)
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

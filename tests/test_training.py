@@ -27,7 +27,7 @@ from ofa.training.finetune import finetune
 from ofa.training.loop import Trainer
 from ofa.training.losses import Loss, kl_divergence, soft_cross_entropy, sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate
-from ofa.training.precision import PRECISIONS
+from ofa.training.precision import PRECISIONS, emulates
 from ofa.training.sampling import plan_step
 from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
 from ofa.training.teacher import Teacher
@@ -218,6 +218,22 @@ def test_fp16_needs_cuda(tmp_path: Path) -> None:
         finetune(network, make_data(), 8, settings)
     with pytest.raises(UserError, match="Unknown precision 'fp8'; known: bf16, fp16, fp32"):
         dataclasses.replace(settings, precision="fp8")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "emulated"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, False),
+        ({"avx512_bf16": False, "avx2": True}, True),
+        ({}, False),
+    ],
+)
+def test_emulated_bf16_is_recognised(
+    instructions: dict[str, bool], emulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert emulates("bf16", torch.device("cpu")) is emulated
+    assert not emulates("fp32", torch.device("cpu"))
 
 
 def test_bf16_trains_on_the_cpu(tmp_path: Path) -> None:

@@ -9,293 +9,41 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import json
-import math
 import os
 import platform
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-SCHEMA_VERSION = 1
-FOLDER = Path(__file__).resolve().parent
-MANIFEST, RUNS, RESULT = FOLDER / "manifest.json", FOLDER / "runs.jsonl", FOLDER / "measurements.json"
-ENGINES = {"onnxruntime": ("onnx_runtime", "ONNX Runtime"), "openvino": ("openvino", "OpenVINO")}
-"""By the name of their package: their name in device descriptions, and their title."""
+try:
+    from kit_engines import ENGINES, LOADERS, choose_engine, failures_named
+    from kit_folder import (
+        FOLDER,
+        RESULT,
+        SCHEMA_VERSION,
+        KitError,
+        check_files,
+        pin,
+        processor_name,
+        read_manifest,
+    )
+    from kit_runs import Runs, quantile, relative_error
+except ModuleNotFoundError as problem:
+    print(f"error: {problem}. Copy the whole folder of the kit again.", file=sys.stderr)
+    sys.exit(2)
 
-LATENCY_SHARE = 0.25  # a latency is this quantile of the runs
+if TYPE_CHECKING:
+    from kit_engines import Session
+
 ENOUGH_PROGRAMS = 0.9  # rounds end when this share of the programs is known well enough
 SLOW = 1.15  # a round is disturbed where its visits take so much longer than the fastest ones
 MODEL_COPIES = 6  # memory that a loaded model may take, in sizes of its file
 MEMORY_WITHOUT_PROC = 1 << 30
 LINE_INTERVAL_S = 15.0
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    Session = Callable[[], object]
-
-
-class KitError(Exception):
-    """What keeps this kit from being measured here; printed without a traceback."""
-
-
-# -- the kit -----------------------------------------------------------------------------------------------
-
-
-def sha256(content: bytes) -> str:
-    """Return the checksum of a file's content."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def read_manifest() -> tuple[dict[str, Any], str]:
-    """Return the manifest and its checksum."""
-    if not MANIFEST.is_file():
-        raise KitError(f"{MANIFEST} is missing. Copy the whole folder of the kit again.")
-    content = MANIFEST.read_bytes()
-    try:
-        manifest = json.loads(content.decode())
-        version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise KitError(f"{MANIFEST} is damaged ({error}). Copy the whole folder of the kit again.") from error
-    if version != SCHEMA_VERSION:
-        raise KitError(f"The kit has schema version {version}; this program reads {SCHEMA_VERSION}.")
-    return manifest, sha256(content)
-
-
-def check_files(manifest: dict[str, Any]) -> None:
-    """Raise unless all files are as they were made; all others are named."""
-    wanted = dict(manifest["files"])
-    wanted.update({f["file"]: f["sha256"] for program in manifest["programs"] for f in program["files"]})
-    missing = [name for name in wanted if not (FOLDER / name).is_file()]
-    present = [name for name in wanted if name not in missing]
-    changed = [name for name in present if sha256((FOLDER / name).read_bytes()) != wanted[name]]
-    if missing or changed:
-        parts = [f"missing: {', '.join(missing)}"] if missing else []
-        parts += [f"not as they were made: {', '.join(changed)}"] if changed else []
-        raise KitError(f"Files of the kit are {'; '.join(parts)}. Copy the whole folder of the kit again.")
-
-
-# -- engines -----------------------------------------------------------------------------------------------
-
-
-def load_onnxruntime(files: list[bytes], array: Any, threads: int, precision: str) -> Session:
-    """Return one run of an ONNX model."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that wait busily after a run would take the cores from the session that runs next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: array}
-    return lambda: session.run(None, feed)
-
-
-def load_openvino(files: list[bytes], array: Any, threads: int, precision: str) -> Session:
-    """Return one run of an ONNX model, or of OpenVINO's own two files."""
-    import openvino
-
-    core = openvino.Core()
-    if len(files) > 1:
-        model = core.read_model(model=files[0], weights=files[1])
-    else:
-        model = core.read_model(model=files[0])
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(threads),
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        "ENABLE_CPU_PINNING": "NO",
-    }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(array, shared_memory=True))
-
-    def run() -> object:
-        request.infer(share_outputs=True)
-        return array  # which the request only points to
-
-    return run
-
-
-LOADERS: dict[str, Callable[[list[bytes], Any, int, str], Session]] = {
-    "onnxruntime": load_onnxruntime,
-    "openvino": load_openvino,
-}
-
-
-def choose_engine(asked: str | None, device: dict[str, Any]) -> tuple[str, str]:
-    """Return the engine's package and its version."""
-    own = next((package for package, names in ENGINES.items() if names[0] == device["engine"]), "onnxruntime")
-    name, precision = asked or own, device["precision"]
-    if name != own and precision == "int8":
-        raise KitError(f"The kit was quantised for {own}; it cannot be measured with {name}.")
-    if name == "onnxruntime" and precision == "bf16":
-        raise KitError("The kit asks for bf16, which onnxruntime does not offer. Use --engine openvino.")
-    try:
-        module = __import__(name)
-    except ImportError as error:
-        others = " or ".join(f"--engine {package}" for package in ENGINES if package != name)
-        raise KitError(f"{name} is not installed ({error}): pip install {name}, or try {others}.") from error
-    if precision == "bf16" and "BF16" not in module.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise KitError("The kit asks for bf16, which this processor has no instructions for.")
-    version = getattr(module, "__version__", None) or module.get_version()
-    return name, str(version)
-
-
-@contextmanager
-def failures_named(key: str) -> Iterator[None]:
-    """Turn an engine's failure into an error that names the program."""
-    try:
-        yield
-    except (KitError, OSError):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())[:500]
-        raise KitError(
-            f"The engine failed at {key}: {type(error).__name__}: {text}. What was measured is kept; the "
-            "same command goes on when the cause is removed."
-        ) from error
-
-
-def pin(cores: list[int] | None) -> None:
-    """Keep this process on these cores, if the kit names any."""
-    if not cores:
-        return
-    try:
-        os.sched_setaffinity(0, cores)
-    except (AttributeError, OSError) as error:
-        raise KitError(f"This device cannot pin the measurement to the cores {cores} ({error}).") from error
-
-
-def processor_name() -> str:
-    """Return what this device calls its processor."""
-    names = {"model name", "hardware", "model"}
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    found = [
-        line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip().lower() in names
-    ]
-    return next(
-        (name for name in found if name and not name.isdigit()), platform.processor() or platform.machine()
-    )
-
-
-# -- what was measured -------------------------------------------------------------------------------------
-
-
-class Runs:
-    """The visits made so far: a file of JSON lines, and `visits`, a list in the order they were made.
-
-    Each visit is its process, program, milliseconds of its runs, and seconds of all.
-    """
-
-    def __init__(self, header: dict[str, Any]) -> None:
-        """Read the file, or start it; a line that was cut off is dropped."""
-        self.visits: list[list[Any]] = []
-        self._spent_s: dict[int, float] = {}
-        self._finished: set[int] = set()
-        self._file = RUNS.open("a+b", buffering=0)
-        self._lock()
-        self._file.seek(0)
-        lines = self._file.read().splitlines(keepends=True)
-        whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
-        if len(whole) < len(lines):
-            self._file.truncate(sum(map(len, whole)))
-        if not whole:
-            self._write(header)
-        for index, line in enumerate(whole):
-            try:
-                values = json.loads(line.decode())
-                if index:
-                    self._keep(
-                        values["process"], values["key"], list(map(float, values["runs_ms"])), values["s"]
-                    )
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise KitError(
-                    f"Line {index + 1} of {RUNS} is damaged ({error}). Delete the file."
-                ) from error
-            if not index and values != header:
-                differing = sorted(
-                    k for k in header if not isinstance(values, dict) or values.get(k) != header[k]
-                )
-                raise KitError(
-                    f"{RUNS} was measured with another {', '.join(differing)}. Go on with the same settings, "
-                    "or delete the file to measure anew."
-                )
-
-    def _lock(self) -> None:
-        """Keep a second process out, where the system can."""
-        try:
-            import fcntl
-        except ImportError:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise KitError(
-                "Another measure.py is at work in this folder. Wait for it, or stop it."
-            ) from error
-
-    def _write(self, values: dict[str, Any]) -> None:
-        self._file.write((json.dumps(values) + "\n").encode())
-
-    def _keep(self, process: int, key: str, runs_ms: list[float], seconds: float) -> None:
-        if not key:
-            self._finished.add(process)
-            return
-        self.visits.append([process, key, runs_ms, seconds])
-        self._spent_s[process] = self.spent(process) + seconds
-
-    def add(self, process: int, key: str, runs_ms: list[float], seconds: float) -> None:
-        """Add a visit."""
-        for run in runs_ms:
-            if not 0 < run < math.inf:
-                raise KitError(f"A run of {key} took {run} ms by the clock; expected a number above 0.")
-        rounded = [float(f"{run:.6g}") for run in runs_ms]
-        self._write({"process": process, "key": key, "runs_ms": rounded, "s": seconds})
-        self._keep(process, key, rounded, seconds)
-
-    def spent(self, process: int) -> float:
-        """Return the seconds that a process has measured so far."""
-        return self._spent_s.get(process, 0.0)
-
-    def finish(self, process: int) -> None:
-        """Note that a process is complete."""
-        self._write({"process": process, "key": "", "runs_ms": [], "s": 0.0})
-        self._keep(process, "", [], 0.0)
-
-    def finished(self, process: int) -> bool:
-        """Return whether a process is complete."""
-        return process in self._finished
-
-
-def quantile(values: list[float]) -> float:
-    """Return the latency that runs (ms) give."""
-    return float(np.percentile(values, 100 * LATENCY_SHARE))
-
-
-def relative_error(latencies: list[float]) -> float:
-    """Return the standard error of the latency that visits of these latencies give, as a share of it."""
-    count = len(latencies)
-    if count < 5:
-        return math.inf
-    ordered = sorted(latencies)
-    middle, width = LATENCY_SHARE * (count - 1), math.sqrt(count * LATENCY_SHARE * (1 - LATENCY_SHARE))
-    low, high = max(0, math.floor(middle - width)), min(count - 1, math.ceil(middle + width))
-    return (ordered[high] - ordered[low]) / 2 / quantile(ordered)
-
-
-# -- measuring ---------------------------------------------------------------------------------------------
 
 
 class Progress:

@@ -276,18 +276,8 @@ class Trainer:
             self._seconds = dict(values.get("seconds", {}))
             self._waited = dict(values.get("waited", {}))
             self._position = _Position(values["phase"], values["phase_step"], values["step"])
-        self._check_equal_starts()
+        self._checkpoints.check_equal_starts(self._position.step, self._world)
         return damaged
-
-    def _check_equal_starts(self) -> None:
-        """Raise unless all processes go on from the same step: only the first one writes checkpoints."""
-        found = self._world.share({str(self._world.rank): float(self._position.step)})
-        if len(set(found.values())) > 1:
-            steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in found.items())
-            raise UserError(
-                f"The processes would go on from different steps: {steps}. All need the same checkpoints in "
-                f"{self._folder}; with several machines runs_dir has to be on storage that they share."
-            )
 
     # -- reporting ---------------------------------------------------------------------------------
 

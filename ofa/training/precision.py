@@ -17,6 +17,18 @@ def check_precision(precision: str, device: torch.device | None = None) -> None:
         raise UserError("precision fp16 needs a CUDA device; choose fp32 or bf16 on this one.")
 
 
+def emulates(precision: str, device: torch.device) -> bool:
+    """Return whether `device` has no instructions for `precision` and computes it through fp32, slowly."""
+    if precision != "bf16":
+        return False
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    # Older versions of PyTorch do not tell.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [has for name, has in capabilities.items() if "bf16" in name]
+    return bool(known) and not any(known)
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Return the context of forward passes."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
