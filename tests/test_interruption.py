@@ -91,8 +91,9 @@ def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_
         check=False,
         start_new_session=True,
     )
-    assert "Stopped by SIGTERM after step 11, which is saved" in completed.stdout, completed.stderr
-    assert TrainingCheckpoints(tmp_path / "run" / "checkpoints").steps() == [11]
+    # Sent while step 11 is under way, when step 10 is read; step 12 carries it, and is read during step 13.
+    assert "Stopped by SIGTERM after step 13, which is saved" in completed.stdout, completed.stderr
+    assert TrainingCheckpoints(tmp_path / "run" / "checkpoints").steps() == [13]
 
 
 def test_sigterm_saves_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -15,21 +15,23 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
-from training_run import PHASES, SPACE, make_data, make_trainer
+from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
 
 from ofa.batchnorm import recalibrate_batchnorm
 from ofa.checkpoint import TrainingCheckpoints, load_tensors
+from ofa.distributed import ALONE
 from ofa.errors import UserError
 from ofa.evaluate import SubnetEvaluator
 from ofa.extract import extract_subnet
-from ofa.supernet import Supernet, build_supernet
+from ofa.supernet import build_supernet
 from ofa.training.finetune import finetune
 from ofa.training.loop import Trainer
 from ofa.training.losses import Loss, kl_divergence, soft_cross_entropy, sum_terms
-from ofa.training.optimizer import build_optimizer, learning_rate
+from ofa.training.optimizer import build_optimizer
 from ofa.training.precision import PRECISIONS, emulates
 from ofa.training.sampling import plan_step
 from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
+from ofa.training.step import TrainStep
 from ofa.training.teacher import Teacher
 
 SCRIPT = Path(__file__).parent / "training_run.py"
@@ -249,6 +251,27 @@ def test_training_on_cuda(tmp_path: Path, precision: str) -> None:
     assert trainer.validate()["largest"] >= 0.6
 
 
+@pytest.mark.parametrize("precision", [pytest.param(name, marks=CUDA) for name in PRECISIONS])
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_a_step_on_cuda_does_not_wait_for_the_device(precision: str, max_grad_norm: float | None) -> None:
+    device = torch.device("cuda")
+    supernet = build_supernet(SPACE, 0).to(device).to(memory_format=torch.channels_last).train()
+    settings = TrainSettings(30, precision=precision, max_grad_norm=max_grad_norm, on_non_finite="skip")
+    step, optimizer = TrainStep(supernet, settings, ALONE, device), build_optimizer(supernet, 0.1, 0.9, 1e-4)
+    images, labels = next(make_data().train_batches(30, 0, 0, device))
+    unread = []
+    for number in range(3):
+        plan = plan_step(SPACE, STRATEGIES["sandwich"][0], 0, number)
+        if number:
+            # The first step warms up what is made once.
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            unread.append(step(plan, (images, labels), None, True, optimizer, seed=number))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(math.isfinite(loss) for waiting in unread for loss in step.read(waiting).losses)
+
+
 def test_steps_are_drawn_from_seed_and_number_alone() -> None:
     phase = Phase(1, 0.1, subnets_per_step=4)
     plans = [plan_step(SPACE, phase, 3, step) for step in range(50)]
@@ -292,35 +315,6 @@ def test_losses_equal_their_definitions() -> None:
     terms = Loss(0.1, 0.5)(logits, labels, teacher)
     torch.testing.assert_close(terms, {"hard": hard, "soft": 0.5 * soft})
     torch.testing.assert_close(sum_terms(terms), hard + 0.5 * soft)
-
-
-def test_no_weight_decay_on_norms_and_biases() -> None:
-    supernet = Supernet(SPACE)
-    names = {id(parameter): name for name, parameter in supernet.named_parameters()}
-    decayed, free = build_optimizer(supernet, 0.1, 0.9, 1e-4).param_groups
-    assert decayed["weight_decay"] == 1e-4
-    assert free["weight_decay"] == 0
-    assert all(
-        ".bn." in n or "_bn." in n or n.endswith("bias") for n in (names[id(p)] for p in free["params"])
-    )
-    assert not any("bn" in n or n.endswith("bias") for n in (names[id(p)] for p in decayed["params"]))
-    assert len(free["params"]) + len(decayed["params"]) == len(names)
-
-
-def test_schedule_warms_up_and_follows_a_cosine() -> None:
-    assert learning_rate(0, 110, 10, 1.0) == pytest.approx(0.1)
-    assert learning_rate(9, 110, 10, 1.0) == pytest.approx(1.0)
-    assert learning_rate(10, 110, 10, 1.0) == pytest.approx(1.0)
-    assert learning_rate(60, 110, 10, 1.0) == pytest.approx(0.5)
-    assert learning_rate(85, 110, 10, 1.0) == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
-
-
-def test_schedule_ends_at_the_final_learning_rate() -> None:
-    assert learning_rate(10, 110, 10, 1.0, 0.4) == pytest.approx(1.0)
-    assert learning_rate(60, 110, 10, 1.0, 0.4) == pytest.approx(0.7)
-    assert learning_rate(110, 110, 10, 1.0, 0.4) == pytest.approx(0.4)
-    with pytest.raises(UserError, match=r"final_lr of a phase is 0\.2; expected from 0 to its lr, 0\.1"):
-        Phase(epochs=1, lr=0.1, final_lr=0.2)
 
 
 def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -> None:

@@ -27,7 +27,7 @@ from ofa.distributed import ALONE, World, launched_world
 from ofa.space import SearchSpace, StageSpec
 from ofa.training.loop import Trainer
 from ofa.training.settings import Phase, TrainSettings
-from ofa.training.step import StepReport
+from ofa.training.step import UnreadReport
 
 SPACE = SearchSpace(
     name="run",
@@ -108,13 +108,13 @@ def arm(trainer: Trainer, step: int = 0, term: int = 0, save: int = 0) -> None:
     """Make the process send itself SIGKILL or SIGTERM at a moment; 0: never."""
     train_step, write, saves = trainer._train_step, torch.save, 0
 
-    def step_and_die(*given: Any) -> StepReport:
-        report = train_step(*given)
+    def step_and_die(*given: Any) -> UnreadReport:
+        unread = train_step(*given)
         if trainer.resumed_at + 1 == step:
             _kill()
         if trainer.resumed_at + 1 == term:
             os.kill(os.getpid(), signal.SIGTERM)
-        return report
+        return unread
 
     def save_and_die(values: object, file: BinaryIO) -> None:
         nonlocal saves
@@ -125,7 +125,7 @@ def arm(trainer: Trainer, step: int = 0, term: int = 0, save: int = 0) -> None:
             file.flush()
             _kill()
 
-    step_and_die.scaler = train_step.scaler  # type: ignore[attr-defined]
+    step_and_die.scaler, step_and_die.read = train_step.scaler, train_step.read  # type: ignore[attr-defined]
     trainer._train_step = step_and_die  # type: ignore[assignment]
     if save:
         torch.save = save_and_die  # type: ignore[assignment]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,16 @@ from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet
-from ofa.training.monitor import TrainingMonitor
-from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from ofa.training.monitor import StepFacts, TrainingMonitor
+from ofa.training.optimizer import build_optimizer, load_optimizer, set_learning_rate
 from ofa.training.precision import check_precision
 from ofa.training.sampling import plan_step
+from ofa.training.schedule import Position, Schedule
 from ofa.training.settings import Phase, TrainSettings, check_phases
-from ofa.training.step import NonFiniteError, TrainStep
+from ofa.training.step import NonFiniteError, TrainStep, UnreadReport
 from ofa.training.stop import StopRequest
 from ofa.training.summary import RunSummary
 from ofa.training.teacher import Teacher
-
-
-@dataclass
-class _Position:
-    """Where a run stands: the next step is `phase_step` of phase `phase`, the `step`-th of the run."""
-
-    phase: int = 0
-    phase_step: int = 0
-    step: int = 0
 
 
 class Trainer:
@@ -84,13 +75,15 @@ class Trainer:
             )
         self._space, self._data, self._settings = space, data, settings
         self._phases, self._folder, self._device = tuple(phases), folder, device
-        self._steps_per_epoch = data.num_batches(settings.batch_size)
+        self._schedule = Schedule(
+            self._phases, data.num_batches(settings.batch_size), settings.batch_size / 64
+        )
         self._progress, self._world, self._configuration = progress, world, configuration
         self.supernet = build_supernet(space, settings.seed, settings.dropout).to(device)
         self.supernet = self.supernet.to(memory_format=torch.channels_last)
         self._train_step = TrainStep(self.supernet, settings, world, device)
         self._teacher: Teacher | None = None
-        self._position = _Position()
+        self._position = Position()
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
         self._seconds: dict[str, float] = {}
         self._waited: dict[str, float] = {}
@@ -126,12 +119,6 @@ class Trainer:
             raise UserError(
                 f"Could not write to {self._folder}: {error}. Check the permissions and free space; the "
                 "last checkpoint is intact, run the same command to go on."
-            ) from error
-        except NonFiniteError as error:
-            raise UserError(
-                f"The training has diverged at step {self._position.step}: {error}. The last checkpoint is "
-                "intact: lower the learning rates of the phases (phases.*.lr) and use a new run_name, or "
-                "skip such steps with training.on_non_finite=skip."
             ) from error
 
     def _train(self) -> Supernet:
@@ -175,7 +162,7 @@ class Trainer:
 
     def _train_phase(self, phase: Phase) -> None:
         position = self._position
-        self._progress(*self._work_done(), phase.name)
+        self._progress(*self._schedule.work_done(position), phase.name)
         if position.phase_step == 0:
             if phase.sort_channels:
                 sort_channels(self.supernet, self._phases[position.phase - 1].space(self._space))
@@ -186,8 +173,8 @@ class Trainer:
         begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier)
         self._teacher = Teacher(self.supernet, path, self._evaluator, is_main, begun) if distills else None
         space = phase.space(self._space)
-        while position.phase_step < phase.epochs * self._steps_per_epoch:
-            epoch, first = divmod(position.phase_step, self._steps_per_epoch)
+        while position.phase_step < self._schedule.steps(phase):
+            epoch, first = divmod(position.phase_step, self._schedule.steps_per_epoch)
             self._train_epoch(phase, space, epoch, first)
             last = epoch + 1 == phase.epochs
             if last or (epoch + 1) % self._settings.validate_every_epochs == 0:
@@ -195,19 +182,20 @@ class Trainer:
 
     def _train_epoch(self, phase: Phase, space: SearchSpace, epoch: int, first: int) -> None:
         position, settings = self._position, self._settings
-        run_epoch = (position.step - first) // self._steps_per_epoch
+        run_epoch = (position.step - first) // self._schedule.steps_per_epoch
         batches = self._data.train_batches(
             settings.batch_size, settings.seed, run_epoch, self._device, first, self._world
         )
         self.supernet.train()
+        last = None
         waiting = time.perf_counter()
         for batch in batches:
             waited = time.perf_counter() - waiting
             plan = plan_step(space, phase, settings.seed, position.step)
-            lr = self._schedule(phase, position.phase_step)
+            lr = self._schedule.learning_rate(position)
             set_learning_rate(self._optimizer, lr)
             step_seed = np.random.default_rng([settings.seed, position.step, self._world.rank])
-            report = self._train_step(
+            unread = self._train_step(
                 plan,
                 batch,
                 self._teacher,
@@ -218,31 +206,47 @@ class Trainer:
             )
             position.step += 1
             position.phase_step += 1
-            work = self._macs(self._space.genomes(plan.configs))
-            self._monitor.add(report, work, settings.batch_size, waited)
-            self._monitor.report(position.step, phase, epoch, *self._work_done(), lr, plan.resolution)
+            # What the step before did; that of this one may still be under way on the device.
+            stop = self._read(last)
+            work, images = self._macs(self._space.genomes(plan.configs)), settings.batch_size
+            facts = StepFacts(position.step, phase, epoch, lr, plan.resolution, work, images, waited)
+            last = facts, unread
+            ended = position.phase_step == self._schedule.steps(phase)
+            due = position.step % settings.checkpoint_every_steps == 0
+            if stop or due or position.phase_step % self._schedule.steps_per_epoch == 0:
+                stop, last = self._read(last) or stop, None
             self._seconds[phase.name] = self._seconds.get(phase.name, 0.0) + time.perf_counter() - waiting
             self._waited[phase.name] = self._waited.get(phase.name, 0.0) + waited
-            ended = position.phase_step == phase.epochs * self._steps_per_epoch
-            if report.stop:
+            if stop:
                 self._end_phase() if ended else self._save()
                 raise StoppedError(
                     f"Stopped by SIGTERM after step {position.step}, which is saved in {self._folder}; "
                     "run the same command to go on."
                 )
-            if not ended and position.step % settings.checkpoint_every_steps == 0:
+            if due and not ended:
                 self._save()
             waiting = time.perf_counter()
+
+    def _read(self, last: tuple[StepFacts, UnreadReport] | None) -> bool:
+        """Note what a step did, if there is one, and return whether it was told to stop."""
+        if last is None:
+            return False
+        facts, unread = last
+        try:
+            report = self._train_step.read(unread)
+        except NonFiniteError as error:
+            raise UserError(
+                f"The training has diverged at step {facts.number - 1}: {error}. The last checkpoint is "
+                "intact: lower the learning rates of the phases (phases.*.lr) and use a new run_name, or "
+                "skip such steps with training.on_non_finite=skip."
+            ) from error
+        self._monitor.note(facts, report, *self._schedule.work_done(self._position))
+        return report.stop
 
     def _end_phase(self) -> None:
         self._position.phase += 1
         self._position.phase_step = 0
         self._save()
-
-    def _schedule(self, phase: Phase, phase_step: int) -> float:
-        total, warmup = phase.epochs * self._steps_per_epoch, phase.warmup_epochs * self._steps_per_epoch
-        scale = self._settings.batch_size / 64
-        return learning_rate(phase_step, total, warmup, phase.lr * scale, phase.final_lr * scale)
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -271,11 +275,11 @@ class Trainer:
         values, damaged = self._checkpoints.load_latest(self._space)
         if values is not None:
             self.supernet.load_state_dict(values["supernet"])
-            self._optimizer.load_state_dict(values["optimizer"])
+            load_optimizer(self._optimizer, values["optimizer"])
             self._train_step.scaler.load_state_dict(values["scaler"])
             self._seconds = dict(values.get("seconds", {}))
             self._waited = dict(values.get("waited", {}))
-            self._position = _Position(values["phase"], values["phase_step"], values["step"])
+            self._position = Position(values["phase"], values["phase_step"], values["step"])
         self._checkpoints.check_equal_starts(self._position.step, self._world)
         return damaged
 
@@ -290,10 +294,3 @@ class Trainer:
             "largest": space.largest,
             "random": space.config(space.sample(1, rng)[0]),
         }
-
-    def _work_done(self) -> tuple[int, int]:
-        """Return work done and total in equal units of cost, so that the time left is right."""
-        place, steps_per_epoch = self._position, self._steps_per_epoch
-        work = [round(phase.step_cost * phase.epochs * steps_per_epoch) for phase in self._phases]
-        under_way = round(self._phases[place.phase].step_cost * place.phase_step)
-        return sum(work[: place.phase]) + under_way, sum(work)

@@ -7,6 +7,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,31 @@ from ofa.accelerator import peak_memory_mb
 from ofa.progress import ProgressCallback
 from ofa.training.settings import Phase
 from ofa.training.step import StepReport
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What is known of a step when it begins.
+
+    Attributes:
+        number: of steps of the run, with this one.
+        phase: that it belongs to.
+        epoch: of the phase, from 0.
+        lr: learning rate.
+        resolution: of its images, in pixels.
+        work: MACs of its sub-networks.
+        images: number in its batch.
+        waited_s: seconds that it waited for them.
+    """
+
+    number: int
+    phase: Phase
+    epoch: int
+    lr: float
+    resolution: int
+    work: NDArray[np.float64]
+    images: int
+    waited_s: float
 
 
 class TrainingMonitor:
@@ -60,37 +86,31 @@ class TrainingMonitor:
             text = "\n".join(f"    {line}" for line in json.dumps(values, indent=2).splitlines())
             self._writer.add_text("configuration", text, step)
 
-    def add(
-        self,
-        report: StepReport,
-        work: NDArray[np.float64],
-        images: int,
-        waited_s: float,
-    ) -> None:
-        """Note one step; losses are kept by the third of the MAC range (log scale) of their network.
+    def note(self, facts: StepFacts, report: StepReport, done: int, total: int) -> None:
+        """Note one step; at the end of an interval show means since the last one, rates and time left.
+
+        Losses are kept by the third of the MAC range (log scale) that their network is in.
 
         Args:
-            report: of the step.
-            work: MACs of its sub-networks.
-            images: number in its batch.
-            waited_s: seconds that it waited for them.
+            facts: of the step.
+            report: what it did.
+            done: work of the run so far.
+            total: work of the whole run.
         """
         self._skipped += report.skipped
         if not report.skipped:
-            places = 3 * (np.log(work) - self._low) / max(self._high - self._low, 1e-12)
+            places = 3 * (np.log(facts.work) - self._low) / max(self._high - self._low, 1e-12)
             for place, loss in zip(np.clip(places, 0, 2).astype(int), report.losses, strict=True):
                 self._losses[("small", "middle", "large")[place]].append(loss)
             self._norms.append(report.gradient_norm)
-        self._work.append(work)
-        self._images += images
-        self._waited += waited_s
+        self._work.append(facts.work)
+        self._images += facts.images
+        self._waited += facts.waited_s
+        if facts.number % self._interval == 0:
+            self._show(facts, done, total)
 
-    def report(
-        self, step: int, phase: Phase, epoch: int, done: int, total: int, lr: float, resolution: int
-    ) -> None:
-        """Report if `step` closes an interval: means since the last report, rates, time left."""
-        if step % self._interval:
-            return
+    def _show(self, facts: StepFacts, done: int, total: int) -> None:
+        step = facts.number
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         rate, share = self._images / elapsed, self._waited / elapsed
         for name, values in self._losses.items():
@@ -98,16 +118,16 @@ class TrainingMonitor:
         if self._norms:
             self._scalar("train/gradient_norm", sum(self._norms) / len(self._norms), step)
         self._scalar("train/skipped_steps", self._skipped, step)
-        self._scalar("train/learning_rate", lr, step)
-        self._scalar("train/resolution", resolution, step)
+        self._scalar("train/learning_rate", facts.lr, step)
+        self._scalar("train/resolution", facts.resolution, step)
         self._scalar("train/images_per_second", rate, step)
         self._scalar("train/data_wait_share", share, step)
         self._scalar("train/peak_memory_mb", peak_memory_mb(self._device), step)
         every = [value for values in self._losses.values() for value in values]
         loss = f"loss {sum(every) / len(every):.3f}" if every else "all steps skipped"
         top1 = " ".join(f"{name} {100 * value:.1f}" for name, value in self.top1.items())
-        text = f"{phase.name} epoch {epoch + 1}/{phase.epochs} {loss} {rate:.0f} img/s {top1}"
-        self._progress(done, total, text)
+        place = f"{facts.phase.name} epoch {facts.epoch + 1}/{facts.phase.epochs}"
+        self._progress(done, total, f"{place} {loss} {rate:.0f} img/s {top1}")
         self._losses.clear()
         self._norms.clear()
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()

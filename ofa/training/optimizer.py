@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.elastic.operators import ElasticBatchNorm2d
 
@@ -13,7 +15,7 @@ from ofa.elastic.operators import ElasticBatchNorm2d
 def build_optimizer(
     network: nn.Module, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return SGD whose weight decay leaves out batch norm and biases."""
+    """Return fused SGD whose weight decay leaves out batch norm and biases."""
     without_decay = []
     for module in network.modules():
         is_norm = isinstance(module, ElasticBatchNorm2d | nn.BatchNorm2d)
@@ -26,7 +28,36 @@ def build_optimizer(
         {"params": decayed, "weight_decay": weight_decay},
         {"params": without_decay, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, foreach=True)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    _start_momentum(optimizer)
+    return optimizer
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter its momentum buffer, of zeros.
+
+    Fused SGD makes them itself only for parameters that all have a gradient in the first step, and leaves
+    them uninitialised if that step is left out.
+    """
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the momentum of a `state_dict`; the settings stay those of `optimizer`."""
+    optimizer.load_state_dict(
+        {"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    _start_momentum(optimizer)
+
+
+def step_if(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+    """Step the fused `optimizer` if `finite`, a boolean scalar on its device; the processor does not wait."""
+    # Fused optimisers read this attribute, which torch.amp.GradScaler sets: 1 leaves the step out.
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.step()
 
 
 def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float, final: float = 0.0) -> float:

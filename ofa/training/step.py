@@ -14,6 +14,7 @@ from ofa.distributed import World
 from ofa.elastic.operators import ElasticBatchNorm2d
 from ofa.supernet import Supernet
 from ofa.training.losses import sum_terms
+from ofa.training.optimizer import step_if
 from ofa.training.precision import autocast, gradient_scaler
 from ofa.training.sampling import StepPlan
 from ofa.training.settings import TrainSettings
@@ -40,10 +41,35 @@ class StepReport:
     stop: bool
 
 
+@dataclass(frozen=True)
+class UnreadReport:
+    """What a step has computed, on its way from the device; the processor need not wait for it.
+
+    Attributes:
+        plan: of the step.
+        terms: names of the terms of each sub-network's loss, in the order of the plan.
+        numbers: the values of all terms, whether to stop, and the gradient norm; on the processor.
+        arrived: when `numbers` is complete; None if it is.
+    """
+
+    plan: StepPlan
+    terms: tuple[tuple[str, ...], ...]
+    numbers: Tensor
+    arrived: torch.cuda.Event | None
+
+    def values(self) -> list[float]:
+        """Return the numbers, once they are there."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        found: list[float] = self.numbers.tolist()
+        return found
+
+
 class TrainStep:
     """Trains the sub-networks of a plan on a batch.
 
-    All gradients and numbers cross between processes, and from the device, once per step.
+    All gradients and numbers cross between processes once per step. Nothing waits for the device: a step
+    that is not finite is left out there, and what it did is read later.
     """
 
     def __init__(
@@ -51,10 +77,10 @@ class TrainStep:
     ) -> None:
         """Take the supernet, on `device`; batch norm is that of `settings`."""
         self._supernet, self._settings, self._world, self._device = supernet, settings, world, device
+        self._norms = [module for module in supernet.modules() if isinstance(module, ElasticBatchNorm2d)]
         if settings.batch_norm == "synchronised" and world.size > 1:
-            for module in supernet.modules():
-                if isinstance(module, ElasticBatchNorm2d):
-                    module.world = world
+            for norm in self._norms:
+                norm.world = world
         self.scaler = gradient_scaler(settings.precision, device)
         self._skipped_in_a_row = 0
 
@@ -67,8 +93,8 @@ class TrainStep:
         optimizer: torch.optim.Optimizer,
         seed: int,
         stop: bool = False,
-    ) -> StepReport:
-        """Train one step.
+    ) -> UnreadReport:
+        """Train one step; if a loss or the gradient is not finite, the weights stay as they are.
 
         Args:
             plan: resolution and sub-networks.
@@ -79,8 +105,8 @@ class TrainStep:
             seed: of dropout, for this step and process.
             stop: whether this process was asked to stop.
 
-        Raises:
-            NonFiniteError: if a loss or the gradient is not finite, before the weights are touched.
+        Returns:
+            What `read` takes, once the next step is under way.
         """
         optimizer.zero_grad(set_to_none=True)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
@@ -89,27 +115,40 @@ class TrainStep:
             terms = self._backward(plan, batch, teacher, in_place)
         gradients = [p.grad for p in self._supernet.parameters() if p.grad is not None]
         numbers = [value for group in terms for value in group.values()]
-        numbers.append(torch.tensor(float(stop), device=self._device))
+        numbers.append(torch.full((), float(stop), device=self._device))
         # Processes see different images; averaged running statistics are what a single one would track.
         self._world.average([*gradients, *numbers, *self._supernet.buffers()])
         self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
-        *values, stopping, gradient_norm = torch.stack([*numbers, norm]).tolist()
+        together = torch.stack([*numbers, norm])
+        if self._settings.max_grad_norm is not None:
+            limit = self._settings.max_grad_norm
+            torch.nn.utils.clip_grads_with_norm_(self._supernet.parameters(), limit, norm)
+        step_if(optimizer, torch.isfinite(together).all())
+        self.scaler.update()
+        if self.scaler.is_enabled() or self._settings.on_non_finite == "skip":
+            for module in self._norms:
+                module.forget_non_finite()
+        names = tuple(tuple(group) for group in terms)
+        return UnreadReport(plan, names, *_fetch(together))
+
+    def read(self, unread: UnreadReport) -> StepReport:
+        """Return what a step did; steps are read in their order.
+
+        Raises:
+            NonFiniteError: if a loss or the gradient was not finite, and may not be skipped.
+        """
+        *values, stopping, gradient_norm = unread.values()
         remaining = iter(values)
-        found = [{name: next(remaining) for name in group} for group in terms]
+        found = [{name: next(remaining) for name in names} for names in unread.terms]
         losses_finite = all(map(math.isfinite, values))
         finite = losses_finite and math.isfinite(gradient_norm)
         if finite:
             self._skipped_in_a_row = 0
-            if self._settings.max_grad_norm is not None:
-                limit = self._settings.max_grad_norm
-                torch.nn.utils.clip_grads_with_norm_(self._supernet.parameters(), limit, norm)
-            self.scaler.step(optimizer)
         else:
-            # Where fp16 overflows in the gradient alone, the scaler lowers its scale.
+            # Where fp16 overflows in the gradient alone, the scaler has lowered its scale.
             overflow = self.scaler.is_enabled() and losses_finite
-            self._skip_or_stop(plan, found, gradient_norm, overflow)
-        self.scaler.update()
+            self._skip_or_stop(unread.plan, found, gradient_norm, overflow)
         losses = tuple(sum(group.values()) for group in found)
         return StepReport(losses, gradient_norm, not finite, stopping > 0)
 
@@ -140,9 +179,6 @@ class TrainStep:
         self._skipped_in_a_row += 1
         may_skip = overflow or self._settings.on_non_finite == "skip"
         if may_skip and self._skipped_in_a_row <= MAX_SKIPPED:
-            for module in self._supernet.modules():
-                if isinstance(module, ElasticBatchNorm2d):
-                    module.forget_non_finite()
             return
         lines = [
             f"{', '.join(f'{name} {value:.4g}' for name, value in group.items())} of {config}"
@@ -150,6 +186,15 @@ class TrainStep:
             if not all(map(math.isfinite, group.values()))
         ]
         raise NonFiniteError("; ".join(lines) or f"a gradient norm of {gradient_norm}")
+
+
+def _fetch(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Return a copy on the processor, and when it will be complete (None: it is)."""
+    if numbers.device.type != "cuda":
+        return numbers, None
+    copy, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+    return copy, arrived
 
 
 class NonFiniteError(ArithmeticError):
