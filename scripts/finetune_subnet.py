@@ -13,6 +13,7 @@ from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunConfig, open_run
 from ofa.training.finetune import finetune
+from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
 
 
@@ -37,6 +38,8 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
     largest = dataclasses.replace(run.info.space.largest, resolution=resolution)
     teacher = evaluator.network(largest) if config.finetuning.distillation_ratio else None
+    if emulates(config.finetuning.precision, run.device):
+        print(EMULATED)
     before = top1(network, evaluator.batches(resolution))
     with progress_bar("fine-tuning") as progress:
         finetune(network, run.data, resolution, config.finetuning, teacher, progress)

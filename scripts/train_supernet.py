@@ -17,7 +17,7 @@ from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunDirectory, TrainConfig
 from ofa.training.loop import Trainer
-from ofa.training.precision import emulates
+from ofa.training.precision import EMULATED, emulates
 
 
 @command("train_supernet", TrainConfig)
@@ -35,7 +35,7 @@ def train_supernet(config: TrainConfig) -> Path:
         say(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
         say(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
         if emulates(config.training.precision, device):
-            say("note: this device emulates bf16; training.precision=fp32 is probably faster")
+            say(EMULATED)
         with progress_bar("training", visible=world.is_main) as progress:
             phases, resolved = list(config.phases.values()), dataclasses.asdict(config)
             task = space, data, phases, config.training

@@ -351,6 +351,14 @@ def test_finetuning_improves_a_network(place: str, precision: str, compiled: boo
     assert float((network(small).argmax(1) == labels).float().mean()) > 0.6
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(1, "0 to 3"), (4, "0 to 9")])
+def test_finetuning_that_diverges_ends_with_the_steps(epochs: int, steps: str) -> None:
+    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest)
+    settings = FinetuneSettings(epochs, 1e12, 30, 0.9, 0.0, 0.0, 0.0, 0)
+    with pytest.raises(UserError, match=rf"The loss of steps {steps} is (nan|inf); lower lr"):
+        finetune(network, make_data(), 8, settings)
+
+
 def test_finetuning_follows_its_teacher_and_needs_it() -> None:
     data, config = make_data(), SPACE.middle
     images = next(data.batches("validation", 30, torch.device("cpu")))[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -33,7 +35,7 @@ def finetune(
         settings: length, learning rate and losses.
         teacher: frozen network in eval mode whose logits are the soft targets, if and only if the
             distillation ratio is not 0.
-        progress: told about every tenth step.
+        progress: told about every tenth step, with the mean loss since the last time.
 
     Raises:
         UserError: if the device cannot train in the precision, or the loss or a weight stops being finite;
@@ -51,7 +53,7 @@ def finetune(
     optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
     network.to(memory_format=torch.channels_last).train()
     run = torch.compile(network) if settings.compile else network
-    step = 0
+    step, shown, losses = 0, 0, torch.zeros((), device=device)
     for epoch in range(settings.epochs):
         for images, labels in data.train_batches(settings.batch_size, settings.seed, epoch, device):
             images = resize(images, resolution)
@@ -62,14 +64,20 @@ def finetune(
             with autocast(precision, device):
                 logits = run(images)
             loss = sum_terms(settings.loss(logits.float(), labels, soft))
-            if not torch.isfinite(loss):
-                raise UserError(f"The loss is {float(loss)} at step {step}; lower lr. Nothing was exported.")
             torch.autograd.backward(scaler.scale(loss))
             scaler.step(optimizer)
             scaler.update()
+            losses += loss.detach()
             step += 1
             if step % 10 == 0 or step == total:
-                progress(step, total, f"epoch {epoch + 1}/{settings.epochs} loss {loss.item():.3f}")
+                # The only time that the processor waits for the device.
+                mean = float(losses) / (step - shown)
+                if not math.isfinite(mean):
+                    raise UserError(
+                        f"The loss of steps {shown} to {step - 1} is {mean}; lower lr. Nothing was exported."
+                    )
+                progress(step, total, f"epoch {epoch + 1}/{settings.epochs} loss {mean:.3f}")
+                shown, losses = step, torch.zeros_like(losses)
     if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
         raise UserError(f"Weights are not finite after step {step}; lower lr. Nothing was exported.")
     network.to(memory_format=torch.contiguous_format).eval()

@@ -7,6 +7,7 @@ import torch
 from ofa.errors import UserError, unknown_name
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+EMULATED = "note: this device has no bf16 instructions and emulates them; precision fp32 is probably faster"
 
 
 def check_precision(precision: str, device: torch.device | None = None) -> None:
