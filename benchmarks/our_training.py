@@ -81,7 +81,7 @@ class Steps:
         self._config = config
         images, labels = random_batch(request["batch_size"], config.resolution)
         batch, plan = (channels_last(images), labels), StepPlan(config.resolution, (config,))
-        return measured(lambda: self._step(plan, batch, None, False, self._optimizer, 0))
+        return measured(lambda: self._step.read(self._step(plan, batch, None, False, self._optimizer, 0)))
 
     def _use(self, network: nn.Module) -> None:
         network.to(memory_format=torch.channels_last).train()

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import normalize
 
 from ofa.data import DataSettings, ImageData, describe_data, load_data
 from ofa.data.base import resize
+from ofa.data.memory import MemoryData
 from ofa.errors import UserError
 
 CPU = torch.device("cpu")
@@ -122,6 +124,20 @@ def test_folder_batches_are_the_same_whoever_decodes_them(tmp_path: Path, worker
     assert torch.equal(resumed[0][0], expected[1][0])
     if workers == 0:
         assert torch.equal(state, torch.get_rng_state())
+
+
+def test_each_channel_is_normalised_by_its_own_mean_and_deviation(tmp_path: Path) -> None:
+    data = load_data(folder_settings(write_tree(tmp_path)))
+    images = torch.randint(0, 255, (6, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+    found = data.normalise(images, CPU)
+    expected = normalize(images / 255.0, list(data.info.mean), list(data.info.std))
+    assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_without_contrast_are_refused() -> None:
+    grey = (torch.full((4, 1, 8, 8), 7, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(UserError, match="All images of grey have equal values in a channel"):
+        MemoryData(DataSettings("grey", validation_size=1), ("one",), grey, grey)
 
 
 @pytest.mark.cuda

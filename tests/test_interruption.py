@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from train_supernet import train_supernet
-from training_run import PHASES, SPACE, make_trainer
+from training_run import PHASES, SPACE, arm, make_trainer
 
 from ofa.checkpoint import TrainingCheckpoints, load_tensors
 from ofa.distributed import World
@@ -91,9 +91,8 @@ def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_
         check=False,
         start_new_session=True,
     )
-    # Sent while step 11 is under way, when step 10 is read; step 12 carries it, and is read during step 13.
-    assert "Stopped by SIGTERM after step 13, which is saved" in completed.stdout, completed.stderr
-    assert TrainingCheckpoints(tmp_path / "run" / "checkpoints").steps() == [13]
+    assert "Stopped by SIGTERM after step 11, which is saved" in completed.stdout, completed.stderr
+    assert TrainingCheckpoints(tmp_path / "run" / "checkpoints").steps() == [11]
 
 
 def test_sigterm_saves_the_step_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -136,6 +135,51 @@ def test_the_error_names_step_network_and_term(tmp_path: Path, poisoned: list[in
         make_trainer(tmp_path).train()
     state = load_tensors(tmp_path / "checkpoints" / "step_00000009.pt", "checkpoint")["supernet"]
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+
+
+class AsOnCuda:
+    """The event of a copy that is there at once."""
+
+    def synchronize(self) -> None:
+        pass
+
+
+@pytest.fixture
+def read_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are read when the next one is under way, as on CUDA devices."""
+    monkeypatch.setattr("ofa.training.step._fetch", lambda numbers: (numbers, AsOnCuda()))
+
+
+def test_steps_read_late_train_the_same_weights(
+    tmp_path: Path, poisoned: list[int], request: pytest.FixtureRequest
+) -> None:
+    poisoned += [3, 10]
+    at_once = make_trainer(tmp_path / "at_once", on_non_finite="skip").train().state_dict()
+    request.getfixturevalue("read_late")
+    calls = sum(4 * phase.epochs * phase.subnets_per_step for phase in PHASES)
+    poisoned[:] = [calls + 3, calls + 10]
+    late = make_trainer(tmp_path / "late", on_non_finite="skip").train().state_dict()
+    assert all(torch.equal(tensor, at_once[name]) for name, tensor in late.items())
+
+
+@pytest.mark.usefixtures("read_late")
+def test_an_error_read_late_names_its_step_and_saves_nothing(tmp_path: Path, poisoned: list[int]) -> None:
+    poisoned.append(10)
+    with pytest.raises(UserError, match="diverged at step 9: hard nan"):
+        make_trainer(tmp_path, checkpoint_every_steps=1000).train()
+    # That of the end of the first phase.
+    assert TrainingCheckpoints(tmp_path / "checkpoints").steps() == [8]
+
+
+@pytest.mark.usefixtures("read_late")
+def test_sigterm_read_late_is_obeyed_a_step_later(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, checkpoint_every_steps=1000)
+    arm(trainer, term=9)
+    with pytest.raises(StoppedError, match="after step 11"):
+        trainer.train()
+    expected = make_trainer(tmp_path / "whole").train().state_dict()
+    found = make_trainer(tmp_path).train().state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
 def test_what_the_error_recommends_is_possible(tmp_path: Path, poisoned: list[int]) -> None:

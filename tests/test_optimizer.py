@@ -58,6 +58,25 @@ def test_steps_are_those_of_plain_sgd_with_whatever_parameters_a_step_uses() -> 
         torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-6)
 
 
+def test_loaded_momentum_takes_the_memory_format_of_its_parameter() -> None:
+    """Fused SGD on CPUs would mix up the elements of two formats without an error."""
+    weight, image = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 5, 5)
+    first, second = copy.deepcopy(weight), copy.deepcopy(weight).to(memory_format=torch.channels_last)
+    ours, theirs = (build_optimizer(network, 0.1, 0.9, 0.0) for network in (first, second))
+
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        network.zero_grad()
+        network(image).square().sum().backward()
+        optimizer.step()
+
+    step(first, ours)
+    load_optimizer(theirs, ours.state_dict())
+    second.load_state_dict(first.state_dict())
+    step(first, ours)
+    step(second, theirs)
+    torch.testing.assert_close(second.weight, first.weight, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("left_out", [0, 2])
 def test_a_step_left_out_changes_nothing(left_out: int) -> None:
     disturbed, undisturbed = supernets(2)

@@ -7,8 +7,9 @@ import math
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -258,15 +259,14 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(precision: str, max_grad_no
     supernet = build_supernet(SPACE, 0).to(device).to(memory_format=torch.channels_last).train()
     settings = TrainSettings(30, precision=precision, max_grad_norm=max_grad_norm, on_non_finite="skip")
     step, optimizer = TrainStep(supernet, settings, ALONE, device), build_optimizer(supernet, 0.1, 0.9, 1e-4)
-    images, labels = next(make_data().train_batches(30, 0, 0, device))
-    unread = []
-    for number in range(3):
+    batches, unread = make_data().train_batches(30, 0, 0, device), []
+    for number in range(4):
         plan = plan_step(SPACE, STRATEGIES["sandwich"][0], 0, number)
         if number:
             # The first step warms up what is made once.
             torch.cuda.set_sync_debug_mode("error")
         try:
-            unread.append(step(plan, (images, labels), None, True, optimizer, seed=number))
+            unread.append(step(plan, next(batches), None, True, optimizer, seed=number))
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert all(math.isfinite(loss) for waiting in unread for loss in step.read(waiting).losses)
@@ -349,6 +349,32 @@ def test_finetuning_improves_a_network(place: str, precision: str, compiled: boo
     small = torch.nn.functional.interpolate(images, (8, 8), mode="bilinear", antialias=True)
     recalibrate_batchnorm(network, [small])
     assert float((network(small).argmax(1) == labels).float().mean()) > 0.6
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_momentum_has_the_memory_format_of_what_is_fine_tuned(
+    in_channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.optim.Optimizer] = []
+
+    def spy(*given: Any) -> torch.optim.Optimizer:
+        made.append(build_optimizer(*given))
+        return made[-1]
+
+    monkeypatch.setattr("ofa.training.finetune.build_optimizer", spy)
+    space, data = dataclasses.replace(SPACE, in_channels=in_channels), make_data()
+    network = extract_subnet(build_supernet(space, 0), space.smallest)
+    images = make_data().train_batches
+
+    def coloured(*given: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((grey.expand(-1, in_channels, -1, -1), labels) for grey, labels in images(*given))
+
+    monkeypatch.setattr(data, "train_batches", coloured)
+    finetune(network, data, 8, FinetuneSettings(1, 0.1, 30, 0.9, 0.0, 0.0, 0.0, 0))
+    # At the end of fine-tuning the parameters, but not the buffers, take the default format.
+    network.to(memory_format=torch.channels_last)
+    for parameter, state in made[0].state.items():
+        assert state["momentum_buffer"].stride() == parameter.stride()
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, "0 to 3"), (4, "0 to 9")])

@@ -74,6 +74,13 @@ class DataInfo:
     std: tuple[float, ...]
     centre_share: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Check that images can be divided by the deviations."""
+        if min(self.std) < 1e-6:
+            raise UserError(
+                f"All images of {self.name} have equal values in a channel: nothing can be learnt."
+            )
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""
@@ -86,6 +93,7 @@ class ImageData(ABC):
     def __init__(self, info: DataInfo) -> None:
         """Keep the facts."""
         self.info = info
+        self._mean_and_std: dict[torch.device, Tensor] = {}
 
     @abstractmethod
     def size(self, split: str) -> int:
@@ -127,9 +135,13 @@ class ImageData(ABC):
 
     def normalise(self, images: Tensor, device: torch.device) -> Tensor:
         """Return uint8 images (n, c, h, w) as normalised float32 in channels-last memory format."""
+        if device not in self._mean_and_std:
+            # Made once: whatever is made from plain values waits for a CUDA device.
+            both = torch.tensor([self.info.mean, self.info.std], device=device)
+            self._mean_and_std[device] = both[:, :, None, None]
+        mean, std = self._mean_and_std[device]
         images = images.to(device, non_blocking=True).float() / 255.0
-        images = V.normalize(images, list(self.info.mean), list(self.info.std), inplace=True)
-        return images.contiguous(memory_format=torch.channels_last)
+        return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
 def resize(images: Tensor, resolution: int) -> Tensor:
@@ -138,6 +150,11 @@ def resize(images: Tensor, resolution: int) -> Tensor:
         return images
     resized: Tensor = V.resize(images, [resolution, resolution], antialias=True)
     return resized.contiguous(memory_format=torch.channels_last)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on the device; the processor does not wait until a CUDA device has it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def check_split(split: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from ofa.data.base import DataInfo, DataSettings, ImageData, check_split
+from ofa.data.base import DataInfo, DataSettings, ImageData, check_split, send
 from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 
@@ -72,7 +72,7 @@ class MemoryData(ImageData):
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(images)))
         for batch in range(first, self.num_batches(batch_size)):
             part = world.part(batch_size)
-            rows = order[batch * batch_size : (batch + 1) * batch_size][part].to(device)
+            rows = send(order[batch * batch_size : (batch + 1) * batch_size][part], device)
             rng = np.random.default_rng([seed, epoch, batch])
             yield self.normalise(self._augment(images[rows], rng, batch_size, part), device), labels[rows]
 
@@ -83,7 +83,7 @@ class MemoryData(ImageData):
             height, width = images.shape[-2:]
             padded: Tensor = V.pad(images, [padding])
             drawn = rng.integers(0, 2 * padding + 1, (2, batch_size, 1))[:, part]
-            shifts = torch.from_numpy(drawn).to(images.device)
+            shifts = send(torch.from_numpy(drawn), images.device)
             rows = shifts[0] + torch.arange(height, device=images.device)
             columns = shifts[1] + torch.arange(width, device=images.device)
             samples = torch.arange(count, device=images.device)[:, None, None]
@@ -91,7 +91,7 @@ class MemoryData(ImageData):
             images = padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]]
             images = images.permute(0, 3, 1, 2)
         if self._settings.horizontal_flip:
-            mirrored = torch.from_numpy(rng.random(batch_size)[part] < 0.5).to(images.device)
+            mirrored = send(torch.from_numpy(rng.random(batch_size)[part] < 0.5), images.device)
             images = torch.where(mirrored[:, None, None, None], V.horizontal_flip(images), images)
         return images
 

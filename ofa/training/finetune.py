@@ -50,8 +50,8 @@ def finetune(
     steps_per_epoch = data.num_batches(settings.batch_size)
     total = settings.epochs * steps_per_epoch
     peak = settings.lr * settings.batch_size / 64
-    optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
     network.to(memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
     run = torch.compile(network) if settings.compile else network
     step, shown, losses = 0, 0, torch.zeros((), device=device)
     for epoch in range(settings.epochs):

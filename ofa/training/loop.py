@@ -213,7 +213,8 @@ class Trainer:
             last = facts, unread
             ended = position.phase_step == self._schedule.steps(phase)
             due = position.step % settings.checkpoint_every_steps == 0
-            if stop or due or position.phase_step % self._schedule.steps_per_epoch == 0:
+            epoch_ended = position.phase_step % self._schedule.steps_per_epoch == 0
+            if stop or due or epoch_ended or unread.arrived is None:
                 stop, last = self._read(last) or stop, None
             self._seconds[phase.name] = self._seconds.get(phase.name, 0.0) + time.perf_counter() - waiting
             self._waited[phase.name] = self._waited.get(phase.name, 0.0) + waited

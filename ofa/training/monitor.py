@@ -24,7 +24,7 @@ from ofa.training.step import StepReport
 
 @dataclass(frozen=True)
 class StepFacts:
-    """What is known of a step when it begins.
+    """What is known of a step before its report is read.
 
     Attributes:
         number: of steps of the run, with this one.

@@ -15,7 +15,10 @@ from ofa.elastic.operators import ElasticBatchNorm2d
 def build_optimizer(
     network: nn.Module, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return fused SGD whose weight decay leaves out batch norm and biases."""
+    """Return fused SGD whose weight decay leaves out batch norm and biases.
+
+    The network must have its memory format already.
+    """
     without_decay = []
     for module in network.modules():
         is_norm = isinstance(module, ElasticBatchNorm2d | nn.BatchNorm2d)
@@ -34,15 +37,16 @@ def build_optimizer(
 
 
 def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter its momentum buffer, of zeros.
+    """Give every parameter a momentum buffer in its own memory format: what was loaded, or zeros.
 
     Fused SGD makes them itself only for parameters that all have a gradient in the first step, and leaves
-    them uninitialised if that step is left out.
+    them uninitialised if that step is left out. On CPUs it does not check the format.
     """
     for group in optimizer.param_groups:
-        if group["momentum"]:
-            for parameter in group["params"]:
-                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        for parameter in group["params"] if group["momentum"] else ():
+            buffer = torch.zeros_like(parameter)
+            loaded = optimizer.state[parameter].get("momentum_buffer")
+            optimizer.state[parameter]["momentum_buffer"] = buffer if loaded is None else buffer.copy_(loaded)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -193,7 +193,7 @@ def _fetch(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     if numbers.device.type != "cuda":
         return numbers, None
     copy, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(numbers.device))
     return copy, arrived
 
 
