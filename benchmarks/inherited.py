@@ -3,12 +3,13 @@
 Architectures are spread over the MACs of the space: the smallest, the largest, and random ones between. Each
 is tested as inherited from the supernet, after a short fine-tuning, and trained alone from scratch. Each
 result is a file in `inherited` of the run, so that an interrupted comparison goes on, and several processes
-may share it: --part 1/2 and --part 2/2 side by side, and then once without. Each training is made with
---seeds seeds, and its mean counts. With 10 and more architectures, Kendall's tau of inherited against alone
-is printed.
+may share it: --part 1/2 and --part 2/2 side by side, and then once without. Of several runs, supernets of
+several seeds, the means count; in the first run networks are fine-tuned and trained alone with seed 0, in the
+second with seed 1, and so on. With 10 and more architectures, Kendall's tau of inherited against alone is
+printed.
 
-Run: python benchmarks/inherited.py --run-name fashion_mnist [--architectures 5] [--epochs 14] [--seeds 1]
-     [--ways inherited tuned alone] [--part 1/2]
+Run: python benchmarks/inherited.py --run-names fashion_mnist [SECOND_SEED ...] [--architectures 5]
+     [--epochs 14] [--ways inherited tuned alone] [--part 1/2]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,31 +61,26 @@ def spread_architectures(space: SearchSpace, count: int) -> list[SubnetConfig]:
 class Comparison:
     """Tests networks of one run and keeps what was found."""
 
-    def __init__(self, run: TrainedRun, epochs: int, finetune_epochs: int, seeds: int) -> None:
-        """Results go to a folder of the run; all trainings are made with `seeds` seeds."""
-        self._run, self.folder, self._seeds = run, run.directory.path / "inherited", range(seeds)
+    def __init__(self, run: TrainedRun, seed: int, epochs: int, finetune_epochs: int) -> None:
+        """Results go to a folder of the run; all trainings are made with `seed`."""
+        self._run, self.folder = run, run.directory.path / "inherited"
         self._trainings = {
-            "tuned": dataclasses.replace(FINETUNED, epochs=finetune_epochs),
-            "alone": dataclasses.replace(ALONE, epochs=epochs),
+            "tuned": dataclasses.replace(FINETUNED, epochs=finetune_epochs, seed=seed),
+            "alone": dataclasses.replace(ALONE, epochs=epochs, seed=seed),
         }
         self._evaluator = SubnetEvaluator(run.supernet, run.data, "test")
 
     def test(self, config: SubnetConfig, ways: Sequence[str]) -> dict[str, float]:
-        """Return the test top-1 in percent in each of the `ways`, of trainings the mean over the seeds."""
+        """Return the test top-1 in percent in each of the `ways`."""
         found = {}
         for way in ways:
             if way in self._trainings:
-                title = f"{way} {self._trainings[way].epochs}"
-                found[title] = float(np.mean([self._trained(way, title, config, s) for s in self._seeds]))
+                settings = self._trainings[way]
+                title, make = f"{way} {settings.epochs}", partial(self._train, way, config, settings)
             else:
-                found[way] = self._once(way, config, lambda: self._evaluator.network(config))
+                title, make = way, partial(self._evaluator.network, config)
+            found[title] = self._once(title, config, make)
         return found
-
-    def _trained(self, way: str, title: str, config: SubnetConfig, seed: int) -> float:
-        settings = dataclasses.replace(self._trainings[way], seed=seed)
-        return self._once(
-            f"{title} seed {seed}" if seed else title, config, lambda: self._train(way, config, settings)
-        )
 
     def _once(self, title: str, config: SubnetConfig, make: Callable[[], StaticNetwork]) -> float:
         path = self.folder / f"{title.replace(' ', '_')}_{config.id}.json"
@@ -134,44 +131,43 @@ def plot(work: NDArray[np.float64], found: Mapping[str, NDArray[np.float64]], pa
 def main() -> None:
     """Compare and print the table."""
     parser = argparse.ArgumentParser(description="Inherited against trained alone.")
-    parser.add_argument("--run-name", default="fashion_mnist")
+    parser.add_argument("--run-names", nargs="+", default=["fashion_mnist"], help="one per seed")
     parser.add_argument("--runs-dir", default="runs")
     parser.add_argument("--data-root")
     parser.add_argument("--architectures", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=ALONE.epochs, help="of training alone")
     parser.add_argument("--finetune-epochs", type=int, default=FINETUNED.epochs)
-    parser.add_argument("--seeds", type=int, default=1, help="of each training")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--part", default="1/1", help="K/N: only the K-th, K+N-th, ... architecture")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
-    run = open_run(
-        RunConfig(
-            run_name=arguments.run_name,
-            runs_dir=arguments.runs_dir,
-            data_root=arguments.data_root,
-            threads=arguments.threads,
-        )
-    )
-    comparison = Comparison(run, arguments.epochs, arguments.finetune_epochs, arguments.seeds)
+    comparisons = []
+    for seed, name in enumerate(arguments.run_names):
+        options = {"run_name": name, "runs_dir": arguments.runs_dir, "data_root": arguments.data_root}
+        run = open_run(RunConfig(**options, threads=arguments.threads))
+        comparisons.append(Comparison(run, seed, arguments.epochs, arguments.finetune_epochs))
     configs = spread_architectures(run.info.space, arguments.architectures)
     part, parts = map(int, arguments.part.split("/"))
     configs = configs[part - 1 :: parts]
     work = compile_cost(run.info.space, macs)(run.info.space.genomes(configs)) / 1e6
     rows = []
     for config, macs_m in zip(configs, work, strict=True):
-        rows.append(comparison.test(config, arguments.ways))
-        print(f"{macs_m:8.2f} M MACs at {config.resolution} px: {rows[-1]}", flush=True)
+        tests = [comparison.test(config, arguments.ways) for comparison in comparisons]
+        each = {name: [round(test[name], 2) for test in tests] for name in tests[0]}
+        print(f"{macs_m:8.2f} M MACs at {config.resolution} px: {each}", flush=True)
+        rows.append({name: float(np.mean([test[name] for test in tests])) for name in tests[0]})
     names = list(rows[0])
-    print(f"\n{run.data.info.name}, test top-1 in %\n  M MACs" + "".join(f"{name:>12s}" for name in names))
+    print(f"\n{run.data.info.name}, test top-1 in %, mean of {len(comparisons)}")
+    print("  M MACs" + "".join(f"{name:>12s}" for name in names))
     for macs_m, row in zip(work, rows, strict=True):
         print(f"{macs_m:8.2f}" + "".join(f"{row[name]:12.2f}" for name in names))
     found = {name: np.array([row[name] for row in rows]) for name in names}
     if len(rows) >= MIN_FOR_TAU and len(names) > 1:
         tau = kendall_tau(found[names[0]], found[names[-1]])
         print(f"Kendall's tau of {names[0]} against {names[-1]}: {tau:.3f}")
-    plot(work, found, comparison.folder / "comparison.png")
-    print(f"kept in {comparison.folder}, with comparison.png")
+    folder = comparisons[0].folder
+    plot(work, found, folder / "comparison.png")
+    print(f"kept in {folder} and the folders of the other runs; figure: {folder / 'comparison.png'}")
 
 
 if __name__ == "__main__":
