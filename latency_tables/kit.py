@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,27 @@ from latency_tables.plan import TablePlan, network_program
 from ofa.errors import UserError
 from ofa.files import new_folder, sha256
 from ofa.progress import ProgressCallback, silent
-from ofa.runtimes import onnx_runtime, openvino
-from ofa.runtimes.base import Files, check_packages
+from ofa.quantisation.registry import quantised
+from ofa.runtimes.base import INT8, Files, Runtime, check_packages
 from ofa.runtimes.onnx_export import export_onnx, exporter_facts
+from ofa.runtimes.registry import RUNTIMES
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 
 KIT_SCHEMA_VERSION = 1
 MANIFEST_FILE, RESULT_FILE, PROGRAM_FILE = "manifest.json", "measurements.json", "measure.py"
 TABLE, VERIFICATION = "table", "verification"
-PRECISIONS = {"onnx_runtime": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8")}
-"""What `measure.py` can do, by engine."""
-
 PERIOD = 512
-_RUNTIMES = {"onnx_runtime": onnx_runtime.RUNTIME, "openvino": openvino.RUNTIME}
+_ONNX_FILE = "model.onnx"
 _FILES = Path(__file__).with_name("kit_files")
+
+
+def kit_runtimes_of(runtimes: Iterable[Runtime]) -> dict[str, Runtime]:
+    """Return by name those of the engines that `measure.py` can measure with."""
+    return {runtime.name: runtime for runtime in runtimes if runtime.kit_precisions}
+
+
+KIT_RUNTIMES = kit_runtimes_of(RUNTIMES)
 
 
 @dataclass(frozen=True)
@@ -172,18 +178,17 @@ def _converter(device: DeviceSpec) -> Callable[[nn.Module, Tensor], Files]:
     Raises:
         UserError: if kits do not have the engine or precision, or a package is missing.
     """
-    offered = PRECISIONS.get(device.engine, ())
-    if device.accelerator == "cuda" or device.precision not in offered:
-        known = "; ".join(f"{engine}: {', '.join(names)}" for engine, names in PRECISIONS.items())
+    runtime = KIT_RUNTIMES.get(device.engine)
+    if runtime is None or device.accelerator == "cuda" or device.precision not in runtime.kit_precisions:
+        known = "; ".join(f"{name}: {', '.join(r.kit_precisions)}" for name, r in KIT_RUNTIMES.items())
         raise UserError(
             f"Device {device.name!r} asks for {device.precision} on {device.accelerator} by engine "
             f"{device.engine}; a kit measures on a processor with {known}. Start from device=my_cpu_onnx and "
             "give it a name, for instance device.name=raspberry_pi device.threads=4."
         )
-    runtime = _RUNTIMES[device.engine]
     what = f"A kit for {device.engine}"
-    if device.precision == "int8":
+    if device.precision == INT8:
         check_packages(runtime.packages, what, runtime.extra)
-        return lambda module, example: runtime.convert(module, example, "int8")
+        return lambda module, example: quantised(runtime, module, example)
     check_packages(("onnx",), what, "onnx")
-    return lambda module, example: {onnx_runtime.MODEL_FILE: export_onnx(module, example)}
+    return lambda module, example: {_ONNX_FILE: export_onnx(module, example)}

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from latency_tables.device import DEVICE_FIELDS, DeviceSpec, differing
 from latency_tables.engines.base import Description
 from latency_tables.kit import (
+    KIT_RUNTIMES,
     KIT_SCHEMA_VERSION,
     MANIFEST_FILE,
-    PRECISIONS,
     PROGRAM_FILE,
     RESULT_FILE,
     TABLE,
@@ -141,7 +141,7 @@ def networks_from_kit(
 
 def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> None:
     """Refuse a kit that was measured elsewhere than the table, or otherwise; an imported one has a name."""
-    names = ("name", *DEVICE_FIELDS) if table.device.engine in PRECISIONS else ("name",)
+    names = ("name", *DEVICE_FIELDS) if table.device.engine in KIT_RUNTIMES else ("name",)
     found = differing(names, results.device, table.device)
     here, there = results.engine["processor"], table.engine.get("processor")
     if there is not None and here != there:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import processor_name
-from latency_tables.kit import PRECISIONS, KitInfo, make_verification_kit
+from latency_tables.kit import KIT_RUNTIMES, KitInfo, make_verification_kit
 from latency_tables.kit_results import MEASURED_BY_KIT, networks_from_kit
 from latency_tables.network import measure_subnets
 from latency_tables.table import LatencyTable
@@ -80,7 +80,7 @@ class MeasureByKit:
         """
         self._space, self._folder, self._kits = space.whole, folder, tuple(kits)
         self._device = table.device
-        if self._device.engine not in PRECISIONS:
+        if self._device.engine not in KIT_RUNTIMES:
             # An imported table: its own engine measures nothing, so that of the kit decides.
             name, threads, batch_size = self._device.name, self._device.threads, self._device.batch_size
             self._device = DeviceSpec(name, "onnx_runtime", threads=threads, batch_size=batch_size)
@@ -143,7 +143,7 @@ def choose_measure(
     other = _is_other_machine(table, device)
     if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other" or other):
         return MeasureHere(space, device, processes, seed, progress)
-    if other and device.engine not in PRECISIONS:
+    if other and device.engine not in KIT_RUNTIMES:
         raise UserError(
             f"The table of device {device.name!r} was measured on {table.engine['processor']!r}; this "
             f"machine has {processor_name()!r}, and kits cannot measure with {device.engine!r} there. To "

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ofa.exported_file import HOW_TO_MAKE, ExportedFile
 from ofa.files import read_json, sha256
 from ofa.lowering import lower
 from ofa.preprocessing import Preprocessing
+from ofa.quantisation.registry import packages_of
+from ofa.runtimes.registry import RUNTIMES
 from ofa.space import SearchSpace
 from ofa.static import StaticNetwork
 from ofa.subnet import SubnetConfig
@@ -29,19 +32,7 @@ from ofa.subnet import SubnetConfig
 BUNDLE_SCHEMA = 1
 DESCRIPTION_FILE = "subnet.json"
 WEIGHTS_FILE = "weights.safetensors"
-_PACKAGES = (
-    "once-for-all-search",
-    "torch",
-    "torchvision",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "ncnn",
-    "pnnx",
-    "executorch",
-)
+_PACKAGES = ("once-for-all-search", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -263,7 +254,8 @@ def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> lis
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    of_engines = chain.from_iterable(packages_of(RUNTIMES).values())
+    for package in dict.fromkeys((*_PACKAGES, *of_engines)):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

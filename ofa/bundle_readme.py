@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ofa.bundle import DESCRIPTION_FILE, BundleInfo
 from ofa.exported_file import ExportedFile
+from ofa.formats import format_of
 
 README_FILE = "README.md"
-
-_Example = Callable[[ExportedFile], str]
 
 
 def bundle_readme(info: BundleInfo, files: Mapping[str, ExportedFile]) -> str:
@@ -21,14 +20,12 @@ def bundle_readme(info: BundleInfo, files: Mapping[str, ExportedFile]) -> str:
     """
     sections = [_about(info)]
     for name, file in files.items():
-        example = _EXAMPLES[_format_of(name, file)]
-        code = example(file) if name == "weights" else f"{_images(info)}\n{example(file)}"
+        paths = [part.file for part in file.every_part]
+        code = format_of(name, file.precision).example(paths, file.precision)
+        if name != "weights":
+            code = f"{_images(info)}\n{code}"
         sections.append(f"## {name}: {_names(file)}\n\n{_facts(file)}\n\n```python\n{code}\n```")
     return "\n\n".join(sections) + "\n"
-
-
-def _format_of(name: str, file: ExportedFile) -> str:
-    return name.removesuffix(f"_{file.precision}")
 
 
 def _about(info: BundleInfo) -> str:
@@ -77,58 +74,3 @@ images = ((pixels {scale} - {mean}) / {std}).astype(np.float32)"""
 def _per_channel(values: Sequence[float]) -> str:
     """Return numbers as a nested list that broadcasts over height and width."""
     return "[" + ", ".join(f"[[{value!r}]]" for value in values) + "]"
-
-
-def _weights(file: ExportedFile) -> str:
-    return """import torch
-from ofa.export import load_bundle  # of the project that made this bundle
-bundle = load_bundle(".")
-pixels = torch.zeros(1, bundle.info.space.in_channels, 64, 64, dtype=torch.uint8)  # your image, any size
-logits = bundle.network(bundle.preprocess(pixels)).detach().numpy()"""
-
-
-def _pt2(file: ExportedFile) -> str:
-    return f"""import torch
-network = torch.export.load("{file.file}").module()
-logits = network(torch.from_numpy(images)).detach().numpy()"""
-
-
-def _onnx(file: ExportedFile) -> str:
-    return f"""import onnxruntime
-session = onnxruntime.InferenceSession("{file.file}")
-logits = session.run(None, {{"images": images}})[0]"""
-
-
-def _openvino(file: ExportedFile) -> str:
-    hint = {"bf16": "bf16"}.get(file.precision, "f32")
-    return f"""import openvino
-model = openvino.Core().read_model("{file.file}")
-model.reshape(images.shape)  # a fixed number of images is faster
-network = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "{hint}"}})
-logits = network(images)[0]"""
-
-
-def _ncnn(file: ExportedFile) -> str:
-    return f"""import ncnn
-net = ncnn.Net()
-net.load_param("{file.file}"), net.load_model("{file.parts[0].file}")
-extractor = net.create_extractor()
-extractor.input("in0", ncnn.Mat(images[0]))
-logits = np.array(extractor.extract("out0")[1])[np.newaxis]"""
-
-
-def _executorch(file: ExportedFile) -> str:
-    return f"""import torch
-from executorch.runtime import Runtime
-method = Runtime.get().load_program("{file.file}").load_method("forward")
-logits = method.execute([torch.from_numpy(images)])[0].numpy()"""
-
-
-_EXAMPLES: dict[str, _Example] = {
-    "weights": _weights,
-    "pt2": _pt2,
-    "onnx": _onnx,
-    "openvino": _openvino,
-    "ncnn": _ncnn,
-    "executorch": _executorch,
-}

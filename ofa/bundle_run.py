@@ -19,7 +19,7 @@ from ofa.accelerator import peak_memory_mb
 from ofa.bundle import Bundle, load_bundle
 from ofa.config import build
 from ofa.errors import UserError
-from ofa.formats import FORMATS, WEIGHTS
+from ofa.formats import format_of
 from ofa.runtimes.base import Logits, Session, check_packages, each_image
 
 
@@ -61,7 +61,7 @@ def load_file(bundle: Bundle, name: str) -> Logits:
     """
     session = _session(bundle, name)
     if session is None:
-        return (WEIGHTS if name == "weights" else FORMATS[name]).load(bundle.path, bundle.info)
+        return format_of(name, bundle.files[name].precision).load(bundle.path, bundle.info)
     return session if bundle.files[name].batch_size is None else each_image(session)
 
 
@@ -85,7 +85,7 @@ def _session(bundle: Bundle, name: str) -> Session | None:
     """Return the loaded file, or None where PyTorch itself runs it."""
     path = bundle.file(name)
     precision = bundle.files[name].precision
-    kind = WEIGHTS if name == "weights" else FORMATS[name.removesuffix(f"_{precision}")]
+    kind = format_of(name, precision)
     if kind.runtime is None:
         return None
     check_packages(kind.runtime.packages, f"Running {name}", kind.runtime.extra)

@@ -22,12 +22,12 @@ from ofa.bundle_readme import README_FILE, bundle_readme
 from ofa.errors import UserError, unknown_name
 from ofa.exported_file import ExportedFile, exported_file
 from ofa.files import new_folder, write_json
-from ofa.formats import FORMATS, PRECISION, WEIGHTS, Format, Source
+from ofa.formats import FORMATS, WEIGHTS, Format, Source
 from ofa.lower_precision import WantedPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.lowering import lower
 from ofa.preprocessing import Preprocessing
 from ofa.progress import ProgressCallback, silent
-from ofa.runtimes.base import Files, Logits, check_packages, quiet, write_files
+from ofa.runtimes.base import FP32, Files, Logits, check_packages, quiet, write_files
 from ofa.static import StaticNetwork
 
 __all__ = [
@@ -118,7 +118,7 @@ def export_bundle(
             _write(folder, content)
             difference = _check(name, kind.load(folder, info), source, tolerance)
             files[name] = exported_file(content, difference, kind.batch_size)
-            if wanted is not None and wanted.precision != PRECISION and name in formats:
+            if wanted is not None and wanted.precision != FP32 and name in formats:
                 key = format_key(name, wanted.precision)
                 files[key] = _add_lower(folder, name, content, source, wanted, progress)
         _write(folder, {README_FILE: bundle_readme(info, files).encode()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ofa.bundle import WEIGHTS_FILE, BundleInfo, network_of, read_weights
-from ofa.runtimes import executorch, ncnn, onnx_runtime, openvino
-from ofa.runtimes.base import Files, Logits, Runtime, each_image
+from ofa.runtimes.base import FP32, FileFormat, Files, Logits, Runtime, each_image
 from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
+from ofa.runtimes.registry import RUNTIMES
 from ofa.static import StaticNetwork
 
-PRECISION = "fp32"
+PT2_FILE = "model.pt2"
 
 
 class Source:
@@ -58,6 +58,7 @@ class Format:
     Attributes:
         serialise: takes the source, returns the content of each file by its name in the bundle.
         load: takes the bundle's folder and the info, returns the function from images to logits.
+        example: returns the README's lines of Python; see `FileFormat.example`.
         packages: what must be installed.
         extra: the extra of this project that installs it.
         batch_size: the only number of images per run; None where any number will do. `load` runs more
@@ -67,6 +68,7 @@ class Format:
 
     serialise: Callable[[Source], Files]
     load: Callable[[Path, BundleInfo], Logits]
+    example: Callable[[Sequence[str], str], str]
     packages: tuple[str, ...] = ()
     extra: str = ""
     batch_size: int | None = None
@@ -84,49 +86,58 @@ def _load_weights(folder: Path, info: BundleInfo) -> Logits:
     return network.eval()
 
 
+def _weights_example(paths: Sequence[str], precision: str) -> str:
+    """Return lines that make the logits of an image of any size: these need no `images`."""
+    return """import torch
+from ofa.export import load_bundle  # of the project that made this bundle
+bundle = load_bundle(".")
+pixels = torch.zeros(1, bundle.info.space.in_channels, 64, 64, dtype=torch.uint8)  # your image, any size
+logits = bundle.network(bundle.preprocess(pixels)).detach().numpy()"""
+
+
 def _pt2_content(source: Source) -> Files:
     buffer = io.BytesIO()
     torch.export.save(source.program, buffer)
-    return {"model.pt2": buffer.getvalue()}
+    return {PT2_FILE: buffer.getvalue()}
 
 
 def _load_pt2(folder: Path, info: BundleInfo) -> Logits:
-    return torch.export.load(folder / "model.pt2").module()
+    return torch.export.load(folder / PT2_FILE).module()
 
 
-def _run_by(
-    runtime: Runtime,
-    serialise: Callable[[Source], Files],
-    more_packages: tuple[str, ...] = (),
-    batch_size: int | None = None,
-) -> Format:
+def _pt2_example(paths: Sequence[str], precision: str) -> str:
+    return f"""import torch
+network = torch.export.load("{paths[0]}").module()
+logits = network(torch.from_numpy(images)).detach().numpy()"""
+
+
+def _run_by(runtime: Runtime, files: FileFormat) -> Format:
     """Return the format that a runtime reads."""
 
     def load(folder: Path, info: BundleInfo) -> Logits:
-        session = runtime.load(folder, torch.get_num_threads(), PRECISION, "cpu")
-        return session if batch_size is None else each_image(session)
+        session = runtime.load(folder, torch.get_num_threads(), FP32, "cpu")
+        return session if files.batch_size is None else each_image(session)
 
-    packages = (*runtime.packages, *more_packages)
-    return Format(serialise, load, packages, runtime.extra, batch_size, runtime)
+    packages = (*runtime.packages, *files.packages)
+    return Format(files.write, load, files.example, packages, runtime.extra, files.batch_size, runtime)
 
 
-WEIGHTS = Format(_weights_content, _load_weights)
-FORMATS: dict[str, Format] = {
-    "pt2": Format(_pt2_content, _load_pt2),
-    "onnx": _run_by(
-        onnx_runtime.RUNTIME, lambda source: {onnx_runtime.MODEL_FILE: source.onnx}, ("onnxscript",)
-    ),
-    "openvino": _run_by(
-        openvino.RUNTIME, lambda source: openvino.save(openvino.read_onnx(source.onnx)), ("onnxscript",)
-    ),
-    "ncnn": _run_by(
-        ncnn.RUNTIME,
-        lambda source: ncnn.convert(source.network, source.images(1), PRECISION),
-        batch_size=1,
-    ),
-    "executorch": _run_by(
-        executorch.RUNTIME,
-        lambda source: executorch.convert(source.network, source.images(1), PRECISION),
-        batch_size=1,
-    ),
-}
+def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
+    """Return by name PyTorch's own format and those that the engines read."""
+    own = Format(_pt2_content, _load_pt2, _pt2_example)
+    read = {r.format.name: _run_by(r, r.format) for r in runtimes if r.format is not None}
+    return {"pt2": own, **read}
+
+
+WEIGHTS = Format(_weights_content, _load_weights, _weights_example)
+FORMATS = formats_of(RUNTIMES)
+
+
+def format_of(key: str, precision: str) -> Format:
+    """Return the format of a file of a bundle.
+
+    Args:
+        key: as in `Bundle.files`: "weights", a format, or a format and its precision such as "onnx_int8".
+        precision: of that file.
+    """
+    return WEIGHTS if key == "weights" else FORMATS[key.removesuffix(f"_{precision}")]

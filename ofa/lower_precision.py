@@ -11,15 +11,22 @@ import torch
 
 from ofa.errors import UserError
 from ofa.evaluate import logits_top1
-from ofa.formats import FORMATS, PRECISION, Source
+from ofa.formats import FORMATS, Source
 from ofa.layers import LayerSpec
 from ofa.progress import ProgressCallback, silent
+from ofa.quantisation.base import Quantiser
 from ofa.quantisation.graph import operators_of
 from ofa.quantisation.network import KeepSettings, QuantisedNetwork, Samples, quantise_network
-from ofa.quantisation.registry import QUANTISERS
-from ofa.runtimes.base import Files, Logits, each_image, missing_packages, write_files
-
-INT8 = "int8"
+from ofa.quantisation.registry import QUANTISERS, offers_of
+from ofa.runtimes.base import (
+    FP32,
+    INT8,
+    Files,
+    Logits,
+    each_image,
+    missing_packages,
+    write_files,
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,8 @@ def check_precision(
         if precision not in offered:
             problems.append(f"Format {name} offers {', '.join(offered)} on this processor, not {precision}.")
             unfit.append(name)
-        elif precision == INT8 and (missing := missing_packages(QUANTISERS[name].packages)):
-            extra = QUANTISERS[name].extra
+        elif precision == INT8 and (missing := missing_packages(_quantiser(name).packages)):
+            extra = FORMATS[name].extra
             problems.append(f"int8 of {name} needs {', '.join(missing)}: pip install -e '.[{extra}]'.")
     if unfit and (fitting := [name for name in formats if name not in unfit]):
         problems.append(f"formats=[{','.join(fitting)}] leaves {', '.join(unfit)} out.")
@@ -71,14 +78,20 @@ def offered_precisions(name: str) -> tuple[str, ...]:
     """Return the precisions that a format can be exported in and run with on this processor."""
     runtime = FORMATS[name].runtime
     if runtime is None:
-        return (PRECISION,)
-    offered = runtime.offers().get("cpu", ())
-    return tuple(precision for precision in offered if precision != INT8 or name in QUANTISERS)
+        return (FP32,)
+    return offers_of(runtime).get("cpu", ())
+
+
+def _quantiser(name: str) -> Quantiser:
+    """Return what makes the int8 files of a format that offers them."""
+    runtime = FORMATS[name].runtime
+    assert runtime is not None
+    return QUANTISERS[runtime.name]
 
 
 def format_key(name: str, precision: str) -> str:
     """Return the name of a format's files of one precision among the files of a bundle."""
-    return name if precision == PRECISION else f"{name}_{precision}"
+    return name if precision == FP32 else f"{name}_{precision}"
 
 
 def export_lower(
@@ -106,7 +119,7 @@ def export_lower(
         return QuantisedNetwork(files, (), top1, logits_top1(reference, samples.validation()))
     made = quantise_network(
         source.network.specs,
-        lambda calibration: QUANTISERS[name].prepare(files, calibration),
+        lambda calibration: _quantiser(name).prepare(files, calibration),
         lambda quantised: _load(name, quantised, INT8),
         reference,
         samples,

@@ -41,7 +41,7 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 
 
 QUANTISER_PARAMS = [
-    pytest.param("onnx", marks=needs("onnx", "onnxruntime")),
+    pytest.param("onnx_runtime", marks=needs("onnx", "onnxruntime")),
     pytest.param("openvino", marks=needs("openvino", "nncf")),
 ]
 
@@ -64,12 +64,12 @@ def calibration_of(network: StaticNetwork, count: int = 4) -> list[NDArray[np.fl
 
 def files_of(name: str, network: StaticNetwork) -> Files:
     model = export_onnx(network, torch.zeros(1, *network.image_shape))
-    return {"model.onnx": model} if name == "onnx" else openvino.save(openvino.read_onnx(model))
+    return {"model.onnx": model} if name == "onnx_runtime" else openvino.save(openvino.read_onnx(model))
 
 
 def weights_in(name: str, files: Files) -> list[Weight]:
     """Return the weights of a quantised model's operators in the order they run."""
-    return _weights_in_onnx(files) if name == "onnx" else _weights_in_openvino(files)
+    return _weights_in_onnx(files) if name == "onnx_runtime" else _weights_in_openvino(files)
 
 
 def _weights_in_onnx(files: Files) -> list[Weight]:
@@ -185,7 +185,7 @@ def test_kept_layers_are_in_floating_point_and_all_others_are_not(name: str, net
 def test_quantised_network_computes_nearly_the_same(
     name: str, micro: StaticNetwork, tmp_path: object
 ) -> None:
-    runtime = {"onnx": onnx_runtime.RUNTIME, "openvino": openvino.RUNTIME}[name]
+    runtime = {"onnx_runtime": onnx_runtime.RUNTIME, "openvino": openvino.RUNTIME}[name]
     calibration = calibration_of(micro, 16)
     quantise = QUANTISERS[name].prepare(files_of(name, micro), calibration)
     images = torch.from_numpy(calibration[0])
@@ -208,7 +208,7 @@ def test_onnx_activations_are_unsigned_and_weights_signed_per_channel(micro: Sta
     import onnx
     from onnx import numpy_helper
 
-    quantise = QUANTISERS["onnx"].prepare(files_of("onnx", micro), calibration_of(micro))
+    quantise = QUANTISERS["onnx_runtime"].prepare(files_of("onnx_runtime", micro), calibration_of(micro))
     graph = onnx.load_from_string(quantise(())["model.onnx"]).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     activations = [node for node in graph.node if node.op_type == "QuantizeLinear"]
@@ -226,7 +226,7 @@ def test_onnx_activations_are_unsigned_and_weights_signed_per_channel(micro: Sta
 def test_onnx_file_is_less_than_a_third_of_the_original(size: str) -> None:
     space = build(SearchSpace, compose_group("space", "mobilenet_v3_tiny"))
     network = StaticNetwork(lower(space, getattr(space, size))).eval()
-    model = files_of("onnx", network)["model.onnx"]
+    model = files_of("onnx_runtime", network)["model.onnx"]
     assert len(quantise_onnx(model, calibration_of(network, 1))) <= 0.3 * len(model)
 
 

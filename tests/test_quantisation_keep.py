@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ofa.errors import UserError
 from ofa.layers import ConvSpec, LayerSpec, LinearSpec, PoolSpec
+from ofa.quantisation.base import Quantise
 from ofa.quantisation.calibration import Images
 from ofa.quantisation.keep import choose_kept_layers, rank_layers
-from ofa.quantisation.network import KeepSettings, Quantise, QuantisedNetwork, Samples, quantise_network
+from ofa.quantisation.network import KeepSettings, QuantisedNetwork, Samples, quantise_network
 from ofa.runtimes.base import Files, Logits
 
 HARM = {0: 0.1, 1: 2.0, 2: 0.05, 3: 0.7, 4: 0.2, 5: 0.05, 6: 1.0, 7: 0.05}

@@ -20,7 +20,8 @@ from latency_tables.engines.registry import create_engine
 from ofa.errors import UserError
 from ofa.extract import extract_subnet
 from ofa.layers import MBConvSpec
-from ofa.runtimes import executorch, ncnn, onnx_runtime, openvino
+from ofa.quantisation.registry import converted, offers_of
+from ofa.runtimes import executorch, ncnn, onnx_runtime, openvino, registry, tensorrt
 from ofa.runtimes.base import (
     Runtime,
     Session,
@@ -34,12 +35,7 @@ from ofa.space import SearchSpace
 from ofa.static import static_layer
 from ofa.supernet import Supernet
 
-RUNTIMES = {
-    "onnx_runtime": onnx_runtime.RUNTIME,
-    "openvino": openvino.RUNTIME,
-    "ncnn": ncnn.RUNTIME,
-    "executorch": executorch.RUNTIME,
-}
+RUNTIMES = {runtime.name: runtime for runtime in registry.RUNTIMES if runtime is not tensorrt.RUNTIME}
 FAMILIES = ["micro_space", "micro_proxyless", "micro_resnet"]
 QUANTISING = ["onnx_runtime", "openvino"]
 
@@ -84,7 +80,7 @@ def loaded(
     precision: str = "fp32",
     threads: int = 1,
 ) -> Session:
-    write_files(folder, runtime.convert(module, images, precision))
+    write_files(folder, converted(runtime, module, images, precision))
     return runtime.load(folder, threads, precision, "cpu")
 
 
@@ -277,7 +273,7 @@ def test_what_is_not_offered_is_an_error_that_lists_what_is(
     device = DeviceSpec("d", name, accelerator, precision=precision)
     with pytest.raises(UserError) as caught:
         create_engine(device)
-    assert f"offers {offered_text(runtime.offers())} on this machine" in str(caught.value)
+    assert f"offers {offered_text(offers_of(runtime))} on this machine" in str(caught.value)
     assert f"asks for {device.precision} on {accelerator}" in str(caught.value)
 
 
@@ -317,7 +313,7 @@ class FakeSession:
     [
         (onnx_runtime.load, [("CUDAExecutionProvider", {"use_tf32": "0"})]),
         (
-            onnx_runtime.load_tensorrt,
+            tensorrt.load,
             [("TensorrtExecutionProvider", {"trt_fp16_enable": "True"}), "CUDAExecutionProvider"],
         ),
     ],

@@ -1,8 +1,8 @@
-"""Engines by name; a new engine is one file in `ofa.runtimes` (or beside this one) and one line here."""
+"""Engines by name: those of `ofa.runtimes.registry`, and those beside this file, which run in PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from latency_tables.device import DeviceSpec
@@ -12,18 +12,23 @@ from latency_tables.engines.pytorch import PyTorchEngine
 from latency_tables.engines.runtime import RuntimeEngine
 from latency_tables.engines.torch_compile import TorchCompileEngine
 from ofa.errors import unknown_name
-from ofa.runtimes import executorch, ncnn, onnx_runtime, openvino
+from ofa.runtimes.base import Runtime
+from ofa.runtimes.registry import RUNTIMES
 
-ENGINES: dict[str, Callable[[DeviceSpec], Engine]] = {
-    "pytorch": PyTorchEngine,
-    "torch_compile": TorchCompileEngine,
-    "onnx_runtime": partial(RuntimeEngine, onnx_runtime.RUNTIME),
-    "tensorrt": partial(RuntimeEngine, onnx_runtime.TENSORRT_RUNTIME),
-    "openvino": partial(RuntimeEngine, openvino.RUNTIME),
-    "ncnn": partial(RuntimeEngine, ncnn.RUNTIME),
-    "executorch": partial(RuntimeEngine, executorch.RUNTIME),
-    "imported": refuse_imported,
-}
+EngineOf = Callable[[DeviceSpec], Engine]
+
+
+def engines_of(runtimes: Iterable[Runtime]) -> dict[str, EngineOf]:
+    """Return by name what measures on a device: PyTorch's own engines and the given ones."""
+    return {
+        "pytorch": PyTorchEngine,
+        "torch_compile": TorchCompileEngine,
+        **{runtime.name: partial(RuntimeEngine, runtime) for runtime in runtimes},
+        "imported": refuse_imported,
+    }
+
+
+ENGINES = engines_of(RUNTIMES)
 
 
 def create_engine(device: DeviceSpec) -> Engine:

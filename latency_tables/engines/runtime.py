@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description, TimedRun, processor_name, timed
 from ofa.errors import UserError
+from ofa.quantisation.registry import converted, offers_of
 from ofa.runtimes.base import Runtime, check_packages, offered_text, quiet, write_files
 
 
@@ -26,7 +27,7 @@ class RuntimeEngine:
                 accelerator or batch size on this machine.
         """
         check_packages(runtime.packages, f"Engine {device.engine}", runtime.extra)
-        offers = runtime.offers()
+        offers = offers_of(runtime)
         if device.precision not in offers.get(device.accelerator, ()):
             raise UserError(
                 f"Device {device.name!r} asks for {device.precision} on {device.accelerator}; engine "
@@ -53,7 +54,7 @@ class RuntimeEngine:
         device = self._device
         with tempfile.TemporaryDirectory() as name, quiet():
             folder = Path(name)
-            write_files(folder, self._runtime.convert(module, example, device.precision))
+            write_files(folder, converted(self._runtime, module, example, device.precision))
             session = self._runtime.load(folder, device.threads, device.precision, device.accelerator)
         return timed(session.bind(example))
 

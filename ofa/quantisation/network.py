@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,11 @@ from ofa.errors import UserError
 from ofa.evaluate import SubnetEvaluator, logits_top1
 from ofa.layers import LayerSpec
 from ofa.progress import ProgressCallback, silent
+from ofa.quantisation.base import Quantise
 from ofa.quantisation.calibration import Images, check_calibration, single_images
 from ofa.quantisation.graph import layers_with_operators, operators_of
 from ofa.quantisation.keep import KeptLayers, choose_kept_layers, rank_layers
 from ofa.runtimes.base import Files, Logits
-
-Quantise = Callable[[Collection[int]], Files]
-"""Takes the operators that stay in floating point, returns the quantised files."""
 
 KEEP_CHOICES = ("none", "auto")
 RANKING_IMAGES = 50
@@ -106,7 +104,7 @@ def quantise_network(
 
     Args:
         specs: its layers.
-        quantise: takes calibration images; `ofa.quantisation.registry` has one for each format.
+        quantise: takes calibration images; `ofa.quantisation.registry` has one for each engine that has int8.
         load: makes quantised files run.
         reference: the network in fp32.
         samples: images; only validation images decide, the test images stay untouched.

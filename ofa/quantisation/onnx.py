@@ -12,13 +12,15 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ofa.quantisation.base import Quantise, Quantiser
 from ofa.quantisation.calibration import Images, check_calibration
 from ofa.quantisation.graph import GraphNode, kept_names
-from ofa.runtimes.base import check_packages
+from ofa.runtimes.base import Files, check_packages
 
 if TYPE_CHECKING:
     import onnx
 
+_PACKAGES = ("onnx", "onnxruntime")
 _OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
@@ -35,7 +37,7 @@ class OnnxQuantiser:
         Raises:
             UserError: if there are no calibration images or a package is missing.
         """
-        check_packages(("onnx", "onnxruntime"), "Quantisation of ONNX models", "onnx")
+        check_packages(_PACKAGES, "Quantisation of ONNX models", "onnx")
         check_calibration(calibration)
         self._calibration = calibration
         self._model = _prepare(model)
@@ -156,3 +158,12 @@ def _reader(name: str, calibration: Sequence[Images]) -> object:
             return None if images is None else {name: images}
 
     return Reader()
+
+
+def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
+    ((name, model),) = files.items()
+    quantiser = OnnxQuantiser(model, calibration)
+    return lambda keep: {name: quantiser.quantise(keep)}
+
+
+QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files)

@@ -8,13 +8,16 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ofa.quantisation.base import Quantise, Quantiser
 from ofa.quantisation.calibration import Images, check_calibration
 from ofa.quantisation.graph import GraphNode, kept_names
-from ofa.runtimes.base import check_packages, quiet
+from ofa.runtimes.base import Files, check_packages, quiet
+from ofa.runtimes.openvino import MODEL_FILE, WEIGHTS_FILE, core, save
 
 if TYPE_CHECKING:
     import openvino
 
+_PACKAGES = ("openvino", "nncf")
 _OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
 
 
@@ -34,7 +37,7 @@ def quantise_openvino(
         UserError: if there are no calibration images, a package is missing, or the model has no such
             operator.
     """
-    check_packages(("openvino", "nncf"), "Quantisation of OpenVINO models", "openvino")
+    check_packages(_PACKAGES, "Quantisation of OpenVINO models", "openvino")
     check_calibration(calibration)
     # The quantiser draws progress bars.
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
@@ -82,3 +85,11 @@ def _with_own_names(model: openvino.Model) -> openvino.Model:
         if node.get_type_name() not in ("Parameter", "Result"):
             node.set_friendly_name(f"{position}_{node.get_type_name()}")
     return copied
+
+
+def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
+    model = core().read_model(files[MODEL_FILE], files[WEIGHTS_FILE])
+    return lambda keep: save(quantise_openvino(model, calibration, keep))
+
+
+QUANTISER = Quantiser("openvino", _PACKAGES, _quantise_files)

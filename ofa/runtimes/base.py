@@ -1,4 +1,4 @@
-"""`Runtime`: what an inference engine offers, so that tables and bundles convert and run in the same way."""
+"""`Runtime`: the one record of an inference engine; formats, kits, READMEs and measured engines follow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ofa.errors import UserError
 
@@ -25,6 +26,12 @@ Logits = Callable[[Tensor], Tensor]
 
 Offers = Mapping[str, tuple[str, ...]]
 """Precisions by accelerator."""
+
+FP32 = "fp32"
+"""The precision of a network as it was trained, which every bundle has."""
+
+INT8 = "int8"
+"""The precision that is made above the runtimes, by a quantiser: `ofa.quantisation.registry`."""
 
 _LOGGERS = ("torch", "onnxscript", "onnx_ir", "executorch", "nncf")
 
@@ -45,23 +52,74 @@ class Session(Protocol):
         ...
 
 
+class NetworkSource(Protocol):
+    """A network to be delivered, on the CPU and in eval mode, in the forms that files are made from."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The module; it must not be changed."""
+        ...
+
+    @property
+    def program(self) -> ExportedProgram:
+        """The network as a graph with any number of images."""
+        ...
+
+    @property
+    def onnx(self) -> bytes:
+        """The network as an ONNX model with any number of images."""
+        ...
+
+    def images(self, count: int) -> Tensor:
+        """Return example images (count, channels, h, w), the same in every call."""
+        ...
+
+
 @dataclass(frozen=True)
-class Runtime:
-    """One inference engine.
+class FileFormat:
+    """The files that hold a network for an engine in a bundle.
 
     Attributes:
+        name: what `formats` of the export names.
+        file_names: names in the bundle, which no other format has; the first is the file that a user opens.
+        write: returns the content of these files, in fp32.
+        example: takes the paths of the written files, in the order of `file_names`, and their precision;
+            returns the lines of Python, for the bundle's README, that make `logits` of the array `images`.
+        packages: what must be installed to write them, beside the engine's own packages.
+        batch_size: the only number of images per run; None where any number will do.
+    """
+
+    name: str
+    file_names: tuple[str, ...]
+    write: Callable[[NetworkSource], Files]
+    example: Callable[[Sequence[str], str], str]
+    packages: tuple[str, ...] = ()
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """One inference engine; `ofa.runtimes.registry` lists them.
+
+    Attributes:
+        name: what `engine` of a device names.
         title: its name for people.
-        packages: modules that must be installed.
+        packages: packages (with modules of the same name) that must be installed to convert and to run.
         extra: the extra of this project that installs them.
-        offers: returns the precisions by accelerator, here and now; called when the packages are there.
-        convert: takes a network, an example input and a precision; returns files of fixed input shape. The
-            network is left as it is: it is copied, always in eval mode.
+        offers: returns the precisions by accelerator that it runs here and now; called when the packages
+            are there. Int8 counts where it runs quantised files, whoever makes them.
+        convert: takes a network, an example input and a precision other than int8; returns files of fixed
+            input shape. The network is left as it is: it is copied, always in eval mode.
         load: takes the folder of the files, the threads that a run may use, the precision and the
             accelerator.
         facts: returns version and whatever else makes latencies comparable.
         one_image: whether it runs only one image at a time.
+        format: what a bundle holds for it; None if nothing.
+        kit_precisions: what `measure.py` of a kit can measure with it, from an ONNX model, or from the
+            engine's own files in int8; empty if nothing.
     """
 
+    name: str
     title: str
     packages: tuple[str, ...]
     extra: str
@@ -70,6 +128,8 @@ class Runtime:
     load: Callable[[Path, int, str, str], Session]
     facts: Callable[[], dict[str, str]]
     one_image: bool = False
+    format: FileFormat | None = None
+    kit_precisions: tuple[str, ...] = ()
 
 
 def missing_packages(packages: tuple[str, ...]) -> list[str]:

@@ -6,7 +6,7 @@ import copy
 import gc
 import io
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
-from ofa.runtimes.base import Files, Offers, Runtime, does_not_load, quiet
+from ofa.runtimes.base import (
+    FP32,
+    FileFormat,
+    Files,
+    NetworkSource,
+    Offers,
+    Runtime,
+    does_not_load,
+    quiet,
+)
 
 MODEL_FILE = "model.pte"
 
@@ -108,4 +117,25 @@ def _facts() -> dict[str, str]:
     return {"version": version("executorch"), "exporter": f"PyTorch {torch.__version__}, XNNPACK"}
 
 
-RUNTIME = Runtime("ExecuTorch", ("executorch",), "executorch", _offers, convert, load, _facts)
+def _write(source: NetworkSource) -> Files:
+    return convert(source.network, source.images(1), FP32)
+
+
+def _example(paths: Sequence[str], precision: str) -> str:
+    return f"""import torch
+from executorch.runtime import Runtime
+method = Runtime.get().load_program("{paths[0]}").load_method("forward")
+logits = method.execute([torch.from_numpy(images)])[0].numpy()"""
+
+
+RUNTIME = Runtime(
+    name="executorch",
+    title="ExecuTorch",
+    packages=("executorch",),
+    extra="executorch",
+    offers=_offers,
+    convert=convert,
+    load=load,
+    facts=_facts,
+    format=FileFormat("executorch", (MODEL_FILE,), _write, _example, batch_size=1),
+)

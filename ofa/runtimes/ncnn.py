@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
-from ofa.runtimes.base import Files, Offers, Runtime, quiet
+from ofa.runtimes.base import FP32, FileFormat, Files, NetworkSource, Offers, Runtime, quiet
 
 PARAM_FILE, WEIGHTS_FILE = "model.ncnn.param", "model.ncnn.bin"
 INPUT, OUTPUT = "in0", "out0"
@@ -126,4 +126,28 @@ def _facts() -> dict[str, str]:
     return {"version": ncnn.__version__, "exporter": f"PyTorch {torch.__version__}, pnnx {pnnx.__version__}"}
 
 
-RUNTIME = Runtime("ncnn", ("ncnn", "pnnx"), "ncnn", _offers, convert, load, _facts, one_image=True)
+def _write(source: NetworkSource) -> Files:
+    return convert(source.network, source.images(1), FP32)
+
+
+def _example(paths: Sequence[str], precision: str) -> str:
+    return f"""import ncnn
+net = ncnn.Net()
+net.load_param("{paths[0]}"), net.load_model("{paths[1]}")
+extractor = net.create_extractor()
+extractor.input("{INPUT}", ncnn.Mat(images[0]))
+logits = np.array(extractor.extract("{OUTPUT}")[1])[np.newaxis]"""
+
+
+RUNTIME = Runtime(
+    name="ncnn",
+    title="ncnn",
+    packages=("ncnn", "pnnx"),
+    extra="ncnn",
+    offers=_offers,
+    convert=convert,
+    load=load,
+    facts=_facts,
+    one_image=True,
+    format=FileFormat("ncnn", (PARAM_FILE, WEIGHTS_FILE), _write, _example, batch_size=1),
+)

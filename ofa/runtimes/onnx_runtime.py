@@ -1,9 +1,9 @@
-"""ONNX Runtime: on the processor, and on CUDA or TensorRT where its build has these providers."""
+"""ONNX Runtime: on the processor, and on CUDA where its build has this provider."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
-from ofa.quantisation.onnx import quantise_onnx
-from ofa.runtimes.base import Files, Offers, Runtime
-from ofa.runtimes.onnx_export import export_onnx, exporter_facts
-from ofa.runtimes.random_calibration import random_inputs
+from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime
+from ofa.runtimes.onnx_export import INPUT, export_onnx, exporter_facts
 
 MODEL_FILE = "model.onnx"
-_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
 
 
 class OnnxSession:
@@ -44,29 +43,32 @@ class OnnxSession:
 
 
 def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
-    """Return `network` as an ONNX model of the example's shape; int8 is calibrated on random inputs."""
+    """Return `network` as an ONNX model of the example's shape."""
+    assert precision != INT8, "int8 files are made by ofa.quantisation"
     if precision == "fp16":
         half = copy.deepcopy(network).half()
         return {MODEL_FILE: export_onnx(half, example.half())}
-    model = export_onnx(network, example)
-    if precision == "int8":
-        model = quantise_onnx(model, random_inputs(example))
-    return {MODEL_FILE: model}
+    return {MODEL_FILE: export_onnx(network, example)}
 
 
 def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -> OnnxSession:
     """Return a session of the model in `folder`."""
-    providers: dict[str, list[Any]] = {"cpu": [_CPU], "cuda": [(_CUDA, {"use_tf32": "0"})]}
-    return _session(folder, threads, precision, providers[accelerator])
+    providers: dict[str, list[Any]] = {"cpu": [_CPU], "cuda": [(CUDA, {"use_tf32": "0"})]}
+    return open_session(folder, threads, precision, providers[accelerator])
 
 
-def load_tensorrt(folder: Path, threads: int, precision: str, accelerator: str = "cuda") -> OnnxSession:
-    """Return a session of the model in `folder` on TensorRT; layers that it cannot do run on CUDA."""
-    settings = {"trt_fp16_enable": str(precision == "fp16")}
-    return _session(folder, threads, precision, [(_TENSORRT, settings), _CUDA])
+def open_session(folder: Path, threads: int, precision: str, providers: list[Any]) -> OnnxSession:
+    """Return a session of the model in `folder` on the first of the providers.
 
+    Args:
+        folder: where the model is.
+        threads: processor threads that a run may use.
+        precision: of the model's input.
+        providers: by preference, each a name or a name and its settings.
 
-def _session(folder: Path, threads: int, precision: str, providers: list[Any]) -> OnnxSession:
+    Raises:
+        UserError: if the first provider does not start.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -89,29 +91,36 @@ def _session(folder: Path, threads: int, precision: str, providers: list[Any]) -
 def _offers() -> Offers:
     import onnxruntime
 
-    found = onnxruntime.get_available_providers()
-    return {"cpu": ("fp32", "int8")} | ({"cuda": ("fp32", "fp16")} if _CUDA in found else {})
+    providers = onnxruntime.get_available_providers()
+    return {"cpu": ("fp32", INT8)} | ({"cuda": ("fp32", "fp16")} if CUDA in providers else {})
 
 
-def _offers_tensorrt() -> Offers:
-    import onnxruntime
-
-    return {"cuda": ("fp32", "fp16")} if _TENSORRT in onnxruntime.get_available_providers() else {}
-
-
-def _facts() -> dict[str, str]:
+def facts() -> dict[str, str]:
+    """Return the versions of engine and exporter."""
     import onnxruntime
 
     return {"version": onnxruntime.__version__, "exporter": exporter_facts()}
 
 
-RUNTIME = Runtime("ONNX Runtime", ("onnx", "onnxruntime"), "onnx", _offers, convert, load, _facts)
-TENSORRT_RUNTIME = Runtime(
-    "ONNX Runtime with TensorRT",
-    ("onnx", "onnxruntime"),
-    "onnx",
-    _offers_tensorrt,
-    convert,
-    load_tensorrt,
-    _facts,
+def _write(source: NetworkSource) -> Files:
+    return {MODEL_FILE: source.onnx}
+
+
+def _example(paths: Sequence[str], precision: str) -> str:
+    return f"""import onnxruntime
+session = onnxruntime.InferenceSession("{paths[0]}")
+logits = session.run(None, {{"{INPUT}": images}})[0]"""
+
+
+RUNTIME = Runtime(
+    name="onnx_runtime",
+    title="ONNX Runtime",
+    packages=("onnx", "onnxruntime"),
+    extra="onnx",
+    offers=_offers,
+    convert=convert,
+    load=load,
+    facts=facts,
+    format=FileFormat("onnx", (MODEL_FILE,), _write, _example, packages=("onnxscript",)),
+    kit_precisions=("fp32", INT8),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.quantisation.openvino import quantise_openvino
-from ofa.runtimes.base import Files, Offers, Runtime
+from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime
 from ofa.runtimes.onnx_export import export_onnx, exporter_facts
-from ofa.runtimes.random_calibration import random_inputs
 
 MODEL_FILE, WEIGHTS_FILE = "model.xml", "model.bin"
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", INT8: "f32"}
 """What OpenVINO computes in where nothing is quantised. Left alone it takes bf16 on processors that can."""
 
 
@@ -60,12 +58,12 @@ class OpenVinoSession:
 
 
 def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
-    """Return `network` as a model of the example's shape; int8 is calibrated on random inputs.
+    """Return `network` as a model of the example's shape.
 
     It takes the way through ONNX, as a delivered network and a kit for other devices do.
     """
-    model = read_onnx(export_onnx(network, example))
-    return save(quantise_openvino(model, random_inputs(example)) if precision == "int8" else model)
+    assert precision != INT8, "int8 files are made by ofa.quantisation"
+    return save(read_onnx(export_onnx(network, example)))
 
 
 def read_onnx(model: bytes) -> Any:
@@ -109,7 +107,7 @@ def core() -> Any:
 def _offers() -> Offers:
     """Return what this processor has instructions for; OpenVINO would emulate the rest."""
     bf16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return {"cpu": ("fp32", "bf16", "int8") if bf16 else ("fp32", "int8")}
+    return {"cpu": ("fp32", "bf16", INT8) if bf16 else ("fp32", INT8)}
 
 
 def _facts() -> dict[str, str]:
@@ -118,4 +116,27 @@ def _facts() -> dict[str, str]:
     return {"version": openvino.get_version(), "exporter": exporter_facts()}
 
 
-RUNTIME = Runtime("OpenVINO", ("openvino", "onnx"), "openvino", _offers, convert, load, _facts)
+def _write(source: NetworkSource) -> Files:
+    return save(read_onnx(source.onnx))
+
+
+def _example(paths: Sequence[str], precision: str) -> str:
+    return f"""import openvino
+model = openvino.Core().read_model("{paths[0]}")
+model.reshape(images.shape)  # a fixed number of images is faster
+network = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "{_HINTS[precision]}"}})
+logits = network(images)[0]"""
+
+
+RUNTIME = Runtime(
+    name="openvino",
+    title="OpenVINO",
+    packages=("openvino", "onnx"),
+    extra="openvino",
+    offers=_offers,
+    convert=convert,
+    load=load,
+    facts=_facts,
+    format=FileFormat("openvino", (MODEL_FILE, WEIGHTS_FILE), _write, _example, packages=("onnxscript",)),
+    kit_precisions=("fp32", "bf16", INT8),
+)
