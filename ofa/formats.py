@@ -118,15 +118,26 @@ def _run_by(runtime: Runtime, files: FileFormat) -> Format:
         session = runtime.load(folder, torch.get_num_threads(), FP32, "cpu")
         return session if files.batch_size is None else each_image(session)
 
+    def serialise(source: Source) -> Files:
+        content = files.write(source)
+        assert tuple(content) == files.file_names, (tuple(content), files.file_names)
+        return content
+
     packages = (*runtime.packages, *files.packages)
-    return Format(files.write, load, files.example, packages, runtime.extra, files.batch_size, runtime)
+    return Format(serialise, load, files.example, packages, runtime.extra, files.batch_size, runtime)
 
 
 def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
     """Return by name PyTorch's own format and those that the engines read."""
-    own = Format(_pt2_content, _load_pt2, _pt2_example)
-    read = {r.format.name: _run_by(r, r.format) for r in runtimes if r.format is not None}
-    return {"pt2": own, **read}
+    formats = {"pt2": Format(_pt2_content, _load_pt2, _pt2_example)}
+    taken = {WEIGHTS_FILE, PT2_FILE}
+    for runtime in runtimes:
+        if runtime.format is not None:
+            clash = taken.intersection(runtime.format.file_names)
+            assert not clash and runtime.format.name not in formats, (runtime.format.name, clash)
+            taken.update(runtime.format.file_names)
+            formats[runtime.format.name] = _run_by(runtime, runtime.format)
+    return formats
 
 
 WEIGHTS = Format(_weights_content, _load_weights, _weights_example)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import ofa.formats
 from ofa.bundle_run import FreshRunSettings, bind_file, load_file, run_fresh
 from ofa.errors import UserError
 from ofa.evaluate import logits_top1
@@ -38,13 +39,7 @@ ENGINES = {
     "onnx": ONNX,
     "openvino": ONNX and installed("openvino", "nncf"),
 }
-FORMATS = {
-    "pt2": True,
-    "onnx": ONNX,
-    "openvino": ENGINES["openvino"],
-    "ncnn": installed("ncnn", "pnnx"),
-    "executorch": installed("executorch"),
-}
+FORMATS = {name: installed(*kind.packages) for name, kind in ofa.formats.FORMATS.items()}
 BOTH = [name for name, there in ENGINES.items() if there]
 needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra onnx is not installed")
 

@@ -19,11 +19,13 @@ from latency_tables.engines.torch_compile import TorchCompileEngine, compiled
 from ofa.errors import UserError
 from ofa.extract import extract_subnet
 from ofa.layers import ConvSpec, MBConvSpec
+from ofa.runtimes import tensorrt
+from ofa.runtimes.registry import RUNTIMES
 from ofa.space import SearchSpace
 from ofa.static import static_layer
 from ofa.supernet import Supernet
 
-ON_PROCESSORS = ["pytorch", "onnx_runtime", "openvino", "ncnn", "executorch"]
+ON_PROCESSORS = ["pytorch", *(runtime.name for runtime in RUNTIMES if runtime is not tensorrt.RUNTIME)]
 
 
 def engine_of(name: str, precision: str = "fp32") -> Engine:

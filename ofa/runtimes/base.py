@@ -115,8 +115,8 @@ class Runtime:
         facts: returns version and whatever else makes latencies comparable.
         one_image: whether it runs only one image at a time.
         format: what a bundle holds for it; None if nothing.
-        kit_precisions: what `measure.py` of a kit can measure with it, from an ONNX model, or from the
-            engine's own files in int8; empty if nothing.
+        kit_precisions: what a kit can measure with it, from an ONNX model, or from the engine's own files in
+            int8; empty if nothing. The kit's program loads it by a function in its `kit_engines.py`.
     """
 
     name: str
