@@ -1,4 +1,4 @@
-"""An engine is one record: a made-up one appears wherever engines do. Records agree with what is beside them."""
+"""An engine is one record: a made-up one appears wherever engines do, and what stands beside them agrees."""
 
 from __future__ import annotations
 
