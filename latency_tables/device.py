@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from latency_tables.entry import METHODS
-from ofa.config import below_minimum
+from ofa.config import below_minimum, differences
 from ofa.errors import UserError, unknown_name
 
 ACCELERATORS = ("cpu", "cuda", "other")
@@ -24,12 +27,6 @@ _MINIMUMS = {
     "warmup_runs": 0,
     "processes": 1,
 }
-
-
-def differing(names: Iterable[str], found: object, wanted: object) -> list[str]:
-    """Return one text for each of the attributes in which two objects differ."""
-    pairs = ((name, getattr(found, name), getattr(wanted, name)) for name in names)
-    return [f"{name} {was!r}, not {other!r}" for name, was, other in pairs if was != other]
 
 
 @dataclass(frozen=True)
@@ -96,3 +93,15 @@ class DeviceSpec:
             )
         if problems:
             raise UserError("\n".join(problems))
+
+
+def plain(device: DeviceSpec) -> dict[str, Any]:
+    """Return the plain JSON values of a device."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(device)))
+    return values
+
+
+def device_differences(names: Iterable[str], old: DeviceSpec, new: DeviceSpec) -> list[str]:
+    """Return a sentence for each of the named fields in which two devices differ."""
+    before, after = ({name: getattr(device, name) for name in names} for device in (old, new))
+    return differences(before, after)

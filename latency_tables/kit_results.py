@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latency_tables.device import DEVICE_FIELDS, DeviceSpec, differing
+from latency_tables.device import DEVICE_FIELDS, DeviceSpec, device_differences
 from latency_tables.engines.base import Description
 from latency_tables.kit import (
     KIT_RUNTIMES,
@@ -142,14 +142,14 @@ def networks_from_kit(
 def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> None:
     """Refuse a kit that was measured elsewhere than the table, or otherwise; an imported one has a name."""
     names = ("name", *DEVICE_FIELDS) if table.device.engine in KIT_RUNTIMES else ("name",)
-    found = differing(names, results.device, table.device)
-    here, there = results.engine["processor"], table.engine.get("processor")
-    if there is not None and here != there:
-        found.append(f"processor {here!r}, not {there!r}")
-    if found:
+    changes = device_differences(names, table.device, results.device)
+    processor, expected = results.engine["processor"], table.engine.get("processor")
+    if expected is not None and processor != expected:
+        changes.append(f"processor was {expected!r} and is {processor!r}")
+    if changes:
         raise UserError(
             f"The kit {folder} was measured on another device than the table, or otherwise: "
-            f"{', '.join(found)}. Give the table of the kit's device, or measure it as the table was."
+            f"{'; '.join(changes)}. Give the table of the kit's device, or measure it as the table was."
         )
 
 

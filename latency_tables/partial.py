@@ -12,32 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from latency_tables.device import DeviceSpec, plain
 from latency_tables.levels import levelled_runs
+from ofa.config import build, differences
 from ofa.errors import UserError
 
 Identity = Mapping[str, Any]
 """What measurements must have in common to share a table: nested plain values."""
 
 
-def differences(found: Identity, expected: Identity, prefix: str = "") -> list[str]:
-    """Return one text per value in which two identities differ."""
-    texts = []
-    for name in sorted(set(found) | set(expected)):
-        old, new = found.get(name), expected.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            texts += differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            texts.append(f"{prefix}{name} was {old!r} and is {new!r}")
-    return texts
-
-
 def refuse_other(path: Path, what: str, found: Identity, expected: Identity) -> None:
-    """Raise if measurements of different identity lie at `path`.
+    """Raise if measurements of different identity lie at `path`; settings added since have their defaults.
 
     Raises:
         UserError: naming every difference.
     """
-    changes = differences(found, expected)
+    device = build(DeviceSpec, found.get("device", {}), f"{what} {path}: device")
+    changes = differences({**found, "device": plain(device)}, expected)
     if changes:
         raise UserError(
             f"The {what} {path} was measured differently: {'; '.join(changes)}. "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_tables.device import DEVICE_FIELDS, DeviceSpec, differing
+from latency_tables.device import DEVICE_FIELDS, DeviceSpec, device_differences, plain
 from latency_tables.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.timing import ImportedTiming, Timing
 from latency_tables.validation import Calibration, Validation
@@ -160,9 +159,9 @@ class LatencyTable:
         Raises:
             UserError: naming what differs.
         """
-        if found := differing(DEVICE_FIELDS, self.device, device):
+        if changes := device_differences(DEVICE_FIELDS, self.device, device):
             raise UserError(
-                f"The latency table of device {self.device.name!r} was measured with {', '.join(found)}. "
+                f"The latency table of device {self.device.name!r} is of another one: {'; '.join(changes)}. "
                 f"Measure one for these settings under another device.name with: {BUILD_COMMAND}"
             )
 
@@ -186,12 +185,23 @@ class LatencyTable:
                 "larger max_table_error."
             )
 
-    def network_ms(self, specs: Iterable[LayerSpec]) -> float:
-        """Return the latency (ms) of the network of these layers; all must be in the table."""
+    def network_ms(self, specs: Iterable[LayerSpec], resolution: int) -> float:
+        """Return the latency (ms) of the network of these layers at a resolution in pixels.
+
+        Raises:
+            UserError: naming every layer that the table lacks.
+        """
         layers = tuple(specs)
-        entries = [self.entry(spec, layers[0].input_size) for spec in layers]
+        entries = [self.entry(spec, resolution) for spec in layers]
+        missing = dict.fromkeys(
+            spec.key for spec, entry in zip(layers, entries, strict=True) if entry is None
+        )
+        if missing:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of this "
+                f"network: {_shorten(missing, ', ')}. Make a whole table with: {self._command}"
+            )
         total = sum(entry.latency_ms for entry in entries if entry is not None)
-        assert None not in entries
         return self.calibration.scale * total + self.calibration.offset_ms
 
     def estimator(
@@ -229,17 +239,7 @@ class LatencyTable:
 
 def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:
     """Return what measurements must have in common to share a table, as plain values of JSON."""
-    identity: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "device": dataclasses.asdict(device),
-                "engine": engine,
-                "method": method,
-            }
-        )
-    )
-    return identity
+    return {"schema_version": SCHEMA_VERSION, "device": plain(device), "engine": engine, "method": method}
 
 
 def _shorten(texts: Iterable[str], separator: str) -> str:

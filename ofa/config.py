@@ -36,6 +36,18 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return typing.cast(T, result)
 
 
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return a sentence for each value in which two nested mappings of plain values differ."""
+    texts = []
+    for name in dict.fromkeys([*old, *new]):
+        place, before, now = _join(where, name), old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            texts += differences(before, now, place)
+        elif before != now:
+            texts.append(f"{place} was {before!r} and is {now!r}")
+    return texts
+
+
 def below_minimum(settings: object, minimums: Mapping[str, float]) -> list[str]:
     """Return a sentence for each named attribute of `settings` that is below its minimum."""
     values = ((name, getattr(settings, name), least) for name, least in minimums.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,12 @@ _MODULES: dict[str, type[nn.Module]] = {
     "hard_swish": nn.Hardswish,
     "none": nn.Identity,
 }
-_FUNCTIONS = {"relu": F.relu, "relu6": F.relu6, "hard_swish": F.hardswish, "none": lambda images: images}
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hard_swish": F.hardswish,
+    "none": lambda images: images,
+}
 
 
 def activation_module(name: str) -> nn.Module:
@@ -26,7 +33,7 @@ def activation_module(name: str) -> nn.Module:
 
 def activate(images: Tensor, name: str) -> Tensor:
     """Apply activation `name`."""
-    return torch.as_tensor(_FUNCTIONS[name](images))
+    return _FUNCTIONS[name](images)
 
 
 def leading(tensor: Tensor, size: int, dim: int = 0) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 from ofa.accelerator import choose_accelerator
 from ofa.checkpoint import SupernetInfo, load_supernet
-from ofa.config import build
+from ofa.config import ConfigError, build, differences
 from ofa.data import DataInfo, DataSettings, ImageData, load_data
 from ofa.errors import UserError
 from ofa.files import locked, read_json, write_json
@@ -118,14 +117,24 @@ class RunDirectory:
         if not (started and file.exists()):
             write_json(file, {**record, "data_root": config.data.root})
             return
-        found = read_json(file, "run configuration", "python scripts/train_supernet.py")
-        found.pop("data_root", None)
-        differing = list(_differences(found, record))
-        if differing:
+        changes = differences(self._recorded(file), record)
+        if changes:
             raise UserError(
-                f"{self.path} holds a run of a different configuration: {'; '.join(differing[:8])}. Choose "
+                f"{self.path} holds a run of a different configuration: {'; '.join(changes[:8])}. Choose "
                 "another run_name, give the same settings to resume, or remove that directory."
             )
+
+    def _recorded(self, file: Path) -> dict[str, Any]:
+        """Return the run's record as it is written today: settings added since have their defaults."""
+        values = read_json(file, "run configuration", "python scripts/train_supernet.py")
+        values.pop("data_root", None)
+        try:
+            return build(TrainConfig, {**values, "run_name": self.name}, str(file)).record()
+        except ConfigError as error:
+            raise UserError(
+                f"{self.path} holds a run whose configuration this version does not know: {error} Go on with "
+                "the version that began it, or choose another run_name."
+            ) from error
 
     def load_data_settings(self, root: str | None) -> DataSettings:
         """Return the run's data settings, with `root` in place of the recorded folder if given.
@@ -214,13 +223,3 @@ def open_run(config: RunConfig) -> TrainedRun:
             "Give the data_root of the same images."
         )
     return TrainedRun(directory, supernet.to(device), info, data, device)
-
-
-def _differences(found: Any, wanted: Any, where: str = "") -> list[str]:
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        names = [*found, *(name for name in wanted if name not in found)]
-        parts = (
-            _differences(found.get(n), wanted.get(n), f"{where}.{n}" if where else str(n)) for n in names
-        )
-        return [line for part in parts for line in part]
-    return [] if found == wanted else [f"{where} is {found!r} there, {wanted!r} now"]

@@ -129,8 +129,12 @@ class SearchSpace:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Short hash of the whole space; artefacts of spaces with different fingerprints never mix."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
+        """Short hash of the whole space; artefacts of spaces with different fingerprints never mix.
+
+        A field that is not in `_ALWAYS_HASHED` counts only where it differs from its default, so that files
+        made before it was added stay valid.
+        """
+        text = json.dumps(_hashed_values(self.whole), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     # -- restriction -------------------------------------------------------------------------------
@@ -287,3 +291,37 @@ class SearchSpace:
     def encode(self, genomes: Genomes) -> NDArray[np.float32]:
         """See `GenePool.encode`."""
         return self._pool.encode(genomes)
+
+
+# The fields of the first fingerprints. Never add a name: see `SearchSpace.fingerprint`.
+_ALWAYS_HASHED: dict[type, frozenset[str]] = {
+    SearchSpace: frozenset(
+        (
+            *("name", "family", "resolutions", "stages", "head_channels", "stem"),
+            *("stem_channels", "stem_stride", "first_block_channels", "width_multiplier"),
+            *("num_classes", "in_channels", "bn_epsilon"),
+        )
+    ),
+    StageSpec: frozenset(
+        (
+            *("channels", "stride", "depths", "kernel_sizes", "expand_ratios", "widths"),
+            *("activation", "squeeze_excite"),
+        )
+    ),
+    StemSpec: frozenset(("depths", "inner_widths", "widths")),
+}
+
+
+def _hashed_values(value: Any) -> Any:
+    """Return the plain values of a space, or of what it consists of, that its fingerprint is made of."""
+    if isinstance(value, tuple):
+        return [_hashed_values(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    always = next(names for kind, names in _ALWAYS_HASHED.items() if isinstance(value, kind))
+    pairs = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return {
+        field.name: _hashed_values(item)
+        for field, item in pairs
+        if field.name in always or item != field.default
+    }

@@ -72,7 +72,8 @@ class MBConv(nn.Module):
         hidden = self.expand(images)
         hidden = self.activation(self.depthwise_bn(self.depthwise(hidden)))
         hidden = self.project(self.squeeze_excite(hidden))
-        return images + hidden if self.residual else torch.as_tensor(hidden)
+        output: Tensor = images + hidden if self.residual else hidden
+        return output
 
 
 class Bottleneck(nn.Module):
@@ -96,7 +97,8 @@ class Bottleneck(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, in, h, w) to (n, out, h', w')."""
         hidden = self.expand(self.middle(self.reduce(images)))
-        return torch.as_tensor(self.activation(hidden + self.shortcut(self.pool(images))))
+        output: Tensor = self.activation(hidden + self.shortcut(self.pool(images)))
+        return output
 
 
 class AddInput(nn.Sequential):
@@ -192,4 +194,5 @@ class StaticNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, in_channels, resolution, resolution) to logits (n, num_classes)."""
-        return torch.as_tensor(self.layers(images))
+        logits: Tensor = self.layers(images)
+        return logits

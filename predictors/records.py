@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.config import build
+from ofa.config import build, differences
 from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 from ofa.files import write_atomic
@@ -224,11 +224,10 @@ def _fraction_problem(top1: Any) -> str | None:
 
 
 def _check_provenance(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
-    differing = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
-    if differing:
-        pairs = (f"{key} {found.get(key)!r} instead of {wanted.get(key)!r}" for key in differing)
+    changes = differences(found, wanted)
+    if changes:
         raise UserError(
-            f"The accuracy records {path} have another origin: {'; '.join(pairs)}. "
+            f"The accuracy records {path} have another origin: {'; '.join(changes)}. "
             "Give another path for the new records, or delete the file."
         )
 

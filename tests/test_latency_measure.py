@@ -375,6 +375,18 @@ def test_an_unfinished_table_of_another_device_is_refused(tmp_path: Path) -> Non
     assert partial_path(path).read_bytes() == before
 
 
+def test_an_unfinished_table_from_before_a_setting_existed_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    with pytest.raises(KeyboardInterrupt):
+        table_of(path, FakeEngine(stop_after=900))
+    header, *lines = partial_path(path).read_text().splitlines()
+    identity = json.loads(header)
+    for name in ("affinity", "min_rounds"):
+        assert identity["device"].pop(name) == getattr(DeviceSpec("any", "pytorch"), name)
+    partial_path(path).write_text("\n".join([json.dumps(identity), *lines]) + "\n")
+    assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
+
+
 def test_a_complete_table_is_returned_without_measuring(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     table = table_of(path, FakeEngine())

@@ -58,9 +58,19 @@ def test_estimator_is_the_calibrated_sum_of_the_layers(space: SearchSpace, table
     estimates = table.estimator(space)(genomes)
     expected = [1.25 * sum(map(cost_ms, lower(space, space.config(g)))) + 0.375 for g in genomes]
     np.testing.assert_allclose(estimates, expected, rtol=1e-12)
-    assert table.network_ms(lower(space, space.largest)) == pytest.approx(
+    assert table.network_ms(lower(space, space.largest), space.largest.resolution) == pytest.approx(
         table.estimator(space)(space.genomes([space.largest]))[0]
     )
+
+
+def test_a_network_with_layers_that_the_table_lacks_is_refused(
+    space: SearchSpace, table: LatencyTable
+) -> None:
+    specs = lower(space, space.largest)
+    holed = without(table, {specs[1].key, specs[3].key})
+    with pytest.raises(UserError, match="lacks 2 layers of this network") as caught:
+        holed.network_ms(specs, space.largest.resolution)
+    assert specs[1].key in str(caught.value) and specs[3].key in str(caught.value)
 
 
 def test_save_and_load_give_the_same_table(table: LatencyTable, tmp_path: Path) -> None:
@@ -176,7 +186,7 @@ def test_the_identity_is_the_same_after_a_file(table: LatencyTable, tmp_path: Pa
     pinned.save(tmp_path / "t.json")
     assert LatencyTable.load(tmp_path / "t.json") == pinned
     assert json.loads(json.dumps(pinned.identity)) == pinned.identity
-    with pytest.raises(UserError, match=r"affinity \(0, 1\), not None"):
+    with pytest.raises(UserError, match=r"affinity was \(0, 1\) and is None"):
         pinned.check_device(table.device)
 
 

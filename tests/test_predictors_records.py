@@ -137,7 +137,9 @@ def test_a_restricted_space_shares_the_records_of_the_whole_one(path: Path) -> N
 def test_other_provenance_is_refused_with_both_values(path: Path) -> None:
     fill(path, make_space(), 1)
     wanted = PROVENANCE | {"checkpoint": "def456", "images": "2"}
-    with pytest.raises(UserError, match=r"'abc123' instead of 'def456'; images None instead of '2'"):
+    with pytest.raises(
+        UserError, match=r"checkpoint was 'abc123' and is 'def456'; images was None and is '2'"
+    ):
         RecordFile.open(path, make_space(), wanted)
 
 

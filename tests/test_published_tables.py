@@ -143,7 +143,7 @@ def test_the_published_network_takes_its_published_time(
     table = import_table(wide_space, read_published_tables([tables_folder / "note10"]), PHONE)
     folder = shared_data / "subnets" / "note10_lat-30ms_top1-78.4_finetune-75"
     network = read_network(folder / "net.config")
-    assert table.network_ms(network.specs) == pytest.approx(29.97, abs=0.01)
+    assert table.network_ms(network.specs, network.specs[0].input_size) == pytest.approx(29.97, abs=0.01)
     config = subnet_of(network, wide_space)
     estimator = table.estimator(wide_space.restrict(resolutions=NOTE10))
     assert estimator(wide_space.genomes([config]))[0] == pytest.approx(29.97, abs=0.01)
@@ -165,7 +165,7 @@ def test_estimates_are_the_sums_of_the_table_of_the_resolution(
         rows = yaml.load(file.read_text(), yaml.CSafeLoader)
         keys = [published_key(spec, KeyStyle.CHANNELS, 0) for spec in lower(space, config)]
         assert estimate == pytest.approx(sum(rows[key]["mean"] for key in keys), abs=1e-9)
-        assert table.network_ms(lower(space, config)) == pytest.approx(estimate)
+        assert table.network_ms(lower(space, config), config.resolution) == pytest.approx(estimate)
 
 
 def test_other_resolutions_and_widths_are_refused_with_what_is_covered(

@@ -375,6 +375,35 @@ def test_space_with_stem_and_widths_comes_back_from_json(micro_resnet: SearchSpa
     assert loaded == micro_resnet and loaded.fingerprint == micro_resnet.fingerprint
 
 
+def test_fingerprints_of_files_made_so_far_stay(load_space: Callable[[str], SearchSpace], root: Path) -> None:
+    """Tables, checkpoints, predictors and records that people have carry these."""
+    expected = json.loads((root / "tests" / "data" / "earlier_run" / "expected.json").read_text())
+    for name, fingerprint in expected["fingerprints"].items():
+        name, _, changed = name.partition("/")
+        if name != "earlier_run":
+            space = load_space(name)
+            space = dataclasses.replace(space, num_classes=37) if changed else space
+            assert space.fingerprint == fingerprint
+
+
+def test_a_new_optional_field_counts_only_where_it_is_set(micro_space: SearchSpace) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class LaterStage(StageSpec):
+        new_choice: tuple[int, ...] = ()
+
+    @dataclasses.dataclass(frozen=True)
+    class LaterSpace(SearchSpace):
+        new_option: bool = False
+
+    later_stages = tuple(LaterStage(**vars(stage)) for stage in micro_space.stages)
+    fields = {field.name: getattr(micro_space, field.name) for field in dataclasses.fields(micro_space)}
+    later = LaterSpace(**{**fields, "stages": later_stages})
+    assert later.fingerprint == micro_space.fingerprint
+    assert dataclasses.replace(later, new_option=True).fingerprint != later.fingerprint
+    changed = (dataclasses.replace(later_stages[0], new_choice=(1,)), *later_stages[1:])
+    assert dataclasses.replace(later, stages=changed).fingerprint != later.fingerprint
+
+
 def test_equal_spaces_have_equal_fingerprints(micro_space: SearchSpace) -> None:
     stages = [
         dataclasses.replace(stage, expand_ratios=tuple(int(e) for e in stage.expand_ratios))

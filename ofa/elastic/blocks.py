@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,8 +42,8 @@ class ElasticConvLayer(ElasticLayer):
 
     def forward(self, images: Tensor, spec: ConvSpec) -> Tensor:
         """See `ElasticLayer.forward`."""
-        hidden = self.layer(images, spec.out_channels, spec.stride, spec.activation)
-        return images + hidden if spec.add_input else torch.as_tensor(hidden)
+        hidden: Tensor = self.layer(images, spec.out_channels, spec.stride, spec.activation)
+        return images + hidden if spec.add_input else hidden
 
     def input_weights(self) -> list[Tensor]:
         """See `ElasticLayer.input_weights`."""
@@ -95,8 +94,8 @@ class ElasticMBConvLayer(ElasticLayer):
         hidden = activate(self.depthwise_bn(hidden), spec.activation)
         if self.squeeze_excite is not None:
             hidden = self.squeeze_excite(hidden, spec.se_channels)
-        hidden = self.project(hidden, spec.out_channels, 1, "none")
-        return images + hidden if spec.residual else torch.as_tensor(hidden)
+        output: Tensor = self.project(hidden, spec.out_channels, 1, "none")
+        return images + output if spec.residual else output
 
     def sort_channels(self, trained: Sequence[MBConvSpec]) -> None:
         """Sort the mid and the squeeze-excite channels; see `sort_between`."""
@@ -161,7 +160,8 @@ class ElasticLinearLayer(ElasticLayer):
     def forward(self, images: Tensor, spec: LinearSpec) -> Tensor:
         """Map images (n, in_features, 1, 1) to logits (n, out_features)."""
         features = F.dropout(images.flatten(1), self.dropout, self.training)
-        return torch.as_tensor(self.linear(features))
+        logits: Tensor = self.linear(features)
+        return logits
 
     def input_weights(self) -> list[Tensor]:
         """See `ElasticLayer.input_weights`."""
