@@ -1,5 +1,8 @@
 """Speed and quality of the search, one thread; each part prints its table.
 
+With --beside only its time, with PyTorch's choice of threads as in a program that sets none: idle, beside a
+process that keeps one core busy, and beside a PyTorch training on all cores, in turns.
+
 - `note10`: published latency tables of the Note10 and published accuracy predictor, the limits and seeds of
   the table; the default settings, and the published budget of 50,000 candidates.
 - `published`: the same budget, in turns with the published package, if --published names the folder that it
@@ -9,7 +12,7 @@
 - `synthetic`: 50,000 candidates of the full MobileNetV3 space against random search; accuracy is an MLP
   fitted in the script to a function of the network's MACs and of its neighbouring blocks.
 
-Run: python benchmarks/search_speed.py [--parts ...] [--published DIR] [--data ../shared/data] [--seeds 5]
+Run: python benchmarks/search_speed.py [--parts ... | --beside] [--published DIR] [--data DIR] [--seeds 5]
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from beside import LOADS, load
 from numpy.typing import NDArray
 
 from latency_tables.device import DeviceSpec
@@ -48,6 +52,7 @@ PARTS = ("note10", "published", "front", "joint", "synthetic")
 LIMITS_MS = (15, 20, 25, 30, 35, 45, 60)
 GOALS = (0.7880, 0.8069, 0.8216, 0.8305, 0.8364, 0.8474, 0.8525)
 BEST_SEEN = (0.7880, 0.8079, 0.8222, 0.8319, 0.8379, 0.8496, 0.8540)
+BESIDE_MS = 30.0
 RESOLUTIONS = (160, 176, 192, 208, 224)
 PUBLISHED_BUDGET = EvolutionSettings(population_size=500, generations=100)
 
@@ -242,6 +247,27 @@ def print_synthetic(task: Task, seeds: int) -> None:
             )
 
 
+def print_beside(task: Task, rounds: int) -> None:
+    """Print times of a search of `BESIDE_MS` with each load beside it, medians over rounds of one seed."""
+    search = (task, [task.limit(BESIDE_MS)], EvolutionSettings(), 0)
+    runs: dict[str, list[Timed]] = {name: [] for name in ("idle", *LOADS)}
+    search_once(*search)
+    for _ in range(rounds):
+        for name, timings in runs.items():
+            with load(name):
+                timings.append(search_once(*search))
+    idle = statistics.median(run.wall_s for run in runs["idle"])
+    print(f"\nsearch of {BESIDE_MS:.0f} ms, {rounds} rounds, PyTorch's threads: {torch.get_num_threads()}")
+    print("beside     wall s (min to max)   to idle   cpu s   cpu / wall      top-1")
+    for name, timings in runs.items():
+        walls, processor = [run.wall_s for run in timings], statistics.median(run.cpu_s for run in timings)
+        wall, share = statistics.median(walls), statistics.median(run.cpu_s / run.wall_s for run in timings)
+        print(
+            f"{name:8s} {wall:8.2f} ({min(walls):.2f} to {max(walls):.2f}) {wall / idle:9.2f} "
+            f"{processor:7.2f} {share:12.2f} {timings[0].result.best.accuracy:10.6f}"
+        )
+
+
 def main() -> None:
     """Print the tables of the chosen parts."""
     parser = argparse.ArgumentParser(description="Speed and quality of the search.")
@@ -249,7 +275,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--published", type=Path, help="folder that the published package is installed to")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--beside", action="store_true", help="only the time beside other processes")
     arguments = parser.parse_args()
+    if arguments.beside:
+        print_beside(note10_task(arguments.data), arguments.seeds)
+        return
     torch.set_num_threads(1)
     medians: list[float] = []
     if {"note10", "published", "front"} & set(arguments.parts):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import platform
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from ofa.distributed import local_rank
 from ofa.errors import UserError, unknown_name
+from ofa.threads import blas_threads, check_threads, set_blas_threads
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -28,10 +31,9 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
         raise unknown_name("accelerator", name, known)
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("accelerator is cuda but no CUDA device is present; choose auto or cpu.")
-    if threads is not None and threads < 1:
-        raise UserError(f"threads is {threads}; expected at least 1, or null for PyTorch's choice.")
+    check_threads(threads)
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     if name == "cpu" or not torch.cuda.is_available():
         _keep_freed_memory()
         return torch.device("cpu")
@@ -44,6 +46,35 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
     device = torch.device("cuda", local_rank())
     torch.cuda.set_device(device)
     return device
+
+
+def set_threads(threads: int) -> None:
+    """Let PyTorch, and the BLAS of NumPy and SciPy, use so many CPU threads from now on."""
+    torch.set_num_threads(threads)
+    set_blas_threads(threads)
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Let PyTorch use so many CPU threads (None: as many as before), and restore the number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if threads is None else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def threads_set(threads: int | None) -> Iterator[None]:
+    """Do as `set_threads` (None: nothing), and restore the numbers afterwards.
+
+    Raises:
+        UserError: if `threads` is below 1.
+    """
+    check_threads(threads)
+    with torch_threads(threads), blas_threads(threads):
+        yield
 
 
 def _keep_freed_memory() -> None:

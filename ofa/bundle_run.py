@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ofa.accelerator import peak_memory_mb
+from ofa.accelerator import peak_memory_mb, set_threads
 from ofa.bundle import Bundle, load_bundle
 from ofa.config import build
 from ofa.errors import UserError
@@ -118,7 +118,7 @@ def run_fresh(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
 @torch.inference_mode()
 def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     """Load and run a file in this process."""
-    torch.set_num_threads(settings.threads)
+    set_threads(settings.threads)
     bundle = load_bundle(path)
     images = torch.randn(settings.batch_size, *bundle.network.image_shape)
     before = _memory_mib("VmRSS")

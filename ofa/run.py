@@ -158,7 +158,7 @@ class RunConfig:
         runs_dir: folder of all runs.
         data_root: folder of the images; null for the one the run was trained with.
         accelerator: auto, cpu or cuda.
-        threads: CPU threads; null for PyTorch's choice.
+        threads: CPU threads of PyTorch and of linear algebra; null for the libraries' choice.
     """
 
     run_name: str

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ofa.cost import Estimator
 from ofa.space import Genomes, SearchSpace
+from ofa.threads import blas_threads
 from predictors.features import FeatureMap, space_views
 from predictors.plans import plan_subnets
 from predictors.posterior import Posterior, standardise
@@ -23,6 +24,7 @@ NUM_CANDIDATES = 2000
 NUM_REFERENCES = 500
 
 
+@blas_threads(1)
 def next_batch(
     space: SearchSpace, genomes: Genomes, top1: NDArray[np.float64], count: int, seed: int, cost: Estimator
 ) -> Genomes:

@@ -15,6 +15,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
 from ofa.metrics import kendall_tau, rmse, spearman
+from ofa.threads import blas_threads
 
 Regressor = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 Fit = Callable[[NDArray[np.float32], NDArray[np.float64], int], Regressor]
@@ -58,7 +59,14 @@ BASELINES: dict[str, Fit] = {
 }
 
 
-def fit_baseline(fit: Fit, features: NDArray[np.float32], top1: NDArray[np.float64], seed: int) -> Regressor:
+def fit_baseline(
+    fit: Fit,
+    features: NDArray[np.float32],
+    top1: NDArray[np.float64],
+    seed: int,
+    *,
+    threads: int | None = 1,
+) -> Regressor:
     """Return the regressor that one of `BASELINES` fits to standardised accuracies.
 
     Args:
@@ -66,9 +74,10 @@ def fit_baseline(fit: Fit, features: NDArray[np.float32], top1: NDArray[np.float
         features: `SearchSpace.encode` rows, shape (n, num_features).
         top1: fractions, shape (n,).
         seed: of what is random in it.
+        threads: of linear algebra while it is fitted; None for the libraries' choice.
     """
     mean, std = float(top1.mean()), float(top1.std()) or 1.0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), blas_threads(threads):
         # Parameters at their bounds, as with equal accuracies, and all epochs used up are fine here.
         warnings.simplefilter("ignore", ConvergenceWarning)
         predict = fit(features, (top1 - mean) / std, seed)

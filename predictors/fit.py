@@ -13,6 +13,7 @@ from ofa.config import below_minimum
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
 from ofa.space import Genomes, SearchSpace
+from ofa.threads import blas_threads
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
 from predictors.features import FeatureMap, space_views
 from predictors.mlp import AccuracyPredictor, PredictorInfo, TargetScale
@@ -98,6 +99,8 @@ def fit_predictor(
     seed: int,
     provenance: Mapping[str, str],
     progress: ProgressCallback = silent,
+    *,
+    threads: int | None = 1,
 ) -> FitReport:
     """Fit the MLP and the baselines without the hold-out, measure all on it, and fit the MLP on everything.
 
@@ -109,6 +112,7 @@ def fit_predictor(
         seed: of the split, the hidden layer and the members; the global generators are left alone.
         provenance: where the records come from, kept with the predictor.
         progress: called after each iteration of either fit.
+        threads: of linear algebra; more than one rarely pay off. None for the libraries' choice.
 
     Raises:
         UserError: if there are too few records, or accuracies that are no finite numbers.
@@ -123,13 +127,15 @@ def fit_predictor(
         settings,
         seed,
         report=lambda step, evidence: progress(step, 2 * steps, f"log evidence {evidence:.0f}"),
+        threads=threads,
     )
     metrics = {"mlp": interval_metrics(without_holdout, genomes[holdout], top1[holdout])}
     features = space.encode(genomes)
-    for name, fit in BASELINES.items():
-        progress(steps, 2 * steps, f"baseline: {name}")
-        predict = fit_baseline(fit, features[known], top1[known], seed)
-        metrics[name] = accuracy_metrics(predict(features[holdout]), top1[holdout])
+    with blas_threads(threads):
+        for name, fit in BASELINES.items():
+            progress(steps, 2 * steps, f"baseline: {name}")
+            predict = fit_baseline(fit, features[known], top1[known], seed, threads=None)
+            metrics[name] = accuracy_metrics(predict(features[holdout]), top1[holdout])
     info = PredictorInfo(metrics, asdict(settings), seed, len(genomes), len(holdout), dict(provenance))
     predictor = fit_mlp(
         space,
@@ -139,6 +145,7 @@ def fit_predictor(
         seed,
         info,
         lambda step, evidence: progress(steps + step, 2 * steps, f"log evidence {evidence:.0f}"),
+        threads=threads,
     )
     progress(2 * steps, 2 * steps, "")
     return FitReport(predictor, metrics, split)
@@ -152,6 +159,8 @@ def fit_mlp(
     seed: int,
     info: PredictorInfo | None = None,
     report: Callable[[int, float], None] = lambda iteration, evidence: None,
+    *,
+    threads: int | None = 1,
 ) -> AccuracyPredictor:
     """Return the predictor fitted on all the given records; see `fit_predictor` for the arguments.
 
@@ -163,6 +172,7 @@ def fit_mlp(
         seed: of the hidden layer and the members.
         info: kept with the predictor; by default it has no metrics.
         report: called with the iteration and the log evidence.
+        threads: see `fit_predictor`.
 
     Raises:
         UserError: if there are fewer than eight records, or accuracies that are no finite numbers.
@@ -173,20 +183,22 @@ def fit_mlp(
         raise UserError("Some accuracies are not finite; expected fractions. Check the records.")
     features = FeatureMap.of_space(space)
     targets, mean, std = standardise(top1)
-    posterior = Posterior(
-        space_views(features),
-        features(genomes),
-        targets,
-        hidden_units=settings.hidden_units,
-        members=settings.members,
-        evidence_records=settings.evidence_records,
-        max_iterations=settings.max_iterations,
-        rng=np.random.default_rng([seed, 1]),
-        report=report,
-    )
+    with blas_threads(threads):
+        posterior = Posterior(
+            space_views(features),
+            features(genomes),
+            targets,
+            hidden_units=settings.hidden_units,
+            members=settings.members,
+            evidence_records=settings.evidence_records,
+            max_iterations=settings.max_iterations,
+            rng=np.random.default_rng([seed, 1]),
+            report=report,
+        )
+        network = posterior.network()
     scale = TargetScale(mean, std, posterior.scales.noise, posterior.calibration)
     info = info or PredictorInfo({}, asdict(settings), seed, len(top1), 0, {})
-    return AccuracyPredictor(features, posterior.network(), scale, info)
+    return AccuracyPredictor(features, network, scale, info)
 
 
 def interval_metrics(

@@ -11,17 +11,19 @@ from ofa.space import SearchSpace
 from predictors import published
 from predictors.mlp import AccuracyPredictor
 
-LOADERS: dict[str, Callable[[Path, SearchSpace], Estimator]] = {
+LOADERS: dict[str, Callable[[Path, SearchSpace, int | None], Estimator]] = {
     published.KIND: published.PublishedPredictor.load,
 }
 """By the kind that the JSON twin names; predictors fitted here name none."""
 
 
-def load_predictor(path: Path, space: SearchSpace) -> Estimator:
+def load_predictor(path: Path, space: SearchSpace, threads: int | None = 1) -> Estimator:
     """Return the predictor at `path` (predictor.pt, with its .json twin), an estimator of top-1 fractions.
+
+    It computes with so many CPU `threads`; None for as many as PyTorch uses.
 
     Raises:
         UserError: if a file is missing or damaged, or the predictor is of another space.
     """
     values = read_json(path.with_suffix(".json"), "accuracy predictor", "python scripts/fit_predictor.py")
-    return LOADERS.get(str(values.get("kind")), AccuracyPredictor.load)(path, space)
+    return LOADERS.get(str(values.get("kind")), AccuracyPredictor.load)(path, space, threads)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ofa.accelerator import torch_threads
 from ofa.config import build
 from ofa.errors import UserError
 from ofa.files import read_json, sha256, write_atomic, write_json
@@ -105,21 +106,36 @@ class AccuracyPredictor:
     """Estimator of top-1 accuracy: genomes of a space in, fractions out."""
 
     def __init__(
-        self, features: FeatureMap, network: AccuracyMLP, scale: TargetScale, info: PredictorInfo
+        self,
+        features: FeatureMap,
+        network: AccuracyMLP,
+        scale: TargetScale,
+        info: PredictorInfo,
+        *,
+        threads: int | None = 1,
     ) -> None:
-        """Keep a fitted network with the inputs and outputs that it was fitted on."""
+        """Keep a fitted network with the inputs and outputs that it was fitted on.
+
+        Args:
+            features: of the space.
+            network: fitted on them.
+            scale: from its outputs to fractions.
+            info: kept with the predictor.
+            threads: CPU threads of a call; None for as many as PyTorch uses.
+        """
         self.features = features
         self.space = features.space
         self.network = network.eval()
         self.scale = scale
         self.info = info
+        self.threads = threads
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
         """Return the predicted top-1 fractions, shape (n,), of genomes (n, num_genes).
 
         Predictions are not clipped to 0..1: equal values would hide which network is better.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self.threads):
             parts = [self.network(inputs).double().numpy() for inputs in self._batches(genomes)]
         return np.asarray(np.concatenate(parts) * self.scale.std + self.scale.mean)
 
@@ -129,7 +145,7 @@ class AccuracyPredictor:
         It holds what the records leave open (the spread of the members) and the noise of a measurement;
         about 90 % of measured values lie within 1.645 of it.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self.threads):
             members = [self.network.members(inputs).double().numpy() for inputs in self._batches(genomes)]
         deviation = np.sqrt(np.concatenate(members).var(axis=1, ddof=1) + self.scale.noise**2)
         return np.asarray(self.scale.calibration * self.scale.std * deviation)
@@ -162,8 +178,8 @@ class AccuracyPredictor:
         write_json(path.with_suffix(".json"), values)
 
     @classmethod
-    def load(cls, path: Path, space: SearchSpace) -> AccuracyPredictor:
-        """Return the predictor that `save` wrote to `path`.
+    def load(cls, path: Path, space: SearchSpace, threads: int | None = 1) -> AccuracyPredictor:
+        """Return the predictor that `save` wrote to `path`; `threads` as in the constructor.
 
         Raises:
             UserError: if one of the two files is missing, truncated or not of the other's making, or the
@@ -184,7 +200,7 @@ class AccuracyPredictor:
         features = FeatureMap(space, tensors.pop("cost_mean").numpy(), tensors.pop("cost_std").numpy())
         state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
         scale = build(TargetScale, values.get("scale", {}), where=str(twin))
-        return cls(features, AccuracyMLP.from_state(state), scale, info)
+        return cls(features, AccuracyMLP.from_state(state), scale, info, threads=threads)
 
 
 def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorInfo:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ofa.accelerator import torch_threads
 from ofa.checkpoint import check_fingerprint, file_hash, load_tensors, save_tensors
 from ofa.errors import UserError
 from ofa.files import read_json, write_json
@@ -53,14 +54,19 @@ class PublishedMLP:
 class PublishedPredictor:
     """Estimator of ImageNet top-1 accuracy by a published MLP: genomes of a space in, fractions out."""
 
-    def __init__(self, space: SearchSpace, mlp: PublishedMLP, source: str) -> None:
+    def __init__(
+        self, space: SearchSpace, mlp: PublishedMLP, source: str, *, threads: int | None = 1
+    ) -> None:
         """Take the space (its restriction limits what the MLP must know), the MLP, and where it is from.
+
+        `threads` are the CPU threads of a call; None for as many as PyTorch uses.
 
         Raises:
             UserError: see `PublishedEncoder`.
         """
         self._encoder = PublishedEncoder(space)
         self.space, self.mlp, self.source = space.whole, mlp, source
+        self.threads = threads
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
         """Return the predicted top-1 fractions, shape (n,), of genomes (n, num_genes).
@@ -68,7 +74,7 @@ class PublishedPredictor:
         NaN for genomes with choices that the MLP does not know.
         """
         starts = range(0, max(len(genomes), 1), ROWS_AT_ONCE)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch_threads(self.threads):
             parts = [
                 self.mlp(torch.from_numpy(self._encoder(genomes[start : start + ROWS_AT_ONCE])))
                 for start in starts
@@ -95,8 +101,8 @@ class PublishedPredictor:
         write_json(path.with_suffix(".json"), twin)
 
     @classmethod
-    def load(cls, path: Path, space: SearchSpace) -> PublishedPredictor:
-        """Return the predictor that `save` wrote to `path`.
+    def load(cls, path: Path, space: SearchSpace, threads: int | None = 1) -> PublishedPredictor:
+        """Return the predictor that `save` wrote to `path`; `threads` as in the constructor.
 
         Raises:
             UserError: if one of the two files is missing, damaged or not of the other's making, or the
@@ -120,7 +126,8 @@ class PublishedPredictor:
                 f"the predictor again with: {IMPORT_COMMAND}"
             )
         encoder = PublishedEncoder(space)
-        return cls(space, _build_mlp(state, encoder.num_inputs, str(path)), str(values.get("source", "")))
+        mlp = _build_mlp(state, encoder.num_inputs, str(path))
+        return cls(space, mlp, str(values.get("source", "")), threads=threads)
 
 
 def import_predictor(path: Path, space: SearchSpace) -> PublishedPredictor:

@@ -9,6 +9,7 @@ from latency_tables.device import DeviceSpec
 from latency_tables.kit_results import save_table, search_options, table_from_kit
 from latency_tables.measure import build_table
 from latency_tables.table import LatencyTable
+from ofa.accelerator import threads_set
 from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunConfig
@@ -41,7 +42,7 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
     path = Path(config.output or (tables if config.space else config.directory.table(device.name)))
     if measured:
         save_table(measured, path)
-    with progress_bar(f"measuring on {device.name}") as progress:
+    with threads_set(config.threads), progress_bar(f"measuring on {device.name}") as progress:
         table = measured or build_table(space, device, path, config.seed, progress, *networks)
     engine = f"{table.engine['engine']}, {device.threads} thread(s), batch {device.batch_size}"
     print(f"{len(table.entries)} layers on {engine}\n{table.error_text}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from ofa.accelerator import choose_accelerator
+from ofa.accelerator import threads_set
 from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunConfig
@@ -25,13 +25,13 @@ class FitConfig(RunConfig):
 @command("fit_predictor", FitConfig)
 def fit(config: FitConfig) -> FitReport:
     """Fit, compare with the baselines, save the predictor and return the report."""
-    choose_accelerator("cpu", config.threads)
     run, space = config.directory, config.trained_space
     configs, top1 = load_records(run.records, space)
     provenance = read_header(run.records, space).provenance
-    with progress_bar("fitting") as progress:
+    with threads_set(config.threads), progress_bar("fitting") as progress:
         genomes = space.genomes(configs)
-        report = fit_predictor(space, genomes, top1, config.predictor, config.seed, provenance, progress)
+        task = space, genomes, top1, config.predictor, config.seed, provenance
+        report = fit_predictor(*task, progress, threads=config.threads)
     report.predictor.save(run.predictor)
     Console().print(format_metrics(report))
     print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.accelerator import threads_set
 from ofa.cost import network_cost
 from ofa.export import export_bundle
 from ofa.launch import command
@@ -37,7 +38,7 @@ def import_network(config: ImportNetworkConfig) -> Path:
     info = photograph_bundle_info(network, config.space, Path(config.weights), names)
     module = network.build(Path(config.weights))
     path = config.directory.bundles / (config.name or network.name)
-    with progress_bar("exporting") as progress:
+    with threads_set(config.threads), progress_bar("exporting") as progress:
         report = export_bundle(module, info, path, config.formats, progress=progress)
     cost = network_cost(network.specs)
     print(f"{info.config}\n{cost.macs / 1e6:.1f} M MACs, {cost.parameters / 1e6:.2f} M parameters")

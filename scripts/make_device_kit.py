@@ -8,6 +8,7 @@ from pathlib import Path
 from latency_tables.device import DeviceSpec
 from latency_tables.kit import KitInfo, make_table_kit
 from latency_tables.plan import plan_table
+from ofa.accelerator import threads_set
 from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.run import RunConfig
@@ -35,7 +36,7 @@ def make_device_kit(config: KitConfig) -> KitInfo:
     networks = config.calibration_networks, config.validation_networks
     kits = Path(config.runs_dir) / "kits" / space.name / device.name
     path = Path(config.output or (kits if config.space else config.directory.kit(device.name)))
-    with progress_bar(f"writing the kit for {device.name}") as progress:
+    with threads_set(config.threads), progress_bar(f"writing the kit for {device.name}") as progress:
         kit = make_table_kit(plan_table(space, device, config.seed, *networks), path, progress)
     origin = f"run_name={config.run_name}" + (f" space={space.name}" if config.space else "")
     print(

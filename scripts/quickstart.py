@@ -33,7 +33,9 @@ class QuickstartConfig(RunConfig):
 def quickstart(config: QuickstartConfig) -> None:
     """Run every stage as its own command does; each goes on where an interrupted run stopped."""
     started, rule, run = time.perf_counter(), Console().rule, config.directory
-    common = (f"run_name={config.run_name}", f"runs_dir={config.runs_dir}")
+    common = [f"run_name={config.run_name}", f"runs_dir={config.runs_dir}"]
+    if config.threads is not None:
+        common.append(f"threads={config.threads}")
     rounds, images = f"device.rounds={config.table_rounds}", f"calibration_images={config.calibration_images}"
     rule("1/6 train a supernet on the digits")
     train_supernet.run(*common)

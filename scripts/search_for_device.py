@@ -9,6 +9,7 @@ from latency_tables.device import DeviceSpec
 from latency_tables.shipped import find_table, is_shipped
 from latency_tables.table import LatencyTable, TableLimit
 from latency_tables.verification import choose_measure
+from ofa.accelerator import threads_set
 from ofa.launch import command
 from ofa.progress import progress_bar
 from predictors.load import load_predictor
@@ -44,10 +45,11 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     more = {n: (other.estimator(space, most), other.latency_ms) for n, other in config.more_tables.items()}
     limits = build_limits(space, bounds, latency, more)
     name = config.name or plan.result_name(config.device.name, limits)
-    with progress_bar("searching") as progress:
+    with threads_set(config.threads), progress_bar("searching") as progress:
         options = config.verification.processes, run.kit(name), config.from_kit, config.seed, progress
         measure = choose_measure(table, config.device, space, *options) if config.verify else None
-        result = config.find(space, load_predictor(run.predictor, space), limits, measure, progress)
+        accuracy = load_predictor(run.predictor, space, config.threads)
+        result = config.find(space, accuracy, limits, measure, progress)
     used = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
     save_all(result, run.search(name), used)
     print(f"{report(result, limits)}\nresult: {run.search(name)} (and .png, .csv)")

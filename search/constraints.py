@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ofa.cost import Estimator
 from ofa.errors import UserError
 from ofa.space import Genomes, SearchSpace
+from ofa.threads import blas_threads
 
 RANDOM_STARTS = 16
 MAX_PASSES = 20
@@ -108,6 +109,7 @@ def feasible(limits: Sequence[Limit], genomes: Genomes) -> NDArray[np.bool_]:
     return within(limits, limit_values(limits, genomes))
 
 
+@blas_threads(1)
 def smallest_reachable(
     space: SearchSpace, estimator: Estimator, rng: np.random.Generator
 ) -> tuple[Genomes, float]:

@@ -24,6 +24,7 @@ from ofa.config import below_minimum
 from ofa.cost import Estimator
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
+from ofa.threads import blas_threads
 from search.archive import Archive
 from search.constraints import Limit, check_bounded, violations
 from search.generations import GenerationSettings, run_generations
@@ -70,6 +71,7 @@ class EvolutionSettings(GenerationSettings):
         return problems
 
 
+@blas_threads(1)
 def evolve(
     space: SearchSpace,
     accuracy: Estimator,

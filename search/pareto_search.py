@@ -17,6 +17,7 @@ from ofa.config import below_minimum
 from ofa.cost import Estimator
 from ofa.progress import ProgressCallback, silent
 from ofa.space import Genomes, SearchSpace
+from ofa.threads import blas_threads
 from search.archive import Archive
 from search.constraints import Limit
 from search.generations import GenerationSettings, run_generations
@@ -46,6 +47,7 @@ class ParetoSettings(GenerationSettings):
         return [*super()._problems(), *below_minimum(self, {"front_size": 1})]
 
 
+@blas_threads(1)
 def search_front(
     space: SearchSpace,
     accuracy: Estimator,

@@ -13,6 +13,7 @@ from ofa.cost import Estimator
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
+from ofa.threads import blas_threads
 from search.archive import Archive
 from search.constraints import Limit, check_bounded, reachable_genome
 from search.result import SearchResult, summarise
@@ -41,6 +42,7 @@ class RandomSettings:
             raise UserError(" ".join(problems))
 
 
+@blas_threads(1)
 def search_randomly(
     space: SearchSpace,
     accuracy: Estimator,

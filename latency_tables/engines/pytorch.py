@@ -7,8 +7,8 @@ without further settings.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description, TimedRun, processor_name, timed
+from ofa.accelerator import threads_set
 from ofa.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -65,17 +66,6 @@ class PyTorchEngine:
     def measuring(self) -> AbstractContextManager[None]:
         """Set the number of threads; see `Engine.measuring`."""
         return threads_set(self._device.threads)
-
-
-@contextmanager
-def threads_set(threads: int) -> Iterator[None]:
-    """Let PyTorch use so many threads, and restore the number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def time_on_cpu(module: Callable[[Tensor], object], images: Tensor) -> TimedRun:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description, TimedRun, processor_name
-from latency_tables.engines.pytorch import DTYPES, threads_set, time_on_cpu
+from latency_tables.engines.pytorch import DTYPES, time_on_cpu
+from ofa.accelerator import threads_set
 from ofa.errors import UserError
 from ofa.runtimes.base import quiet
 
