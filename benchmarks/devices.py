@@ -19,7 +19,7 @@ from predictor_quality import measured
 
 from latency_tables.shipped import DATA
 from latency_tables.table import LatencyTable
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.launch import compose_group
 from ofa.space import Genomes, SearchSpace
 from ofa.subnet import SubnetConfig

@@ -32,7 +32,8 @@ from ofa.extract import extract_subnet
 from ofa.files import read_json, write_atomic, write_json
 from ofa.metrics import kendall_tau
 from ofa.progress import progress_bar
-from ofa.run import RunConfig, TrainedRun, open_run
+from ofa.run import TrainedRun, open_run
+from ofa.run_config import RunConfig
 from ofa.space import SearchSpace
 from ofa.static import StaticNetwork
 from ofa.subnet import SubnetConfig

@@ -26,7 +26,8 @@ from ofa.evaluate import SubnetEvaluator, logits_top1
 from ofa.export import Preprocessing, WantedPrecision, export_bundle, load_bundle
 from ofa.exported_file import ExportedFile
 from ofa.quantisation.network import KeepSettings, Samples, samples_of
-from ofa.run import RunConfig, TrainedRun, open_run
+from ofa.run import TrainedRun, open_run
+from ofa.run_config import RunConfig
 from ofa.static import StaticNetwork
 from search.choose import choose_subnet
 

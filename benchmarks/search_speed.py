@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from latency_tables.device import DeviceSpec
 from latency_tables.published import import_table, read_published_tables
 from ofa.config import build
-from ofa.cost import Estimator, compile_cost, macs
+from ofa.cost import compile_cost, macs
+from ofa.estimator import Estimator
 from ofa.layers import LayerSpec
 from ofa.space import Genomes, SearchSpace
 from predictors.fit import FitSettings, fit_predictor

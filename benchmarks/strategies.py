@@ -22,8 +22,9 @@ import numpy as np
 from ofa.evaluate import SubnetEvaluator
 from ofa.launch import compose_group
 from ofa.progress import progress_bar
-from ofa.run import RunConfig, open_run
-from ofa.training.precision import PRECISIONS
+from ofa.run import open_run
+from ofa.run_config import RunConfig
+from ofa.training.settings import PRECISIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 STRATEGIES = ("small_images", "small_progressive", "small_sandwich", "small_uniform", "small_compound")

@@ -24,9 +24,11 @@ from latency_tables.shipped import DATA
 from latency_tables.table import LatencyTable
 from latency_tables.verification import MeasureHere
 from ofa.config import build
-from ofa.cost import Estimator, compile_cost, macs
+from ofa.cost import compile_cost, macs
+from ofa.estimator import Estimator
+from ofa.family_mobile import MBConvSpec
 from ofa.launch import compose_group
-from ofa.layers import LayerSpec, MBConvSpec
+from ofa.layers import LayerSpec
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from predictors.published import import_predictor

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from latency_tables.entry import METHODS
 from ofa.config import below_minimum, differences
 from ofa.errors import UserError, unknown_name
 
 ACCELERATORS = ("cpu", "cuda", "other")
+METHODS = ("sandwich", "isolated")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "other")
 DEVICE_FIELDS = ("engine", "accelerator", "threads", "affinity", "batch_size", "precision")
 """What latencies depend on; the other fields say how thoroughly they are measured."""
@@ -41,7 +41,7 @@ class DeviceSpec:
         batch_size: images per run; latencies are per run.
         precision: number format of weights and activations; "int8" means quantised; "other" as above.
         affinity: processor cores that runs are pinned to; None leaves the choice to the system.
-        method: how the entry of a layer is measured, a name in `latency_tables.entry.METHODS`.
+        method: how the entry of a layer is measured, one of `METHODS`.
         min_rounds: rounds that are made even where the spread is small or the time is over; not above rounds.
         rounds: the most rounds; each visits all layers and networks in a new random order.
         runs_per_visit: timed runs per visit.
@@ -79,7 +79,7 @@ class DeviceSpec:
                 f"name of the device is {self.name!r}; expected letters, digits, '.', '-' and '_', "
                 "because files are named after it."
             )
-        known = {"accelerator": ACCELERATORS, "precision": PRECISIONS, "method": tuple(METHODS)}
+        known = {"accelerator": ACCELERATORS, "precision": PRECISIONS, "method": METHODS}
         for field, names in known.items():
             if getattr(self, field) not in names:
                 problems.append(str(unknown_name(field, getattr(self, field), names)))

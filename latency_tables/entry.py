@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from latency_tables import device
 from ofa.layers import LayerSpec
 from ofa.static import conv_bn_act, static_layer
 
@@ -154,3 +155,6 @@ def _slices(shape: Shape) -> Program:
         lambda: nn.Sequential(_slice(_SLICE_CHANNELS, channels), _slice(channels, _SLICE_CHANNELS)),
         (_SLICE_CHANNELS, *shape[1:]),
     )
+
+
+assert set(METHODS) == set(device.METHODS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.layers import LayerSpec
 from ofa.lowering import distinct_layers
 from ofa.space import Genomes, SearchSpace

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from latency_tables.calibration import Calibration
 from latency_tables.device import DeviceSpec
 from latency_tables.estimate import layers_by_resolution, resolution_key
 from latency_tables.published_keys import (
@@ -23,7 +24,6 @@ from latency_tables.published_keys import (
 )
 from latency_tables.table import LatencyTable
 from latency_tables.timing import ImportedTiming, Timing
-from latency_tables.validation import Calibration
 from ofa.errors import UserError, unknown_name
 from ofa.layers import LayerSpec
 from ofa.space import SearchSpace

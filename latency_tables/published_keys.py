@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from enum import Enum
 from functools import singledispatch
 
+from ofa.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.errors import UserError, unknown_name
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec, output_size
+from ofa.family_mobile import MBConvSpec
+from ofa.layers import LayerSpec, output_size
 
 _MAP = r"(\d+)x(\d+)x(\d+)"
 _BLOCK = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ofa.run import RunDirectory
+from ofa.run_directory import RunDirectory
 from ofa.space import SearchSpace
 
 DATA = Path(__file__).resolve().parent / "data"

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latency_tables.calibration import Calibration, Validation
 from latency_tables.device import DEVICE_FIELDS, DeviceSpec, device_differences, plain
 from latency_tables.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.timing import ImportedTiming, Timing
-from latency_tables.validation import Calibration, Validation
 from ofa.config import ConfigError, build
-from ofa.cost import Estimator, compile_cost
+from ofa.cost import compile_cost
 from ofa.errors import UserError
+from ofa.estimator import Estimator
 from ofa.files import read_json, write_json
 from ofa.layers import LayerSpec
 from ofa.space import SearchSpace

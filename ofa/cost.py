@@ -10,24 +10,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa.estimator import Estimator
 from ofa.layers import LayerSpec
 from ofa.lowering import slots
 from ofa.space import Genomes, SearchSpace
 
 LayerCost = Callable[[LayerSpec], float]
-
-
-class Estimator(Protocol):
-    """Anything that gives one number per genome: accuracy, latency, MACs, memory, real evaluation."""
-
-    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
-        """Return float64 values of shape (n,) for genomes of shape (n, num_genes)."""
-        ...
 
 
 def macs(spec: LayerSpec) -> int:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.batchnorm import recalibrate_batchnorm
-from ofa.data import ImageData
-from ofa.data.base import resize
+from ofa.data.base import ImageData, resize
 from ofa.extract import extract_subnet
 from ofa.static import StaticNetwork
 from ofa.subnet import SubnetConfig

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ofa.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec, make_divisible
+from ofa.layers import LayerSpec, Operator, make_divisible, output_size
 from ofa.slot import Slot, size_after
 from ofa.space import SearchSpace
 
@@ -131,3 +132,67 @@ def _features_and_pool(space: SearchSpace, body: _Body, features: int, activatio
 
 def _classifier(space: SearchSpace, features: int) -> Slot:
     return Slot((), lambda: LinearSpec(1, features, space.num_classes))
+
+
+@dataclass(frozen=True)
+class MBConvSpec(LayerSpec):
+    """Inverted bottleneck: 1x1 expansion, depthwise convolution, squeeze-excite, 1x1 projection.
+
+    (Sandler et al. 2018; squeeze-excite and hard-swish as in Howard et al. 2019.)
+    """
+
+    in_channels: int
+    mid_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    activation: str
+    squeeze_excite: bool
+    expand: bool = True
+    bn_epsilon: float = 1e-5
+
+    @property
+    def key(self) -> str:
+        """See `LayerSpec.key`."""
+        flags = ("-se" if self.squeeze_excite else "") + ("" if self.expand else "-noexpand")
+        return (
+            f"mbconv-in{self.input_size}x{self.in_channels}-mid{self.mid_channels}-out{self.out_channels}"
+            f"-k{self.kernel_size}-s{self.stride}-{self.activation}{flags}"
+        )
+
+    @property
+    def residual(self) -> bool:
+        """Whether the block adds its input: stride 1 and equal widths."""
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+    @property
+    def se_channels(self) -> int:
+        """Hidden width of squeeze-excite (reduction 4)."""
+        return make_divisible(self.mid_channels // 4)
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """See `LayerSpec.operators`."""
+        size, mid = self.input_size, self.mid_channels
+        out_size = output_size(size, self.stride)
+        operators = [
+            Operator(size, mid, mid, self.kernel_size, self.stride, groups=mid, batch_norm=True),
+            Operator(out_size, mid, self.out_channels, batch_norm=True),
+        ]
+        if self.expand:
+            operators.insert(0, Operator(size, self.in_channels, mid, batch_norm=True))
+        if self.squeeze_excite:
+            hidden = self.se_channels
+            squeeze = [Operator(1, mid, hidden, bias=True), Operator(1, hidden, mid, bias=True)]
+            operators[-1:-1] = squeeze
+        return tuple(operators)
+
+    @property
+    def input_channels(self) -> int:
+        """See `LayerSpec.input_channels`."""
+        return self.in_channels
+
+    @property
+    def output_channels(self) -> int:
+        """See `LayerSpec.output_channels`."""
+        return self.out_channels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,38 +33,3 @@ def activation_module(name: str) -> nn.Module:
 def activate(images: Tensor, name: str) -> Tensor:
     """Apply activation `name`."""
     return _FUNCTIONS[name](images)
-
-
-def leading(tensor: Tensor, size: int, dim: int = 0) -> Tensor:
-    """Return the first `size` entries of `dim`: a view, or the tensor itself if these are all.
-
-    A view of the whole would cost its backward pass a copy of the gradient.
-    """
-    return tensor if tensor.shape[dim] == size else tensor.narrow(dim, 0, size)
-
-
-def transform_kernel(weight: Tensor, matrices: list[Tensor], kernel_size: int) -> Tensor:
-    """Return depthwise kernels of side `kernel_size` from larger ones, shape (channels, 1, k, k).
-
-    Each step crops the centre to the side of the next matrix and applies it to the flattened crop
-    (Cai et al. 2020, sec. 3.3).
-
-    Args:
-        weight: kernels of shape (channels, 1, K, K).
-        matrices: linear maps of shape (k*k, k*k), from the largest k below K downwards.
-        kernel_size: side of the wanted kernels: K or the side of one of the matrices.
-    """
-    # Kernels stay in the weights' precision: bf16 autocast keeps depthwise convolutions in fp32.
-    with torch.autocast(weight.device.type, enabled=False):
-        return _transform(weight, matrices, kernel_size)
-
-
-def _transform(weight: Tensor, matrices: list[Tensor], kernel_size: int) -> Tensor:
-    for matrix in matrices:
-        if weight.shape[-1] == kernel_size:
-            break
-        side = round(matrix.shape[0] ** 0.5)
-        start = (weight.shape[-1] - side) // 2
-        crop = weight[:, :, start : start + side, start : start + side]
-        weight = F.linear(crop.reshape(-1, side * side), matrix).view(-1, 1, side, side)
-    return weight

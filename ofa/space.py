@@ -325,3 +325,12 @@ def _hashed_values(value: Any) -> Any:
         for field, item in pairs
         if field.name in always or item != field.default
     }
+
+
+def check_fingerprint(found: object, space: SearchSpace, what: str) -> None:
+    """Raise the error for an artefact that belongs to another space."""
+    if found != space.fingerprint:
+        raise UserError(
+            f"The {what} was made for the space with fingerprint {found}; this space, {space.name!r}, has "
+            f"{space.fingerprint}. Use the same space (and number of classes and channels) for both."
+        )

@@ -9,10 +9,12 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
+from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.depthwise import depthwise_conv2d
+from ofa.family_mobile import MBConvSpec
+from ofa.family_resnet import BottleneckSpec
 from ofa.functional import activation_module
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
-from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
+from ofa.layers import LayerSpec
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.space import Genomes, SearchSpace
 from ofa.threads import blas_threads
 from predictors.features import FeatureMap, space_views

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.files import read_json
 from ofa.space import SearchSpace
 from predictors import published

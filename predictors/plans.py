@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator
 from ofa.errors import UserError
+from ofa.estimator import Estimator
 from ofa.space import Genomes, SearchSpace, unique_rows
 
 MAX_CANDIDATES = 50_000

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofa.accelerator import torch_threads
-from ofa.checkpoint import check_fingerprint, file_hash, load_tensors, save_tensors
 from ofa.errors import UserError
 from ofa.files import read_json, write_json
 from ofa.published.state import misfits, raise_misfits, read_state
-from ofa.space import Genomes, SearchSpace
+from ofa.space import Genomes, SearchSpace, check_fingerprint
+from ofa.tensors import file_hash, load_tensors, save_tensors
 from predictors.layouts import PublishedEncoder
 
 KIND = "published"

@@ -12,7 +12,7 @@ from latency_tables.table import LatencyTable
 from ofa.accelerator import threads_set
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunConfig
+from ofa.run_config import RunConfig
 from ofa.space import SearchSpace
 
 

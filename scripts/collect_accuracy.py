@@ -9,7 +9,8 @@ from ofa.distributed import launched_world
 from ofa.evaluate import SubnetEvaluator
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunConfig, open_run
+from ofa.run import open_run
+from ofa.run_config import RunConfig
 from predictors.collect import collect
 from predictors.records import RecordFile
 

@@ -8,13 +8,14 @@ from latency_tables.device import DeviceSpec
 from latency_tables.network import measure_network_ms
 from latency_tables.timing import summarize
 from ofa.bundle_run import FreshRunSettings, load_file, run_fresh
-from ofa.checkpoint import check_fingerprint
 from ofa.data.base import resize
 from ofa.evaluate import logits_top1
 from ofa.export import load_bundle
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunConfig, open_run
+from ofa.run import open_run
+from ofa.run_config import RunConfig
+from ofa.space import check_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

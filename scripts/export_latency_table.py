@@ -10,7 +10,7 @@ from latency_tables.published_export import export_table
 from latency_tables.published_keys import key_style_named
 from latency_tables.table import LatencyTable
 from ofa.launch import command
-from ofa.run import RunConfig
+from ofa.run_config import RunConfig
 from ofa.space import SearchSpace
 
 

@@ -10,7 +10,8 @@ from ofa.export import BundleInfo, Preprocessing, WantedPrecision, export_bundle
 from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.quantisation.network import KeepSettings, samples_of
-from ofa.run import RunConfig, open_run
+from ofa.run import open_run
+from ofa.run_config import RunConfig
 from search.choose import choose_subnet
 
 

@@ -6,12 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.checkpoint import check_fingerprint
 from ofa.evaluate import SubnetEvaluator, top1
 from ofa.export import export_bundle, load_bundle
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunConfig, open_run
+from ofa.run import open_run
+from ofa.run_config import RunConfig
+from ofa.space import check_fingerprint
 from ofa.training.finetune import finetune
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings

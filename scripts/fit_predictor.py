@@ -9,7 +9,7 @@ from rich.console import Console
 from ofa.accelerator import threads_set
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunConfig
+from ofa.run_config import RunConfig
 from predictors.fit import FitReport, FitSettings, fit_predictor, format_metrics
 from predictors.records import load_records, read_header
 

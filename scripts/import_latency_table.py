@@ -9,7 +9,7 @@ from latency_tables.device import DeviceSpec
 from latency_tables.published import import_table, read_published_tables
 from latency_tables.table import LatencyTable
 from ofa.launch import command
-from ofa.run import RunConfig
+from ofa.run_config import RunConfig
 from ofa.space import SearchSpace
 
 

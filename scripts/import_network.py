@@ -12,7 +12,7 @@ from ofa.launch import command
 from ofa.progress import progress_bar
 from ofa.published.bundle import photograph_bundle_info
 from ofa.published.network import read_network
-from ofa.run import RunConfig
+from ofa.run_config import RunConfig
 from ofa.space import SearchSpace
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.launch import command
-from ofa.run import RunConfig
+from ofa.run_config import RunConfig
 from ofa.space import SearchSpace
 from predictors.published import import_predictor
 

@@ -15,7 +15,8 @@ from ofa.cost import network_cost
 from ofa.evaluate import SubnetEvaluator
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunConfig, open_run
+from ofa.run import open_run
+from ofa.run_config import RunConfig
 from predictors.load import load_predictor
 from search.choose import searches_by_subnet
 from search.report import MeasuredNetwork, plot_tradeoff, report_table

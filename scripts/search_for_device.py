@@ -4,36 +4,77 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from latency_tables.device import DeviceSpec
 from latency_tables.shipped import find_table, is_shipped
 from latency_tables.table import LatencyTable, TableLimit
 from latency_tables.verification import choose_measure
 from ofa.accelerator import threads_set
+from ofa.errors import UserError
 from ofa.launch import command
 from ofa.progress import progress_bar
+from ofa.run_config import RunConfig
+from ofa.space import SearchSpace
 from predictors.load import load_predictor
-from search.limits import build_limits
+from search.find import find
+from search.limits import LimitSettings, build_limits
 from search.outputs import save_all
+from search.registry import plan_search
 from search.result import SearchResult
-from search.settings import SearchSettings
 from search.table import report
+from search.verify import VerifySettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig(SearchSettings):
-    """Settings of `conf/search_for_device.yaml`."""
+class SearchConfig(RunConfig):
+    """Settings of `conf/search_for_device.yaml`.
 
+    Attributes:
+        search: algorithm and its settings, as in `conf/search/`.
+        limits: bounds on the network.
+        space: what is searched; None for the space of the run.
+        resolutions: those that are searched; None for all.
+        name: name of the result; None to make one from device and limits.
+        verify: whether candidates are measured; see `search.verify`.
+        verification: its effort.
+        from_kit: folders of kits that were measured on another device for such a search.
+        seed: seed of the search.
+        device: what the network is for.
+        more_tables: limits on further devices by name.
+        table: latency table of the device; None for the run's own or a shipped one.
+        max_table_error: percent that a table may be wrong.
+    """
+
+    search: dict[str, Any]
+    limits: LimitSettings
+    space: SearchSpace | None
+    resolutions: tuple[int, ...] | None
+    name: str | None
+    verify: bool
+    verification: VerifySettings
+    from_kit: str | tuple[str, ...] | None
+    seed: int
     device: DeviceSpec
     more_tables: dict[str, TableLimit]
     table: str | None
     max_table_error: float
 
+    def __post_init__(self) -> None:
+        """Check that kits come with a verified search."""
+        if self.from_kit and not self.verify:
+            raise UserError("from_kit holds measurements of a verified search; add verify=true.")
+
+    @property
+    def searched_space(self) -> SearchSpace:
+        """The space with the chosen resolutions."""
+        return (self.space or self.trained_space).restrict(resolutions=self.resolutions)
+
 
 @command("search_for_device", SearchConfig)
 def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     """Search, save the result, its plot and its table, and return its name and the result."""
-    plan, run, space = config.plan, config.directory, config.searched_space
+    plan, run, space = plan_search(config.search), config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
     path, most = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
     table = LatencyTable.load(path) if bounds.latency_ms else None
@@ -48,8 +89,16 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     with threads_set(config.threads), progress_bar("searching") as progress:
         options = config.verification.processes, run.kit(name), config.from_kit, config.seed, progress
         measure = choose_measure(table, config.device, space, *options) if config.verify else None
-        accuracy = load_predictor(run.predictor, space, config.threads)
-        result = config.find(space, accuracy, limits, measure, progress)
+        result = find(
+            space,
+            load_predictor(run.predictor, space, config.threads),
+            limits,
+            plan=plan,
+            seed=config.seed,
+            measure=measure,
+            verification=config.verification,
+            progress=progress,
+        )
     used = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
     save_all(result, run.search(name), used)
     print(f"{report(result, limits)}\nresult: {run.search(name)} (and .png, .csv)")

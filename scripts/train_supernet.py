@@ -11,11 +11,12 @@ from pathlib import Path
 
 from ofa.accelerator import choose_accelerator
 from ofa.checkpoint import save_supernet
-from ofa.data import load_data
+from ofa.data.load import load_data
 from ofa.distributed import launched_world
 from ofa.launch import command
 from ofa.progress import progress_bar
-from ofa.run import RunDirectory, TrainConfig
+from ofa.run_config import TrainConfig, claim_directory
+from ofa.run_directory import RunDirectory
 from ofa.training.loop import Trainer
 from ofa.training.precision import EMULATED, emulates
 
@@ -30,7 +31,7 @@ def train_supernet(config: TrainConfig) -> Path:
     with launched_world(device) as world, run.locked("training", world.is_main):
         say: Callable[[str], object] = print if world.is_main else lambda text: None
         if world.is_main:
-            run.claim(config)
+            claim_directory(run, config)
         world.wait()
         say(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
         say(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.space import Genomes, SearchSpace
 from search.constraints import Limit, check_limits, limit_values, within
 

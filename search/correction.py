@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.space import Genomes
 from search.verified import VerifiedNetwork
 

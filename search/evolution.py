@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.config import below_minimum
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from ofa.threads import blas_threads

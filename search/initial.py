@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ofa.space import Genomes, SearchSpace
 from search.archive import Archive
-from search.constraints import Limit, reachable_genome
+from search.constraints import Limit
+from search.reachable import reachable_genome
 from search.variation import Variation
 
 START_SHARE = 0.2

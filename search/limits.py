@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator, compile_cost, macs, parameters, peak_activation_bytes
+from ofa.cost import compile_cost, macs, parameters, peak_activation_bytes
+from ofa.estimator import Estimator
 from ofa.space import Genomes, SearchSpace
 from search.constraints import Limit
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofa.config import below_minimum
-from ofa.cost import Estimator
 from ofa.errors import UserError
+from ofa.estimator import Estimator
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from ofa.threads import blas_threads
 from search.archive import Archive
-from search.constraints import Limit, check_bounded, reachable_genome
+from search.constraints import Limit, check_bounded
+from search.reachable import reachable_genome
 from search.result import SearchResult, summarise
 
 

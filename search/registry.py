@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from ofa.config import build
-from ofa.cost import Estimator
 from ofa.errors import UserError, unknown_name
+from ofa.estimator import Estimator
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from search.constraints import Limit

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofa.config import below_minimum
-from ofa.cost import Estimator
 from ofa.errors import UserError
+from ofa.estimator import Estimator
 from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
-from search.constraints import Limit, smallest_reachable
+from search.constraints import Limit
 from search.correction import Scaled, fit_correction, fit_margin
 from search.measuring import Measure
+from search.reachable import smallest_reachable
 from search.registry import SearchPlan
 from search.result import Candidate, SearchResult
 from search.verified import Verification, VerifiedNetwork

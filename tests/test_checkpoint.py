@@ -8,9 +8,11 @@ import pytest
 import torch
 from training_run import SPACE
 
-from ofa.checkpoint import TrainingCheckpoints, load_supernet, load_tensors, save_supernet, save_tensors
+from ofa.checkpoint import load_supernet, save_supernet
 from ofa.errors import UserError
 from ofa.supernet import build_supernet
+from ofa.tensors import load_tensors, save_tensors
+from ofa.training.checkpoints import TrainingCheckpoints
 
 
 def test_equal_values_give_equal_bytes_in_any_process(

@@ -24,7 +24,7 @@ from ofa.checkpoint import load_supernet
 from ofa.errors import UserError
 from ofa.export import load_bundle
 from ofa.launch import Command
-from ofa.run import RunDirectory
+from ofa.run_directory import RunDirectory
 
 QUICK = (
     "space.resolutions=[8,16]",

@@ -9,13 +9,14 @@ import yaml
 
 from latency_tables.device import DeviceSpec
 from ofa.config import build
-from ofa.data import DataSettings
+from ofa.data.settings import DataSettings
 from ofa.errors import UserError
 from ofa.launch import CONF, Command, compose, compose_group
 from ofa.lowering import distinct_layers
-from ofa.run import TrainConfig
+from ofa.run_config import TrainConfig
 from ofa.space import SearchSpace
-from ofa.training.settings import Phase, TrainSettings, check_phases
+from ofa.training.phases import Phase, check_phases
+from ofa.training.settings import TrainSettings
 from predictors.fit import FitSettings
 from search.registry import plan_search
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.cost import compile_cost, macs, network_cost, parameters, peak_activation_bytes
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
+from ofa.family_mobile import MBConvSpec
+from ofa.family_resnet import BottleneckSpec
+from ofa.layers import LayerSpec
 from ofa.lowering import distinct_layers, lower
-from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
 from ofa.space import SearchSpace
 from ofa.static import AddInput, Bottleneck, GlobalPool, MBConv, SqueezeExcite, StaticNetwork
 from ofa.subnet import SubnetConfig

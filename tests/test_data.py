@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import normalize
 
-from ofa.data import DataSettings, ImageData, describe_data, load_data
-from ofa.data.base import resize
+from ofa.data.base import ImageData, resize
+from ofa.data.load import describe_data, load_data
 from ofa.data.memory import MemoryData
+from ofa.data.settings import DataSettings
 from ofa.errors import UserError
 
 CPU = torch.device("cpu")

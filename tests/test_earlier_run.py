@@ -20,7 +20,8 @@ from latency_tables.table import LatencyTable
 from ofa.checkpoint import load_supernet
 from ofa.errors import UserError
 from ofa.export import load_bundle
-from ofa.run import RunDirectory, TrainConfig
+from ofa.run_config import TrainConfig, claim_directory
+from ofa.run_directory import RunDirectory
 from predictors.load import load_predictor
 from predictors.records import load_records
 from search.result import SearchResult
@@ -119,10 +120,10 @@ def test_a_run_from_before_settings_existed_is_claimed(run: Path) -> None:
         assert phase.pop("final_lr") == 0.0
     assert values["training"].pop("temperature") == 1.0
     (run / "config.json").write_text(json.dumps(values))
-    directory.claim(config)
+    claim_directory(directory, config)
     changed = dataclasses.replace(config, training=dataclasses.replace(config.training, temperature=2.0))
     with pytest.raises(UserError, match=r"training\.temperature was 1\.0 and is 2\.0"):
-        directory.claim(changed)
+        claim_directory(directory, changed)
 
 
 def test_a_run_with_settings_of_a_later_version_is_refused_by_name(run: Path) -> None:
@@ -130,4 +131,4 @@ def test_a_run_with_settings_of_a_later_version_is_refused_by_name(run: Path) ->
     values["training"]["gravity"] = 9.81
     (run / "config.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match=r"training\.gravity is not a setting.*choose another run_name"):
-        directory.claim(config)
+        claim_directory(directory, config)

@@ -27,7 +27,7 @@ from ofa.runtimes.onnx_export import export_onnx
 from ofa.space import SearchSpace
 from ofa.static import static_layer
 from ofa.supernet import Supernet
-from ofa.training.settings import Phase
+from ofa.training.phases import Phase
 from predictors.plans import plan_subnets
 from predictors.records import load_records
 

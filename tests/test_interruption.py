@@ -19,12 +19,13 @@ from torch import Tensor
 from train_supernet import train_supernet
 from training_run import PHASES, SPACE, arm, make_trainer
 
-from ofa.checkpoint import TrainingCheckpoints, load_tensors
 from ofa.distributed import World
 from ofa.elastic.operators import ElasticBatchNorm2d
 from ofa.errors import StoppedError, UserError
 from ofa.files import locked
 from ofa.supernet import Supernet
+from ofa.tensors import load_tensors
+from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.step import MAX_SKIPPED
 from ofa.training.summary import RunSummary
 

@@ -18,7 +18,7 @@ from latency_tables.measure import build_table, partial_path
 from latency_tables.network import TimedNetwork, measure_network_ms, measure_networks
 from latency_tables.table import LatencyTable
 from ofa.errors import UserError
-from ofa.layers import MBConvSpec
+from ofa.family_mobile import MBConvSpec
 from ofa.lowering import distinct_layers
 from ofa.runtimes.onnx_export import export_onnx
 from ofa.space import SearchSpace, StageSpec

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from latency_tables.entry import METHODS
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
+from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
+from ofa.family_mobile import MBConvSpec
+from ofa.family_resnet import BottleneckSpec
+from ofa.layers import LayerSpec
 from ofa.lowering import distinct_layers, lower
-from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
 from ofa.space import SearchSpace
 
 BLOCK = MBConvSpec(9, 8, 24, 16, 5, 2, "hard_swish", True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from latency_tables.calibration import choose_networks, fit_affine
+from latency_tables.calibration import Validation, choose_networks, fit_affine
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import TimedRun
 from latency_tables.measure import build_table, partial_path
@@ -19,7 +19,6 @@ from latency_tables.noise import Usage
 from latency_tables.plan import assemble_table, plan_table
 from latency_tables.table import LatencyTable
 from latency_tables.timing import LEAST_MS, MeasurementError, Timing, summarize
-from latency_tables.validation import Validation
 from ofa.errors import UserError
 from ofa.lowering import distinct_layers
 from ofa.space import SearchSpace, StageSpec

@@ -16,7 +16,7 @@ from latency_tables.table import LatencyTable
 from ofa.config import build
 from ofa.errors import UserError
 from ofa.launch import CONF, compose_group
-from ofa.run import RunDirectory
+from ofa.run_directory import RunDirectory
 from ofa.space import SearchSpace
 
 TABLES = sorted(DATA.glob("*/*.json"))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latency_tables.calibration import Calibration, MeasuredNetwork, Validation
 from latency_tables.device import DeviceSpec
 from latency_tables.table import LatencyTable, TableLimit
 from latency_tables.timing import LEAST_MS, Timing, standard_error, summarize
-from latency_tables.validation import Calibration, MeasuredNetwork, Validation
 from ofa.errors import UserError
 from ofa.layers import LayerSpec
 from ofa.lowering import distinct_layers, lower

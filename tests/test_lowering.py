@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec, make_divisible, output_size
+from ofa.family_mobile import MBConvSpec
+from ofa.family_resnet import BottleneckSpec
+from ofa.layers import LayerSpec, make_divisible, output_size
 from ofa.lowering import distinct_layers, lower, lower_slots, slots
-from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
 from ofa.space import SearchSpace, StemSpec
 from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
 

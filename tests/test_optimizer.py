@@ -13,7 +13,7 @@ from training_run import SPACE
 from ofa.errors import UserError
 from ofa.supernet import Supernet, build_supernet
 from ofa.training.optimizer import build_optimizer, learning_rate, load_optimizer, step_if
-from ofa.training.settings import Phase
+from ofa.training.phases import Phase
 
 TRUE, FALSE = torch.tensor(True), torch.tensor(False)
 

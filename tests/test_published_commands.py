@@ -24,7 +24,7 @@ from ofa.errors import UserError
 from ofa.export import load_bundle
 from ofa.published.names import published_names
 from ofa.published.network import read_network
-from ofa.run import RunDirectory
+from ofa.run_directory import RunDirectory
 from ofa.space import SearchSpace
 from ofa.supernet import Supernet
 

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import yaml
 
+from latency_tables.calibration import Calibration
 from latency_tables.device import DeviceSpec
 from latency_tables.published import import_table, read_published_tables
 from latency_tables.published_export import export_table
 from latency_tables.published_keys import KeyStyle, key_style_named, published_key
 from latency_tables.table import LatencyTable
 from latency_tables.timing import ImportedTiming, Timing
-from latency_tables.validation import Calibration
+from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LinearSpec, MBConvSpec, PoolSpec
+from ofa.family_mobile import MBConvSpec
 from ofa.lowering import distinct_layers, lower
 from ofa.published.convert import subnet_of
 from ofa.published.network import read_network
-from ofa.resnet_layers import MaxPoolSpec
 from ofa.space import SearchSpace
 
 PHONE = DeviceSpec("phone", "imported", "other", precision="other")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ofa.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, PoolSpec
+from ofa.layers import LayerSpec
 from ofa.quantisation.base import Quantise
 from ofa.quantisation.calibration import Images
 from ofa.quantisation.keep import choose_kept_layers, rank_layers

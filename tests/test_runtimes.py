@@ -19,7 +19,7 @@ from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import create_engine
 from ofa.errors import UserError
 from ofa.extract import extract_subnet
-from ofa.layers import MBConvSpec
+from ofa.family_mobile import MBConvSpec
 from ofa.quantisation.registry import converted, offers_of
 from ofa.runtimes import executorch, ncnn, onnx_runtime, openvino, registry, tensorrt
 from ofa.runtimes.base import (

@@ -16,9 +16,10 @@ from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine, timed
 from latency_tables.engines.registry import ENGINES, create_engine
 from latency_tables.engines.torch_compile import TorchCompileEngine, compiled
+from ofa.common_layers import ConvSpec
 from ofa.errors import UserError
 from ofa.extract import extract_subnet
-from ofa.layers import ConvSpec, MBConvSpec
+from ofa.family_mobile import MBConvSpec
 from ofa.runtimes import tensorrt
 from ofa.runtimes.registry import RUNTIMES
 from ofa.space import SearchSpace

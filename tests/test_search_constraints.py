@@ -15,15 +15,8 @@ from ofa.layers import LayerSpec
 from ofa.lowering import lower
 from ofa.space import SearchSpace
 from ofa.subnet import BlockConfig, SubnetConfig
-from search.constraints import (
-    Limit,
-    check_limits,
-    feasible,
-    limit_values,
-    reachable_genome,
-    smallest_reachable,
-    violations,
-)
+from search.constraints import Limit, check_limits, feasible, limit_values, violations
+from search.reachable import reachable_genome, smallest_reachable
 
 
 def enumerate_configs(space: SearchSpace) -> list[SubnetConfig]:

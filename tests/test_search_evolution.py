@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator, compile_cost, macs, parameters
+from ofa.cost import compile_cost, macs, parameters
 from ofa.errors import UserError
+from ofa.estimator import Estimator
 from ofa.space import Genomes, SearchSpace, unique_rows
 from search.constraints import Limit
 from search.evolution import EvolutionSettings, evolve

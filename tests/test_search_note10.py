@@ -16,7 +16,7 @@ import yaml
 from latency_tables.device import DeviceSpec
 from latency_tables.published import import_table, read_published_tables
 from ofa.config import build
-from ofa.cost import Estimator
+from ofa.estimator import Estimator
 from ofa.space import SearchSpace
 from predictors.published import import_predictor
 from search.constraints import Limit

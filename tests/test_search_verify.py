@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ofa.cost import Estimator, compile_cost, macs, parameters
+from ofa.cost import compile_cost, macs, parameters
 from ofa.errors import UserError
+from ofa.estimator import Estimator
 from ofa.space import Genomes, SearchSpace
 from ofa.subnet import SubnetConfig
 from search.constraints import Limit

@@ -20,14 +20,15 @@ from ofa.space import StageSpec
 from ofa.supernet import build_supernet
 from ofa.training.losses import (
     SOFT_LOSSES,
-    Loss,
     adaptive_alpha_divergence,
     kl_divergence,
+    loss_terms,
     soft_cross_entropy,
 )
 from ofa.training.optimizer import build_optimizer
+from ofa.training.phases import Phase
 from ofa.training.sampling import plan_step
-from ofa.training.settings import Phase, TrainSettings
+from ofa.training.settings import LossSettings, TrainSettings
 from ofa.training.step import TrainStep
 
 
@@ -189,7 +190,9 @@ def test_importances_are_clipped() -> None:
 def test_a_temperature_softens_and_keeps_the_gradients_size() -> None:
     logits, teacher = random_logits()
     for name, function in SOFT_LOSSES.items():
-        terms = Loss(0.0, 0.5, name, temperature=4.0)(logits, torch.zeros(6, dtype=torch.int64), teacher)
+        terms = loss_terms(
+            LossSettings(0.0, 0.5, name, temperature=4.0), logits, torch.zeros(6, dtype=torch.int64), teacher
+        )
         torch.testing.assert_close(terms["soft"], 0.5 * 16 * function(logits / 4, teacher / 4))
     warm, cold = (gradient(t**2 * kl_divergence(logits / t, teacher / t), logits).norm() for t in (4.0, 1.0))
     assert 0.5 < float(warm / cold) < 2

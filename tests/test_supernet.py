@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from ofa.common_layers import ConvSpec, LinearSpec
 from ofa.errors import UserError
-from ofa.functional import transform_kernel
-from ofa.layers import ConvSpec, LinearSpec, MBConvSpec
+from ofa.family_mobile import MBConvSpec
+from ofa.family_resnet import BottleneckSpec
 from ofa.lowering import lower_slots
-from ofa.resnet_layers import BottleneckSpec
+from ofa.slicing import transform_kernel
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet

@@ -29,8 +29,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import create_engine
 from ofa.accelerator import choose_accelerator, threads_set
-from ofa.cost import Estimator, compile_cost, macs
+from ofa.cost import compile_cost, macs
 from ofa.errors import UserError
+from ofa.estimator import Estimator
 from ofa.launch import CONF, Command, compose
 from ofa.space import Genomes, SearchSpace
 from ofa.threads import blas_threads
@@ -39,7 +40,8 @@ from predictors.active import next_batch
 from predictors.baselines import fit_baseline
 from predictors.mlp import AccuracyPredictor
 from predictors.published import PublishedMLP, PublishedPredictor
-from search.constraints import Limit, smallest_reachable
+from search.constraints import Limit
+from search.reachable import smallest_reachable
 from search.registry import plan_search
 
 Array = NDArray[np.float64]
@@ -224,7 +226,7 @@ class StopError(Exception):
     """Ends a command where it begins to compute."""
 
 
-DATA = "ofa.run.RunDirectory.load_data_settings"
+DATA = "ofa.run.load_data_settings"
 TINY = "space=mobilenet_v3_tiny"
 # Of each command: the function that it computes with, or what it calls just before, and its settings.
 COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
@@ -264,7 +266,7 @@ def test_the_commands_with_a_setting_are_known() -> None:
 def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: SearchSpace) -> None:
     """What some commands read before they compute."""
     read = SimpleNamespace(provenance={}, name="n", build=lambda weights: None)
-    monkeypatch.setattr("ofa.run.RunConfig.trained_space", micro_space)
+    monkeypatch.setattr("ofa.run_config.RunConfig.trained_space", micro_space)
     monkeypatch.setattr("fit_predictor.load_records", lambda *_: ([micro_space.smallest], np.zeros(1)))
     monkeypatch.setattr("fit_predictor.read_header", lambda *_: read)
     monkeypatch.setattr("import_network.read_network", lambda *_: read)

@@ -19,19 +19,21 @@ from torch import Tensor
 from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
 
 from ofa.batchnorm import recalibrate_batchnorm
-from ofa.checkpoint import TrainingCheckpoints, load_tensors
 from ofa.distributed import ALONE
 from ofa.errors import UserError
 from ofa.evaluate import SubnetEvaluator
 from ofa.extract import extract_subnet
 from ofa.supernet import build_supernet
+from ofa.tensors import load_tensors
+from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.finetune import finetune
 from ofa.training.loop import Trainer
-from ofa.training.losses import Loss, kl_divergence, soft_cross_entropy, sum_terms
+from ofa.training.losses import kl_divergence, loss_terms, soft_cross_entropy, sum_terms
 from ofa.training.optimizer import build_optimizer
-from ofa.training.precision import PRECISIONS, emulates
+from ofa.training.phases import Phase, check_phases
+from ofa.training.precision import emulates
 from ofa.training.sampling import plan_step
-from ofa.training.settings import FinetuneSettings, Phase, TrainSettings, check_phases
+from ofa.training.settings import PRECISIONS, FinetuneSettings, LossSettings, TrainSettings
 from ofa.training.step import TrainStep
 from ofa.training.teacher import Teacher
 
@@ -311,8 +313,8 @@ def test_losses_equal_their_definitions() -> None:
     targets = torch.full((5, 3), 0.1 / 3).double()
     targets[torch.arange(5), labels] += 0.9
     hard = -(targets * log_p).sum(1).mean()
-    torch.testing.assert_close(Loss(0.1, 1.0)(logits, labels, None), {"hard": hard})
-    terms = Loss(0.1, 0.5)(logits, labels, teacher)
+    torch.testing.assert_close(loss_terms(LossSettings(0.1, 1.0), logits, labels, None), {"hard": hard})
+    terms = loss_terms(LossSettings(0.1, 0.5), logits, labels, teacher)
     torch.testing.assert_close(terms, {"hard": hard, "soft": 0.5 * soft})
     torch.testing.assert_close(sum_terms(terms), hard + 0.5 * soft)
 

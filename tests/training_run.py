@@ -21,12 +21,13 @@ from typing import Any, BinaryIO
 import torch
 
 from ofa.accelerator import choose_accelerator
-from ofa.data import DataSettings
 from ofa.data.memory import MemoryData
+from ofa.data.settings import DataSettings
 from ofa.distributed import ALONE, World, launched_world
 from ofa.space import SearchSpace, StageSpec
 from ofa.training.loop import Trainer
-from ofa.training.settings import Phase, TrainSettings
+from ofa.training.phases import Phase
+from ofa.training.settings import TrainSettings
 from ofa.training.step import UnreadReport
 
 SPACE = SearchSpace(

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from ofa.data.base import DataInfo, DataSettings, ImageData, check_split
+from ofa.data.base import ImageData, check_split
+from ofa.data.settings import DataInfo, DataSettings
 from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 

@@ -12,9 +12,10 @@ import torch
 import torchvision.datasets
 from torch import Tensor
 
-from ofa.data.base import DataSettings, ImageData
+from ofa.data.base import ImageData
 from ofa.data.folder import FolderData, folder_classes
 from ofa.data.memory import MemoryData
+from ofa.data.settings import DataSettings
 from ofa.errors import UserError, unknown_name
 
 

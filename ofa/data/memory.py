@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from ofa.data.base import DataInfo, DataSettings, ImageData, check_split, send
+from ofa.data.base import ImageData, check_split, send
+from ofa.data.settings import DataInfo, DataSettings
 from ofa.distributed import ALONE, World
 from ofa.errors import UserError
 

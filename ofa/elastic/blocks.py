@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.elastic.base import ElasticLayer, sort_between
 from ofa.elastic.bottleneck import ElasticBottleneckLayer, ElasticMaxPoolLayer
 from ofa.elastic.operators import (
@@ -19,9 +20,10 @@ from ofa.elastic.operators import (
     ElasticSqueezeExcite,
     prefixed,
 )
+from ofa.family_mobile import MBConvSpec
+from ofa.family_resnet import BottleneckSpec
 from ofa.functional import activate
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec
-from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
+from ofa.layers import LayerSpec
 
 
 class ElasticConvLayer(ElasticLayer):

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from ofa.common_layers import MaxPoolSpec
 from ofa.elastic.base import ElasticLayer, sort_between
 from ofa.elastic.operators import ElasticConvBNAct, prefixed
+from ofa.family_resnet import BottleneckSpec
 from ofa.functional import activate
-from ofa.resnet_layers import BottleneckSpec, MaxPoolSpec
 
 
 class ElasticBottleneckLayer(ElasticLayer):

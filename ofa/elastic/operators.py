@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ofa.depthwise import depthwise_conv2d
 from ofa.distributed import ALONE
-from ofa.functional import activate, leading, transform_kernel
+from ofa.functional import activate
+from ofa.slicing import leading, transform_kernel
 
 
 class ElasticConv2d(nn.Module):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa.bundle import BundleInfo
-from ofa.checkpoint import file_hash
+from ofa.common_layers import LinearSpec
 from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
 from ofa.errors import UserError
-from ofa.layers import LinearSpec
 from ofa.preprocessing import Preprocessing
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork
 from ofa.space import SearchSpace
+from ofa.tensors import file_hash
 
 
 def photograph_bundle_info(

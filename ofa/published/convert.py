@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ofa.common_layers import ConvSpec, LinearSpec
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, make_divisible
+from ofa.family_mobile import MBConvSpec
+from ofa.layers import LayerSpec, make_divisible
 from ofa.lowering import lower
 from ofa.published.network import PublishedNetwork
 from ofa.space import SearchSpace, StageSpec

@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
+from ofa.common_layers import ConvSpec, LinearSpec
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec
-from ofa.resnet_layers import BottleneckSpec
+from ofa.family_mobile import MBConvSpec
+from ofa.family_resnet import BottleneckSpec
+from ofa.layers import LayerSpec
 
 _REPEATED = re.compile(r"\.(conv|bn|linear)(\.\1)+\.")
 # Blocks with a shortcut keep their convolution one level further down.

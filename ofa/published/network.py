@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.errors import UserError
-from ofa.layers import ConvSpec, LayerSpec, LinearSpec, MBConvSpec, PoolSpec, output_size
+from ofa.family_mobile import MBConvSpec
+from ofa.layers import LayerSpec, output_size
 from ofa.published.checkpoint import load_weights
 from ofa.published.state import raise_misfits, read_state
 from ofa.static import StaticNetwork

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ofa.checkpoint import save_supernet
-from ofa.data import DataSettings
+from ofa.data.settings import DataSettings
 from ofa.errors import UserError
 from ofa.files import write_json
-from ofa.run import RunDirectory
+from ofa.run_directory import RunDirectory
 from ofa.supernet import Supernet
 
 

@@ -7,12 +7,11 @@ import math
 import torch
 from torch import nn
 
-from ofa.data import ImageData
-from ofa.data.base import resize
+from ofa.data.base import ImageData, resize
 from ofa.errors import UserError
 from ofa.progress import ProgressCallback, silent
 from ofa.static import StaticNetwork
-from ofa.training.losses import sum_terms
+from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from ofa.training.precision import autocast, check_precision, gradient_scaler
 from ofa.training.settings import FinetuneSettings
@@ -63,7 +62,7 @@ def finetune(
             optimizer.zero_grad(set_to_none=True)
             with autocast(precision, device):
                 logits = run(images)
-            loss = sum_terms(settings.loss(logits.float(), labels, soft))
+            loss = sum_terms(loss_terms(settings.loss, logits.float(), labels, soft))
             torch.autograd.backward(scaler.scale(loss))
             scaler.step(optimizer)
             scaler.update()

@@ -12,9 +12,8 @@ import torch
 
 from ofa.accelerator import peak_memory_mb
 from ofa.channels import sort_channels
-from ofa.checkpoint import TrainingCheckpoints
 from ofa.cost import compile_cost, macs
-from ofa.data import ImageData
+from ofa.data.base import ImageData
 from ofa.distributed import ALONE, World
 from ofa.errors import StoppedError, UserError
 from ofa.evaluate import SubnetEvaluator
@@ -22,12 +21,14 @@ from ofa.progress import ProgressCallback, silent
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
 from ofa.supernet import Supernet, build_supernet
+from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.monitor import StepFacts, TrainingMonitor
 from ofa.training.optimizer import build_optimizer, load_optimizer, set_learning_rate
+from ofa.training.phases import Phase, check_phases
 from ofa.training.precision import check_precision
 from ofa.training.sampling import plan_step
 from ofa.training.schedule import Position, Schedule
-from ofa.training.settings import Phase, TrainSettings, check_phases
+from ofa.training.settings import TrainSettings
 from ofa.training.step import NonFiniteError, TrainStep, UnreadReport
 from ofa.training.stop import StopRequest
 from ofa.training.summary import RunSummary

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ofa.errors import UserError, unknown_name
+from ofa.training.settings import SOFT_LOSS_NAMES, LossSettings
 
 SoftLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,48 +85,29 @@ SOFT_LOSSES: Mapping[str, SoftLoss] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Hard cross-entropy with label smoothing, plus a weighted soft loss where there is a teacher.
+assert set(SOFT_LOSSES) == set(SOFT_LOSS_NAMES)
 
-    (Hinton et al. 2015; Cai et al. 2020, sec. 3.3.)
 
-    Attributes:
-        label_smoothing: smoothing of the hard targets.
-        distillation_ratio: weight of the soft loss; 0 for none.
-        soft_loss: one of `SOFT_LOSSES`.
-        temperature: both logits are divided by it in the soft loss, which is multiplied by its square.
+def loss_terms(
+    settings: LossSettings, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None
+) -> dict[str, Tensor]:
+    """Return the weighted terms of a loss by name; their sum is the loss.
+
+    Hard cross-entropy with label smoothing, plus a weighted soft loss where there is a teacher (Hinton et al.
+    2015; Cai et al. 2020, sec. 3.3).
+
+    Args:
+        settings: weights and kind of the terms.
+        logits: shape (n, classes).
+        labels: shape (n,).
+        teacher_logits: shape (n, classes); None for no soft loss.
     """
-
-    label_smoothing: float
-    distillation_ratio: float
-    soft_loss: str = "soft_cross_entropy"
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.soft_loss not in SOFT_LOSSES:
-            raise unknown_name("soft_loss", self.soft_loss, SOFT_LOSSES)
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing is {self.label_smoothing}; expected a share in [0, 1).")
-        if not self.distillation_ratio >= 0:
-            raise UserError(f"distillation_ratio is {self.distillation_ratio}; expected 0 or more.")
-        if not self.temperature > 0:
-            raise UserError(f"temperature is {self.temperature}; expected a positive number.")
-
-    def __call__(self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> dict[str, Tensor]:
-        """Return the weighted terms by name; their sum is the loss.
-
-        Args:
-            logits: shape (n, classes).
-            labels: shape (n,).
-            teacher_logits: shape (n, classes); None for no soft loss.
-        """
-        terms = {"hard": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
-        if teacher_logits is not None and self.distillation_ratio > 0:
-            soft = SOFT_LOSSES[self.soft_loss](logits / self.temperature, teacher_logits / self.temperature)
-            terms["soft"] = self.distillation_ratio * self.temperature**2 * soft
-        return terms
+    terms = {"hard": F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)}
+    if teacher_logits is not None and settings.distillation_ratio > 0:
+        temperature = settings.temperature
+        soft = SOFT_LOSSES[settings.soft_loss](logits / temperature, teacher_logits / temperature)
+        terms["soft"] = settings.distillation_ratio * temperature**2 * soft
+    return terms
 
 
 def sum_terms(terms: Mapping[str, Tensor]) -> Tensor:

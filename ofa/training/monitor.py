@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ofa.accelerator import peak_memory_mb
 from ofa.progress import ProgressCallback
-from ofa.training.settings import Phase
+from ofa.training.phases import Phase
 from ofa.training.step import StepReport
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ofa.space import SearchSpace
 from ofa.subnet import SubnetConfig
-from ofa.training.settings import Phase
+from ofa.training.phases import Phase
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ofa.training.optimizer import learning_rate
-from ofa.training.settings import Phase
+from ofa.training.phases import Phase
 
 
 @dataclass

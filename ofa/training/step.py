@@ -13,7 +13,7 @@ from ofa.data.base import resize
 from ofa.distributed import World
 from ofa.elastic.operators import ElasticBatchNorm2d
 from ofa.supernet import Supernet
-from ofa.training.losses import sum_terms
+from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import step_if
 from ofa.training.precision import autocast, gradient_scaler
 from ofa.training.sampling import StepPlan
@@ -166,7 +166,7 @@ class TrainStep:
             with autocast(self._settings.precision, self._device):
                 logits = self._supernet(images, config)
             logits = logits.float()
-            terms = self._settings.loss(logits, labels, soft_targets)
+            terms = loss_terms(self._settings.loss, logits, labels, soft_targets)
             torch.autograd.backward(self.scaler.scale(sum_terms(terms)))
             every_terms.append({name: term.detach() for name, term in terms.items()})
             if in_place and soft_targets is None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ofa.checkpoint import check_fingerprint, load_tensors, save_tensors
 from ofa.errors import UserError
 from ofa.evaluate import SubnetEvaluator
 from ofa.extract import extract_subnet
+from ofa.space import check_fingerprint
 from ofa.supernet import Supernet
+from ofa.tensors import load_tensors, save_tensors
 
 
 class Teacher:

@@ -1,0 +1,75 @@
+"""Checkpoints of a training run: the newest ones, written atomically and checked on load."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ofa.distributed import World
+from ofa.errors import UserError
+from ofa.space import SearchSpace, check_fingerprint
+from ofa.tensors import content_digest, load_tensors, save_tensors
+
+_STEP_FILE = re.compile(r"step_(\d+)\.pt")
+
+
+class TrainingCheckpoints:
+    """The latest checkpoints of a run, `step_<n>.pt` in one folder."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        """Use `folder` and keep the newest `keep` files."""
+        self._folder, self._keep = folder, keep
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, ascending."""
+        if not self._folder.is_dir():
+            return []
+        matches = (_STEP_FILE.fullmatch(file.name) for file in self._folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def save(self, step: int, values: Mapping[str, Any]) -> None:
+        """Write the checkpoint of `step`, then delete the oldest beyond those kept."""
+        save_tensors(self._path(step), {**values, "digest": content_digest(values)})
+        for old in self.steps()[: -self._keep]:
+            self._path(old).unlink(missing_ok=True)
+
+    def load_latest(self, space: SearchSpace) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest readable checkpoint (None: there is none) and the damaged files passed over.
+
+        Raises:
+            UserError: if it belongs to another space, or all files are damaged.
+        """
+        for leftover in self._folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                values = load_tensors(self._path(step), "checkpoint")
+            except UserError:
+                values = {}
+            if values.pop("digest", None) != content_digest(values):
+                damaged.append(str(self._path(step)))
+                continue
+            check_fingerprint(values.get("fingerprint"), space, f"checkpoint {self._path(step)}")
+            return values, damaged
+        if damaged:
+            raise UserError(
+                f"No checkpoint of {self._folder} can be read: {', '.join(damaged)}. "
+                "Remove the run's directory to start the training anew."
+            )
+        return None, []
+
+    def check_equal_starts(self, step: int, world: World) -> None:
+        """Raise unless all processes go on from the same step: only the first one writes checkpoints."""
+        found = world.share({str(world.rank): float(step)})
+        if len(set(found.values())) > 1:
+            steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in found.items())
+            raise UserError(
+                f"The processes would go on from different steps: {steps}. All need the same checkpoints in "
+                f"{self._folder}; with several machines runs_dir has to be on storage that they share."
+            )
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step_{step:08d}.pt"

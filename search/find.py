@@ -1,0 +1,47 @@
+"""`find`: the best sub-networks of a space under limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ofa.estimator import Estimator
+from ofa.progress import ProgressCallback, silent
+from ofa.space import SearchSpace
+from search.constraints import Limit
+from search.measuring import Measure
+from search.registry import SearchPlan, plan_search
+from search.result import SearchResult
+from search.verify import VerifySettings, verified_search
+
+
+def find(
+    space: SearchSpace,
+    accuracy: Estimator,
+    limits: Sequence[Limit],
+    *,
+    plan: SearchPlan | None = None,
+    seed: int = 0,
+    measure: Measure | None = None,
+    verification: VerifySettings | None = None,
+    progress: ProgressCallback = silent,
+) -> SearchResult:
+    """Search `space` for the most accurate sub-networks under `limits`.
+
+    Args:
+        space: what is searched; it may be restricted.
+        accuracy: accuracy of populations, e.g. a predictor.
+        limits: upper bounds.
+        plan: algorithm and its settings; None for evolution with its defaults.
+        seed: equal arguments give equal results.
+        measure: measures latencies; where it is given, candidates are verified by it.
+        verification: effort of the verification; None for the default.
+        progress: told about every generation.
+
+    Raises:
+        UserError: if no sub-network keeps the limits; see `search.verify.verified_search`.
+    """
+    plan = plan or plan_search({"algorithm": "evolution"})
+    if measure is None:
+        return plan.run(space, accuracy, limits, seed, progress)
+    settings = verification or VerifySettings()
+    return verified_search(plan, space, accuracy, limits, seed, measure, settings, progress)
