@@ -21,7 +21,7 @@ from pathlib import Path
 from our_training import full_space
 from turns import Worker
 
-from ofa.subnet import SubnetConfig
+from ofa.space.subnet import SubnetConfig
 
 BATCH_SIZE = 200
 COLUMNS = ("mean_error", "mean_error_median", "variance_error", "variance_error_median")

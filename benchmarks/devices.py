@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 from predictor_quality import measured
 
-from latency_tables.shipped import DATA
-from latency_tables.table import LatencyTable
-from ofa.estimator import Estimator
+from latency_tables.table.shipped import DATA
+from latency_tables.table.table import LatencyTable
 from ofa.launch import compose_group
-from ofa.space import Genomes, SearchSpace
-from ofa.subnet import SubnetConfig
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
 from predictors.fit import FitSettings, fit_mlp
-from search.constraints import Limit
-from search.registry import SearchPlan, plan_search
+from search.algorithms.registry import SearchPlan, plan_search
+from search.limits.limit import Limit
 
 RESOLUTION = 224
 

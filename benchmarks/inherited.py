@@ -26,18 +26,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
-from ofa.cost import compile_cost, macs
-from ofa.evaluate import SubnetEvaluator, top1
-from ofa.extract import extract_subnet
-from ofa.files import read_json, write_atomic, write_json
-from ofa.metrics import kendall_tau
-from ofa.progress import progress_bar
-from ofa.run import TrainedRun, open_run
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.subnet import SubnetConfig
-from ofa.supernet import build_supernet
+from ofa.architecture.cost import compile_cost, macs
+from ofa.common.files import read_json, write_atomic, write_json
+from ofa.common.metrics import kendall_tau
+from ofa.common.progress import progress_bar
+from ofa.evaluation.evaluate import SubnetEvaluator, top1
+from ofa.modules.static import StaticNetwork
+from ofa.runs.config import RunConfig
+from ofa.runs.trained import TrainedRun, open_run
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import build_supernet
 from ofa.training.finetune import finetune
 from ofa.training.settings import FinetuneSettings
 

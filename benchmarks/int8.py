@@ -18,18 +18,20 @@ from pathlib import Path
 
 import torch
 
-from ofa.bundle import Bundle, BundleInfo
-from ofa.bundle_run import bind_file, load_file
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.search_precision import KeepSettings, Samples, samples_of
 from ofa.data.base import resize
-from ofa.errors import UserError
-from ofa.evaluate import SubnetEvaluator, logits_top1
-from ofa.export import Preprocessing, WantedPrecision, export_bundle, load_bundle
-from ofa.exported_file import ExportedFile
-from ofa.quantisation.network import KeepSettings, Samples, samples_of
-from ofa.run import TrainedRun, open_run
-from ofa.run_config import RunConfig
-from ofa.static import StaticNetwork
-from search.choose import choose_subnet
+from ofa.data.preprocessing import Preprocessing
+from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1
+from ofa.export.bundle import Bundle, BundleInfo, load_bundle
+from ofa.export.fresh_run import bind_file, load_file
+from ofa.export.precision import WantedPrecision
+from ofa.export.record import ExportedFile
+from ofa.export.write import export_bundle
+from ofa.modules.static import StaticNetwork
+from ofa.runs.config import RunConfig
+from ofa.runs.trained import TrainedRun, open_run
+from search.result.select import choose_subnet
 
 TURNS, RUNS_PER_TURN, WARMUP_RUNS = 60, 5, 2
 HEADER = (

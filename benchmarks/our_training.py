@@ -21,14 +21,14 @@ from statistics_of_inputs import two_pass_statistics
 from torch import Tensor, nn
 from turns import Request, measured, serve
 
-from ofa.accelerator import choose_accelerator
-from ofa.batchnorm import recalibrate_batchnorm
-from ofa.config import build
-from ofa.distributed import ALONE
-from ofa.extract import extract_subnet
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet, build_supernet
+from ofa.common.accelerator import choose_accelerator
+from ofa.common.config import build
+from ofa.common.distributed import ALONE
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet, build_supernet
 from ofa.training.optimizer import build_optimizer
 from ofa.training.sampling import StepPlan
 from ofa.training.settings import TrainSettings

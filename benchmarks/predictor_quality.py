@@ -29,15 +29,16 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
-from ofa.config import build
-from ofa.cost import compile_cost, macs
-from ofa.space import Genomes, SearchSpace
-from ofa.subnet import BlockConfig, SubnetConfig
-from predictors.active import choose_batch, design_posterior
+from ofa.architecture.cost import compile_cost, macs
+from ofa.common.config import build
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import BlockConfig, SubnetConfig
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
-from predictors.features import FeatureMap
+from predictors.collection.active import choose_batch, design_posterior
+from predictors.collection.sampling import stratified_order
 from predictors.fit import FitSettings, fit_mlp, interval_metrics
-from predictors.plans import stratified_order
+from predictors.model.features import FeatureMap
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = (50, 100, 250, 500)

@@ -33,20 +33,21 @@ import yaml
 from beside import LOADS, load
 from numpy.typing import NDArray
 
-from latency_tables.device import DeviceSpec
-from latency_tables.published import import_table, read_published_tables
-from ofa.config import build
-from ofa.cost import compile_cost, macs
-from ofa.estimator import Estimator
-from ofa.layers import LayerSpec
-from ofa.space import Genomes, SearchSpace
+from latency_tables.published.table import import_table, read_published_tables
+from latency_tables.table.device import DeviceSpec
+from ofa.architecture.cost import compile_cost, macs
+from ofa.architecture.layer import LayerSpec
+from ofa.common.config import build
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
 from predictors.fit import FitSettings, fit_predictor
-from predictors.published import import_predictor
-from search.constraints import Limit
-from search.evolution import EvolutionSettings, evolve
-from search.pareto_search import ParetoSettings, search_front
-from search.random_search import RandomSettings, search_randomly
-from search.result import SearchResult
+from predictors.published.predictor import import_predictor
+from search.algorithms.evolution import EvolutionSettings, evolve
+from search.algorithms.nsga2 import ParetoSettings, search_front
+from search.algorithms.random_search import RandomSettings, search_randomly
+from search.limits.limit import Limit
+from search.result.result import SearchResult
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("note10", "published", "front", "joint", "synthetic")

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.evaluate import SubnetEvaluator
+from ofa.common.progress import progress_bar
+from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.launch import compose_group
-from ofa.progress import progress_bar
-from ofa.run import open_run
-from ofa.run_config import RunConfig
+from ofa.runs.config import RunConfig
+from ofa.runs.trained import open_run
 from ofa.training.settings import PRECISIONS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -28,20 +28,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from latency_tables.calibration import fit_affine
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import create_engine
-from latency_tables.measure import build_table
-from latency_tables.table import LatencyTable
-from ofa.config import build
-from ofa.cost import network_cost
-from ofa.errors import UserError
+from latency_tables.measuring.build import build_table
+from latency_tables.table.calibration import fit_affine
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from ofa.architecture.cost import network_cost
+from ofa.architecture.lowering import lower
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.metrics import kendall_tau, mape
+from ofa.common.progress import progress_bar
 from ofa.launch import compose_group
-from ofa.lowering import lower
-from ofa.metrics import kendall_tau, mape
-from ofa.progress import progress_bar
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
 
 ENGINES = ("pytorch", "onnx_runtime", "openvino", "openvino:bf16", "ncnn")
 _BASES = {

@@ -30,7 +30,7 @@ import numpy as np
 from our_training import full_space
 from turns import Worker
 
-from ofa.subnet import SubnetConfig
+from ofa.space.subnet import SubnetConfig
 
 BATCH_SIZES = (8, 16, 32, 64)
 RESOLUTIONS = (64, 128, 224)

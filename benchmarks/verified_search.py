@@ -19,23 +19,23 @@ from pathlib import Path
 
 import numpy as np
 
-from latency_tables.device import DeviceSpec
-from latency_tables.shipped import DATA
-from latency_tables.table import LatencyTable
-from latency_tables.verification import MeasureHere
-from ofa.config import build
-from ofa.cost import compile_cost, macs
-from ofa.estimator import Estimator
-from ofa.family_mobile import MBConvSpec
+from latency_tables.remote.verification import MeasureHere
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.shipped import DATA
+from latency_tables.table.table import LatencyTable
+from ofa.architecture.cost import compile_cost, macs
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.config import build
 from ofa.launch import compose_group
-from ofa.layers import LayerSpec
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
-from predictors.published import import_predictor
-from search.constraints import Limit
-from search.registry import SearchPlan, plan_search
-from search.result import SearchResult
-from search.verify import TOO_FAST, VerifySettings, verified_search
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from predictors.published.predictor import import_predictor
+from search.algorithms.registry import SearchPlan, plan_search
+from search.limits.limit import Limit
+from search.result.result import SearchResult
+from search.verified.verify import TOO_FAST, VerifySettings, verified_search
 
 DEVICES = ("cascadelake_onnx", "cascadelake_openvino")
 

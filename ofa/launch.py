@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
-from ofa.config import build
-from ofa.errors import StoppedError, UserError, unknown_name
+from ofa.common.config import build
+from ofa.common.errors import StoppedError, UserError, unknown_name
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 Config = TypeVar("Config")

@@ -14,8 +14,8 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
-from ofa.metrics import kendall_tau, rmse, spearman
-from ofa.threads import blas_threads
+from ofa.common.metrics import kendall_tau, rmse, spearman
+from ofa.common.threads import blas_threads
 
 Regressor = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 Fit = Callable[[NDArray[np.float32], NDArray[np.float64], int], Regressor]

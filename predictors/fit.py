@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ofa.config import below_minimum
-from ofa.errors import UserError
-from ofa.progress import ProgressCallback, silent
-from ofa.space import Genomes, SearchSpace
-from ofa.threads import blas_threads
+from ofa.common.config import below_minimum
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+from ofa.common.threads import blas_threads
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
-from predictors.features import FeatureMap, space_views
-from predictors.mlp import AccuracyPredictor, PredictorInfo, TargetScale
-from predictors.posterior import COVERAGE_DEVIATIONS, Posterior, standardise
+from predictors.model.features import FeatureMap, space_views
+from predictors.model.posterior import COVERAGE_DEVIATIONS, Posterior, standardise
+from predictors.model.predictor import AccuracyPredictor, PredictorInfo, TargetScale
 
 MIN_FITTED = 8
 MIN_HOLDOUT = 2

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ofa.estimator import Estimator
-from ofa.files import read_json
-from ofa.space import SearchSpace
-from predictors import published
-from predictors.mlp import AccuracyPredictor
+from ofa.common.files import read_json
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
+from predictors.model.predictor import AccuracyPredictor
+from predictors.published import predictor as published
 
 LOADERS: dict[str, Callable[[Path, SearchSpace, int | None], Estimator]] = {
     published.KIND: published.PublishedPredictor.load,

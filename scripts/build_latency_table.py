@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency_tables.device import DeviceSpec
-from latency_tables.kit_results import save_table, search_options, table_from_kit
-from latency_tables.measure import build_table
-from latency_tables.table import LatencyTable
-from ofa.accelerator import threads_set
+from latency_tables.measuring.build import build_table
+from latency_tables.remote.results import save_table, search_options, table_from_kit
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from ofa.common.accelerator import threads_set
+from ofa.common.progress import progress_bar
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.distributed import launched_world
-from ofa.evaluate import SubnetEvaluator
+from ofa.common.distributed import launched_world
+from ofa.common.progress import progress_bar
+from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run import open_run
-from ofa.run_config import RunConfig
-from predictors.collect import collect
-from predictors.records import RecordFile
+from ofa.runs.config import RunConfig
+from ofa.runs.trained import open_run
+from predictors.collection.collect import collect
+from predictors.collection.records import RecordFile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latency_tables.device import DeviceSpec
-from latency_tables.network import measure_network_ms
-from latency_tables.timing import summarize
-from ofa.bundle_run import FreshRunSettings, load_file, run_fresh
+from latency_tables.measuring.networks import measure_network_ms
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.timing import summarize
+from ofa.common.progress import progress_bar
 from ofa.data.base import resize
-from ofa.evaluate import logits_top1
-from ofa.export import load_bundle
+from ofa.evaluation.evaluate import logits_top1
+from ofa.export.bundle import load_bundle
+from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run import open_run
-from ofa.run_config import RunConfig
-from ofa.space import check_fingerprint
+from ofa.runs.config import RunConfig
+from ofa.runs.trained import open_run
+from ofa.space.space import check_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency_tables.device import DeviceSpec
-from latency_tables.published_export import export_table
-from latency_tables.published_keys import key_style_named
-from latency_tables.table import LatencyTable
+from latency_tables.published.export import export_table
+from latency_tables.published.keys import key_style_named
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
 from ofa.launch import command
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

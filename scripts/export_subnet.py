@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.evaluate import SubnetEvaluator
-from ofa.export import BundleInfo, Preprocessing, WantedPrecision, export_bundle
+from ofa.common.progress import progress_bar
+from ofa.compression.quantisation.search_precision import KeepSettings, samples_of
+from ofa.data.preprocessing import Preprocessing
+from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.export.bundle import BundleInfo
+from ofa.export.precision import WantedPrecision
+from ofa.export.write import export_bundle
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.quantisation.network import KeepSettings, samples_of
-from ofa.run import open_run
-from ofa.run_config import RunConfig
-from search.choose import choose_subnet
+from ofa.runs.config import RunConfig
+from ofa.runs.trained import open_run
+from search.result.select import choose_subnet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.evaluate import SubnetEvaluator, top1
-from ofa.export import export_bundle, load_bundle
+from ofa.common.progress import progress_bar
+from ofa.evaluation.evaluate import SubnetEvaluator, top1
+from ofa.export.bundle import load_bundle
+from ofa.export.write import export_bundle
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run import open_run
-from ofa.run_config import RunConfig
-from ofa.space import check_fingerprint
+from ofa.runs.config import RunConfig
+from ofa.runs.trained import open_run
+from ofa.space.space import check_fingerprint
 from ofa.training.finetune import finetune
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from ofa.accelerator import threads_set
+from ofa.common.accelerator import threads_set
+from ofa.common.progress import progress_bar
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run_config import RunConfig
+from ofa.runs.config import RunConfig
+from predictors.collection.records import load_records, read_header
 from predictors.fit import FitReport, FitSettings, fit_predictor, format_metrics
-from predictors.records import load_records, read_header
 
 
 @dataclass(frozen=True, kw_only=True)

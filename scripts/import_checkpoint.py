@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.common.tensors import file_hash
 from ofa.data.settings import DataSettings
 from ofa.launch import command
 from ofa.published.checkpoint import import_supernet
 from ofa.published.run import check_vacant, save_run
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
-from ofa.tensors import file_hash
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency_tables.device import DeviceSpec
-from latency_tables.published import import_table, read_published_tables
-from latency_tables.table import LatencyTable
+from latency_tables.published.table import import_table, read_published_tables
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
 from ofa.launch import command
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

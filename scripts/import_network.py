@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.accelerator import threads_set
-from ofa.cost import network_cost
-from ofa.export import export_bundle
+from ofa.architecture.cost import network_cost
+from ofa.common.accelerator import threads_set
+from ofa.common.progress import progress_bar
+from ofa.export.write import export_bundle
 from ofa.launch import command
-from ofa.progress import progress_bar
 from ofa.published.bundle import photograph_bundle_info
 from ofa.published.network import read_network
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.launch import command
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
-from predictors.published import import_predictor
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
+from predictors.published.predictor import import_predictor
 
 
 @dataclass(frozen=True, kw_only=True)

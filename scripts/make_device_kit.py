@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency_tables.device import DeviceSpec
-from latency_tables.kit import KitInfo, make_table_kit
-from latency_tables.plan import plan_table
-from ofa.accelerator import threads_set
+from latency_tables.measuring.plan import plan_table
+from latency_tables.remote.kit import KitInfo, make_table_kit
+from latency_tables.table.device import DeviceSpec
+from ofa.common.accelerator import threads_set
+from ofa.common.progress import progress_bar
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

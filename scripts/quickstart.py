@@ -15,7 +15,7 @@ from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 from ofa.launch import command
-from ofa.run_config import RunConfig
+from ofa.runs.config import RunConfig
 
 LIMIT_SHARES = (0.15, 0.35, 0.6)  # between the latencies of the smallest and the largest network
 

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from latency_tables.device import DeviceSpec
-from latency_tables.network import TimedNetwork, measure_networks
-from latency_tables.shipped import find_table
-from latency_tables.table import LatencyTable
-from ofa.candidates import run_candidates
-from ofa.cost import network_cost
-from ofa.evaluate import SubnetEvaluator
+from latency_tables.measuring.networks import TimedNetwork, measure_networks
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.shipped import find_table
+from latency_tables.table.table import LatencyTable
+from ofa.architecture.cost import network_cost
+from ofa.common.progress import progress_bar
+from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run import open_run
-from ofa.run_config import RunConfig
+from ofa.runs.config import RunConfig
+from ofa.runs.networks import run_candidates
+from ofa.runs.trained import open_run
 from predictors.load import load_predictor
-from search.choose import searches_by_subnet
-from search.report import MeasuredNetwork, plot_tradeoff, report_table
+from search.reports.run_report import MeasuredNetwork, plot_tradeoff, report_table
+from search.result.select import searches_by_subnet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latency_tables.device import DeviceSpec
-from latency_tables.shipped import find_table, is_shipped
-from latency_tables.table import LatencyTable, TableLimit
-from latency_tables.verification import choose_measure
-from ofa.accelerator import threads_set
-from ofa.errors import UserError
+from latency_tables.remote.verification import choose_measure
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.shipped import find_table, is_shipped
+from latency_tables.table.table import LatencyTable, TableLimit
+from ofa.common.accelerator import threads_set
+from ofa.common.errors import UserError
+from ofa.common.progress import progress_bar
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run_config import RunConfig
-from ofa.space import SearchSpace
+from ofa.runs.config import RunConfig
+from ofa.space.space import SearchSpace
 from predictors.load import load_predictor
+from search.algorithms.registry import plan_search
 from search.find import find
-from search.limits import LimitSettings, build_limits
-from search.outputs import save_all
-from search.registry import plan_search
-from search.result import SearchResult
-from search.table import report
-from search.verify import VerifySettings
+from search.limits.named import LimitSettings, build_limits
+from search.reports.files import save_all
+from search.reports.text import report
+from search.result.result import SearchResult
+from search.verified.verify import VerifySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class SearchConfig(RunConfig):
         space: what is searched; None for the space of the run.
         resolutions: those that are searched; None for all.
         name: name of the result; None to make one from device and limits.
-        verify: whether candidates are measured; see `search.verify`.
+        verify: whether candidates are measured; see `search.verified.verify`.
         verification: its effort.
         from_kit: folders of kits that were measured on another device for such a search.
         seed: seed of the search.

@@ -9,16 +9,16 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from ofa.accelerator import choose_accelerator
-from ofa.checkpoint import save_supernet
-from ofa.data.load import load_data
-from ofa.distributed import launched_world
+from ofa.common.accelerator import choose_accelerator
+from ofa.common.distributed import launched_world
+from ofa.common.progress import progress_bar
+from ofa.data.sources import load_data
 from ofa.launch import command
-from ofa.progress import progress_bar
-from ofa.run_config import TrainConfig, claim_directory
-from ofa.run_directory import RunDirectory
-from ofa.training.loop import Trainer
+from ofa.runs.config import TrainConfig, claim_directory
+from ofa.runs.directory import RunDirectory
+from ofa.runs.supernet_file import save_supernet
 from ofa.training.precision import EMULATED, emulates
+from ofa.training.trainer import Trainer
 
 
 @command("train_supernet", TrainConfig)

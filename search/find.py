@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofa.estimator import Estimator
-from ofa.progress import ProgressCallback, silent
-from ofa.space import SearchSpace
-from search.constraints import Limit
-from search.measuring import Measure
-from search.registry import SearchPlan, plan_search
-from search.result import SearchResult
-from search.verify import VerifySettings, verified_search
+from ofa.common.progress import ProgressCallback, silent
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
+from search.algorithms.registry import SearchPlan, plan_search
+from search.limits.limit import Limit
+from search.result.result import SearchResult
+from search.verified.measure import Measure
+from search.verified.verify import VerifySettings, verified_search
 
 
 def find(
@@ -38,7 +38,7 @@ def find(
         progress: told about every generation.
 
     Raises:
-        UserError: if no sub-network keeps the limits; see `search.verify.verified_search`.
+        UserError: if no sub-network keeps the limits; see `search.verified.verify.verified_search`.
     """
     plan = plan or plan_search({"algorithm": "evolution"})
     if measure is None:

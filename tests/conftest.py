@@ -12,10 +12,11 @@ import torch
 import yaml
 from torch import nn
 
-from ofa.config import build
-from ofa.space import SearchSpace, StageSpec, StemSpec
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet, build_supernet
+from ofa.common.config import build
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec, StemSpec
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.supernet import Supernet, build_supernet
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from training_run import STRATEGIES, arm, make_trainer
 
-from ofa.errors import StoppedError
-from ofa.tensors import load_tensors
+from ofa.common.errors import StoppedError
+from ofa.common.tensors import load_tensors
 from ofa.training.checkpoints import TrainingCheckpoints
 
 KILLS_PER_STRATEGY = 5

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.config import build
+from ofa.common.config import build
 from ofa.launch import compose_group
-from ofa.space import SearchSpace
+from ofa.space.space import SearchSpace
 from predictors.fit import FitSettings, fit_mlp
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latency_tables.entry import Program
-from ofa.errors import UserError
+from latency_tables.measuring.methods import Program
+from ofa.common.errors import UserError
 
 
 class DiesAtRun(nn.Module):

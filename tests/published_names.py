@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ofa.space import SearchSpace
-from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
 WIDTHS = (0.65, 0.8, 1.0)
 

@@ -1,4 +1,4 @@
-"""Tests of ofa.batchnorm: statistics against a float64 two-pass computation over all images."""
+"""Tests of ofa.evaluation.recalibrate: statistics against a float64 two-pass computation over all images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ofa.batchnorm import recalibrate_batchnorm
-from ofa.errors import UserError
-from ofa.extract import extract_subnet
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.supernet import Supernet
+from ofa.common.errors import UserError
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.modules.static import StaticNetwork
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 MakeSupernet = Callable[[SearchSpace, int], Supernet]
 

@@ -1,4 +1,4 @@
-"""Tests of ofa.channels: sorting moves channels and changes no trained network."""
+"""Tests of ofa.supernet.sorting: sorting moves channels and changes no trained network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa.channels import sort_channels
-from ofa.elastic.base import segment_order
-from ofa.elastic.blocks import ElasticConvLayer, ElasticLinearLayer, ElasticMBConvLayer
-from ofa.elastic.bottleneck import ElasticBottleneckLayer
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.blocks import ElasticConvLayer, ElasticLinearLayer, ElasticMBConvLayer
+from ofa.supernet.bottleneck import ElasticBottleneckLayer
+from ofa.supernet.layer import segment_order
+from ofa.supernet.sorting import sort_channels
+from ofa.supernet.supernet import Supernet
 
 MakeSupernet = Callable[[SearchSpace, int], Supernet]
 DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]

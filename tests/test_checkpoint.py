@@ -8,10 +8,10 @@ import pytest
 import torch
 from training_run import SPACE
 
-from ofa.checkpoint import load_supernet, save_supernet
-from ofa.errors import UserError
-from ofa.supernet import build_supernet
-from ofa.tensors import load_tensors, save_tensors
+from ofa.common.errors import UserError
+from ofa.common.tensors import load_tensors, save_tensors
+from ofa.runs.supernet_file import load_supernet, save_supernet
+from ofa.supernet.supernet import build_supernet
 from ofa.training.checkpoints import TrainingCheckpoints
 
 

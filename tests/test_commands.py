@@ -19,12 +19,12 @@ from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
-from ofa.accelerator import choose_accelerator
-from ofa.checkpoint import load_supernet
-from ofa.errors import UserError
-from ofa.export import load_bundle
+from ofa.common.accelerator import choose_accelerator
+from ofa.common.errors import UserError
+from ofa.export.bundle import load_bundle
 from ofa.launch import Command
-from ofa.run_directory import RunDirectory
+from ofa.runs.directory import RunDirectory
+from ofa.runs.supernet_file import load_supernet
 
 QUICK = (
     "space.resolutions=[8,16]",

@@ -7,18 +7,18 @@ import importlib
 import pytest
 import yaml
 
-from latency_tables.device import DeviceSpec
-from ofa.config import build
+from latency_tables.table.device import DeviceSpec
+from ofa.architecture.lowering import distinct_layers
+from ofa.common.config import build
+from ofa.common.errors import UserError
 from ofa.data.settings import DataSettings
-from ofa.errors import UserError
 from ofa.launch import CONF, Command, compose, compose_group
-from ofa.lowering import distinct_layers
-from ofa.run_config import TrainConfig
-from ofa.space import SearchSpace
+from ofa.runs.config import TrainConfig
+from ofa.space.space import SearchSpace
 from ofa.training.phases import Phase, check_phases
 from ofa.training.settings import TrainSettings
 from predictors.fit import FitSettings
-from search.registry import plan_search
+from search.algorithms.registry import plan_search
 
 COMMANDS = {path.stem for path in CONF.glob("*.yaml")}
 # The mandatory settings of the commands that have any.

@@ -1,4 +1,4 @@
-"""Tests of ofa.config."""
+"""Tests of ofa.common.config."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ofa.config import ConfigError, build
-from ofa.errors import UserError
-from ofa.space import SearchSpace
+from ofa.common.config import ConfigError, build
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True)

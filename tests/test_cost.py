@@ -1,4 +1,4 @@
-"""Tests of ofa.cost: the arithmetic against counts on real modules."""
+"""Tests of ofa.architecture.cost: the arithmetic against counts on real modules."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
-from ofa.cost import compile_cost, macs, network_cost, parameters, peak_activation_bytes
-from ofa.family_mobile import MBConvSpec
-from ofa.family_resnet import BottleneckSpec
-from ofa.layers import LayerSpec
-from ofa.lowering import distinct_layers, lower
-from ofa.space import SearchSpace
-from ofa.static import AddInput, Bottleneck, GlobalPool, MBConv, SqueezeExcite, StaticNetwork
-from ofa.subnet import SubnetConfig
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
+from ofa.architecture.cost import compile_cost, macs, network_cost, parameters, peak_activation_bytes
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.lowering import distinct_layers, lower
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.architecture.resnet import BottleneckSpec
+from ofa.modules.static import AddInput, Bottleneck, GlobalPool, MBConv, SqueezeExcite, StaticNetwork
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
 
 DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
 

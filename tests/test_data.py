@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import normalize
 
+from ofa.common.errors import UserError
 from ofa.data.base import ImageData, resize
-from ofa.data.load import describe_data, load_data
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
-from ofa.errors import UserError
+from ofa.data.sources import describe_data, load_data
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ofa import depthwise
-from ofa.depthwise import depthwise_conv2d
+from ofa.modules import depthwise
+from ofa.modules.depthwise import depthwise_conv2d
 
 
 @pytest.mark.parametrize("stride", [1, 2])

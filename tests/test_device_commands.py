@@ -13,8 +13,8 @@ from made_predictor import save_predictor
 from make_device_kit import make_device_kit
 from search_for_device import search_for_device
 
-from latency_tables.table import LatencyTable
-from ofa.errors import UserError
+from latency_tables.table.table import LatencyTable
+from ofa.common.errors import UserError
 
 pytest.importorskip("onnxruntime")
 

@@ -13,8 +13,8 @@ from test_training import assert_equal, final_weights
 from torch import Tensor
 from training_run import make_data, make_trainer
 
-from ofa.distributed import ALONE, World
-from ofa.errors import UserError
+from ofa.common.distributed import ALONE, World
+from ofa.common.errors import UserError
 
 FOLDER = Path(__file__).parent
 GRADIENTS = """

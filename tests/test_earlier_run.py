@@ -16,15 +16,15 @@ import pytest
 import torch
 from train_supernet import train_supernet
 
-from latency_tables.table import LatencyTable
-from ofa.checkpoint import load_supernet
-from ofa.errors import UserError
-from ofa.export import load_bundle
-from ofa.run_config import TrainConfig, claim_directory
-from ofa.run_directory import RunDirectory
+from latency_tables.table.table import LatencyTable
+from ofa.common.errors import UserError
+from ofa.export.bundle import load_bundle
+from ofa.runs.config import TrainConfig, claim_directory
+from ofa.runs.directory import RunDirectory
+from ofa.runs.supernet_file import load_supernet
+from predictors.collection.records import load_records
 from predictors.load import load_predictor
-from predictors.records import load_records
-from search.result import SearchResult
+from search.result.result import SearchResult
 
 STAGES = (
     "[{channels: 8, stride: 2, depths: [1, 2], kernel_sizes: [3, 5], expand_ratios: [2, 3], "

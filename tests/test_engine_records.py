@@ -17,23 +17,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import latency_tables.kit
-from latency_tables.device import DeviceSpec
+import latency_tables.remote.kit
 from latency_tables.engines.registry import ENGINES, create_engine, engines_of
-from latency_tables.kit import KIT_RUNTIMES, kit_runtimes_of, make_verification_kit
-from ofa.bundle_run import bind_file, load_file
-from ofa.errors import UserError
-from ofa.export import BundleInfo, Preprocessing, export_bundle, load_bundle
-from ofa.extract import extract_subnet
-from ofa.formats import FORMATS, formats_of
-from ofa.lower_precision import offered_precisions
-from ofa.quantisation.base import Quantise, Quantiser
-from ofa.quantisation.calibration import Images
-from ofa.quantisation.registry import QUANTISERS, converted, packages_of
+from latency_tables.remote.kit import KIT_RUNTIMES, kit_runtimes_of, make_verification_kit
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.base import Quantise, Quantiser
+from ofa.compression.quantisation.calibration import Images
+from ofa.compression.quantisation.registry import QUANTISERS, converted, packages_of
+from ofa.data.preprocessing import Preprocessing
+from ofa.export.bundle import BundleInfo, load_bundle
+from ofa.export.formats import FORMATS, formats_of
+from ofa.export.fresh_run import bind_file, load_file
+from ofa.export.precision import offered_precisions
+from ofa.export.write import export_bundle
 from ofa.runtimes.base import FileFormat, Files, NetworkSource, Runtime
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space import SearchSpace
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 # -- a made-up engine ------------------------------------------------------------------------------
 
@@ -97,7 +99,7 @@ def toy_quantise(files: Files, calibration: Sequence[Images]) -> Quantise:
 def toy(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """The list of engines with one more record, and what is folded from it."""
     runtimes = (*RUNTIMES, TOY)
-    monkeypatch.setattr("ofa.bundle.RUNTIMES", runtimes)
+    monkeypatch.setattr("ofa.export.bundle.RUNTIMES", runtimes)
     for name, kind in formats_of(runtimes).items():
         monkeypatch.setitem(FORMATS, name, kind)
     for name, engine in engines_of(runtimes).items():
@@ -213,7 +215,7 @@ def test_the_extras_of_the_project_install_what_the_records_need(root: Path) -> 
 
 
 def test_the_program_of_kits_loads_the_engines_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(latency_tables.kit.__file__).with_name("kit_files"))
+    monkeypatch.syspath_prepend(Path(latency_tables.remote.kit.__file__).with_name("kit_files"))
     import kit_engines
 
     loaded = dict(kit_engines.ENGINES.values())
@@ -233,12 +235,12 @@ def test_runtimes_know_nothing_of_what_lies_above_them(root: Path) -> None:
             elif isinstance(node, ast.Import):
                 modules |= {alias.name for alias in node.names}
     own = {".".join(name.split(".")[:2]) for name in modules if name.split(".")[0] == "ofa"}
-    assert own == {"ofa.errors", "ofa.runtimes"}
+    assert own == {"ofa.common.errors", "ofa.runtimes"}
 
 
 def test_engines_are_imported_only_when_they_are_used() -> None:
     code = (
-        "import sys, ofa.formats, latency_tables.kit, latency_tables.engines.registry; "
+        "import sys, ofa.export.formats, latency_tables.remote.kit, latency_tables.engines.registry; "
         "print([name for name in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf', 'ncnn', 'pnnx', "
         "'executorch') if name in sys.modules])"
     )

@@ -1,8 +1,8 @@
-"""Tests of ofa.errors."""
+"""Tests of ofa.common.errors."""
 
 from __future__ import annotations
 
-from ofa.errors import UserError, unknown_name
+from ofa.common.errors import UserError, unknown_name
 
 
 def test_unknown_name_lists_the_known_ones_and_the_closest() -> None:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from training_run import SPACE, make_data
 
-from ofa import evaluate
-from ofa.evaluate import SubnetEvaluator, top1
-from ofa.extract import extract_subnet
-from ofa.supernet import build_supernet
+from ofa.evaluation import evaluate
+from ofa.evaluation.evaluate import SubnetEvaluator, top1
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import build_supernet
 
 
 def test_top1_is_the_share_of_right_answers() -> None:

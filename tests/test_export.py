@@ -1,4 +1,4 @@
-"""Tests of ofa.export and ofa.bundle: what is written runs, and nothing is half-written."""
+"""Tests of ofa.export and ofa.export.bundle: what is written runs, and nothing is half-written."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from typing import Any
 import pytest
 import torch
 
-import ofa.export
-import ofa.formats
+import ofa.export.formats
+import ofa.export.write
+from ofa.common.errors import UserError
 from ofa.data.base import resize
-from ofa.errors import UserError
-from ofa.export import BundleInfo, Preprocessing, export_bundle, load_bundle
-from ofa.exported_file import ExportedFile, FilePart
-from ofa.extract import extract_subnet
+from ofa.data.preprocessing import Preprocessing
+from ofa.export.bundle import BundleInfo, load_bundle
+from ofa.export.record import ExportedFile, FilePart
+from ofa.export.write import export_bundle
+from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import missing_packages
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
@@ -94,7 +96,7 @@ def test_bundle_gives_the_network_and_its_description_back(
 ) -> None:
     loaded = load_bundle(bundle)
     images = images_for(info, 4)
-    assert torch.equal(ofa.export.load_bundle(str(bundle)).network(images), network(images))
+    assert torch.equal(load_bundle(str(bundle)).network(images), network(images))
     assert not any(module.training for module in loaded.network.modules())
     assert all(parameter.requires_grad for parameter in loaded.network.parameters())
     assert loaded.info == info and loaded.path == bundle
@@ -211,8 +213,8 @@ def test_a_failure_midway_keeps_the_old_bundle_and_leaves_nothing_else(
     info: BundleInfo,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    broken = dataclasses.replace(ofa.export.FORMATS["pt2"], serialise=fail_with(error))
-    monkeypatch.setitem(ofa.export.FORMATS, "pt2", broken)
+    broken = dataclasses.replace(ofa.export.formats.FORMATS["pt2"], serialise=fail_with(error))
+    monkeypatch.setitem(ofa.export.formats.FORMATS, "pt2", broken)
     expected = UserError if isinstance(error, OSError) else type(error)
     for path in (changed, changed.parent / "new"):
         with pytest.raises(expected) as caught:
@@ -227,11 +229,11 @@ def test_a_file_that_computes_something_else_is_an_error(
     network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = dataclasses.replace(
-        ofa.export.FORMATS["pt2"],
+        ofa.export.formats.FORMATS["pt2"],
         serialise=lambda source: {"model.pt2": b"x"},
         load=lambda folder, info: lambda images: 1.001 * network(images),
     )
-    monkeypatch.setitem(ofa.export.FORMATS, "pt2", broken)
+    monkeypatch.setitem(ofa.export.formats.FORMATS, "pt2", broken)
     with pytest.raises(UserError, match=r"exported pt2 file's logits differ .* batch size 1; at most"):
         export_bundle(network, info, tmp_path / "bundle", ("pt2",))
     assert names(tmp_path) == []
@@ -398,8 +400,8 @@ OTHERS = {
 }
 
 
-def installed_format(name: str) -> ofa.formats.Format:
-    kind = ofa.export.FORMATS[name]
+def installed_format(name: str) -> ofa.export.formats.Format:
+    kind = ofa.export.formats.FORMATS[name]
     missing = missing_packages(kind.packages)
     if missing:
         pytest.skip(f"the extra {kind.extra} is not installed ({', '.join(missing)})")
@@ -438,7 +440,9 @@ def test_files_of_other_engines_run_and_are_all_recorded(
 
 
 def test_all_formats_fit_into_one_bundle(network: StaticNetwork, info: BundleInfo, tmp_path: Path) -> None:
-    formats = [name for name, kind in ofa.export.FORMATS.items() if not missing_packages(kind.packages)]
+    formats = [
+        name for name, kind in ofa.export.formats.FORMATS.items() if not missing_packages(kind.packages)
+    ]
     report = export_bundle(network, info, tmp_path / "bundle", formats)
     every: list[ExportedFile | FilePart] = []
     for file in report.files.values():
@@ -451,12 +455,12 @@ def test_all_formats_fit_into_one_bundle(network: StaticNetwork, info: BundleInf
 def two_files(network: StaticNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the format pt2 one of two files that takes single images."""
     kind = dataclasses.replace(
-        ofa.export.FORMATS["pt2"],
+        ofa.export.formats.FORMATS["pt2"],
         serialise=lambda source: {"graph.txt": b"graph", "values.bin": b"\x00\x01"},
         load=lambda folder, info: lambda images: network(images),
         batch_size=1,
     )
-    monkeypatch.setitem(ofa.export.FORMATS, "pt2", kind)
+    monkeypatch.setitem(ofa.export.formats.FORMATS, "pt2", kind)
 
 
 @pytest.mark.usefixtures("two_files")

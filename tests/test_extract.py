@@ -1,4 +1,4 @@
-"""Tests of ofa.extract: a sub-network computes the same inside and outside the supernet."""
+"""Tests of ofa.supernet.extract: a sub-network computes the same inside and outside the supernet."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ofa.errors import UserError
-from ofa.extract import extract_subnet
-from ofa.lowering import lower
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet, build_supernet
+from ofa.architecture.lowering import lower
+from ofa.common.errors import UserError
+from ofa.modules.static import StaticNetwork
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet, build_supernet
 
 MakeSupernet = Callable[[SearchSpace, int], Supernet]
 DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]

@@ -18,18 +18,20 @@ from fit_predictor import fit
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
-from ofa.checkpoint import load_supernet
-from ofa.cost import compile_cost, macs
-from ofa.export import BundleInfo, Preprocessing, export_bundle
-from ofa.extract import extract_subnet
-from ofa.lowering import distinct_layers
+from ofa.architecture.cost import compile_cost, macs
+from ofa.architecture.lowering import distinct_layers
+from ofa.data.preprocessing import Preprocessing
+from ofa.export.bundle import BundleInfo
+from ofa.export.write import export_bundle
+from ofa.modules.static import static_layer
+from ofa.runs.supernet_file import load_supernet
 from ofa.runtimes.onnx_export import export_onnx
-from ofa.space import SearchSpace
-from ofa.static import static_layer
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 from ofa.training.phases import Phase
-from predictors.plans import plan_subnets
-from predictors.records import load_records
+from predictors.collection.records import load_records
+from predictors.collection.sampling import plan_subnets
 
 FAMILIES = ["micro_proxyless", "micro_resnet"]
 QUICK = (

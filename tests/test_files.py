@@ -1,4 +1,4 @@
-"""Tests of ofa.files."""
+"""Tests of ofa.common.files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ofa.errors import UserError
-from ofa.files import read_json, write_atomic, write_json
+from ofa.common.errors import UserError
+from ofa.common.files import read_json, write_atomic, write_json
 
 
 def names(folder: Path) -> list[str]:

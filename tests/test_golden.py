@@ -26,12 +26,12 @@ from published_names import (
     resnet_name,
 )
 
-from ofa.cost import compile_cost, macs, network_cost, parameters
-from ofa.extract import extract_subnet
-from ofa.lowering import lower
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet
+from ofa.architecture.cost import compile_cost, macs, network_cost, parameters
+from ofa.architecture.lowering import lower
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 
 @dataclass(frozen=True)

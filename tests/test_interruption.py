@@ -19,12 +19,12 @@ from torch import Tensor
 from train_supernet import train_supernet
 from training_run import PHASES, SPACE, arm, make_trainer
 
-from ofa.distributed import World
-from ofa.elastic.operators import ElasticBatchNorm2d
-from ofa.errors import StoppedError, UserError
-from ofa.files import locked
-from ofa.supernet import Supernet
-from ofa.tensors import load_tensors
+from ofa.common.distributed import World
+from ofa.common.errors import StoppedError, UserError
+from ofa.common.files import locked
+from ofa.common.tensors import load_tensors
+from ofa.supernet.operators import ElasticBatchNorm2d
+from ofa.supernet.supernet import Supernet
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.step import MAX_SKIPPED
 from ofa.training.summary import RunSummary
@@ -306,7 +306,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from ofa.files import locked\n"
+        "import sys, time; from pathlib import Path; from ofa.common.files import locked\n"
         "with locked(Path(sys.argv[1]), 'it'): print('locked', flush=True); time.sleep(60)"
     )
     lock = tmp_path / "run" / ".training.lock"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import ENGINES, create_engine
-from ofa.config import ConfigError, build
-from ofa.errors import UserError
+from latency_tables.table.device import DeviceSpec
+from ofa.common.config import ConfigError, build
+from ofa.common.errors import UserError
 from ofa.launch import CONF, compose_group
 
 DEVICES = sorted(path.stem for path in (CONF / "device").glob("*.yaml"))

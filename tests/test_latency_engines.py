@@ -11,18 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.pytorch import time_on_cuda
 from latency_tables.engines.registry import create_engine
-from latency_tables.measure import build_table, partial_path
-from latency_tables.network import TimedNetwork, measure_network_ms, measure_networks
-from latency_tables.table import LatencyTable
-from ofa.errors import UserError
-from ofa.family_mobile import MBConvSpec
-from ofa.lowering import distinct_layers
+from latency_tables.measuring.build import build_table, partial_path
+from latency_tables.measuring.networks import TimedNetwork, measure_network_ms, measure_networks
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from ofa.architecture.lowering import distinct_layers
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.errors import UserError
+from ofa.modules.static import static_layer
 from ofa.runtimes.onnx_export import export_onnx
-from ofa.space import SearchSpace, StageSpec
-from ofa.static import static_layer
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
 
 ENGINES = ("pytorch", "onnx_runtime", "openvino")
 

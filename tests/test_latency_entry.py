@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latency_tables.entry import METHODS
-from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
-from ofa.family_mobile import MBConvSpec
-from ofa.family_resnet import BottleneckSpec
-from ofa.layers import LayerSpec
-from ofa.lowering import distinct_layers, lower
-from ofa.space import SearchSpace
+from latency_tables.measuring.methods import METHODS
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.lowering import distinct_layers, lower
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.architecture.resnet import BottleneckSpec
+from ofa.space.space import SearchSpace
 
 BLOCK = MBConvSpec(9, 8, 24, 16, 5, 2, "hard_swish", True)
 

@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 import torch
 
-import latency_tables.kit
-from latency_tables.device import DeviceSpec
-from latency_tables.entry import METHODS
-from latency_tables.kit import PERIOD, make_table_kit, make_verification_kit, repeat_weights
-from latency_tables.kit_results import (
+import latency_tables.remote.kit
+from latency_tables.measuring.methods import METHODS
+from latency_tables.measuring.plan import TablePlan, plan_table
+from latency_tables.remote.kit import PERIOD, make_table_kit, make_verification_kit, repeat_weights
+from latency_tables.remote.results import (
     MEASURED_BY_KIT,
     networks_from_kit,
     read_kit,
@@ -33,19 +33,20 @@ from latency_tables.kit_results import (
     search_options,
     table_from_kit,
 )
-from latency_tables.plan import TablePlan, plan_table
-from latency_tables.table import LatencyTable
-from latency_tables.timing import process_latency_ms, standard_error
-from latency_tables.verification import MeasureByKit, MeasureHere, choose_measure
-from ofa.errors import UserError
-from ofa.lowering import distinct_layers
-from ofa.space import SearchSpace, StageSpec
-from ofa.static import StaticNetwork
+from latency_tables.remote.verification import MeasureByKit, MeasureHere, choose_measure
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.timing import process_latency_ms, standard_error
+from ofa.architecture.lowering import distinct_layers
+from ofa.common.errors import UserError
+from ofa.modules.static import StaticNetwork
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-KIT_FILES = Path(latency_tables.kit.__file__).with_name("kit_files")
+KIT_FILES = Path(latency_tables.remote.kit.__file__).with_name("kit_files")
 SOURCES = ("measure.py", "kit_engines.py", "kit_folder.py", "kit_runs.py")
 DEVICE = DeviceSpec(
     "there",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latency_tables.levels import level
-from latency_tables.timing import process_latency_ms
+from latency_tables.measuring.drift import level
+from latency_tables.table.timing import process_latency_ms
 
 Window = list[tuple[str, list[float]]]
 

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from latency_tables.calibration import Validation, choose_networks, fit_affine
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import TimedRun
-from latency_tables.measure import build_table, partial_path
-from latency_tables.noise import Usage
-from latency_tables.plan import assemble_table, plan_table
-from latency_tables.table import LatencyTable
-from latency_tables.timing import LEAST_MS, MeasurementError, Timing, summarize
-from ofa.errors import UserError
-from ofa.lowering import distinct_layers
-from ofa.space import SearchSpace, StageSpec
-from ofa.static import GlobalPool, StaticNetwork, static_layer
+from latency_tables.measuring.build import build_table, partial_path
+from latency_tables.measuring.disturbance import Usage
+from latency_tables.measuring.plan import assemble_table, plan_table
+from latency_tables.table.calibration import Validation, choose_networks, fit_affine
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.timing import LEAST_MS, MeasurementError, Timing, summarize
+from ofa.architecture.lowering import distinct_layers
+from ofa.common.errors import UserError
+from ofa.modules.static import GlobalPool, StaticNetwork, static_layer
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
 
 DEVICE = DeviceSpec("fake", "none", method="isolated", rounds=4, runs_per_visit=2, warmup_runs=1, processes=1)
 OVERHEAD_MS, SCALE, OFFSET_MS = 0.05, 2.0, 0.3
@@ -31,7 +32,9 @@ OVERHEAD_MS, SCALE, OFFSET_MS = 0.05, 2.0, 0.3
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs beside the tests repeats no visits."""
-    monkeypatch.setattr("latency_tables.rounds.read_usage", lambda: Usage(time.perf_counter(), 0, 0, 0, 0))
+    monkeypatch.setattr(
+        "latency_tables.measuring.rounds.read_usage", lambda: Usage(time.perf_counter(), 0, 0, 0, 0)
+    )
 
 
 def make_space(num_classes: int = 4) -> SearchSpace:
@@ -431,11 +434,11 @@ def test_a_restricted_space_measures_only_its_layers(tmp_path: Path) -> None:
 
 def test_many_programs_are_prepared_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = table_of(tmp_path / "whole.json", FakeEngine())
-    monkeypatch.setattr("latency_tables.rounds.CHUNK_PROGRAMS", 7)
+    monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_PROGRAMS", 7)
     table = table_of(tmp_path / "t.json", FakeEngine())
     assert comparable(table) == comparable(whole)
-    monkeypatch.setattr("latency_tables.rounds.CHUNK_PROGRAMS", 1000)
-    monkeypatch.setattr("latency_tables.rounds.CHUNK_PARAMETERS", 20_000)
+    monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_PROGRAMS", 1000)
+    monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_PARAMETERS", 20_000)
     assert comparable(table_of(tmp_path / "p.json", FakeEngine())) == comparable(whole)
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from latency_tables import rounds
-from latency_tables.affinity import pinned
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import TimedRun
-from latency_tables.entry import Program
-from latency_tables.noise import Usage, Verdict, judge, read_usage
-from latency_tables.rounds import Visit, time_programs
-from ofa.errors import UserError
+from latency_tables.measuring import rounds
+from latency_tables.measuring.affinity import pinned
+from latency_tables.measuring.disturbance import Usage, Verdict, judge, read_usage
+from latency_tables.measuring.methods import Program
+from latency_tables.measuring.rounds import Visit, time_programs
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
 
 PROGRAMS = [Program(f"program-{i}", nn.Identity, (1, 2, 2)) for i in range(6)]
 WALL = Usage(100.0, 1.0, 50.0, 80.0, 2.0)
@@ -68,7 +68,9 @@ def visits_of(
 
 @pytest.fixture
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latency_tables.rounds.read_usage", lambda: Usage(time.perf_counter(), 0, 0, 0, 0))
+    monkeypatch.setattr(
+        "latency_tables.measuring.rounds.read_usage", lambda: Usage(time.perf_counter(), 0, 0, 0, 0)
+    )
 
 
 def constant(run: int) -> float:

@@ -10,14 +10,14 @@ import pytest
 from made_predictor import save_predictor
 from search_for_device import search_for_device
 
-from latency_tables.device import DeviceSpec
-from latency_tables.shipped import DATA, find_table
-from latency_tables.table import LatencyTable
-from ofa.config import build
-from ofa.errors import UserError
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.shipped import DATA, find_table
+from latency_tables.table.table import LatencyTable
+from ofa.common.config import build
+from ofa.common.errors import UserError
 from ofa.launch import CONF, compose_group
-from ofa.run_directory import RunDirectory
-from ofa.space import SearchSpace
+from ofa.runs.directory import RunDirectory
+from ofa.space.space import SearchSpace
 
 TABLES = sorted(DATA.glob("*/*.json"))
 

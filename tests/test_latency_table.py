@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latency_tables.calibration import Calibration, MeasuredNetwork, Validation
-from latency_tables.device import DeviceSpec
-from latency_tables.table import LatencyTable, TableLimit
-from latency_tables.timing import LEAST_MS, Timing, standard_error, summarize
-from ofa.errors import UserError
-from ofa.layers import LayerSpec
-from ofa.lowering import distinct_layers, lower
-from ofa.space import SearchSpace, StageSpec
+from latency_tables.table.calibration import Calibration, MeasuredNetwork, Validation
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable, TableLimit
+from latency_tables.table.timing import LEAST_MS, Timing, standard_error, summarize
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.lowering import distinct_layers, lower
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 from measured_programs import DiesAtRun, Modules, Threads
 from torch import nn
 
-from latency_tables.device import DeviceSpec
-from latency_tables.measure import build_table
-from latency_tables.network import measure_subnets
-from latency_tables.rounds import Visit
-from latency_tables.worker import time_in_fresh_process
-from ofa.errors import UserError
-from ofa.space import SearchSpace
+from latency_tables.measuring.build import build_table
+from latency_tables.measuring.fresh_process import time_in_fresh_process
+from latency_tables.measuring.networks import measure_subnets
+from latency_tables.measuring.rounds import Visit
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
 
 QUICK = DeviceSpec("quick", "pytorch", rounds=3, runs_per_visit=2, warmup_runs=1, processes=1)
 

@@ -1,4 +1,4 @@
-"""Tests of ofa.lower_precision, bundle_run and bundle_readme: int8 beside fp32, run as the README says."""
+"""Tests of ofa.export.precision, bundle_run and bundle_readme: int8 beside fp32, run as the README says."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ import pytest
 import torch
 from torch import Tensor
 
-import ofa.formats
-from ofa.bundle_run import FreshRunSettings, bind_file, load_file, run_fresh
-from ofa.errors import UserError
-from ofa.evaluate import logits_top1
-from ofa.export import BundleInfo, Preprocessing, WantedPrecision, export_bundle, load_bundle
-from ofa.extract import extract_subnet
-from ofa.lower_precision import check_precision, format_key, offered_precisions
-from ofa.quantisation.calibration import single_images
-from ofa.quantisation.network import KeepSettings, Samples
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.supernet import Supernet
+import ofa.export.formats
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.calibration import single_images
+from ofa.compression.quantisation.search_precision import KeepSettings, Samples
+from ofa.data.preprocessing import Preprocessing
+from ofa.evaluation.evaluate import logits_top1
+from ofa.export.bundle import BundleInfo, load_bundle
+from ofa.export.fresh_run import FreshRunSettings, bind_file, load_file, run_fresh
+from ofa.export.precision import WantedPrecision, check_precision, format_key, offered_precisions
+from ofa.export.write import export_bundle
+from ofa.modules.static import StaticNetwork
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 
 def installed(*names: str) -> bool:
@@ -39,7 +41,7 @@ ENGINES = {
     "onnx": ONNX,
     "openvino": ONNX and installed("openvino", "nncf"),
 }
-FORMATS = {name: installed(*kind.packages) for name, kind in ofa.formats.FORMATS.items()}
+FORMATS = {name: installed(*kind.packages) for name, kind in ofa.export.formats.FORMATS.items()}
 BOTH = [name for name, there in ENGINES.items() if there]
 needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra onnx is not installed")
 
@@ -136,7 +138,7 @@ def test_bundle_holds_int8_beside_fp32_with_its_measured_accuracy(bundle: Path, 
 @pytest.mark.slow
 @needs_onnx
 def test_report_says_what_int8_did(bundle: Path, network: StaticNetwork, info: BundleInfo) -> None:
-    from ofa.export import ExportReport
+    from ofa.export.write import ExportReport
 
     loaded = load_bundle(bundle)
     lines = ExportReport(bundle, loaded.files).lines()

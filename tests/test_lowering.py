@@ -1,4 +1,4 @@
-"""Tests of ofa.lowering and ofa.layers."""
+"""Tests of ofa.architecture.lowering and ofa.architecture.layer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
-from ofa.errors import UserError
-from ofa.family_mobile import MBConvSpec
-from ofa.family_resnet import BottleneckSpec
-from ofa.layers import LayerSpec, make_divisible, output_size
-from ofa.lowering import distinct_layers, lower, lower_slots, slots
-from ofa.space import SearchSpace, StemSpec
-from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
+from ofa.architecture.layer import LayerSpec, make_divisible, output_size
+from ofa.architecture.lowering import distinct_layers, lower, lower_slots, slots
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.architecture.resnet import BottleneckSpec
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StemSpec
+from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
 
 def test_layers_of_a_network_written_by_hand(micro_space: SearchSpace) -> None:

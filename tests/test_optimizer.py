@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from training_run import SPACE
 
-from ofa.errors import UserError
-from ofa.supernet import Supernet, build_supernet
+from ofa.common.errors import UserError
+from ofa.supernet.supernet import Supernet, build_supernet
 from ofa.training.optimizer import build_optimizer, learning_rate, load_optimizer, step_if
 from ofa.training.phases import Phase
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.cost import compile_cost, macs
-from ofa.space import Genomes, SearchSpace, StageSpec
-from predictors.active import choose_batch, design_posterior, next_batch
-from predictors.features import FeatureMap
-from predictors.posterior import Posterior
+from ofa.architecture.cost import compile_cost, macs
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
+from predictors.collection.active import choose_batch, design_posterior, next_batch
+from predictors.model.features import FeatureMap
+from predictors.model.posterior import Posterior
 
 
 def make_space() -> SearchSpace:

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ofa.cost import compile_cost, macs
-from ofa.errors import UserError
-from ofa.space import Genomes, SearchSpace, StageSpec
-from ofa.subnet import SubnetConfig
-from predictors.collect import BATCH_SIZE, SEED_RECORDS, collect
-from predictors.plans import plan_subnets, random_subnets
-from predictors.records import RecordFile, load_records
+from ofa.architecture.cost import compile_cost, macs
+from ofa.common.errors import UserError
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
+from ofa.space.subnet import SubnetConfig
+from predictors.collection.collect import BATCH_SIZE, SEED_RECORDS, collect
+from predictors.collection.records import RecordFile, load_records
+from predictors.collection.sampling import plan_subnets, random_subnets
 
 
 def make_space(num_stages: int = 3, resolutions: tuple[int, ...] = (16, 24, 32)) -> SearchSpace:

@@ -17,11 +17,13 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ofa.config import build
-from ofa.errors import UserError
-from ofa.metrics import kendall_tau
-from ofa.space import Genomes, SearchSpace, StageSpec
-from ofa.subnet import BlockConfig, SubnetConfig
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.metrics import kendall_tau
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
+from ofa.space.subnet import BlockConfig, SubnetConfig
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
 from predictors.fit import (
     FitReport,
@@ -32,7 +34,7 @@ from predictors.fit import (
     interval_metrics,
     split_records,
 )
-from predictors.mlp import AccuracyMLP, AccuracyPredictor
+from predictors.model.predictor import AccuracyMLP, AccuracyPredictor
 
 ROOT = Path(__file__).parent.parent
 SMALL = FitSettings(hidden_units=64, members=20, max_iterations=15)

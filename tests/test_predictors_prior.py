@@ -10,12 +10,13 @@ import scipy.optimize
 import torch
 import yaml
 
-from ofa.config import build
-from ofa.cost import compile_cost, macs, parameters
-from ofa.space import SearchSpace, StageSpec
-from predictors.features import FeatureMap, space_views
-from predictors.posterior import Posterior, _ridge
-from predictors.prior import Scales, _negative_log_evidence, covariance, fit_scales, group_products
+from ofa.architecture.cost import compile_cost, macs, parameters
+from ofa.common.config import build
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
+from predictors.model.evidence import Scales, _negative_log_evidence, covariance, fit_scales, group_products
+from predictors.model.features import FeatureMap, space_views
+from predictors.model.posterior import Posterior, _ridge
 
 SPACES = sorted((Path(__file__).parent.parent / "conf/space").glob("*.yaml"))
 SCALES = Scales(0.1, 0.3, 0.7, 0.5, np.array([0.4, 0.2]), np.array([0.8, 1.5]))

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa.errors import UserError
-from ofa.space import SearchSpace, StageSpec
-from ofa.subnet import SubnetConfig
-from predictors.records import RecordFile, load_records, read_header
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
+from ofa.space.subnet import SubnetConfig
+from predictors.collection.records import RecordFile, load_records, read_header
 
 PROVENANCE = {"checkpoint": "abc123", "validation": "digits, 300 images, seed 0"}
 

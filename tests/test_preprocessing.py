@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ofa.errors import UserError
-from ofa.preprocessing import Preprocessing
+from ofa.common.errors import UserError
+from ofa.data.preprocessing import Preprocessing
 
 
 def test_the_centred_square_is_kept_and_the_rest_left_out() -> None:

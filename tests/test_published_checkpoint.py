@@ -17,13 +17,13 @@ import torch
 from published_names import mobile_config, mobilenet_v3_name, resnet_config
 from torch import Tensor
 
-from ofa.errors import UserError
-from ofa.extract import extract_subnet
+from ofa.common.errors import UserError
 from ofa.published.checkpoint import import_supernet, load_published
 from ofa.published.names import short_name
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 FAMILIES = {
     "mbv3_w1.0": ("mobilenet_v3", 1.0, mobile_config),

@@ -19,14 +19,14 @@ from published_names import mobilenet_v3_name
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
-from ofa.checkpoint import load_supernet
-from ofa.errors import UserError
-from ofa.export import load_bundle
+from ofa.common.errors import UserError
+from ofa.export.bundle import load_bundle
 from ofa.published.names import published_names
 from ofa.published.network import read_network
-from ofa.run_directory import RunDirectory
-from ofa.space import SearchSpace
-from ofa.supernet import Supernet
+from ofa.runs.directory import RunDirectory
+from ofa.runs.supernet_file import load_supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.supernet import Supernet
 
 TINY = ("space=mobilenet_v3_tiny", "data=digits")
 WIDE = ("space=mobilenet_v3", "space.width_multiplier=1.2")

@@ -13,15 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa.cost import network_cost
-from ofa.errors import UserError
-from ofa.export import export_bundle, load_bundle
-from ofa.lowering import lower
+from ofa.architecture.cost import network_cost
+from ofa.architecture.lowering import lower
+from ofa.common.errors import UserError
+from ofa.export.bundle import load_bundle
+from ofa.export.write import export_bundle
+from ofa.modules.static import StaticNetwork
 from ofa.published.bundle import photograph_bundle_info
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork, read_network
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
+from ofa.space.space import SearchSpace
 
 NAMES = {
     "1080ti_gpu64-22ms_top1-75.3_finetune-25": ("proxyless_nas", 188),

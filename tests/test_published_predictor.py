@@ -13,13 +13,13 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from ofa.cost import compile_cost, macs
-from ofa.errors import UserError
-from ofa.space import SearchSpace
-from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
-from predictors.layouts import PublishedEncoder
+from ofa.architecture.cost import compile_cost, macs
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 from predictors.load import load_predictor
-from predictors.published import PublishedPredictor, import_predictor
+from predictors.published.layouts import PublishedEncoder
+from predictors.published.predictor import PublishedPredictor, import_predictor
 
 MOBILE, RESNET = "ofa_mbv3_acc_predictor.pth", "ofa_resnet50_acc_predictor.pth"
 

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import yaml
 
-from latency_tables.calibration import Calibration
-from latency_tables.device import DeviceSpec
-from latency_tables.published import import_table, read_published_tables
-from latency_tables.published_export import export_table
-from latency_tables.published_keys import KeyStyle, key_style_named, published_key
-from latency_tables.table import LatencyTable
-from latency_tables.timing import ImportedTiming, Timing
-from ofa.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
-from ofa.errors import UserError
-from ofa.family_mobile import MBConvSpec
-from ofa.lowering import distinct_layers, lower
+from latency_tables.published.export import export_table
+from latency_tables.published.keys import KeyStyle, key_style_named, published_key
+from latency_tables.published.table import import_table, read_published_tables
+from latency_tables.table.calibration import Calibration
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.timing import ImportedTiming, Timing
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
+from ofa.architecture.lowering import distinct_layers, lower
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.errors import UserError
 from ofa.published.convert import subnet_of
 from ofa.published.network import read_network
-from ofa.space import SearchSpace
+from ofa.space.space import SearchSpace
 
 PHONE = DeviceSpec("phone", "imported", "other", precision="other")
 NOTE10 = (160, 176, 192, 208, 224)

@@ -12,22 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ofa.config import build
-from ofa.errors import UserError
-from ofa.extract import extract_subnet
+from ofa.architecture.lowering import lower
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.calibration import single_images
+from ofa.compression.quantisation.graph import GraphNode, kept_names, layers_with_operators, operators_of
+from ofa.compression.quantisation.onnx import quantise_onnx
+from ofa.compression.quantisation.openvino import quantise_openvino
+from ofa.compression.quantisation.registry import QUANTISERS
 from ofa.launch import compose_group
-from ofa.lowering import lower
-from ofa.quantisation.calibration import single_images
-from ofa.quantisation.graph import GraphNode, kept_names, layers_with_operators, operators_of
-from ofa.quantisation.onnx import quantise_onnx
-from ofa.quantisation.openvino import quantise_openvino
-from ofa.quantisation.registry import QUANTISERS
+from ofa.modules.static import StaticNetwork
 from ofa.runtimes import onnx_runtime, openvino
 from ofa.runtimes.base import Files
 from ofa.runtimes.onnx_export import export_onnx
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 FAMILIES = ("micro_space", "micro_proxyless", "micro_resnet")
 MakeSupernet = Callable[[SearchSpace, int], Supernet]

@@ -1,4 +1,4 @@
-"""Tests of ofa.quantisation.keep and .network: the fewest layers in floating point, on made-up networks."""
+"""The fewest layers in floating point, and the search for them, on made-up networks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa.common_layers import ConvSpec, LinearSpec, PoolSpec
-from ofa.errors import UserError
-from ofa.layers import LayerSpec
-from ofa.quantisation.base import Quantise
-from ofa.quantisation.calibration import Images
-from ofa.quantisation.keep import choose_kept_layers, rank_layers
-from ofa.quantisation.network import KeepSettings, QuantisedNetwork, Samples, quantise_network
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
+from ofa.architecture.layer import LayerSpec
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.base import Quantise
+from ofa.compression.quantisation.calibration import Images
+from ofa.compression.quantisation.search_precision import (
+    KeepSettings,
+    QuantisedNetwork,
+    Samples,
+    quantise_network,
+)
+from ofa.compression.quantisation.sensitivity import choose_kept_layers, rank_layers
 from ofa.runtimes.base import Files, Logits
 
 HARM = {0: 0.1, 1: 2.0, 2: 0.05, 3: 0.7, 4: 0.2, 5: 0.05, 6: 1.0, 7: 0.05}

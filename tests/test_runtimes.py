@@ -15,12 +15,12 @@ import torch
 from conftest import randomise
 from torch import Tensor, nn
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import create_engine
-from ofa.errors import UserError
-from ofa.extract import extract_subnet
-from ofa.family_mobile import MBConvSpec
-from ofa.quantisation.registry import converted, offers_of
+from latency_tables.table.device import DeviceSpec
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.registry import converted, offers_of
+from ofa.modules.static import static_layer
 from ofa.runtimes import executorch, ncnn, onnx_runtime, openvino, registry, tensorrt
 from ofa.runtimes.base import (
     Runtime,
@@ -31,9 +31,9 @@ from ofa.runtimes.base import (
     quiet,
     write_files,
 )
-from ofa.space import SearchSpace
-from ofa.static import static_layer
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 RUNTIMES = {runtime.name: runtime for runtime in registry.RUNTIMES if runtime is not tensorrt.RUNTIME}
 FAMILIES = ["micro_space", "micro_proxyless", "micro_resnet"]

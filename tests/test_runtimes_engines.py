@@ -12,19 +12,19 @@ import torch
 from conftest import randomise
 from torch import Tensor, nn
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine, timed
 from latency_tables.engines.registry import ENGINES, create_engine
 from latency_tables.engines.torch_compile import TorchCompileEngine, compiled
-from ofa.common_layers import ConvSpec
-from ofa.errors import UserError
-from ofa.extract import extract_subnet
-from ofa.family_mobile import MBConvSpec
+from latency_tables.table.device import DeviceSpec
+from ofa.architecture.common_layers import ConvSpec
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.errors import UserError
+from ofa.modules.static import static_layer
 from ofa.runtimes import tensorrt
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space import SearchSpace
-from ofa.static import static_layer
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 ON_PROCESSORS = ["pytorch", *(runtime.name for runtime in RUNTIMES if runtime is not tensorrt.RUNTIME)]
 

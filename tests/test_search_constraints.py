@@ -9,14 +9,14 @@ import zlib
 import numpy as np
 import pytest
 
-from ofa.cost import compile_cost, macs, network_cost, parameters
-from ofa.errors import UserError
-from ofa.layers import LayerSpec
-from ofa.lowering import lower
-from ofa.space import SearchSpace
-from ofa.subnet import BlockConfig, SubnetConfig
-from search.constraints import Limit, check_limits, feasible, limit_values, violations
-from search.reachable import reachable_genome, smallest_reachable
+from ofa.architecture.cost import compile_cost, macs, network_cost, parameters
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.lowering import lower
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import BlockConfig, SubnetConfig
+from search.limits.limit import Limit, check_limits, feasible, limit_values, violations
+from search.limits.reachable import reachable_genome, smallest_reachable
 
 
 def enumerate_configs(space: SearchSpace) -> list[SubnetConfig]:

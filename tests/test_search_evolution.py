@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ofa.cost import compile_cost, macs, parameters
-from ofa.errors import UserError
-from ofa.estimator import Estimator
-from ofa.space import Genomes, SearchSpace, unique_rows
-from search.constraints import Limit
-from search.evolution import EvolutionSettings, evolve
-from search.pareto_search import ParetoSettings
-from search.random_search import RandomSettings, search_randomly
-from search.result import SearchResult
+from ofa.architecture.cost import compile_cost, macs, parameters
+from ofa.common.errors import UserError
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes, unique_rows
+from ofa.space.space import SearchSpace
+from search.algorithms.evolution import EvolutionSettings, evolve
+from search.algorithms.nsga2 import ParetoSettings
+from search.algorithms.random_search import RandomSettings, search_randomly
+from search.limits.limit import Limit
+from search.result.result import SearchResult
 
 SMALL = EvolutionSettings(population_size=20, generations=30, parent_ratio=0.25)
 

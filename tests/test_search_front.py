@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from test_search_evolution import every_genome, median_limit, rugged
 
-from ofa.cost import compile_cost, macs, parameters
-from ofa.errors import UserError
-from ofa.space import SearchSpace
-from search.choose import choose_subnet
-from search.constraints import Limit
-from search.evolution import EvolutionSettings, evolve
-from search.pareto import fittest, non_dominated, ranks
-from search.pareto_search import ParetoSettings, search_front
+from ofa.architecture.cost import compile_cost, macs, parameters
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from search.algorithms.evolution import EvolutionSettings, evolve
+from search.algorithms.nsga2 import ParetoSettings, search_front
+from search.limits.limit import Limit
+from search.population.fronts import fittest, non_dominated, ranks
+from search.result.select import choose_subnet
 
 SETTINGS = ParetoSettings(population_size=60, generations=40)
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import yaml
 
-from latency_tables.device import DeviceSpec
-from latency_tables.published import import_table, read_published_tables
-from ofa.config import build
-from ofa.estimator import Estimator
-from ofa.space import SearchSpace
-from predictors.published import import_predictor
-from search.constraints import Limit
-from search.evolution import EvolutionSettings, evolve
-from search.pareto_search import ParetoSettings, search_front
+from latency_tables.published.table import import_table, read_published_tables
+from latency_tables.table.device import DeviceSpec
+from ofa.common.config import build
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
+from predictors.published.predictor import import_predictor
+from search.algorithms.evolution import EvolutionSettings, evolve
+from search.algorithms.nsga2 import ParetoSettings, search_front
+from search.limits.limit import Limit
 
 PUBLISHED_TOP1 = {15: 0.7854, 20: 0.8068, 25: 0.8192, 30: 0.8278, 35: 0.8325, 45: 0.8441, 60: 0.8503}
 PUBLISHED_BUDGET = EvolutionSettings(population_size=500, generations=100)

@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from test_search_evolution import rugged
 
-from ofa.cost import compile_cost, macs, parameters, peak_activation_bytes
-from ofa.errors import UserError
-from ofa.space import SearchSpace
-from search.constraints import Limit
-from search.pareto import crowding, fittest, non_dominated, ranks
-from search.pareto_search import ParetoSettings, search_front
-from search.plot import plot_result
+from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from search.algorithms.nsga2 import ParetoSettings, search_front
+from search.limits.limit import Limit
+from search.population.fronts import crowding, fittest, non_dominated, ranks
+from search.reports.figure import plot_result
 
 SMALL = ParetoSettings(population_size=60, generations=20)
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ofa.cost import compile_cost, macs
-from ofa.space import Genomes, SearchSpace
-from search.archive import Archive
-from search.constraints import Limit
-from search.guess import LinearGuess
-from search.onehot import OneHot
-from search.population import Population, similarities
-from search.variation import Variation
+from ofa.architecture.cost import compile_cost, macs
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from search.limits.limit import Limit
+from search.population.archive import Archive
+from search.population.onehot import OneHot
+from search.population.population import Population, similarities
+from search.population.surrogate import LinearGuess
+from search.population.variation import Variation
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from ofa.cost import compile_cost, macs
-from ofa.space import SearchSpace
-from search.constraints import Limit
-from search.registry import plan_search
-from search.report import MeasuredNetwork, plot_tradeoff, report_table
+from ofa.architecture.cost import compile_cost, macs
+from ofa.space.space import SearchSpace
+from search.algorithms.registry import plan_search
+from search.limits.limit import Limit
+from search.reports.run_report import MeasuredNetwork, plot_tradeoff, report_table
 
 
 def measured(space: SearchSpace) -> list[MeasuredNetwork]:

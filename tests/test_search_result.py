@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import yaml
 
-from ofa.cost import compile_cost, macs, parameters
-from ofa.errors import UserError
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
-from search.choose import choose_subnet
-from search.constraints import Limit
-from search.limits import LimitSettings
-from search.outputs import save_all
-from search.registry import ALGORITHMS, plan_search
-from search.result import SearchResult
-from search.table import report
+from ofa.architecture.cost import compile_cost, macs, parameters
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from search.algorithms.registry import ALGORITHMS, plan_search
+from search.limits.limit import Limit
+from search.limits.named import LimitSettings
+from search.reports.files import save_all
+from search.reports.text import report
+from search.result.result import SearchResult
+from search.result.select import choose_subnet
 
 
 @pytest.fixture(params=["evolution", "pareto", "random"])

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ofa.cost import compile_cost, macs, parameters
-from ofa.errors import UserError
-from ofa.estimator import Estimator
-from ofa.space import Genomes, SearchSpace
-from ofa.subnet import SubnetConfig
-from search.constraints import Limit
-from search.correction import LEAST_MARGIN, MOST_MARGIN, fit_correction, fit_margin
-from search.outputs import save_all
-from search.registry import SearchPlan, plan_search
-from search.result import SearchResult
-from search.table import report
-from search.verified import VerifiedNetwork
-from search.verify import VerifySettings, verified_search
+from ofa.architecture.cost import compile_cost, macs, parameters
+from ofa.common.errors import UserError
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from search.algorithms.registry import SearchPlan, plan_search
+from search.limits.limit import Limit
+from search.reports.files import save_all
+from search.reports.text import report
+from search.result.result import SearchResult
+from search.result.verification import VerifiedNetwork
+from search.verified.correction import LEAST_MARGIN, MOST_MARGIN, fit_correction, fit_margin
+from search.verified.verify import VerifySettings, verified_search
 
 PLAN = plan_search({"algorithm": "evolution", "population_size": 30, "generations": 12})
 

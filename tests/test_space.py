@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa.config import build
-from ofa.errors import UserError
-from ofa.lowering import lower
-from ofa.space import SearchSpace, StageSpec, StemSpec, unique_rows
-from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
+from ofa.architecture.lowering import lower
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.space.genes import unique_rows
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec, StemSpec
+from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
 SPACE_FILES = sorted((Path(__file__).resolve().parent.parent / "conf" / "space").glob("*.yaml"))
 

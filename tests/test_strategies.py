@@ -14,10 +14,10 @@ from test_distributed import torchrun
 from torch import Tensor
 from training_run import SPACE, STRATEGIES, make_data, make_trainer
 
-from ofa.distributed import ALONE
-from ofa.errors import UserError
-from ofa.space import StageSpec
-from ofa.supernet import build_supernet
+from ofa.common.distributed import ALONE
+from ofa.common.errors import UserError
+from ofa.space.stages import StageSpec
+from ofa.supernet.supernet import build_supernet
 from ofa.training.losses import (
     SOFT_LOSSES,
     adaptive_alpha_divergence,

@@ -1,4 +1,4 @@
-"""Tests of ofa.subnet."""
+"""Tests of ofa.space.subnet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ofa.errors import UserError
-from ofa.subnet import BlockConfig, StemConfig, SubnetConfig
+from ofa.common.errors import UserError
+from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
 CONFIG = SubnetConfig(24, ((BlockConfig(3, 4), BlockConfig(5, 2.5)), (BlockConfig(7, 6),)))
 VALUES: dict[str, Any] = {

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa.common_layers import ConvSpec, LinearSpec
-from ofa.errors import UserError
-from ofa.family_mobile import MBConvSpec
-from ofa.family_resnet import BottleneckSpec
-from ofa.lowering import lower_slots
-from ofa.slicing import transform_kernel
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet, build_supernet
+from ofa.architecture.common_layers import ConvSpec, LinearSpec
+from ofa.architecture.lowering import lower_slots
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.architecture.resnet import BottleneckSpec
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.slicing import transform_kernel
+from ofa.supernet.supernet import Supernet, build_supernet
 
 MakeSupernet = Callable[[SearchSpace, int], Supernet]
 DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]

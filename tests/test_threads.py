@@ -26,23 +26,24 @@ import train_supernet
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.registry import create_engine
-from ofa.accelerator import choose_accelerator, threads_set
-from ofa.cost import compile_cost, macs
-from ofa.errors import UserError
-from ofa.estimator import Estimator
+from latency_tables.table.device import DeviceSpec
+from ofa.architecture.cost import compile_cost, macs
+from ofa.common.accelerator import choose_accelerator, threads_set
+from ofa.common.errors import UserError
+from ofa.common.threads import blas_threads
 from ofa.launch import CONF, Command, compose
-from ofa.space import Genomes, SearchSpace
-from ofa.threads import blas_threads
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
 from predictors import fit
-from predictors.active import next_batch
 from predictors.baselines import fit_baseline
-from predictors.mlp import AccuracyPredictor
-from predictors.published import PublishedMLP, PublishedPredictor
-from search.constraints import Limit
-from search.reachable import smallest_reachable
-from search.registry import plan_search
+from predictors.collection.active import next_batch
+from predictors.model.predictor import AccuracyPredictor
+from predictors.published.predictor import PublishedMLP, PublishedPredictor
+from search.algorithms.registry import plan_search
+from search.limits.limit import Limit
+from search.limits.reachable import smallest_reachable
 
 Array = NDArray[np.float64]
 SMALL = fit.FitSettings(hidden_units=16, members=2, max_iterations=2)
@@ -173,7 +174,7 @@ def test_fits_use_the_threads_that_they_are_given(
     fit_baseline(baseline, micro_space.encode(genomes), top1, 0, threads=threads)
     assert len(seen) == SMALL.max_iterations + 1
     monkeypatch.setattr("predictors.fit.BASELINES", {"probe": baseline})
-    monkeypatch.setattr("predictors.posterior._calibration", calibration)
+    monkeypatch.setattr("predictors.model.posterior._calibration", calibration)
     fit.fit_predictor(micro_space, genomes, top1, SMALL, 0, {}, threads=threads)
     assert len(seen) == SMALL.max_iterations + 1 + 2 + 2
     assert all(found == {threads} for found in seen)
@@ -188,7 +189,7 @@ def test_fits_use_one_thread_by_default(micro_space: SearchSpace, monkeypatch: p
         return 1.0
 
     genomes, top1 = records(micro_space)
-    monkeypatch.setattr("predictors.posterior._calibration", note)
+    monkeypatch.setattr("predictors.model.posterior._calibration", note)
     fit.fit_predictor(micro_space, genomes, top1, SMALL, 0, {})
     assert set(seen) == {1}
 
@@ -226,7 +227,7 @@ class StopError(Exception):
     """Ends a command where it begins to compute."""
 
 
-DATA = "ofa.run.load_data_settings"
+DATA = "ofa.runs.trained.load_data_settings"
 TINY = "space=mobilenet_v3_tiny"
 # Of each command: the function that it computes with, or what it calls just before, and its settings.
 COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
@@ -266,7 +267,7 @@ def test_the_commands_with_a_setting_are_known() -> None:
 def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: SearchSpace) -> None:
     """What some commands read before they compute."""
     read = SimpleNamespace(provenance={}, name="n", build=lambda weights: None)
-    monkeypatch.setattr("ofa.run_config.RunConfig.trained_space", micro_space)
+    monkeypatch.setattr("ofa.runs.config.RunConfig.trained_space", micro_space)
     monkeypatch.setattr("fit_predictor.load_records", lambda *_: ([micro_space.smallest], np.zeros(1)))
     monkeypatch.setattr("fit_predictor.read_header", lambda *_: read)
     monkeypatch.setattr("import_network.read_network", lambda *_: read)

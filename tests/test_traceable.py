@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ofa.lowering import lower
-from ofa.space import SearchSpace
-from ofa.static import StaticNetwork
-from ofa.subnet import SubnetConfig
-from ofa.supernet import Supernet
+from ofa.architecture.lowering import lower
+from ofa.modules.static import StaticNetwork
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.supernet import Supernet
 
 SPACES = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "space").glob("*.yaml"))
 

@@ -18,16 +18,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
 
-from ofa.batchnorm import recalibrate_batchnorm
-from ofa.distributed import ALONE
-from ofa.errors import UserError
-from ofa.evaluate import SubnetEvaluator
-from ofa.extract import extract_subnet
-from ofa.supernet import build_supernet
-from ofa.tensors import load_tensors
+from ofa.common.distributed import ALONE
+from ofa.common.errors import UserError
+from ofa.common.tensors import load_tensors
+from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import build_supernet
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.finetune import finetune
-from ofa.training.loop import Trainer
 from ofa.training.losses import kl_divergence, loss_terms, soft_cross_entropy, sum_terms
 from ofa.training.optimizer import build_optimizer
 from ofa.training.phases import Phase, check_phases
@@ -36,6 +35,7 @@ from ofa.training.sampling import plan_step
 from ofa.training.settings import PRECISIONS, FinetuneSettings, LossSettings, TrainSettings
 from ofa.training.step import TrainStep
 from ofa.training.teacher import Teacher
+from ofa.training.trainer import Trainer
 
 SCRIPT = Path(__file__).parent / "training_run.py"
 CUDA = [

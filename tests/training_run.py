@@ -20,15 +20,16 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ofa.accelerator import choose_accelerator
+from ofa.common.accelerator import choose_accelerator
+from ofa.common.distributed import ALONE, World, launched_world
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
-from ofa.distributed import ALONE, World, launched_world
-from ofa.space import SearchSpace, StageSpec
-from ofa.training.loop import Trainer
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
 from ofa.training.phases import Phase
 from ofa.training.settings import TrainSettings
 from ofa.training.step import UnreadReport
+from ofa.training.trainer import Trainer
 
 SPACE = SearchSpace(
     name="run",

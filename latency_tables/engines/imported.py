@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
-from ofa.errors import UserError
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
 
 
 def refuse_imported(device: DeviceSpec) -> Engine:

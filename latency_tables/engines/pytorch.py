@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description, TimedRun, processor_name, timed
-from ofa.accelerator import threads_set
-from ofa.errors import UserError
+from latency_tables.table.device import DeviceSpec
+from ofa.common.accelerator import threads_set
+from ofa.common.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Engine
 from latency_tables.engines.imported import refuse_imported
 from latency_tables.engines.pytorch import PyTorchEngine
 from latency_tables.engines.runtime import RuntimeEngine
 from latency_tables.engines.torch_compile import TorchCompileEngine
-from ofa.errors import unknown_name
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import unknown_name
 from ofa.runtimes.base import Runtime
 from ofa.runtimes.registry import RUNTIMES
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description, TimedRun, processor_name, timed
-from ofa.errors import UserError
-from ofa.quantisation.registry import converted, offers_of
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.registry import converted, offers_of
 from ofa.runtimes.base import Runtime, check_packages, offered_text, quiet, write_files
 
 

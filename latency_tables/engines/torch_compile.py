@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from latency_tables.device import DeviceSpec
 from latency_tables.engines.base import Description, TimedRun, processor_name
 from latency_tables.engines.pytorch import DTYPES, time_on_cpu
-from ofa.accelerator import threads_set
-from ofa.errors import UserError
+from latency_tables.table.device import DeviceSpec
+from ofa.common.accelerator import threads_set
+from ofa.common.errors import UserError
 from ofa.runtimes.base import quiet
 
 

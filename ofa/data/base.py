@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from ofa.common.distributed import ALONE, World
+from ofa.common.errors import UserError, unknown_name
 from ofa.data.settings import DataInfo
-from ofa.distributed import ALONE, World
-from ofa.errors import UserError, unknown_name
 
 SPLITS = ("train", "validation", "test")
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from ofa.common.distributed import ALONE, World
+from ofa.common.errors import UserError
 from ofa.data.base import ImageData, check_split
 from ofa.data.settings import DataInfo, DataSettings
-from ofa.distributed import ALONE, World
-from ofa.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Mean and standard deviation of ImageNet's training images, the usual normalisation of photographs.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from ofa.common.distributed import ALONE, World
+from ofa.common.errors import UserError
 from ofa.data.base import ImageData, check_split, send
 from ofa.data.settings import DataInfo, DataSettings
-from ofa.distributed import ALONE, World
-from ofa.errors import UserError
 
 
 class MemoryData(ImageData):

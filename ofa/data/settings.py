@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa.errors import UserError
+from ofa.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class DataSettings:
     """Which images, and how they are split and augmented.
 
     Attributes:
-        name: one of the known sets (`ofa.data.load.SOURCES`).
+        name: one of the known sets (`ofa.data.sources.SOURCES`).
         root: folder of the files; null for embedded sets.
         download: whether torchvision may download a missing set into `root`.
         validation_size: images cut from the training set for predictor and selection.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ofa.bundle import BundleInfo
-from ofa.common_layers import LinearSpec
+from ofa.architecture.common_layers import LinearSpec
+from ofa.common.errors import UserError
+from ofa.common.tensors import file_hash
 from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
-from ofa.errors import UserError
-from ofa.preprocessing import Preprocessing
+from ofa.data.preprocessing import Preprocessing
+from ofa.export.bundle import BundleInfo
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork
-from ofa.space import SearchSpace
-from ofa.tensors import file_hash
+from ofa.space.space import SearchSpace
 
 
 def photograph_bundle_info(

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ofa.errors import UserError
-from ofa.layers import LayerSpec
-from ofa.lowering import slots
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.lowering import slots
+from ofa.common.errors import UserError
 from ofa.published.names import published_names, shorten_names
 from ofa.published.state import misfits, raise_misfits, read_state
-from ofa.space import SearchSpace
-from ofa.supernet import Supernet
+from ofa.space.space import SearchSpace
+from ofa.supernet.supernet import Supernet
 
 
 def import_supernet(space: SearchSpace, path: Path) -> Supernet:

@@ -6,14 +6,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ofa.common_layers import ConvSpec, LinearSpec
-from ofa.errors import UserError
-from ofa.family_mobile import MBConvSpec
-from ofa.layers import LayerSpec, make_divisible
-from ofa.lowering import lower
+from ofa.architecture.common_layers import ConvSpec, LinearSpec
+from ofa.architecture.layer import LayerSpec, make_divisible
+from ofa.architecture.lowering import lower
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.errors import UserError
 from ofa.published.network import PublishedNetwork
-from ofa.space import SearchSpace, StageSpec
-from ofa.subnet import BlockConfig, SubnetConfig
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StageSpec
+from ofa.space.subnet import BlockConfig, SubnetConfig
 
 
 def subnet_of(network: PublishedNetwork, space: SearchSpace) -> SubnetConfig:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
-from ofa.common_layers import ConvSpec, LinearSpec
-from ofa.errors import UserError
-from ofa.family_mobile import MBConvSpec
-from ofa.family_resnet import BottleneckSpec
-from ofa.layers import LayerSpec
+from ofa.architecture.common_layers import ConvSpec, LinearSpec
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.architecture.resnet import BottleneckSpec
+from ofa.common.errors import UserError
 
 _REPEATED = re.compile(r"\.(conv|bn|linear)(\.\1)+\.")
 # Blocks with a shortcut keep their convolution one level further down.

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.common_layers import ConvSpec, LinearSpec, PoolSpec
-from ofa.errors import UserError
-from ofa.family_mobile import MBConvSpec
-from ofa.layers import LayerSpec, output_size
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
+from ofa.architecture.layer import LayerSpec, output_size
+from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.errors import UserError
+from ofa.modules.static import StaticNetwork
 from ofa.published.checkpoint import load_weights
 from ofa.published.state import raise_misfits, read_state
-from ofa.static import StaticNetwork
 
 FAMILIES = {"MobileNetV3": "mobilenet_v3", "ProxylessNASNets": "proxyless_nas"}
 """Our family of each published kind of network."""

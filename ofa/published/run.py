@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ofa.checkpoint import save_supernet
+from ofa.common.errors import UserError
+from ofa.common.files import write_json
 from ofa.data.settings import DataSettings
-from ofa.errors import UserError
-from ofa.files import write_json
-from ofa.run_directory import RunDirectory
-from ofa.supernet import Supernet
+from ofa.runs.directory import RunDirectory
+from ofa.runs.supernet_file import save_supernet
+from ofa.supernet.supernet import Supernet
 
 
 def check_vacant(directory: RunDirectory) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ofa.errors import UserError
-from ofa.tensors import load_tensors
+from ofa.common.errors import UserError
+from ofa.common.tensors import load_tensors
 
 _SHOWN = 100
 

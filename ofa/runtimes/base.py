@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ofa.errors import UserError
+from ofa.common.errors import UserError
 
 Files = dict[str, bytes]
 """Content by file name; the first file is the one that a user opens."""
@@ -31,7 +31,7 @@ FP32 = "fp32"
 """The precision of a network as it was trained, which every bundle has."""
 
 INT8 = "int8"
-"""The precision that is made above the runtimes, by a quantiser: `ofa.quantisation.registry`."""
+"""The precision that is made above the runtimes, by a quantiser: `ofa.compression.quantisation.registry`."""
 
 _LOGGERS = ("torch", "onnxscript", "onnx_ir", "executorch", "nncf")
 

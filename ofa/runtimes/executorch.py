@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.errors import UserError
+from ofa.common.errors import UserError
 from ofa.runtimes.base import (
     FP32,
     FileFormat,

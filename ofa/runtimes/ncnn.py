@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofa.errors import UserError
+from ofa.common.errors import UserError
 from ofa.runtimes.base import FP32, FileFormat, Files, NetworkSource, Offers, Runtime, quiet
 
 PARAM_FILE, WEIGHTS_FILE = "model.ncnn.param", "model.ncnn.bin"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.errors import UserError
+from ofa.common.errors import UserError
 from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime
 from ofa.runtimes.onnx_export import INPUT, export_onnx, exporter_facts
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ofa.distributed import World
-from ofa.errors import UserError
-from ofa.space import SearchSpace, check_fingerprint
-from ofa.tensors import content_digest, load_tensors, save_tensors
+from ofa.common.distributed import World
+from ofa.common.errors import UserError
+from ofa.common.tensors import content_digest, load_tensors, save_tensors
+from ofa.space.space import SearchSpace, check_fingerprint
 
 _STEP_FILE = re.compile(r"step_(\d+)\.pt")
 

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import nn
 
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
 from ofa.data.base import ImageData, resize
-from ofa.errors import UserError
-from ofa.progress import ProgressCallback, silent
-from ofa.static import StaticNetwork
+from ofa.modules.static import StaticNetwork
 from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from ofa.training.precision import autocast, check_precision, gradient_scaler

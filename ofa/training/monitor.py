@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from ofa.accelerator import peak_memory_mb
-from ofa.progress import ProgressCallback
+from ofa.common.accelerator import peak_memory_mb
+from ofa.common.progress import ProgressCallback
 from ofa.training.phases import Phase
 from ofa.training.step import StepReport
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.elastic.operators import ElasticBatchNorm2d
+from ofa.supernet.operators import ElasticBatchNorm2d
 
 
 def build_optimizer(

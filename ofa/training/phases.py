@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ofa.errors import UserError, unknown_name
-from ofa.space import SearchSpace
+from ofa.common.errors import UserError, unknown_name
+from ofa.space.space import SearchSpace
 
 TEACHERS = ("frozen", "in_place")
 

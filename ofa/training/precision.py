@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ofa.errors import UserError
+from ofa.common.errors import UserError
 
 EMULATED = "note: this device has no bf16 instructions and emulates them; precision fp32 is probably faster"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ofa.space import SearchSpace
-from ofa.subnet import SubnetConfig
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
 from ofa.training.phases import Phase
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ofa.config import below_minimum
-from ofa.errors import UserError, unknown_name
+from ofa.common.config import below_minimum
+from ofa.common.errors import UserError, unknown_name
 
 BATCH_NORMS = ("per_process", "synchronised")
 ON_NON_FINITE = ("stop", "skip")

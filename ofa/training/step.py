@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ofa.common.distributed import World
 from ofa.data.base import resize
-from ofa.distributed import World
-from ofa.elastic.operators import ElasticBatchNorm2d
-from ofa.supernet import Supernet
+from ofa.supernet.operators import ElasticBatchNorm2d
+from ofa.supernet.supernet import Supernet
 from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import step_if
 from ofa.training.precision import autocast, gradient_scaler

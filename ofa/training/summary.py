@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from ofa.errors import UserError
-from ofa.files import locked, write_atomic, write_json
+from ofa.common.errors import UserError
+from ofa.common.files import locked, write_atomic, write_json
 
 
 @dataclass(frozen=True)

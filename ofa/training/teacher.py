@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ofa.errors import UserError
-from ofa.evaluate import SubnetEvaluator
-from ofa.extract import extract_subnet
-from ofa.space import check_fingerprint
-from ofa.supernet import Supernet
-from ofa.tensors import load_tensors, save_tensors
+from ofa.common.errors import UserError
+from ofa.common.tensors import load_tensors, save_tensors
+from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.space.space import check_fingerprint
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
 
 
 class Teacher:

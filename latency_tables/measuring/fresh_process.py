@@ -1,0 +1,164 @@
+"""Measuring in fresh processes: what one process leaves behind is no part of another's latencies."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+import numpy as np
+
+from latency_tables.engines.registry import create_engine
+from latency_tables.measuring.methods import Program
+from latency_tables.measuring.rounds import Visit, time_programs
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+
+_PATIENCE_S = 10.0
+
+
+class ProgramList(Protocol):
+    """Something picklable that has programs; the programs themselves are made in the process."""
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """What is timed."""
+        ...
+
+
+def process_seed(seed: int, process: int) -> int:
+    """Return the seed of one of several processes that measure the same."""
+    return int(np.random.SeedSequence([seed, process]).generate_state(1)[0])
+
+
+def of_process(progress: ProgressCallback, process: int, processes: int) -> ProgressCallback:
+    """Return the progress of one process as a part of that of all."""
+
+    def report(done: int, total: int, text: str) -> None:
+        progress(process * total + done, processes * total, f"process {process + 1} of {processes}: {text}")
+
+    return report
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A user's error in the process."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class _Progress:
+    done: int
+    total: int
+    text: str
+
+
+class _End:
+    """The process has measured everything."""
+
+
+def time_in_fresh_process(
+    plan: ProgramList,
+    device: DeviceSpec,
+    seed: int,
+    record: Callable[[Sequence[Visit]], None],
+    earlier: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    progress: ProgressCallback = silent,
+    budget_s: float | None = None,
+) -> None:
+    """Do as `latency_tables.measuring.rounds.time_programs` does, in a process of its own.
+
+    Raises:
+        UserError: also if the process ends before its time, as when the device or the memory is gone; what
+            it had recorded stays recorded.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    arguments = (sender, plan, device, seed, dict(earlier or {}), budget_s)
+    process = context.Process(target=_work, args=arguments, name=f"measuring on {device.name}")
+    process.start()
+    sender.close()
+    patience_s = 0.0
+    try:
+        _receive(receiver, process, device, record, progress)
+        patience_s = _PATIENCE_S
+    finally:
+        _end(process, patience_s)
+        receiver.close()
+
+
+def _receive(
+    receiver: Connection,
+    process: BaseProcess,
+    device: DeviceSpec,
+    record: Callable[[Sequence[Visit]], None],
+    progress: ProgressCallback,
+) -> None:
+    """Hand on what the process sends until it says that it is done."""
+    while True:
+        try:
+            message = receiver.recv()
+        except (EOFError, ConnectionResetError) as error:
+            process.join(_PATIENCE_S)
+            raise UserError(
+                f"The process that measured on device {device.name!r} {_ending(process.exitcode)}: the "
+                "device, its driver or the memory may be gone. Nothing that it measured is lost; start again "
+                "to go on."
+            ) from error
+        match message:
+            case _Progress():
+                progress(message.done, message.total, message.text)
+            case _Failure():
+                raise UserError(message.text)
+            case _End():
+                return
+            case _:
+                record(message)
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "stopped answering"
+    if exit_code < 0:
+        return f"was ended by signal {signal.Signals(-exit_code).name}"
+    return f"ended with exit status {exit_code}"
+
+
+def _end(process: BaseProcess, patience_s: float) -> None:
+    """See to it that the process is gone, which may take this long to go by itself."""
+    process.join(patience_s)
+    for stop in (process.terminate, process.kill):
+        if process.is_alive():
+            stop()
+            process.join(_PATIENCE_S)
+
+
+def _work(
+    sender: Connection,
+    plan: ProgramList,
+    device: DeviceSpec,
+    seed: int,
+    earlier: Mapping[str, Sequence[Sequence[float]]],
+    budget_s: float | None,
+) -> None:
+    """Measure and send everything; an interruption is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def progress(done: int, total: int, text: str) -> None:
+        sender.send(_Progress(done, total, text))
+
+    try:
+        programs = plan.programs
+        time_programs(create_engine(device), programs, device, seed, sender.send, earlier, progress, budget_s)
+    except UserError as error:
+        sender.send(_Failure(str(error)))
+    except BrokenPipeError:  # the parent is gone
+        return
+    else:
+        sender.send(_End())

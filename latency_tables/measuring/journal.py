@@ -1,0 +1,146 @@
+"""The measurements of an unfinished table: a JSON-lines file that a restart continues.
+
+The first line says what was measured on; every further line is one visit (the process that made it, counted
+from 0, a program and its runs), or says that a process has finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from latency_tables.measuring.drift import levelled_runs
+from latency_tables.table.device import DeviceSpec, plain
+from ofa.common.config import build, differences
+from ofa.common.errors import UserError
+
+Identity = Mapping[str, Any]
+"""What measurements must have in common to share a table: nested plain values."""
+
+
+def refuse_other(path: Path, what: str, found: Identity, expected: Identity) -> None:
+    """Raise if measurements of different identity lie at `path`; settings added since have their defaults.
+
+    Raises:
+        UserError: naming every difference.
+    """
+    device = build(DeviceSpec, found.get("device", {}), f"{what} {path}: device")
+    changes = differences({**found, "device": plain(device)}, expected)
+    if changes:
+        raise UserError(
+            f"The {what} {path} was measured differently: {'; '.join(changes)}. "
+            "Delete it to measure anew, or give another path."
+        )
+
+
+class PartialMeasurements:
+    """Visits per process and program, held in memory and appended to a file; a context that closes it."""
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        """Read what `path` holds already, or start it.
+
+        A last line cut off by a crash is dropped.
+
+        Raises:
+            UserError: if the file was measured on something else, is not such a file, or cannot be written.
+        """
+        self.path = path
+        self._windows: dict[tuple[int, int], list[tuple[str, list[float]]]] = {}
+        self._finished: set[int] = set()
+        kept = self._read(identity) if path.is_file() else []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not kept:
+                path.write_text(json.dumps(identity) + "\n")
+            elif sum(map(len, kept)) < path.stat().st_size:
+                path.write_bytes(b"".join(kept))
+            self._file = path.open("a", buffering=1)
+        except OSError as error:
+            raise UserError(
+                f"Could not write {path}: {error}. Check the permissions and free space."
+            ) from error
+
+    def _read(self, identity: Identity) -> list[bytes]:
+        """Take in and return the whole lines, header first; nothing if not even that is whole."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        try:
+            for index, line in enumerate(lines):
+                values = json.loads(line)
+                if index == 0:
+                    refuse_other(self.path, "unfinished table", values, identity)
+                elif "finished" in values:
+                    self._finished.add(int(values["process"]))
+                else:
+                    runs_ms = [float(t) for t in values["runs_ms"]]
+                    self._add(int(values["process"]), int(values["window"]), values["key"], runs_ms)
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"Line {index + 1} of {self.path} is not a measurement ({error}). "
+                "Delete the file to measure anew."
+            ) from error
+        return lines
+
+    def _add(self, process: int, window: int, key: str, runs_ms: list[float]) -> None:
+        self._windows.setdefault((process, window), []).append((key, runs_ms))
+
+    def visits(self, process: int) -> Mapping[str, list[list[float]]]:
+        """Return the runs of each visit that a process has made, per program."""
+        found: dict[str, list[list[float]]] = {}
+        for (its_process, _), visits in self._windows.items():
+            for key, runs_ms in visits if its_process == process else ():
+                found.setdefault(key, []).append(runs_ms)
+        return found
+
+    def is_finished(self, process: int) -> bool:
+        """Return whether a process has measured all that it should."""
+        return process in self._finished
+
+    def append(self, process: int, visits: Sequence[tuple[str, list[float]]]) -> None:
+        """Add visits that a process made within a short time: a program's key and its runs (ms) each.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        window = len(self._windows)
+        for key, runs_ms in visits:
+            self._add(process, window, key, runs_ms)
+            self._write({"process": process, "window": window, "key": key, "runs_ms": runs_ms})
+
+    def finish(self, process: int) -> None:
+        """Note that a process has measured all that it should.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        self._finished.add(process)
+        self._write({"process": process, "finished": True})
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"Could not write {self.path}: {error}. Free some space and start again."
+            ) from error
+
+    @property
+    def runs(self) -> dict[str, list[list[float]]]:
+        """All timed runs (ms) of each program at a common speed of the machine, one list per process."""
+        return levelled_runs([(name[0], self._windows[name]) for name in sorted(self._windows)])
+
+    def __enter__(self) -> PartialMeasurements:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file; what was appended stays on disk whatever has happened."""
+        self._file.close()

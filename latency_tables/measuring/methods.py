@@ -1,0 +1,160 @@
+"""How the entry of one layer is measured: the one place to replace for a better method.
+
+A method turns a layer into a `Program`, something that an engine can time, and names reference programs.
+The entry is the program's latency less a weighted sum of its references' latencies; layers share references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from latency_tables.table import device
+from ofa.architecture.layer import LayerSpec
+from ofa.modules.static import conv_bn_act, static_layer
+
+NETWORK_VISITS_PER_ROUND = 3
+"""A network stands for itself where the noise of layers averages out in a sum."""
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of an activation of one image."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Something to time.
+
+    Attributes:
+        key: its name, unique among the programs of a table.
+        build: makes the module; called when it is about to be timed.
+        image_shape: shape of one input without the batch dimension: (channels, height, width).
+        visits_per_round: how often it is timed in each round.
+    """
+
+    key: str
+    build: Callable[[], nn.Module]
+    image_shape: Shape
+    visits_per_round: int = 1
+
+
+class MeasuringMethod(Protocol):
+    """How layers become programs; measurements of different methods never share a table."""
+
+    @property
+    def name(self) -> str:
+        """Short text that is stored in the table."""
+        ...
+
+    def program(self, spec: LayerSpec) -> Program:
+        """Return what is timed for a layer; its key is the layer's key."""
+        ...
+
+    def references(self, spec: LayerSpec) -> tuple[tuple[Program, float], ...]:
+        """Return the programs whose latencies are no part of the layer, each with its weight.
+
+        References of equal key are the same program.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class IsolatedLayers:
+    """Each layer alone with random weights and input.
+
+    A call of the engine costs something by itself (for ONNX Runtime as much as a small layer), which a
+    whole network pays once and not per layer. Passing a single number through is the reference for it.
+    """
+
+    name: str = "isolated layers less call overhead"
+
+    def program(self, spec: LayerSpec) -> Program:
+        """See `MeasuringMethod.program`."""
+        return Program(spec.key, partial(static_layer, spec), _input_shape(spec))
+
+    def references(self, spec: LayerSpec) -> tuple[tuple[Program, float], ...]:
+        """See `MeasuringMethod.references`."""
+        return ((Program("baseline", nn.Identity, (1, 1, 1)), 1.0),)
+
+
+@dataclass(frozen=True)
+class SandwichedLayers:
+    """Each layer X between slices: latency(W X N) less half of latency(W N) at either end.
+
+    Engines keep feature maps in layouts of their own. A layer alone also pays for the conversion from and
+    to the plain layout, which costs more than some layers; inside a network, as between the slices, it does
+    not. W is a 1x1 convolution from a few channels to those of the map, N one back to a few; slices that
+    kept the channels would cost many times as much as the layers at wide maps, and their noise with it. What
+    W and N differ by at a map is added by the layer before it and subtracted by the layer after it.
+
+    An image comes in the plain layout in a network, too, so nothing precedes its layer, and nothing follows a
+    classifier, whose output is no feature map. What is left of the call overhead in these two entries is the
+    same for all networks and goes into the calibration's offset.
+    """
+
+    name: str = "layers between narrow 1x1 convolutions less these"
+
+    def program(self, spec: LayerSpec) -> Program:
+        """See `MeasuringMethod.program`."""
+        before, _ = _ends(spec)
+        shape = _input_shape(spec) if before is None else (_SLICE_CHANNELS, *before[1:])
+        return Program(spec.key, partial(_sandwich, spec), shape)
+
+    def references(self, spec: LayerSpec) -> tuple[tuple[Program, float], ...]:
+        """See `MeasuringMethod.references`."""
+        return tuple((_slices(shape), 0.5) for shape in _ends(spec) if shape is not None)
+
+
+METHODS: dict[str, MeasuringMethod] = {"sandwich": SandwichedLayers(), "isolated": IsolatedLayers()}
+"""By the names that device descriptions use."""
+
+_SLICE_CHANNELS = 16
+"""Of the map before and after a sandwich: what the widest vector instructions hold."""
+_IMAGE_CHANNELS = 4
+"""More channels than this are a feature map."""
+
+
+def _input_shape(spec: LayerSpec) -> Shape:
+    return spec.input_channels, spec.input_size, spec.input_size
+
+
+@lru_cache(maxsize=4096)
+def _output_shape(spec: LayerSpec) -> Shape | None:
+    """Return the shape of the layer's output; None if it is no feature map."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        shape = static_layer(spec).eval()(torch.empty(1, *_input_shape(spec))).shape
+    return (shape[1], shape[2], shape[3]) if len(shape) == 4 else None
+
+
+def _ends(spec: LayerSpec) -> tuple[Shape | None, Shape | None]:
+    """Return the shapes at which a slice precedes and follows the layer; None where there is none."""
+    before = _input_shape(spec) if spec.input_channels > _IMAGE_CHANNELS else None
+    return before, _output_shape(spec)
+
+
+def _slice(in_channels: int, out_channels: int) -> nn.Module:
+    return conv_bn_act(in_channels, out_channels, 1, 1, "none", None)
+
+
+def _sandwich(spec: LayerSpec) -> nn.Module:
+    before, after = _ends(spec)
+    first = [] if before is None else [_slice(_SLICE_CHANNELS, before[0])]
+    last = [] if after is None else [_slice(after[0], _SLICE_CHANNELS)]
+    return nn.Sequential(*first, static_layer(spec), *last)
+
+
+def _slices(shape: Shape) -> Program:
+    """Return the slices at a map of this shape without a layer between them."""
+    channels, size = shape[0], shape[1]
+    return Program(
+        f"slices-in{size}x{channels}",
+        lambda: nn.Sequential(_slice(_SLICE_CHANNELS, channels), _slice(channels, _SLICE_CHANNELS)),
+        (_SLICE_CHANNELS, *shape[1:]),
+    )
+
+
+assert set(METHODS) == set(device.METHODS)

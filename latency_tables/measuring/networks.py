@@ -1,0 +1,140 @@
+"""End-to-end latency of whole networks on a device, for reports and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from latency_tables.engines.base import Engine
+from latency_tables.engines.registry import create_engine
+from latency_tables.measuring.drift import levelled_runs
+from latency_tables.measuring.fresh_process import of_process, process_seed, time_in_fresh_process
+from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Program
+from latency_tables.measuring.plan import network_program
+from latency_tables.measuring.rounds import Visit, time_programs
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.timing import Timing, process_latency_ms, summarize
+from ofa.common.progress import ProgressCallback, silent
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+
+
+@dataclass(frozen=True)
+class TimedNetwork:
+    """A network to measure and its input shape (channels, height, width)."""
+
+    module: nn.Module
+    image_shape: tuple[int, int, int]
+
+
+def measure_networks(
+    networks: Mapping[str, TimedNetwork],
+    device: DeviceSpec,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+    engine: Engine | None = None,
+) -> dict[str, Timing]:
+    """Time several networks in shuffled rounds, so that all see the same phases of the machine.
+
+    The latencies are the statistic that latency tables predict, of this process alone. The networks are left
+    as they are.
+
+    Args:
+        networks: by a name of the caller's choice.
+        device: where, with which batch size, and how thoroughly.
+        seed: of the orders and inputs.
+        progress: called per prepared network and per round.
+        engine: what times; by default the engine that `device` names.
+
+    Raises:
+        UserError: if the engine is unknown, not installed or fails, or cannot do what the device asks for.
+    """
+    programs = [_program(name, network) for name, network in networks.items()]
+    runs = _Runs()
+    time_programs(engine or create_engine(device), programs, device, seed, runs.add, progress=progress)
+    found = runs.by_key()
+    return {name: summarize([found[name]]) for name in networks}
+
+
+def measure_network_ms(
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    device: DeviceSpec,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+    engine: Engine | None = None,
+) -> Timing:
+    """Time one network end to end; see `measure_networks`."""
+    networks = {"network": TimedNetwork(module, image_shape)}
+    return measure_networks(networks, device, seed, progress, engine)["network"]
+
+
+def measure_subnets(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    device: DeviceSpec,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+    processes: int | None = None,
+) -> list[list[float]]:
+    """Time networks of a space with random weights, together in each of several fresh processes.
+
+    Args:
+        space: of the networks.
+        configs: the networks.
+        device: where, with which batch size, and how thoroughly.
+        seed: of the orders, weights and inputs.
+        progress: steps of all processes together.
+        processes: how many; by default those of `device`.
+
+    Returns:
+        For each network its latency (ms) in each process.
+
+    Raises:
+        UserError: if the engine is unknown, not installed or fails, or a process ends before its time.
+    """
+    count = device.processes if processes is None else processes
+    latencies: list[list[float]] = [[] for _ in configs]
+    subnets = _Subnets(space, tuple(configs))
+    for process in range(count):
+        runs, report = _Runs(), of_process(progress, process, count)
+        its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
+        time_in_fresh_process(subnets, device, its_seed, runs.add, progress=report, budget_s=budget_s)
+        found = runs.by_key()
+        for latency, program in zip(latencies, subnets.programs, strict=True):
+            latency.append(process_latency_ms(found[program.key]))
+    return latencies
+
+
+@dataclass(frozen=True)
+class _Subnets:
+    """Networks of a space as programs."""
+
+    space: SearchSpace
+    configs: tuple[SubnetConfig, ...]
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """One per network."""
+        return tuple(network_program(self.space, config) for config in self.configs)
+
+
+class _Runs:
+    """Collects the visits of a process."""
+
+    def __init__(self) -> None:
+        self._windows: list[Sequence[Visit]] = []
+
+    def add(self, visits: Sequence[Visit]) -> None:
+        self._windows.append(visits)
+
+    def by_key(self) -> dict[str, list[float]]:
+        """Return the runs (ms) of each program at a common speed of the machine."""
+        found = levelled_runs([(0, window) for window in self._windows])
+        return {key: runs_ms for key, (runs_ms,) in found.items()}
+
+
+def _program(name: str, network: TimedNetwork) -> Program:
+    return Program(name, lambda: network.module, network.image_shape, NETWORK_VISITS_PER_ROUND)

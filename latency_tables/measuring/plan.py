@@ -1,0 +1,151 @@
+"""`TablePlan`: what is measured for a table, and how the measurements become one.
+
+The measurements may come from this machine (`latency_tables.measuring.build`) or from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+
+import numpy as np
+
+from latency_tables.engines.base import Description
+from latency_tables.measuring.methods import METHODS, NETWORK_VISITS_PER_ROUND, MeasuringMethod, Program
+from latency_tables.table.calibration import calibrate, choose_networks, validate
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.timing import ImportedTiming, Timing, check_runs, latency_ms, summarize
+from ofa.architecture.layer import LayerSpec
+from ofa.architecture.lowering import distinct_layers, lower
+from ofa.common.errors import UserError
+from ofa.modules.static import StaticNetwork
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+
+NUM_CALIBRATION, NUM_VALIDATION = 6, 16
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What is measured for a table.
+
+    Attributes:
+        space: its restriction, if any, limits what is measured.
+        device: where, and how thoroughly.
+        method: how the entry of a layer is measured.
+        seed: of the networks.
+        specs: layers to measure.
+        calibration: networks that the affine map is fitted on.
+        validation: other networks that the table's error is measured on.
+    """
+
+    space: SearchSpace
+    device: DeviceSpec
+    method: MeasuringMethod
+    seed: int
+    specs: tuple[LayerSpec, ...]
+    calibration: tuple[SubnetConfig, ...]
+    validation: tuple[SubnetConfig, ...]
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """Everything to time, each key once: references of layers, layers, networks."""
+        references = [program for spec in self.specs for program, _ in self.method.references(spec)]
+        layers = [self.method.program(spec) for spec in self.specs]
+        networks = [network_program(self.space, config) for config in (*self.calibration, *self.validation)]
+        return tuple({program.key: program for program in (*references, *layers, *networks)}.values())
+
+
+def plan_table(
+    space: SearchSpace,
+    device: DeviceSpec,
+    seed: int,
+    num_calibration: int = NUM_CALIBRATION,
+    num_validation: int = NUM_VALIDATION,
+) -> TablePlan:
+    """Return the plan of a whole table of the (restricted) `space`; equal arguments give equal plans.
+
+    A compound space has the table of all networks with its choices.
+
+    Raises:
+        UserError: if there are fewer than 2 networks of either kind, or the space is too small for them.
+    """
+    if num_calibration < 2 or num_validation < 2:
+        raise UserError(
+            f"num_calibration and num_validation are {num_calibration} and {num_validation}; "
+            "expected at least 2 of each."
+        )
+    space = replace(space, compound=False)
+    chosen = choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
+    return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *chosen)
+
+
+def network_program(space: SearchSpace, config: SubnetConfig) -> Program:
+    """Return a whole network; its key names the space, because equal ids of two spaces differ."""
+    shape = (space.in_channels, config.resolution, config.resolution)
+    key = f"network-{space.fingerprint}-{config.id}"
+    return Program(key, partial(StaticNetwork, lower(space, config)), shape, NETWORK_VISITS_PER_ROUND)
+
+
+def assemble_table(
+    plan: TablePlan,
+    engine: Description,
+    runs: Mapping[str, Sequence[Sequence[float]]],
+    known: Mapping[str, Timing] | None = None,
+) -> LatencyTable:
+    """Return the table that measurements of the plan give.
+
+    Args:
+        plan: what was measured.
+        engine: what the engine says of itself.
+        runs: milliseconds of all runs of each program, one list per process that measured it.
+        known: entries of further layers, by key.
+
+    Raises:
+        MeasurementError: if a run took no time, or not a finite one.
+        UserError: if programs of the plan were not measured.
+    """
+    _check(plan, runs)
+    entries = dict(known or {}) | {spec.key: _entry(plan.method, spec, runs) for spec in plan.specs}
+    fitted, held_out = (
+        [runs[network_program(plan.space, config).key] for config in configs]
+        for configs in (plan.calibration, plan.validation)
+    )
+    calibration = calibrate(plan.space, plan.calibration, entries, fitted)
+    ordered: dict[str, Timing | ImportedTiming] = {s.key: entries[s.key] for s in distinct_layers(plan.space)}
+    return LatencyTable(
+        device=plan.device,
+        engine=engine,
+        method=plan.method.name,
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        seed=plan.seed,
+        space_name=plan.space.name,
+        space_fingerprint=plan.space.fingerprint,
+        calibration=calibration,
+        validation=validate(plan.space, plan.validation, entries, held_out, calibration),
+        entries=ordered,
+    )
+
+
+def _entry(method: MeasuringMethod, spec: LayerSpec, runs: Mapping[str, Sequence[Sequence[float]]]) -> Timing:
+    """Return the layer's own latency: that of its program less its references."""
+    references_ms = sum(weight * latency_ms(runs[p.key]) for p, weight in method.references(spec))
+    return summarize(runs[spec.key], references_ms)
+
+
+def _check(plan: TablePlan, runs: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    keys = [program.key for program in plan.programs]
+    missing = [key for key in keys if not runs.get(key) or not all(runs[key])]
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise UserError(
+            f"The measurements lack {len(missing)} of the {len(keys)} programs of space {plan.space.name!r}: "
+            f"{', '.join(missing[:_SHOWN])}{more}. Go on measuring until all are there."
+        )
+    for key in keys:
+        for process_runs in runs[key]:
+            check_runs(key, process_runs)

@@ -1,0 +1,1 @@
+"""Latency tables of the published once-for-all code."""

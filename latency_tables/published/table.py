@@ -1,0 +1,244 @@
+"""Published latency tables (YAML, ms per block key, a file per resolution) as tables of ours, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from latency_tables.published.keys import (
+    KeyStyle,
+    key_kind,
+    key_resolution,
+    key_style,
+    key_widths,
+    published_keys,
+)
+from latency_tables.table.calibration import Calibration
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.estimate import layers_by_resolution, resolution_key
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.timing import ImportedTiming, Timing
+from ofa.architecture.layer import LayerSpec
+from ofa.common.errors import UserError, unknown_name
+from ofa.space.space import SearchSpace
+
+METHOD = "imported published table"
+_SHOWN = 20
+_STATISTICS = ("mean", "std", "var", "count")
+_KINDS = ("Conv", "expanded_conv", "Conv_1", "AvgPool2D", "Conv_2", "Logits")
+
+
+@dataclass(frozen=True)
+class PublishedTables:
+    """What published files of one device say.
+
+    Attributes:
+        style: of the block keys.
+        rows: by resolution in pixels, the entry of each block key.
+        sources: SHA-256 (16 hex digits) by file name.
+    """
+
+    style: KeyStyle
+    rows: Mapping[int, Mapping[str, ImportedTiming]]
+    sources: Mapping[str, str]
+
+    @property
+    def covers(self) -> str:
+        """Resolutions and widths of the tables, in words."""
+        widths = {w for rows in self.rows.values() for key in rows for w in key_widths(key) or ()}
+        return f"resolutions {_join(sorted(self.rows))} and blocks of {_join(sorted(widths))} channels"
+
+
+def read_published_tables(paths: Sequence[Path]) -> PublishedTables:
+    """Read the YAML files of one device; a folder stands for all YAML files in it.
+
+    Raises:
+        UserError: naming everything at once that is missing, no YAML, no block key or no latency.
+    """
+    errors: list[str] = []
+    rows: dict[int, Mapping[str, ImportedTiming]] = {}
+    styles: dict[KeyStyle, str] = {}
+    sources = {}
+    for path in _files(paths, errors):
+        found = len(errors)
+        entries = _read_file(path, errors)
+        sources[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        resolutions = {r for key in entries if (r := key_resolution(key)) is not None}
+        if not resolutions and len(errors) == found:
+            errors.append(f"{path}: no key Conv-input:...; without it the table's resolution is unknown.")
+        for resolution in resolutions & rows.keys():
+            errors.append(f"{path}: resolution {resolution} is in another file, too; give it once.")
+        rows |= dict.fromkeys(resolutions, entries)
+        styles |= {style: path.name for key in entries if (style := key_style(key)) is not None}
+    if len(styles) > 1:
+        errors.append(
+            f"{' and '.join(styles.values())} write block keys in different styles; import them separately."
+        )
+    if errors:
+        raise UserError("\n".join(errors))
+    return PublishedTables(next(iter(styles), KeyStyle.CHANNELS), dict(sorted(rows.items())), sources)
+
+
+def _files(paths: Sequence[Path], errors: list[str]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.y*ml")) if path.is_dir() else [path] if path.is_file() else []
+        if not found:
+            errors.append(f"{path}: no such table; expected a YAML file or a folder of them.")
+        files += found
+    if not paths:
+        errors.append("No files are given; expected the YAML files of one device.")
+    return files
+
+
+def _read_file(path: Path, errors: list[str]) -> dict[str, ImportedTiming]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        errors.append(f"{path} cannot be read as YAML ({reason}); it may be truncated.")
+        return {}
+    if not isinstance(values, dict):
+        errors.append(f"{path} holds no block keys; expected lines KEY: with mean: MILLISECONDS below.")
+        return {}
+    entries = {}
+    for key, statistics in values.items():
+        try:
+            key_style(str(key))
+            entries[str(key)] = _timing(statistics)
+        except UserError as error:
+            errors.append(f"{path}: {error}" if str(key) in str(error) else f"{path}: {key}: {error}")
+    return entries
+
+
+def _timing(statistics: object) -> ImportedTiming:
+    """Return the entry of one block; variance or standard deviation and count may be absent."""
+    if not isinstance(statistics, dict) or "mean" not in statistics:
+        raise UserError("no mean is given; expected mean: MILLISECONDS.")
+    numbers = {name: _number(name, statistics[name]) for name in _STATISTICS if name in statistics}
+    std = numbers["var"] ** 0.5 if "var" in numbers else None
+    count = int(numbers["count"]) if "count" in numbers else None
+    return ImportedTiming(numbers["mean"], numbers.get("std", std), count)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UserError(f"{name} is {value!r}; expected a number of at least 0.")
+    return float(value)
+
+
+def import_table(
+    space: SearchSpace,
+    published: PublishedTables,
+    device: DeviceSpec,
+    missing_ms: Mapping[str, float] | None = None,
+    description: str = "",
+) -> LatencyTable:
+    """Return the latency table of `device` for the resolutions that space and published tables share.
+
+    A network's latency is the plain sum of its layers. The table carries no measured error of its own.
+    Where files of several resolutions give a layer different latencies, each resolution keeps its own.
+
+    Args:
+        space: its restriction, if any, limits the layers that must be there.
+        published: what `read_published_tables` read.
+        device: a device of ours that the table belongs to.
+        missing_ms: milliseconds of each kind of layer that the device does not run as a layer of its own,
+            e.g. {"AvgPool2D": 0.0}.
+        description: what the device is, in words that are kept with the table.
+
+    Raises:
+        UserError: if no resolution is shared, layers are missing (all are named), or `missing_ms` is wrong.
+    """
+    given = _check_missing_ms(missing_ms or {})
+    layers = layers_by_resolution(space)
+    shared = [resolution for resolution in layers if resolution in published.rows]
+    if not shared:
+        raise UserError(
+            f"The tables cover {published.covers}; space {space.name!r} has the resolutions "
+            f"{_join(layers)}. Use a space that shares a resolution with the tables."
+        )
+    found: dict[str, dict[int, ImportedTiming]] = {}
+    missing: dict[str, None] = {}
+    used = set()
+    for resolution in shared:
+        for spec, key in published_keys(layers[resolution], published.style):
+            entry = ImportedTiming(0.0) if key is None else published.rows[resolution].get(key)
+            if entry is None and key is not None:
+                entry = given.get(key_kind(key))
+                used.add(key_kind(key))
+            if entry is None:
+                missing[str(key)] = None
+            else:
+                found.setdefault(spec.key, {})[resolution] = entry
+    if missing:
+        raise _missing_error(space, shared, published, list(missing))
+    if unused := sorted(given.keys() - used):
+        raise UserError(f"missing_ms gives {_join(unused)}, which the tables have; leave it out.")
+    return LatencyTable(
+        device=device,
+        engine={"engine": "imported", "description": description, **published.sources},
+        method=METHOD,
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        seed=None,
+        space_name=space.name,
+        space_fingerprint=space.fingerprint,
+        calibration=Calibration(1.0, 0.0, ()),
+        validation=None,
+        entries=_merge(found, layers),
+    )
+
+
+def _check_missing_ms(missing_ms: Mapping[str, float]) -> dict[str, ImportedTiming]:
+    for kind, value in missing_ms.items():
+        if kind not in _KINDS:
+            raise unknown_name("kind of layer in missing_ms", kind, _KINDS)
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(f"missing_ms.{kind} is {value}; expected milliseconds of at least 0.")
+    return {kind: ImportedTiming(float(value)) for kind, value in missing_ms.items()}
+
+
+def _missing_error(
+    space: SearchSpace, resolutions: Sequence[int], published: PublishedTables, missing: Sequence[str]
+) -> UserError:
+    layers = layers_by_resolution(space)
+    needed = {key for r in resolutions for _, key in published_keys(layers[r], published.style) if key}
+    shown = missing[:_SHOWN] if 2 * len(missing) > len(needed) else missing
+    more = f" and {len(missing) - len(shown)} more" if len(missing) > len(shown) else ""
+    absent = {key_kind(key) for key in missing} - {
+        key_kind(k) for rows in published.rows.values() for k in rows
+    }
+    fused = "".join(
+        f" If {kind} is fused with another layer on this device, give its cost with missing_ms.{kind}=VALUE."
+        for kind in sorted(absent)
+    )
+    return UserError(
+        f"The tables lack {len(missing)} of the {len(needed)} keys that space {space.name!r} needs at "
+        f"{_join(resolutions)} px: "
+        f"{', '.join(shown)}{more}. They cover {published.covers}; use the space of "
+        f"these widths (see width_multiplier), or restrict it to what is covered.{fused}"
+    )
+
+
+def _merge(
+    found: Mapping[str, Mapping[int, ImportedTiming]], layers: Mapping[int, Sequence[LayerSpec]]
+) -> dict[str, Timing | ImportedTiming]:
+    """Return an entry per layer, or one per layer and resolution where these differ."""
+    entries: dict[str, Timing | ImportedTiming] = {}
+    for spec in {spec.key: spec for specs in layers.values() for spec in specs}.values():
+        timings = found.get(spec.key, {})
+        if len(set(timings.values())) == 1:
+            entries[spec.key] = next(iter(timings.values()))
+        else:
+            entries |= {resolution_key(spec, r): timing for r, timing in timings.items()}
+    return entries
+
+
+def _join(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,1 @@
+"""Measuring on another device: kits and their results."""

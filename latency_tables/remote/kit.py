@@ -1,0 +1,194 @@
+"""Kits: folders that are carried to another device, measured there without PyTorch, and brought back.
+
+A kit holds the programs as ONNX models, a manifest with their checksums, and `measure.py`, which needs Python
+3.8, numpy and an engine. Random weights do not compress; therefore the values of each weight repeat after
+`PERIOD`. To an engine they are numbers like any others: what it computes, where it puts it and how long that
+takes depend on shapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latency_tables.measuring.methods import Program
+from latency_tables.measuring.plan import TablePlan, network_program
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
+from ofa.common.files import new_folder, sha256
+from ofa.common.progress import ProgressCallback, silent
+from ofa.compression.quantisation.registry import quantised
+from ofa.runtimes.base import INT8, Files, Runtime, check_packages
+from ofa.runtimes.onnx_export import export_onnx, exporter_facts
+from ofa.runtimes.registry import RUNTIMES
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+
+KIT_SCHEMA_VERSION = 1
+MANIFEST_FILE, RESULT_FILE, PROGRAM_FILE = "manifest.json", "measurements.json", "measure.py"
+TABLE, VERIFICATION = "table", "verification"
+PERIOD = 512
+_ONNX_FILE = "model.onnx"
+_FILES = Path(__file__).with_name("kit_files")
+
+
+def kit_runtimes_of(runtimes: Iterable[Runtime]) -> dict[str, Runtime]:
+    """Return by name those of the engines that `measure.py` can measure with."""
+    return {runtime.name: runtime for runtime in runtimes if runtime.kit_precisions}
+
+
+KIT_RUNTIMES = kit_runtimes_of(RUNTIMES)
+
+
+@dataclass(frozen=True)
+class KitInfo:
+    """A kit that was written: its folder, number of programs and size in bytes."""
+
+    path: Path
+    num_programs: int
+    size: int
+
+
+def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = silent) -> KitInfo:
+    """Write the kit that measures all programs of a latency table.
+
+    Args:
+        plan: the table; its device names engine, threads, precision and effort.
+        folder: a new folder; it appears only when the kit is whole.
+        progress: called per program.
+
+    Raises:
+        UserError: if the engine or precision is none that kits have, a package is missing, or the folder
+            exists or cannot be written.
+    """
+    about = {
+        "purpose": TABLE,
+        "num_calibration": len(plan.calibration),
+        "num_validation": len(plan.validation),
+    }
+    return _write_kit(folder, plan.programs, plan.space, plan.device, plan.seed, about, progress)
+
+
+def make_verification_kit(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    device: DeviceSpec,
+    seed: int,
+    folder: Path,
+    progress: ProgressCallback = silent,
+) -> KitInfo:
+    """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`."""
+    programs = [network_program(space.whole, config) for config in configs]
+    keys = [program.key for program in programs]
+    networks = {key: config.to_dict() for key, config in zip(keys, configs, strict=True)}
+    about = {"purpose": VERIFICATION, "networks": networks}
+    return _write_kit(folder, programs, space, device, seed, about, progress)
+
+
+def _write_kit(
+    folder: Path,
+    programs: Sequence[Program],
+    space: SearchSpace,
+    device: DeviceSpec,
+    seed: int,
+    about: Mapping[str, Any],
+    progress: ProgressCallback,
+) -> KitInfo:
+    convert = _converter(device)
+    if folder.exists():
+        raise UserError(
+            f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
+        )
+    with new_folder(folder, "kit") as made:
+        (made / "models").mkdir()
+        entries = []
+        for done, program in enumerate(programs):
+            progress(done, len(programs), program.key)
+            entries.append(_write_program(made, done, program, device, seed, convert))
+        for source in sorted(_FILES.glob("*.*")):
+            (made / source.name).write_bytes(source.read_bytes())
+        manifest = {
+            "schema_version": KIT_SCHEMA_VERSION,
+            **about,
+            "space": space.to_dict(),
+            "space_fingerprint": space.fingerprint,
+            "restriction": space.restriction,
+            "device": dataclasses.asdict(device),
+            "seed": seed,
+            "exporter": exporter_facts(),
+            "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
+            "programs": entries,
+        }
+        (made / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+        size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    progress(len(programs), len(programs), "")
+    return KitInfo(folder, len(programs), size)
+
+
+def _write_program(
+    folder: Path,
+    index: int,
+    program: Program,
+    device: DeviceSpec,
+    seed: int,
+    convert: Callable[[nn.Module, Tensor], Files],
+) -> dict[str, Any]:
+    """Write the program's files, compressed, and return its entry of the manifest."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = program.build().eval()
+        example = torch.randn(device.batch_size, *program.image_shape)
+    repeat_weights(module)
+    files, size = [], 0
+    for name, content in convert(module, example).items():
+        path = f"models/{index:04d}-{name}.gz"
+        packed = gzip.compress(content, mtime=0)
+        (folder / path).write_bytes(packed)
+        files.append({"file": path, "sha256": sha256(packed)})
+        size += len(content)
+    return {
+        "key": program.key,
+        "files": files,
+        "bytes": size,
+        "input_shape": list(example.shape),
+        "visits_per_round": program.visits_per_round,
+    }
+
+
+@torch.no_grad()
+def repeat_weights(module: nn.Module) -> None:
+    """Let the values of every parameter of `module` repeat after `PERIOD`, so that they compress."""
+    for parameter in module.parameters():
+        values = parameter.flatten()
+        repeats = -(-len(values) // PERIOD)
+        parameter.copy_(values[:PERIOD].repeat(repeats)[: len(values)].view_as(parameter))
+
+
+def _converter(device: DeviceSpec) -> Callable[[nn.Module, Tensor], Files]:
+    """Return what makes the files of a module; an int8 model is made by the engine's quantiser here.
+
+    Raises:
+        UserError: if kits do not have the engine or precision, or a package is missing.
+    """
+    runtime = KIT_RUNTIMES.get(device.engine)
+    if runtime is None or device.accelerator == "cuda" or device.precision not in runtime.kit_precisions:
+        known = "; ".join(f"{name}: {', '.join(r.kit_precisions)}" for name, r in KIT_RUNTIMES.items())
+        raise UserError(
+            f"Device {device.name!r} asks for {device.precision} on {device.accelerator} by engine "
+            f"{device.engine}; a kit measures on a processor with {known}. Start from device=my_cpu_onnx and "
+            "give it a name, for instance device.name=raspberry_pi device.threads=4."
+        )
+    what = f"A kit for {device.engine}"
+    if device.precision == INT8:
+        check_packages(runtime.packages, what, runtime.extra)
+        return lambda module, example: quantised(runtime, module, example)
+    check_packages(("onnx",), what, "onnx")
+    return lambda module, example: {_ONNX_FILE: export_onnx(module, example)}

@@ -1,0 +1,282 @@
+"""What a kit brings back: its measurements, checked, as a latency table or as latencies of networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from latency_tables.engines.base import Description
+from latency_tables.measuring.drift import WINDOW_S, levelled_runs
+from latency_tables.measuring.journal import refuse_other
+from latency_tables.measuring.plan import assemble_table, plan_table
+from latency_tables.remote.kit import (
+    KIT_RUNTIMES,
+    KIT_SCHEMA_VERSION,
+    MANIFEST_FILE,
+    PROGRAM_FILE,
+    RESULT_FILE,
+    TABLE,
+    VERIFICATION,
+)
+from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences
+from latency_tables.table.table import LatencyTable
+from latency_tables.table.timing import process_latency_ms
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.files import read_json, sha256
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+
+MAKE_COMMANDS = {
+    TABLE: "python scripts/make_device_kit.py",
+    VERIFICATION: "python scripts/search_for_device.py verify=true",
+}
+MEASURED_BY_KIT = "kit"
+"""What the description of an engine holds if a kit was measured: the checksum of its manifest."""
+
+_SHOWN = 12
+
+
+class KitVisit(NamedTuple):
+    """The runs (ms) of a program that a process made one after the other, and the seconds of the visit."""
+
+    process: int
+    key: str
+    runs_ms: list[float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class KitResults:
+    """The measurements of a kit.
+
+    Attributes:
+        manifest: what the kit says of itself.
+        device: with the engine and the threads that were used.
+        engine: what was measured on.
+        runs_ms: by program, a list of runs per process, at a common speed of the machine.
+    """
+
+    manifest: dict[str, Any]
+    device: DeviceSpec
+    engine: Description
+    runs_ms: dict[str, list[list[float]]]
+
+
+def table_from_kit(folder: Path, space: SearchSpace) -> LatencyTable:
+    """Return the latency table that a kit measured; the file is not written.
+
+    Args:
+        folder: the kit, with its measurements.json.
+        space: the space that the table is wanted for; a restriction must be the kit's.
+
+    Raises:
+        UserError: if manifest or measurements are missing, damaged, incomplete, of another kit, space or
+            schema version, or hold times that no clock gives.
+    """
+    results = read_kit(folder, TABLE, space)
+    manifest = results.manifest
+    restriction = manifest["restriction"] and tuple(map(tuple, manifest["restriction"]))
+    if restriction != space.restriction and space.allowed != space.whole.allowed:
+        raise UserError(
+            f"The kit {folder} measured other choices of space {space.name!r} than are asked for; leave out "
+            "resolutions, or make a kit of these."
+        )
+    plan = plan_table(
+        dataclasses.replace(space, restriction=restriction),
+        results.device,
+        manifest["seed"],
+        manifest["num_calibration"],
+        manifest["num_validation"],
+    )
+    planned = {program.key for program in plan.programs}
+    if others := sorted(planned ^ set(results.runs_ms)):
+        raise UserError(
+            f"The kit {folder} was made by another version of this program: its programs differ in "
+            f"{_listed(others)}. Make it again with: {MAKE_COMMANDS[TABLE]}"
+        )
+    return assemble_table(plan, results.engine, results.runs_ms)
+
+
+def save_table(table: LatencyTable, path: Path) -> None:
+    """Write the table of a kit; an earlier one of the same kit is replaced.
+
+    Raises:
+        UserError: if the table at `path` was measured differently, or the file cannot be written.
+    """
+    if path.exists():
+        refuse_other(path, "latency table", LatencyTable.load(path).identity, table.identity)
+    table.save(path)
+
+
+def search_options(device: DeviceSpec) -> str:
+    """Return the settings that describe a kit's device to other commands, without a file in conf/device."""
+    values = {field: getattr(device, field) for field in ("name", *DEVICE_FIELDS)}
+    values["affinity"] = device.affinity and f"[{','.join(map(str, device.affinity))}]"
+    return " ".join(f"device.{field}={value}" for field, value in values.items() if value is not None)
+
+
+def networks_from_kit(
+    folder: Path, space: SearchSpace, table: LatencyTable
+) -> dict[SubnetConfig, list[float]]:
+    """Return the latency (ms) of each network of a verification kit in each process.
+
+    Raises:
+        UserError: as `table_from_kit`, and if the kit was measured on another device, or otherwise, than the
+            `table` whose networks it verifies.
+    """
+    results = read_kit(folder, VERIFICATION, space)
+    _check_device(folder, results, table)
+    configs = {key: SubnetConfig.from_dict(values) for key, values in results.manifest["networks"].items()}
+    return {
+        configs[key]: [process_latency_ms(runs) for runs in processes]
+        for key, processes in results.runs_ms.items()
+    }
+
+
+def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> None:
+    """Refuse a kit that was measured elsewhere than the table, or otherwise; an imported one has a name."""
+    names = ("name", *DEVICE_FIELDS) if table.device.engine in KIT_RUNTIMES else ("name",)
+    changes = device_differences(names, table.device, results.device)
+    processor, expected = results.engine["processor"], table.engine.get("processor")
+    if expected is not None and processor != expected:
+        changes.append(f"processor was {expected!r} and is {processor!r}")
+    if changes:
+        raise UserError(
+            f"The kit {folder} was measured on another device than the table, or otherwise: "
+            f"{'; '.join(changes)}. Give the table of the kit's device, or measure it as the table was."
+        )
+
+
+def read_kit(folder: Path, purpose: str, space: SearchSpace) -> KitResults:
+    """Return the measurements in `folder`; see `table_from_kit`."""
+    manifest = _read_manifest(folder, purpose, space)
+    _check_files(folder, manifest)
+    command = f"python3 {folder / PROGRAM_FILE}"
+    values = read_json(folder / RESULT_FILE, "kit's measurements", f"{command} (on the device)")
+    _check_version(values, f"The measurements {folder / RESULT_FILE}", f"{command} (on the device)")
+    try:
+        found = values["manifest_sha256"]
+        visits = [
+            KitVisit(int(process), str(key), [float(run) for run in runs_ms], float(seconds))
+            for process, key, runs_ms, seconds in values["visits"]
+        ]
+        measured = dataclasses.replace(
+            build(DeviceSpec, manifest["device"], "device"),
+            engine=str(values["engine"]),
+            accelerator="cpu",
+            threads=int(values["threads"]),
+        )
+        engine = {
+            "engine": str(values["engine_title"]),
+            "version": str(values["engine_version"]),
+            "processor": str(values["processor"]),
+            "system": str(values["system"]),
+            "exporter": str(manifest["exporter"]),
+            "clock": "perf_counter",
+            MEASURED_BY_KIT: str(found),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"The measurements {folder / RESULT_FILE} are damaged ({reason}). Copy them from the "
+            "device again."
+        ) from error
+    if found != sha256((folder / MANIFEST_FILE).read_bytes()):
+        raise UserError(
+            f"The measurements {folder / RESULT_FILE} are not of the kit in that folder: the manifest's "
+            "checksum differs. Give the folder of the kit that was measured."
+        )
+    _check_visits(folder, manifest, visits)
+    return KitResults(manifest, measured, engine, levelled_runs(_windows(visits)))
+
+
+def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list[float]]]]]:
+    """Return the visits, in their order, in windows of time with the number of their process."""
+    windows: list[tuple[int, list[tuple[str, list[float]]]]] = []
+    spent = math.inf
+    for visit in visits:
+        if spent >= WINDOW_S or visit.process != windows[-1][0]:
+            windows.append((visit.process, []))
+            spent = 0.0
+        windows[-1][1].append((visit.key, visit.runs_ms))
+        spent += visit.seconds
+    return windows
+
+
+def _read_manifest(folder: Path, purpose: str, space: SearchSpace) -> dict[str, Any]:
+    command = MAKE_COMMANDS[purpose]
+    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest", command)
+    _check_version(manifest, f"The kit {folder}", command)
+    names = {"purpose", "space", "space_fingerprint", "restriction", "device", "seed", "exporter", "files"}
+    names |= {"programs", *({"num_calibration", "num_validation"} if purpose == TABLE else {"networks"})}
+    if manifest.get("purpose") not in (None, purpose):
+        wanted = MAKE_COMMANDS.get(str(manifest["purpose"]), "another command")
+        raise UserError(
+            f"The kit {folder} is for {manifest['purpose']!r}; this needs one for {purpose!r}. "
+            f"It was made with: {wanted}"
+        )
+    if lacking := sorted(names - set(manifest)):
+        raise UserError(f"The kit {folder} is damaged: its manifest lacks {', '.join(lacking)}.")
+    if manifest["space_fingerprint"] != space.fingerprint:
+        name = manifest["space"].get("name")
+        raise UserError(
+            f"The kit {folder} was made for space {name!r} ({manifest['space_fingerprint']}); this is space "
+            f"{space.name!r} ({space.fingerprint}). Choose that space, or make a kit of this one with: "
+            f"{command}"
+        )
+    return manifest
+
+
+def _check_version(values: dict[str, Any], what: str, command: str) -> None:
+    version = values.get("schema_version")
+    if version != KIT_SCHEMA_VERSION:
+        raise UserError(
+            f"{what} has schema version {version}; this program reads version {KIT_SCHEMA_VERSION}. "
+            f"Make it again with: {command}"
+        )
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse files that were changed; models need not have come back from the device."""
+    wanted = dict(manifest["files"])
+    wanted |= {file["file"]: file["sha256"] for program in manifest["programs"] for file in program["files"]}
+    there = {name: folder / name for name in wanted if (folder / name).is_file()}
+    if changed := [name for name, path in there.items() if sha256(path.read_bytes()) != wanted[name]]:
+        raise UserError(
+            f"Files of the kit {folder} are not as they were made: {_listed(changed)}. What was measured "
+            f"with them is of no use; make the kit again with: {MAKE_COMMANDS[manifest['purpose']]}"
+        )
+
+
+def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVisit]) -> None:
+    """Refuse measurements that are incomplete, or times that no clock gives."""
+    made = Counter((visit.process, visit.key) for visit in visits if visit.runs_ms)
+    keys = dict.fromkeys(visit.key for visit in visits)
+    wanted = {program["key"]: None for program in manifest["programs"]}
+    processes = manifest["device"]["processes"]
+    problems = []
+    if missing := [key for key in wanted if key not in keys]:
+        problems.append(f"programs are missing: {_listed(missing)}")
+    if unknown := [key for key in keys if key not in wanted]:
+        problems.append(f"programs are not of the kit: {_listed(unknown)}")
+    if short := [key for key in keys if not all(made[process, key] for process in range(processes))]:
+        problems.append(f"processes without runs ({processes} are expected): {_listed(short)}")
+    wrong = dict.fromkeys(v.key for v in visits if not all(0 < run < math.inf for run in v.runs_ms))
+    if wrong:
+        problems.append(f"times that are not finite or not above 0: {_listed(list(wrong))}")
+    if problems:
+        raise UserError(
+            f"The measurements {folder / RESULT_FILE} cannot be used: {'; '.join(problems)}. "
+            "Start measure.py on the device again, and copy the file when it says that it is done."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,159 @@
+"""Measuring the candidates of a verified search: at once on this machine, or by a kit on another device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from latency_tables.engines.base import processor_name
+from latency_tables.measuring.networks import measure_subnets
+from latency_tables.remote.kit import KIT_RUNTIMES, KitInfo, make_verification_kit
+from latency_tables.remote.results import MEASURED_BY_KIT, networks_from_kit
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+
+_MINUTES_PER_PROCESS = 0.5
+_ROUNDS, _SPREAD_PERCENT = 4, 0.5
+"""Least rounds, and standard error: a few networks are measured more thoroughly than a whole table."""
+
+
+@dataclass(frozen=True)
+class MeasureHere:
+    """Measures networks of `space` on this machine, in so many fresh `processes`; seeded by `seed`."""
+
+    space: SearchSpace
+    device: DeviceSpec
+    processes: int
+    seed: int = 0
+    progress: ProgressCallback = silent
+    here: bool = True
+    known: Mapping[SubnetConfig, Sequence[float]] = field(default_factory=dict)
+    next_step: str = ""
+
+    def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
+        """Return the latency (ms) of each network in each process.
+
+        Raises:
+            UserError: if the engine is not installed or fails, or a process ends before its time.
+        """
+        device = dataclasses.replace(
+            self.device,
+            min_rounds=min(self.device.rounds, _ROUNDS),
+            spread_percent=min(self.device.spread_percent, _SPREAD_PERCENT),
+            minutes=min(self.device.minutes, _MINUTES_PER_PROCESS * self.processes),
+        )
+        space, networks = self.space.whole, list(configs)
+        latencies = measure_subnets(space, networks, device, self.seed, self.progress, self.processes)
+        return dict(zip(networks, latencies, strict=True))
+
+
+class MeasureByKit:
+    """Knows what kits have measured on another device; asked for more, it writes a kit.
+
+    Attributes:
+        here: nothing is measured at once.
+        known: milliseconds of each network in each process, from the kits given.
+        next_step: what the user has to do with the kit that was written; empty if none was.
+    """
+
+    here = False
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        table: LatencyTable,
+        folder: Path,
+        kits: Sequence[Path] = (),
+        seed: int = 0,
+        progress: ProgressCallback = silent,
+    ) -> None:
+        """Read the measurements of `kits`; a new kit goes to `folder`, or a name beside it that is free.
+
+        Raises:
+            UserError: if a kit is incomplete or damaged, or of another space or device than the table.
+        """
+        self._space, self._folder, self._kits = space.whole, folder, tuple(kits)
+        self._device = table.device
+        if self._device.engine not in KIT_RUNTIMES:
+            # An imported table: its own engine measures nothing, so that of the kit decides.
+            name, threads, batch_size = self._device.name, self._device.threads, self._device.batch_size
+            self._device = DeviceSpec(name, "onnx_runtime", threads=threads, batch_size=batch_size)
+        self._seed, self._progress = seed, progress
+        self.known: dict[SubnetConfig, list[float]] = {}
+        self.next_step = ""
+        for kit in kits:
+            self.known |= networks_from_kit(kit, self._space, table)
+
+    def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
+        """Write a kit of these networks and return nothing, as it has to be measured elsewhere."""
+        info = make_verification_kit(
+            self._space, configs, self._device, self._seed, self._free_folder(), self._progress
+        )
+        self.next_step = self._how_to_go_on(info)
+        return {}
+
+    def _free_folder(self) -> Path:
+        names = (f"{self._folder.name}{f'-{number}' if number else ''}" for number in range(1000))
+        return next(path for name in names if not (path := self._folder.with_name(name)).exists())
+
+    def _how_to_go_on(self, info: KitInfo) -> str:
+        kits = ",".join(str(path) for path in (*self._kits, info.path))
+        return (
+            f"verification kit: {info.path} ({info.num_programs} networks, {info.size / 1e6:.1f} MB). Copy "
+            f"it to {self._device.name}, run there: python3 measure.py, bring measurements.json back into "
+            f"the folder, then repeat this command with from_kit=[{kits}]"
+        )
+
+
+def choose_measure(
+    table: LatencyTable | None,
+    device: DeviceSpec,
+    space: SearchSpace,
+    processes: int,
+    folder: Path,
+    from_kit: str | Sequence[str] | None = None,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+) -> MeasureHere | MeasureByKit:
+    """Return what measures the candidates of a search with `table`.
+
+    Args:
+        table: of the device that is searched for; None if the search does not limit its latency.
+        device: as the user describes it.
+        space: the space.
+        processes: fresh processes per measurement on this machine.
+        folder: where a kit goes if the table's device is not this machine.
+        from_kit: folders of kits that were measured for this search.
+        seed: of the orders, weights and inputs.
+        progress: of measuring, or of writing a kit.
+
+    Raises:
+        UserError: if there is no table, a kit cannot be read, or the device is another one and kits cannot
+            measure with its engine.
+    """
+    if table is None:
+        raise UserError("verify=true needs a latency to verify; give limits.latency_ms=VALUE.")
+    kits = [from_kit] if isinstance(from_kit, str) else list(from_kit or ())
+    other = _is_other_machine(table, device)
+    if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other" or other):
+        return MeasureHere(space, device, processes, seed, progress)
+    if other and device.engine not in KIT_RUNTIMES:
+        raise UserError(
+            f"The table of device {device.name!r} was measured on {table.engine['processor']!r}; this "
+            f"machine has {processor_name()!r}, and kits cannot measure with {device.engine!r} there. To "
+            "verify for this machine, choose a device of another name and give table=PATH of that table."
+        )
+    return MeasureByKit(space, table, folder, [Path(kit) for kit in kits], seed, progress)
+
+
+def _is_other_machine(table: LatencyTable, device: DeviceSpec) -> bool:
+    """Return whether the device searched for is the table's, on a processor that this machine has not."""
+    if device.accelerator != "cpu" or device.name != table.device.name:
+        return False
+    return table.engine.get("processor", processor_name()) != processor_name()

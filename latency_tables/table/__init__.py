@@ -1,0 +1,1 @@
+"""Latency tables as values, files and estimators; loads without PyTorch."""

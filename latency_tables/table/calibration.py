@@ -1,0 +1,199 @@
+"""Whole networks beside the layers: which are measured, the affine fit, and the table's error."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from latency_tables.table.timing import ImportedTiming, Timing, process_latency_ms, summarize
+from ofa.architecture.cost import network_cost
+from ofa.architecture.lowering import lower
+from ofa.common.errors import UserError
+from ofa.common.metrics import kendall_tau, mape
+from ofa.space.genes import unique_rows
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+
+Entries = Mapping[str, Timing | ImportedTiming]
+"""By layer key."""
+
+Runs = Sequence[Sequence[float]]
+"""Milliseconds of all runs of a network, a list per process."""
+
+_CANDIDATES_PER_CALIBRATION_NETWORK = 12
+
+
+def choose_networks(
+    space: SearchSpace, num_calibration: int, num_validation: int, rng: np.random.Generator
+) -> tuple[tuple[SubnetConfig, ...], tuple[SubnetConfig, ...]]:
+    """Return distinct random networks: for the calibration, and others for the validation.
+
+    Those of the validation are plain draws. Those of the calibration are spread evenly over the MACs of
+    further draws, so that the fit rests on short and long networks.
+
+    Raises:
+        UserError: if the space is too small for so many distinct networks.
+    """
+    needed = num_calibration + num_validation
+    wanted = num_validation + num_calibration * _CANDIDATES_PER_CALIBRATION_NETWORK
+    genomes = space.sample(10 * wanted, rng)
+    genomes = genomes[unique_rows(genomes)][:wanted]
+    if len(genomes) < needed:
+        raise UserError(
+            f"Random draws from space {space.name!r} gave {len(genomes)} distinct networks; calibration and "
+            f"validation need {needed}. Use a larger space or fewer networks."
+        )
+    configs = [space.config(genome) for genome in genomes]
+    candidates = sorted(configs[num_validation:], key=lambda c: network_cost(lower(space, c)).macs)
+    places = np.linspace(0, len(candidates) - 1, num_calibration).round().astype(int)
+    return tuple(candidates[i] for i in places), tuple(configs[:num_validation])
+
+
+def layer_sum_ms(space: SearchSpace, config: SubnetConfig, entries: Entries) -> float:
+    """Return the summed latency of the network's layers, in ms."""
+    return sum(entries[spec.key].latency_ms for spec in lower(space, config))
+
+
+def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
+    """Return scale and offset of the line from sums to measurements with the least squared relative errors.
+
+    Where noise leaves no rising line (or the sums are all equal), the ratio of the means and no offset.
+    """
+    sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
+    weights = measured**-2
+    weights /= weights.sum()
+    mean_sum, mean_measured = float(weights @ sums), float(weights @ measured)
+    variance = float(weights @ (sums - mean_sum) ** 2)
+    scale = float(weights @ ((sums - mean_sum) * measured)) / variance if variance > 0 else 0.0
+    if scale <= 0:
+        return mean_measured / mean_sum, 0.0
+    return scale, mean_measured - scale * mean_sum
+
+
+def calibrate(
+    space: SearchSpace, configs: Sequence[SubnetConfig], entries: Entries, runs: Sequence[Runs]
+) -> Calibration:
+    """Return the affine map fitted on these networks and their runs."""
+    sums = [layer_sum_ms(space, config, entries) for config in configs]
+    scale, offset = fit_affine(sums, [summarize(r).latency_ms for r in runs])
+    return Calibration(scale, offset, _records(space, configs, entries, runs, scale, offset))
+
+
+def validate(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    entries: Entries,
+    runs: Sequence[Runs],
+    calibration: Calibration,
+) -> Validation:
+    """Return the errors of the calibrated sums on these networks, and how well runs of them repeat."""
+    networks = _records(space, configs, entries, runs, calibration.scale, calibration.offset_ms)
+    predicted = np.array([network.predicted_ms for network in networks])
+    actual = np.array([network.measured_ms for network in networks])
+    worst = float(100 * np.max(np.abs(predicted - actual) / actual))
+    return Validation(
+        mape(predicted, actual), worst, kendall_tau(predicted, actual), networks, repeatability_percent(runs)
+    )
+
+
+def repeatability_percent(runs: Sequence[Runs]) -> float | None:
+    """Return the median difference of a network's latency between two processes, in percent of it.
+
+    No estimate can be expected to come closer to a single process. None if there was only one process.
+    """
+    differences = []
+    for processes in runs:
+        latencies = [process_latency_ms(process) for process in processes]
+        pairs = [abs(a - b) for a, b in itertools.combinations(latencies, 2)]
+        if pairs:
+            differences.append(100 * float(np.mean(pairs) / np.mean(latencies)))
+    return float(np.median(differences)) if differences else None
+
+
+def _records(
+    space: SearchSpace,
+    configs: Sequence[SubnetConfig],
+    entries: Entries,
+    runs: Sequence[Runs],
+    scale: float,
+    offset_ms: float,
+) -> tuple[MeasuredNetwork, ...]:
+    return tuple(
+        MeasuredNetwork(
+            id=config.id,
+            config=config.to_dict(),
+            measured_ms=timing.latency_ms,
+            predicted_ms=scale * layer_sum_ms(space, config, entries) + offset_ms,
+            spread_ms=timing.spread_ms,
+        )
+        for config, timing in zip(configs, map(summarize, runs), strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """A whole network: its id and config, end-to-end measurement and the table's prediction (ms)."""
+
+    id: str
+    config: dict[str, Any]
+    measured_ms: float
+    predicted_ms: float
+    spread_ms: float
+
+    def __post_init__(self) -> None:
+        """Check that the values are finite."""
+        for name in ("measured_ms", "predicted_ms", "spread_ms"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)}; expected a number.")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Network latency = scale * (sum of its layers) + offset_ms, fitted on `networks`."""
+
+    scale: float
+    offset_ms: float
+    networks: tuple[MeasuredNetwork, ...]
+
+    def __post_init__(self) -> None:
+        """Check that a longer sum gives a longer latency."""
+        if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset_ms)):
+            raise UserError(
+                f"scale and offset_ms are {self.scale} and {self.offset_ms}; "
+                "expected a positive and any number."
+            )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The table's error on random networks that had no part in the calibration.
+
+    Attributes:
+        mape_percent: mean absolute error of the predictions.
+        max_error_percent: largest error.
+        kendall_tau: rank correlation of predictions and measurements.
+        networks: what was predicted and measured.
+        repeatability_percent: median difference of a network's latency between two processes, at a common
+            speed of the machine: the floor under any error. None if the table was measured in one process.
+    """
+
+    mape_percent: float
+    max_error_percent: float
+    kendall_tau: float
+    networks: tuple[MeasuredNetwork, ...]
+    repeatability_percent: float | None = None
+
+    @property
+    def text(self) -> str:
+        """One line about the error."""
+        floor = self.repeatability_percent
+        repeated = "" if floor is None else f" (the same networks differ by {floor:.2f} % between processes)"
+        return (
+            f"error on {len(self.networks)} other whole networks: MAPE {self.mape_percent:.2f} %, "
+            f"max {self.max_error_percent:.2f} %, tau {self.kendall_tau:.3f}{repeated}"
+        )

@@ -1,0 +1,107 @@
+"""`DeviceSpec`: what a latency is measured on, and how thoroughly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ofa.common.config import below_minimum, differences
+from ofa.common.errors import UserError, unknown_name
+
+ACCELERATORS = ("cpu", "cuda", "other")
+METHODS = ("sandwich", "isolated")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "other")
+DEVICE_FIELDS = ("engine", "accelerator", "threads", "affinity", "batch_size", "precision")
+"""What latencies depend on; the other fields say how thoroughly they are measured."""
+
+_MINIMUMS = {
+    "threads": 1,
+    "batch_size": 1,
+    "min_rounds": 1,
+    "rounds": 1,
+    "runs_per_visit": 1,
+    "warmup_runs": 0,
+    "processes": 1,
+}
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A device, the engine that runs networks on it, and the measuring effort.
+
+    Attributes:
+        name: letters, digits, dots, dashes and underscores; tables are named after it.
+        engine: a name that `latency_tables.engines.registry` knows.
+        accelerator: "cpu", "cuda", or "other" for a device that nothing is measured on from here.
+        threads: processor threads that one run may use.
+        batch_size: images per run; latencies are per run.
+        precision: number format of weights and activations; "int8" means quantised; "other" as above.
+        affinity: processor cores that runs are pinned to; None leaves the choice to the system.
+        method: how the entry of a layer is measured, one of `METHODS`.
+        min_rounds: rounds that are made even where the spread is small or the time is over; not above rounds.
+        rounds: the most rounds; each visits all layers and networks in a new random order.
+        runs_per_visit: timed runs per visit.
+        warmup_runs: untimed runs at the start of each visit.
+        spread_percent: rounds end when the standard error of nearly all latencies is below this.
+        minutes: rounds also end when the measurement has taken this long, all processes together.
+        processes: fresh processes that measure a table one after the other; its latencies are their means.
+    """
+
+    name: str
+    engine: str
+    accelerator: str = "cpu"
+    threads: int = 1
+    batch_size: int = 1
+    precision: str = "fp32"
+    affinity: tuple[int, ...] | None = None
+    method: str = "sandwich"
+    min_rounds: int = 1
+    rounds: int = 60
+    runs_per_visit: int = 5
+    warmup_runs: int = 2
+    spread_percent: float = 1.0
+    minutes: float = 14.0
+    processes: int = 2
+
+    def __post_init__(self) -> None:
+        """Check every value; whether the engine and the cores exist is checked where they are used.
+
+        Raises:
+            UserError: with a line for each wrong value.
+        """
+        problems = below_minimum(self, _MINIMUMS)
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
+            problems.append(
+                f"name of the device is {self.name!r}; expected letters, digits, '.', '-' and '_', "
+                "because files are named after it."
+            )
+        known = {"accelerator": ACCELERATORS, "precision": PRECISIONS, "method": METHODS}
+        for field, names in known.items():
+            if getattr(self, field) not in names:
+                problems.append(str(unknown_name(field, getattr(self, field), names)))
+        for field in ("spread_percent", "minutes"):
+            if not getattr(self, field) > 0:
+                problems.append(f"{field} is {getattr(self, field)}; expected a number above 0.")
+        cores = self.affinity
+        if cores is not None and (not cores or min(cores) < 0 or len(set(cores)) < len(cores)):
+            problems.append(
+                f"affinity is {list(cores)}; expected the numbers of different cores, from 0 on, or null."
+            )
+        if problems:
+            raise UserError("\n".join(problems))
+
+
+def plain(device: DeviceSpec) -> dict[str, Any]:
+    """Return the plain JSON values of a device."""
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(device)))
+    return values
+
+
+def device_differences(names: Iterable[str], old: DeviceSpec, new: DeviceSpec) -> list[str]:
+    """Return a sentence for each of the named fields in which two devices differ."""
+    before, after = ({name: getattr(device, name) for name in names} for device in (old, new))
+    return differences(before, after)

@@ -1,0 +1,24 @@
+"""Latency tables that come with this project, for spaces and devices of `conf/`: `data/SPACE/DEVICE.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ofa.runs.directory import RunDirectory
+from ofa.space.space import SearchSpace
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+def find_table(run: RunDirectory, device_name: str, space: SearchSpace) -> Path:
+    """Return the run's own table of a device, or the shipped one where the run has none.
+
+    Where there is neither, this is the path at which the run's own would be.
+    """
+    own, shipped = run.table(device_name), DATA / space.name / f"{device_name}.json"
+    return own if own.exists() or not shipped.exists() else shipped
+
+
+def is_shipped(path: Path) -> bool:
+    """Return whether this table came with the project."""
+    return path.resolve().is_relative_to(DATA)

@@ -1,0 +1,262 @@
+"""`LatencyTable`: measured layers of one space on one device, as a file and as an estimator."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latency_tables.table.calibration import Calibration, Validation
+from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences, plain
+from latency_tables.table.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
+from latency_tables.table.timing import ImportedTiming, Timing
+from ofa.architecture.cost import compile_cost
+from ofa.architecture.layer import LayerSpec
+from ofa.common.config import ConfigError, build
+from ofa.common.errors import UserError
+from ofa.common.files import read_json, write_json
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
+
+SCHEMA_VERSION = 2
+BUILD_COMMAND = "python scripts/build_latency_table.py"
+IMPORT_COMMAND = "python scripts/import_latency_table.py"
+MAX_TABLE_ERROR = 10.0
+"""Percent that a table's MAPE on whole networks may be unless somebody allows more."""
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latencies of all layers of a space on a device.
+
+    Attributes:
+        device: what was measured on, and the effort.
+        engine: what the engine says of itself: name, version, processor.
+        method: how an entry is measured.
+        date: end of the measurement, ISO 8601 with time zone.
+        seed: of the networks, orders and inputs; None if the table was not measured here.
+        space_name: name of the space whose layers these are.
+        space_fingerprint: fingerprint of that space.
+        entries: statistics per `LayerSpec.key`, or per `KEY@RESOLUTION` where a layer's entry holds in
+            networks of that resolution alone.
+        calibration: from sums of entries to network latencies.
+        validation: the table's own measured error; None for an imported table, which carries none.
+        schema_version: of the file.
+    """
+
+    device: DeviceSpec
+    engine: dict[str, str]
+    method: str
+    date: str
+    seed: int | None
+    space_name: str
+    space_fingerprint: str
+    calibration: Calibration
+    validation: Validation | None
+    entries: dict[str, Timing | ImportedTiming]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What further measurements must have in common with this table; see `table_identity`."""
+        return table_identity(self.device, self.engine, self.method)
+
+    def save(self, path: Path) -> None:
+        """Write the table as JSON, atomically.
+
+        Raises:
+            UserError: if the file cannot be written.
+        """
+        write_json(path, {"schema_version": self.schema_version} | dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyTable:
+        """Read a table.
+
+        Raises:
+            UserError: if the file is missing, truncated, of another schema version, or holds values that
+                no measurement gives.
+        """
+        values = read_json(path, "latency table", BUILD_COMMAND)
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"The latency table {path} has schema version {version}; this program reads version "
+                f"{SCHEMA_VERSION}. Make it again with: {BUILD_COMMAND}"
+            )
+        try:
+            return build(cls, values)
+        except ConfigError as error:
+            raise UserError(
+                f"The latency table {path} is not valid: {_shorten(str(error).splitlines(), ' ')} "
+                f"Make it again with: {BUILD_COMMAND}"
+            ) from error
+
+    def entry(self, spec: LayerSpec, resolution: int) -> Timing | ImportedTiming | None:
+        """Return the entry of a layer in networks of `resolution` pixels; None where the table lacks it."""
+        return self.entries.get(resolution_key(spec, resolution)) or self.entries.get(spec.key)
+
+    def missing_entries(self, space: SearchSpace) -> tuple[str, ...]:
+        """Return the keys of all layers of the (restricted) `space` that the table lacks."""
+        missing = {
+            spec.key: None
+            for resolution, specs in layers_by_resolution(space).items()
+            for spec in specs
+            if self.entry(spec, resolution) is None
+        }
+        return tuple(missing)
+
+    def covered_resolutions(self, space: SearchSpace) -> tuple[int, ...]:
+        """Return the resolutions of the (restricted) `space` at which no layer is missing."""
+        return tuple(
+            resolution
+            for resolution, specs in layers_by_resolution(space).items()
+            if all(self.entry(spec, resolution) for spec in specs)
+        )
+
+    @property
+    def _command(self) -> str:
+        """The command that makes such a table."""
+        if self.seed is None:
+            return IMPORT_COMMAND
+        return f"{BUILD_COMMAND} device={self.device.name}"
+
+    @property
+    def error_text(self) -> str:
+        """One line about the table's own error on whole networks."""
+        if self.validation is None:
+            return "imported table: its error on whole networks was not measured"
+        return self.validation.text
+
+    def check(self, space: SearchSpace) -> None:
+        """Raise unless the table serves the (restricted) `space`.
+
+        Raises:
+            UserError: if the table was made for another space, or lacks entries (all are named).
+        """
+        if self.space_fingerprint != space.fingerprint:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} was made for space {self.space_name!r} "
+                f"({self.space_fingerprint}); this is space {space.name!r} ({space.fingerprint}). "
+                f"Make a table of this space with: {self._command}"
+            )
+        missing = self.missing_entries(space)
+        if missing:
+            covered = ", ".join(map(str, self.covered_resolutions(space)))
+            keys = _shorten(missing, ", ") if covered else ", ".join(missing)
+            there = f"It covers the resolutions {covered}; search with resolutions=[{covered}]. "
+            raise UserError(
+                f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of space "
+                f"{space.name!r}: {keys}. {there if covered else ''}Make a whole table with: {self._command}"
+            )
+
+    def check_device(self, device: DeviceSpec) -> None:
+        """Raise unless the table was measured as `device` runs; how thoroughly may differ.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        if changes := device_differences(DEVICE_FIELDS, self.device, device):
+            raise UserError(
+                f"The latency table of device {self.device.name!r} is of another one: {'; '.join(changes)}. "
+                f"Measure one for these settings under another device.name with: {BUILD_COMMAND}"
+            )
+
+    def check_error(self, max_table_error: float = MAX_TABLE_ERROR) -> None:
+        """Raise if the table's own error is too large; an imported table has none to judge by.
+
+        Args:
+            max_table_error: percent that its MAPE on whole networks may be.
+
+        Raises:
+            UserError: naming both, and how to go on.
+        """
+        if not max_table_error > 0:
+            raise UserError(f"max_table_error is {max_table_error}; expected a number above 0, in percent.")
+        if self.validation and not self.validation.mape_percent <= max_table_error:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} is {self.validation.mape_percent:.1f} % "
+                f"wrong (MAPE on {len(self.validation.networks)} whole networks); at most "
+                f"{max_table_error:g} % is allowed. Delete it and measure again while the machine is quiet, "
+                f"with more device.rounds or another device.method: {self._command}; or accept it with a "
+                "larger max_table_error."
+            )
+
+    def network_ms(self, specs: Iterable[LayerSpec], resolution: int) -> float:
+        """Return the latency (ms) of the network of these layers at a resolution in pixels.
+
+        Raises:
+            UserError: naming every layer that the table lacks.
+        """
+        layers = tuple(specs)
+        entries = [self.entry(spec, resolution) for spec in layers]
+        missing = dict.fromkeys(
+            spec.key for spec, entry in zip(layers, entries, strict=True) if entry is None
+        )
+        if missing:
+            raise UserError(
+                f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of this "
+                f"network: {_shorten(missing, ', ')}. Make a whole table with: {self._command}"
+            )
+        total = sum(entry.latency_ms for entry in entries if entry is not None)
+        return self.calibration.scale * total + self.calibration.offset_ms
+
+    def estimator(
+        self,
+        space: SearchSpace,
+        device: DeviceSpec | None = None,
+        max_table_error: float = MAX_TABLE_ERROR,
+    ) -> Estimator:
+        """Return the latency (ms) of populations of the (restricted) `space`.
+
+        Genomes outside the restriction get NaN where the table lacks their layers.
+
+        Raises:
+            UserError: see `check`, `check_error`, and `check_device` if the `device` to run on is given.
+        """
+        self.check(space)
+        if device is not None:
+            self.check_device(device)
+        self.check_error(max_table_error)
+        per_resolution = any("@" in key for key in self.entries)
+        total = (
+            sum_by_resolution(space, self._sum) if per_resolution else self._sum(space, space.resolutions[0])
+        )
+        return Affine(total, self.calibration.scale, self.calibration.offset_ms)
+
+    def _sum(self, space: SearchSpace, resolution: int) -> Estimator:
+        """Return the uncalibrated sum of the layers, all in networks of `resolution`; NaN where one lacks."""
+
+        def latency_ms(spec: LayerSpec) -> float:
+            entry = self.entry(spec, resolution)
+            return math.nan if entry is None else entry.latency_ms
+
+        return compile_cost(space, latency_ms)
+
+
+def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:
+    """Return what measurements must have in common to share a table, as plain values of JSON."""
+    return {"schema_version": SCHEMA_VERSION, "device": plain(device), "engine": engine, "method": method}
+
+
+def _shorten(texts: Iterable[str], separator: str) -> str:
+    """Join the first texts and count the others."""
+    listed = list(texts)
+    more = len(listed) - _SHOWN
+    return separator.join(listed[:_SHOWN]) + (f" ... and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class TableLimit:
+    """A bound in milliseconds on the latency by a table."""
+
+    table: str
+    latency_ms: float
+
+    def estimator(self, space: SearchSpace, max_table_error: float = MAX_TABLE_ERROR) -> Estimator:
+        """Load the table and return its estimator; see `LatencyTable.estimator`."""
+        return LatencyTable.load(Path(self.table)).estimator(space, max_table_error=max_table_error)

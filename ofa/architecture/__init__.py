@@ -1,0 +1,1 @@
+"""What a network consists of, as values: layers, families and their costs; loads without PyTorch."""

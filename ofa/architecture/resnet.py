@@ -1,0 +1,216 @@
+"""The family of residual networks of bottlenecks with elastic depth, widths and stem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
+from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
+from ofa.architecture.slots import Slot, size_after
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.stages import StemSpec
+
+POOL_STRIDE = 2
+
+
+def resnet(space: SearchSpace) -> tuple[Slot, ...]:
+    """ResNet-D with elastic depth, expand ratio, widths and stem (He et al. 2016, 2019; Cai et al. 2020).
+
+    The stem is a convolution with the stride, residual middle ones, one to its full width, and
+    max-pooling. The first block of each stage projects its shortcut.
+
+    Raises:
+        UserError: if the space declares what the family has not, or lacks what it needs.
+    """
+    stem = _check(space)
+    slots = [*_stem(space, stem)]
+    strides: tuple[int, ...] = (space.stem_stride, POOL_STRIDE)
+    for s, stage in enumerate(space.stages):
+        for b in range(stage.depths[-1]):
+            slots.append(_block(space, s, b, strides))
+            strides += (stage.stride if b == 0 else 1,)
+    last = len(space.stages) - 1
+    width_of_last = space.gene_index["width", last, -1]
+    channels = _widths(space, space.stages[last].channels)
+
+    def build_pool(resolution: int, width: float) -> LayerSpec:
+        return PoolSpec(size_after(resolution, strides), channels(width))
+
+    def build_classifier(width: float) -> LayerSpec:
+        return LinearSpec(1, channels(width), space.num_classes)
+
+    return (*slots, Slot((0, width_of_last), build_pool), Slot((width_of_last,), build_classifier))
+
+
+def _check(space: SearchSpace) -> StemSpec:
+    problems = []
+    if space.stem is None or not space.stages[0].widths:
+        problems.append("It needs stem and the widths of every stage; a single choice each is enough.")
+    if any(len(stage.kernel_sizes) > 1 for stage in space.stages):
+        problems.append("Kernel sizes are not elastic; expected one per stage.")
+    if any(stage.squeeze_excite for stage in space.stages):
+        problems.append("It has no squeeze-excite; set squeeze_excite to false.")
+    if space.head_channels or space.first_block_channels is not None:
+        problems.append("Its stages lead to the classifier; leave head_channels empty.")
+    if problems or space.stem is None:
+        raise UserError(f"Space {space.name!r} of family {space.family}: {' '.join(problems)}")
+    return space.stem
+
+
+def _widths(space: SearchSpace, channels: int) -> Callable[[float], int]:
+    """Return the function from a width's choice to the number of channels."""
+    return lambda width: make_divisible(channels * space.width_multiplier * width)
+
+
+def _stem(space: SearchSpace, stem: StemSpec) -> tuple[Slot, ...]:
+    epsilon, strides = space.bn_epsilon, (space.stem_stride,)
+    index = space.gene_index
+    inner_gene, outer_gene = index["width", -1, 0], index["width", -1, 1]
+    outer = _widths(space, space.stem_channels)
+
+    def inner(width: float) -> int:
+        return make_divisible(outer(width) // 2)
+
+    def build_first(resolution: int, width: float) -> LayerSpec:
+        sizes = (resolution, space.in_channels, inner(width), 3, space.stem_stride)
+        return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
+
+    def build_middle(place: int) -> Callable[..., LayerSpec | None]:
+        def build(resolution: int, width: float, depth: int) -> LayerSpec | None:
+            sizes = (size_after(resolution, strides), inner(width), inner(width), 3, 1)
+            middle = ConvSpec(*sizes, "relu", bn_epsilon=epsilon, add_input=True)
+            return middle if place < depth else None
+
+        return build
+
+    def build_last(resolution: int, inner_width: float, width: float) -> LayerSpec:
+        sizes = (size_after(resolution, strides), inner(inner_width), outer(width), 3, 1)
+        return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
+
+    def build_pool(resolution: int, width: float) -> LayerSpec:
+        return MaxPoolSpec(size_after(resolution, strides), outer(width), 3, POOL_STRIDE)
+
+    middle_genes = (0, inner_gene, index["stem_depth", -1, -1])
+    middle = (Slot(middle_genes, build_middle(place)) for place in range(stem.depths[-1]))
+    return (
+        Slot((0, inner_gene), build_first),
+        *middle,
+        Slot((0, inner_gene, outer_gene), build_last),
+        Slot((0, outer_gene), build_pool),
+    )
+
+
+def _block(space: SearchSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot:
+    """Return block `b` of stage `s`, after layers of `strides`."""
+    stage = space.stages[s]
+    source = space.stages[s - 1].channels if s else space.stem_channels
+    in_channels, out_channels = _widths(space, source), _widths(space, stage.channels)
+
+    def bottleneck(
+        resolution: int, kernel_size: int, expand_ratio: float, channels: int, width: float
+    ) -> LayerSpec:
+        out = out_channels(width)
+        return BottleneckSpec(
+            size_after(resolution, strides),
+            channels,
+            make_divisible(round(out * expand_ratio)),
+            out,
+            kernel_size,
+            stage.stride if b == 0 else 1,
+            stage.activation,
+            project=b == 0,
+            bn_epsilon=space.bn_epsilon,
+        )
+
+    def build_first(
+        resolution: int, kernel_size: int, expand_ratio: float, width: float, source_width: float
+    ) -> LayerSpec:
+        return bottleneck(resolution, kernel_size, expand_ratio, in_channels(source_width), width)
+
+    def build_next(
+        resolution: int, kernel_size: int, expand_ratio: float, width: float, depth: int
+    ) -> LayerSpec | None:
+        if b >= depth:
+            return None
+        return bottleneck(resolution, kernel_size, expand_ratio, out_channels(width), width)
+
+    keys = [("resolution", -1, -1), ("kernel_size", s, b), ("expand_ratio", s, b), ("width", s, -1)]
+    source_key = ("width", s - 1, -1) if s else ("width", -1, 1)
+    keys.append(source_key if b == 0 else ("depth", s, -1))
+    return Slot(tuple(space.gene_index[key] for key in keys), build_first if b == 0 else build_next)
+
+
+@dataclass(frozen=True)
+class BottleneckSpec(LayerSpec):
+    """Bottleneck: 1x1 reduction, k x k convolution with the stride, 1x1 expansion, addition, activation.
+
+    (He et al. 2016.) With `project`, the shortcut is average-pooling by the stride and a 1x1 convolution
+    (variant D of He et al. 2019); without, the input itself.
+    """
+
+    in_channels: int
+    mid_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int
+    activation: str
+    project: bool
+    bn_epsilon: float = 1e-5
+
+    @property
+    def key(self) -> str:
+        """See `LayerSpec.key`."""
+        return (
+            f"bottleneck-in{self.input_size}x{self.in_channels}-mid{self.mid_channels}"
+            f"-out{self.out_channels}-k{self.kernel_size}-s{self.stride}-{self.activation}"
+            f"{'-project' if self.project else ''}"
+        )
+
+    @property
+    def residual(self) -> bool:
+        """Whether the shortcut is the input itself."""
+        return not self.project
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """See `LayerSpec.operators`; the shortcut's convolution comes last."""
+        size, out_size = self.input_size, output_size(self.input_size, self.stride)
+        mid = self.mid_channels
+        operators = [
+            Operator(size, self.in_channels, mid, batch_norm=True),
+            Operator(size, mid, mid, self.kernel_size, self.stride, batch_norm=True),
+            Operator(out_size, mid, self.out_channels, batch_norm=True),
+        ]
+        if self.project:
+            operators.append(Operator(out_size, self.in_channels, self.out_channels, batch_norm=True))
+        return tuple(operators)
+
+    @property
+    def input_channels(self) -> int:
+        """See `LayerSpec.input_channels`."""
+        return self.in_channels
+
+    @property
+    def output_channels(self) -> int:
+        """See `LayerSpec.output_channels`."""
+        return self.out_channels
+
+    @property
+    def peak_elements(self) -> int:
+        """See `LayerSpec.peak_elements`.
+
+        The input lives until the shortcut has consumed it, which comes after the main path; the main
+        path's output lives until the shortcut is added.
+        """
+        reduce, middle, expand = (op.input_elements + op.output_elements for op in self.operators[:3])
+        source = self.operators[0].input_elements
+        live = [reduce, source + middle, source + expand]
+        if self.project:
+            shortcut = self.operators[3]
+            output = shortcut.output_elements
+            live.append(shortcut.input_elements + 2 * output)
+            if self.stride > 1:
+                live.append(source + shortcut.input_elements + output)
+        return max(live)

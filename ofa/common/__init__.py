@@ -1,0 +1,1 @@
+"""What every part uses and which knows nothing of networks: errors, files, settings, devices, processes."""

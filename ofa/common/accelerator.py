@@ -1,0 +1,97 @@
+"""Where to compute: the device and the number of CPU threads."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ofa.common.distributed import local_rank
+from ofa.common.errors import UserError, unknown_name
+from ofa.common.threads import blas_threads, check_threads, set_blas_threads
+
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def choose_accelerator(name: str, threads: int | None) -> torch.device:
+    """Return the device to compute on ("auto": CUDA if present) and set the CPU threads if given.
+
+    Each process of a machine takes the CUDA device of its number.
+
+    Raises:
+        UserError: for an unknown name, cuda without a CUDA device, or more processes than CUDA devices.
+    """
+    known = ("auto", "cpu", "cuda")
+    if name not in known:
+        raise unknown_name("accelerator", name, known)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("accelerator is cuda but no CUDA device is present; choose auto or cpu.")
+    check_threads(threads)
+    if threads is not None:
+        set_threads(threads)
+    if name == "cpu" or not torch.cuda.is_available():
+        _keep_freed_memory()
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if local_rank() >= count:
+        raise UserError(
+            f"This machine has {count} CUDA device{'s' * (count != 1)} but more processes; start one process "
+            f"per device (--nproc-per-node={count}), or choose accelerator=cpu."
+        )
+    device = torch.device("cuda", local_rank())
+    torch.cuda.set_device(device)
+    return device
+
+
+def set_threads(threads: int) -> None:
+    """Let PyTorch, and the BLAS of NumPy and SciPy, use so many CPU threads from now on."""
+    torch.set_num_threads(threads)
+    set_blas_threads(threads)
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Let PyTorch use so many CPU threads (None: as many as before), and restore the number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if threads is None else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def threads_set(threads: int | None) -> Iterator[None]:
+    """Do as `set_threads` (None: nothing), and restore the numbers afterwards.
+
+    Raises:
+        UserError: if `threads` is below 1.
+    """
+    check_threads(threads)
+    with torch_threads(threads), blas_threads(threads):
+        yield
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep what tensors free, so that the next step does not fault its pages in again.
+
+    Only glibc has this; with its defaults a training step of small images spends a tenth of its time there.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        for parameter in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            libc.mallopt(parameter, 2**30)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory that this process has held so far: of the device, or of the machine on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # Kilobytes, but bytes on macOS.
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,141 @@
+"""Plain mappings (YAML, JSON) to typed frozen dataclasses, with all errors reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union
+
+from ofa.common.errors import UserError
+
+T = TypeVar("T")
+
+
+class ConfigError(UserError):
+    """One or more wrong entries in a configuration; the text has a line for each."""
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Build the dataclass `cls` from `values`, nested dataclasses included.
+
+    Args:
+        cls: a dataclass whose fields are int, float, str, bool, None-unions, tuples, dicts or dataclasses.
+        values: plain values, e.g. parsed JSON or a resolved Hydra configuration.
+        where: name of the place the values come from, put in front of each error.
+
+    Raises:
+        ConfigError: naming every unknown, missing or wrongly typed entry, and errors of `__post_init__`.
+    """
+    errors: list[str] = []
+    result = _build(cls, values, where, errors)
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return typing.cast(T, result)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return a sentence for each value in which two nested mappings of plain values differ."""
+    texts = []
+    for name in dict.fromkeys([*old, *new]):
+        place, before, now = _join(where, name), old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            texts += differences(before, now, place)
+        elif before != now:
+            texts.append(f"{place} was {before!r} and is {now!r}")
+    return texts
+
+
+def below_minimum(settings: object, minimums: Mapping[str, float]) -> list[str]:
+    """Return a sentence for each named attribute of `settings` that is below its minimum."""
+    values = ((name, getattr(settings, name), least) for name, least in minimums.items())
+    return [
+        f"{name} is {value}; expected at least {least}." for name, value, least in values if value < least
+    ]
+
+
+def _build(cls: type, values: object, where: str, errors: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        errors.append(f"{where or cls.__name__} is {values!r}; expected a group of settings.")
+        return None
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    before = len(errors)
+    for name in values:
+        if name not in fields:
+            close = difflib.get_close_matches(str(name), fields, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(fields))}."
+            errors.append(f"{_join(where, name)} is not a setting.{hint}")
+    arguments = {}
+    for name, field in fields.items():
+        if name in values:
+            arguments[name] = _convert(hints[name], values[name], _join(where, name), errors)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            errors.append(f"{_join(where, name)} is missing; expected {_describe(hints[name])}.")
+    if len(errors) > before:
+        return None
+    try:
+        return cls(**arguments)
+    except UserError as error:
+        errors.append(f"{where}: {error}" if where else str(error))
+        return None
+
+
+def _convert(hint: Any, value: Any, where: str, errors: list[str]) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where, errors)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, where, errors)
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
+            errors.append(f"{where} has {len(value)} values; expected {len(arguments)}.")
+            return None
+        items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        pairs = enumerate(zip(items, value, strict=True))
+        return tuple(_convert(item, entry, f"{where}[{i}]", errors) for i, (item, entry) in pairs)
+    if origin is dict and isinstance(value, Mapping):
+        return {str(k): _convert(arguments[1], v, _join(where, k), errors) for k, v in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    errors.append(f"{where} is {value!r}; expected {_describe(hint)}.")
+    return None
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str, errors: list[str]) -> Any:
+    if value is None and type(None) in options:
+        return None
+    attempts = []
+    for option in options:
+        if option is type(None):
+            continue
+        attempt: list[str] = []
+        result = _convert(option, value, where, attempt)
+        if not attempt:
+            return result
+        attempts.append(attempt)
+    fewest: list[str] = min(attempts, key=len)
+    errors.extend(fewest)
+    return None
+
+
+def _join(where: str, name: object) -> str:
+    return f"{where}.{name}" if where else str(name)
+
+
+def _describe(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(argument) for argument in arguments)
+    if origin is tuple:
+        return f"a list of {_describe(arguments[0])}"
+    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    return names.get(hint, "a group of settings")

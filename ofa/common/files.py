@@ -1,0 +1,173 @@
+"""Files that are whole or absent: atomic writing, and JSON with clear errors."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ofa.common.errors import UserError
+
+
+def sha256(content: bytes) -> str:
+    """Return the hex digest of `content`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
+
+    Whatever happens, `path` holds either its old content or the whole new one.
+
+    Raises:
+        UserError: if the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a full disk as RuntimeError.
+        if isinstance(error, RuntimeError) and not _is_write_failure(error):
+            raise
+        raise UserError(
+            f"Could not write {path}: {error}. Check the permissions and free space; "
+            "what was saved there before is untouched."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _is_write_failure(error: RuntimeError) -> bool:
+    text = str(error)
+    return "PytorchStreamWriter" in text or "unexpected pos" in text or "iostream" in text
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as indented JSON, atomically; see `write_atomic`."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text))
+
+
+def read_json(path: Path, what: str, how_to_make: str) -> dict[str, Any]:
+    """Return the JSON object in `path`.
+
+    Args:
+        path: the file.
+        what: name of such a file in error texts, e.g. "latency table".
+        how_to_make: the command that makes one.
+
+    Raises:
+        UserError: if the file is missing, truncated or not a JSON object.
+    """
+    if not path.is_file():
+        raise UserError(f"No {what} at {path}. Make one with: {how_to_make}")
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"The {what} {path} is not valid JSON ({error}); it may be truncated. "
+            f"Make it again with: {how_to_make}"
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected a JSON object.")
+    return values
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, what: str) -> Iterator[Path]:
+    """Yield a new folder beside `path` that becomes `path` if all goes well, and else disappears.
+
+    A folder that is at `path` is deleted when the new one has taken its place.
+
+    Args:
+        path: the folder.
+        what: what it is, for the error text, e.g. "bundle".
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    path = path.absolute()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        _replace(path, temporary)
+    except OSError as error:
+        raise UserError(
+            f"Could not write the {what} {path}: {error}. Check the permissions and free space; "
+            "what was there before is untouched."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Move the folder `new` to `path`; what is there is deleted when `new` has taken its place."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, patience_s: float = 8.0) -> Iterator[None]:
+    """Be the only process that works on something; the lock ends with the process, however it ends.
+
+    Args:
+        path: file of the lock; it stays, and names its last holder.
+        what: what is locked, for the error text.
+        patience_s: how long to wait for another process, which may be ending: workers that it forked keep the
+            lock until they notice, some seconds later, that it was killed.
+
+    Raises:
+        UserError: if another process keeps the lock, naming it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise UserError(f"Could not write {path}: {error}. Check the permissions and free space.") from error
+    with file:
+        give_up = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > give_up:
+                    file.seek(0)
+                    raise UserError(
+                        f"Another process, {file.read().strip() or 'unknown'}, is at work on {what}; wait "
+                        "for it to end, stop it, or choose another run_name."
+                    ) from error
+                time.sleep(0.1)
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield

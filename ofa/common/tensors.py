@@ -1,0 +1,73 @@
+"""Files of tensors: written atomically, loaded without running what they hold, and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofa.common.errors import UserError
+from ofa.common.files import write_atomic
+
+
+def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
+    """Save tensors and plain values atomically; equal values give equal bytes."""
+
+    def write(temporary: Path) -> None:
+        # Given a path, torch.save would put the name of the temporary file into the content.
+        with temporary.open("wb") as file:
+            torch.save(dict(values), file)
+
+    write_atomic(path, write)
+
+
+def load_tensors(path: Path, what: str) -> dict[str, Any]:
+    """Load what `save_tensors` wrote, onto the CPU; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        UserError: if the file is missing, truncated or of another kind.
+    """
+    if not path.is_file():
+        raise UserError(f"No {what} at {path}.")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # On a damaged file the unpickler raises whatever it runs into.
+        raise UserError(
+            f"The {what} {path} cannot be read; it is truncated or not such a file. "
+            "Use an intact copy or make it again."
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected named entries.")
+    return values
+
+
+def content_digest(values: object) -> str:
+    """Return the SHA-256 of all tensors, names and plain values of a nested structure."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, Mapping):
+            for name, entry in value.items():
+                digest.update(repr(name).encode())
+                add(entry)
+        elif isinstance(value, list | tuple):
+            for entry in value:
+                add(entry)
+        else:
+            digest.update(repr(value).encode())
+
+    add(values)
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Return the first 16 hex digits of the file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

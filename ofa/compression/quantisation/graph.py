@@ -1,0 +1,93 @@
+"""Which operations of an engine's graph belong to which layers of a network.
+
+Optimisers rename, fuse and reorder operations, so names do not lead back to layers. What they keep is the
+order of the *operators*, the convolutions and linear layers: a network is a chain of layers, each of which
+reads the one before, so all operators of a layer come before those of the next in every order in which the
+graph can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from ofa.architecture.layer import LayerSpec
+from ofa.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """One operation of a graph.
+
+    Attributes:
+        name: unique in the graph.
+        operator: whether it is a convolution or linear layer with constant weights.
+        sources: positions of the operations whose outputs it reads; all of them come before it.
+    """
+
+    name: str
+    operator: bool
+    sources: tuple[int, ...]
+
+
+def layers_with_operators(specs: Sequence[LayerSpec]) -> tuple[int, ...]:
+    """Return the positions of the layers that can be quantised, or kept in floating point."""
+    return tuple(position for position, spec in enumerate(specs) if spec.operators)
+
+
+def operators_of(specs: Sequence[LayerSpec], layers: Collection[int]) -> frozenset[int]:
+    """Return the positions, among all operators of the network in the order they run, of those in `layers`.
+
+    Args:
+        specs: the layers of the network.
+        layers: positions in `specs`.
+
+    Raises:
+        UserError: naming every position that is none, or is that of a layer without weights.
+    """
+    problems = []
+    for layer in sorted(layers):
+        if not 0 <= layer < len(specs):
+            problems.append(f"Unknown layer {layer}; the network has layers 0 to {len(specs) - 1}.")
+        elif not specs[layer].operators:
+            problems.append(f"Layer {layer} ({specs[layer].key}) has no weights; nothing to keep.")
+    if problems:
+        raise UserError("\n".join(problems))
+    found: set[int] = set()
+    start = 0
+    for position, spec in enumerate(specs):
+        end = start + len(spec.operators)
+        if position in layers:
+            found.update(range(start, end))
+        start = end
+    return frozenset(found)
+
+
+def kept_names(nodes: Sequence[GraphNode], keep: Collection[int]) -> list[str]:
+    """Return the names of the operations that stay in floating point.
+
+    These are the operators in `keep` and what follows them up to the next operator: activations, additions
+    and the scaling of squeeze-excite. Such an operation belongs to the last operator that it depends on.
+
+    Args:
+        nodes: in an order in which they can run.
+        keep: positions among the operators.
+
+    Raises:
+        UserError: if the graph has no such operator.
+    """
+    owners: list[int] = []
+    count = 0
+    for node in nodes:
+        if node.operator:
+            owners.append(count)
+            count += 1
+        else:
+            owners.append(max((owners[source] for source in node.sources), default=-1))
+    beyond = sorted(position for position in keep if not 0 <= position < count)
+    if beyond:
+        raise UserError(
+            f"Operators {', '.join(map(str, beyond))} shall stay in floating point, but the graph has "
+            f"{count} convolutions and linear layers (0 to {count - 1})."
+        )
+    return [node.name for node, owner in zip(nodes, owners, strict=True) if owner in keep]

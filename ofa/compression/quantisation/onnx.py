@@ -1,0 +1,169 @@
+"""Static quantisation of ONNX models by ONNX Runtime's own quantiser.
+
+Activations become unsigned and weights signed 8-bit integers (U8S8), weights with one scale per output
+channel, marked in the graph by pairs of QuantizeLinear and DequantizeLinear. On x86 processors without VNNI
+instructions sums of such products can overflow 16 bits; measure accuracy where the file will run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ofa.compression.quantisation.base import Quantise, Quantiser
+from ofa.compression.quantisation.calibration import Images, check_calibration
+from ofa.compression.quantisation.graph import GraphNode, kept_names
+from ofa.runtimes.base import Files, check_packages
+
+if TYPE_CHECKING:
+    import onnx
+
+_PACKAGES = ("onnx", "onnxruntime")
+_OPERATORS = ("Conv", "Gemm", "MatMul")
+
+
+class OnnxQuantiser:
+    """Quantises one model, as often as asked; it is prepared and calibrated once."""
+
+    def __init__(self, model: bytes, calibration: Sequence[Images]) -> None:
+        """Fold batch norm into the convolutions and infer shapes.
+
+        Args:
+            model: an ONNX model with one input, in float32.
+            calibration: values of the input, each with its batch dimension.
+
+        Raises:
+            UserError: if there are no calibration images or a package is missing.
+        """
+        check_packages(_PACKAGES, "Quantisation of ONNX models", "onnx")
+        check_calibration(calibration)
+        self._calibration = calibration
+        self._model = _prepare(model)
+        self._ranges: bytes | None = None
+
+    def quantise(self, keep: Collection[int] = ()) -> bytes:
+        """Return the quantised model.
+
+        Args:
+            keep: positions of the convolutions and linear layers that stay in floating point, in the order
+                they run; see `ofa.compression.quantisation.graph.operators_of`.
+
+        Raises:
+            UserError: if the model has no such operator.
+        """
+        import onnx
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+        excluded = kept_names(graph_nodes(onnx.load_from_string(self._model)), keep)
+        with tempfile.TemporaryDirectory() as folder:
+            source, target, ranges = (Path(folder) / name for name in ("in.onnx", "out.onnx", "ranges.json"))
+            source.write_bytes(self._model)
+            if self._ranges is not None:
+                ranges.write_bytes(self._ranges)
+            quantize_static(
+                source,
+                target,
+                _reader(onnx.load_from_string(self._model).graph.input[0].name, self._calibration),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=excluded,
+                calibrate_method=CalibrationMethod.MinMax,
+                calibration_cache_path=ranges,
+                # ONNX Runtime does it when it loads the file, and a float is the smaller record of a bias.
+                extra_options={"QuantizeBias": False},
+            )
+            self._ranges = ranges.read_bytes()
+            return _compact(target.read_bytes())
+
+
+def quantise_onnx(model: bytes, calibration: Sequence[Images], keep: Collection[int] = ()) -> bytes:
+    """Return `model` quantised to 8 bits; see `OnnxQuantiser`."""
+    return OnnxQuantiser(model, calibration).quantise(keep)
+
+
+def graph_nodes(model: onnx.ModelProto) -> list[GraphNode]:
+    """Return the operations of a model; constants count as none."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
+    producers: dict[str, int] = {}
+    nodes: list[GraphNode] = []
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            continue
+        operator = node.op_type in _OPERATORS and node.input[1] in constants
+        sources = tuple(producers[name] for name in node.input if name in producers)
+        producers.update({name: len(nodes) for name in node.output})
+        nodes.append(GraphNode(node.name, operator, sources))
+    return nodes
+
+
+def _prepare(content: bytes) -> bytes:
+    """Return the model optimised, with shapes, each operation under a name of its own."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, path = Path(folder) / "model.onnx", Path(folder) / "prepared.onnx"
+        source.write_bytes(content)
+        quant_pre_process(source, path, skip_symbolic_shape=True)
+        model = onnx.load(path)
+    for position, node in enumerate(model.graph.node):
+        node.name = f"{position}_{node.op_type}"
+    prepared: bytes = model.SerializeToString()
+    return prepared
+
+
+def _compact(content: bytes) -> bytes:
+    """Return the model without shapes and names of what is inside, each constant stored once.
+
+    A small network's names and repeated scales are a quarter of its quantised file.
+    """
+    import onnx
+
+    model = onnx.load_from_string(content)
+    graph = model.graph
+    names = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}
+    constants: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    kept = []
+    for tensor in graph.initializer:
+        value = tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes()
+        if value not in constants:
+            constants[value] = f"c{len(constants)}"
+            kept.append(tensor)
+        names[tensor.name] = tensor.name = constants[value]
+    for node in graph.node:
+        node.name = node.doc_string = ""
+        node.input[:] = [names[name] for name in node.input]
+        node.output[:] = [names.setdefault(name, f"t{len(names)}") for name in node.output]
+    del graph.value_info[:], graph.initializer[:]
+    graph.initializer.extend(kept)
+    compact: bytes = model.SerializeToString()
+    return compact
+
+
+def _reader(name: str, calibration: Sequence[Images]) -> object:
+    """Return the calibration images in the form that the quantiser asks for."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(calibration)
+
+        def get_next(self) -> dict[str, Images] | None:
+            images = next(self._left, None)
+            return None if images is None else {name: images}
+
+    return Reader()
+
+
+def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
+    ((name, model),) = files.items()
+    quantiser = OnnxQuantiser(model, calibration)
+    return lambda keep: {name: quantiser.quantise(keep)}
+
+
+QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files)

@@ -1,0 +1,199 @@
+"""A network in int8: which layers stay in floating point, and what becomes of its accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofa.architecture.layer import LayerSpec
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+from ofa.compression.quantisation.base import Quantise
+from ofa.compression.quantisation.calibration import Images, check_calibration, single_images
+from ofa.compression.quantisation.graph import layers_with_operators, operators_of
+from ofa.compression.quantisation.sensitivity import KeptLayers, choose_kept_layers, rank_layers
+from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1
+from ofa.runtimes.base import Files, Logits
+
+KEEP_CHOICES = ("none", "auto")
+RANKING_IMAGES = 50
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images that a network of lower precision is made with and judged on, at its resolution.
+
+    Attributes:
+        calibration: training images, each (1, channels, h, w).
+        validation: returns batches of validation images and labels, on the CPU; called once per evaluation.
+    """
+
+    calibration: Sequence[Images]
+    validation: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """Which layers stay in floating point.
+
+    Attributes:
+        keep_layers: "none", "auto" (as few as bring the loss to `max_loss`), or positions of layers.
+        max_loss: points of top-1 accuracy on validation images that "auto" may lose.
+    """
+
+    keep_layers: str | tuple[int, ...] = "none"
+    max_loss: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the choice and the range."""
+        if isinstance(self.keep_layers, str) and self.keep_layers not in KEEP_CHOICES:
+            raise UserError(
+                f"keep_layers is {self.keep_layers!r}; expected none, auto or a list of positions of layers, "
+                "for instance [0, 12]."
+            )
+        if not 0 <= self.max_loss <= 100:
+            raise UserError(f"max_loss is {self.max_loss}; expected points from 0 to 100.")
+
+
+@dataclass(frozen=True)
+class QuantisedNetwork:
+    """A quantised network: its files, what stayed in floating point, and its measured accuracy.
+
+    Attributes:
+        files: of the engine.
+        kept_layers: positions of the layers in floating point.
+        top1: accuracy (0..1) on the validation images, by the engine.
+        reference_top1: that of the network in fp32.
+    """
+
+    files: Files
+    kept_layers: tuple[int, ...]
+    top1: float
+    reference_top1: float
+
+    @property
+    def loss(self) -> float:
+        """Points of accuracy lost."""
+        return 100 * (self.reference_top1 - self.top1)
+
+
+def samples_of(evaluator: SubnetEvaluator, resolution: int, calibration_images: int) -> Samples:
+    """Return the evaluator's images at `resolution`, the first training images for calibration."""
+
+    def validation() -> Iterable[tuple[Tensor, Tensor]]:
+        return ((images.cpu(), labels.cpu()) for images, labels in evaluator.batches(resolution))
+
+    return Samples(single_images(evaluator.training_images(resolution), calibration_images), validation)
+
+
+def quantise_network(
+    specs: Sequence[LayerSpec],
+    quantise: Callable[[Sequence[Images]], Quantise],
+    load: Callable[[Files], Logits],
+    reference: Logits,
+    samples: Samples,
+    settings: KeepSettings,
+    progress: ProgressCallback = silent,
+) -> QuantisedNetwork:
+    """Quantise a network with the layers in floating point that `settings` ask for, and measure it.
+
+    Args:
+        specs: its layers.
+        quantise: takes calibration images; `ofa.compression.quantisation.registry` has one for each engine
+            that has int8.
+        load: makes quantised files run.
+        reference: the network in fp32.
+        samples: images; only validation images decide, the test images stay untouched.
+        settings: which layers stay in floating point.
+        progress: called per evaluated network.
+
+    Raises:
+        UserError: if a layer is unknown, or "auto" cannot bring the loss to what is allowed; the text says
+            what it reached.
+    """
+    trial = _Trial(specs, quantise, load, reference, samples)
+    if settings.keep_layers == "auto":
+        found = _search(trial, specs, settings, progress)
+        if not found.reached:
+            raise UserError(_cannot(found, len(layers_with_operators(specs)), settings.max_loss))
+        kept = found.layers
+    elif isinstance(settings.keep_layers, tuple):
+        kept = tuple(sorted(set(settings.keep_layers)))
+    else:
+        kept = ()
+    files = trial.files(frozenset(kept))
+    return QuantisedNetwork(files, kept, trial.top1(frozenset(kept)), trial.reference_top1)
+
+
+def _search(
+    trial: _Trial, specs: Sequence[LayerSpec], settings: KeepSettings, progress: ProgressCallback
+) -> KeptLayers:
+    layers = layers_with_operators(specs)
+    return choose_kept_layers(
+        lambda: rank_layers(layers, trial.output_error, progress),
+        trial.loss,
+        settings.max_loss,
+        max_kept=len(layers) // 2,
+        progress=progress,
+    )
+
+
+def _cannot(found: KeptLayers, num_layers: int, max_loss: float) -> str:
+    kept = f"layers {', '.join(map(str, found.layers))}" if found.layers else "no layer"
+    return (
+        f"keep_layers=auto keeps at most half of the {num_layers} layers in floating point and cannot bring "
+        f"the loss to {max_loss:g} points: the best of {found.evaluations} networks, with {kept} kept, loses "
+        f"{found.loss:.2f}. Give a larger max_loss, more calibration images, or precision=fp32."
+    )
+
+
+class _Trial:
+    """Makes and measures quantised networks; the last one made is kept, and every accuracy."""
+
+    def __init__(
+        self,
+        specs: Sequence[LayerSpec],
+        quantise: Callable[[Sequence[Images]], Quantise],
+        load: Callable[[Files], Logits],
+        reference: Logits,
+        samples: Samples,
+    ) -> None:
+        self._specs, self._load, self._samples = specs, load, samples
+        check_calibration(samples.calibration)
+        some = samples.calibration[:RANKING_IMAGES]
+        self._quantise, self._quantise_roughly = quantise(samples.calibration), quantise(some)
+        self.reference_top1 = logits_top1(reference, samples.validation())
+        self._ranked_on = torch.from_numpy(np.concatenate(some))
+        with torch.inference_mode():
+            self._expected = reference(self._ranked_on)
+        self._top1: dict[frozenset[int], float] = {}
+        self._last: tuple[frozenset[int], Files] | None = None
+
+    def files(self, kept: frozenset[int]) -> Files:
+        """Return the files with the layers `kept` in floating point."""
+        if self._last is None or self._last[0] != kept:
+            self._last = (kept, self._quantise(operators_of(self._specs, kept)))
+        return self._last[1]
+
+    def top1(self, kept: frozenset[int]) -> float:
+        """Return the accuracy (0..1) on the validation images."""
+        if kept not in self._top1:
+            logits = self._load(self.files(kept))
+            self._top1[kept] = logits_top1(logits, self._samples.validation())
+        return self._top1[kept]
+
+    def loss(self, kept: frozenset[int]) -> float:
+        """Return the points of accuracy lost on the validation images."""
+        return 100 * (self.reference_top1 - self.top1(kept))
+
+    def output_error(self, kept: frozenset[int]) -> float:
+        """Return the mean squared error of the logits on a few calibration images, and calibrated on them."""
+        files = self._quantise_roughly(operators_of(self._specs, kept))
+        found = self._load(files)(self._ranked_on)
+        error = float(((found - self._expected) ** 2).mean())
+        return error if math.isfinite(error) else math.inf

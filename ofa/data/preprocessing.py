@@ -1,0 +1,78 @@
+"""`Preprocessing`: how the pixels of an image become a network's input, as training does it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop
+
+from ofa.common.errors import UserError
+
+_RESIZE = "bilinear, antialiased"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become the network's input: scale, normalise per channel, resize to the resolution.
+
+    Attributes:
+        mean: per channel, of scaled pixels.
+        std: per channel, of scaled pixels.
+        pixel_scale: factor of the pixels 0..255 before normalisation.
+        resize: kind of interpolation; the one that training uses.
+        centre_share: share of the short side that is kept, as a centred square; 1 resizes whole images.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixel_scale: float = 1 / 255
+    resize: str = _RESIZE
+    centre_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers of channels and the ranges."""
+        if not self.mean or len(self.mean) != len(self.std):
+            raise UserError(
+                f"mean has {len(self.mean)} values and std {len(self.std)}; expected one each per channel."
+            )
+        if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
+            raise UserError(f"mean is {self.mean} and std {self.std}; expected numbers, std above 0.")
+        if not 0 < self.pixel_scale < math.inf:
+            raise UserError(f"pixel_scale is {self.pixel_scale}; expected a positive number.")
+        if not 0 < self.centre_share <= 1:
+            raise UserError(f"centre_share is {self.centre_share}; expected a share in (0, 1].")
+        if self.resize != _RESIZE:
+            raise UserError(f"resize is {self.resize!r}; expected {_RESIZE!r}.")
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels."""
+        return len(self.mean)
+
+    def apply(self, images: Tensor, resolution: int) -> Tensor:
+        """Return the network's input for images of pixels 0..255.
+
+        Args:
+            images: shape (n, in_channels, h, w), any h and w.
+            resolution: side of the result in pixels.
+
+        Raises:
+            UserError: if the number of channels is another one.
+        """
+        if images.dim() != 4 or images.shape[1] != self.in_channels:
+            raise UserError(
+                f"images have shape {tuple(images.shape)}; expected (n, {self.in_channels}, height, width)."
+            )
+        mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        images = (images.float() * self.pixel_scale - mean) / std
+        if self.centre_share < 1:
+            side = round(self.centre_share * min(images.shape[-2:]))
+            images = center_crop(images, [side, side])
+        size = (resolution, resolution)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+        return images

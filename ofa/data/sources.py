@@ -1,0 +1,105 @@
+"""The known image sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.datasets
+from torch import Tensor
+
+from ofa.common.errors import UserError, unknown_name
+from ofa.data.base import ImageData
+from ofa.data.folder import FolderData, folder_classes
+from ofa.data.memory import MemoryData
+from ofa.data.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to load a set, and its channels and number of classes without loading it."""
+
+    load: Callable[[DataSettings], ImageData]
+    in_channels: int
+    num_classes: Callable[[DataSettings], int]
+
+
+def load_data(settings: DataSettings) -> ImageData:
+    """Load the image set that `settings` name.
+
+    Raises:
+        UserError: for an unknown name, or files that are missing or unfit.
+    """
+    return _source(settings).load(settings)
+
+
+def describe_data(settings: DataSettings) -> tuple[int, int]:
+    """Return channels and number of classes of the set, reading at most folder names."""
+    source = _source(settings)
+    return source.in_channels, source.num_classes(settings)
+
+
+def _source(settings: DataSettings) -> Source:
+    if settings.name not in SOURCES:
+        raise unknown_name("data", settings.name, SOURCES)
+    return SOURCES[settings.name]
+
+
+def _digits(settings: DataSettings) -> ImageData:
+    """8x8 handwritten digits embedded in scikit-learn; every fifth image of a fixed shuffle is test."""
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(images)))
+    cut = len(images) // 5
+    test, train = order[:cut], order[cut:]
+    names = tuple(str(digit) for digit in range(10))
+    return MemoryData(settings, names, (images[train], labels[train]), (images[test], labels[test]))
+
+
+def _torchvision(dataset: Callable[..., Any]) -> Callable[[DataSettings], ImageData]:
+    def load(settings: DataSettings) -> ImageData:
+        if settings.root is None:
+            raise UserError(
+                f"Data {settings.name!r} needs its folder: give data.root=FOLDER "
+                "(and data.download=true to fetch the files into it)."
+            )
+        root = Path(settings.root).expanduser()
+        try:
+            train = dataset(root, train=True, download=settings.download)
+            test = dataset(root, train=False, download=settings.download)
+        except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
+            raise UserError(
+                f"Could not load {settings.name} from {root}: {error} Put torchvision's files there or "
+                "give data.download=true."
+            ) from error
+        return MemoryData(settings, tuple(train.classes), _tensors(train), _tensors(test))
+
+    return load
+
+
+def _tensors(dataset: Any) -> tuple[Tensor, Tensor]:
+    """Return uint8 images (n, c, h, w) and labels of a torchvision set."""
+    images = torch.as_tensor(dataset.data)
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return images, torch.as_tensor(dataset.targets).long()
+
+
+def _count_folders(settings: DataSettings) -> int:
+    return len(folder_classes(settings))
+
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(_digits, 1, lambda _: 10),
+    "fashion_mnist": Source(_torchvision(torchvision.datasets.FashionMNIST), 1, lambda _: 10),
+    "cifar10": Source(_torchvision(torchvision.datasets.CIFAR10), 3, lambda _: 10),
+    "cifar100": Source(_torchvision(torchvision.datasets.CIFAR100), 3, lambda _: 100),
+    "image_folder": Source(FolderData, 3, _count_folders),
+    "imagenet": Source(FolderData, 3, _count_folders),
+}

@@ -1,1 +1,0 @@
-"""Elastic operators and blocks: full-size parameters, of which each call uses a slice."""

@@ -1,0 +1,109 @@
+"""Evaluation: extract, recalibrate, and count correct answers on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ofa.data.base import ImageData, resize
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.modules.static import StaticNetwork
+from ofa.space.subnet import SubnetConfig
+from ofa.supernet.extract import extract_subnet
+from ofa.supernet.supernet import Supernet
+
+MAX_KEPT_BYTES = 10**9
+
+
+@torch.inference_mode()
+def top1(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of images (0..1) whose largest logit is the label; `network` in eval mode."""
+    assert not network.training
+    return logits_top1(network, batches)
+
+
+@torch.inference_mode()
+def logits_top1(logits: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of images (0..1) whose largest logit is the label, by any function to logits."""
+    correct, count = 0, 0
+    for images, labels in batches:
+        correct += int((logits(images).argmax(1) == labels).sum())
+        count += len(labels)
+    return correct / max(count, 1)
+
+
+class SubnetEvaluator:
+    """Recalibrates and evaluates sub-networks of one supernet on fixed images.
+
+    The resized images of each resolution are kept as long as they fit in `MAX_KEPT_BYTES`, because
+    hundreds of networks are evaluated on them; beyond that they are prepared anew for each network.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: ImageData,
+        split: str = "validation",
+        *,
+        calibration_images: int = 2000,
+        limit: int | None = None,
+        batch_size: int = 250,
+    ) -> None:
+        """Choose the images.
+
+        Args:
+            supernet: evaluated where it is (device); never changed.
+            data: images; recalibration uses the first images of its training split, not augmented.
+            split: whose images are counted.
+            calibration_images: number of images for batch-norm recalibration.
+            limit: number of images counted; None for the whole split.
+            batch_size: images per forward pass.
+        """
+        self._supernet, self._data = supernet, data
+        self._split, self._limit = split, limit
+        self._calibration_images, self._batch_size = calibration_images, batch_size
+        self._device = next(supernet.parameters()).device
+        self._kept: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
+        self._kept_bytes = 0
+
+    def network(self, config: SubnetConfig) -> StaticNetwork:
+        """Return the extracted and recalibrated sub-network in eval mode."""
+        network = extract_subnet(self._supernet, config).eval()
+        network = network.to(memory_format=torch.channels_last)
+        self.recalibrate(network, config.resolution)
+        return network
+
+    def recalibrate(self, network: StaticNetwork, resolution: int) -> None:
+        """Recompute the batch-norm statistics of `network` from training images at `resolution`."""
+        recalibrate_batchnorm(network, self.training_images(resolution))
+
+    def training_images(self, resolution: int) -> Iterable[Tensor]:
+        """Return the training images for recalibration, resized to `resolution`, without augmentation."""
+        batches = self._kept_batches("train", resolution, self._calibration_images)
+        return (images for images, _ in batches)
+
+    def top1(self, config: SubnetConfig) -> float:
+        """Return the top-1 accuracy (0..1) of the recalibrated sub-network."""
+        return top1(self.network(config), self.batches(config.resolution))
+
+    def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return the images that are counted, resized to `resolution`, and their labels."""
+        return self._kept_batches(self._split, resolution, self._limit)
+
+    def _kept_batches(
+        self, split: str, resolution: int, limit: int | None
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        key = (split, resolution, limit)
+        if key in self._kept:
+            return self._kept[key]
+        plain = self._data.batches(split, self._batch_size, self._device, limit)
+        batches = ((resize(images, resolution), labels) for images, labels in plain)
+        size = self._data.size(split)
+        pixels = min(size, limit or size) * self._data.info.in_channels * resolution**2
+        if self._kept_bytes + 4 * pixels > MAX_KEPT_BYTES:
+            return batches
+        self._kept_bytes += 4 * pixels
+        self._kept[key] = list(batches)
+        return self._kept[key]

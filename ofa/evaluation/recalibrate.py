@@ -1,0 +1,106 @@
+"""Batch-norm recalibration: running statistics belong to a sub-network and are recomputed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ofa.common.errors import UserError
+
+# Values of a chunk on a CPU: its deviations from its mean stay in a core's cache.
+_CHUNK = 2**17
+
+
+class _Moments:
+    """Mean and sum of squared deviations per channel in float64, merged part by part (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.squares = torch.zeros(())
+
+    def merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
+        total = self.count + count
+        delta = mean - self.mean
+        self.squares = self.squares + squares + delta**2 * (self.count * count / total)
+        self.mean = self.mean + delta * (count / total)
+        self.count = total
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace all batch-norm running statistics of `network` by those of the given images.
+
+    Each layer normalises by its batch statistics; what is stored is the mean and the population variance
+    over *all* images of the layer's input, merged in float64. Train/eval modes are restored. If anything
+    fails midway, the old statistics are put back.
+
+    Args:
+        network: changed in place.
+        batches: image tensors on the network's device, shape (n, channels, h, w).
+
+    Raises:
+        UserError: if there is no batch, or a batch has a single value per channel.
+    """
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    modes = {module: module.training for module in network.modules()}
+    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    moments = {layer: _Moments() for layer in layers}
+    hooks = [layer.register_forward_pre_hook(lambda m, i: _observe(moments[m], m, i[0])) for layer in layers]
+    done = False
+    try:
+        network.eval()
+        for images in batches:
+            network(images)
+        if layers and moments[layers[0]].count == 0:
+            raise UserError("No calibration images were given; batch norm needs at least one batch.")
+        done = True
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, buffers in zip(layers, kept, strict=True):
+            for name, buffer in buffers.items():
+                layer.get_buffer(name).copy_(buffer)
+            if done:
+                _store(layer, moments[layer])
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _observe(moments: _Moments, layer: nn.BatchNorm2d, images: Tensor) -> None:
+    """Merge the statistics of a batch, and let the layer, in eval mode, normalise by them."""
+    if images.numel() == images.shape[1]:
+        raise UserError(
+            "A calibration batch has a single value per channel; use at least two images a batch."
+        )
+    batch = _moments_of(images)
+    moments.merge(batch.count, batch.mean, batch.squares)
+    _store(layer, batch)
+
+
+def _store(layer: nn.BatchNorm2d, moments: _Moments) -> None:
+    """Write mean and population variance into the running statistics of `layer`."""
+    layer.get_buffer("running_mean").copy_(moments.mean)
+    layer.get_buffer("running_var").copy_(moments.squares / moments.count)
+
+
+def _moments_of(images: Tensor) -> _Moments:
+    """Return the moments of images (n, channels, h, w).
+
+    In channels-last format, PyTorch's batch norm on a CPU adds up a channel's values in plain float32, which
+    may lose four of seven digits. Chunks with two passes each lose none, at a similar cost.
+    """
+    moments, count = _Moments(), images.numel() // images.shape[1]
+    if images.device.type != "cpu":
+        variance, mean = torch.var_mean(images.float(), (0, 2, 3), correction=0)
+        moments.merge(count, mean.double(), variance.double() * count)
+        return moments
+    # Shape (values, channels); a view in channels-last memory format.
+    rows = images.permute(0, 2, 3, 1).flatten(0, 2).float()
+    for chunk in torch.split(rows, max(1, _CHUNK // images.shape[1])):
+        mean = chunk.mean(0)
+        squares = (chunk - mean).square_().sum(0)
+        moments.merge(len(chunk), mean.double(), squares.double())
+    return moments

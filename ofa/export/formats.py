@@ -1,0 +1,154 @@
+"""File formats of an exported network: what is written, and how the written files are run."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from ofa.export.bundle import WEIGHTS_FILE, BundleInfo, network_of, read_weights
+from ofa.modules.static import StaticNetwork
+from ofa.runtimes.base import FP32, FileFormat, Files, Logits, Runtime, each_image
+from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
+from ofa.runtimes.registry import RUNTIMES
+
+PT2_FILE = "model.pt2"
+
+
+class Source:
+    """The network being exported: on the CPU, in eval mode; traced once for all formats."""
+
+    def __init__(self, network: StaticNetwork, info: BundleInfo) -> None:
+        """Copy `network`; it is not changed."""
+        self.network = (
+            copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+        )
+        self.network.eval().requires_grad_(False)
+        self.info = info
+
+    def images(self, count: int) -> Tensor:
+        """Return normally distributed images, the same in every call."""
+        side = self.info.config.resolution
+        generator = torch.Generator().manual_seed(count)
+        return torch.randn(count, self.info.space.in_channels, side, side, generator=generator)
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """The network as a graph with any number of images."""
+        return torch.export.export(self.network, (self.images(2),), dynamic_shapes=DYNAMIC_BATCH)
+
+    @cached_property
+    def onnx(self) -> bytes:
+        """The network as an ONNX model with any number of images."""
+        return export_onnx(self.program, self.images(2))
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format: its files for a source, and how to run the written files.
+
+    Attributes:
+        serialise: takes the source, returns the content of each file by its name in the bundle.
+        load: takes the bundle's folder and the info, returns the function from images to logits.
+        example: returns the README's lines of Python; see `FileFormat.example`.
+        packages: what must be installed.
+        extra: the extra of this project that installs it.
+        batch_size: the only number of images per run; None where any number will do. `load` runs more
+            images one after another.
+        runtime: the engine that runs the files; None for PyTorch itself.
+    """
+
+    serialise: Callable[[Source], Files]
+    load: Callable[[Path, BundleInfo], Logits]
+    example: Callable[[Sequence[str], str], str]
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    batch_size: int | None = None
+    runtime: Runtime | None = None
+
+
+def _weights_content(source: Source) -> Files:
+    state = {name: tensor.contiguous() for name, tensor in source.network.state_dict().items()}
+    return {WEIGHTS_FILE: safetensors.torch.save(state)}
+
+
+def _load_weights(folder: Path, info: BundleInfo) -> Logits:
+    network = network_of(info)
+    network.load_state_dict(read_weights((folder / WEIGHTS_FILE).read_bytes()), assign=True)
+    return network.eval()
+
+
+def _weights_example(paths: Sequence[str], precision: str) -> str:
+    """Return lines that make the logits of an image of any size: these need no `images`."""
+    return """import torch
+from ofa.export import load_bundle  # of the project that made this bundle
+bundle = load_bundle(".")
+pixels = torch.zeros(1, bundle.info.space.in_channels, 64, 64, dtype=torch.uint8)  # your image, any size
+logits = bundle.network(bundle.preprocess(pixels)).detach().numpy()"""
+
+
+def _pt2_content(source: Source) -> Files:
+    buffer = io.BytesIO()
+    torch.export.save(source.program, buffer)
+    return {PT2_FILE: buffer.getvalue()}
+
+
+def _load_pt2(folder: Path, info: BundleInfo) -> Logits:
+    return torch.export.load(folder / PT2_FILE).module()
+
+
+def _pt2_example(paths: Sequence[str], precision: str) -> str:
+    return f"""import torch
+network = torch.export.load("{paths[0]}").module()
+logits = network(torch.from_numpy(images)).detach().numpy()"""
+
+
+def _run_by(runtime: Runtime, files: FileFormat) -> Format:
+    """Return the format that a runtime reads."""
+
+    def load(folder: Path, info: BundleInfo) -> Logits:
+        session = runtime.load(folder, torch.get_num_threads(), FP32, "cpu")
+        return session if files.batch_size is None else each_image(session)
+
+    def serialise(source: Source) -> Files:
+        content = files.write(source)
+        assert tuple(content) == files.file_names, (tuple(content), files.file_names)
+        return content
+
+    packages = (*runtime.packages, *files.packages)
+    return Format(serialise, load, files.example, packages, runtime.extra, files.batch_size, runtime)
+
+
+def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
+    """Return by name PyTorch's own format and those that the engines read."""
+    formats = {"pt2": Format(_pt2_content, _load_pt2, _pt2_example)}
+    taken = {WEIGHTS_FILE, PT2_FILE}
+    for runtime in runtimes:
+        if runtime.format is not None:
+            clash = taken.intersection(runtime.format.file_names)
+            assert not clash and runtime.format.name not in formats, (runtime.format.name, clash)
+            taken.update(runtime.format.file_names)
+            formats[runtime.format.name] = _run_by(runtime, runtime.format)
+    return formats
+
+
+WEIGHTS = Format(_weights_content, _load_weights, _weights_example)
+FORMATS = formats_of(RUNTIMES)
+
+
+def format_of(key: str, precision: str) -> Format:
+    """Return the format of a file of a bundle.
+
+    Args:
+        key: as in `Bundle.files`: "weights", a format, or a format and its precision such as "onnx_int8".
+        precision: of that file.
+    """
+    return WEIGHTS if key == "weights" else FORMATS[key.removesuffix(f"_{precision}")]

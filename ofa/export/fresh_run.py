@@ -1,0 +1,156 @@
+"""Running a bundle's files in their engines: logits, timed runs, and memory in a process of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ofa.common.accelerator import peak_memory_mb, set_threads
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.export.bundle import Bundle, load_bundle
+from ofa.export.formats import format_of
+from ofa.runtimes.base import Logits, Session, check_packages, each_image
+
+
+@dataclass(frozen=True)
+class FreshRun:
+    """Runs of a file in a process of its own.
+
+    Attributes:
+        runs_ms: milliseconds of each timed run.
+        peak_mib: largest resident memory of the whole process, Python and PyTorch's import included.
+        added_mib: the part of it that came with loading the engine and the file, and with running it.
+    """
+
+    runs_ms: tuple[float, ...]
+    peak_mib: float
+    added_mib: float
+
+
+@dataclass(frozen=True)
+class FreshRunSettings:
+    """What a `FreshRun` runs: threads, images per run, and how often."""
+
+    threads: int = 1
+    batch_size: int = 1
+    warmup_runs: int = 5
+    runs: int = 100
+
+
+def load_file(bundle: Bundle, name: str) -> Logits:
+    """Return the function from images to logits of one of a bundle's files, run by its engine on the CPU.
+
+    Args:
+        bundle: the bundle.
+        name: as in `bundle.files`: weights, a format, or a format and its precision such as onnx_int8.
+
+    Raises:
+        UserError: if the bundle has no such file, it is damaged, or its engine is not installed or does not
+            offer its precision on this processor.
+    """
+    session = _session(bundle, name)
+    if session is None:
+        return format_of(name, bundle.files[name].precision).load(bundle.path, bundle.info)
+    return session if bundle.files[name].batch_size is None else each_image(session)
+
+
+def bind_file(bundle: Bundle, name: str, images: Tensor) -> Callable[[], object]:
+    """Return one run of a file on `images`, as short as its engine allows: what is timed.
+
+    Raises:
+        UserError: as `load_file`, or if the file cannot run that many images at once.
+    """
+    batch_size = bundle.files[name].batch_size if name in bundle.files else None
+    if batch_size not in (None, len(images)):
+        raise UserError(f"{name} runs {batch_size} image at a time, not {len(images)}.")
+    session = _session(bundle, name)
+    if session is not None:
+        return session.bind(images)
+    logits = load_file(bundle, name)
+    return lambda: logits(images)
+
+
+def _session(bundle: Bundle, name: str) -> Session | None:
+    """Return the loaded file, or None where PyTorch itself runs it."""
+    path = bundle.file(name)
+    precision = bundle.files[name].precision
+    kind = format_of(name, precision)
+    if kind.runtime is None:
+        return None
+    check_packages(kind.runtime.packages, f"Running {name}", kind.runtime.extra)
+    offered = kind.runtime.offers().get("cpu", ())
+    if precision not in offered:
+        raise UserError(
+            f"{kind.runtime.title} offers {', '.join(offered)} on this processor; {name} is {precision}."
+        )
+    return kind.runtime.load(path.parent, torch.get_num_threads(), precision, "cpu")
+
+
+def run_fresh(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
+    """Run a bundle's file on random images in a new process.
+
+    Raises:
+        UserError: if the file cannot be run there; the text is the process's own.
+    """
+    root = Path(__file__).resolve().parent.parent.parent
+    paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "ofa.export.fresh_run", str(path), name, json.dumps(asdict(settings))]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{name} of {path} could not be run in a process of its own: {last}")
+    return build(FreshRun, json.loads(done.stdout.splitlines()[-1]), "the fresh run")
+
+
+@torch.inference_mode()
+def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
+    """Load and run a file in this process."""
+    set_threads(settings.threads)
+    bundle = load_bundle(path)
+    images = torch.randn(settings.batch_size, *bundle.network.image_shape)
+    before = _memory_mib("VmRSS")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    run = bind_file(bundle, name, images)
+    for _ in range(settings.warmup_runs):
+        run()
+    runs = []
+    for _ in range(settings.runs):
+        start = time.perf_counter()
+        run()
+        runs.append((time.perf_counter() - start) * 1e3)
+    peak = _memory_mib("VmHWM")
+    return FreshRun(tuple(runs), peak, max(peak - before, 0.0))
+
+
+def _memory_mib(field: str) -> float:
+    """Return a line of this process's status (Linux), elsewhere its largest resident memory."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) / 1024
+    return peak_memory_mb(torch.device("cpu"))
+
+
+def _main() -> None:
+    path, name, settings = sys.argv[1:]
+    found = _measure(Path(path), name, build(FreshRunSettings, json.loads(settings)))
+    sys.stdout.write(json.dumps(asdict(found)) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,149 @@
+"""Exports in a precision below fp32, beside those in fp32: made by the means of the engine, then measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ofa.architecture.layer import LayerSpec
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+from ofa.compression.quantisation.base import Quantiser
+from ofa.compression.quantisation.graph import operators_of
+from ofa.compression.quantisation.registry import QUANTISERS, offers_of
+from ofa.compression.quantisation.search_precision import (
+    KeepSettings,
+    QuantisedNetwork,
+    Samples,
+    quantise_network,
+)
+from ofa.evaluation.evaluate import logits_top1
+from ofa.export.formats import FORMATS, Source
+from ofa.runtimes.base import (
+    FP32,
+    INT8,
+    Files,
+    Logits,
+    each_image,
+    missing_packages,
+    write_files,
+)
+
+
+@dataclass(frozen=True)
+class WantedPrecision:
+    """A precision to export in; fp32 asks for nothing more than every bundle has.
+
+    Attributes:
+        precision: for instance "int8" or "bf16".
+        samples: images to calibrate on and to measure with.
+        keep: which layers stay in floating point when the others are quantised.
+    """
+
+    precision: str
+    samples: Samples
+    keep: KeepSettings = field(default_factory=KeepSettings)
+
+
+def check_precision(
+    precision: str, keep: KeepSettings, formats: Sequence[str], specs: Sequence[LayerSpec]
+) -> None:
+    """Check that every format offers the precision on this machine, and that layers to keep exist.
+
+    Raises:
+        UserError: naming everything that does not fit, with what each format offers.
+    """
+    problems, unfit = [], []
+    for name in formats:
+        offered = offered_precisions(name)
+        if precision not in offered:
+            problems.append(f"Format {name} offers {', '.join(offered)} on this processor, not {precision}.")
+            unfit.append(name)
+        elif precision == INT8 and (missing := missing_packages(_quantiser(name).packages)):
+            extra = FORMATS[name].extra
+            problems.append(f"int8 of {name} needs {', '.join(missing)}: pip install -e '.[{extra}]'.")
+    if unfit and (fitting := [name for name in formats if name not in unfit]):
+        problems.append(f"formats=[{','.join(fitting)}] leaves {', '.join(unfit)} out.")
+    if keep.keep_layers != "none" and precision != INT8:
+        problems.append(f"keep_layers belongs to precision=int8; precision is {precision}.")
+    if isinstance(keep.keep_layers, tuple):
+        try:
+            operators_of(specs, keep.keep_layers)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def offered_precisions(name: str) -> tuple[str, ...]:
+    """Return the precisions that a format can be exported in and run with on this processor."""
+    runtime = FORMATS[name].runtime
+    if runtime is None:
+        return (FP32,)
+    return offers_of(runtime).get("cpu", ())
+
+
+def _quantiser(name: str) -> Quantiser:
+    """Return what makes the int8 files of a format that offers them."""
+    runtime = FORMATS[name].runtime
+    assert runtime is not None
+    return QUANTISERS[runtime.name]
+
+
+def format_key(name: str, precision: str) -> str:
+    """Return the name of a format's files of one precision among the files of a bundle."""
+    return name if precision == FP32 else f"{name}_{precision}"
+
+
+def export_lower(
+    name: str, files: Files, source: Source, wanted: WantedPrecision, progress: ProgressCallback = silent
+) -> QuantisedNetwork:
+    """Return a format's files of lower precision by their names in the bundle, measured on validation images.
+
+    Int8 is a file of its own, in a folder named after it. In other precisions the engine computes with the
+    files that it has in fp32.
+
+    Args:
+        name: of the format.
+        files: in fp32.
+        source: the network.
+        wanted: the precision; `check_precision` has passed.
+        progress: called per evaluated network.
+
+    Raises:
+        UserError: if no choice of layers keeps the loss small enough.
+    """
+    reference, samples = source.network, wanted.samples
+    if wanted.precision != INT8:
+        logits = _load(name, files, wanted.precision)
+        top1 = logits_top1(logits, samples.validation())
+        return QuantisedNetwork(files, (), top1, logits_top1(reference, samples.validation()))
+    made = quantise_network(
+        source.network.specs,
+        lambda calibration: _quantiser(name).prepare(files, calibration),
+        lambda quantised: _load(name, quantised, INT8),
+        reference,
+        samples,
+        wanted.keep,
+        lambda done, total, text: progress(done, total, f"{name} int8 {text}".strip()),
+    )
+    placed = {f"{INT8}/{file}": content for file, content in made.files.items()}
+    return QuantisedNetwork(placed, made.kept_layers, made.top1, made.reference_top1)
+
+
+def load_lower(name: str, folder: Path, precision: str) -> Logits:
+    """Return the function from images to logits of a format's files in a folder, in lower precision."""
+    kind = FORMATS[name]
+    assert kind.runtime is not None
+    session = kind.runtime.load(folder, torch.get_num_threads(), precision, "cpu")
+    return session if kind.batch_size is None else each_image(session)
+
+
+def _load(name: str, files: Files, precision: str) -> Logits:
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(Path(folder), files)
+        return load_lower(name, Path(folder), precision)

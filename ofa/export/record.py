@@ -1,0 +1,85 @@
+"""What a bundle records of one format: its files, their checksums, and what was measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.common.errors import UserError
+from ofa.common.files import sha256
+
+HOW_TO_MAKE = "python scripts/export_subnet.py"
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """A further file of a format: name, hash and size."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One format of a bundle.
+
+    Attributes:
+        file: name of its (first) file.
+        sha256: of that file.
+        bytes: size of that file.
+        max_difference: largest |difference| of its logits from PyTorch's.
+        parts: further files, which must lie beside the first.
+        batch_size: the only number of images per run; None where any number will do.
+        precision: what it computes in, fp32 unless made otherwise.
+        kept_layers: positions of the layers that are in floating point although `precision` is int8.
+        validation_top1: accuracy (0..1) on validation images, measured where the precision is below fp32.
+        fp32_validation_top1: that of the network in fp32, on the same images.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    max_difference: float
+    parts: tuple[FilePart, ...] = ()
+    batch_size: int | None = None
+    precision: str = "fp32"
+    kept_layers: tuple[int, ...] = ()
+    validation_top1: float | None = None
+    fp32_validation_top1: float | None = None
+
+    @property
+    def every_part(self) -> tuple[FilePart, ...]:
+        """All its files, the first in front."""
+        return (FilePart(self.file, self.sha256, self.bytes), *self.parts)
+
+    def checked(self, folder: Path) -> Path:
+        """Return the path of the first file in `folder`.
+
+        Raises:
+            UserError: if one of the files is gone or is not as it was exported.
+        """
+        for part in self.every_part:
+            path = folder / part.file
+            if not path.is_file():
+                raise UserError(f"{path} is missing from the bundle. Export it again with: {HOW_TO_MAKE}")
+            if sha256(path.read_bytes()) != part.sha256:
+                raise UserError(
+                    f"{path} differs from the file that was exported (SHA-256). Use an intact copy or "
+                    f"export it again with: {HOW_TO_MAKE}"
+                )
+        return folder / self.file
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all its files."""
+        return self.bytes + sum(part.bytes for part in self.parts)
+
+
+def exported_file(
+    content: Mapping[str, bytes], max_difference: float, batch_size: int | None = None
+) -> ExportedFile:
+    """Return the record of a format's files by name, of which the first is the one to open."""
+    first, *parts = (FilePart(name, sha256(data), len(data)) for name, data in content.items())
+    return ExportedFile(first.file, first.sha256, first.bytes, max_difference, tuple(parts), batch_size)

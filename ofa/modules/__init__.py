@@ -1,0 +1,1 @@
+"""Plain PyTorch modules: static networks and their pieces."""

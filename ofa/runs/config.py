@@ -1,0 +1,144 @@
+"""What a run is made from, what its later stages are told, and whether a directory belongs to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ofa.common.config import ConfigError, build, differences
+from ofa.data.settings import DataInfo, DataSettings
+from ofa.common.errors import UserError
+from ofa.common.files import read_json, write_json
+from ofa.runs.directory import RunDirectory
+from ofa.space.space import SearchSpace
+from ofa.runs.supernet_info import read_supernet_info, trained_space
+from ofa.training.phases import Phase
+from ofa.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a training run depends on; the schema of `conf/train_supernet.yaml`."""
+
+    run_name: str
+    space: SearchSpace
+    data: DataSettings
+    phases: dict[str, Phase]
+    training: TrainSettings
+    runs_dir: str = "runs"
+    accelerator: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Give each phase the name it is listed under."""
+        named = {name: dataclasses.replace(phase, name=name) for name, phase in self.phases.items()}
+        object.__setattr__(self, "phases", named)
+
+    def fitted_space(self, info: DataInfo) -> SearchSpace:
+        """Return the space with the channels and classes of the data."""
+        return dataclasses.replace(self.space, in_channels=info.in_channels, num_classes=info.num_classes)
+
+    def record(self) -> dict[str, Any]:
+        """Return the plain values that decide a run's result, without places and machine settings."""
+        values = dataclasses.asdict(self)
+        for name in ("run_name", "runs_dir", "accelerator", "threads"):
+            del values[name]
+        for name in ("root", "download", "workers"):
+            del values["data"][name]
+        for name in (
+            "checkpoint_every_steps",
+            "keep_checkpoints",
+            "validate_every_epochs",
+            "validation_images",
+            "on_non_finite",
+        ):
+            del values["training"][name]
+        del values["space"]["restriction"]
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
+
+    def provenance(self, info: DataInfo) -> dict[str, Any]:
+        """Return what stands beside the trained supernet: how it was made, from which images."""
+        return {"run": self.run_name, "class_names": list(info.class_names), "config": self.record()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings of every command that goes on from a trained run.
+
+    Attributes:
+        run_name: name of the run.
+        runs_dir: folder of all runs.
+        data_root: folder of the images; null for the one the run was trained with.
+        accelerator: auto, cpu or cuda.
+        threads: CPU threads of PyTorch and of linear algebra; null for the libraries' choice.
+    """
+
+    run_name: str
+    runs_dir: str
+    data_root: str | None = None
+    accelerator: str = "auto"
+    threads: int | None = None
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's directory."""
+        return RunDirectory(self.runs_dir, self.run_name)
+
+    @property
+    def trained_space(self) -> SearchSpace:
+        """The space of the trained supernet; see `trained_space`."""
+        return trained_space(read_supernet_info(self.directory.supernet))
+
+
+def claim_directory(directory: RunDirectory, config: TrainConfig) -> None:
+    """Make a run's directory belong to `config`, or check that it does.
+
+    A directory in which no step has been saved yet takes any configuration.
+
+    Raises:
+        UserError: if it holds a run of a different configuration, naming what differs.
+    """
+    record = config.record()
+    started = directory.supernet.exists() or any((directory.path / "checkpoints").glob("step_*.pt"))
+    if not (started and directory.config.exists()):
+        write_json(directory.config, {**record, "data_root": config.data.root})
+        return
+    changes = differences(_recorded(directory), record)
+    if changes:
+        raise UserError(
+            f"{directory.path} holds a run of a different configuration: {'; '.join(changes[:8])}. Choose "
+            "another run_name, give the same settings to resume, or remove that directory."
+        )
+
+
+def _recorded(directory: RunDirectory) -> dict[str, Any]:
+    """Return the run's record as it is written today: settings added since have their defaults."""
+    values = read_json(directory.config, "run configuration", "python scripts/train_supernet.py")
+    values.pop("data_root", None)
+    if "imported" in values:
+        raise UserError(
+            f"{directory.path} holds a run of a different configuration: an imported supernet. Choose "
+            "another run_name."
+        )
+    try:
+        return build(TrainConfig, {**values, "run_name": directory.name}, str(directory.config)).record()
+    except ConfigError as error:
+        raise UserError(
+            f"{directory.path} holds a run whose configuration this version does not know: {error} Go on "
+            "with the version that began it, or choose another run_name."
+        ) from error
+
+
+def load_data_settings(directory: RunDirectory, root: str | None) -> DataSettings:
+    """Return a run's data settings, with `root` in place of the recorded folder if given.
+
+    Raises:
+        UserError: if there is no such run.
+    """
+    command = f"python scripts/train_supernet.py run_name={directory.name}"
+    values = read_json(directory.config, f"run {directory.name!r}", command)
+    where = {"root": root or values.get("data_root")}
+    return build(DataSettings, {**values.get("data", {}), **where}, str(directory.config))

@@ -1,0 +1,45 @@
+"""`RunDirectory`: where the files of a run are."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from ofa.common.files import locked
+
+
+class RunDirectory:
+    """`<runs_dir>/<run_name>`: each stage finds the files of the earlier ones here."""
+
+    def __init__(self, runs_dir: str, run_name: str) -> None:
+        """Name the directory; nothing is created."""
+        self.path = Path(runs_dir) / run_name
+        self.name = run_name
+        self.config = self.path / "config.json"
+        self.supernet = self.path / "supernet.pt"
+        self.records = self.path / "accuracy.jsonl"
+        self.predictor = self.path / "predictor.pt"
+        self.bundles = self.path / "bundles"
+
+    def table(self, device_name: str) -> Path:
+        """Path of the latency table of a device."""
+        return self.path / "latency" / f"{device_name}.json"
+
+    def bundle(self, name: str) -> Path:
+        """Path of the bundle of that name in the run, or `name` itself where there is none."""
+        path = self.bundles / name
+        return path if path.is_dir() else Path(name)
+
+    def search(self, name: str) -> Path:
+        """Path of a search result."""
+        return self.path / "search" / f"{name}.json"
+
+    def kit(self, name: str) -> Path:
+        """Path of a kit for another device."""
+        return self.path / "kits" / name
+
+    def locked(self, stage: str, writes: bool) -> AbstractContextManager[None]:
+        """Return the lock of a stage, for the process of it that `writes` files; see `ofa.common.files.locked`."""
+        if not writes:
+            return nullcontext()
+        return locked(self.path / f".{stage}.lock", f"the {stage} of {self.path}")

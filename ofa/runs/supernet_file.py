@@ -1,0 +1,56 @@
+"""Checkpoints: written atomically, checked on load, with a JSON twin for trained supernets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ofa.common.errors import UserError
+from ofa.common.files import write_json
+from ofa.space.space import SearchSpace, check_fingerprint
+from ofa.supernet.supernet import Supernet
+from ofa.runs.supernet_info import SUPERNET_SCHEMA, TRAIN_COMMAND, SupernetInfo, read_supernet_info
+from ofa.common.tensors import file_hash, load_tensors, save_tensors
+
+
+def save_supernet(path: Path, supernet: Supernet, provenance: Mapping[str, Any]) -> None:
+    """Write `path` (weights) and its JSON twin (space, fingerprint, hash of the weights, provenance)."""
+    space = supernet.space
+    save_tensors(path, {"state": supernet.state_dict(), "fingerprint": space.fingerprint})
+    twin = {
+        "schema_version": SUPERNET_SCHEMA,
+        "space": space.to_dict(),
+        "fingerprint": space.fingerprint,
+        "sha256": file_hash(path),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": {**provenance, "torch": torch.__version__},
+    }
+    write_json(path.with_suffix(".json"), twin)
+
+
+def load_supernet(path: Path, space: SearchSpace | None = None) -> tuple[Supernet, SupernetInfo]:
+    """Load a trained supernet and what stands beside it.
+
+    Args:
+        path: weights written by `save_supernet`.
+        space: the space it must have; None accepts the one beside the weights.
+
+    Raises:
+        UserError: if a file is missing or damaged, or belongs to another space.
+    """
+    info = read_supernet_info(path)
+    check_fingerprint(info.fingerprint, space or info.space, f"supernet {path}")
+    values = load_tensors(path, "supernet")
+    check_fingerprint(values.get("fingerprint"), info.space, f"supernet {path}")
+    if file_hash(path) != info.sha256:
+        raise UserError(
+            f"{path} is not the file that {path.with_suffix('.json').name} describes (SHA-256 differs). "
+            f"Use the pair that was saved together, or finish the training again with: {TRAIN_COMMAND}"
+        )
+    supernet = Supernet(info.space)
+    supernet.load_state_dict(values["state"])
+    return supernet.eval(), info

@@ -1,0 +1,56 @@
+"""A run's directory: where each stage's files are, and the configuration it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ofa.common.accelerator import choose_accelerator
+from ofa.runs.supernet_file import load_supernet
+from ofa.data.base import ImageData
+from ofa.data.sources import load_data
+from ofa.common.errors import UserError
+from ofa.runs.config import RunConfig, load_data_settings
+from ofa.runs.directory import RunDirectory
+from ofa.space.space import SearchSpace
+from ofa.supernet.supernet import Supernet
+from ofa.runs.supernet_info import SupernetInfo, trained_space
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained run with what its later stages need; the supernet is on `device`, in eval mode."""
+
+    directory: RunDirectory
+    supernet: Supernet
+    info: SupernetInfo
+    data: ImageData
+    device: torch.device
+
+    @property
+    def trained_space(self) -> SearchSpace:
+        """See `trained_space`."""
+        return trained_space(self.info)
+
+
+def open_run(config: RunConfig) -> TrainedRun:
+    """Load the supernet and the images of a run.
+
+    Raises:
+        UserError: if there is no such run, or one of its files is missing or damaged.
+    """
+    device = choose_accelerator(config.accelerator, config.threads)
+    directory = config.directory
+    data = load_data(load_data_settings(directory, config.data_root))
+    supernet, info = load_supernet(directory.supernet)
+    found = data.info.in_channels, data.info.num_classes
+    classes = info.provenance.get("class_names", list(data.info.class_names))
+    if found != (info.space.in_channels, info.space.num_classes) or classes != list(data.info.class_names):
+        raise UserError(
+            f"The images of {data.info.name} have {found[0]} channels and the classes "
+            f"{', '.join(data.info.class_names[:10])}; run {config.run_name!r} was trained on "
+            f"{info.space.in_channels} channels and {', '.join(map(str, classes[:10]))}. "
+            "Give the data_root of the same images."
+        )
+    return TrainedRun(directory, supernet.to(device), info, data, device)

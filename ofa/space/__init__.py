@@ -1,0 +1,1 @@
+"""What may vary: genes, search spaces and sub-networks; loads without PyTorch."""

@@ -1,0 +1,80 @@
+"""`StageSpec` and `StemSpec`: what a space declares about its stages and its stem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofa.common.errors import UserError
+
+ACTIVATIONS = ("relu", "relu6", "hard_swish")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: blocks of equal width whose number, kernels and expand ratios are elastic.
+
+    Attributes:
+        channels: output channels before any multiplier.
+        stride: of the first block.
+        depths: numbers of blocks.
+        kernel_sizes: of the depthwise or middle convolution.
+        expand_ratios: mid channels as a multiple of the block's input (inverted bottlenecks) or output
+            (bottlenecks).
+        activation: relu, relu6 or hard_swish.
+        squeeze_excite: whether blocks have it.
+        widths: multipliers of `channels`, of which a network has one per stage; empty if not elastic.
+    """
+
+    channels: int
+    stride: int
+    depths: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
+    expand_ratios: tuple[float, ...]
+    activation: str
+    squeeze_excite: bool
+    widths: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that every list of choices is ascending, distinct and positive."""
+        for name in ("depths", "kernel_sizes", "expand_ratios", *(["widths"] if self.widths else [])):
+            check_choices(name, getattr(self, name))
+        if any(kernel % 2 == 0 for kernel in self.kernel_sizes):
+            raise UserError(f"kernel_sizes are {list(self.kernel_sizes)}; expected odd numbers.")
+        if self.activation not in ACTIVATIONS:
+            expected = " or ".join((", ".join(ACTIVATIONS[:-1]), ACTIVATIONS[-1]))
+            raise UserError(f"activation is {self.activation!r}; expected {expected}.")
+        if self.channels < 1 or self.stride < 1:
+            raise UserError("channels and stride of a stage must be at least 1.")
+        # 3 and 3.0 are one space: equal spaces have equal fingerprints.
+        for name in ("expand_ratios", "widths"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+
+@dataclass(frozen=True)
+class StemSpec:
+    """Elastic choices of a stem of several convolutions.
+
+    Attributes:
+        depths: numbers of residual layers in the middle; 0 leaves them out.
+        inner_widths: multipliers of the channels inside.
+        widths: multipliers of the channels that leave the stem.
+    """
+
+    depths: tuple[int, ...]
+    inner_widths: tuple[float, ...]
+    widths: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check that every list of choices is ascending and distinct."""
+        check_choices("depths of the stem", self.depths, least=0)
+        for name in ("inner_widths", "widths"):
+            check_choices(f"{name} of the stem", getattr(self, name))
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+
+
+def check_choices(name: str, choices: tuple[float, ...], least: float | None = None) -> None:
+    """Raise the error for choices that are not distinct, ascending, and positive (or at least `least`)."""
+    low = not choices or (min(choices) <= 0 if least is None else min(choices) < least)
+    if low or list(choices) != sorted(set(choices)):
+        kind = "positive numbers" if least is None else f"numbers from {least:g}"
+        raise UserError(f"{name} are {list(choices)}; expected distinct {kind} in ascending order.")

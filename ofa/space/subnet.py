@@ -1,0 +1,159 @@
+"""`SubnetConfig`: the value that says what one sub-network is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from ofa.common.errors import UserError
+
+
+@dataclass(frozen=True, order=True)
+class BlockConfig:
+    """The choices of one active block: depthwise kernel size and channel expand ratio."""
+
+    kernel_size: int
+    expand_ratio: float
+
+    def __post_init__(self) -> None:
+        """Check both values and normalise the ratio, so that 4 and 4.0 are one network."""
+        if not isinstance(self.kernel_size, int) or self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise UserError(f"kernel_size is {self.kernel_size!r}; expected a positive odd integer.")
+        object.__setattr__(self, "expand_ratio", _positive("expand_ratio", self.expand_ratio))
+
+
+@dataclass(frozen=True)
+class StemConfig:
+    """The choices of an elastic stem: residual layers in its middle, and two width multipliers."""
+
+    depth: int
+    inner_width: float
+    width: float
+
+    def __post_init__(self) -> None:
+        """Check the values and normalise the widths."""
+        if not isinstance(self.depth, int) or self.depth < 0:
+            raise UserError(f"depth of the stem is {self.depth!r}; expected an integer from 0.")
+        for name in ("inner_width", "width"):
+            object.__setattr__(self, name, _positive(f"{name} of the stem", getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class SubnetConfig:
+    """One sub-network: input resolution (pixels) and, per stage, its active blocks.
+
+    The depth of a stage is the length of its tuple: an inactive block does not exist, so two configs
+    are equal exactly when they are the same network.
+
+    Attributes:
+        resolution: side of the input in pixels.
+        stages: the active blocks of each stage.
+        widths: width multiplier of each stage, where the space has elastic widths; else empty.
+        stem: choices of the stem, where it has any.
+    """
+
+    resolution: int
+    stages: tuple[tuple[BlockConfig, ...], ...]
+    widths: tuple[float, ...] = ()
+    stem: StemConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Check the structure; whether the values belong to a space is the space's question."""
+        if not isinstance(self.resolution, int) or self.resolution < 1:
+            raise UserError(f"resolution is {self.resolution!r}; expected a positive number of pixels.")
+        for index, stage in enumerate(self.stages):
+            if not stage:
+                raise UserError(f"stage {index} has depth 0; expected at least one block.")
+        if self.widths and len(self.widths) != len(self.stages):
+            raise UserError(
+                f"There are {len(self.widths)} widths for {len(self.stages)} stages; "
+                "expected one of each stage, or none."
+            )
+        widths = tuple(_positive(f"width of stage {i}", width) for i, width in enumerate(self.widths))
+        object.__setattr__(self, "widths", widths)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Number of active blocks per stage."""
+        return tuple(len(stage) for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_dict` is the inverse. What the space lacks is left out."""
+        values: dict[str, Any] = {
+            "resolution": self.resolution,
+            "stages": [
+                {
+                    "kernel_sizes": [block.kernel_size for block in stage],
+                    "expand_ratios": [block.expand_ratio for block in stage],
+                }
+                for stage in self.stages
+            ],
+        }
+        if self.widths:
+            values["widths"] = list(self.widths)
+        if self.stem is not None:
+            values["stem"] = asdict(self.stem)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SubnetConfig:
+        """Build a config from `to_dict` output.
+
+        Raises:
+            UserError: if a key is missing or superfluous, or the lists of a stage differ in length.
+        """
+        if not {"resolution", "stages"} <= set(values) <= {"resolution", "stages", "widths", "stem"}:
+            raise UserError(
+                f"A sub-network has keys {sorted(values)}; expected resolution and stages, "
+                "and where they are elastic, widths and stem."
+            )
+        if not isinstance(values["stages"], list | tuple):
+            raise UserError(f"stages is {values['stages']!r}; expected a list.")
+        stages = tuple(_read_stage(index, stage) for index, stage in enumerate(values["stages"]))
+        widths, stem = values.get("widths", ()), values.get("stem")
+        if not isinstance(widths, list | tuple):
+            raise UserError(f"widths is {widths!r}; expected a list.")
+        if stem is not None:
+            if not isinstance(stem, Mapping) or set(stem) != {"depth", "inner_width", "width"}:
+                raise UserError(f"stem is {stem!r}; expected depth, inner_width and width.")
+            stem = StemConfig(**stem)
+        return cls(values["resolution"], stages, tuple(widths), stem)
+
+    @cached_property
+    def id(self) -> str:
+        """Short name of the network, the same in every process and version."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def __str__(self) -> str:
+        """Return a readable one-line form: resolution, then kernel x expand ratio of each block."""
+        parts = [" ".join(f"{b.kernel_size}x{b.expand_ratio:g}" for b in stage) for stage in self.stages]
+        if self.widths:
+            parts = [f"w{width:g} {part}" for width, part in zip(self.widths, parts, strict=True)]
+        if self.stem is not None:
+            parts.insert(0, f"stem d{self.stem.depth} w{self.stem.inner_width:g} w{self.stem.width:g}")
+        return f"{self.resolution}px: {' | '.join(parts)}"
+
+
+def _read_stage(index: int, stage: object) -> tuple[BlockConfig, ...]:
+    if not isinstance(stage, Mapping) or set(stage) != {"kernel_sizes", "expand_ratios"}:
+        raise UserError(f"stage {index} is {stage!r}; expected kernel_sizes and expand_ratios.")
+    kernels, ratios = stage["kernel_sizes"], stage["expand_ratios"]
+    if not isinstance(kernels, list | tuple) or not isinstance(ratios, list | tuple):
+        raise UserError(f"stage {index} is {stage!r}; expected two lists.")
+    if len(kernels) != len(ratios):
+        raise UserError(
+            f"stage {index} has {len(kernels)} kernel_sizes and {len(ratios)} expand_ratios; "
+            "expected one of each per block."
+        )
+    return tuple(BlockConfig(k, e) for k, e in zip(kernels, ratios, strict=True))
+
+
+def _positive(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or not value > 0:
+        raise UserError(f"{name} is {value!r}; expected a positive number.")
+    return float(value)

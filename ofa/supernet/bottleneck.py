@@ -1,0 +1,90 @@
+"""Elastic layers of residual networks: max-pooling and the bottleneck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ofa.architecture.common_layers import MaxPoolSpec
+from ofa.architecture.resnet import BottleneckSpec
+from ofa.modules.activations import activate
+from ofa.supernet.layer import ElasticLayer, sort_between
+from ofa.supernet.operators import ElasticConvBNAct, prefixed
+
+
+class ElasticBottleneckLayer(ElasticLayer):
+    """`BottleneckSpec`: bottleneck with elastic input, mid and output channels."""
+
+    def __init__(self, variants: Sequence[BottleneckSpec]) -> None:
+        """Create the largest of `variants`; all have one kernel size."""
+        super().__init__()
+        example = variants[0]
+        kernel_size, epsilon = example.kernel_size, example.bn_epsilon
+        source = max(spec.in_channels for spec in variants)
+        mid = max(spec.mid_channels for spec in variants)
+        out = max(spec.out_channels for spec in variants)
+        self.reduce = ElasticConvBNAct(source, mid, 1, epsilon)
+        self.middle = ElasticConvBNAct(mid, mid, kernel_size, epsilon)
+        self.expand = ElasticConvBNAct(mid, out, 1, epsilon)
+        self.shortcut = ElasticConvBNAct(source, out, 1, epsilon) if example.project else None
+
+    def tensors(self, spec: BottleneckSpec) -> dict[str, Tensor]:
+        """See `ElasticLayer.tensors`."""
+        mid, out = spec.mid_channels, spec.out_channels
+        tensors = {
+            **prefixed("reduce", self.reduce.tensors(spec.in_channels, mid)),
+            **prefixed("middle", self.middle.tensors(mid, mid)),
+            **prefixed("expand", self.expand.tensors(mid, out)),
+        }
+        if self.shortcut is not None:
+            tensors |= prefixed("shortcut", self.shortcut.tensors(spec.in_channels, out))
+        return tensors
+
+    def forward(self, images: Tensor, spec: BottleneckSpec) -> Tensor:
+        """See `ElasticLayer.forward`."""
+        hidden = self.reduce(images, spec.mid_channels, 1, spec.activation)
+        hidden = self.middle(hidden, spec.mid_channels, spec.stride, spec.activation)
+        hidden = self.expand(hidden, spec.out_channels, 1, "none")
+        if self.shortcut is not None:
+            if spec.stride > 1:
+                images = F.avg_pool2d(images, spec.stride, spec.stride, ceil_mode=True)
+            images = self.shortcut(images, spec.out_channels, 1, "none")
+        return activate(hidden + images, spec.activation)
+
+    def sort_channels(self, trained: Sequence[BottleneckSpec]) -> None:
+        """Sort the channels on both sides of the middle convolution; see `sort_between`."""
+        boundaries = {spec.mid_channels for spec in trained}
+        sort_between(self.reduce.output_tensors(), [self.middle.conv.weight], boundaries)
+        sort_between(self.middle.output_tensors(), [self.expand.conv.weight], boundaries)
+
+    def input_weights(self) -> list[Tensor]:
+        """See `ElasticLayer.input_weights`."""
+        shortcut = [] if self.shortcut is None else [self.shortcut.conv.weight]
+        return [self.reduce.conv.weight, *shortcut]
+
+    def output_tensors(self) -> list[Tensor]:
+        """See `ElasticLayer.output_tensors`."""
+        shortcut = [] if self.shortcut is None else self.shortcut.output_tensors()
+        return [*self.expand.output_tensors(), *shortcut]
+
+
+class ElasticMaxPoolLayer(ElasticLayer):
+    """`MaxPoolSpec`: max-pooling; no parameters."""
+
+    def tensors(self, spec: MaxPoolSpec) -> dict[str, Tensor]:
+        """See `ElasticLayer.tensors`."""
+        return {}
+
+    def forward(self, images: Tensor, spec: MaxPoolSpec) -> Tensor:
+        """See `ElasticLayer.forward`."""
+        return F.max_pool2d(images, spec.kernel_size, spec.stride, spec.kernel_size // 2)
+
+    def input_weights(self) -> list[Tensor]:
+        """See `ElasticLayer.input_weights`."""
+        return []
+
+    def output_tensors(self) -> list[Tensor]:
+        """See `ElasticLayer.output_tensors`."""
+        return []

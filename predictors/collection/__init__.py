@@ -1,0 +1,1 @@
+"""Measuring sub-networks: which ones, and the records of them."""

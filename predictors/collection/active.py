@@ -1,0 +1,96 @@
+"""Which sub-networks to measure next, given the accuracies measured so far (Cohn 1996).
+
+Measuring a network narrows the distribution of all accuracies that go with its own. The next one is
+that which narrows the most where networks are wanted; a batch follows from the same rule, for how much
+a measurement narrows does not depend on its outcome. So a batch is diverse without a term for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.common.threads import blas_threads
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from predictors.collection.sampling import plan_subnets
+from predictors.model.features import FeatureMap, space_views
+from predictors.model.posterior import Posterior, standardise
+
+HIDDEN_UNITS = 512
+EVIDENCE_RECORDS = 300
+MAX_ITERATIONS = 30
+NUM_CANDIDATES = 2000
+NUM_REFERENCES = 500
+
+
+@blas_threads(1)
+def next_batch(
+    space: SearchSpace, genomes: Genomes, top1: NDArray[np.float64], count: int, seed: int, cost: Estimator
+) -> Genomes:
+    """Return the `count` most informative networks without a record; fewer if there are no more.
+
+    Args:
+        space: where to draw from; it may be restricted.
+        genomes: networks with a record, shape (n, num_genes), at least two.
+        top1: their accuracies as fractions, shape (n,).
+        count: size of the batch.
+        seed: of the candidates; equal records and seeds give equal batches.
+        cost: candidates are spread evenly over its logarithm.
+
+    Returns:
+        Canonical genomes, the most informative first.
+    """
+    drawn = plan_subnets(space, min(NUM_CANDIDATES, space.size), (seed, len(genomes)), cost)
+    known = {genome.tobytes() for genome in genomes}
+    candidates = drawn[[genome.tobytes() not in known for genome in drawn]]
+    features = FeatureMap.of_space(space)
+    posterior = design_posterior(features, genomes, top1, seed)
+    references = features(drawn[:NUM_REFERENCES])
+    return np.asarray(candidates[choose_batch(posterior, features(candidates), references, count)])
+
+
+def design_posterior(
+    features: FeatureMap, genomes: Genomes, top1: NDArray[np.float64], seed: int
+) -> Posterior:
+    """Return what the records leave open; less wide than the delivered predictor, as it is fitted often."""
+    return Posterior(
+        space_views(features),
+        features(genomes),
+        standardise(top1)[0],
+        hidden_units=HIDDEN_UNITS,
+        members=1,
+        evidence_records=EVIDENCE_RECORDS,
+        max_iterations=MAX_ITERATIONS,
+        rng=np.random.default_rng((seed, len(genomes))),
+    )
+
+
+def choose_batch(
+    posterior: Posterior, candidates: NDArray[np.float32], references: NDArray[np.float32], count: int
+) -> NDArray[np.intp]:
+    """Return the indices of candidates that narrow the references' accuracies most, in order.
+
+    Args:
+        posterior: of the records.
+        candidates: `FeatureMap` rows of what can be measured, shape (n, num_inputs).
+        references: rows of networks whose accuracies are wanted, shape (m, num_inputs).
+        count: how many to choose; at most n are.
+    """
+    rows = posterior.directions(candidates)
+    shared = posterior.directions(references) @ rows.T
+    noise = posterior.scales.noise**2
+    chosen: list[int] = []
+    for _ in range(min(count, len(candidates))):
+        variances = np.sum(rows**2, axis=1)
+        gains = np.sum(shared**2, axis=0) / (variances + noise)
+        gains[chosen] = -1.0
+        best = int(gains.argmax())
+        chosen.append(best)
+        variance, with_best = float(variances[best]), rows @ rows[best]
+        shared -= np.outer(shared[:, best], with_best / (variance + noise))
+        # Shorten every row along the chosen one until the inner products are those after measuring it.
+        shrink = (1 - np.sqrt(noise / (variance + noise))) / max(variance, 1e-300)
+        rows = rows - shrink * np.outer(with_best, rows[best])
+    return np.array(chosen, np.intp)

@@ -1,0 +1,255 @@
+"""Append-only JSON lines of measured accuracies: written through, resumable, of one space and one origin."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.common.config import build, differences
+from ofa.common.distributed import ALONE, World
+from ofa.common.errors import UserError
+from ofa.common.files import write_atomic
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+
+SCHEMA_VERSION = 1
+COLLECT_COMMAND = "python scripts/collect_accuracy.py"
+
+
+@dataclass(frozen=True)
+class RecordHeader:
+    """First line of a record file: the space, and where its accuracies come from.
+
+    `provenance` says in free words what was evaluated on what, e.g. the supernet's checkpoint and the
+    validation split; records of different provenance are never mixed.
+    """
+
+    schema_version: int
+    space: str
+    fingerprint: str
+    provenance: dict[str, str]
+
+
+class RecordFile:
+    """An open record file; `configs` and `top1` hold what is in it, `append` adds to both.
+
+    Only one process may write a file at a time.
+    """
+
+    def __init__(
+        self, path: Path, header: RecordHeader, measured: dict[SubnetConfig, float], writes: bool
+    ) -> None:
+        """Take the contents of `path` as read; use `RecordFile.open`."""
+        self.path, self._writes = path, writes
+        self.header = header
+        self._measured = measured
+
+    @classmethod
+    def open(
+        cls, path: Path, space: SearchSpace, provenance: Mapping[str, str], world: World = ALONE
+    ) -> RecordFile:
+        """Create the file, or resume it: a last line that was cut off while being written is removed.
+
+        Of several processes the main one creates and writes the file; the others know the same records.
+
+        Raises:
+            UserError: if the file is of another space or provenance, is corrupt, or cannot be written.
+        """
+        header = RecordHeader(SCHEMA_VERSION, space.name, space.fingerprint, dict(provenance))
+        if not world.is_main:
+            world.wait()
+        records = cls._open(path, space, header, world.is_main)
+        if world.is_main:
+            world.wait()
+        return records
+
+    @classmethod
+    def _open(cls, path: Path, space: SearchSpace, header: RecordHeader, writes: bool) -> RecordFile:
+        try:
+            if not path.exists() or path.stat().st_size == 0:
+                line = _line(vars(header))
+                write_atomic(path, lambda temporary: temporary.write_bytes(line))
+                return cls(path, header, {}, writes)
+            found, measured, size = _parse(path, path.read_bytes(), space)
+            _check_provenance(path, found.provenance, header.provenance)
+            if writes:
+                _cut(path, size)
+        except OSError as error:
+            raise UserError(f"Could not open the accuracy records {path}: {error}.") from error
+        return cls(path, header, measured, writes)
+
+    @property
+    def configs(self) -> list[SubnetConfig]:
+        """The measured sub-networks in the order of the file."""
+        return list(self._measured)
+
+    @property
+    def top1(self) -> NDArray[np.float64]:
+        """Their top-1 accuracies as fractions, shape (n,)."""
+        return np.array(list(self._measured.values()), np.float64)
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self._measured)
+
+    def __contains__(self, config: SubnetConfig) -> bool:
+        """Return whether `config` has been measured."""
+        return config in self._measured
+
+    def append(self, config: SubnetConfig, top1: float) -> None:
+        """Add a record; it is on the disk when this returns.
+
+        Args:
+            config: a sub-network without a record.
+            top1: its accuracy as a fraction, 0 to 1.
+
+        Raises:
+            UserError: if the sub-network has a record, the accuracy is not a fraction, or the line cannot
+                be written; the file then holds what it held before.
+        """
+        if config in self._measured:
+            raise UserError(f"Sub-network {config.id} is already in {self.path}; each is measured once.")
+        top1 = float(top1)
+        problem = _fraction_problem(top1)
+        if problem:
+            raise UserError(f"Sub-network {config.id}: {problem}")
+        line = _line({"subnet": config.to_dict(), "id": config.id, "top1": top1})
+        try:
+            if self._writes:
+                _append_line(self.path, line)
+        except OSError as error:
+            raise UserError(
+                f"Could not write to {self.path}: {error}. Check the permissions and free space; "
+                f"its {len(self)} records are intact and collecting resumes from them."
+            ) from error
+        self._measured[config] = top1
+
+
+def read_header(path: Path, space: SearchSpace) -> RecordHeader:
+    """Return the header of a record file of `space`; raises as `load_records`."""
+    return _parse(path, _read(path), space)[0]
+
+
+def load_records(path: Path, space: SearchSpace) -> tuple[list[SubnetConfig], NDArray[np.float64]]:
+    """Return the measured sub-networks of a record file and their top-1 fractions, shape (n,).
+
+    A last line that was cut off while being written is left out; the file is not changed.
+
+    Raises:
+        UserError: if the file is missing, of another space, or has a corrupt line (named by its number).
+    """
+    _, measured, _ = _parse(path, _read(path), space)
+    return list(measured), np.array(list(measured.values()), np.float64)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise UserError(f"No accuracy records at {path}. Collect them with: {COLLECT_COMMAND}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Could not read the accuracy records {path}: {error}.") from error
+
+
+def _parse(
+    path: Path, content: bytes, space: SearchSpace
+) -> tuple[RecordHeader, dict[SubnetConfig, float], int]:
+    """Return header, records and the length in bytes of the whole lines."""
+    # Whatever follows the last line break was cut off: a line is written together with its break.
+    size = content.rfind(b"\n") + 1
+    lines = content[:size].splitlines()
+    header = _parse_header(path, lines[0] if lines else b"", space)
+    whole = space.whole
+    measured: dict[SubnetConfig, float] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            config, top1 = _parse_record(line, whole)
+            if config in measured:
+                raise UserError(f"sub-network {config.id} has an earlier line.")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            text = error if isinstance(error, UserError) else f"not a record ({error})."
+            raise UserError(
+                f"Line {number} of the accuracy records {path} is corrupt: {text} "
+                f"Delete that line and complete the file with: {COLLECT_COMMAND}"
+            ) from error
+        measured[config] = top1
+    return header, measured, size
+
+
+def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
+    try:
+        header = build(RecordHeader, json.loads(line))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not a file of accuracy records: its first line is no header. "
+            f"Give another path, or collect anew with: {COLLECT_COMMAND}"
+        ) from error
+    if header.schema_version != SCHEMA_VERSION:
+        raise UserError(
+            f"The accuracy records {path} have schema version {header.schema_version}; this version reads "
+            f"{SCHEMA_VERSION}. Collect them anew with: {COLLECT_COMMAND}"
+        )
+    if header.fingerprint != space.fingerprint:
+        raise UserError(
+            f"The accuracy records {path} are of space {header.space!r} ({header.fingerprint}); expected "
+            f"space {space.name!r} ({space.fingerprint}). Choose that space or another file."
+        )
+    return header
+
+
+def _parse_record(line: bytes, space: SearchSpace) -> tuple[SubnetConfig, float]:
+    values = json.loads(line)
+    config = SubnetConfig.from_dict(values["subnet"])
+    space.genome(config)
+    if values["id"] != config.id:
+        raise UserError(f"its id is {values['id']!r}, but the sub-network's id is {config.id!r}.")
+    problem = _fraction_problem(values["top1"])
+    if problem:
+        raise UserError(problem)
+    return config, float(values["top1"])
+
+
+def _fraction_problem(top1: Any) -> str | None:
+    if isinstance(top1, int | float) and math.isfinite(top1) and 0 <= top1 <= 1:
+        return None
+    return f"top1 is {top1!r}; expected a fraction from 0 to 1."
+
+
+def _check_provenance(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+    changes = differences(found, wanted)
+    if changes:
+        raise UserError(
+            f"The accuracy records {path} have another origin: {'; '.join(changes)}. "
+            "Give another path for the new records, or delete the file."
+        )
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
+
+
+def _cut(path: Path, size: int) -> None:
+    with path.open("rb+") as file:
+        file.truncate(size)
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    """Write `line` at the end and through to the disk; on failure put the file back to its old length."""
+    with path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            written = file.write(line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes were written")
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(before)
+            raise

@@ -1,0 +1,158 @@
+"""How strongly an accuracy may depend on what: the weight scales of the MLP, learnt from the records.
+
+A wide layer with Gaussian weights is a Gaussian process (Neal 1996); for ReLU its covariance is the
+arc-cosine kernel (Cho & Saul 2009). So the probability of the records under such an MLP, all weights
+integrated out, has a closed form, and its maximum over a dozen scales replaces learning rate, weight
+decay and early stopping: with few records or much noise it shrinks to the linear path or to the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+from numpy.typing import NDArray
+
+from predictors.model.features import Array
+
+# Logarithms of the scales for standardised accuracies before any record is seen; the spread of all is 1.
+START = {"noise": -2.0, "bias": -1.3, "hidden": -1.0, "hidden_bias": 0.0}
+START_LINEAR, START_HIDDEN = -1.0, -0.7
+FURTHEST = 4.0
+JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Standard deviations of the weights of an MLP with one hidden layer and a linear path beside it.
+
+    Attributes:
+        noise: of a measured accuracy around the true one.
+        bias: of the output's bias.
+        hidden: of the output the hidden layer adds.
+        hidden_bias: of the hidden layer's biases.
+        linear_weights: of the linear path, one per group of inputs.
+        hidden_weights: of the hidden layer, one per group of inputs.
+    """
+
+    noise: float
+    bias: float
+    hidden: float
+    hidden_bias: float
+    linear_weights: Array
+    hidden_weights: Array
+
+    @classmethod
+    def from_logs(cls, logs: Array) -> Scales:
+        """Return the scales of their logarithms in the order of the fields."""
+        values = np.exp(logs)
+        noise, bias, hidden, hidden_bias = values[: len(START)].tolist()
+        linear, hidden_weights = np.split(values[len(START) :], 2)
+        return cls(noise, bias, hidden, hidden_bias, linear, hidden_weights)
+
+
+def fit_scales(
+    columns: Array,
+    group: NDArray[np.intp],
+    targets: Array,
+    max_iterations: int,
+    report: Callable[[int, float], None] = lambda iteration, evidence: None,
+) -> Scales:
+    """Return the scales that maximise the probability of the targets, times a log-normal prior.
+
+    Args:
+        columns: centred inputs, shape (n, num_columns), each group of unit variance.
+        group: the group of each column.
+        targets: standardised accuracies, shape (n,).
+        max_iterations: of L-BFGS; 60 are enough.
+        report: called with the iteration and the logarithm of the probability.
+    """
+    products = group_products(columns, group)
+    start = np.array([*START.values(), *[START_LINEAR] * len(products), *[START_HIDDEN] * len(products)])
+    iteration = 0
+
+    def loss(logs: Array) -> tuple[float, Array]:
+        value, slope = _negative_log_evidence(products, targets, logs)
+        return value + 0.5 * float(np.sum((logs - start) ** 2)), slope + logs - start
+
+    def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        nonlocal iteration
+        iteration += 1
+        report(iteration, -float(intermediate_result.fun))
+
+    bounds = [(value - FURTHEST, value + FURTHEST) for value in start]
+    options = {"maxiter": max_iterations}
+    found = scipy.optimize.minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, callback=callback, options=options
+    )
+    return Scales.from_logs(found.x)
+
+
+def group_products(columns: Array, group: NDArray[np.intp]) -> Array:
+    """Return the inner products of the rows in each group of columns, shape (num_groups, n, n)."""
+    parts = (columns[:, group == g] for g in range(int(group[-1]) + 1))
+    return np.stack([part @ part.T for part in parts])
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Covariance of n accuracies under the prior, and what its derivative needs; all of shape (n, n).
+
+    `total` includes the noise; `hidden` is the hidden layer's share. Of the inputs of the hidden layer,
+    `norms` holds the products of their lengths, and `angles` and `sines` belong to the angles between them.
+    """
+
+    total: Array
+    hidden: Array
+    norms: Array
+    angles: Array
+    sines: Array
+
+
+def covariance(products: Array, scales: Scales) -> Covariance:
+    """Return the covariance of standardised accuracies, noise included, from `group_products`."""
+    inner = scales.hidden_bias**2 + np.tensordot(scales.hidden_weights**2, products, 1)
+    lengths = np.sqrt(np.diagonal(inner))
+    norms = np.outer(lengths, lengths)
+    cosines = np.clip(inner / norms, -1.0, 1.0)
+    np.fill_diagonal(cosines, 1.0)
+    angles, sines = np.arccos(cosines), np.sqrt(1 - cosines**2)
+    hidden = scales.hidden**2 / np.pi * norms * (sines + (np.pi - angles) * cosines)
+    total = scales.bias**2 + np.tensordot(scales.linear_weights**2, products, 1) + hidden
+    total[np.diag_indices_from(total)] += scales.noise**2 + JITTER
+    return Covariance(total, hidden, norms, angles, sines)
+
+
+def _solve(total: Array, targets: Array) -> tuple[Array, Array, float]:
+    """Return the inverse, the inverse times the targets, and the logarithm of the determinant."""
+    factor = scipy.linalg.cholesky(total, lower=True, check_finite=False)
+    inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=True)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    return inverse, inverse @ targets, 2 * float(np.log(np.diagonal(factor)).sum())
+
+
+def _negative_log_evidence(products: Array, targets: Array, logs: Array) -> tuple[float, Array]:
+    """Return minus the log probability of the targets (constants left out) and its gradient in `logs`."""
+    scales = Scales.from_logs(logs)
+    parts = covariance(products, scales)
+    inverse, solved, log_determinant = _solve(parts.total, targets)
+    value = 0.5 * float(targets @ solved) + 0.5 * log_determinant
+    # d value = sum(slope * d covariance); every covariance is a product of two scales, hence the factor 2.
+    slope = 0.5 * (inverse - np.outer(solved, solved))
+    share = scales.hidden**2 / np.pi * slope
+    by_inner = share * (np.pi - parts.angles)
+    # The diagonal of the inner products holds the squared lengths, and so changes the norms as well.
+    by_length = (share * parts.sines * parts.norms).sum(axis=1) / np.diagonal(parts.norms)
+    by_inner[np.diag_indices_from(by_inner)] += by_length
+    gradient = [
+        scales.noise**2 * np.trace(slope),
+        scales.bias**2 * slope.sum(),
+        np.sum(slope * parts.hidden),
+        scales.hidden_bias**2 * by_inner.sum(),
+        *(scales.linear_weights**2 * np.tensordot(products, slope, 2)),
+        *(scales.hidden_weights**2 * np.tensordot(products, by_inner, 2)),
+    ]
+    return value, 2 * np.array(gradient)

@@ -1,0 +1,159 @@
+"""Inputs of the accuracy MLP: one-hot choices and two logarithmic costs; and which of them belong together.
+
+A few hundred records cannot tell 20 blocks apart unless the fit knows that they are alike. Every *view*
+below sums up a network at another level: the choices one by one, each gene as a number, their sums per
+stage and over the network, which blocks exist, and what the network costs. All views but the last are
+linear in the one-hot choices, so that they cost nothing once they are merged into the MLP's first layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.architecture.cost import compile_cost, macs, parameters
+from ofa.common.errors import UserError
+from ofa.space.genes import Gene, Genomes
+from ofa.space.space import SearchSpace
+
+COSTS = (macs, parameters)
+NUM_REFERENCES = 2000
+REFERENCE_SEED = 0
+
+Array = NDArray[np.float64]
+
+
+class FeatureMap:
+    """Genomes of a space to rows of float32 inputs: one-hot active choices, then standardised log costs."""
+
+    def __init__(self, space: SearchSpace, cost_mean: Array, cost_std: Array) -> None:
+        """Take the mean and standard deviation, shape (2,), of the logarithms of MACs and parameters."""
+        self.space = space.whole
+        self.cost_mean = cost_mean
+        self.cost_std = cost_std
+        counts = [len(gene.choices) for gene in space.genes]
+        self._offsets = np.concatenate([[0], np.cumsum(counts)])
+        self._costs = [compile_cost(self.space, cost) for cost in COSTS]
+
+    @classmethod
+    def of_space(cls, space: SearchSpace) -> FeatureMap:
+        """Return the map with costs standardised over random networks of the whole space."""
+        features = cls(space, np.zeros(len(COSTS)), np.ones(len(COSTS)))
+        logs = features.log_costs(reference_genomes(space))
+        spread = logs.std(axis=0)
+        features.cost_mean, features.cost_std = logs.mean(axis=0), np.where(spread > 1e-9, spread, 1.0)
+        return features
+
+    @property
+    def num_choices(self) -> int:
+        """Number of one-hot inputs: the choices of all genes."""
+        return int(self._offsets[-1])
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of inputs of the MLP."""
+        return self.num_choices + len(COSTS)
+
+    def log_costs(self, genomes: Genomes) -> Array:
+        """Return the natural logarithms of MACs and parameters, shape (n, 2), standardised."""
+        logs = np.log(np.stack([cost(genomes) for cost in self._costs], axis=1))
+        return np.asarray((logs - self.cost_mean) / self.cost_std)
+
+    def __call__(self, genomes: Genomes) -> NDArray[np.float32]:
+        """Return the inputs of genomes (n, num_genes), shape (n, num_inputs); inactive genes stay zero."""
+        inputs = np.zeros((len(genomes), self.num_inputs), np.float32)
+        starts = self.num_inputs * np.arange(len(genomes))[:, None]
+        places = genomes + starts + self._offsets[:-1]
+        inputs.reshape(-1)[places[self.space.active(genomes)]] = 1.0
+        inputs[:, self.num_choices :] = self.log_costs(genomes)
+        return inputs
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the MLP's prior looks at: `inputs @ matrix - centre`, columns in groups of unit total variance.
+
+    Attributes:
+        matrix: shape (num_inputs, num_columns).
+        centre: shape (num_columns,).
+        group: the group of each column, 0 to num_groups - 1.
+    """
+
+    matrix: Array
+    centre: Array
+    group: NDArray[np.intp]
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups; each has one weight scale in the hidden layer and one in the linear path."""
+        return int(self.group[-1]) + 1
+
+    def __call__(self, inputs: NDArray[np.float32]) -> Array:
+        """Return the centred columns, shape (n, num_columns), of inputs (n, num_inputs)."""
+        return np.asarray(inputs @ self.matrix - self.centre)
+
+
+def space_views(features: FeatureMap) -> Views:
+    """Return the views of a space, standardised over random networks of it; constant columns are left out.
+
+    Raises:
+        UserError: if the space holds a single network, so that nothing varies.
+    """
+    inputs = features(reference_genomes(features.space)).astype(np.float64)
+    matrices: list[Array] = []
+    centres: list[Array] = []
+    groups: list[NDArray[np.intp]] = []
+    for matrix in _view_matrices(features):
+        columns = inputs @ matrix
+        varying = columns.std(axis=0) > 1e-9
+        if varying.any():
+            scale = 1 / np.sqrt(columns.var(axis=0).sum())
+            matrices.append(scale * matrix[:, varying])
+            centres.append(scale * columns[:, varying].mean(axis=0))
+            groups.append(np.full(varying.sum(), len(groups)))
+    if not groups:
+        raise UserError(f"Space {features.space.name!r} holds one network; a predictor needs choices.")
+    return Views(np.concatenate(matrices, axis=1), np.concatenate(centres), np.concatenate(groups))
+
+
+def reference_genomes(space: SearchSpace) -> Genomes:
+    """Return the random networks of the whole space that inputs are standardised over."""
+    return space.whole.sample(NUM_REFERENCES, np.random.default_rng(REFERENCE_SEED))
+
+
+def _view_matrices(features: FeatureMap) -> list[Array]:
+    """Return the linear maps from inputs to views, from coarse to fine."""
+    genes = features.space.genes
+    owner = np.repeat(np.arange(len(genes)), [len(gene.choices) for gene in genes])
+    value = np.concatenate([_centred_values(gene) for gene in genes])
+    ones = np.ones(len(owner))
+    costs = np.eye(features.num_inputs)[:, features.num_choices :]
+
+    def sums(weights: Array, key: Callable[[int], Hashable]) -> Array:
+        """Return the map that sums the weights of the active choices of all genes with equal keys."""
+        keys = list(dict.fromkeys(map(key, range(len(genes)))))
+        matrix = np.zeros((features.num_inputs, len(keys)))
+        for row, gene in enumerate(owner.tolist()):
+            matrix[row, keys.index(key(gene))] = weights[row]
+        return matrix
+
+    return [
+        costs,
+        sums(value, lambda i: genes[i].kind),
+        sums(value, lambda i: (genes[i].kind, genes[i].stage)),
+        sums(value, lambda i: i),
+        sums(ones, lambda i: i),
+        np.eye(features.num_inputs)[:, : features.num_choices],
+    ]
+
+
+def _centred_values(gene: Gene) -> Array:
+    """Return the choices as numbers from -1 to 1, evenly in their logarithm where all are positive."""
+    values = np.array(gene.choices, np.float64)
+    if values.min() > 0:
+        values = np.log(values)
+    spread = np.ptp(values)
+    return np.asarray((2 * values - values.max() - values.min()) / spread if spread else 0 * values)

@@ -1,0 +1,150 @@
+"""An MLP fitted without gradient steps: hidden layer drawn from the prior, output layer solved exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+
+from predictors.model.evidence import Scales, fit_scales
+from predictors.model.features import Array, Views
+from predictors.model.predictor import AccuracyMLP
+
+# Accuracies closer than a hundredth of a point count as equal.
+SMALLEST_STD = 1e-4
+COVERAGE = 0.9
+# Standard deviations of a normal distribution inside which that share lies.
+COVERAGE_DEVIATIONS = 1.6449
+
+
+def standardise(top1: Array) -> tuple[Array, float, float]:
+    """Return accuracies (n,) with mean 0 and standard deviation 1, and the two that they had."""
+    mean, std = float(top1.mean()), max(float(top1.std()), SMALLEST_STD)
+    return (top1 - mean) / std, mean, std
+
+
+class Posterior:
+    """What the records leave open: the distribution of an MLP's output weights given the records.
+
+    With scales that maximise the evidence, the mean of the output weights is the solution of a ridge
+    regression on the hidden units and the linear path together, and so are samples of them (Matheron's
+    rule: a draw from the prior, corrected by what it gets wrong on the records).
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        inputs: NDArray[np.float32],
+        targets: Array,
+        *,
+        hidden_units: int,
+        members: int,
+        evidence_records: int,
+        max_iterations: int,
+        rng: np.random.Generator,
+        report: Callable[[int, float], None] = lambda iteration, evidence: None,
+    ) -> None:
+        """Fit the scales, draw the hidden layer and solve for the output weights.
+
+        Args:
+            views: of the space.
+            inputs: `FeatureMap` rows of the records, shape (n, num_inputs).
+            targets: standardised accuracies, shape (n,).
+            hidden_units: width of the hidden layer.
+            members: number of sampled output layers, whose spread is the uncertainty.
+            evidence_records: the scales are fitted on at most so many random records (cubic time).
+            max_iterations: see `fit_scales`.
+            rng: of the hidden layer, the members and the choice of records.
+            report: see `fit_scales`.
+        """
+        columns = views(inputs)
+        some = rng.permutation(len(targets))[:evidence_records]
+        self.views = views
+        self.scales: Scales = fit_scales(columns[some], views.group, targets[some], max_iterations, report)
+        self._hidden_weights = rng.standard_normal((columns.shape[1], hidden_units))
+        self._hidden_biases = self.scales.hidden_bias * rng.standard_normal(hidden_units)
+        self._known_units = units = self.units(inputs)
+        self.calibration = _calibration(_left_out_errors(units[some], targets[some], self.scales.noise))
+        self.weights = _ridge(units, targets[:, None], self.scales.noise)[:, 0]
+        draws = rng.standard_normal((units.shape[1], members))
+        noise = self.scales.noise * rng.standard_normal((len(targets), members))
+        errors = targets[:, None] - units @ draws - noise
+        self.members = draws + _ridge(units, errors, self.scales.noise)
+
+    def units(self, inputs: NDArray[np.float32]) -> Array:
+        """Return what the output layer sees, scaled so that its weights are standard normal at first.
+
+        Shape (n, 1 + num_columns + hidden_units): constant, linear path, hidden units.
+        """
+        columns, group = self.views(inputs), self.views.group
+        scaled = columns * self.scales.hidden_weights[group]
+        hidden = np.maximum(scaled @ self._hidden_weights + self._hidden_biases, 0)
+        constant = np.full((len(columns), 1), self.scales.bias)
+        linear = columns * self.scales.linear_weights[group]
+        return np.concatenate([constant, linear, self._hidden_gain * hidden], axis=1)
+
+    def directions(self, inputs: NDArray[np.float32]) -> Array:
+        """Return rows whose inner products are the accuracies' covariance given the records.
+
+        Shape (n, num_units), for standardised accuracies without the noise of measuring them.
+        """
+        precision = self._known_units.T @ self._known_units / self.scales.noise**2
+        precision[np.diag_indices_from(precision)] += 1
+        factor = scipy.linalg.cholesky(precision, lower=True)
+        return np.asarray(scipy.linalg.solve_triangular(factor, self.units(inputs).T, lower=True).T)
+
+    @property
+    def _hidden_gain(self) -> float:
+        """Makes the hidden layer's covariance that of `evidence.covariance`, whatever its width."""
+        return self.scales.hidden * float(np.sqrt(2 / len(self._hidden_biases)))
+
+    def network(self) -> AccuracyMLP:
+        """Return the same function of the inputs as an MLP, the views merged into its first layer.
+
+        Output 0 is the mean, the others are the members.
+        """
+        matrix, centre, group = self.views.matrix, self.views.centre, self.views.group
+        scaled = self.scales.hidden_weights[group][:, None] * self._hidden_weights
+        outputs = np.concatenate([self.weights[:, None], self.members], axis=1)
+        constant, linear, hidden = np.split(outputs, [1, 1 + len(group)])
+        linear = self.scales.linear_weights[group][:, None] * linear
+        values = {
+            "hidden.weight": (matrix @ scaled).T,
+            "hidden.bias": self._hidden_biases - centre @ scaled,
+            "linear.weight": (matrix @ linear).T,
+            "head.weight": self._hidden_gain * hidden.T,
+            "head.bias": self.scales.bias * constant[0] - centre @ linear,
+        }
+        return AccuracyMLP.from_state({name: torch.from_numpy(value) for name, value in values.items()})
+
+
+def _ridge(units: Array, targets: Array, noise: float) -> Array:
+    """Return the weights (num_units, k) of least squares with unit normal prior, for targets (n, k)."""
+    if units.shape[0] <= units.shape[1]:
+        gram = units @ units.T
+        gram[np.diag_indices_from(gram)] += noise**2
+        return np.asarray(units.T @ scipy.linalg.solve(gram, targets, assume_a="pos"))
+    gram = units.T @ units
+    gram[np.diag_indices_from(gram)] += noise**2
+    return np.asarray(scipy.linalg.solve(gram, units.T @ targets, assume_a="pos"))
+
+
+def _left_out_errors(units: Array, targets: Array, noise: float) -> Array:
+    """Return each record's error, predicted from all others, in its predicted standard deviations (n,)."""
+    covariance = units @ units.T
+    covariance[np.diag_indices_from(covariance)] += noise**2
+    inverse = np.linalg.inv(covariance)
+    return np.asarray(inverse @ targets / np.sqrt(np.diagonal(inverse)))
+
+
+def _calibration(standardised_errors: Array) -> float:
+    """Return the factor with which 90 % intervals hold 90 % of the left-out records; at least 1.
+
+    The rank counts one record more than there are, as in conformal prediction.
+    """
+    sizes = np.sort(np.abs(standardised_errors))
+    rank = min(int(np.ceil((len(sizes) + 1) * COVERAGE)), len(sizes))
+    return max(1.0, float(sizes[rank - 1]) / COVERAGE_DEVIATIONS)

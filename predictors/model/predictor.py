@@ -1,0 +1,230 @@
+"""The accuracy predictor: a small MLP on one-hot genes, and its files (Cai et al. 2020, sec. 3.4)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from ofa.common.accelerator import torch_threads
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.files import read_json, sha256, write_atomic, write_json
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from predictors.model.features import FeatureMap
+
+SCHEMA_VERSION = 2
+FIT_COMMAND = "python scripts/fit_predictor.py"
+ROWS_AT_ONCE = 1024
+
+
+class AccuracyMLP(nn.Module):
+    """One wide hidden layer with ReLU, a linear path beside it, and several outputs.
+
+    Output 0 is the prediction; the others are the members of an ensemble that shares the hidden layer.
+    """
+
+    def __init__(self, num_inputs: int, hidden_units: int, num_outputs: int) -> None:
+        """Create the network with PyTorch's initial weights."""
+        super().__init__()
+        self.hidden = nn.Linear(num_inputs, hidden_units)
+        self.head = nn.Linear(hidden_units, num_outputs)
+        self.linear = nn.Linear(num_inputs, num_outputs, bias=False)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> AccuracyMLP:
+        """Return the network with the given entries of its state dict, as float32."""
+        num_outputs, hidden_units = state["head.weight"].shape
+        # Without storage, no weights are drawn, and the global generator is left alone.
+        with torch.device("meta"):
+            network = cls(state["hidden.weight"].shape[1], hidden_units, num_outputs)
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+        return network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs (n, num_inputs) to predicted standardised accuracies (n,)."""
+        return self._outputs(inputs, slice(0, 1)).squeeze(1)
+
+    def members(self, inputs: Tensor) -> Tensor:
+        """Map inputs (n, num_inputs) to the members' standardised accuracies (n, num_outputs - 1)."""
+        return self._outputs(inputs, slice(1, None))
+
+    def _outputs(self, inputs: Tensor, which: slice) -> Tensor:
+        units = self.hidden(inputs).relu_()
+        beside = linear(inputs, self.linear.weight[which], self.head.bias[which])
+        return beside + linear(units, self.head.weight[which])
+
+
+@dataclass(frozen=True)
+class PredictorInfo:
+    """What is known about a fitted predictor; stored beside its weights.
+
+    Attributes:
+        metrics: of each model on the held-out records, all fitted without these.
+        settings: of the fit.
+        seed: of the fit.
+        num_records: that the predictor is fitted on, the held-out ones included.
+        num_holdout: that the metrics come from.
+        provenance: of the records.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    settings: dict[str, Any]
+    seed: int
+    num_records: int
+    num_holdout: int
+    provenance: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TargetScale:
+    """From standardised accuracies to top-1 fractions.
+
+    Attributes:
+        mean: of the records' top-1.
+        std: of the records' top-1.
+        noise: standard deviation of one measurement, standardised.
+        calibration: factor of the uncertainty, at least 1.
+    """
+
+    mean: float
+    std: float
+    noise: float
+    calibration: float
+
+
+class AccuracyPredictor:
+    """Estimator of top-1 accuracy: genomes of a space in, fractions out."""
+
+    def __init__(
+        self,
+        features: FeatureMap,
+        network: AccuracyMLP,
+        scale: TargetScale,
+        info: PredictorInfo,
+        *,
+        threads: int | None = 1,
+    ) -> None:
+        """Keep a fitted network with the inputs and outputs that it was fitted on.
+
+        Args:
+            features: of the space.
+            network: fitted on them.
+            scale: from its outputs to fractions.
+            info: kept with the predictor.
+            threads: CPU threads of a call; None for as many as PyTorch uses.
+        """
+        self.features = features
+        self.space = features.space
+        self.network = network.eval()
+        self.scale = scale
+        self.info = info
+        self.threads = threads
+
+    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
+        """Return the predicted top-1 fractions, shape (n,), of genomes (n, num_genes).
+
+        Predictions are not clipped to 0..1: equal values would hide which network is better.
+        """
+        with torch.inference_mode(), torch_threads(self.threads):
+            parts = [self.network(inputs).double().numpy() for inputs in self._batches(genomes)]
+        return np.asarray(np.concatenate(parts) * self.scale.std + self.scale.mean)
+
+    def uncertainty(self, genomes: Genomes, /) -> NDArray[np.float64]:
+        """Return the standard deviation of a measured top-1 around its prediction, fractions, shape (n,).
+
+        It holds what the records leave open (the spread of the members) and the noise of a measurement;
+        about 90 % of measured values lie within 1.645 of it.
+        """
+        with torch.inference_mode(), torch_threads(self.threads):
+            members = [self.network.members(inputs).double().numpy() for inputs in self._batches(genomes)]
+        deviation = np.sqrt(np.concatenate(members).var(axis=1, ddof=1) + self.scale.noise**2)
+        return np.asarray(self.scale.calibration * self.scale.std * deviation)
+
+    def _batches(self, genomes: Genomes) -> list[Tensor]:
+        starts = range(0, max(len(genomes), 1), ROWS_AT_ONCE)
+        return [torch.from_numpy(self.features(genomes[i : i + ROWS_AT_ONCE])) for i in starts]
+
+    def save(self, path: Path) -> None:
+        """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
+
+        Raises:
+            UserError: if a file cannot be written; the old one then stays.
+        """
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors["cost_mean"] = torch.from_numpy(self.features.cost_mean)
+        tensors["cost_std"] = torch.from_numpy(self.features.cost_std)
+        buffer = io.BytesIO()
+        torch.save(tensors, buffer)
+        content = buffer.getvalue()
+        write_atomic(path, lambda temporary: temporary.write_bytes(content))
+        values = {
+            "schema_version": SCHEMA_VERSION,
+            "space": {"fingerprint": self.space.fingerprint, **self.space.to_dict()},
+            "weights_sha256": sha256(content),
+            "scale": asdict(self.scale),
+            "info": asdict(self.info),
+            "versions": _versions(),
+        }
+        write_json(path.with_suffix(".json"), values)
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace, threads: int | None = 1) -> AccuracyPredictor:
+        """Return the predictor that `save` wrote to `path`; `threads` as in the constructor.
+
+        Raises:
+            UserError: if one of the two files is missing, truncated or not of the other's making, or the
+                predictor is of another space.
+        """
+        twin = path.with_suffix(".json")
+        values = read_json(twin, "accuracy predictor", FIT_COMMAND)
+        info = _check(twin, values, space)
+        if not path.is_file():
+            raise UserError(f"No accuracy predictor at {path}. Make one with: {FIT_COMMAND}")
+        content = path.read_bytes()
+        if sha256(content) != values.get("weights_sha256"):
+            raise UserError(
+                f"The weights {path} do not match {twin.name}: the file is truncated, or the two were not "
+                f"written together. Make them again with: {FIT_COMMAND}"
+            )
+        tensors = torch.load(io.BytesIO(content), weights_only=True)
+        features = FeatureMap(space, tensors.pop("cost_mean").numpy(), tensors.pop("cost_std").numpy())
+        state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+        scale = build(TargetScale, values.get("scale", {}), where=str(twin))
+        return cls(features, AccuracyMLP.from_state(state), scale, info, threads=threads)
+
+
+def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorInfo:
+    """Return the info of a predictor's JSON after checking its version and space."""
+    if values.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(
+            f"The accuracy predictor {path} has schema version {values.get('schema_version')!r}; this "
+            f"version reads {SCHEMA_VERSION}. Make it again with: {FIT_COMMAND}"
+        )
+    found = values.get("space")
+    name, fingerprint = (found.get("name"), found.get("fingerprint")) if isinstance(found, dict) else ("", "")
+    if fingerprint != space.fingerprint:
+        raise UserError(
+            f"The accuracy predictor {path} is of space {name!r} ({fingerprint}); expected space "
+            f"{space.name!r} ({space.fingerprint}). Choose that space or another predictor."
+        )
+    return build(PredictorInfo, values.get("info", {}), where=str(path))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "scikit-learn": importlib.metadata.version("scikit-learn"),
+    }

@@ -1,0 +1,1 @@
+"""Predictors of the published once-for-all code."""

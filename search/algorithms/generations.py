@@ -1,0 +1,90 @@
+"""What the searches in generations share: settings, and a loop that ends and mutates harder when it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofa.common.config import below_minimum
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback
+from search.population.archive import Archive
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Settings of a search in generations.
+
+    Attributes:
+        population_size: candidates considered per generation.
+        generations: times `population_size` is the number of candidates that the whole search considers.
+        parent_ratio: parents per generation as a share of `population_size`.
+        mutation_ratio: share of the children that come from mutation, the others come from crossover.
+        mutated_genes: the largest number of genes that a mutation changes.
+        max_retries: generations without any new candidate, one after the other, before the search ends.
+        ranked: length of the result's ranked list.
+    """
+
+    population_size: int = 1600
+    generations: int = 94
+    parent_ratio: float = 0.1875
+    mutation_ratio: float = 0.5
+    mutated_genes: int = 2
+    max_retries: int = 4
+    ranked: int = 10
+
+    def __post_init__(self) -> None:
+        """Check all ranges and report every value that is outside."""
+        if problems := self._problems():
+            raise UserError(" ".join(problems))
+
+    def _problems(self) -> list[str]:
+        ones = ("generations", "mutated_genes", "ranked")
+        problems = below_minimum(self, {"population_size": 2, "max_retries": 0, **dict.fromkeys(ones, 1)})
+        if not 0 < self.parent_ratio < np.inf:
+            problems.append(f"parent_ratio is {self.parent_ratio}; expected a positive number.")
+        if not 0 <= self.mutation_ratio <= 1:
+            problems.append(f"mutation_ratio is {self.mutation_ratio}; expected 0 to 1.")
+        return problems
+
+    @property
+    def budget(self) -> int:
+        """Number of candidates that the whole search considers."""
+        return self.population_size * self.generations
+
+    @property
+    def num_parents(self) -> int:
+        """Number of candidates that breed."""
+        return max(2, round(self.parent_ratio * self.population_size))
+
+
+def run_generations(
+    archive: Archive,
+    settings: GenerationSettings,
+    num_genes: int,
+    generation: Callable[[int], int],
+    progress: ProgressCallback,
+) -> list[float]:
+    """Run generations until the budget is used or they find nothing new; return the best accuracy after each.
+
+    Args:
+        archive: where candidates are considered; the first ones already are.
+        settings: sizes and rates.
+        num_genes: of the space.
+        generation: breeds and considers a generation whose mutations change at most the given number of
+            genes, and returns how many new candidates it found. The number doubles after a generation that
+            mostly repeats itself.
+        progress: told the candidates considered, their planned number and the best accuracy so far.
+    """
+    history: list[float] = []
+    repeats = fruitless = 0
+    while True:
+        history.append(archive.best)
+        progress(archive.considered, settings.budget, f"best {archive.best:.4f}")
+        if archive.considered >= settings.budget or fruitless > settings.max_retries:
+            return history
+        new = generation(min(settings.mutated_genes * 2**repeats, num_genes))
+        repeats = 0 if 2 * new >= settings.population_size else repeats + 1
+        fruitless = 0 if new else fruitless + 1

@@ -1,0 +1,1 @@
+"""Upper bounds on estimated quantities, and what is reachable under them."""

@@ -1,0 +1,105 @@
+"""Limits on any estimated quantity, and what is reachable under them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.common.errors import UserError
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An upper bound on one estimated quantity.
+
+    Attributes:
+        name: what is bounded, e.g. "latency_ms".
+        estimator: gives the quantity per genome.
+        maximum: the largest accepted value, in the estimator's unit; infinite where the quantity is only an
+            objective (see `search.algorithms.nsga2`).
+        unit: unit for texts and plots, e.g. "ms"; may be empty.
+    """
+
+    name: str
+    estimator: Estimator
+    maximum: float
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that the limit has a name and that its maximum is positive."""
+        if not self.name:
+            raise UserError("A limit has no name; expected one such as latency_ms.")
+        if not self.maximum > 0:
+            raise UserError(f"Limit {self.name} is {self.maximum}; expected a positive number.")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the maximum is finite."""
+        return math.isfinite(self.maximum)
+
+    @property
+    def short(self) -> str:
+        """The bound and its unit without spaces, for names of results; the quantity's name if unbounded."""
+        text = f"{self.maximum:g}{self.unit.replace(' ', '')}" if self.bounded else self.name
+        return text.replace(" ", "_")
+
+    def show(self, value: float) -> str:
+        """Return `value` with the limit's unit, rounded up to six digits: a limit of that text keeps it."""
+        text = f"{value:.6g}"
+        if value > 0 and float(text) < value:
+            text = f"{value + 10.0 ** (math.floor(math.log10(value)) - 5):.6g}"
+        return f"{text} {self.unit}".rstrip()
+
+
+def check_limits(limits: Sequence[Limit]) -> None:
+    """Check that there is a limit and that no two have one name.
+
+    Raises:
+        UserError: otherwise.
+    """
+    if not limits:
+        raise UserError("A search needs at least one limit, e.g. limits.latency_ms=3.5.")
+    twice = sorted(name for name, count in Counter(limit.name for limit in limits).items() if count > 1)
+    if twice:
+        raise UserError(f"More than one limit is named {', '.join(twice)}; expected distinct names.")
+
+
+def check_bounded(limits: Sequence[Limit]) -> None:
+    """Check that all limits are finite, for an algorithm that finds one network and not a front.
+
+    Raises:
+        UserError: otherwise.
+    """
+    if unbounded := [limit.name for limit in limits if not limit.bounded]:
+        raise UserError(
+            f"{', '.join(unbounded)} is infinite; expected a finite limit. For the whole front of accuracy "
+            "against that quantity use search=pareto."
+        )
+
+
+def limit_values(limits: Sequence[Limit], genomes: Genomes) -> NDArray[np.float64]:
+    """Return the limited quantities, shape (n, number of limits)."""
+    return np.stack([limit.estimator(genomes) for limit in limits], axis=1)
+
+
+def violations(limits: Sequence[Limit], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by which share of its maximum each value is too large (0: within), same shape as `values`."""
+    maxima = np.array([limit.maximum for limit in limits])
+    return np.asarray(np.maximum(values / maxima - 1.0, 0.0))
+
+
+def within(limits: Sequence[Limit], values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which rows of `values`, shape (n, number of limits), keep every limit; NaN keeps none."""
+    return np.asarray((values <= np.array([limit.maximum for limit in limits])).all(axis=1))
+
+
+def feasible(limits: Sequence[Limit], genomes: Genomes) -> NDArray[np.bool_]:
+    """Return which genomes keep every limit, shape (n,)."""
+    return within(limits, limit_values(limits, genomes))

@@ -1,0 +1,95 @@
+"""What is reachable under limits: the smallest values of a space, and a first network inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.common.errors import UserError
+from ofa.common.threads import blas_threads
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from search.limits.limit import Limit, feasible, limit_values, violations
+
+RANDOM_STARTS = 16
+
+
+MAX_PASSES = 20
+
+
+@blas_threads(1)
+def smallest_reachable(
+    space: SearchSpace, estimator: Estimator, rng: np.random.Generator
+) -> tuple[Genomes, float]:
+    """Return a genome, shape (num_genes,), with the smallest value that descent finds, and that value.
+
+    Coordinate descent from the space's smallest network and from `RANDOM_STARTS` random ones, all at once:
+    each gene in turn is set to its best allowed choice until no single change helps, at most `MAX_PASSES`
+    times. Where the quantity grows with each gene, as sums over layers do, this is the true minimum.
+    """
+    lowest = np.array([allowed[0] for allowed in space.allowed], np.int8)
+    drawn = space.sample(RANDOM_STARTS, rng)
+    # Genes of inactive blocks get an allowed choice, so that a change of depth alone stays in the space.
+    current = np.concatenate([lowest[None], np.where(space.active(drawn), drawn, lowest)])
+    rows = np.arange(len(current))
+    values = estimator(space.canonical(current))
+    for _ in range(MAX_PASSES):
+        before = values
+        for gene, allowed in enumerate(space.allowed):
+            trials = np.repeat(current[None], len(allowed), axis=0)
+            trials[:, :, gene] = np.array(allowed, np.int8)[:, None]
+            flat = estimator(space.canonical(trials.reshape(-1, current.shape[1])))
+            found = np.nan_to_num(flat, nan=np.inf).reshape(len(allowed), -1)
+            picked = found.argmin(axis=0)
+            current, values = trials[picked, rows], found[picked, rows]
+        if not (values < before).any():
+            break
+    best = int(values.argmin())
+    return space.canonical(current[best : best + 1])[0], float(values[best])
+
+
+def reachable_genome(space: SearchSpace, limits: Sequence[Limit], rng: np.random.Generator) -> Genomes:
+    """Return one genome, shape (num_genes,), that keeps all limits, found by descent on their violation.
+
+    Raises:
+        UserError: if none is found; naming each limit that is out of reach alone with the smallest reachable
+            value, or, if each is within reach alone, the closest network and the smallest value of each.
+    """
+
+    def total_violation(genomes: Genomes, /) -> NDArray[np.float64]:
+        return np.asarray(violations(limits, limit_values(limits, genomes)).sum(axis=1))
+
+    genome, total = smallest_reachable(space, total_violation, rng)
+    if total == 0.0 and feasible(limits, genome[None])[0]:
+        return genome
+    smallest = [smallest_reachable(space, limit.estimator, rng) for limit in limits]
+    for found, _ in smallest:
+        if feasible(limits, found[None])[0]:
+            return found
+    unreachable = [
+        f"No sub-network of space {space.name!r} reaches {limit.name} = {limit.show(limit.maximum)}; "
+        f"the smallest reachable value is {limit.show(value)}. Raise the limit to at least that."
+        for limit, (_, value) in zip(limits, smallest, strict=True)
+        if not value <= limit.maximum
+    ]
+    if unreachable:
+        raise UserError("\n".join(unreachable))
+    raise UserError(_jointly_unreachable(space, limits, genome, [value for _, value in smallest]))
+
+
+def _jointly_unreachable(
+    space: SearchSpace, limits: Sequence[Limit], closest: Genomes, smallest: Sequence[float]
+) -> str:
+    closest_values = limit_values(limits, closest[None])[0]
+    each = "; ".join(
+        f"{limit.name} = {limit.show(limit.maximum)} (smallest alone {limit.show(low)}, "
+        f"closest network {limit.show(value)})"
+        for limit, low, value in zip(limits, smallest, closest_values, strict=True)
+    )
+    return (
+        f"No sub-network of space {space.name!r} was found that keeps all limits at once: {each}. "
+        "Raise at least one of them."
+    )

@@ -1,0 +1,1 @@
+"""Populations of genomes: variation, selection, fronts, and a record of all that were considered."""

@@ -1,0 +1,127 @@
+"""`Archive`: every candidate that a search considers, each exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+from search.limits.limit import Limit, check_limits, limit_values, within
+
+Choose = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[np.intp]]
+"""Takes places of new rows and their limited quantities; returns which of these have accuracy estimated."""
+
+
+@dataclass(frozen=True)
+class Considered:
+    """What became of rows that were given to `Archive.consider`.
+
+    Attributes:
+        rows: indices of those that were new, shape (new,), ascending.
+        estimated: indices of those of them that had their accuracy estimated, shape (estimated,); these
+            are the ones that keep the limits unless the caller chose others.
+        values: limited quantities of the estimated ones, shape (estimated, number of limits).
+        accuracies: of the estimated ones, shape (estimated,).
+    """
+
+    rows: NDArray[np.intp]
+    estimated: NDArray[np.intp]
+    values: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
+
+
+class Archive:
+    """Candidates of one search: counted once, limits checked once, accuracy estimated at most once.
+
+    Attributes:
+        considered: number of distinct candidates whose limits were checked.
+        estimated: number of those that had their accuracy estimated.
+        num_feasible: number of those that also keep the limits.
+        best: highest accuracy of the feasible ones; -inf before the first.
+    """
+
+    def __init__(self, space: SearchSpace, accuracy: Estimator, limits: Sequence[Limit]) -> None:
+        """Start with no candidates.
+
+        Raises:
+            UserError: if there is no limit or two have one name.
+        """
+        check_limits(limits)
+        self._accuracy = accuracy
+        self._limits = tuple(limits)
+        self._factors = np.random.default_rng(0).integers(2**64 - 1, size=len(space.genes), dtype=np.uint64)
+        # Ascending hashes of the rows seen; the last one is a guard.
+        self._seen = np.array([2**64 - 1], np.uint64)
+        self._genomes = [np.zeros((0, len(space.genes)), np.int8)]
+        self._values = [np.zeros((0, len(limits)))]
+        self._accuracies = [np.zeros(0)]
+        self.considered = 0
+        self.estimated = 0
+        self.num_feasible = 0
+        self.best = -np.inf
+
+    def consider(self, genomes: Genomes, at_most: int, choose: Choose | None = None) -> Considered:
+        """Check the limits of the first `at_most` distinct rows that no earlier call considered.
+
+        Args:
+            genomes: canonical rows, shape (n, num_genes); may hold rows that were considered before.
+            at_most: the largest number to consider.
+            choose: which of the new rows have their accuracy estimated; None: those that keep the limits.
+
+        Raises:
+            ValueError: if the accuracy estimator gives a value that is not finite.
+        """
+        rows = self._take_new(genomes, at_most)
+        new = genomes[rows]
+        values = limit_values(self._limits, new) if len(rows) else np.zeros((0, len(self._limits)))
+        picked = np.flatnonzero(within(self._limits, values)) if choose is None else choose(rows, values)
+        new, values = new[picked], values[picked]
+        accuracies = self._estimate(new)
+        keep = within(self._limits, values)
+        self._genomes.append(new[keep])
+        self._values.append(values[keep])
+        self._accuracies.append(accuracies[keep])
+        self.considered += len(rows)
+        self.estimated += len(new)
+        self.num_feasible += int(keep.sum())
+        self.best = max(self.best, float(accuracies[keep].max(initial=-np.inf)))
+        return Considered(rows, rows[picked], values, accuracies)
+
+    def _take_new(self, genomes: Genomes, at_most: int) -> NDArray[np.intp]:
+        """Return the places of the first `at_most` distinct rows that are new, and remember them.
+
+        Rows are known by a 64-bit linear hash; that two of a million share one has a chance of 3e-8.
+        """
+        hashes = genomes.astype(np.uint64) @ self._factors
+        distinct, first = np.unique(hashes, return_index=True)
+        places = np.searchsorted(self._seen, distinct)
+        known = self._seen[places] == distinct
+        picked = np.sort(first[~known])[:at_most]
+        new = np.sort(hashes[picked])
+        self._seen = np.insert(self._seen, np.searchsorted(self._seen, new), new)
+        return np.asarray(picked, np.intp)
+
+    def _estimate(self, genomes: Genomes) -> NDArray[np.float64]:
+        if len(genomes) == 0:
+            return np.zeros(0)
+        accuracies = np.asarray(self._accuracy(genomes), np.float64)
+        if accuracies.shape != (len(genomes),) or not np.isfinite(accuracies).all():
+            raise ValueError(
+                f"The accuracy estimator gave shape {accuracies.shape} with "
+                f"{int(np.sum(~np.isfinite(accuracies)))} values that are not finite; "
+                f"expected {len(genomes)} finite numbers."
+            )
+        return accuracies
+
+    def feasible(self) -> tuple[Genomes, NDArray[np.float64], NDArray[np.float64]]:
+        """Return all feasible candidates in the order seen: genomes, limit values (n, limits), accuracies."""
+        return (
+            np.concatenate(self._genomes),
+            np.concatenate(self._values),
+            np.concatenate(self._accuracies),
+        )

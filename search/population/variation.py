@@ -1,0 +1,93 @@
+"""Variation of whole populations: drawing, crossing, changing and shrinking rows of genes.
+
+Rows here are *full*: the genes of inactive blocks keep the choice that they last had instead of 0. A block
+that a deeper child switches on thus comes with choices that its ancestors had, and no operator has to ask
+which genes are active. `SearchSpace.canonical` of a full row is its network.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.space.genes import Genomes
+from ofa.space.space import SearchSpace
+
+SHRINK_SHARE = 0.15
+
+
+class Variation:
+    """Operators on full rows, shape (n, num_genes), that stay within a (restricted) space.
+
+    Attributes:
+        counts: number of allowed choices per gene.
+        free: columns of the genes with more than one.
+        lowest: the smallest allowed choice of each gene.
+        highest: the largest one.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        """Compile the allowed choices into arrays."""
+        self.counts = np.array([len(allowed) for allowed in space.allowed])
+        self.free = np.flatnonzero(self.counts > 1)
+        self.lowest = np.array([allowed[0] for allowed in space.allowed], np.int8)
+        self.highest = np.array([allowed[-1] for allowed in space.allowed], np.int8)
+        widest = max(len(gene.choices) for gene in space.genes)
+        self._choices = np.zeros((len(self.counts), self.counts.max()), np.int8)
+        self._places = np.zeros((len(self.counts), widest), np.intp)
+        for gene, allowed in enumerate(space.allowed):
+            self._choices[gene, : len(allowed)] = allowed
+            self._places[gene, list(allowed)] = range(len(allowed))
+
+    def draw(self, count: int, rng: np.random.Generator) -> Genomes:
+        """Return `count` rows; each gene is drawn uniformly."""
+        places = (rng.random((count, len(self.counts))) * self.counts).astype(np.intp)
+        return np.asarray(self._choices[np.arange(len(self.counts)), places])
+
+    def cross(self, first: Genomes, second: Genomes, rng: np.random.Generator) -> Genomes:
+        """Return children that take each gene from either parent row with equal chance."""
+        count, width = first.shape
+        random_bytes = rng.integers(0, 256, (count, (width + 7) // 8), dtype=np.uint8)
+        from_first = np.unpackbits(random_bytes, axis=1, count=width).view(np.bool_)
+        return np.where(from_first, first, second)
+
+    def change(self, genomes: Genomes, most: int, rng: np.random.Generator) -> Genomes:
+        """Return children of which 1 to `most` genes have another choice (fewer if a gene is hit twice)."""
+        children = genomes.copy()
+        if len(self.free) == 0:
+            return children
+        changes = rng.integers(1, most + 1, len(children))
+        for done in range(most):
+            rows = np.flatnonzero(changes > done)
+            genes = self.free[rng.integers(len(self.free), size=len(rows))]
+            steps = 1 + rng.integers(0, self.counts[genes] - 1)
+            places = (self._places[genes, children[rows, genes]] + steps) % self.counts[genes]
+            children[rows, genes] = self._choices[genes, places]
+        return children
+
+    def offspring(
+        self,
+        first: Genomes,
+        second: Genomes,
+        mutation_ratio: float,
+        most: int,
+        rng: np.random.Generator,
+    ) -> Genomes:
+        """Return a child per pair of parent rows.
+
+        Args:
+            first: parents, shape (n, num_genes).
+            second: their mates, same shape; those of mutated parents are not asked.
+            mutation_ratio: share of children that are mutations of their first parent; the others come
+                from crossover.
+            most: largest number of genes that a mutation changes.
+            rng: source of all randomness.
+        """
+        mutants = round(mutation_ratio * len(first))
+        mutated = self.change(first[:mutants], most, rng)
+        return np.concatenate([mutated, self.cross(first[mutants:], second[mutants:], rng)])
+
+    def shrink(self, genomes: Genomes, rng: np.random.Generator) -> Genomes:
+        """Return rows of which each gene got its smallest choice with probability `SHRINK_SHARE`."""
+        lowered: NDArray[np.bool_] = rng.random(genomes.shape) < SHRINK_SHARE
+        return np.where(lowered, self.lowest, genomes)

@@ -1,0 +1,1 @@
+"""What a search found, how, and as a file."""

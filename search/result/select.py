@@ -1,0 +1,76 @@
+"""Choosing one sub-network by what a user names: a search result, or an end of the space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ofa.common.errors import UserError
+from ofa.space.space import SearchSpace
+from ofa.space.subnet import SubnetConfig
+from search.result.result import SearchResult
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A sub-network and what its search expects of it: top-1 (0..1), latencies in ms by limit name."""
+
+    config: SubnetConfig
+    expected_top1: float | None = None
+    expected_latency_ms: dict[str, float] = field(default_factory=dict)
+
+
+def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
+    """Return the sub-network called `name`.
+
+    Args:
+        space: the supernet's space.
+        name: smallest, middle or largest; a result in `folder` or the path of one; or such a result and
+            limits on its quantities in their order, e.g. phone-pareto@30 or phone-pareto@30@5: the best
+            candidate of its front inside them.
+        folder: where the run's search results are.
+
+    Raises:
+        UserError: if there is no such result, with the list of those that there are, or it is of another
+            space.
+    """
+    ends = {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}
+    if name in ends:
+        return Choice(ends[name])
+    path, maxima = _find(name, folder)
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("*.json"))
+        raise UserError(
+            f"No search result {name!r}; known: {', '.join([*ends, *known])}. Make one with: "
+            "python scripts/search_for_device.py"
+        )
+    result = SearchResult.load(path)
+    if result.space_fingerprint != space.fingerprint:
+        raise UserError(
+            f"{path} was searched in space {result.space_name!r} ({result.space_fingerprint}); the supernet "
+            f"has {space.name!r} ({space.fingerprint}). Search again with this run's predictor and table."
+        )
+    best = result.best_within(maxima) if maxima else result.best
+    latencies = {name: value for name, value in best.values.items() if name.startswith("latency")}
+    return Choice(best.config, min(max(best.accuracy, 0.0), 1.0), latencies)
+
+
+def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
+    """Return the path of the result that `name` means, which may not exist, and the limits in the name."""
+    for path in (folder / f"{name}.json", Path(name)):
+        if path.is_file():
+            return path, ()
+    stem, *texts = name.split("@")
+    try:
+        maxima = tuple(map(float, texts))
+    except ValueError:
+        raise UserError(
+            f"{name!r} has limits that are no numbers; expected NAME@LIMIT, e.g. phone-pareto@30."
+        ) from None
+    path = folder / f"{stem}.json"
+    return (path if path.is_file() else Path(stem)), maxima
+
+
+def searches_by_subnet(folder: Path) -> dict[str, SearchResult]:
+    """Return all search results in `folder` by the name under which `choose_subnet` finds them."""
+    return {path.stem: SearchResult.load(path) for path in sorted(folder.glob("*.json"))}

@@ -1,0 +1,1 @@
+"""Verified search: candidates are measured, and the latency table is corrected by what is seen."""

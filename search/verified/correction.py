@@ -1,0 +1,94 @@
+"""What measurements say of an estimator near a limit: by how much it is off, and how repeatable they are."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from search.result.verification import VerifiedNetwork
+
+NEAR = 0.25
+"""Networks whose measured value differs by no more than this share from the limit decide the correction."""
+
+FIRST_SPREAD = 0.03
+LEAST_SPREAD, MOST_SPREAD = 0.01, 0.06
+LEAST_MARGIN, MOST_MARGIN = 0.005, 0.05
+MARGIN_DEVIATIONS = 2.5
+LATER_PROCESSES = 5
+"""The margin is meant for the median of so many processes at a later time."""
+
+_MAD_TO_SIGMA = 1.4826
+"""Standard deviation of a normal distribution in units of its median absolute deviation."""
+
+_MEDIAN_VARIANCE = math.pi / 2
+"""Variance of a median of many normal values in units of that of their mean."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """An estimator times a factor."""
+
+    estimator: Estimator
+    scale: float
+
+    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
+        """Return values of shape (n,)."""
+        return self.scale * self.estimator(genomes)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Measured = scale * predicted, up to a relative standard deviation of `spread`."""
+
+    scale: float = 1.0
+    spread: float = FIRST_SPREAD
+
+
+def fit_correction(networks: Sequence[VerifiedNetwork], maximum: float) -> Correction:
+    """Return the correction of an estimator near `maximum`.
+
+    Its scale is the median of measured / predicted. An offset beside it could not be told from the scale,
+    because all candidates of a search lie close to the limit; the median makes a single disturbed
+    measurement harmless. What a search prefers is what its estimator takes for faster than it is, so the
+    networks that the search found are those to fit.
+
+    Args:
+        networks: measured ones; those within `NEAR` of the maximum count, or all if none is.
+        maximum: the limit.
+    """
+    if not networks:
+        return Correction()
+    near = [n for n in networks if abs(n.measured / maximum - 1) <= NEAR] or networks
+    logs = np.log([n.measured / n.predicted for n in near])
+    centre = float(np.median(logs))
+    if len(near) < 3:
+        return Correction(math.exp(centre))
+    spread = _MAD_TO_SIGMA * float(np.median(np.abs(logs - centre)))
+    return Correction(math.exp(centre), min(max(spread, LEAST_SPREAD), MOST_SPREAD))
+
+
+def fit_margin(networks: Sequence[VerifiedNetwork]) -> float:
+    """Return the share by which a later measurement of a network may exceed the one that is at hand.
+
+    From the relative deviations of single processes from their network's median: `MARGIN_DEVIATIONS`
+    standard deviations of the difference between that median and one of `LATER_PROCESSES` processes.
+    """
+    deviations, sizes = [], []
+    for values in (values for network in networks for values in network.measurements):
+        centre = statistics.median(values)
+        # With an odd number of processes one of them is the median itself and says nothing.
+        distances = sorted(abs(value / centre - 1) for value in values)[len(values) % 2 :]
+        deviations += distances
+        sizes.append(len(values))
+    if not deviations:
+        return MOST_MARGIN / 2
+    sigma = _MAD_TO_SIGMA * statistics.median(deviations)
+    difference = sigma * math.sqrt(_MEDIAN_VARIANCE * (1 / statistics.median(sizes) + 1 / LATER_PROCESSES))
+    return min(max(MARGIN_DEVIATIONS * difference, LEAST_MARGIN), MOST_MARGIN)

@@ -1,0 +1,26 @@
+"""`Measure`: what a verified search needs of the device that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ofa.space.subnet import SubnetConfig
+
+
+class Measure(Protocol):
+    """Measures networks on the device that a search is for."""
+
+    @property
+    def here(self) -> bool:
+        """Whether networks can be measured at once; else a call only asks for it."""
+        ...
+
+    @property
+    def known(self) -> Mapping[SubnetConfig, Sequence[float]]:
+        """What was measured before the search: a value per fresh process for each network."""
+        ...
+
+    def __call__(self, configs: Sequence[SubnetConfig]) -> Mapping[SubnetConfig, Sequence[float]]:
+        """Return a value per fresh process for each network; nothing where they cannot be measured here."""
+        ...
