@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
+from randomised import randomise
 
 from ofa.common.config import build
 from ofa.space.space import SearchSpace
@@ -145,23 +145,6 @@ def make_supernet() -> Callable[[SearchSpace, int], Supernet]:
         return supernet.eval()
 
     return make
-
-
-@torch.no_grad()
-def randomise(network: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in network.state_dict().items():
-        if not tensor.is_floating_point():
-            continue
-        noise = torch.randn(tensor.shape, generator=generator)
-        if name.endswith("running_var"):
-            tensor.copy_(0.5 + noise.abs())
-        elif "matrices" in name:
-            tensor.add_(0.05 * noise)
-        elif tensor.dim() == 1:
-            tensor.add_(0.2 * noise)
-        else:
-            tensor.copy_(noise * (2.0 / tensor[0].numel()) ** 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -43,13 +43,13 @@ SETTINGS = (
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A copy of the run."""
-    source = Path(__file__).parent / "data" / "earlier_run" / "before"
+    source = Path(__file__).parents[2] / "data" / "earlier_run" / "before"
     return Path(shutil.copytree(source, tmp_path / "before"))
 
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Any]:
-    path = Path(__file__).parent / "data" / "earlier_run" / "expected.json"
+    path = Path(__file__).parents[2] / "data" / "earlier_run" / "expected.json"
     values: dict[str, Any] = json.loads(path.read_text())
     return values
 

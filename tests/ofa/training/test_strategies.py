@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_distributed import torchrun
+from processes import torchrun
 from torch import Tensor
 from training_run import SPACE, STRATEGIES, make_data, make_trainer
 
@@ -220,8 +220,8 @@ import sys
 from pathlib import Path
 import torch
 from training_run import STRATEGIES, make_trainer
-from ofa.distributed import launched_world
-from ofa.supernet import build_supernet
+from ofa.common.distributed import launched_world
+from ofa.supernet.supernet import build_supernet
 from torch.nn.utils import parameters_to_vector
 import dataclasses
 

@@ -244,7 +244,7 @@ def test_engines_are_imported_only_when_they_are_used() -> None:
         "print([name for name in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf', 'ncnn', 'pnnx', "
         "'executorch') if name in sys.modules])"
     )
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[3])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, timeout=120
     )

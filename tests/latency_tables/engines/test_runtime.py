@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import randomise
+from randomised import randomise
 from torch import Tensor, nn
 
 from latency_tables.engines.base import Engine, timed

@@ -20,7 +20,7 @@ from ofa.space.space import SearchSpace
 from ofa.space.stages import StageSpec, StemSpec
 from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
-SPACE_FILES = sorted((Path(__file__).resolve().parent.parent / "conf" / "space").glob("*.yaml"))
+SPACE_FILES = sorted((Path(__file__).resolve().parents[3] / "conf" / "space").glob("*.yaml"))
 
 
 def raw_genomes(space: SearchSpace, count: int, seed: int) -> Any:

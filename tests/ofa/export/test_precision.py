@@ -199,7 +199,7 @@ def run_block(code: str, folder: Path, pixels: np.ndarray[tuple[int, ...], np.dt
     code, count = re.subn("pixels = .*", given, code)
     assert count == 1
     code += "\nimport numpy\nnumpy.save('logits.npy', logits)\n"
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[3])
     environment = {**os.environ, "PYTHONPATH": root}
     subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True, timeout=120)
     return torch.from_numpy(np.load(folder / "logits.npy"))

@@ -36,7 +36,7 @@ from predictors.fit import (
 )
 from predictors.model.predictor import AccuracyMLP, AccuracyPredictor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SMALL = FitSettings(hidden_units=64, members=20, max_iterations=15)
 PROVENANCE = {"checkpoint": "abc123"}
 

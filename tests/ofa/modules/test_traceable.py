@@ -16,7 +16,7 @@ from ofa.space.space import SearchSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.supernet import Supernet
 
-SPACES = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "space").glob("*.yaml"))
+SPACES = sorted(path.stem for path in (Path(__file__).parents[3] / "conf" / "space").glob("*.yaml"))
 
 
 def networks(space: SearchSpace) -> list[SubnetConfig]:

@@ -18,7 +18,7 @@ from predictors.model.evidence import Scales, _negative_log_evidence, covariance
 from predictors.model.features import FeatureMap, space_views
 from predictors.model.posterior import Posterior, _ridge
 
-SPACES = sorted((Path(__file__).parent.parent / "conf/space").glob("*.yaml"))
+SPACES = sorted((Path(__file__).parents[3] / "conf/space").glob("*.yaml"))
 SCALES = Scales(0.1, 0.3, 0.7, 0.5, np.array([0.4, 0.2]), np.array([0.8, 1.5]))
 GROUP = np.array([0, 0, 0, 1, 1], np.intp)
 

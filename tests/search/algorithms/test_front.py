@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_search_evolution import every_genome, median_limit, rugged
+from rugged import every_genome, median_limit, rugged
 
 from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.common.errors import UserError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import randomise
+from randomised import randomise
 from torch import Tensor, nn
 
 from latency_tables.engines.registry import create_engine

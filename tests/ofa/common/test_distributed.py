@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_training import assert_equal, final_weights
+from processes import HELPERS, torchrun
 from torch import Tensor
 from training_run import make_data, make_trainer
+from weights import assert_equal, final_weights
 
 from ofa.common.distributed import ALONE, World
 from ofa.common.errors import UserError
 
-FOLDER = Path(__file__).parent
 GRADIENTS = """
 import torch
 from torch.nn.functional import cross_entropy
 from training_run import SPACE, make_data
-from ofa.distributed import launched_world
-from ofa.supernet import build_supernet
+from ofa.common.distributed import launched_world
+from ofa.supernet.supernet import build_supernet
 
 def gradients(images, labels, average):
     # Running statistics, so that an image's output does not depend on the others of its batch.
@@ -48,7 +46,7 @@ with launched_world(torch.device("cpu")) as world:
 NCCL = """
 import torch
 import torch.distributed as dist
-from ofa.distributed import World
+from ofa.common.distributed import World
 
 torch.cuda.set_device(0)
 dist.init_process_group("nccl")
@@ -63,23 +61,11 @@ dist.destroy_process_group()
 """
 
 
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.run(
-        [*command, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=FOLDER.parent,
-        env={"PYTHONPATH": f".:{FOLDER}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Weights of a run of two processes that nothing disturbed."""
     folder = tmp_path_factory.mktemp("two")
-    completed = torchrun(str(FOLDER / "training_run.py"), str(folder))
+    completed = torchrun(str(HELPERS / "training_run.py"), str(folder))
     assert completed.returncode == 0, completed.stderr
     digests = re.findall(r"finished (\w+)", completed.stdout)
     assert len(digests) == 2 and len(set(digests)) == 1
@@ -90,7 +76,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 def test_a_killed_process_is_restarted_and_the_run_ends_with_the_same_weights(
     tmp_path: Path, undisturbed: dict[str, Tensor]
 ) -> None:
-    completed = torchrun("--max-restarts=1", str(FOLDER / "training_run.py"), str(tmp_path), "--step=11")
+    completed = torchrun("--max-restarts=1", str(HELPERS / "training_run.py"), str(tmp_path), "--step=11")
     assert completed.returncode == 0, completed.stderr
     assert_equal(final_weights(tmp_path), undisturbed)
 
@@ -99,9 +85,9 @@ def test_a_killed_process_is_restarted_and_the_run_ends_with_the_same_weights(
 def test_sigterm_to_one_of_two_processes_changes_no_weights(
     tmp_path: Path, undisturbed: dict[str, Tensor]
 ) -> None:
-    stopped = torchrun(str(FOLDER / "training_run.py"), str(tmp_path), "--term=10")
+    stopped = torchrun(str(HELPERS / "training_run.py"), str(tmp_path), "--term=10")
     assert stopped.returncode != 0 and "Stopped by SIGTERM after step 11" in stopped.stderr
-    completed = torchrun(str(FOLDER / "training_run.py"), str(tmp_path))
+    completed = torchrun(str(HELPERS / "training_run.py"), str(tmp_path))
     assert completed.returncode == 0, completed.stderr
     assert_equal(final_weights(tmp_path), undisturbed)
 
@@ -120,7 +106,7 @@ def test_two_processes_on_halves_have_the_gradients_of_one_on_the_whole_batch(tm
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two CUDA devices")
 def test_two_cuda_devices_connected_by_nccl_hold_identical_weights(tmp_path: Path) -> None:
-    completed = torchrun(str(FOLDER / "training_run.py"), str(tmp_path), "--device=cuda")
+    completed = torchrun(str(HELPERS / "training_run.py"), str(tmp_path), "--device=cuda")
     assert completed.returncode == 0, completed.stderr
     digests = re.findall(r"finished (\w+)", completed.stdout)
     assert len(digests) == 2 and len(set(digests)) == 1

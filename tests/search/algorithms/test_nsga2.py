@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_search_evolution import rugged
+from rugged import rugged
 
 from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
 from ofa.common.errors import UserError

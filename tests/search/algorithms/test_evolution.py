@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rugged import every_genome, median_limit, rugged
 
 from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.common.errors import UserError
 from ofa.space.estimator import Estimator
-from ofa.space.genes import Genomes, unique_rows
+from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
 from search.algorithms.evolution import EvolutionSettings, evolve
 from search.algorithms.nsga2 import ParetoSettings
@@ -20,26 +21,6 @@ from search.limits.limit import Limit
 from search.result.result import SearchResult
 
 SMALL = EvolutionSettings(population_size=20, generations=30, parent_ratio=0.25)
-
-
-def every_genome(space: SearchSpace) -> Genomes:
-    """All canonical genomes of a small space."""
-    grids = np.meshgrid(*space.allowed, indexing="ij")
-    genomes = space.canonical(np.stack([grid.ravel() for grid in grids], axis=1).astype(np.int8))
-    return np.asarray(genomes[unique_rows(genomes)])
-
-
-def rugged(space: SearchSpace, seed: int) -> Estimator:
-    """An accuracy with random effects of each choice and of each pair of choices."""
-    rng = np.random.default_rng(seed)
-    single = rng.standard_normal(space.num_features)
-    pairs = rng.standard_normal((space.num_features, space.num_features)) / 5
-
-    def estimate(genomes: Genomes, /) -> NDArray[np.float64]:
-        features = space.encode(genomes).astype(np.float64)
-        return np.asarray(features @ single + ((features @ pairs) * features).sum(axis=1))
-
-    return estimate
 
 
 class Recorder:
@@ -52,11 +33,6 @@ class Recorder:
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
         self.rows += [row.tobytes() for row in genomes]
         return self.estimator(genomes)
-
-
-def median_limit(space: SearchSpace) -> Limit:
-    estimator = compile_cost(space, macs)
-    return Limit("macs", estimator, float(np.median(estimator(space.sample(500, np.random.default_rng(9))))))
 
 
 def run(space: SearchSpace, accuracy: Estimator, *limits: Limit, seed: int = 0) -> SearchResult:

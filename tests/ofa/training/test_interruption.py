@@ -29,17 +29,18 @@ from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.step import MAX_SKIPPED
 from ofa.training.summary import RunSummary
 
-FOLDER = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[3]
+HELPERS = ROOT / "tests" / "helpers"
 
 
 @pytest.mark.slow
 def test_twenty_runs_interrupted_at_random_end_with_the_same_weights(tmp_path: Path) -> None:
     completed = subprocess.run(
-        [sys.executable, str(FOLDER / "interrupted_runs.py"), str(tmp_path)],
+        [sys.executable, str(HELPERS / "interrupted_runs.py"), str(tmp_path)],
         capture_output=True,
         text=True,
-        cwd=FOLDER.parent,
-        env={"PYTHONPATH": f".:{FOLDER}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        env={"PYTHONPATH": f".:{HELPERS}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
@@ -55,8 +56,8 @@ from training_run import PHASES, SPACE
 import dataclasses, torch
 from ofa.data import DataSettings
 from ofa.data.folder import FolderData
-from ofa.errors import StoppedError
-from ofa.training.loop import Trainer
+from ofa.common.errors import StoppedError
+from ofa.training.trainer import Trainer
 from ofa.training.settings import TrainSettings
 
 settings = DataSettings("made", root=sys.argv[1], image_size=12, validation_size=6, workers=2)
@@ -87,8 +88,8 @@ def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_
         [sys.executable, str(script), str(tmp_path / "images"), str(tmp_path / "run")],
         capture_output=True,
         text=True,
-        cwd=FOLDER.parent,
-        env={"PYTHONPATH": f".:{FOLDER}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        env={"PYTHONPATH": f".:{HELPERS}", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
         check=False,
         start_new_session=True,
     )
@@ -311,7 +312,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     )
     lock = tmp_path / "run" / ".training.lock"
     other = subprocess.Popen(
-        [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True, cwd=FOLDER.parent
+        [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     try:
         assert other.stdout is not None

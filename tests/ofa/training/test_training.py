@@ -17,6 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
+from weights import assert_equal, final_weights
 
 from ofa.common.distributed import ALONE
 from ofa.common.errors import UserError
@@ -25,7 +26,6 @@ from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import build_supernet
-from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.finetune import finetune
 from ofa.training.losses import kl_divergence, loss_terms, soft_cross_entropy, sum_terms
 from ofa.training.optimizer import build_optimizer
@@ -37,7 +37,8 @@ from ofa.training.step import TrainStep
 from ofa.training.teacher import Teacher
 from ofa.training.trainer import Trainer
 
-SCRIPT = Path(__file__).parent / "training_run.py"
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "tests" / "helpers" / "training_run.py"
 CUDA = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
@@ -58,23 +59,10 @@ def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         [sys.executable, str(SCRIPT), str(folder), *arguments],
         capture_output=True,
         text=True,
-        cwd=SCRIPT.parent.parent,
+        cwd=ROOT,
         env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"},
         check=False,
     )
-
-
-def final_weights(folder: Path) -> dict[str, Tensor]:
-    steps = TrainingCheckpoints(folder / "checkpoints").steps()
-    assert steps[-1] == 24
-    values = load_tensors(folder / "checkpoints" / f"step_{steps[-1]:08d}.pt", "checkpoint")
-    state: dict[str, Tensor] = values["supernet"]
-    return state
-
-
-def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 @pytest.mark.slow
