@@ -54,7 +54,7 @@ import os, signal, sys
 from pathlib import Path
 from training_run import PHASES, SPACE
 import dataclasses, torch
-from ofa.data import DataSettings
+from ofa.data.settings import DataSettings
 from ofa.data.folder import FolderData
 from ofa.common.errors import StoppedError
 from ofa.training.trainer import Trainer
