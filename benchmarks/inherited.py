@@ -41,7 +41,7 @@ from ofa.supernet.supernet import build_supernet
 from ofa.training.finetune import finetune
 from ofa.training.settings import FinetuneSettings
 
-ALONE = FinetuneSettings(14, 0.08, 128, 0.9, 2e-4, 0.1, 0.0, 0)
+SINGLE_PROCESS = FinetuneSettings(14, 0.08, 128, 0.9, 2e-4, 0.1, 0.0, 0)
 FINETUNED = FinetuneSettings(3, 0.01, 128, 0.9, 2e-4, 0.1, 1.0, 0)
 WAYS = ("inherited", "tuned", "alone")
 MIN_FOR_TAU = 10
@@ -67,7 +67,7 @@ class Comparison:
         self._run, self.folder = run, run.directory.path / "inherited"
         self._trainings = {
             "tuned": dataclasses.replace(FINETUNED, epochs=finetune_epochs, seed=seed),
-            "alone": dataclasses.replace(ALONE, epochs=epochs, seed=seed),
+            "alone": dataclasses.replace(SINGLE_PROCESS, epochs=epochs, seed=seed),
         }
         self._evaluator = SubnetEvaluator(run.supernet, run.data, "test")
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--runs-dir", default="runs")
     parser.add_argument("--data-root")
     parser.add_argument("--architectures", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=ALONE.epochs, help="of training alone")
+    parser.add_argument("--epochs", type=int, default=SINGLE_PROCESS.epochs, help="of training alone")
     parser.add_argument("--finetune-epochs", type=int, default=FINETUNED.epochs)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--part", default="1/1", help="K/N: only the K-th, K+N-th, ... architecture")

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ofa.common.errors import UserError
-from ofa.compression.quantisation.search_precision import KeepSettings, Samples, samples_of
+from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples, samples_of
 from ofa.data.base import resize
 from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1
@@ -31,7 +31,7 @@ from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import TrainedRun, open_run
-from search.result.select import choose_subnet
+from search.result.select import select_subnet
 
 TURNS, RUNS_PER_TURN, WARMUP_RUNS = 60, 5, 2
 HEADER = (
@@ -97,7 +97,7 @@ def print_network(
     """Print the rows of one network."""
     for engine in engines:
         for choice in ("none", "auto"):
-            wanted = WantedPrecision("int8", samples, KeepSettings(choice, max_loss))
+            wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(choice, max_loss))
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 try:
@@ -137,7 +137,7 @@ def main() -> None:
     facts = run.data.info
     print(HEADER)
     for name in arguments.networks:
-        config = choose_subnet(run.info.space, name, run.directory.path / "search").config
+        config = select_subnet(run.info.space, name, run.directory.path / "search").config
         preprocessing = Preprocessing(facts.mean, facts.std, centre_share=facts.centre_share)
         info = BundleInfo(run.info.space, config, preprocessing, facts.class_names)
         samples = samples_of(evaluator, config.resolution, arguments.calibration_images)

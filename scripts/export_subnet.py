@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.progress import progress_bar
-from ofa.compression.quantisation.search_precision import KeepSettings, samples_of
+from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, samples_of
 from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.export.bundle import BundleInfo
@@ -15,7 +15,7 @@ from ofa.export.write import export_bundle
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import open_run
-from search.result.select import choose_subnet
+from search.result.select import select_subnet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ class ExportConfig(RunConfig):
 @command("export_subnet", ExportConfig)
 def export_subnet(config: ExportConfig) -> Path:
     """Extract, recalibrate and export the sub-network and return the bundle's folder."""
-    keep = KeepSettings(config.keep_layers, config.max_loss)
+    keep = MixedPrecisionSettings(config.keep_layers, config.max_loss)
     run = open_run(config)
-    chosen = choose_subnet(run.info.space, config.subnet, run.directory.path / "search")
+    chosen = select_subnet(run.info.space, config.subnet, run.directory.path / "search")
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
     network = evaluator.network(chosen.config).cpu()
     facts = run.data.info

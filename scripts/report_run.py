@@ -15,10 +15,10 @@ from ofa.common.progress import progress_bar
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.runs.networks import run_candidates
+from ofa.runs.networks import run_networks
 from ofa.runs.trained import open_run
 from predictors.load import load_predictor
-from search.reports.run_report import MeasuredNetwork, plot_tradeoff, report_table
+from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
 from search.result.select import searches_by_subnet
 
 
@@ -34,14 +34,14 @@ class ReportConfig(RunConfig):
 
 
 @command("report_run", ReportConfig)
-def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
+def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     """Print the table, write `pareto.png` and return the networks."""
     run, directory, device = open_run(config), config.directory, config.device
     space, images = run.info.space, config.calibration_images
     table = LatencyTable.load(find_table(directory, device.name, space))
     estimate = table.estimator(space, device, max_table_error=float("inf"))
     evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=images)
-    found = run_candidates(run, evaluator, config.random_networks, config.seed)
+    found = run_networks(run, evaluator, config.random_networks, config.seed)
     genomes = space.genomes([c.config for c in found])
     timed = {str(i): TimedNetwork(c.network, c.network.image_shape) for i, c in enumerate(found)}
     with progress_bar("timing") as progress:
@@ -53,7 +53,7 @@ def report_run(config: ReportConfig) -> list[MeasuredNetwork]:
     for i, candidate in enumerate(found):
         cost, measured_ms = network_cost(candidate.network.specs), timings[str(i)].latency_ms
         numbers = accuracy[i], 100 * candidate.top1, latency[i], measured_ms, cost.macs, cost.parameters
-        networks.append(MeasuredNetwork(candidate.name, searches.get(candidate.subnet), *numbers))
+        networks.append(ReportedNetwork(candidate.name, searches.get(candidate.subnet), *numbers))
     plot_tradeoff(networks, directory.path / "pareto.png")
     Console().print(report_table(networks, f"{config.run_name} on {device.name}", config.split))
     print(f"figure: {directory.path / 'pareto.png'}")

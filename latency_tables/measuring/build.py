@@ -10,7 +10,7 @@ from pathlib import Path
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.fresh_process import of_process, process_seed, time_in_fresh_process
-from latency_tables.measuring.journal import Identity, PartialMeasurements, refuse_other
+from latency_tables.measuring.journal import Identity, MeasurementJournal, refuse_other
 from latency_tables.measuring.methods import METHODS
 from latency_tables.measuring.plan import (
     NUM_CALIBRATION,
@@ -19,7 +19,7 @@ from latency_tables.measuring.plan import (
     assemble_table,
     plan_table,
 )
-from latency_tables.measuring.rounds import time_programs
+from latency_tables.measuring.rounds import time_workloads
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.estimate import layers_by_resolution
 from latency_tables.table.table import LatencyTable, table_identity
@@ -42,7 +42,7 @@ def build_table(
     """Measure what is missing of the table of `space` on `device`, and save it at `path`.
 
     Layers, calibration networks and validation networks are timed together in shuffled rounds, in
-    `device.processes` processes one after the other. Every visit is appended to `partial_path(path)`, so an
+    `device.processes` processes one after the other. Every visit is appended to `journal_path(path)`, so an
     interrupted build continues where it was; the file goes when the table is saved. Entries of a table that
     lies at `path` already are kept, if they belong to the space; if none is missing, that table is returned
     as it is. A table of other resolutions of the space is extended: its networks are then of all of them.
@@ -72,7 +72,7 @@ def build_table(
     entries = existing.entries if existing else {}
     known = {s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)}
     plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known))
-    with PartialMeasurements(partial_path(path), identity) as measurements:
+    with MeasurementJournal(journal_path(path), identity) as measurements:
         _measure(plan, measurements, engine, progress)
         table = assemble_table(plan, description, measurements.runs, known)
     table.save(path)
@@ -80,7 +80,7 @@ def build_table(
     return table
 
 
-def partial_path(path: Path) -> Path:
+def journal_path(path: Path) -> Path:
     """Return where the measurements of the unfinished table `path` lie."""
     return path.with_name(f"{path.stem}.partial.jsonl")
 
@@ -99,7 +99,7 @@ def _existing(path: Path, identity: Identity) -> LatencyTable | None:
 
 def _with_resolutions_of(table: LatencyTable, space: SearchSpace) -> SearchSpace:
     """Return `space` with the resolutions that the table covers allowed as well."""
-    choices = zip(space.genes, space.allowed, space.whole.allowed, strict=True)
+    choices = zip(space.genes, space.allowed, space.unrestricted.allowed, strict=True)
     restriction = tuple(whole if gene.kind == "resolution" else allowed for gene, allowed, whole in choices)
     everywhere = replace(space, restriction=restriction)
     wanted = {*layers_by_resolution(space), *table.covered_resolutions(everywhere)}
@@ -107,7 +107,7 @@ def _with_resolutions_of(table: LatencyTable, space: SearchSpace) -> SearchSpace
 
 
 def _measure(
-    plan: TablePlan, measurements: PartialMeasurements, engine: Engine | None, progress: ProgressCallback
+    plan: TablePlan, measurements: MeasurementJournal, engine: Engine | None, progress: ProgressCallback
 ) -> None:
     """Measure what is missing, in one process after the other; with an `engine` all in this process.
 
@@ -127,7 +127,7 @@ def _measure(
         if engine is None:
             time_in_fresh_process(plan, device, seed, record, earlier, report, budget_s)
         else:
-            time_programs(engine, plan.programs, device, seed, record, earlier, report, budget_s)
+            time_workloads(engine, plan.programs, device, seed, record, earlier, report, budget_s)
         measurements.finish(process)
 
 

@@ -17,7 +17,7 @@ MOST_SLOWDOWN = 1.15
 
 
 @dataclass(frozen=True)
-class Usage:
+class SystemLoad:
     """Readings of the system since it started, in seconds; 0 where it does not tell.
 
     Attributes:
@@ -36,7 +36,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Disturbance:
     """What a window of visits was like.
 
     Attributes:
@@ -48,10 +48,10 @@ class Verdict:
     text: str
 
 
-def read_usage() -> Usage:
+def read_system_load() -> SystemLoad:
     """Return the readings of this moment (Linux; elsewhere the clock and the own time alone)."""
     busy_s, stolen_s = _machine_s()
-    return Usage(time.perf_counter(), _waited_s(), time.process_time(), busy_s, stolen_s)
+    return SystemLoad(time.perf_counter(), _waited_s(), time.process_time(), busy_s, stolen_s)
 
 
 def _waited_s() -> float:
@@ -74,7 +74,7 @@ def _machine_s() -> tuple[float, float]:
     return (user + nice + system + interrupts + soft_interrupts) / ticks, steal / ticks
 
 
-def judge(before: Usage, after: Usage, slowdowns: Sequence[float]) -> Verdict:
+def assess(before: SystemLoad, after: SystemLoad, slowdowns: Sequence[float]) -> Disturbance:
     """Return what the window between two readings was like.
 
     Visits are disturbed where this process lost time, or where they took longer than those of the same
@@ -94,4 +94,4 @@ def judge(before: Usage, after: Usage, slowdowns: Sequence[float]) -> Verdict:
     causes += [f"{100 * lost:.0f} % of the time lost"] if lost > MOST_LOST else []
     causes += [f"{100 * (slowdown - 1):.0f} % slower than before"] if slowdown > MOST_SLOWDOWN else []
     text = f"machine busy: {', '.join(causes)}" if causes else ""
-    return Verdict(disturbed, f"{text}; measuring again" if disturbed else text)
+    return Disturbance(disturbed, f"{text}; measuring again" if disturbed else text)

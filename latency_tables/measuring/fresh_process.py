@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.methods import Program
-from latency_tables.measuring.rounds import Visit, time_programs
+from latency_tables.measuring.methods import Workload
+from latency_tables.measuring.rounds import Visit, time_workloads
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
@@ -22,11 +22,11 @@ from ofa.common.progress import ProgressCallback, silent
 _PATIENCE_S = 10.0
 
 
-class ProgramList(Protocol):
+class WorkloadList(Protocol):
     """Something picklable that has programs; the programs themselves are made in the process."""
 
     @property
-    def programs(self) -> tuple[Program, ...]:
+    def programs(self) -> tuple[Workload, ...]:
         """What is timed."""
         ...
 
@@ -64,7 +64,7 @@ class _End:
 
 
 def time_in_fresh_process(
-    plan: ProgramList,
+    plan: WorkloadList,
     device: DeviceSpec,
     seed: int,
     record: Callable[[Sequence[Visit]], None],
@@ -72,7 +72,7 @@ def time_in_fresh_process(
     progress: ProgressCallback = silent,
     budget_s: float | None = None,
 ) -> None:
-    """Do as `latency_tables.measuring.rounds.time_programs` does, in a process of its own.
+    """Do as `latency_tables.measuring.rounds.time_workloads` does, in a process of its own.
 
     Raises:
         UserError: also if the process ends before its time, as when the device or the memory is gone; what
@@ -141,7 +141,7 @@ def _end(process: BaseProcess, patience_s: float) -> None:
 
 def _work(
     sender: Connection,
-    plan: ProgramList,
+    plan: WorkloadList,
     device: DeviceSpec,
     seed: int,
     earlier: Mapping[str, Sequence[Sequence[float]]],
@@ -155,7 +155,9 @@ def _work(
 
     try:
         programs = plan.programs
-        time_programs(create_engine(device), programs, device, seed, sender.send, earlier, progress, budget_s)
+        time_workloads(
+            create_engine(device), programs, device, seed, sender.send, earlier, progress, budget_s
+        )
     except UserError as error:
         sender.send(_Failure(str(error)))
     except BrokenPipeError:  # the parent is gone

@@ -36,7 +36,7 @@ def refuse_other(path: Path, what: str, found: Identity, expected: Identity) -> 
         )
 
 
-class PartialMeasurements:
+class MeasurementJournal:
     """Visits per process and program, held in memory and appended to a file; a context that closes it."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
@@ -135,7 +135,7 @@ class PartialMeasurements:
         """All timed runs (ms) of each program at a common speed of the machine, one list per process."""
         return levelled_runs([(name[0], self._windows[name]) for name in sorted(self._windows)])
 
-    def __enter__(self) -> PartialMeasurements:
+    def __enter__(self) -> MeasurementJournal:
         """Return itself."""
         return self
 

@@ -1,6 +1,6 @@
 """How the entry of one layer is measured: the one place to replace for a better method.
 
-A method turns a layer into a `Program`, something that an engine can time, and names reference programs.
+A method turns a layer into a `Workload`, something that an engine can time, and names reference programs.
 The entry is the program's latency less a weighted sum of its references' latencies; layers share references.
 """
 
@@ -26,7 +26,7 @@ Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Program:
+class Workload:
     """Something to time.
 
     Attributes:
@@ -42,7 +42,7 @@ class Program:
     visits_per_round: int = 1
 
 
-class MeasuringMethod(Protocol):
+class LayerMethod(Protocol):
     """How layers become programs; measurements of different methods never share a table."""
 
     @property
@@ -50,11 +50,11 @@ class MeasuringMethod(Protocol):
         """Short text that is stored in the table."""
         ...
 
-    def program(self, spec: LayerSpec) -> Program:
+    def program(self, spec: LayerSpec) -> Workload:
         """Return what is timed for a layer; its key is the layer's key."""
         ...
 
-    def references(self, spec: LayerSpec) -> tuple[tuple[Program, float], ...]:
+    def references(self, spec: LayerSpec) -> tuple[tuple[Workload, float], ...]:
         """Return the programs whose latencies are no part of the layer, each with its weight.
 
         References of equal key are the same program.
@@ -72,13 +72,13 @@ class IsolatedLayers:
 
     name: str = "isolated layers less call overhead"
 
-    def program(self, spec: LayerSpec) -> Program:
-        """See `MeasuringMethod.program`."""
-        return Program(spec.key, partial(static_layer, spec), _input_shape(spec))
+    def program(self, spec: LayerSpec) -> Workload:
+        """See `LayerMethod.program`."""
+        return Workload(spec.key, partial(static_layer, spec), _input_shape(spec))
 
-    def references(self, spec: LayerSpec) -> tuple[tuple[Program, float], ...]:
-        """See `MeasuringMethod.references`."""
-        return ((Program("baseline", nn.Identity, (1, 1, 1)), 1.0),)
+    def references(self, spec: LayerSpec) -> tuple[tuple[Workload, float], ...]:
+        """See `LayerMethod.references`."""
+        return ((Workload("baseline", nn.Identity, (1, 1, 1)), 1.0),)
 
 
 @dataclass(frozen=True)
@@ -98,18 +98,18 @@ class SandwichedLayers:
 
     name: str = "layers between narrow 1x1 convolutions less these"
 
-    def program(self, spec: LayerSpec) -> Program:
-        """See `MeasuringMethod.program`."""
+    def program(self, spec: LayerSpec) -> Workload:
+        """See `LayerMethod.program`."""
         before, _ = _ends(spec)
         shape = _input_shape(spec) if before is None else (_SLICE_CHANNELS, *before[1:])
-        return Program(spec.key, partial(_sandwich, spec), shape)
+        return Workload(spec.key, partial(_sandwich, spec), shape)
 
-    def references(self, spec: LayerSpec) -> tuple[tuple[Program, float], ...]:
-        """See `MeasuringMethod.references`."""
+    def references(self, spec: LayerSpec) -> tuple[tuple[Workload, float], ...]:
+        """See `LayerMethod.references`."""
         return tuple((_slices(shape), 0.5) for shape in _ends(spec) if shape is not None)
 
 
-METHODS: dict[str, MeasuringMethod] = {"sandwich": SandwichedLayers(), "isolated": IsolatedLayers()}
+METHODS: dict[str, LayerMethod] = {"sandwich": SandwichedLayers(), "isolated": IsolatedLayers()}
 """By the names that device descriptions use."""
 
 _SLICE_CHANNELS = 16
@@ -147,10 +147,10 @@ def _sandwich(spec: LayerSpec) -> nn.Module:
     return nn.Sequential(*first, static_layer(spec), *last)
 
 
-def _slices(shape: Shape) -> Program:
+def _slices(shape: Shape) -> Workload:
     """Return the slices at a map of this shape without a layer between them."""
     channels, size = shape[0], shape[1]
-    return Program(
+    return Workload(
         f"slices-in{size}x{channels}",
         lambda: nn.Sequential(_slice(_SLICE_CHANNELS, channels), _slice(channels, _SLICE_CHANNELS)),
         (_SLICE_CHANNELS, *shape[1:]),

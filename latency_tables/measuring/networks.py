@@ -11,9 +11,9 @@ from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.drift import levelled_runs
 from latency_tables.measuring.fresh_process import of_process, process_seed, time_in_fresh_process
-from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Program
-from latency_tables.measuring.plan import network_program
-from latency_tables.measuring.rounds import Visit, time_programs
+from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Workload
+from latency_tables.measuring.plan import network_workload
+from latency_tables.measuring.rounds import Visit, time_workloads
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import Timing, process_latency_ms, summarize
 from ofa.common.progress import ProgressCallback, silent
@@ -53,7 +53,7 @@ def measure_networks(
     """
     programs = [_program(name, network) for name, network in networks.items()]
     runs = _Runs()
-    time_programs(engine or create_engine(device), programs, device, seed, runs.add, progress=progress)
+    time_workloads(engine or create_engine(device), programs, device, seed, runs.add, progress=progress)
     found = runs.by_key()
     return {name: summarize([found[name]]) for name in networks}
 
@@ -116,9 +116,9 @@ class _Subnets:
     configs: tuple[SubnetConfig, ...]
 
     @property
-    def programs(self) -> tuple[Program, ...]:
+    def programs(self) -> tuple[Workload, ...]:
         """One per network."""
-        return tuple(network_program(self.space, config) for config in self.configs)
+        return tuple(network_workload(self.space, config) for config in self.configs)
 
 
 class _Runs:
@@ -136,5 +136,5 @@ class _Runs:
         return {key: runs_ms for key, (runs_ms,) in found.items()}
 
 
-def _program(name: str, network: TimedNetwork) -> Program:
-    return Program(name, lambda: network.module, network.image_shape, NETWORK_VISITS_PER_ROUND)
+def _program(name: str, network: TimedNetwork) -> Workload:
+    return Workload(name, lambda: network.module, network.image_shape, NETWORK_VISITS_PER_ROUND)

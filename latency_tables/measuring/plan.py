@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from latency_tables.engines.base import Description
-from latency_tables.measuring.methods import METHODS, NETWORK_VISITS_PER_ROUND, MeasuringMethod, Program
+from latency_tables.measuring.methods import METHODS, NETWORK_VISITS_PER_ROUND, LayerMethod, Workload
 from latency_tables.table.calibration import calibrate, choose_networks, validate
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
@@ -45,18 +45,18 @@ class TablePlan:
 
     space: SearchSpace
     device: DeviceSpec
-    method: MeasuringMethod
+    method: LayerMethod
     seed: int
     specs: tuple[LayerSpec, ...]
     calibration: tuple[SubnetConfig, ...]
     validation: tuple[SubnetConfig, ...]
 
     @property
-    def programs(self) -> tuple[Program, ...]:
+    def programs(self) -> tuple[Workload, ...]:
         """Everything to time, each key once: references of layers, layers, networks."""
         references = [program for spec in self.specs for program, _ in self.method.references(spec)]
         layers = [self.method.program(spec) for spec in self.specs]
-        networks = [network_program(self.space, config) for config in (*self.calibration, *self.validation)]
+        networks = [network_workload(self.space, config) for config in (*self.calibration, *self.validation)]
         return tuple({program.key: program for program in (*references, *layers, *networks)}.values())
 
 
@@ -84,11 +84,11 @@ def plan_table(
     return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *chosen)
 
 
-def network_program(space: SearchSpace, config: SubnetConfig) -> Program:
+def network_workload(space: SearchSpace, config: SubnetConfig) -> Workload:
     """Return a whole network; its key names the space, because equal ids of two spaces differ."""
     shape = (space.in_channels, config.resolution, config.resolution)
     key = f"network-{space.fingerprint}-{config.id}"
-    return Program(key, partial(StaticNetwork, lower(space, config)), shape, NETWORK_VISITS_PER_ROUND)
+    return Workload(key, partial(StaticNetwork, lower(space, config)), shape, NETWORK_VISITS_PER_ROUND)
 
 
 def assemble_table(
@@ -112,7 +112,7 @@ def assemble_table(
     _check(plan, runs)
     entries = dict(known or {}) | {spec.key: _entry(plan.method, spec, runs) for spec in plan.specs}
     fitted, held_out = (
-        [runs[network_program(plan.space, config).key] for config in configs]
+        [runs[network_workload(plan.space, config).key] for config in configs]
         for configs in (plan.calibration, plan.validation)
     )
     calibration = calibrate(plan.space, plan.calibration, entries, fitted)
@@ -131,7 +131,7 @@ def assemble_table(
     )
 
 
-def _entry(method: MeasuringMethod, spec: LayerSpec, runs: Mapping[str, Sequence[Sequence[float]]]) -> Timing:
+def _entry(method: LayerMethod, spec: LayerSpec, runs: Mapping[str, Sequence[Sequence[float]]]) -> Timing:
     """Return the layer's own latency: that of its program less its references."""
     references_ms = sum(weight * latency_ms(runs[p.key]) for p, weight in method.references(spec))
     return summarize(runs[spec.key], references_ms)

@@ -16,9 +16,9 @@ from torch import nn
 
 from latency_tables.engines.base import Engine, TimedRun
 from latency_tables.measuring.affinity import pinned
-from latency_tables.measuring.disturbance import Verdict, judge, read_usage
+from latency_tables.measuring.disturbance import Disturbance, assess, read_system_load
 from latency_tables.measuring.drift import WINDOW_S
-from latency_tables.measuring.methods import Program
+from latency_tables.measuring.methods import Workload
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import check_runs, process_latency_ms, standard_error
 from ofa.common.errors import UserError
@@ -28,8 +28,8 @@ Visit = tuple[str, list[float]]
 """A program's key and the milliseconds of the timed runs of one visit."""
 
 STEPS = 1000
-"""Total that `time_programs` reports progress of."""
-CHUNK_PROGRAMS = 2000
+"""Total that `time_workloads` reports progress of."""
+CHUNK_WORKLOADS = 2000
 CHUNK_PARAMETERS = 500_000_000
 """Programs, and their parameters, that are held in memory at a time."""
 
@@ -38,9 +38,9 @@ _WINDOW_VISITS = 50
 _PREPARING_SHARE = 0.2
 
 
-def time_programs(
+def time_workloads(
     engine: Engine,
-    programs: Sequence[Program],
+    programs: Sequence[Workload],
     device: DeviceSpec,
     seed: int,
     record: Callable[[Sequence[Visit]], None],
@@ -86,12 +86,12 @@ def time_programs(
 
 
 def _prepare_chunk(
-    engine: Engine, waiting: Sequence[Program], device: DeviceSpec, seed: int, report: _Report
+    engine: Engine, waiting: Sequence[Workload], device: DeviceSpec, seed: int, report: _Report
 ) -> dict[str, TimedRun]:
     """Return the first programs ready to be timed, as many as may be in memory at a time."""
     runs: dict[str, TimedRun] = {}
     parameters = 0
-    for program in waiting[:CHUNK_PROGRAMS]:
+    for program in waiting[:CHUNK_WORKLOADS]:
         if runs and parameters > CHUNK_PARAMETERS:
             break
         with _failures_named(program.key), torch.random.fork_rng(devices=[]):
@@ -129,7 +129,7 @@ class _Rounds:
 
     def __init__(
         self,
-        programs: Sequence[Program],
+        programs: Sequence[Workload],
         runs: Mapping[str, TimedRun],
         visits: Mapping[str, list[float]],
         device: DeviceSpec,
@@ -189,18 +189,18 @@ class _Rounds:
         for window, _ in self._windows(disturbed):
             self._keep(window)
 
-    def _windows(self, due: Sequence[str]) -> Iterator[tuple[list[Visit], Verdict]]:
+    def _windows(self, due: Sequence[str]) -> Iterator[tuple[list[Visit], Disturbance]]:
         """Yield the visits to these programs by short stretches of time, and what each was like."""
         window: list[Visit] = []
-        before = read_usage()
+        before = read_system_load()
         for place, key in enumerate(due):
             with _failures_named(key):
                 window.append((key, self._visit(self._runs[key])))
             check_runs(*window[-1])
             elapsed = time.perf_counter() - before.wall_s
             if elapsed > WINDOW_S or len(window) == _WINDOW_VISITS or place == len(due) - 1:
-                yield window, judge(before, read_usage(), self._slowdowns(window))
-                window, before = [], read_usage()
+                yield window, assess(before, read_system_load(), self._slowdowns(window))
+                window, before = [], read_system_load()
 
     def _visit(self, run: TimedRun) -> list[float]:
         for _ in range(self._device.warmup_runs):

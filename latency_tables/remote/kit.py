@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latency_tables.measuring.methods import Program
-from latency_tables.measuring.plan import TablePlan, network_program
+from latency_tables.measuring.methods import Workload
+from latency_tables.measuring.plan import TablePlan, network_workload
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.common.files import new_folder, sha256
@@ -86,7 +86,7 @@ def make_verification_kit(
     progress: ProgressCallback = silent,
 ) -> KitInfo:
     """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`."""
-    programs = [network_program(space.whole, config) for config in configs]
+    programs = [network_workload(space.unrestricted, config) for config in configs]
     keys = [program.key for program in programs]
     networks = {key: config.to_dict() for key, config in zip(keys, configs, strict=True)}
     about = {"purpose": VERIFICATION, "networks": networks}
@@ -95,7 +95,7 @@ def make_verification_kit(
 
 def _write_kit(
     folder: Path,
-    programs: Sequence[Program],
+    programs: Sequence[Workload],
     space: SearchSpace,
     device: DeviceSpec,
     seed: int,
@@ -136,7 +136,7 @@ def _write_kit(
 def _write_program(
     folder: Path,
     index: int,
-    program: Program,
+    program: Workload,
     device: DeviceSpec,
     seed: int,
     convert: Callable[[nn.Module, Tensor], Files],

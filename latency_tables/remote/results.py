@@ -82,7 +82,7 @@ def table_from_kit(folder: Path, space: SearchSpace) -> LatencyTable:
     results = read_kit(folder, TABLE, space)
     manifest = results.manifest
     restriction = manifest["restriction"] and tuple(map(tuple, manifest["restriction"]))
-    if restriction != space.restriction and space.allowed != space.whole.allowed:
+    if restriction != space.restriction and space.allowed != space.unrestricted.allowed:
         raise UserError(
             f"The kit {folder} measured other choices of space {space.name!r} than are asked for; leave out "
             "resolutions, or make a kit of these."

@@ -48,7 +48,7 @@ class MeasureHere:
             spread_percent=min(self.device.spread_percent, _SPREAD_PERCENT),
             minutes=min(self.device.minutes, _MINUTES_PER_PROCESS * self.processes),
         )
-        space, networks = self.space.whole, list(configs)
+        space, networks = self.space.unrestricted, list(configs)
         latencies = measure_subnets(space, networks, device, self.seed, self.progress, self.processes)
         return dict(zip(networks, latencies, strict=True))
 
@@ -78,7 +78,7 @@ class MeasureByKit:
         Raises:
             UserError: if a kit is incomplete or damaged, or of another space or device than the table.
         """
-        self._space, self._folder, self._kits = space.whole, folder, tuple(kits)
+        self._space, self._folder, self._kits = space.unrestricted, folder, tuple(kits)
         self._device = table.device
         if self._device.engine not in KIT_RUNTIMES:
             # An imported table: its own engine measures nothing, so that of the kit decides.

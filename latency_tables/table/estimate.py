@@ -55,7 +55,7 @@ def sum_by_resolution(space: SearchSpace, build: Callable[[SearchSpace, int], Es
     totals = {}
     for choice in space.allowed[0]:
         resolution = space.resolutions[choice]
-        alone = dataclasses.replace(space.whole, resolutions=(resolution,))
+        alone = dataclasses.replace(space.unrestricted, resolutions=(resolution,))
         totals[choice] = build(alone, resolution)
     return _PerResolution(totals)
 

@@ -36,7 +36,7 @@ class World:
         """Whether this process writes the files and talks to the user."""
         return self.rank == 0
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_mean_(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its mean over all processes, in one transfer.
 
         Args:
@@ -51,14 +51,14 @@ class World:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of all processes' tensors of one shape; gradients flow back to all of them."""
         if self.size == 1:
             return tensor
         result: Tensor = _Sum.apply(tensor)
         return result
 
-    def share(self, values: dict[str, float]) -> dict[str, float]:
+    def gather(self, values: dict[str, float]) -> dict[str, float]:
         """Return the entries of all processes' dictionaries, in the same order everywhere."""
         if self.size == 1:
             return values
@@ -66,7 +66,7 @@ class World:
         dist.all_gather_object(gathered, values)
         return {name: value for part in gathered if part for name, value in part.items()}
 
-    def part(self, batch_size: int) -> slice:
+    def local_slice(self, batch_size: int) -> slice:
         """Return which of a batch's images are this process's; `batch_size` is divisible by `size`."""
         count = batch_size // self.size
         return slice(self.rank * count, (self.rank + 1) * count)
@@ -95,7 +95,7 @@ def _summed(tensor: Tensor) -> Tensor:
     return total
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
 def local_rank() -> int:
@@ -111,7 +111,7 @@ def launched_world(device: torch.device) -> Iterator[World]:
         device: where this process computes: NCCL connects CUDA devices, Gloo processors.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     store, rank, size = next(rendezvous("env://"))
     # After a restart the store still holds the addresses of the processes that died.

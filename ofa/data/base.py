@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from ofa.common.distributed import ALONE, World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError, unknown_name
 from ofa.data.settings import DataInfo
 
@@ -36,7 +36,7 @@ class ImageData(ABC):
         epoch: int,
         device: torch.device,
         first: int = 0,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's part of the augmented full batches of one epoch from batch `first` on.
 

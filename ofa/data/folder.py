@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from ofa.common.distributed import ALONE, World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.data.base import ImageData, check_split
 from ofa.data.settings import DataInfo, DataSettings
@@ -123,7 +123,7 @@ class FolderData(ImageData):
         epoch: int,
         device: torch.device,
         first: int = 0,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageData.train_batches`."""
         rng = np.random.default_rng([seed, epoch])
@@ -131,7 +131,7 @@ class FolderData(ImageData):
         seeds = rng.integers(0, 2**31, len(order)).tolist()
         items = list(zip(order, seeds, strict=True))
         stop = self.num_batches(batch_size)
-        part = world.part(batch_size)
+        part = world.local_slice(batch_size)
         plan = [items[i * batch_size : (i + 1) * batch_size][part] for i in range(first, stop)]
         yield from self._load(self._datasets["train"], plan, device)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
-from ofa.common.distributed import ALONE, World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.data.base import ImageData, check_split, send
 from ofa.data.settings import DataInfo, DataSettings
@@ -66,13 +66,13 @@ class MemoryData(ImageData):
         epoch: int,
         device: torch.device,
         first: int = 0,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `ImageData.train_batches`."""
         images, labels = self._on(device, "train")
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(images)))
         for batch in range(first, self.num_batches(batch_size)):
-            part = world.part(batch_size)
+            part = world.local_slice(batch_size)
             rows = send(order[batch * batch_size : (batch + 1) * batch_size][part], device)
             rng = np.random.default_rng([seed, epoch, batch])
             yield self.normalise(self._augment(images[rows], rng, batch_size, part), device), labels[rows]

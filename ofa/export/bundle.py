@@ -61,7 +61,7 @@ class BundleInfo:
         """Check that config, channels and classes fit the space; all misfits are reported at once."""
         errors = []
         try:
-            self.space.whole.genome(self.config)
+            self.space.unrestricted.genome(self.config)
         except UserError as error:
             errors.append(str(error))
         if self.preprocessing.in_channels != self.space.in_channels:
@@ -155,7 +155,7 @@ def describe(info: BundleInfo, files: Mapping[str, ExportedFile]) -> dict[str, A
         "provenance": dict(info.provenance),
         "versions": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "space": info.space.whole.to_dict(),
+        "space": info.space.unrestricted.to_dict(),
         "fingerprint": info.space.fingerprint,
     }
 
@@ -238,7 +238,7 @@ def read_weights(content: bytes) -> dict[str, Tensor]:
 def network_of(info: BundleInfo) -> StaticNetwork:
     """Return the network of `info` without memory for its weights (on the meta device)."""
     with torch.device("meta"):
-        return StaticNetwork(lower(info.space.whole, info.config))
+        return StaticNetwork(lower(info.space.unrestricted, info.config))
 
 
 def _misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

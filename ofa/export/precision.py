@@ -16,7 +16,7 @@ from ofa.compression.quantisation.base import Quantiser
 from ofa.compression.quantisation.graph import operators_of
 from ofa.compression.quantisation.registry import QUANTISERS, offers_of
 from ofa.compression.quantisation.search_precision import (
-    KeepSettings,
+    MixedPrecisionSettings,
     QuantisedNetwork,
     Samples,
     quantise_network,
@@ -46,11 +46,11 @@ class WantedPrecision:
 
     precision: str
     samples: Samples
-    keep: KeepSettings = field(default_factory=KeepSettings)
+    keep: MixedPrecisionSettings = field(default_factory=MixedPrecisionSettings)
 
 
 def check_precision(
-    precision: str, keep: KeepSettings, formats: Sequence[str], specs: Sequence[LayerSpec]
+    precision: str, keep: MixedPrecisionSettings, formats: Sequence[str], specs: Sequence[LayerSpec]
 ) -> None:
     """Check that every format offers the precision on this machine, and that layers to keep exist.
 

@@ -85,7 +85,7 @@ def export_bundle(
             written, or a format computes other logits.
     """
     chosen = _choose(formats)
-    if network.specs != lower(info.space.whole, info.config):
+    if network.specs != lower(info.space.unrestricted, info.config):
         raise UserError(f"The network does not have the layers of the sub-network {info.config}.")
     if wanted is not None:
         check_precision(wanted.precision, wanted.keep, formats, network.specs)

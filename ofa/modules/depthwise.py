@@ -34,18 +34,18 @@ def depthwise_conv2d(images: Tensor, weight: Tensor, stride: int) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu")
         with torch.autocast("cpu", enabled=False):
             return depthwise_conv2d(images.float(), weight.float(), stride).to(dtype)
-    if _strips_pay(images, weight):
+    if _strips_are_faster(images, weight):
         result: Tensor = _StripGradient.apply(images, weight, stride)
         return result
     return F.conv2d(images, weight, None, stride, weight.shape[-1] // 2, groups=images.shape[1])
 
 
-def _strips_pay(images: Tensor, weight: Tensor) -> bool:
+def _strips_are_faster(images: Tensor, weight: Tensor) -> bool:
     if images.device.type != "cpu" or not (torch.is_grad_enabled() and weight.requires_grad):
         return False
     kernel_size = weight.shape[-1]
-    every_strip_meets_the_map = images.shape[-1] > kernel_size // 2
-    return kernel_size > MAX_STRIP and every_strip_meets_the_map
+    strips_overlap_input = images.shape[-1] > kernel_size // 2
+    return kernel_size > MAX_STRIP and strips_overlap_input
 
 
 class _StripGradient(torch.autograd.Function):
@@ -86,9 +86,9 @@ def strip_weight_gradient(images: Tensor, gradient: Tensor, kernel_size: int, st
     for first, last in pairwise(edges):
         # The part of the padded images that these columns of the kernel meet.
         right = (gradient.shape[-1] - 1) * stride + last - padding - images.shape[-1]
-        met = F.pad(images, (padding - first, right, padding, bottom))
+        covered_input = F.pad(images, (padding - first, right, padding, bottom))
         weight = images.new_empty(images.shape[1], 1, kernel_size, last - first)
-        strips.append(_backward(gradient, met, weight, stride, 0, [False, True])[1])
+        strips.append(_backward(gradient, covered_input, weight, stride, 0, [False, True])[1])
     return torch.cat(strips, dim=3)
 
 

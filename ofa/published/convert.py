@@ -29,7 +29,7 @@ def subnet_of(network: PublishedNetwork, space: SearchSpace) -> SubnetConfig:
             f"The network {network.name} is of family {network.family}; space {space.name!r} is of family "
             f"{space.family}."
         )
-    stages, own = _stages(network.specs), _stages(lower(space.whole, space.whole.largest))
+    stages, own = _stages(network.specs), _stages(lower(space.unrestricted, space.unrestricted.largest))
     widths, own_widths = ([stage[0].out_channels for stage in part] for part in (stages, own))
     if widths != own_widths:
         reasons.append(f"its stages have {_join(widths)} channels; those of the space {_join(own_widths)}")

@@ -15,7 +15,7 @@ from ofa.space.subnet import SubnetConfig
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RunNetwork:
     """One network, on the CPU.
 
     Attributes:
@@ -33,9 +33,9 @@ class Candidate:
     top1: float
 
 
-def run_candidates(
+def run_networks(
     run: TrainedRun, evaluator: SubnetEvaluator, num_random: int, seed: int
-) -> list[Candidate]:
+) -> list[RunNetwork]:
     """Return all bundles of a run and `num_random` random networks of its supernet, evaluated.
 
     Raises:
@@ -55,5 +55,5 @@ def run_candidates(
     candidates = []
     for name, subnet, config, network in found:
         accuracy = top1(network.to(run.device), evaluator.batches(config.resolution))
-        candidates.append(Candidate(name, subnet, config, network.cpu(), accuracy))
+        candidates.append(RunNetwork(name, subnet, config, network.cpu(), accuracy))
     return candidates

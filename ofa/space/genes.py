@@ -172,7 +172,7 @@ class GenePool:
         """Number of distinct genomes with allowed choices."""
         return math.prod(sum(math.prod(map(len, options)) for options in rows) for _, rows in self._parts())
 
-    def everything(self) -> Genomes:
+    def all_genomes(self) -> Genomes:
         """Return every canonical genome with allowed choices, shape (size, num_genes), in sorted order."""
         columns, tables = [], []
         for part, rows in self._parts():

@@ -132,13 +132,13 @@ class SearchSpace:
         A field that is not in `_ALWAYS_HASHED` counts only where it differs from its default, so that files
         made before it was added stay valid.
         """
-        text = json.dumps(_hashed_values(self.whole), sort_keys=True)
+        text = json.dumps(_hashed_values(self.unrestricted), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     # -- restriction -------------------------------------------------------------------------------
 
     @property
-    def whole(self) -> SearchSpace:
+    def unrestricted(self) -> SearchSpace:
         """This space without its restriction."""
         return dataclasses.replace(self, restriction=None, compound=False)
 
@@ -169,7 +169,7 @@ class SearchSpace:
                 )
         return dataclasses.replace(self, restriction=tuple(restriction), compound=compound or self.compound)
 
-    def largest_choices(
+    def keep_largest(
         self,
         resolution: int | None = None,
         depth: int | None = None,
@@ -277,9 +277,9 @@ class SearchSpace:
         """See `GenePool.crossover`."""
         return self._pool.crossover(first, second, rng)
 
-    def everything(self) -> Genomes:
+    def all_genomes(self) -> Genomes:
         """Return the genome of every network, shape (size, num_genes); for small spaces."""
-        return self._pool.everything()
+        return self._pool.all_genomes()
 
     @property
     def num_features(self) -> int:

@@ -15,7 +15,7 @@ from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.modules.activations import activate
 from ofa.supernet.bottleneck import ElasticBottleneckLayer, ElasticMaxPoolLayer
-from ofa.supernet.layer import ElasticLayer, sort_between
+from ofa.supernet.layer import ElasticLayer, sort_channels_between
 from ofa.supernet.operators import (
     ElasticBatchNorm2d,
     ElasticConvBNAct,
@@ -100,20 +100,22 @@ class ElasticMBConvLayer(ElasticLayer):
         return images + output if spec.residual else output
 
     def sort_channels(self, trained: Sequence[MBConvSpec]) -> None:
-        """Sort the mid and the squeeze-excite channels; see `sort_between`."""
+        """Sort the mid and the squeeze-excite channels; see `sort_channels_between`."""
         if self.expand is None:
             return
         producers = [*self.expand.output_tensors(), self.depthwise.weight]
         producers += self.depthwise_bn.output_tensors()
-        followers = []
+        co_sorted = []
         if self.squeeze_excite is not None:
             reduce, expand = self.squeeze_excite.reduce, self.squeeze_excite.expand
             producers += expand.output_tensors()
-            followers.append(reduce.weight)
+            co_sorted.append(reduce.weight)
         mid_channels = {spec.mid_channels for spec in trained}
-        sort_between(producers, [self.project.conv.weight], mid_channels, followers)
+        sort_channels_between(producers, [self.project.conv.weight], mid_channels, co_sorted)
         if self.squeeze_excite is not None:
-            sort_between(reduce.output_tensors(), [expand.weight], {spec.se_channels for spec in trained})
+            sort_channels_between(
+                reduce.output_tensors(), [expand.weight], {spec.se_channels for spec in trained}
+            )
 
     def input_weights(self) -> list[Tensor]:
         """See `ElasticLayer.input_weights`; not for blocks without expansion, which have none."""

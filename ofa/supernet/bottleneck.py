@@ -10,7 +10,7 @@ from torch import Tensor
 from ofa.architecture.common_layers import MaxPoolSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.modules.activations import activate
-from ofa.supernet.layer import ElasticLayer, sort_between
+from ofa.supernet.layer import ElasticLayer, sort_channels_between
 from ofa.supernet.operators import ElasticConvBNAct, prefixed
 
 
@@ -54,10 +54,10 @@ class ElasticBottleneckLayer(ElasticLayer):
         return activate(hidden + images, spec.activation)
 
     def sort_channels(self, trained: Sequence[BottleneckSpec]) -> None:
-        """Sort the channels on both sides of the middle convolution; see `sort_between`."""
+        """Sort the channels on both sides of the middle convolution; see `sort_channels_between`."""
         boundaries = {spec.mid_channels for spec in trained}
-        sort_between(self.reduce.output_tensors(), [self.middle.conv.weight], boundaries)
-        sort_between(self.middle.output_tensors(), [self.expand.conv.weight], boundaries)
+        sort_channels_between(self.reduce.output_tensors(), [self.middle.conv.weight], boundaries)
+        sort_channels_between(self.middle.output_tensors(), [self.expand.conv.weight], boundaries)
 
     def input_weights(self) -> list[Tensor]:
         """See `ElasticLayer.input_weights`."""

@@ -50,11 +50,11 @@ def segment_order(importance: Tensor, boundaries: Collection[int]) -> Tensor:
 
 
 @torch.no_grad()
-def sort_between(
+def sort_channels_between(
     producers: Sequence[Tensor],
     consumers: Sequence[Tensor],
     boundaries: Collection[int],
-    followers: Sequence[Tensor] = (),
+    co_sorted: Sequence[Tensor] = (),
 ) -> None:
     """Sort the channels between layers by the L1 norm of the weights that consume them, in place.
 
@@ -65,10 +65,10 @@ def sort_between(
         producers: dimension 0 of each runs over the channels.
         consumers: weights, dimension 1 of each runs over the channels.
         boundaries: numbers of channels of the networks that must not change.
-        followers: more such weights, which only follow.
+        co_sorted: more such weights, which only follow.
     """
     order = segment_order(channel_importance(consumers), boundaries)
     for tensor in producers:
         tensor.copy_(tensor[order].clone())
-    for tensor in (*consumers, *followers):
+    for tensor in (*consumers, *co_sorted):
         tensor.copy_(tensor[:, order].clone())

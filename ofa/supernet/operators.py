@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ofa.common.distributed import ALONE
+from ofa.common.distributed import SINGLE_PROCESS
 from ofa.modules.activations import activate
 from ofa.modules.depthwise import depthwise_conv2d
 from ofa.supernet.slicing import leading, transform_kernel
@@ -93,7 +93,7 @@ class ElasticBatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        self.world = ALONE
+        self.world = SINGLE_PROCESS
 
     def tensors(self, channels: int) -> dict[str, Tensor]:
         """Return the four vectors of shape (channels,); the running ones are views."""
@@ -123,9 +123,9 @@ class ElasticBatchNorm2d(nn.Module):
     def _synchronised(self, images: Tensor, t: dict[str, Tensor]) -> Tensor:
         """Normalise by the statistics of all processes' images, of which each has as many."""
         size, wide = self.world.size, images.float()
-        mean = self.world.sum(wide.mean((0, 2, 3), keepdim=True)) / size
+        mean = self.world.all_reduce_sum(wide.mean((0, 2, 3), keepdim=True)) / size
         centred = wide - mean
-        var = self.world.sum(centred.square().mean((0, 2, 3), keepdim=True)) / size
+        var = self.world.all_reduce_sum(centred.square().mean((0, 2, 3), keepdim=True)) / size
         scale = t["weight"].view(1, -1, 1, 1) * torch.rsqrt(var + self.epsilon)
         with torch.no_grad():
             count = size * images.numel() // images.shape[1]

@@ -8,7 +8,7 @@ from torch import nn
 
 from ofa.architecture.lowering import slots
 from ofa.space.space import SearchSpace
-from ofa.supernet.layer import ElasticLayer, sort_between
+from ofa.supernet.layer import ElasticLayer, sort_channels_between
 from ofa.supernet.supernet import Supernet
 
 
@@ -22,31 +22,31 @@ def sort_channels(supernet: Supernet, trained: SearchSpace) -> None:
         trained: restricted space of the networks trained so far, whose outputs stay as they are.
     """
     variants = [slot.variants(trained) for slot in slots(supernet.space)]
-    for stream in _streams(supernet):
+    for stream in _channel_groups(supernet):
         widths = {spec.output_channels for spec in variants[stream.producers[0]]}
         producers = [t for i in stream.producers for t in _layer(supernet, i).output_tensors()]
         consumers = [t for i in stream.consumers for t in _layer(supernet, i).input_weights()]
-        sort_between(producers, consumers, widths)
+        sort_channels_between(producers, consumers, widths)
     for index, specs in enumerate(variants):
         _layer(supernet, index).sort_channels(specs)
 
 
 @dataclass
-class _Stream:
+class _ChannelGroup:
     """Positions of the layers that write channels in one common order, and of those that read them."""
 
     producers: list[int]
     consumers: list[int] = field(default_factory=list)
 
 
-def _streams(supernet: Supernet) -> list[_Stream]:
+def _channel_groups(supernet: Supernet) -> list[_ChannelGroup]:
     """Return the streams between layers whose number of channels is elastic.
 
     A residual layer reads a stream and adds to it, and pooling passes it on; any other layer ends one
     stream and begins the next.
     """
-    streams: list[_Stream] = []
-    elastic: list[_Stream] = []
+    streams: list[_ChannelGroup] = []
+    elastic: list[_ChannelGroup] = []
     for index, slot in enumerate(slots(supernet.space)):
         specs = slot.variants(supernet.space)
         if streams:
@@ -54,7 +54,7 @@ def _streams(supernet: Supernet) -> list[_Stream]:
         if streams and specs[0].keeps_channels:
             streams[-1].producers.append(index)
             continue
-        streams.append(_Stream([index]))
+        streams.append(_ChannelGroup([index]))
         if len({spec.output_channels for spec in specs}) > 1:
             elastic.append(streams[-1])
     return elastic

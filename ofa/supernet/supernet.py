@@ -19,7 +19,7 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace, dropout: float = 0.0) -> None:
         """Create randomly initialised parameters of the largest network of the whole `space`."""
         super().__init__()
-        self.space = space.whole
+        self.space = space.unrestricted
         layers = [elastic_layer(slot.variants(self.space), dropout) for slot in slots(self.space)]
         self.layers = nn.ModuleList(layers)
 

@@ -63,7 +63,7 @@ class TrainingCheckpoints:
 
     def check_equal_starts(self, step: int, world: World) -> None:
         """Raise unless all processes go on from the same step: only the first one writes checkpoints."""
-        found = world.share({str(world.rank): float(step)})
+        found = world.gather({str(world.rank): float(step)})
         if len(set(found.values())) > 1:
             steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in found.items())
             raise UserError(

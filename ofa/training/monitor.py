@@ -23,7 +23,7 @@ from ofa.training.step import StepReport
 
 
 @dataclass(frozen=True)
-class StepFacts:
+class StepInfo:
     """What is known of a step before its report is read.
 
     Attributes:
@@ -32,9 +32,9 @@ class StepFacts:
         epoch: of the phase, from 0.
         lr: learning rate.
         resolution: of its images, in pixels.
-        work: MACs of its sub-networks.
+        macs: MACs of its sub-networks.
         images: number in its batch.
-        waited_s: seconds that it waited for them.
+        data_wait_s: seconds that it waited for them.
     """
 
     number: int
@@ -42,9 +42,9 @@ class StepFacts:
     epoch: int
     lr: float
     resolution: int
-    work: NDArray[np.float64]
+    macs: NDArray[np.float64]
     images: int
-    waited_s: float
+    data_wait_s: float
 
 
 class TrainingMonitor:
@@ -74,7 +74,7 @@ class TrainingMonitor:
         self._low, self._high = np.log(mac_range)
         self._losses: dict[str, list[float]] = defaultdict(list)
         self._norms: list[float] = []
-        self._work: list[NDArray[np.float64]] = []
+        self._macs: list[NDArray[np.float64]] = []
         self._skipped = 0
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
         self.top1: dict[str, float] = {}
@@ -86,7 +86,7 @@ class TrainingMonitor:
             text = "\n".join(f"    {line}" for line in json.dumps(values, indent=2).splitlines())
             self._writer.add_text("configuration", text, step)
 
-    def note(self, facts: StepFacts, report: StepReport, done: int, total: int) -> None:
+    def note(self, facts: StepInfo, report: StepReport, done: int, total: int) -> None:
         """Note one step; at the end of an interval show means since the last one, rates and time left.
 
         Losses are kept by the third of the MAC range (log scale) that their network is in.
@@ -99,17 +99,17 @@ class TrainingMonitor:
         """
         self._skipped += report.skipped
         if not report.skipped:
-            places = 3 * (np.log(facts.work) - self._low) / max(self._high - self._low, 1e-12)
+            places = 3 * (np.log(facts.macs) - self._low) / max(self._high - self._low, 1e-12)
             for place, loss in zip(np.clip(places, 0, 2).astype(int), report.losses, strict=True):
                 self._losses[("small", "middle", "large")[place]].append(loss)
             self._norms.append(report.gradient_norm)
-        self._work.append(facts.work)
+        self._macs.append(facts.macs)
         self._images += facts.images
-        self._waited += facts.waited_s
+        self._waited += facts.data_wait_s
         if facts.number % self._interval == 0:
             self._show(facts, done, total)
 
-    def _show(self, facts: StepFacts, done: int, total: int) -> None:
+    def _show(self, facts: StepInfo, done: int, total: int) -> None:
         step = facts.number
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         rate, share = self._images / elapsed, self._waited / elapsed
@@ -139,9 +139,9 @@ class TrainingMonitor:
         """
         for name, value in top1.items():
             self._scalar(f"top1/{name}", 100 * value, step)
-        if self._writer is not None and self._work:
-            self._writer.add_histogram("sampling/macs_m", np.concatenate(self._work) / 1e6, step)
-        self._work.clear()
+        if self._writer is not None and self._macs:
+            self._writer.add_histogram("sampling/macs_m", np.concatenate(self._macs) / 1e6, step)
+        self._macs.clear()
         self.top1 = {name: value for name, value in top1.items() if name != "random"}
         self._since = time.perf_counter()
         self._images, self._waited = 0, 0.0

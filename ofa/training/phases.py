@@ -80,7 +80,7 @@ class Phase:
 
     def space(self, whole: SearchSpace) -> SearchSpace:
         """Return `whole` restricted to the networks that this phase opens; every resolution is open."""
-        return whole.restrict(compound=self.compound).largest_choices(
+        return whole.restrict(compound=self.compound).keep_largest(
             kernel_size=self.kernel_sizes,
             depth=self.depths,
             stem_depth=self.depths,

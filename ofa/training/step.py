@@ -42,25 +42,25 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class UnreadReport:
+class PendingReport:
     """What a step has computed, on its way from the device; the processor need not wait for it.
 
     Attributes:
         plan: of the step.
         terms: names of the terms of each sub-network's loss, in the order of the plan.
         numbers: the values of all terms, whether to stop, and the gradient norm; on the processor.
-        arrived: when `numbers` is complete; None if it is.
+        ready: when `numbers` is complete; None if it is.
     """
 
     plan: StepPlan
     terms: tuple[tuple[str, ...], ...]
     numbers: Tensor
-    arrived: torch.cuda.Event | None
+    ready: torch.cuda.Event | None
 
     def values(self) -> list[float]:
         """Return the numbers, once they are there."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
+        if self.ready is not None:
+            self.ready.synchronize()
         found: list[float] = self.numbers.tolist()
         return found
 
@@ -93,7 +93,7 @@ class TrainStep:
         optimizer: torch.optim.Optimizer,
         seed: int,
         stop: bool = False,
-    ) -> UnreadReport:
+    ) -> PendingReport:
         """Train one step; if a loss or the gradient is not finite, the weights stay as they are.
 
         Args:
@@ -117,7 +117,7 @@ class TrainStep:
         numbers = [value for group in terms for value in group.values()]
         numbers.append(torch.full((), float(stop), device=self._device))
         # Processes see different images; averaged running statistics are what a single one would track.
-        self._world.average([*gradients, *numbers, *self._supernet.buffers()])
+        self._world.all_reduce_mean_([*gradients, *numbers, *self._supernet.buffers()])
         self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
         together = torch.stack([*numbers, norm])
@@ -130,17 +130,17 @@ class TrainStep:
             for module in self._norms:
                 module.forget_non_finite()
         names = tuple(tuple(group) for group in terms)
-        return UnreadReport(plan, names, *_fetch(together))
+        return PendingReport(plan, names, *_copy_to_host_async(together))
 
-    def read(self, unread: UnreadReport) -> StepReport:
+    def read(self, pending: PendingReport) -> StepReport:
         """Return what a step did; steps are read in their order.
 
         Raises:
             NonFiniteError: if a loss or the gradient was not finite, and may not be skipped.
         """
-        *values, stopping, gradient_norm = unread.values()
+        *values, stopping, gradient_norm = pending.values()
         remaining = iter(values)
-        found = [{name: next(remaining) for name in names} for names in unread.terms]
+        found = [{name: next(remaining) for name in names} for names in pending.terms]
         losses_finite = all(map(math.isfinite, values))
         finite = losses_finite and math.isfinite(gradient_norm)
         if finite:
@@ -148,7 +148,7 @@ class TrainStep:
         else:
             # Where fp16 overflows in the gradient alone, the scaler has lowered its scale.
             overflow = self.scaler.is_enabled() and losses_finite
-            self._skip_or_stop(unread.plan, found, gradient_norm, overflow)
+            self._skip_or_stop(pending.plan, found, gradient_norm, overflow)
         losses = tuple(sum(group.values()) for group in found)
         return StepReport(losses, gradient_norm, not finite, stopping > 0)
 
@@ -188,13 +188,13 @@ class TrainStep:
         raise NonFiniteError("; ".join(lines) or f"a gradient norm of {gradient_norm}")
 
 
-def _fetch(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+def _copy_to_host_async(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """Return a copy on the processor, and when it will be complete (None: it is)."""
     if numbers.device.type != "cuda":
         return numbers, None
-    copy, arrived = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record(torch.cuda.current_stream(numbers.device))
-    return copy, arrived
+    copy, ready = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    ready.record(torch.cuda.current_stream(numbers.device))
+    return copy, ready
 
 
 class NonFiniteError(ArithmeticError):

@@ -12,7 +12,7 @@ import torch
 
 from ofa.architecture.cost import compile_cost, macs
 from ofa.common.accelerator import peak_memory_mb
-from ofa.common.distributed import ALONE, World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import StoppedError, UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.data.base import ImageData
@@ -22,14 +22,14 @@ from ofa.space.subnet import SubnetConfig
 from ofa.supernet.sorting import sort_channels
 from ofa.supernet.supernet import Supernet, build_supernet
 from ofa.training.checkpoints import TrainingCheckpoints
-from ofa.training.monitor import StepFacts, TrainingMonitor
+from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import build_optimizer, load_optimizer, set_learning_rate
 from ofa.training.phases import Phase, check_phases
 from ofa.training.precision import check_precision
 from ofa.training.sampling import plan_step
 from ofa.training.schedule import Position, Schedule
 from ofa.training.settings import TrainSettings
-from ofa.training.step import NonFiniteError, TrainStep, UnreadReport
+from ofa.training.step import NonFiniteError, PendingReport, TrainStep
 from ofa.training.stop import StopRequest
 from ofa.training.summary import RunSummary
 from ofa.training.teacher import Teacher
@@ -47,7 +47,7 @@ class Trainer:
         folder: Path,
         device: torch.device,
         progress: ProgressCallback = silent,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the supernet, or load the latest checkpoint of `folder`.
@@ -140,7 +140,7 @@ class Trainer:
         """Return validation top-1 (0..1) of the smallest, middle, largest and a random sub-network."""
         configs = self._named_configs()
         mine = list(configs)[self._world.rank :: self._world.size]
-        found = self._world.share({name: self._evaluator.top1(configs[name]) for name in mine})
+        found = self._world.gather({name: self._evaluator.top1(configs[name]) for name in mine})
         return {name: found[name] for name in configs}
 
     def summary(self, run_name: str) -> RunSummary:
@@ -196,7 +196,7 @@ class Trainer:
             lr = self._schedule.learning_rate(position)
             set_learning_rate(self._optimizer, lr)
             step_seed = np.random.default_rng([settings.seed, position.step, self._world.rank])
-            unread = self._train_step(
+            pending = self._train_step(
                 plan,
                 batch,
                 self._teacher,
@@ -209,13 +209,13 @@ class Trainer:
             position.phase_step += 1
             # What the step before did; that of this one may still be under way on the device.
             stop = self._read(last)
-            work, images = self._macs(self._space.genomes(plan.configs)), settings.batch_size
-            facts = StepFacts(position.step, phase, epoch, lr, plan.resolution, work, images, waited)
-            last = facts, unread
+            subnet_macs, images = self._macs(self._space.genomes(plan.configs)), settings.batch_size
+            facts = StepInfo(position.step, phase, epoch, lr, plan.resolution, subnet_macs, images, waited)
+            last = facts, pending
             ended = position.phase_step == self._schedule.steps(phase)
             due = position.step % settings.checkpoint_every_steps == 0
             epoch_ended = position.phase_step % self._schedule.steps_per_epoch == 0
-            if stop or due or epoch_ended or unread.arrived is None:
+            if stop or due or epoch_ended or pending.ready is None:
                 stop, last = self._read(last) or stop, None
             self._seconds[phase.name] = self._seconds.get(phase.name, 0.0) + time.perf_counter() - waiting
             self._waited[phase.name] = self._waited.get(phase.name, 0.0) + waited
@@ -229,13 +229,13 @@ class Trainer:
                 self._save()
             waiting = time.perf_counter()
 
-    def _read(self, last: tuple[StepFacts, UnreadReport] | None) -> bool:
+    def _read(self, last: tuple[StepInfo, PendingReport] | None) -> bool:
         """Note what a step did, if there is one, and return whether it was told to stop."""
         if last is None:
             return False
-        facts, unread = last
+        facts, pending = last
         try:
-            report = self._train_step.read(unread)
+            report = self._train_step.read(pending)
         except NonFiniteError as error:
             raise UserError(
                 f"The training has diverged at step {facts.number - 1}: {error}. The last checkpoint is "

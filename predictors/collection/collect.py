@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ofa.architecture.cost import compile_cost, macs
-from ofa.common.distributed import ALONE, World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import unknown_name
 from ofa.common.progress import ProgressCallback, silent
 from ofa.space.space import SearchSpace
@@ -59,7 +59,7 @@ def actively(
         end = min(start + BATCH_SIZE, count)
         if done == end:
             return done, []
-        genomes = space.whole.genomes(records.configs[:start])
+        genomes = space.unrestricted.genomes(records.configs[:start])
         batch = next_batch(space, genomes, records.top1[:start], BATCH_SIZE, seed, cost)
     missing = [config for config in map(space.config, batch) if config not in records]
     return done, missing[: end - done]
@@ -75,7 +75,7 @@ def collect(
     evaluate: Callable[[SubnetConfig], float],
     records: RecordFile,
     progress: ProgressCallback = silent,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     strategy: str = "stratified",
 ) -> None:
     """Measure what a strategy chooses and append each record as soon as it is measured.
@@ -104,7 +104,7 @@ def collect(
         for start in range(0, len(missing), world.size):
             group = missing[start : start + world.size]
             own = group[world.rank : world.rank + 1]
-            found = world.share({config.id: evaluate(config) for config in own})
+            found = world.gather({config.id: evaluate(config) for config in own})
             for config in group:
                 records.append(config, found[config.id])
                 done += 1

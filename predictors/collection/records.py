@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.common.config import build, differences
-from ofa.common.distributed import ALONE, World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
 from ofa.space.space import SearchSpace
@@ -54,7 +54,7 @@ class RecordFile:
 
     @classmethod
     def open(
-        cls, path: Path, space: SearchSpace, provenance: Mapping[str, str], world: World = ALONE
+        cls, path: Path, space: SearchSpace, provenance: Mapping[str, str], world: World = SINGLE_PROCESS
     ) -> RecordFile:
         """Create the file, or resume it: a last line that was cut off while being written is removed.
 
@@ -167,7 +167,7 @@ def _parse(
     size = content.rfind(b"\n") + 1
     lines = content[:size].splitlines()
     header = _parse_header(path, lines[0] if lines else b"", space)
-    whole = space.whole
+    whole = space.unrestricted
     measured: dict[SubnetConfig, float] = {}
     for number, line in enumerate(lines[1:], start=2):
         try:

@@ -37,7 +37,7 @@ def plan_subnets(space: SearchSpace, count: int, seed: int | Sequence[int], cost
     """
     check_count(space, count, min(2, space.size))
     rng = np.random.default_rng(seed)
-    candidates = space.everything() if space.size <= MAX_CANDIDATES else _candidates(space, rng)
+    candidates = space.all_genomes() if space.size <= MAX_CANDIDATES else _candidates(space, rng)
     candidates = candidates[rng.permutation(len(candidates))]
     order = stratified_order(cost(candidates))
     ends = space.genomes([space.smallest, space.largest])
@@ -56,7 +56,7 @@ def random_subnets(space: SearchSpace, count: int, seed: int) -> Genomes:
     rng = np.random.default_rng(seed)
     plan = space.sample(MAX_CANDIDATES, rng)
     if space.size <= MAX_CANDIDATES:
-        everything = space.everything()
+        everything = space.all_genomes()
         plan = np.concatenate([plan, everything[rng.permutation(len(everything))]])
     return _first(plan, count)
 

@@ -31,7 +31,7 @@ class FeatureMap:
 
     def __init__(self, space: SearchSpace, cost_mean: Array, cost_std: Array) -> None:
         """Take the mean and standard deviation, shape (2,), of the logarithms of MACs and parameters."""
-        self.space = space.whole
+        self.space = space.unrestricted
         self.cost_mean = cost_mean
         self.cost_std = cost_std
         counts = [len(gene.choices) for gene in space.genes]
@@ -121,7 +121,7 @@ def space_views(features: FeatureMap) -> Views:
 
 def reference_genomes(space: SearchSpace) -> Genomes:
     """Return the random networks of the whole space that inputs are standardised over."""
-    return space.whole.sample(NUM_REFERENCES, np.random.default_rng(REFERENCE_SEED))
+    return space.unrestricted.sample(NUM_REFERENCES, np.random.default_rng(REFERENCE_SEED))
 
 
 def _view_matrices(features: FeatureMap) -> list[Array]:

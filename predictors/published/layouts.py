@@ -98,7 +98,7 @@ class PublishedEncoder:
                 f"Space {space.name!r} has {len(space.stages)} stages; the published predictor of family "
                 f"{space.family} is for {layout.num_stages}."
             )
-        self.space, self.num_inputs = space.whole, layout.num_inputs
+        self.space, self.num_inputs = space.unrestricted, layout.num_inputs
         known = [layout.inputs(gene) for gene in space.genes]
         _check_choices(space, known)
         self._places = np.full((len(known), max(len(gene.choices) for gene in space.genes)), _UNKNOWN)

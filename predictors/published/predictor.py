@@ -66,7 +66,7 @@ class PublishedPredictor:
             UserError: see `PublishedEncoder`.
         """
         self._encoder = PublishedEncoder(space)
-        self.space, self.mlp, self.source = space.whole, mlp, source
+        self.space, self.mlp, self.source = space.unrestricted, mlp, source
         self.threads = threads
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:

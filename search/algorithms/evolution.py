@@ -31,7 +31,7 @@ from search.population.archive import Archive
 from search.population.initial import first_candidates
 from search.population.onehot import OneHot
 from search.population.population import Population
-from search.population.surrogate import LinearGuess
+from search.population.surrogate import LinearSurrogate
 from search.population.variation import Variation
 from search.result.result import SearchResult, summarise
 
@@ -131,7 +131,7 @@ class _Breeder:
             settings = dataclasses.replace(settings, estimated_ratio=1.0, margin=0.0)
         self._space, self._limits, self._settings, self._rng = space, limits, settings, rng
         self._one_hot = OneHot(space)
-        self._guess = LinearGuess(self._one_hot)
+        self._guess = LinearSurrogate(self._one_hot)
         no_rows, nothing = np.zeros((0, len(space.genes)), np.int8), np.zeros(0)
         self._population = Population(no_rows, no_rows, nothing, nothing)
 

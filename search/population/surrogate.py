@@ -1,4 +1,4 @@
-"""`LinearGuess`: a linear model of accuracy on one-hot genes that learns while a search goes on."""
+"""`LinearSurrogate`: a linear model of accuracy on one-hot genes that learns while a search goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RIDGE = 0.5
 """Added to the squared weights, in candidates."""
 
 
-class LinearGuess:
+class LinearSurrogate:
     """Effects of single genes on accuracy, by ridge regression.
 
     Too coarse for networks that differ much, but a child's accuracy is that of its parents and the effects

@@ -18,7 +18,7 @@ MARKERS = {"searched": "*", "chosen": "s", "random": "o"}
 
 
 @dataclass(frozen=True)
-class MeasuredNetwork:
+class ReportedNetwork:
     """One network's predictions and measurements.
 
     Attributes:
@@ -47,7 +47,7 @@ class MeasuredNetwork:
         return "searched" if self.search else "chosen" if self.name else "random"
 
 
-def report_table(networks: Sequence[MeasuredNetwork], title: str, split: str) -> Table:
+def report_table(networks: Sequence[ReportedNetwork], title: str, split: str) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones.
 
     Its caption says by how much all latencies differ from the predicted ones together: a machine that is
@@ -72,7 +72,7 @@ def report_table(networks: Sequence[MeasuredNetwork], title: str, split: str) ->
     return table
 
 
-def _figures(networks: Sequence[MeasuredNetwork]) -> list[str]:
+def _figures(networks: Sequence[ReportedNetwork]) -> list[str]:
     def mean(name: str, scale: float = 1.0) -> float:
         return float(np.mean([getattr(network, name) for network in networks])) / scale
 
@@ -81,7 +81,7 @@ def _figures(networks: Sequence[MeasuredNetwork]) -> list[str]:
     return [*accuracies, *latencies, f"{mean('macs', 1e6):.2f}", f"{mean('parameters', 1e3):.0f}"]
 
 
-def plot_tradeoff(networks: Sequence[MeasuredNetwork], path: Path) -> None:
+def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path) -> None:
     """Write a PNG of top-1 (%) against latency (ms): the searches' predicted front and measured networks.
 
     Raises:

@@ -12,7 +12,7 @@ from search.result.result import SearchResult
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectedSubnet:
     """A sub-network and what its search expects of it: top-1 (0..1), latencies in ms by limit name."""
 
     config: SubnetConfig
@@ -20,7 +20,7 @@ class Choice:
     expected_latency_ms: dict[str, float] = field(default_factory=dict)
 
 
-def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
+def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet:
     """Return the sub-network called `name`.
 
     Args:
@@ -36,7 +36,7 @@ def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
     """
     ends = {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}
     if name in ends:
-        return Choice(ends[name])
+        return SelectedSubnet(ends[name])
     path, maxima = _find(name, folder)
     if not path.is_file():
         known = sorted(file.stem for file in folder.glob("*.json"))
@@ -52,7 +52,7 @@ def choose_subnet(space: SearchSpace, name: str, folder: Path) -> Choice:
         )
     best = result.best_within(maxima) if maxima else result.best
     latencies = {name: value for name, value in best.values.items() if name.startswith("latency")}
-    return Choice(best.config, min(max(best.accuracy, 0.0), 1.0), latencies)
+    return SelectedSubnet(best.config, min(max(best.accuracy, 0.0), 1.0), latencies)
 
 
 def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
@@ -72,5 +72,5 @@ def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
 
 
 def searches_by_subnet(folder: Path) -> dict[str, SearchResult]:
-    """Return all search results in `folder` by the name under which `choose_subnet` finds them."""
+    """Return all search results in `folder` by the name under which `select_subnet` finds them."""
     return {path.stem: SearchResult.load(path) for path in sorted(folder.glob("*.json"))}

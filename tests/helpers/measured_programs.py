@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latency_tables.measuring.methods import Program
+from latency_tables.measuring.methods import Workload
 from ofa.common.errors import UserError
 
 
@@ -43,7 +43,7 @@ class Modules:
     classes: tuple[type[nn.Module] | None, ...]
 
     @property
-    def programs(self) -> tuple[Program, ...]:
+    def programs(self) -> tuple[Workload, ...]:
         if None in self.classes:
             raise UserError("There is nothing to measure.")
-        return tuple(Program(c.__name__, c, (1, 4, 4)) for c in self.classes if c is not None)
+        return tuple(Workload(c.__name__, c, (1, 4, 4)) for c in self.classes if c is not None)

@@ -21,14 +21,14 @@ from typing import Any, BinaryIO
 import torch
 
 from ofa.common.accelerator import choose_accelerator
-from ofa.common.distributed import ALONE, World, launched_world
+from ofa.common.distributed import SINGLE_PROCESS, World, launched_world
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
 from ofa.space.space import SearchSpace
 from ofa.space.stages import StageSpec
 from ofa.training.phases import Phase
 from ofa.training.settings import TrainSettings
-from ofa.training.step import UnreadReport
+from ofa.training.step import PendingReport
 from ofa.training.trainer import Trainer
 
 SPACE = SearchSpace(
@@ -76,7 +76,7 @@ def make_trainer(
     folder: Path,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     device: str = "cpu",
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     phases: Sequence[Phase] = PHASES,
     space: SearchSpace = SPACE,
     **settings: Any,
@@ -110,7 +110,7 @@ def arm(trainer: Trainer, step: int = 0, term: int = 0, save: int = 0) -> None:
     """Make the process send itself SIGKILL or SIGTERM at a moment; 0: never."""
     train_step, write, saves = trainer._train_step, torch.save, 0
 
-    def step_and_die(*given: Any) -> UnreadReport:
+    def step_and_die(*given: Any) -> PendingReport:
         unread = train_step(*given)
         if trainer.resumed_at + 1 == step:
             _kill()

@@ -16,7 +16,7 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.compression.quantisation.base import Quantise
 from ofa.compression.quantisation.calibration import Images, check_calibration, single_images
 from ofa.compression.quantisation.graph import layers_with_operators, operators_of
-from ofa.compression.quantisation.sensitivity import KeptLayers, choose_kept_layers, rank_layers
+from ofa.compression.quantisation.sensitivity import FloatingPointLayers, choose_kept_layers, rank_layers
 from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1
 from ofa.runtimes.base import Files, Logits
 
@@ -38,7 +38,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class KeepSettings:
+class MixedPrecisionSettings:
     """Which layers stay in floating point.
 
     Attributes:
@@ -97,7 +97,7 @@ def quantise_network(
     load: Callable[[Files], Logits],
     reference: Logits,
     samples: Samples,
-    settings: KeepSettings,
+    settings: MixedPrecisionSettings,
     progress: ProgressCallback = silent,
 ) -> QuantisedNetwork:
     """Quantise a network with the layers in floating point that `settings` ask for, and measure it.
@@ -131,8 +131,8 @@ def quantise_network(
 
 
 def _search(
-    trial: _Trial, specs: Sequence[LayerSpec], settings: KeepSettings, progress: ProgressCallback
-) -> KeptLayers:
+    trial: _Trial, specs: Sequence[LayerSpec], settings: MixedPrecisionSettings, progress: ProgressCallback
+) -> FloatingPointLayers:
     layers = layers_with_operators(specs)
     return choose_kept_layers(
         lambda: rank_layers(layers, trial.output_error, progress),
@@ -143,7 +143,7 @@ def _search(
     )
 
 
-def _cannot(found: KeptLayers, num_layers: int, max_loss: float) -> str:
+def _cannot(found: FloatingPointLayers, num_layers: int, max_loss: float) -> str:
     kept = f"layers {', '.join(map(str, found.layers))}" if found.layers else "no layer"
     return (
         f"keep_layers=auto keeps at most half of the {num_layers} layers in floating point and cannot bring "

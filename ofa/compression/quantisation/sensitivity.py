@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 
-Measure = Callable[[frozenset[int]], float]
+LayerSetMetric = Callable[[frozenset[int]], float]
 """Takes the layers that stay in floating point, returns what is lost when all others are quantised."""
 
 MAX_EVALUATIONS = 24
 
 
 @dataclass(frozen=True)
-class KeptLayers:
+class FloatingPointLayers:
     """What a choice of layers came to.
 
     Attributes:
@@ -33,44 +33,44 @@ class KeptLayers:
 
 
 def rank_layers(
-    layers: Sequence[int], output_error: Measure, progress: ProgressCallback = silent
+    layers: Sequence[int], output_error: LayerSetMetric, progress: ProgressCallback = silent
 ) -> tuple[int, ...]:
-    """Return the layers by the harm that each does alone, the most harmful first.
+    """Return the layers by their sensitivity, the most sensitive first.
 
-    The harm is the error of the output when that layer is quantised and all others are not. It is measured
-    on calibration images and needs no labels.
+    It is the error of the output when that layer is quantised and all others are not, measured on calibration
+    images; no labels are needed.
 
     Args:
         layers: positions of all layers that can be quantised.
-        output_error: see `Measure`.
+        output_error: see `LayerSetMetric`.
         progress: called per layer.
     """
-    harm: dict[int, float] = {}
+    sensitivity: dict[int, float] = {}
     for done, layer in enumerate(layers):
-        progress(done, len(layers), f"harm of layer {layer}")
-        harm[layer] = output_error(frozenset(layers) - {layer})
+        progress(done, len(layers), f"sensitivity of layer {layer}")
+        sensitivity[layer] = output_error(frozenset(layers) - {layer})
     progress(len(layers), len(layers), "")
-    return tuple(sorted(layers, key=lambda layer: (-harm[layer], layer)))
+    return tuple(sorted(layers, key=lambda layer: (-sensitivity[layer], layer)))
 
 
 def choose_kept_layers(
     ranking: Callable[[], Sequence[int]],
-    loss: Measure,
+    loss: LayerSetMetric,
     max_loss: float,
     *,
     max_kept: int,
     max_evaluations: int = MAX_EVALUATIONS,
     progress: ProgressCallback = silent,
-) -> KeptLayers:
+) -> FloatingPointLayers:
     """Keep the fewest layers that bring the loss to at most `max_loss`.
 
-    First none, then the 1, 2, 4, ... most harmful are kept until that is enough. The smallest number that is
-    enough is found between the last two by bisection; then each kept layer, the least harmful first, is
+    First none, then the 1, 2, 4, ... most sensitive are kept until that is enough. The smallest number that
+    is enough is found between the last two by bisection; then each kept layer, the least sensitive first, is
     quantised after all if the loss allows it.
 
     Args:
-        ranking: returns layers by harm, the most harmful first; called only if some must be kept.
-        loss: points of top-1 accuracy lost on validation images; see `Measure`.
+        ranking: returns layers by sensitivity, the most sensitive first; called only if some must be kept.
+        loss: points of top-1 accuracy lost on validation images; see `LayerSetMetric`.
         max_loss: points that may be lost.
         max_kept: largest number of layers to keep.
         max_evaluations: largest number of calls of `loss`.
@@ -116,7 +116,7 @@ class _Search:
     """
 
     def __init__(
-        self, loss: Measure, max_loss: float, max_evaluations: int, progress: ProgressCallback
+        self, loss: LayerSetMetric, max_loss: float, max_evaluations: int, progress: ProgressCallback
     ) -> None:
         self._loss, self._max_loss, self._total, self._progress = loss, max_loss, max_evaluations, progress
         self._done: dict[frozenset[int], float] = {}
@@ -143,7 +143,7 @@ class _Search:
             return False, len(kept), loss
         return True, loss, len(kept)
 
-    def result(self) -> KeptLayers:
+    def result(self) -> FloatingPointLayers:
         self._progress(self._total, self._total, "")
         loss = self._done[self.best]
-        return KeptLayers(tuple(sorted(self.best)), loss, loss <= self._max_loss, len(self._done))
+        return FloatingPointLayers(tuple(sorted(self.best)), loss, loss <= self._max_loss, len(self._done))

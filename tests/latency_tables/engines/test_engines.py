@@ -13,7 +13,7 @@ from torch import nn
 
 from latency_tables.engines.pytorch import time_on_cuda
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.build import build_table, partial_path
+from latency_tables.measuring.build import build_table, journal_path
 from latency_tables.measuring.networks import TimedNetwork, measure_network_ms, measure_networks
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
@@ -62,7 +62,7 @@ def test_a_table_is_measured_on_the_real_engine(engine: str, tmp_path: Path) -> 
     assert all(math.isfinite(e.latency_ms) and e.latency_ms > 0 for e in table.entries.values())
     assert {entry.count for entry in table.entries.values()} == {2}
     assert LatencyTable.load(path) == table
-    assert not partial_path(path).exists()
+    assert not journal_path(path).exists()
     assert table.engine == create_engine(device).describe()
     assert table.engine["version"] and table.engine["processor"]
 

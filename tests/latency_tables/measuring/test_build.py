@@ -12,8 +12,8 @@ import pytest
 from torch import Tensor, nn
 
 from latency_tables.engines.base import TimedRun
-from latency_tables.measuring.build import build_table, partial_path
-from latency_tables.measuring.disturbance import Usage
+from latency_tables.measuring.build import build_table, journal_path
+from latency_tables.measuring.disturbance import SystemLoad
 from latency_tables.measuring.plan import assemble_table, plan_table
 from latency_tables.table.calibration import Validation, choose_networks, fit_affine
 from latency_tables.table.device import DeviceSpec
@@ -33,7 +33,8 @@ OVERHEAD_MS, SCALE, OFFSET_MS = 0.05, 2.0, 0.3
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs beside the tests repeats no visits."""
     monkeypatch.setattr(
-        "latency_tables.measuring.rounds.read_usage", lambda: Usage(time.perf_counter(), 0, 0, 0, 0)
+        "latency_tables.measuring.rounds.read_system_load",
+        lambda: SystemLoad(time.perf_counter(), 0, 0, 0, 0),
     )
 
 
@@ -167,7 +168,7 @@ def test_a_restart_goes_on_in_the_process_that_was_interrupted(tmp_path: Path) -
     expected = table_of(tmp_path / "w.json", whole, device=device)
     with pytest.raises(KeyboardInterrupt):
         table_of(path, Slower(programs, stop_after=whole.runs * 3 // 4), device=device)
-    lines = [json.loads(line) for line in partial_path(path).read_text().splitlines()[1:]]
+    lines = [json.loads(line) for line in journal_path(path).read_text().splitlines()[1:]]
     assert [line["process"] for line in lines if "finished" in line] == [0]
     second = Slower(programs, prepared=programs)
     assert comparable(table_of(path, second, device=device)) == comparable(expected)
@@ -249,7 +250,7 @@ def test_an_engine_that_fails_midway_names_the_program_and_loses_nothing(tmp_pat
     path = tmp_path / "t.json"
     with pytest.raises(UserError, match=r"The engine failed at \S+: RuntimeError: device lost\. .* is kept"):
         table_of(path, Failing())
-    assert len(partial_path(path).read_text().splitlines()) > 50
+    assert len(journal_path(path).read_text().splitlines()) > 50
     assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
 
 
@@ -325,13 +326,13 @@ def test_an_interrupted_build_continues_and_gives_the_same_table(stop_after: int
     with pytest.raises(KeyboardInterrupt):
         table_of(path, first)
     assert not path.exists()
-    lines = partial_path(path).read_text().splitlines()
+    lines = journal_path(path).read_text().splitlines()
     visits_before = len(lines) - 1
     assert visits_before <= stop_after
     assert not first.measuring_now
     table = table_of(path, second)
     assert comparable(table) == comparable(whole)
-    assert not partial_path(path).exists()
+    assert not journal_path(path).exists()
     # A visit is one warm-up and two timed runs; each prepared program runs once more.
     visits = (whole_engine.runs - whole_engine.prepared) / 3
     assert (second.runs - second.prepared) / 3 == visits - visits_before
@@ -341,14 +342,14 @@ def test_a_line_cut_off_by_a_crash_is_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     with pytest.raises(KeyboardInterrupt):
         table_of(path, FakeEngine(stop_after=900))
-    text = partial_path(path).read_text()
-    partial_path(path).write_text(text[:-7])
+    text = journal_path(path).read_text()
+    journal_path(path).write_text(text[:-7])
     assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
 
 
 def test_a_crash_before_the_first_whole_line_starts_afresh(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    partial_path(path).write_text('{"schema_ver')
+    journal_path(path).write_text('{"schema_ver')
     assert validation_of(table_of(path, FakeEngine())).kendall_tau == pytest.approx(1)
 
 
@@ -356,9 +357,9 @@ def test_a_damaged_unfinished_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     with pytest.raises(KeyboardInterrupt):
         table_of(path, FakeEngine(stop_after=900))
-    lines = partial_path(path).read_text().splitlines()
+    lines = journal_path(path).read_text().splitlines()
     lines[3] = '{"key": "x"}'
-    partial_path(path).write_text("\n".join(lines) + "\n")
+    journal_path(path).write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=r"Line 4 of .* is not a measurement.*Delete"):
         table_of(path, FakeEngine())
 
@@ -367,25 +368,25 @@ def test_an_unfinished_table_of_another_device_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "t.json"
     with pytest.raises(KeyboardInterrupt):
         table_of(path, FakeEngine(stop_after=900))
-    before = partial_path(path).read_bytes()
+    before = journal_path(path).read_bytes()
     with pytest.raises(UserError, match=r"engine\.version was '1' and is '2'.*Delete it") as caught:
         table_of(path, FakeEngine(version="2"))
     assert "unfinished table" in str(caught.value)
     other = replace(DEVICE, name="there", threads=2)
     with pytest.raises(UserError, match=r"device\.name was 'fake' and is 'there'; device\.threads was 1"):
         build_table(make_space(), other, path, 3, engine=FakeEngine())
-    assert partial_path(path).read_bytes() == before
+    assert journal_path(path).read_bytes() == before
 
 
 def test_an_unfinished_table_from_before_a_setting_existed_is_continued(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     with pytest.raises(KeyboardInterrupt):
         table_of(path, FakeEngine(stop_after=900))
-    header, *lines = partial_path(path).read_text().splitlines()
+    header, *lines = journal_path(path).read_text().splitlines()
     identity = json.loads(header)
     for name in ("affinity", "min_rounds"):
         assert identity["device"].pop(name) == getattr(DeviceSpec("any", "pytorch"), name)
-    partial_path(path).write_text("\n".join([json.dumps(identity), *lines]) + "\n")
+    journal_path(path).write_text("\n".join([json.dumps(identity), *lines]) + "\n")
     assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
 
 
@@ -434,10 +435,10 @@ def test_a_restricted_space_measures_only_its_layers(tmp_path: Path) -> None:
 
 def test_many_programs_are_prepared_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = table_of(tmp_path / "whole.json", FakeEngine())
-    monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_PROGRAMS", 7)
+    monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_WORKLOADS", 7)
     table = table_of(tmp_path / "t.json", FakeEngine())
     assert comparable(table) == comparable(whole)
-    monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_PROGRAMS", 1000)
+    monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_WORKLOADS", 1000)
     monkeypatch.setattr("latency_tables.measuring.rounds.CHUNK_PARAMETERS", 20_000)
     assert comparable(table_of(tmp_path / "p.json", FakeEngine())) == comparable(whole)
 
@@ -458,7 +459,7 @@ def test_unfinished_measurements_are_readable_json_lines(tmp_path: Path) -> None
     path = tmp_path / "t.json"
     with pytest.raises(KeyboardInterrupt):
         table_of(path, FakeEngine(stop_after=900))
-    header, *visits = map(json.loads, partial_path(path).read_text().splitlines())
+    header, *visits = map(json.loads, journal_path(path).read_text().splitlines())
     assert header["device"]["name"] == "fake"
     assert all(len(visit["runs_ms"]) == 2 for visit in visits)
 

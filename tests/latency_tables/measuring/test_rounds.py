@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from latency_tables.engines.base import TimedRun
 from latency_tables.measuring import rounds
 from latency_tables.measuring.affinity import pinned
-from latency_tables.measuring.disturbance import Usage, Verdict, judge, read_usage
-from latency_tables.measuring.methods import Program
-from latency_tables.measuring.rounds import Visit, time_programs
+from latency_tables.measuring.disturbance import Disturbance, SystemLoad, assess, read_system_load
+from latency_tables.measuring.methods import Workload
+from latency_tables.measuring.rounds import Visit, time_workloads
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 
-PROGRAMS = [Program(f"program-{i}", nn.Identity, (1, 2, 2)) for i in range(6)]
-WALL = Usage(100.0, 1.0, 50.0, 80.0, 2.0)
+PROGRAMS = [Workload(f"program-{i}", nn.Identity, (1, 2, 2)) for i in range(6)]
+WALL = SystemLoad(100.0, 1.0, 50.0, 80.0, 2.0)
 
 
 class Times:
@@ -62,14 +62,15 @@ def visits_of(
         if texts is not None:
             texts.append(text)
 
-    time_programs(engine, PROGRAMS, device, 0, record, earlier, progress, budget_s)
+    time_workloads(engine, PROGRAMS, device, 0, record, earlier, progress, budget_s)
     return found
 
 
 @pytest.fixture
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "latency_tables.measuring.rounds.read_usage", lambda: Usage(time.perf_counter(), 0, 0, 0, 0)
+        "latency_tables.measuring.rounds.read_system_load",
+        lambda: SystemLoad(time.perf_counter(), 0, 0, 0, 0),
     )
 
 
@@ -111,10 +112,10 @@ def test_rounds_end_when_the_time_is_over_but_not_before_the_least() -> None:
 def test_progress_knows_of_further_chunks_and_of_the_rounds_that_must_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rounds, "CHUNK_PROGRAMS", 2)
+    monkeypatch.setattr(rounds, "CHUNK_WORKLOADS", 2)
     device = DeviceSpec("d", "none", min_rounds=4, rounds=50)
     seen: list[tuple[int, str]] = []
-    time_programs(
+    time_workloads(
         Times(constant),
         PROGRAMS,
         device,
@@ -132,7 +133,7 @@ def test_progress_knows_of_further_chunks_and_of_the_rounds_that_must_be(
 
 @pytest.mark.usefixtures("quiet_machine")
 def test_one_chunk_of_programs_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "CHUNK_PROGRAMS", 2)
+    monkeypatch.setattr(rounds, "CHUNK_WORKLOADS", 2)
     alive: weakref.WeakSet[TimedRun] = weakref.WeakSet()
     most = 0
 
@@ -157,8 +158,8 @@ def test_earlier_visits_count() -> None:
 
 
 def test_disturbed_visits_are_measured_again_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    verdicts = iter([Verdict(True, "machine busy: 2.0 cores; measuring again")])
-    monkeypatch.setattr(rounds, "judge", lambda *_: next(verdicts, Verdict(False, "")))
+    verdicts = iter([Disturbance(True, "machine busy: 2.0 cores; measuring again")])
+    monkeypatch.setattr(rounds, "assess", lambda *_: next(verdicts, Disturbance(False, "")))
     engine, texts = Times(lambda run: float(run)), list[str]()
     device = DeviceSpec("d", "none", rounds=1, runs_per_visit=1, warmup_runs=0)
     found = visits_of(engine, device, texts=texts)
@@ -170,7 +171,7 @@ def test_disturbed_visits_are_measured_again_and_said(monkeypatch: pytest.Monkey
 
 
 def test_a_machine_that_is_always_busy_is_measured_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "judge", lambda *_: Verdict(True, "machine busy"))
+    monkeypatch.setattr(rounds, "assess", lambda *_: Disturbance(True, "machine busy"))
     engine = Times(constant)
     device = DeviceSpec("d", "none", rounds=2, runs_per_visit=1, warmup_runs=0)
     found = visits_of(engine, device)
@@ -179,13 +180,13 @@ def test_a_machine_that_is_always_busy_is_measured_in_bounded_time(monkeypatch: 
 
 
 def test_a_later_slow_phase_is_seen_by_the_programs_own_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Verdict] = []
+    seen: list[Disturbance] = []
 
-    def judged(before: Usage, after: Usage, slowdowns: Sequence[float]) -> Verdict:
-        seen.append(judge(WALL, WALL, slowdowns))
+    def assessed(before: SystemLoad, after: SystemLoad, slowdowns: Sequence[float]) -> Disturbance:
+        seen.append(assess(WALL, WALL, slowdowns))
         return seen[-1]
 
-    monkeypatch.setattr(rounds, "judge", judged)
+    monkeypatch.setattr(rounds, "assess", assessed)
     # Prepared: 6 runs. Three rounds of 6 runs; then everything takes half as long again.
     engine = Times(lambda run: 1.0 if run <= 24 else 1.5)
     device = DeviceSpec("d", "none", rounds=4, runs_per_visit=1, warmup_runs=0)
@@ -216,21 +217,21 @@ def test_an_engine_that_cannot_prepare_names_the_program() -> None:
     ],
 )
 def test_verdicts(change: dict[str, float], slowdowns: list[float], disturbed: bool, text: str) -> None:
-    before = Usage(100.0, 1.0, 50.0, 80.0, 2.0)
+    before = SystemLoad(100.0, 1.0, 50.0, 80.0, 2.0)
     values = {name: getattr(before, name) + more for name, more in change.items()}
-    after = Usage(**{"wall_s": 101.0, "waited_s": 1.0, "stolen_s": 2.0} | values)
-    verdict = judge(before, after, slowdowns)
+    after = SystemLoad(**{"wall_s": 101.0, "waited_s": 1.0, "stolen_s": 2.0} | values)
+    verdict = assess(before, after, slowdowns)
     assert verdict.disturbed == disturbed
     assert (text in verdict.text) if text else verdict.text == ""
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs Linux's accounting")
 def test_usage_counts_the_work_of_this_process() -> None:
-    before = read_usage()
+    before = read_system_load()
     end = time.process_time() + 0.15
     while time.process_time() < end:
         pass
-    after = read_usage()
+    after = read_system_load()
     assert after.own_s - before.own_s == pytest.approx(0.15, abs=0.1)
     assert after.busy_s - before.busy_s > 0.05
     assert after.waited_s >= before.waited_s and after.stolen_s >= before.stolen_s

@@ -243,7 +243,7 @@ def test_an_imported_table_is_saved_without_a_measured_error(
     # The layers that both resolutions share differ between the files.
     shared = [key for key in table.entries if "@" in key]
     assert {key.partition("@")[2] for key in shared} == {"8", "12"}
-    genomes = micro_space.everything()
+    genomes = micro_space.all_genomes()
     estimates = table.estimator(micro_space)(genomes)
     expected = [
         sum(

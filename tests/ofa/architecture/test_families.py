@@ -133,9 +133,9 @@ def test_every_kind_of_layer_runs_in_onnx_runtime(space: SearchSpace) -> None:
 
 
 def test_a_plan_enumerates_small_spaces(space: SearchSpace) -> None:
-    few = space.largest_choices(resolution=1, width=2, kernel_size=1, expand_ratio=1)
+    few = space.keep_largest(resolution=1, width=2, kernel_size=1, expand_ratio=1)
     genomes = plan_subnets(few, few.size, 0, compile_cost(space, macs))
-    assert {row.tobytes() for row in genomes} == {row.tobytes() for row in few.everything()}
+    assert {row.tobytes() for row in genomes} == {row.tobytes() for row in few.all_genomes()}
 
 
 def test_phases_open_widths_and_stem(micro_resnet: SearchSpace) -> None:

@@ -94,9 +94,9 @@ def test_slots_hold_none_where_the_network_has_no_layer(micro_space: SearchSpace
 @pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
 def test_distinct_layers_are_those_of_all_networks(name: str, request: pytest.FixtureRequest) -> None:
     whole: SearchSpace = request.getfixturevalue(name)
-    at_one_resolution = whole.largest_choices(resolution=1)
-    for space in (at_one_resolution, whole.largest_choices(depth=1, kernel_size=2, width=2)):
-        used = {spec for row in space.everything() for spec in lower(space, space.config(row))}
+    at_one_resolution = whole.keep_largest(resolution=1)
+    for space in (at_one_resolution, whole.keep_largest(depth=1, kernel_size=2, width=2)):
+        used = {spec for row in space.all_genomes() for spec in lower(space, space.config(row))}
         layers = distinct_layers(space)
         assert set(layers) == used and len(layers) == len(used)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from training_run import make_data, make_trainer
 from weights import assert_equal, final_weights
 
-from ofa.common.distributed import ALONE, World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 
 GRADIENTS = """
@@ -34,11 +34,11 @@ def gradients(images, labels, average):
 
 with launched_world(torch.device("cpu")) as world:
     batches = make_data().train_batches(30, 0, 0, torch.device("cpu"), world=world)
-    mine = gradients(*next(batches), world.average)
+    mine = gradients(*next(batches), world.all_reduce_mean_)
     whole = gradients(*next(make_data().train_batches(30, 0, 0, torch.device("cpu"))), lambda tensors: None)
     assert mine.keys() == whole.keys() and len(mine) > 10
     worst = max(float((mine[n] - whole[n]).abs().max() / whole[n].abs().max()) for n in mine)
-    shared = world.share({f"process {world.rank}": float(world.rank)})
+    shared = world.gather({f"process {world.rank}": float(world.rank)})
     # One write per process: the lines of two processes must not mix.
     print(f"worst {worst} shared {shared}\\n", end="", flush=True)
 """
@@ -51,11 +51,11 @@ from ofa.common.distributed import World
 torch.cuda.set_device(0)
 dist.init_process_group("nccl")
 world, tensor = World(0, 2), torch.arange(6.0, device="cuda", requires_grad=True)
-total = world.sum(tensor)
+total = world.all_reduce_sum(tensor)
 total.backward(torch.ones(6, device="cuda"))
 assert torch.equal(total, tensor) and torch.equal(tensor.grad, torch.ones(6, device="cuda"))
 halves = [torch.ones(2, 3, device="cuda"), torch.ones((), device="cuda")]
-world.average(halves)
+world.all_reduce_mean_(halves)
 assert all(torch.equal(half, torch.full_like(half, 0.5)) for half in halves)
 dist.destroy_process_group()
 """
@@ -131,8 +131,8 @@ def test_the_parts_of_all_processes_are_the_batch() -> None:
 
 def test_a_world_of_one_changes_nothing() -> None:
     tensor = torch.ones(3)
-    ALONE.average([tensor])
-    assert torch.equal(tensor, torch.ones(3)) and ALONE.share({"a": 1.0}) == {"a": 1.0}
+    SINGLE_PROCESS.all_reduce_mean_([tensor])
+    assert torch.equal(tensor, torch.ones(3)) and SINGLE_PROCESS.gather({"a": 1.0}) == {"a": 1.0}
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 import ofa.export.formats
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.calibration import single_images
-from ofa.compression.quantisation.search_precision import KeepSettings, Samples
+from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
 from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import logits_top1
 from ofa.export.bundle import BundleInfo, load_bundle
@@ -78,7 +78,7 @@ def bundle(
 ) -> Path:
     """A bundle with every format that can be written here, and both in int8 that can be."""
     path = tmp_path_factory.mktemp("bundles") / "bundle"
-    wanted = WantedPrecision("int8", samples, KeepSettings((0, 3)))
+    wanted = WantedPrecision("int8", samples, MixedPrecisionSettings((0, 3)))
     return export_bundle(network, info, path, BOTH, wanted=wanted).path
 
 
@@ -94,14 +94,14 @@ def test_formats_offer_what_their_engines_can() -> None:
 @needs_onnx
 def test_all_that_does_not_fit_is_said_at_once(network: StaticNetwork) -> None:
     with pytest.raises(UserError) as caught:
-        check_precision("int4", KeepSettings((99,)), ["onnx", "pt2"], network.specs)
+        check_precision("int4", MixedPrecisionSettings((99,)), ["onnx", "pt2"], network.specs)
     lines = str(caught.value).splitlines()
     assert lines[0] == "Format onnx offers fp32, int8 on this processor, not int4."
     assert lines[1] == "Format pt2 offers fp32 on this processor, not int4."
     assert lines[2] == "keep_layers belongs to precision=int8; precision is int4."
     assert lines[3].startswith("Unknown layer 99") and len(lines) == 4
-    check_precision("int8", KeepSettings((0,)), ["onnx"], network.specs)
-    check_precision("fp32", KeepSettings(), ["onnx", "pt2"], network.specs)
+    check_precision("int8", MixedPrecisionSettings((0,)), ["onnx"], network.specs)
+    check_precision("fp32", MixedPrecisionSettings(), ["onnx", "pt2"], network.specs)
     assert format_key("onnx", "int8") == "onnx_int8" and format_key("onnx", "fp32") == "onnx"
 
 

@@ -38,7 +38,7 @@ def test_the_plain_convolution_runs_where_strips_do_not_pay(case: str) -> None:
     images = torch.randn(2, 3, 4, 2 if case == "narrow map" else 4)
     weight = torch.randn(3, 1, 3 if case == "small kernel" else 5, 3 if case == "small kernel" else 5)
     weight.requires_grad_(case != "no gradient")
-    assert not depthwise._strips_pay(images, weight)
+    assert not depthwise._strips_are_faster(images, weight)
     assert torch.equal(depthwise_conv2d(images, weight, 1), _plain(images, weight, 1))
 
 

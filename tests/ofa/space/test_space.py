@@ -77,14 +77,14 @@ def test_size_is_the_number_of_enumerated_networks(name: str, request: pytest.Fi
 @pytest.mark.parametrize("name", SIZES)
 def test_everything_is_each_network_once(name: str, request: pytest.FixtureRequest) -> None:
     space: SearchSpace = request.getfixturevalue(name)
-    genomes = space.everything()
+    genomes = space.all_genomes()
     assert genomes.dtype == np.int8 and len(genomes) == space.size
     assert {space.config(genome) for genome in genomes} == set(every_config(space))
     assert np.array_equal(genomes, np.unique(genomes, axis=0)) and is_canonical(space, genomes)
-    part = space.largest_choices(depth=1, resolution=1, width=2)
-    assert len(part.everything()) == part.size
+    part = space.keep_largest(depth=1, resolution=1, width=2)
+    assert len(part.all_genomes()) == part.size
     expected = {config for config in every_config(space) if part.contains(config)}
-    assert {space.config(genome) for genome in part.everything()} == expected
+    assert {space.config(genome) for genome in part.all_genomes()} == expected
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -317,7 +317,7 @@ def test_crossover_takes_each_gene_from_a_parent(small_space: SearchSpace) -> No
 def test_restriction_keeps_genes_and_fingerprint(small_space: SearchSpace) -> None:
     space = small_space.restrict(resolutions=(24,), depths=(2, 3), kernel_sizes=(7,), expand_ratios=(3, 6))
     assert space.genes == small_space.genes and space.fingerprint == small_space.fingerprint
-    assert space.whole == small_space and space != small_space
+    assert space.unrestricted == small_space and space != small_space
     assert space.size == (2**2 + 2**3) ** 3
     assert space.num_features == small_space.num_features
     assert space.smallest.depths == (2, 2, 2) and space.largest.depths == (3, 3, 3)
@@ -334,15 +334,15 @@ def test_restrictions_compose(small_space: SearchSpace) -> None:
 
 
 def test_largest_choices(small_space: SearchSpace) -> None:
-    space = small_space.largest_choices(depth=1, kernel_size=2, expand_ratio=1)
+    space = small_space.keep_largest(depth=1, kernel_size=2, expand_ratio=1)
     assert space == small_space.restrict(depths=(3,), kernel_sizes=(5, 7), expand_ratios=(6,))
-    assert small_space.largest_choices() == small_space.restrict()
+    assert small_space.keep_largest() == small_space.restrict()
 
 
 def test_widths_and_stem_are_restricted(micro_resnet: SearchSpace) -> None:
     space = micro_resnet.restrict(widths=(0.5, 1.0), stem_depths=(0,))
     assert space.size == micro_resnet.size // 2 * 4 // 9
-    assert micro_resnet.largest_choices(width=1, stem_depth=1).smallest == SubnetConfig(
+    assert micro_resnet.keep_largest(width=1, stem_depth=1).smallest == SubnetConfig(
         16, ((BlockConfig(3, 0.25),), (BlockConfig(3, 0.25),) * 2), (1.0, 1.0), StemConfig(1, 1.0, 1.0)
     )
     with pytest.raises(UserError, match=r"No width is left of \[0.5, 1.0\] .* \(0.75,\)"):

@@ -135,7 +135,7 @@ def test_calls_leave_no_state(small_space: SearchSpace, make_supernet: MakeSuper
 def test_the_configs_choices_change_the_output(small_space: SearchSpace, make_supernet: MakeSupernet) -> None:
     supernet = make_supernet(small_space, 2)
     images = images_for(small_space, small_space.largest, 2, 0)
-    spaces = [small_space.largest_choices(**{kind: 1}) for kind in ("depth", "kernel_size", "expand_ratio")]
+    spaces = [small_space.keep_largest(**{kind: 1}) for kind in ("depth", "kernel_size", "expand_ratio")]
     configs = {dataclasses.replace(space.smallest, resolution=32) for space in spaces}
     outputs = [supernet(images, config) for config in (*configs, small_space.largest)]
     assert len(configs) == 3

@@ -149,7 +149,7 @@ class AsOnCuda:
 @pytest.fixture
 def read_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are read when the next one is under way, as on CUDA devices."""
-    monkeypatch.setattr("ofa.training.step._fetch", lambda numbers: (numbers, AsOnCuda()))
+    monkeypatch.setattr("ofa.training.step._copy_to_host_async", lambda numbers: (numbers, AsOnCuda()))
 
 
 def test_steps_read_late_train_the_same_weights(
@@ -207,7 +207,7 @@ def test_gradients_that_overflow_in_fp16_are_skipped_but_not_forever(
         if overflowing >= 0:
             tensors[0].fill_(math.inf)
 
-    monkeypatch.setattr(World, "average", average)
+    monkeypatch.setattr(World, "all_reduce_mean_", average)
     for count, folder in ((3, tmp_path / "some"), (1000, tmp_path / "all")):
         overflowing, trainer = count, make_trainer(folder)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
@@ -236,7 +236,7 @@ def test_processes_that_would_go_on_from_different_steps_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_trainer(tmp_path).train()
-    monkeypatch.setattr(World, "share", lambda self, values: {**values, "1": 12.0})
+    monkeypatch.setattr(World, "gather", lambda self, values: {**values, "1": 12.0})
     with pytest.raises(UserError, match="different steps: 24 of process 0, 12 of process 1"):
         make_trainer(tmp_path, world=World(0, 2))
 

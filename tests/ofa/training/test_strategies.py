@@ -14,7 +14,7 @@ from processes import torchrun
 from torch import Tensor
 from training_run import SPACE, STRATEGIES, make_data, make_trainer
 
-from ofa.common.distributed import ALONE
+from ofa.common.distributed import SINGLE_PROCESS
 from ofa.common.errors import UserError
 from ofa.space.stages import StageSpec
 from ofa.supernet.supernet import build_supernet
@@ -80,9 +80,9 @@ def test_kernel_and_width_follow_the_depth() -> None:
 
 def test_a_compound_space_is_a_restriction_of_the_whole_one() -> None:
     compound = SPACE.restrict(compound=True)
-    assert compound.fingerprint == SPACE.fingerprint and compound.whole == SPACE
-    assert compound.size == len(compound.everything()) == 2 * 2 * 2
-    assert np.array_equal(compound.canonical(compound.everything()), compound.everything())
+    assert compound.fingerprint == SPACE.fingerprint and compound.unrestricted == SPACE
+    assert compound.size == len(compound.all_genomes()) == 2 * 2 * 2
+    assert np.array_equal(compound.canonical(compound.all_genomes()), compound.all_genomes())
     assert (compound.smallest, compound.largest) == (SPACE.smallest, SPACE.largest)
     assert compound.contains(compound.middle)
     outside = dataclasses.replace(SPACE.smallest, stages=SPACE.largest.stages[:1] + SPACE.smallest.stages[1:])
@@ -94,8 +94,8 @@ def test_a_compound_space_is_a_restriction_of_the_whole_one() -> None:
         compound.genome(outside)
     # A further restriction changes no network that is left; stages that have one depth stay free.
     deep = compound.restrict(depths=(2,))
-    assert deep.size == 2 and set(map(deep.config, deep.everything())) <= set(
-        map(compound.config, compound.everything())
+    assert deep.size == 2 and set(map(deep.config, deep.all_genomes())) <= set(
+        map(compound.config, compound.all_genomes())
     )
     assert compound.restrict(kernel_sizes=(5,)).smallest.stages[0][0].kernel_size == 5
     rigid = dataclasses.replace(
@@ -114,7 +114,7 @@ def test_a_compound_phase_draws_compound_networks() -> None:
 def test_in_place_the_largest_network_learns_from_labels_and_the_others_from_it() -> None:
     supernet = build_supernet(SPACE, 0)
     settings = TrainSettings(30, label_smoothing=0.0, dropout=0.0)
-    step = TrainStep(supernet, settings, ALONE, torch.device("cpu"))
+    step = TrainStep(supernet, settings, SINGLE_PROCESS, torch.device("cpu"))
     phase = STRATEGIES["sandwich"][0]
     plan = plan_step(SPACE, phase, 0, 0)
     images, labels = next(make_data().train_batches(30, 0, 0, torch.device("cpu")))

@@ -19,7 +19,7 @@ from torch import Tensor
 from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
 from weights import assert_equal, final_weights
 
-from ofa.common.distributed import ALONE
+from ofa.common.distributed import SINGLE_PROCESS
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
@@ -248,18 +248,21 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(precision: str, max_grad_no
     device = torch.device("cuda")
     supernet = build_supernet(SPACE, 0).to(device).to(memory_format=torch.channels_last).train()
     settings = TrainSettings(30, precision=precision, max_grad_norm=max_grad_norm, on_non_finite="skip")
-    step, optimizer = TrainStep(supernet, settings, ALONE, device), build_optimizer(supernet, 0.1, 0.9, 1e-4)
-    batches, unread = make_data().train_batches(30, 0, 0, device), []
+    step, optimizer = (
+        TrainStep(supernet, settings, SINGLE_PROCESS, device),
+        build_optimizer(supernet, 0.1, 0.9, 1e-4),
+    )
+    batches, pending = make_data().train_batches(30, 0, 0, device), []
     for number in range(4):
         plan = plan_step(SPACE, STRATEGIES["sandwich"][0], 0, number)
         if number:
             # The first step warms up what is made once.
             torch.cuda.set_sync_debug_mode("error")
         try:
-            unread.append(step(plan, next(batches), None, True, optimizer, seed=number))
+            pending.append(step(plan, next(batches), None, True, optimizer, seed=number))
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert all(math.isfinite(loss) for waiting in unread for loss in step.read(waiting).losses)
+    assert all(math.isfinite(loss) for waiting in pending for loss in step.read(waiting).losses)
 
 
 def test_steps_are_drawn_from_seed_and_number_alone() -> None:

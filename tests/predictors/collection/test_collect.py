@@ -91,7 +91,7 @@ def test_all_networks_of_a_small_space_can_be_planned() -> None:
 
 
 def test_a_space_of_one_network_is_planned() -> None:
-    space = nano_space().largest_choices(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
+    space = nano_space().keep_largest(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
     assert space.size == 1
     assert [space.config(genome) for genome in plan(space, 1)] == [space.largest]
 
@@ -121,7 +121,7 @@ def test_a_random_plan_has_distinct_networks_and_depends_on_the_seed() -> None:
     share = np.bincount(genomes[:, 0], minlength=3) / 300
     np.testing.assert_allclose(share, 1 / 3, atol=0.1)
     nano = nano_space()
-    assert rows(random_subnets(nano, nano.size, 0)) == rows(nano.everything())
+    assert rows(random_subnets(nano, nano.size, 0)) == rows(nano.all_genomes())
 
 
 class Evaluator:

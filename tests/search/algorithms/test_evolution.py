@@ -189,7 +189,7 @@ def test_an_infinite_limit_is_refused(small_space: SearchSpace, search: str) -> 
 
 
 def one_network(space: SearchSpace) -> SearchSpace:
-    return space.largest_choices(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
+    return space.keep_largest(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
 
 
 def few_networks(space: SearchSpace) -> SearchSpace:

@@ -15,7 +15,7 @@ from search.algorithms.evolution import EvolutionSettings, evolve
 from search.algorithms.nsga2 import ParetoSettings, search_front
 from search.limits.limit import Limit
 from search.population.fronts import fittest, non_dominated, ranks
-from search.result.select import choose_subnet
+from search.result.select import select_subnet
 
 SETTINGS = ParetoSettings(population_size=60, generations=40)
 
@@ -64,15 +64,15 @@ def test_a_network_is_picked_from_a_front(small_space: SearchSpace, tmp_path: Pa
     result.save(tmp_path / "front.json", {})
     costs = sorted(candidate.values["macs"] for candidate in result.front)
     middle = costs[len(costs) // 2]
-    chosen = choose_subnet(small_space, f"front@{middle}", tmp_path)
+    chosen = select_subnet(small_space, f"front@{middle}", tmp_path)
     inside = [c for c in result.front if c.values["macs"] <= middle]
     assert chosen.config == max(inside, key=lambda c: c.accuracy).config
     with pytest.raises(UserError, match=r"No candidate of the front keeps macs <= 1.*Raise the limit"):
-        choose_subnet(small_space, "front@1", tmp_path)
+        select_subnet(small_space, "front@1", tmp_path)
     with pytest.raises(UserError, match="limits that are no numbers"):
-        choose_subnet(small_space, "front@much", tmp_path)
+        select_subnet(small_space, "front@much", tmp_path)
     with pytest.raises(UserError, match="the result has only macs, parameters"):
-        choose_subnet(small_space, "front@1@2@3", tmp_path)
+        select_subnet(small_space, "front@1@2@3", tmp_path)
 
 
 def test_a_search_for_one_network_needs_finite_limits(small_space: SearchSpace) -> None:

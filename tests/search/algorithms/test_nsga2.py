@@ -103,7 +103,7 @@ def test_the_fittest_are_of_the_first_fronts_and_spread() -> None:
 @pytest.mark.parametrize("num_costs", [1, 2])
 def test_the_whole_front_of_a_small_space_is_found(micro_space: SearchSpace, num_costs: int) -> None:
     accuracy, limits = rugged(micro_space, num_costs), limits_of(micro_space, num_costs)
-    genomes = micro_space.everything()
+    genomes = micro_space.all_genomes()
     costs = np.stack([limit.estimator(genomes) for limit in limits], axis=1)
     expected = non_dominated(costs, accuracy(genomes))
     settings = ParetoSettings(population_size=60, generations=25)

@@ -13,7 +13,7 @@ from search.limits.limit import Limit
 from search.population.archive import Archive
 from search.population.onehot import OneHot
 from search.population.population import Population, similarities
-from search.population.surrogate import LinearGuess
+from search.population.surrogate import LinearSurrogate
 from search.population.variation import Variation
 
 
@@ -46,7 +46,7 @@ def test_changes_are_one_to_most_and_never_to_the_same_choice(restricted: Search
     several = (vary.change(rows, 3, rng) != rows).sum(axis=1)
     assert set(several) <= {0, 1, 2, 3}
     assert {1, 2, 3} <= set(several)
-    single = restricted.largest_choices(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
+    single = restricted.keep_largest(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
     only = Variation(single).draw(3, rng)
     assert (Variation(single).change(only, 2, rng) == only).all()
 
@@ -137,7 +137,7 @@ def test_the_guess_learns_the_effects_of_genes(small_space: SearchSpace) -> None
         parts = [effect[column] for effect, column in zip(effects, genomes.T, strict=True)]
         return np.asarray(np.sum(parts, axis=0))
 
-    guess, rows = LinearGuess(OneHot(small_space)), small_space.sample(2000, rng)
+    guess, rows = LinearSurrogate(OneHot(small_space)), small_space.sample(2000, rng)
     assert guess(rows[:3]).tolist() == [0, 0, 0]
     guess.learn(rows[:0], np.zeros(0))
     for part in np.split(rows[:1500], 5):

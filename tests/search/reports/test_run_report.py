@@ -11,19 +11,19 @@ from ofa.architecture.cost import compile_cost, macs
 from ofa.space.space import SearchSpace
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
-from search.reports.run_report import MeasuredNetwork, plot_tradeoff, report_table
+from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
 
 
-def measured(space: SearchSpace) -> list[MeasuredNetwork]:
+def measured(space: SearchSpace) -> list[ReportedNetwork]:
     cost = compile_cost(space, macs)
     plan = plan_search({"algorithm": "evolution", "population_size": 20, "generations": 3})
     limit = Limit("latency_ms", cost, float(cost(space.genomes([space.middle]))[0]), "ms")
     result = plan.run(space, lambda genomes: np.log(cost(genomes)) / 100, [limit], 0)
     return [
-        MeasuredNetwork("largest", None, 99.0, 98.0, 9.0, 9.5, 5_000_000, 500_000),
-        MeasuredNetwork("phone-3ms", result, 97.0, 96.5, 2.9, 3.0, 2_000_000, 300_000),
-        MeasuredNetwork("", None, 90.0, 80.0, 4.0, 5.0, 1_000_000, 100_000),
-        MeasuredNetwork("", None, 92.0, 90.0, 6.0, 7.0, 3_000_000, 300_000),
+        ReportedNetwork("largest", None, 99.0, 98.0, 9.0, 9.5, 5_000_000, 500_000),
+        ReportedNetwork("phone-3ms", result, 97.0, 96.5, 2.9, 3.0, 2_000_000, 300_000),
+        ReportedNetwork("", None, 90.0, 80.0, 4.0, 5.0, 1_000_000, 100_000),
+        ReportedNetwork("", None, 92.0, 90.0, 6.0, 7.0, 3_000_000, 300_000),
     ]
 
 

@@ -21,7 +21,7 @@ from search.limits.named import LimitSettings
 from search.reports.files import save_all
 from search.reports.text import report
 from search.result.result import SearchResult
-from search.result.select import choose_subnet
+from search.result.select import select_subnet
 
 
 @pytest.fixture(params=["evolution", "pareto", "random"])
@@ -165,15 +165,15 @@ def test_networks_are_chosen_by_name_and_limit(
 ) -> None:
     result.save(tmp_path / "phone.json", {})
     middle = result.front[len(result.front) // 2]
-    assert choose_subnet(small_space, "smallest", tmp_path).config == small_space.smallest
-    assert choose_subnet(small_space, "phone", tmp_path).config == result.best.config
+    assert select_subnet(small_space, "smallest", tmp_path).config == small_space.smallest
+    assert select_subnet(small_space, "phone", tmp_path).config == result.best.config
     for name in (f"phone@{middle.values['macs']}", f"{tmp_path / 'phone.json'}@{middle.values['macs']}"):
-        assert choose_subnet(small_space, name, tmp_path).config == middle.config
+        assert select_subnet(small_space, name, tmp_path).config == middle.config
     with pytest.raises(
         UserError, match="No search result 'tablet@3'; known: smallest, middle, largest, phone"
     ):
-        choose_subnet(small_space, "tablet@3", tmp_path)
+        select_subnet(small_space, "tablet@3", tmp_path)
     with pytest.raises(UserError, match="'phone@fast' has limits that are no numbers"):
-        choose_subnet(small_space, "phone@fast", tmp_path)
+        select_subnet(small_space, "phone@fast", tmp_path)
     with pytest.raises(UserError, match="No candidate of the front keeps macs <= 2"):
-        choose_subnet(small_space, "phone@2", tmp_path)
+        select_subnet(small_space, "phone@2", tmp_path)

@@ -16,7 +16,7 @@ from ofa.common.errors import UserError
 from ofa.compression.quantisation.base import Quantise
 from ofa.compression.quantisation.calibration import Images
 from ofa.compression.quantisation.search_precision import (
-    KeepSettings,
+    MixedPrecisionSettings,
     QuantisedNetwork,
     Samples,
     quantise_network,
@@ -89,9 +89,9 @@ def test_impossible_settings_are_user_errors() -> None:
     with pytest.raises(UserError, match="max_loss is -1"):
         choose_kept_layers(lambda: (), additive(HARM), -1, max_kept=1)
     with pytest.raises(UserError, match="keep_layers is 'some'; expected none, auto or a list"):
-        KeepSettings("some")
+        MixedPrecisionSettings("some")
     with pytest.raises(UserError, match="max_loss is 101"):
-        KeepSettings("auto", 101)
+        MixedPrecisionSettings("auto", 101)
 
 
 # -- whole networks ------------------------------------------------------------------------------
@@ -140,36 +140,36 @@ def loader(harm: Mapping[int, float]) -> Callable[[Files], Logits]:
     return load
 
 
-def run(harm: Mapping[int, float], settings: KeepSettings) -> QuantisedNetwork:
+def run(harm: Mapping[int, float], settings: MixedPrecisionSettings) -> QuantisedNetwork:
     return quantise_network(SPECS, quantise, loader(harm), reference, samples(), settings)
 
 
 def test_auto_brings_the_loss_under_the_budget() -> None:
     # 8 is the linear layer's place among the operators and 9 among the layers: pooling has no operator.
     harm = {0: 0.01, 3: 0.2, 5: 0.005, 8: 0.1}
-    plain = run(harm, KeepSettings())
+    plain = run(harm, MixedPrecisionSettings())
     assert plain.kept_layers == () and plain.reference_top1 == 1.0
     assert plain.loss == pytest.approx(100 * 0.315 / 2, abs=0.6)
-    found = run(harm, KeepSettings("auto", 1.0))
+    found = run(harm, MixedPrecisionSettings("auto", 1.0))
     assert found.kept_layers == (3, 9) and found.loss <= 1.0
     assert json.loads(found.files["model"]) == [3, 8]
-    assert run(harm, KeepSettings("auto", 6.0)).kept_layers == (3,)
+    assert run(harm, MixedPrecisionSettings("auto", 6.0)).kept_layers == (3,)
 
 
 def test_auto_says_that_it_cannot_with_the_best_it_found() -> None:
     harm = dict.fromkeys(range(9), 0.1)
     with pytest.raises(UserError) as caught:
-        run(harm, KeepSettings("auto", 1.0))
+        run(harm, MixedPrecisionSettings("auto", 1.0))
     text = str(caught.value)
     assert "at most half of the 9 layers" in text and "to 1 points" in text
     assert "layers 0, 1, 2, 3 kept, loses 25" in text and "larger max_loss" in text
 
 
 def test_a_list_of_layers_is_kept_as_given() -> None:
-    found = run({0: 0.1, 3: 0.2}, KeepSettings((3, 0, 3)))
+    found = run({0: 0.1, 3: 0.2}, MixedPrecisionSettings((3, 0, 3)))
     assert found.kept_layers == (0, 3) and found.loss == 0
     with pytest.raises(UserError, match=r"Unknown layer 10.*0 to 9"):
-        run({}, KeepSettings((10,)))
+        run({}, MixedPrecisionSettings((10,)))
 
 
 def test_output_that_is_not_finite_is_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,11 +177,11 @@ def test_output_that_is_not_finite_is_the_worst(monkeypatch: pytest.MonkeyPatch)
         kept = json.loads(files["model"])
         return lambda images: reference(images if 2 in kept else images * torch.nan)
 
-    found = quantise_network(SPECS, quantise, load, reference, samples(), KeepSettings("auto"))
+    found = quantise_network(SPECS, quantise, load, reference, samples(), MixedPrecisionSettings("auto"))
     assert found.kept_layers == (2,) and found.loss == 0
 
 
 def test_no_calibration_images_is_a_user_error() -> None:
     empty = Samples([], samples().validation)
     with pytest.raises(UserError, match="No calibration images"):
-        quantise_network(SPECS, quantise, loader({}), reference, empty, KeepSettings())
+        quantise_network(SPECS, quantise, loader({}), reference, empty, MixedPrecisionSettings())
