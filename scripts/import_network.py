@@ -13,7 +13,7 @@ from ofa.launch import command
 from ofa.published.bundle import photograph_bundle_info
 from ofa.published.network import read_network
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ImportNetworkConfig(RunConfig):
     run_config: str | None
     weights: str
     class_names: str | None
-    space: SearchSpace | None
+    space: StagedSpace | None
     name: str | None
     formats: tuple[str, ...]
 

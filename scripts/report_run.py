@@ -46,7 +46,7 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     timed = {str(i): TimedNetwork(c.network, c.network.image_shape) for i, c in enumerate(found)}
     with progress_bar("timing") as progress:
         timings = measure_networks(timed, device, config.seed, progress)
-    searches = searches_by_subnet(directory.path / "search")
+    searches = searches_by_subnet(directory.path / "search", run.info.space)
     accuracy = 100 * load_predictor(directory.predictor, space)(genomes)
     latency = estimate(genomes)
     networks = []

@@ -26,7 +26,7 @@ from ofa.data.preprocessing import Preprocessing
 from ofa.export.record import HOW_TO_MAKE, ExportedFile
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 BUNDLE_SCHEMA = 1
@@ -49,7 +49,7 @@ class BundleInfo:
         provenance: plain JSON values: how the network was made.
     """
 
-    space: SearchSpace
+    space: StagedSpace
     config: SubnetConfig
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
@@ -125,7 +125,7 @@ class _Description:
     schema_version: int
     id: str
     subnet: dict[str, Any]
-    space: SearchSpace
+    space: StagedSpace
     fingerprint: str
     in_channels: int
     resolution: int

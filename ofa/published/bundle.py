@@ -12,11 +12,11 @@ from ofa.data.preprocessing import Preprocessing
 from ofa.export.bundle import BundleInfo
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 def photograph_bundle_info(
-    network: PublishedNetwork, space: SearchSpace | None, weights: Path, class_names: Path | None = None
+    network: PublishedNetwork, space: StagedSpace | None, weights: Path, class_names: Path | None = None
 ) -> BundleInfo:
     """Return the description of a published network of photographs, normalised as ImageNet's.
 

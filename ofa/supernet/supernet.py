@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower_slots, slots
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import elastic_layer
 from ofa.supernet.layer import ElasticLayer
@@ -16,7 +16,7 @@ from ofa.supernet.layer import ElasticLayer
 class Supernet(nn.Module):
     """Elastic layers of a space; which sub-network runs is an argument of each call, never a state."""
 
-    def __init__(self, space: SearchSpace, dropout: float = 0.0) -> None:
+    def __init__(self, space: StagedSpace, dropout: float = 0.0) -> None:
         """Create randomly initialised parameters of the largest network of the whole `space`."""
         super().__init__()
         self.space = space.unrestricted
@@ -51,7 +51,7 @@ class Supernet(nn.Module):
         ]
 
 
-def build_supernet(space: SearchSpace, seed: int, dropout: float = 0.0) -> Supernet:
+def build_supernet(space: StagedSpace, seed: int, dropout: float = 0.0) -> Supernet:
     """Return a supernet whose initial weights depend on `seed` alone; global generators stay as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

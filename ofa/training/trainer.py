@@ -17,7 +17,7 @@ from ofa.common.errors import StoppedError, UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.sorting import sort_channels
 from ofa.supernet.supernet import Supernet, build_supernet
@@ -40,7 +40,7 @@ class Trainer:
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: StagedSpace,
         data: ImageData,
         phases: Sequence[Phase],
         settings: TrainSettings,
@@ -181,7 +181,7 @@ class Trainer:
             if last or (epoch + 1) % self._settings.validate_every_epochs == 0:
                 self._monitor.validated(position.step, self.validate())
 
-    def _train_epoch(self, phase: Phase, space: SearchSpace, epoch: int, first: int) -> None:
+    def _train_epoch(self, phase: Phase, space: StagedSpace, epoch: int, first: int) -> None:
         position, settings = self._position, self._settings
         run_epoch = (position.step - first) // self._schedule.steps_per_epoch
         batches = self._data.train_batches(

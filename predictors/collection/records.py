@@ -17,8 +17,8 @@ from ofa.common.config import build, differences
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
+from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 
 SCHEMA_VERSION = 1
 COLLECT_COMMAND = "python scripts/collect_accuracy.py"
@@ -45,7 +45,7 @@ class RecordFile:
     """
 
     def __init__(
-        self, path: Path, header: RecordHeader, measured: dict[SubnetConfig, float], writes: bool
+        self, path: Path, header: RecordHeader, measured: dict[AnyConfig, float], writes: bool
     ) -> None:
         """Take the contents of `path` as read; use `RecordFile.open`."""
         self.path, self._writes = path, writes
@@ -87,7 +87,7 @@ class RecordFile:
         return cls(path, header, measured, writes)
 
     @property
-    def configs(self) -> list[SubnetConfig]:
+    def configs(self) -> list[AnyConfig]:
         """The measured sub-networks in the order of the file."""
         return list(self._measured)
 
@@ -100,11 +100,11 @@ class RecordFile:
         """Return the number of records."""
         return len(self._measured)
 
-    def __contains__(self, config: SubnetConfig) -> bool:
+    def __contains__(self, config: AnyConfig) -> bool:
         """Return whether `config` has been measured."""
         return config in self._measured
 
-    def append(self, config: SubnetConfig, top1: float) -> None:
+    def append(self, config: AnyConfig, top1: float) -> None:
         """Add a record; it is on the disk when this returns.
 
         Args:
@@ -138,7 +138,7 @@ def read_header(path: Path, space: SearchSpace) -> RecordHeader:
     return _parse(path, _read(path), space)[0]
 
 
-def load_records(path: Path, space: SearchSpace) -> tuple[list[SubnetConfig], NDArray[np.float64]]:
+def load_records(path: Path, space: SearchSpace) -> tuple[list[AnyConfig], NDArray[np.float64]]:
     """Return the measured sub-networks of a record file and their top-1 fractions, shape (n,).
 
     A last line that was cut off while being written is left out; the file is not changed.
@@ -161,14 +161,14 @@ def _read(path: Path) -> bytes:
 
 def _parse(
     path: Path, content: bytes, space: SearchSpace
-) -> tuple[RecordHeader, dict[SubnetConfig, float], int]:
+) -> tuple[RecordHeader, dict[AnyConfig, float], int]:
     """Return header, records and the length in bytes of the whole lines."""
     # Whatever follows the last line break was cut off: a line is written together with its break.
     size = content.rfind(b"\n") + 1
     lines = content[:size].splitlines()
     header = _parse_header(path, lines[0] if lines else b"", space)
     whole = space.unrestricted
-    measured: dict[SubnetConfig, float] = {}
+    measured: dict[AnyConfig, float] = {}
     for number, line in enumerate(lines[1:], start=2):
         try:
             config, top1 = _parse_record(line, whole)
@@ -205,9 +205,9 @@ def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
     return header
 
 
-def _parse_record(line: bytes, space: SearchSpace) -> tuple[SubnetConfig, float]:
+def _parse_record(line: bytes, space: SearchSpace) -> tuple[AnyConfig, float]:
     values = json.loads(line)
-    config = SubnetConfig.from_dict(values["subnet"])
+    config = space.read(values["subnet"])
     space.genome(config)
     if values["id"] != config.id:
         raise UserError(f"its id is {values['id']!r}, but the sub-network's id is {config.id!r}.")

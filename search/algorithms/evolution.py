@@ -24,12 +24,12 @@ from ofa.common.config import below_minimum
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.threads import blas_threads
 from ofa.space.estimator import Estimator
+from ofa.space.onehot import OneHot
 from ofa.space.space import SearchSpace
 from search.algorithms.generations import GenerationSettings, run_generations
 from search.limits.limit import Limit, check_bounded, violations
 from search.population.archive import Archive
 from search.population.initial import first_candidates
-from search.population.onehot import OneHot
 from search.population.population import Population
 from search.population.surrogate import LinearSurrogate
 from search.population.variation import Variation

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import ofa.common.files
 from ofa.common.errors import UserError
+from ofa.space.config import AnyConfig
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 from search.limits.limit import Limit
 from search.population.archive import Archive
 from search.population.fronts import fittest, non_dominated
@@ -30,7 +30,7 @@ HOW_TO_MAKE = "python scripts/search_for_device.py"
 class Candidate:
     """One sub-network with its estimated accuracy and the value of each limited quantity, by name."""
 
-    config: SubnetConfig
+    config: AnyConfig
     accuracy: float
     values: dict[str, float]
 
@@ -44,10 +44,10 @@ class Candidate:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
-        """Build a candidate from `to_dict` output."""
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Candidate:
+        """Build a candidate of `space` from `to_dict` output."""
         quantities = {str(name): float(value) for name, value in values["values"].items()}
-        return cls(SubnetConfig.from_dict(values["config"]), float(values["accuracy"]), quantities)
+        return cls(space.read(values["config"]), float(values["accuracy"]), quantities)
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ class SearchResult:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:
-        """Build a result from `to_dict` output; raises what missing or wrong entries raise."""
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> SearchResult:
+        """Build a result in `space` from `to_dict` output; raises what missing or wrong entries raise."""
         samples = zip(values["samples"]["cost"], values["samples"]["accuracy"], strict=True)
         limits = tuple(LimitRecord(**entry) for entry in values["limits"])
         verification = values.get("verification")
-        ranked = tuple(Candidate.from_dict(entry) for entry in values["ranked"])
+        ranked = tuple(Candidate.from_dict(entry, space) for entry in values["ranked"])
         if not ranked:
             raise ValueError("ranked is empty")
         return cls(
@@ -170,13 +170,13 @@ class SearchResult:
             limits=limits,
             front_costs=tuple(map(str, values["front_costs"])),
             ranked=ranked,
-            front=tuple(Candidate.from_dict(entry) for entry in values["front"]),
+            front=tuple(Candidate.from_dict(entry, space) for entry in values["front"]),
             samples=tuple((float(cost), float(accuracy)) for cost, accuracy in samples),
             evaluations=int(values["evaluations"]),
             accuracy_evaluations=int(values["accuracy_evaluations"]),
             history=tuple(float(value) for value in values["history"]),
             seconds=float(values["seconds"]),
-            verification=Verification.from_dict(verification) if verification else None,
+            verification=Verification.from_dict(verification, space) if verification else None,
         )
 
     def save(self, path: Path, provenance: Mapping[str, str]) -> None:
@@ -192,11 +192,15 @@ class SearchResult:
         ofa.common.files.write_json(path, {**self.to_dict(), "provenance": dict(provenance)})
 
     @classmethod
-    def load(cls, path: Path) -> SearchResult:
+    def load(cls, path: Path, space: SearchSpace) -> SearchResult:
         """Read a result that `save` wrote.
 
+        Args:
+            path: the file.
+            space: the space that was searched.
+
         Raises:
-            UserError: if the file is missing, truncated, of another schema version or lacks entries.
+            UserError: if the file is missing, truncated, of another version or space, or lacks entries.
         """
         values = ofa.common.files.read_json(path, "search result", HOW_TO_MAKE)
         version = values.get("schema_version")
@@ -206,12 +210,24 @@ class SearchResult:
                 f"Make it again with: {HOW_TO_MAKE}"
             )
         try:
-            return cls.from_dict(values)
+            found = values["space"]["name"], values["space"]["fingerprint"]
+            if found[1] != space.fingerprint:
+                raise UserError(
+                    f"{path} was searched in space {found[0]!r} ({found[1]}); this is {space.name!r} "
+                    f"({space.fingerprint}). Search again with predictor and table of this space."
+                )
+            return cls.from_dict(values, space)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(
                 f"The search result {path} is damaged ({reason}). Make it again with: {HOW_TO_MAKE}"
             ) from error
+
+
+def searched_fingerprint(path: Path) -> object:
+    """Return the fingerprint of the space that a result was searched in; None if the file does not say."""
+    space = ofa.common.files.read_json(path, "search result", HOW_TO_MAKE).get("space")
+    return space.get("fingerprint") if isinstance(space, dict) else None
 
 
 def summarise(

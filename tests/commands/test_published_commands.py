@@ -25,7 +25,7 @@ from ofa.published.names import published_names
 from ofa.published.network import read_network
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import load_supernet
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
 
 TINY = ("space=mobilenet_v3_tiny", "data=digits")
@@ -34,7 +34,7 @@ WIDE = ("space=mobilenet_v3", "space.width_multiplier=1.2")
 
 @pytest.fixture
 def checkpoint(
-    tiny_space: SearchSpace, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    tiny_space: StagedSpace, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> Path:
     supernet = make_supernet(tiny_space, 0)
     names = {name: mobilenet_v3_name(name, len(supernet.layers)) for name in supernet.state_dict()}

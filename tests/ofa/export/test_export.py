@@ -27,7 +27,7 @@ from ofa.export.record import ExportedFile, FilePart
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import missing_packages
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -38,7 +38,7 @@ needs_onnx = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def info(micro_space: SearchSpace) -> BundleInfo:
+def info(micro_space: StagedSpace) -> BundleInfo:
     return BundleInfo(
         micro_space,
         micro_space.largest,
@@ -51,7 +51,7 @@ def info(micro_space: SearchSpace) -> BundleInfo:
 
 
 @pytest.fixture(scope="module")
-def network(info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet]) -> StaticNetwork:
+def network(info: BundleInfo, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
     return extract_subnet(make_supernet(info.space, 0), info.config)
 
 
@@ -349,7 +349,7 @@ def test_changed_weights_are_a_user_error(changed: Path) -> None:
 
 
 def test_weights_of_another_network_are_a_user_error(
-    changed: Path, info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    changed: Path, info: BundleInfo, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
     smallest = dataclasses.replace(info, config=info.space.smallest)
     network = extract_subnet(make_supernet(info.space, 0), smallest.config)

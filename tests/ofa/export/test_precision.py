@@ -27,7 +27,7 @@ from ofa.export.fresh_run import FreshRunSettings, bind_file, load_file, run_fre
 from ofa.export.precision import WantedPrecision, check_precision, format_key, offered_precisions
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -47,7 +47,7 @@ needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra onnx is not installe
 
 
 @pytest.fixture(scope="module")
-def info(micro_space: SearchSpace) -> BundleInfo:
+def info(micro_space: StagedSpace) -> BundleInfo:
     classes = ("ant", "bee", "cat", "dog", "eel")
     return BundleInfo(
         micro_space, micro_space.largest, Preprocessing((0.5, 0.25), (0.2, 0.4)), classes, expected_top1=0.75
@@ -55,7 +55,7 @@ def info(micro_space: SearchSpace) -> BundleInfo:
 
 
 @pytest.fixture(scope="module")
-def network(info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet]) -> StaticNetwork:
+def network(info: BundleInfo, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
     return extract_subnet(make_supernet(info.space, 0), info.config).eval()
 
 

@@ -80,7 +80,7 @@ def test_genomes_estimates_and_predictions_are_the_same(run: Path, expected: dic
 @pytest.mark.parametrize("name", ["my_cpu-0.8ms", "my_cpu-pareto-latency_ms"])
 def test_search_results_are_read(run: Path, name: str) -> None:
     _, info = load_supernet(run / "supernet.pt")
-    result = SearchResult.load(run / "search" / f"{name}.json")
+    result = SearchResult.load(run / "search" / f"{name}.json", info.space)
     latency = LatencyTable.load(run / "latency" / "my_cpu.json").estimator(info.space)
     assert len(result.ranked) > 1 and result.limits[0].name == "latency_ms"
     for candidate in result.ranked:

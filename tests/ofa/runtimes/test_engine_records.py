@@ -33,7 +33,7 @@ from ofa.export.precision import offered_precisions
 from ofa.export.write import export_bundle
 from ofa.runtimes.base import FileFormat, Files, NetworkSource, Runtime
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -110,7 +110,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Runtime:
 
 
 @pytest.fixture
-def info(micro_space: SearchSpace) -> BundleInfo:
+def info(micro_space: StagedSpace) -> BundleInfo:
     classes = ("ant", "bee", "cat", "dog", "eel")
     return BundleInfo(micro_space, micro_space.smallest, Preprocessing((0.5, 0.25), (0.2, 0.4)), classes)
 
@@ -129,7 +129,7 @@ def test_one_more_record_is_one_more_name_everywhere() -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_a_new_engine_is_a_format_with_its_example_in_the_readme(
-    info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    info: BundleInfo, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
     network = extract_subnet(make_supernet(info.space, 0), info.config).eval()
     report = export_bundle(network, info, tmp_path / "bundle", ["toy"])
@@ -153,7 +153,7 @@ def test_a_new_engine_measures_layers() -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_new_engine_is_measured_by_a_kit(micro_space: SearchSpace, tmp_path: Path) -> None:
+def test_a_new_engine_is_measured_by_a_kit(micro_space: StagedSpace, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     device = DeviceSpec("d", "toy_engine")
     kit = make_verification_kit(micro_space, [micro_space.smallest], device, 0, tmp_path / "kit")

@@ -8,13 +8,13 @@ import numpy as np
 from rich.console import Console
 
 from ofa.architecture.cost import compile_cost, macs
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
 from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
 
 
-def measured(space: SearchSpace) -> list[ReportedNetwork]:
+def measured(space: StagedSpace) -> list[ReportedNetwork]:
     cost = compile_cost(space, macs)
     plan = plan_search({"algorithm": "evolution", "population_size": 20, "generations": 3})
     limit = Limit("latency_ms", cost, float(cost(space.genomes([space.middle]))[0]), "ms")
@@ -27,7 +27,7 @@ def measured(space: SearchSpace) -> list[ReportedNetwork]:
     ]
 
 
-def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space: SearchSpace) -> None:
+def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space: StagedSpace) -> None:
     networks = measured(micro_space)
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
     console = Console(width=80, record=True)
@@ -42,7 +42,7 @@ def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space
     assert lines[-1].strip() == "measured latency is 1.11 x the predicted one, median of 4 networks"
 
 
-def test_the_figure_is_drawn_with_and_without_searches(micro_space: SearchSpace, tmp_path: Path) -> None:
+def test_the_figure_is_drawn_with_and_without_searches(micro_space: StagedSpace, tmp_path: Path) -> None:
     for name, networks in (("all", measured(micro_space)), ("one", measured(micro_space)[:1])):
         plot_tradeoff(networks, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
