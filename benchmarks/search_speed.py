@@ -1,12 +1,11 @@
 """Speed and quality of the search, one thread; each part prints its table.
 
-With --beside only its time, with PyTorch's choice of threads as in a program that sets none: idle, beside a
-process that keeps one core busy, and beside a PyTorch training on all cores, in turns.
+With --beside only its time: idle, beside a busy process, and beside a PyTorch training, in turns.
 
 - `note10`: published latency tables of the Note10 and published accuracy predictor, the limits and seeds of
   the table; the default settings, and the published budget of 50,000 candidates.
-- `published`: the same budget, in turns with the published package, if --published names the folder that it
-  was installed to: pip install --no-deps --target DIR ofa==0.1.0.post202307202001 tqdm
+- `published`: the same budget, in turns with the published package, if --published names the folder it is
+  in: pip install --no-deps --target DIR ofa==0.1.0.post202307202001 tqdm
 - `front`: the whole front of the Note10 in one run, compared with the single searches.
 - `joint`: limits on two devices at once, Note10 and Ultra96, at 224 px.
 - `synthetic`: 50,000 candidates of the full MobileNetV3 space against random search; accuracy is an MLP
@@ -38,9 +37,7 @@ from latency_tables.table.device import DeviceSpec
 from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.layer import LayerSpec
 from ofa.common.config import build
-from ofa.space.estimator import Estimator
-from ofa.space.genes import Genomes
-from ofa.space.staged import StagedSpace
+from ofa.space import Estimator, Genomes, StagedSpace
 from predictors.fit import FitSettings, fit_predictor
 from predictors.published.predictor import import_predictor
 from search.algorithms.evolution import EvolutionSettings, evolve

@@ -51,8 +51,9 @@ def collect_accuracy(config: CollectConfig) -> Path:
             collect(space, count, config.seed, evaluator.top1, records, progress, world, strategy)
         if not world.is_main:
             return path
-    top1 = 100 * records.top1
-    print(f"{len(records)} sub-networks, validation top-1 {top1.min():.2f} to {top1.max():.2f} %")
+    metric, lowest, highest = records.header.metric, records.values.min(), records.values.max()
+    span = f"{metric.scale * lowest:.2f} to {metric.show(highest)}"
+    print(f"{len(records)} sub-networks, validation {metric.title} {span}")
     print(f"records: {path}\nnext: python scripts/fit_predictor.py run_name={config.run_name}")
     return path
 

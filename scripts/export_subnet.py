@@ -46,7 +46,7 @@ def export_subnet(config: ExportConfig) -> Path:
         chosen.config,
         Preprocessing(facts.mean, facts.std, centre_share=facts.centre_share),
         facts.class_names,
-        chosen.expected_top1,
+        chosen.expected_value,
         chosen.expected_latency_ms,
         {"run": config.run_name, "subnet": config.subnet, "supernet": run.info.sha256},
     )

@@ -47,15 +47,16 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     with progress_bar("timing") as progress:
         timings = measure_networks(timed, device, config.seed, progress)
     searches = searches_by_subnet(directory.path / "search", run.info.space)
-    accuracy = 100 * load_predictor(directory.predictor, space)(genomes)
-    latency = estimate(genomes)
+    predictor = load_predictor(directory.predictor, space)
+    accuracy, latency = predictor(genomes), estimate(genomes)
     networks = []
     for i, candidate in enumerate(found):
         cost, measured_ms = network_cost(candidate.network.specs), timings[str(i)].latency_ms
-        numbers = accuracy[i], 100 * candidate.top1, latency[i], measured_ms, cost.macs, cost.parameters
+        numbers = accuracy[i], candidate.top1, latency[i], measured_ms, cost.macs, cost.parameters
         networks.append(ReportedNetwork(candidate.name, searches.get(candidate.subnet), *numbers))
-    plot_tradeoff(networks, directory.path / "pareto.png")
-    Console().print(report_table(networks, f"{config.run_name} on {device.name}", config.split))
+    metric, title = predictor.metric, f"{config.run_name} on {device.name}"
+    plot_tradeoff(networks, directory.path / "pareto.png", metric)
+    Console().print(report_table(networks, title, config.split, metric))
     print(f"figure: {directory.path / 'pareto.png'}")
     return networks
 

@@ -89,12 +89,14 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     with threads_set(config.threads), progress_bar("searching") as progress:
         options = config.verification.processes, run.kit(name), config.from_kit, config.seed, progress
         measure = choose_measure(table, config.device, space, *options) if config.verify else None
+        predictor = load_predictor(run.predictor, space, config.threads)
         result = find(
             space,
-            load_predictor(run.predictor, space, config.threads),
+            predictor,
             limits,
             plan=plan,
             seed=config.seed,
+            metric=predictor.metric,
             measure=measure,
             verification=config.verification,
             progress=progress,

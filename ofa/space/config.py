@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 
@@ -16,6 +16,10 @@ class Config(Hashable, Protocol):
     @property
     def id(self) -> str:
         """Short name of the network, the same in every process and version."""
+
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """Numbers that tables show beside the resolution, by their heading."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `SearchSpace.read` is the inverse."""

@@ -36,6 +36,11 @@ class GeneConfig:
         """Side of the input in pixels."""
         return int(dict(self.values)["resolution"])
 
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """Numbers that tables show: the genes that matter."""
+        return {"genes": len(self.values)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `GeneSpace.read` is the inverse."""
         return dict(self.values)

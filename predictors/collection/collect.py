@@ -68,7 +68,7 @@ def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> 
         if done == end:
             return done, []
         genomes = space.unrestricted.genomes(records.configs[:start])
-        batch = next_batch(space, genomes, records.top1[:start], BATCH_SIZE, seed, cost)
+        batch = next_batch(space, genomes, records.values[:start], BATCH_SIZE, seed, cost)
     missing = [config for config in map(space.config, batch) if config not in records]
     return done, missing[: end - done]
 
@@ -95,7 +95,7 @@ def collect(
         space: where to draw from.
         count: number of sub-networks.
         seed: of the strategy.
-        evaluate: returns the top-1 fraction of a sub-network; its errors pass through.
+        evaluate: returns the records' metric of a sub-network; its errors pass through.
         records: an open record file of this space.
         progress: called with the number of sub-networks that are done.
         world: the processes among which the measuring is shared out; all hold equal `records`.
@@ -106,6 +106,7 @@ def collect(
     """
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)
+    metric = records.header.metric
     done, missing = STRATEGIES[strategy](space, count, seed, records)
     progress(done, count, f"{done} were already measured" if done else "")
     while missing:
@@ -116,5 +117,5 @@ def collect(
             for config in group:
                 records.append(config, found[config.id])
                 done += 1
-                progress(done, count, f"{config.id} top-1 {100 * found[config.id]:.2f} %")
+                progress(done, count, f"{config.id} {metric.title} {metric.show(found[config.id])}")
         done, missing = STRATEGIES[strategy](space, count, seed, records)

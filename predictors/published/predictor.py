@@ -15,6 +15,7 @@ from torch import Tensor
 from ofa.common.accelerator import torch_threads
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
+from ofa.common.metric import TOP1, Metric
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
 from ofa.published.state import misfits, raise_misfits, read_state
 from ofa.space.genes import Genomes
@@ -82,6 +83,11 @@ class PublishedPredictor:
                 for start in starts
             ]
             return torch.cat(parts).numpy().astype(np.float64)
+
+    @property
+    def metric(self) -> Metric:
+        """What is predicted."""
+        return TOP1
 
     def save(self, path: Path) -> None:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.

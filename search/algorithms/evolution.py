@@ -33,7 +33,8 @@ from search.population.initial import first_candidates
 from search.population.population import Population
 from search.population.surrogate import LinearSurrogate
 from search.population.variation import Variation
-from search.result.result import SearchResult, summarise
+from search.result.result import SearchResult
+from search.result.summary import summarise
 
 DIVERSE_SHARE = 0.7
 """Share of a search after which radius and margin are 0."""

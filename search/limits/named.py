@@ -10,7 +10,7 @@ from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.space import SearchSpace
-from search.limits.limit import Limit
+from search.limits.limit import LATENCY, Limit
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def build_limits(
     limits = []
     if settings.latency_ms is not None:
         assert latency is not None
-        limits.append(Limit("latency_ms", latency, settings.latency_ms, "ms"))
+        limits.append(Limit("latency_ms", latency, settings.latency_ms, "ms", LATENCY))
     for name, (estimator, maximum) in (more_latencies or {}).items():
-        limits.append(Limit(f"latency_ms on {name}", estimator, maximum, "ms"))
+        limits.append(Limit(f"latency_ms on {name}", estimator, maximum, "ms", LATENCY))
     costs = space_costs(space)
     for name, cost, unit in _COSTS_IN_MILLIONS:
         bound = getattr(settings, name)

@@ -6,18 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ofa.common.errors import UserError
+from ofa.common.metric import TOP1, Metric
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
+from search.limits.limit import LATENCY
 from search.result.result import SearchResult, searched_fingerprint
 
 
 @dataclass(frozen=True)
 class SelectedSubnet:
-    """A sub-network and what its search expects of it: top-1 (0..1), latencies in ms by limit name."""
+    """A sub-network and what its search expects of it: the metric's value, latencies in ms by limit name."""
 
     config: AnyConfig
-    expected_top1: float | None = None
+    expected_value: float | None = None
     expected_latency_ms: dict[str, float] = field(default_factory=dict)
+    metric: Metric = TOP1
 
 
 def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet:
@@ -46,8 +49,9 @@ def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet
         )
     result = SearchResult.load(path, space)
     best = result.best_within(maxima) if maxima else result.best
-    latencies = {name: value for name, value in best.values.items() if name.startswith("latency")}
-    return SelectedSubnet(best.config, min(max(best.accuracy, 0.0), 1.0), latencies)
+    latencies = {limit.name: best.values[limit.name] for limit in result.limits if limit.kind == LATENCY}
+    expected = min(max(best.accuracy, 0.0), 1.0) if result.metric.is_fraction else best.accuracy
+    return SelectedSubnet(best.config, expected, latencies, result.metric)
 
 
 def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:

@@ -31,6 +31,7 @@ from latency_tables.table.device import DeviceSpec
 from ofa.architecture.cost import compile_cost, macs
 from ofa.common.accelerator import choose_accelerator, threads_set
 from ofa.common.errors import UserError
+from ofa.common.metric import TOP1
 from ofa.common.threads import blas_threads
 from ofa.launch import CONF, Command, compose
 from ofa.space.estimator import Estimator
@@ -266,7 +267,7 @@ def test_the_commands_with_a_setting_are_known() -> None:
 @pytest.fixture
 def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: StagedSpace) -> None:
     """What some commands read before they compute."""
-    read = SimpleNamespace(provenance={}, name="n", build=lambda weights: None)
+    read = SimpleNamespace(provenance={}, metric=TOP1, name="n", build=lambda weights: None)
     monkeypatch.setattr("ofa.runs.config.RunConfig.trained_space", micro_space)
     monkeypatch.setattr("fit_predictor.load_records", lambda *_: ([micro_space.smallest], np.zeros(1)))
     monkeypatch.setattr("fit_predictor.read_header", lambda *_: read)

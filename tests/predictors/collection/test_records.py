@@ -54,7 +54,7 @@ def test_records_come_back_exactly_and_in_order(path: Path) -> None:
     configs, top1 = load_records(path, space)
     assert configs == make_configs(space) == records.configs
     assert top1.dtype == np.float64
-    assert top1.tolist() == values == records.top1.tolist()
+    assert top1.tolist() == values == records.values.tolist()
     header = read_header(path, space)
     assert (header.space, header.fingerprint, header.provenance) == ("small", space.fingerprint, PROVENANCE)
 
@@ -68,6 +68,7 @@ def test_each_line_is_plain_json_as_documented(path: Path) -> None:
         "space": "small",
         "fingerprint": space.fingerprint,
         "provenance": PROVENANCE,
+        "metric": {"name": "top1", "title": "top-1", "higher_is_better": True, "is_fraction": True},
     }
     assert record == {"subnet": space.smallest.to_dict(), "id": space.smallest.id, "top1": 0.5}
 

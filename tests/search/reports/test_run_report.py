@@ -20,10 +20,10 @@ def measured(space: StagedSpace) -> list[ReportedNetwork]:
     limit = Limit("latency_ms", cost, float(cost(space.genomes([space.middle]))[0]), "ms")
     result = plan.run(space, lambda genomes: np.log(cost(genomes)) / 100, [limit], 0)
     return [
-        ReportedNetwork("largest", None, 99.0, 98.0, 9.0, 9.5, 5_000_000, 500_000),
-        ReportedNetwork("phone-3ms", result, 97.0, 96.5, 2.9, 3.0, 2_000_000, 300_000),
-        ReportedNetwork("", None, 90.0, 80.0, 4.0, 5.0, 1_000_000, 100_000),
-        ReportedNetwork("", None, 92.0, 90.0, 6.0, 7.0, 3_000_000, 300_000),
+        ReportedNetwork("largest", None, 0.99, 0.98, 9.0, 9.5, 5_000_000, 500_000),
+        ReportedNetwork("phone-3ms", result, 0.97, 0.965, 2.9, 3.0, 2_000_000, 300_000),
+        ReportedNetwork("", None, 0.9, 0.8, 4.0, 5.0, 1_000_000, 100_000),
+        ReportedNetwork("", None, 0.92, 0.9, 6.0, 7.0, 3_000_000, 300_000),
     ]
 
 

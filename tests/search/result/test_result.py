@@ -47,7 +47,8 @@ def test_save_and_load_round_trip(result: SearchResult, small_space: StagedSpace
     assert values["seed"] == 5
     assert values["space"] == {"name": "small", "fingerprint": small_space.fingerprint}
     assert values["best"]["id"] == result.best.config.id
-    assert values["limits"] == [{"name": "macs", "maximum": 2e6, "unit": "MACs"}]
+    assert values["limits"] == [{"name": "macs", "maximum": 2e6, "unit": "MACs", "kind": ""}]
+    assert values["metric"]["name"] == "top1" and values["metric"]["higher_is_better"]
 
 
 def test_damaged_files_are_user_errors(
@@ -65,7 +66,7 @@ def test_damaged_files_are_user_errors(
     path.write_text(json.dumps({**values, "schema_version": 99}))
     with pytest.raises(UserError, match="schema_version 99; expected 1"):
         SearchResult.load(path, small_space)
-    for name in set(values) - {"schema_version", "best", "provenance"}:
+    for name in set(values) - {"schema_version", "best", "provenance", "metric"}:
         path.write_text(json.dumps({key: value for key, value in values.items() if key != name}))
         with pytest.raises(UserError, match=f"damaged .*'{name}' is missing"):
             SearchResult.load(path, small_space)
