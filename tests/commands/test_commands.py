@@ -122,8 +122,8 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     path = finetune_subnet.run(*common, *tuning, "bundle=small")
     old, new = load_bundle(runs / "tiny" / "bundles" / "small"), load_bundle(path)
     assert path.name == "small-finetuned"
-    assert new.info.config == old.info.config
-    assert new.info.provenance["finetuned"]["epochs"] == 2
+    assert new.subnet == old.subnet
+    assert new.card.provenance["finetuned"]["epochs"] == 2
     weights = [next(bundle.network.parameters()) for bundle in (old, new)]
     assert not torch.equal(*weights)
     shutil.rmtree(path)

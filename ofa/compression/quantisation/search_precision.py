@@ -91,8 +91,28 @@ def samples_of(evaluator: SubnetEvaluator, resolution: int, calibration_images: 
     return Samples(single_images(evaluator.training_images(resolution), calibration_images), validation)
 
 
+def check_kept_layers(specs: Sequence[LayerSpec] | None, settings: MixedPrecisionSettings) -> None:
+    """Check that a network has the layers that are to stay in floating point.
+
+    Args:
+        specs: its layers; None for a module that is not made as a chain of layers.
+        settings: which layers.
+
+    Raises:
+        UserError: naming every layer that is none, or the reason why none can be chosen.
+    """
+    if specs is None and settings.keep_layers != "none":
+        raise UserError(
+            f"keep_layers is {settings.keep_layers!r}, but this network is a module of its own, not a chain "
+            "of known layers whose operators could be told apart in an engine's graph; it can only be "
+            "quantised as a whole. Use keep_layers=none."
+        )
+    if specs is not None and isinstance(settings.keep_layers, tuple):
+        operators_of(specs, settings.keep_layers)
+
+
 def quantise_network(
-    specs: Sequence[LayerSpec],
+    specs: Sequence[LayerSpec] | None,
     quantise: Callable[[Sequence[Images]], Quantise],
     load: Callable[[Files], Logits],
     reference: Logits,
@@ -103,7 +123,7 @@ def quantise_network(
     """Quantise a network with the layers in floating point that `settings` ask for, and measure it.
 
     Args:
-        specs: its layers.
+        specs: its layers; None for any other module, which is quantised as a whole.
         quantise: takes calibration images; `ofa.compression.quantisation.registry` has one for each engine
             that has int8.
         load: makes quantised files run.
@@ -116,6 +136,8 @@ def quantise_network(
         UserError: if a layer is unknown, or "auto" cannot bring the loss to what is allowed; the text says
             what it reached.
     """
+    check_kept_layers(specs, settings)
+    specs = specs or ()
     trial = _Trial(specs, quantise, load, reference, samples)
     if settings.keep_layers == "auto":
         found = _search(trial, specs, settings, progress)
