@@ -32,20 +32,20 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
 
 def _about(card: ModelCard) -> str:
     (_, height, width), area = card.input_shape, "the whole, "
+    size = f"({width}, {height})"
     if card.preprocessing.centre_share < 1:
         area = f"the centred square of {card.preprocessing.centre_share:g} of the short side, "
     answer = ""
     if card.task == CLASSIFICATION:
-        answer = f""" The answer is the
-position of the largest logit among `class_names` in `{DESCRIPTION_FILE}`."""
+        answer = f"""
+The answer is the position of the largest logit among `class_names` in `{DESCRIPTION_FILE}`."""
     return f"""# {card.name}
 
-{_kind(card)}{_expected(card)} Everything that
-is known of it is in `{DESCRIPTION_FILE}`.
+{_kind(card)}
+{_expected(card)}Everything that is known of it is in `{DESCRIPTION_FILE}`.
 
 Each part below runs in this folder. Images are {width} x {height} pixels; of others take {area}scaled
-bilinearly with antialiasing (Pillow:
-`image.resize(({width}, {height}), Image.Resampling.BILINEAR)`).{answer}"""
+bilinearly with antialiasing (Pillow: `image.resize({size}, Image.Resampling.BILINEAR)`).{answer}"""
 
 
 def _kind(card: ModelCard) -> str:
@@ -63,9 +63,9 @@ def _kind(card: ModelCard) -> str:
 
 def _expected(card: ModelCard) -> str:
     if card.expected_top1 is not None:
-        return f" Expected top-1: {100 * card.expected_top1:.2f} %."
+        return f"Expected top-1: {100 * card.expected_top1:.2f} %. "
     metric = card.expected_metric
-    return "" if metric is None else f" Expected {metric.name}: {metric.value:g}."
+    return "" if metric is None else f"Expected {metric.name}: {metric.value:g}. "
 
 
 def _subnet_example() -> str:
