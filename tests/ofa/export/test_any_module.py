@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +215,21 @@ def test_int8_is_of_the_whole_network(name: str, tmp_path: Path) -> None:
         wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(keep))
         with pytest.raises(UserError, match=r"keep_layers is .*not a chain of known layers.*as a whole"):
             export_bundle(two_branches(), two_branches_card(), tmp_path / "c", [name], wanted=wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("onnx" not in ENGINE_FORMATS, reason="the extra onnx is not installed")
+def test_the_example_of_the_guide_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (root / "docs" / "guide.md").read_text().split("## Bundles")[1]
+    (code,) = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    with torch.no_grad():
+        expected = names["network"].eval()(images(2, (3, 64, 64)))
+        assert torch.equal(names["same"](images(2, (3, 64, 64))), expected)
+        found = names["logits"](images(2, (3, 64, 64)))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 # -- mistakes --------------------------------------------------------------------------------------
