@@ -15,6 +15,12 @@ from torch.export import ExportedProgram
 
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
+from ofa.compression.quantisation.graph import (
+    QuantisationUnits,
+    count_operators,
+    layer_units,
+    operator_units,
+)
 from ofa.export.weights import WEIGHTS_FILE
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import FP32, FileFormat, Files, Logits, Runtime, each_image
@@ -36,10 +42,11 @@ class Source:
         self.network.eval().requires_grad_(False)
         self._input_shape = input_shape
 
-    @property
-    def specs(self) -> tuple[LayerSpec, ...] | None:
-        """Its layers, where it is a chain of them; None for any other module."""
-        return layers_of(self.network)
+    @cached_property
+    def units(self) -> QuantisationUnits:
+        """What can stay in floating point: layers of a chain of layers, operators of other modules."""
+        specs = layers_of(self.network)
+        return operator_units(count_operators(self.program)) if specs is None else layer_units(specs)
 
     def images(self, count: int) -> Tensor:
         """Return normally distributed images, the same in every call."""

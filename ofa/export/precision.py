@@ -122,7 +122,7 @@ def export_lower(
         top1 = logits_top1(logits, samples.validation())
         return QuantisedNetwork(files, (), top1, logits_top1(reference, samples.validation()))
     made = quantise_network(
-        source.specs,
+        source.units,
         lambda calibration: _quantiser(name).prepare(files, calibration),
         lambda quantised: _load(name, quantised, INT8),
         reference,
@@ -131,7 +131,7 @@ def export_lower(
         lambda done, total, text: progress(done, total, f"{name} int8 {text}".strip()),
     )
     placed = {f"{INT8}/{file}": content for file, content in made.files.items()}
-    return QuantisedNetwork(placed, made.kept_layers, made.top1, made.reference_top1)
+    return QuantisedNetwork(placed, made.kept_units, made.top1, made.reference_top1)
 
 
 def load_lower(name: str, folder: Path, precision: str) -> Logits:

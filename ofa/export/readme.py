@@ -91,8 +91,8 @@ def _facts(file: ExportedFile) -> str:
     facts = [f"{file.total_bytes / 1e6:.2f} MB, {file.precision}."]
     if file.batch_size is not None:
         facts.append(f"It takes {file.batch_size} image a run.")
-    if file.kept_layers:
-        facts.append(f"Layers {', '.join(map(str, file.kept_layers))} are in floating point.")
+    if file.kept_text:
+        facts.append(f"{file.kept_text.capitalize()} are in floating point.")
     if file.validation_top1 is not None and file.fp32_validation_top1 is not None:
         facts.append(
             f"Top-1 on validation images: {100 * file.validation_top1:.2f} %, in fp32 "

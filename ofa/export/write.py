@@ -49,7 +49,7 @@ class ExportReport:
         plain = self.files[name.removesuffix(f"_{file.precision}")]
         share = 100 * file.total_bytes / plain.total_bytes
         found, expected = 100 * file.validation_top1, 100 * file.fp32_validation_top1
-        kept = f", layers {', '.join(map(str, file.kept_layers))} in fp32" if file.kept_layers else ""
+        kept = f", {file.kept_text} in fp32" if file.kept_text else ""
         return (
             f"{names}: {size}, {share:.0f} % of fp32; {file.precision} top-1 on validation images "
             f"{found:.2f} %, fp32 {expected:.2f} % (loss {expected - found:.2f} points{kept}){batch}"
@@ -172,10 +172,12 @@ def _add_lower(
     first = folder / next(iter(made.files))
     logits = load_lower(name, first.parent, wanted.precision)
     difference = _check(format_key(name, wanted.precision), logits, source, math.inf)
+    chain = source.units.title == "layer"
     return dataclasses.replace(
         exported_file(made.files, difference, FORMATS[name].batch_size),
         precision=wanted.precision,
-        kept_layers=made.kept_layers,
+        kept_layers=made.kept_units if chain else (),
+        kept_operators=() if chain else made.kept_units,
         validation_top1=made.top1,
         fp32_validation_top1=made.reference_top1,
     )

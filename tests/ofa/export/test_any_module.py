@@ -20,7 +20,8 @@ from any_modules import CLASSES, TwoBranches, random_images, two_branches, two_b
 from torch import Tensor, nn
 
 from ofa.common.errors import UserError
-from ofa.compression.quantisation.search_precision import MixedPrecisionSettings
+from ofa.compression.quantisation.calibration import single_images
+from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
 from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import logits_top1
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
@@ -198,7 +199,7 @@ def test_resnet18_of_torchvision_goes_all_the_way(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINE_FORMATS)
 @torch.no_grad()
-def test_int8_is_of_the_whole_network(name: str, tmp_path: Path) -> None:
+def test_int8_of_a_module(name: str, tmp_path: Path) -> None:
     if name == "openvino":
         pytest.importorskip("nncf")
     samples = card_samples(two_branches_card(), random_images(1, 20), 60)
@@ -211,10 +212,52 @@ def test_int8_is_of_the_whole_network(name: str, tmp_path: Path) -> None:
     assert abs(small.validation_top1 - small.fp32_validation_top1) < 0.2
     found = load_file(load_bundle(report.path), f"{name}_int8")(images(3))
     assert 0 < float((found - two_branches()(images(3))).abs().max()) < 0.1
-    for keep in ("auto", (0,)):
-        wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(keep))
-        with pytest.raises(UserError, match=r"keep_layers is .*not a chain of known layers.*as a whole"):
-            export_bundle(two_branches(), two_branches_card(), tmp_path / "c", [name], wanted=wanted)
+    wanted = WantedPrecision("int8", samples, MixedPrecisionSettings((0,)))
+    with pytest.raises(UserError, match=r"keep_layers is \(0,\).*not a chain of known layers.*=auto or none"):
+        export_bundle(two_branches(), two_branches_card(), tmp_path / "c", [name], wanted=wanted)
+
+
+class Sensitive(nn.Module):
+    """Two branches; in one, a channel that no logit reads is ten thousand times as large as the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.plain = nn.Conv2d(1, 6, 3), nn.Conv2d(1, 6, 3)
+        self.wide_head, self.plain_head = nn.Linear(6, 4), nn.Linear(6, 4)
+        with torch.no_grad():
+            self.wide.weight[0] *= 1e4
+            self.wide_head.weight[:, 0] = 0
+            self.wide_head.weight *= 10
+
+    def forward(self, images: Tensor) -> Tensor:
+        wide = self.wide_head(self.wide(images).relu().mean((2, 3)))
+        output: Tensor = wide + self.plain_head(self.plain(images).relu().mean((2, 3)))
+        return output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENGINE_FORMATS)
+@torch.no_grad()
+def test_operators_stay_in_floating_point_where_the_accuracy_needs_it(name: str, tmp_path: Path) -> None:
+    if name == "openvino":
+        pytest.importorskip("nncf")
+    torch.manual_seed(0)
+    network, inputs = Sensitive().eval(), images(200)
+    network.wide_head.bias.sub_(network(inputs).mean(0))
+    batches = [(inputs, network(inputs).argmax(1))]
+    samples = Samples(single_images([inputs], 50), lambda: batches)
+    files = {}
+    for keep in ("none", "auto"):
+        wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(keep, 10.0))
+        report = export_bundle(network, two_branches_card(), tmp_path / keep, [name], wanted=wanted)
+        files[keep] = report.files[f"{name}_int8"]
+        top1 = logits_top1(load_file(load_bundle(report.path), f"{name}_int8"), batches)
+        assert files[keep].validation_top1 == top1
+    assert (files["none"].validation_top1 or 0) < 0.8 and files["none"].kept_text == ""
+    kept = files["auto"].kept_operators
+    assert (files["auto"].validation_top1 or 0) > 0.89 and 1 <= len(kept) <= 2
+    assert files["auto"].kept_layers == () and load_bundle(report.path).files == report.files
+    assert f"Operators {', '.join(map(str, kept))} are in floating" in (report.path / "README.md").read_text()
 
 
 @pytest.mark.slow
