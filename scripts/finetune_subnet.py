@@ -9,8 +9,10 @@ from pathlib import Path
 from ofa.common.progress import progress_bar
 from ofa.evaluation.evaluate import SubnetEvaluator, top1
 from ofa.export.bundle import load_bundle
+from ofa.export.card import top1_metric
 from ofa.export.write import export_bundle
 from ofa.launch import command
+from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import open_run
 from ofa.space.space import check_fingerprint
@@ -35,8 +37,9 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     """Fine-tune, recalibrate, export and return the new bundle's folder."""
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
-    check_fingerprint(bundle.info.space.fingerprint, run.info.space, f"bundle {bundle.path}")
-    resolution, network = bundle.info.config.resolution, bundle.network.to(run.device)
+    check_fingerprint(bundle.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")
+    resolution, network = bundle.subnet.config.resolution, bundle.network.to(run.device)
+    assert isinstance(network, StaticNetwork)
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
     largest = dataclasses.replace(run.info.space.largest, resolution=resolution)
     teacher = evaluator.network(largest) if config.finetuning.distillation_ratio else None
@@ -48,11 +51,11 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     evaluator.recalibrate(network, resolution)
     after = top1(network, evaluator.batches(resolution))
     print(f"validation top-1: {100 * before:.2f} % before, {100 * after:.2f} % after")
-    provenance = {**bundle.info.provenance, "finetuned": dataclasses.asdict(config.finetuning)}
-    info = dataclasses.replace(bundle.info, expected_top1=after, provenance=provenance)
+    provenance = {**bundle.card.provenance, "finetuned": dataclasses.asdict(config.finetuning)}
+    card = dataclasses.replace(bundle.card, expected_metric=top1_metric(after), provenance=provenance)
     path = run.directory.bundles / (config.name or f"{bundle.path.name}-finetuned")
     with progress_bar("exporting") as progress:
-        export_bundle(network.cpu(), info, path, config.formats, progress=progress)
+        export_bundle(network.cpu(), card, path, config.formats, progress=progress)
     print(f"bundle: {path}")
     print(f"next: python scripts/evaluate_subnet.py run_name={config.run_name} bundle={path.name}")
     return path

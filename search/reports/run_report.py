@@ -26,9 +26,9 @@ class ReportedNetwork:
     Attributes:
         name: of its bundle, or empty.
         search: the search that found it; None for a network chosen otherwise or drawn at random.
-        predicted: the metric by the accuracy predictor.
+        predicted: the metric by the accuracy predictor; None for a network of no space.
         measured: the metric as measured.
-        predicted_ms: by the latency table.
+        predicted_ms: by the latency table; None for a network of no space.
         measured_ms: end to end on the device.
         macs: of one image.
         parameters: of the network.
@@ -36,9 +36,9 @@ class ReportedNetwork:
 
     name: str
     search: SearchResult | None
-    predicted: float
+    predicted: float | None
     measured: float
-    predicted_ms: float
+    predicted_ms: float | None
     measured_ms: float
     macs: int
     parameters: int
@@ -55,15 +55,15 @@ def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, me
     Its caption says by how much all latencies differ from the predicted ones together: a machine that is
     faster or slower than when its table was measured shifts all of them alike.
     """
-    shift = float(np.median([network.measured_ms / network.predicted_ms for network in networks]))
-    caption = f"measured latency is {shift:.2f} x the predicted one, median of {len(networks)} networks"
-    table = Table(title=title, caption=caption, box=None, pad_edge=False)
+    table = Table(title=title, caption=_caption(networks), box=None, pad_edge=False)
     accuracy = metric.heading
     headers = ("limit\nms", f"{accuracy}\npred.", f"{accuracy}\n{split}", "ms\npred.", "ms\nmeasured")
     table.add_column("network", no_wrap=True)
     for header in (*headers, "M\nMACs", "k\nparam.", "found\nin s"):
         table.add_column(header, justify="right", no_wrap=True)
-    for network in sorted(networks, key=lambda n: n.predicted_ms):
+    for network in sorted(
+        networks, key=lambda n: n.measured_ms if n.predicted_ms is None else n.predicted_ms
+    ):
         if network.name:
             limits = network.search.limits if network.search else ()
             limit = next((f"{bound.maximum:g}" for bound in limits if bound.name == "latency_ms"), "-")
@@ -75,13 +75,24 @@ def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, me
     return table
 
 
-def _figures(networks: Sequence[ReportedNetwork], metric: Metric) -> list[str]:
-    def mean(name: str, scale: float = 1.0) -> float:
-        return float(np.mean([getattr(network, name) for network in networks])) / scale
+def _caption(networks: Sequence[ReportedNetwork]) -> str:
+    shifts = [n.measured_ms / n.predicted_ms for n in networks if n.predicted_ms is not None]
+    if not shifts:
+        return "no latency was predicted"
+    shift = float(np.median(shifts))
+    return f"measured latency is {shift:.2f} x the predicted one, median of {len(shifts)} networks"
 
-    accuracies = [f"{metric.scale * mean(name):.2f}" for name in ("predicted", "measured")]
-    latencies = [f"{mean(name):.3f}" for name in ("predicted_ms", "measured_ms")]
-    return [*accuracies, *latencies, f"{mean('macs', 1e6):.2f}", f"{mean('parameters', 1e3):.0f}"]
+
+def _figures(networks: Sequence[ReportedNetwork], metric: Metric) -> list[str]:
+    """Return the cells of the means; a dash where a network has no such figure."""
+
+    def mean(name: str, digits: int, scale: float = 1.0) -> str:
+        values = [getattr(network, name) for network in networks]
+        return "-" if None in values else f"{float(np.mean(values)) / scale:.{digits}f}"
+
+    accuracies = [mean(name, 2, 1 / metric.scale) for name in ("predicted", "measured")]
+    latencies = [mean(name, 3) for name in ("predicted_ms", "measured_ms")]
+    return [*accuracies, *latencies, mean("macs", 2, 1e6), mean("parameters", 0, 1e3)]
 
 
 def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path, metric: Metric = TOP1) -> None:

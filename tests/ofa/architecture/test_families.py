@@ -21,7 +21,7 @@ from train_supernet import train_supernet
 from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.lowering import distinct_layers
 from ofa.data.preprocessing import Preprocessing
-from ofa.export.bundle import BundleInfo
+from ofa.export.card import subnet_card
 from ofa.export.write import export_bundle
 from ofa.modules.static import static_layer
 from ofa.runs.supernet_file import load_supernet
@@ -110,8 +110,8 @@ def test_exported_formats_compute_the_same(
     config = space.largest
     network = extract_subnet(make_supernet(space, 0), config)
     preprocessing = Preprocessing((0.5,) * space.in_channels, (0.25,) * space.in_channels)
-    info = BundleInfo(space, config, preprocessing, tuple("abcde"))
-    report = export_bundle(network, info, tmp_path / "bundle")
+    card = subnet_card(space, config, preprocessing, tuple("abcde"))
+    report = export_bundle(network, card, tmp_path / "bundle")
     assert set(report.files) == {"weights", "onnx", "pt2"}
 
 

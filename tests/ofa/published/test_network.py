@@ -19,7 +19,7 @@ from ofa.common.errors import UserError
 from ofa.export.bundle import load_bundle
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
-from ofa.published.bundle import photograph_bundle_info
+from ofa.published.bundle import photograph_card
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork, read_network
 from ofa.space.staged import StagedSpace
@@ -270,21 +270,21 @@ def test_a_published_network_becomes_a_bundle(
         stage = dataclasses.replace(home.stages[0], expand_ratios=(3.0, 4.0, 6.0), depths=(1, 2))
         space = dataclasses.replace(home, name="ours", stages=(stage, home.stages[1]))
     (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\nf\n")
-    info = photograph_bundle_info(small, space, weights, tmp_path / "classes.txt")
+    card = photograph_card(small, space, weights, tmp_path / "classes.txt")
     network = small.build(weights)
-    export_bundle(network, info, tmp_path / "bundle", formats=())
+    export_bundle(network, card, tmp_path / "bundle", formats=())
     bundle = load_bundle(tmp_path / "bundle")
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(bundle.network(images), network(images))
-    assert bundle.info.space.name == ("ours" if inside else "small")
-    assert bundle.info.class_names == tuple("abcdef")
-    assert bundle.info.provenance["weights"] == "weights.pth"
+    assert bundle.subnet.space.name == ("ours" if inside else "small")
+    assert bundle.card.class_names == tuple("abcdef")
+    assert bundle.card.provenance["weights"] == "weights.pth"
     with pytest.raises(UserError, match="There are 1 class names; space .* has 6 classes"):
         (tmp_path / "classes.txt").write_text("a\n")
-        photograph_bundle_info(small, space, weights, tmp_path / "classes.txt")
+        photograph_card(small, space, weights, tmp_path / "classes.txt")
     with pytest.raises(UserError, match="No weights at"):
-        photograph_bundle_info(small, space, tmp_path / "none.pth")
+        photograph_card(small, space, tmp_path / "none.pth")
 
 
 # -- descriptions ----------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_search_results_are_read(run: Path, name: str) -> None:
 
 def test_the_bundle_gives_the_same_logits(run: Path, expected: dict[str, Any]) -> None:
     bundle = load_bundle(run / "bundles" / "my_cpu-0.8ms")
-    channels, height, width = bundle.network.image_shape
+    channels, height, width = bundle.card.input_shape
     images = torch.linspace(-1, 1, 2 * height * width).reshape(2, channels, height, width)
     torch.testing.assert_close(
         bundle.network(images), torch.tensor(expected["bundle_logits"]), rtol=1e-4, atol=1e-5

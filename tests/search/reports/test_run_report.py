@@ -42,7 +42,22 @@ def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space
     assert lines[-1].strip() == "measured latency is 1.11 x the predicted one, median of 4 networks"
 
 
+def test_a_network_of_no_space_has_dashes_for_predictions(micro_space: StagedSpace) -> None:
+    other = ReportedNetwork("mine", None, None, 0.95, None, 2.0, 4_000_000, 400_000)
+    console = Console(width=80, record=True)
+    console.print(report_table([*measured(micro_space), other], "title", "test"))
+    console.print(report_table([other], "title", "test"))
+    lines = console.export_text().splitlines()
+    rows = [line.split() for line in lines if "mine" in line or "phone" in line]
+    assert [row[0] for row in rows] == ["mine", "phone-3ms", "mine"]
+    assert rows[0][1:] == rows[2][1:] == ["-", "-", "95.00", "-", "2.000", "4.00", "400", "-"]
+    assert "1.11 x the predicted one, median of 4 networks" in "\n".join(lines)
+    assert lines[-1].strip() == "no latency was predicted"
+
+
 def test_the_figure_is_drawn_with_and_without_searches(micro_space: StagedSpace, tmp_path: Path) -> None:
-    for name, networks in (("all", measured(micro_space)), ("one", measured(micro_space)[:1])):
+    other = ReportedNetwork("mine", None, None, 0.95, None, 2.0, 4_000_000, 400_000)
+    sets = {"all": [*measured(micro_space), other], "one": measured(micro_space)[:1]}
+    for name, networks in sets.items():
         plot_tradeoff(networks, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
