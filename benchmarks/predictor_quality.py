@@ -37,8 +37,9 @@ from ofa.space.subnet import BlockConfig, SubnetConfig
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
 from predictors.collection.active import choose_batch, design_posterior
 from predictors.collection.sampling import stratified_order
-from predictors.fit import FitSettings, fit_mlp, interval_metrics
+from predictors.fit import fit_mlp, interval_metrics
 from predictors.model.features import FeatureMap
+from predictors.settings import FitSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNTS = (50, 100, 250, 500)

@@ -38,8 +38,9 @@ from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.layer import LayerSpec
 from ofa.common.config import build
 from ofa.space import Estimator, Genomes, StagedSpace
-from predictors.fit import FitSettings, fit_predictor
+from predictors.fit import fit_predictor
 from predictors.published.predictor import import_predictor
+from predictors.settings import FitSettings
 from search.algorithms.evolution import EvolutionSettings, evolve
 from search.algorithms.nsga2 import ParetoSettings, search_front
 from search.algorithms.random_search import RandomSettings, search_randomly

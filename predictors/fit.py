@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ofa.common.config import below_minimum
 from ofa.common.errors import UserError
 from ofa.common.metric import TOP1, Metric
 from ofa.common.progress import ProgressCallback, silent
@@ -20,38 +19,10 @@ from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
 from predictors.model.features import FeatureMap, space_views
 from predictors.model.posterior import COVERAGE_DEVIATIONS, Posterior, standardise
 from predictors.model.predictor import AccuracyPredictor, PredictorInfo, TargetScale
+from predictors.settings import MIN_FITTED, FitSettings
 
-MIN_FITTED = 8
 MIN_HOLDOUT = 2
 HOLDOUT_METRICS = ("rmse_points", "kendall_tau", "spearman")
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How the MLP is fitted; nothing here needs tuning to the number of records or their noise.
-
-    Attributes:
-        hidden_units: width of the hidden layer; more are slower and a little better.
-        members: sampled output layers, whose spread is the uncertainty.
-        evidence_records: the scales of the weights are fitted on at most so many records.
-        max_iterations: of that fit; it usually ends after 20 to 50.
-        holdout_fraction: part of the records that the reported metrics come from.
-    """
-
-    hidden_units: int = 1024
-    members: int = 100
-    evidence_records: int = 500
-    max_iterations: int = 60
-    holdout_fraction: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Report everything that is out of range."""
-        least = {"hidden_units": 1, "members": 2, "evidence_records": MIN_FITTED, "max_iterations": 1}
-        errors = below_minimum(self, least)
-        if not 0 < self.holdout_fraction < 1:
-            errors.append(f"holdout_fraction is {self.holdout_fraction}; expected a number between 0 and 1.")
-        if errors:
-            raise UserError("\n".join(errors))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
 
@@ -20,14 +19,18 @@ def mape(predicted: ArrayLike, actual: ArrayLike) -> float:
 
 def kendall_tau(predicted: ArrayLike, actual: ArrayLike) -> float:
     """Kendall's tau-b; 0 where one side is constant."""
-    return _rank(scipy.stats.kendalltau(predicted, actual).statistic)
+    from scipy.stats import kendalltau  # takes half a second, which readers of a table need not spend
+
+    return _rank(kendalltau(predicted, actual).statistic)
 
 
 def spearman(predicted: ArrayLike, actual: ArrayLike) -> float:
     """Spearman's rank correlation; 0 where one side is constant."""
+    from scipy.stats import spearmanr
+
     if np.ptp(np.asarray(predicted, float)) == 0 or np.ptp(np.asarray(actual, float)) == 0:
         return 0.0
-    return _rank(scipy.stats.spearmanr(predicted, actual).statistic)
+    return _rank(spearmanr(predicted, actual).statistic)
 
 
 def _rank(value: float) -> float:

@@ -17,7 +17,7 @@ from ofa.runs.config import TrainConfig
 from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase, check_phases
 from ofa.training.settings import TrainSettings
-from predictors.fit import FitSettings
+from predictors.settings import FitSettings
 from search.algorithms.registry import plan_search
 
 COMMANDS = {path.stem for path in CONF.glob("*.yaml")}

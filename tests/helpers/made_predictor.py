@@ -9,7 +9,8 @@ import numpy as np
 from ofa.common.config import build
 from ofa.launch import compose_group
 from ofa.space.staged import StagedSpace
-from predictors.fit import FitSettings, fit_mlp
+from predictors.fit import fit_mlp
+from predictors.settings import FitSettings
 
 
 def save_predictor(run: Path, space_name: str) -> StagedSpace:

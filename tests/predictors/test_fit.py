@@ -25,16 +25,9 @@ from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.space.subnet import BlockConfig, SubnetConfig
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
-from predictors.fit import (
-    FitReport,
-    FitSettings,
-    fit_mlp,
-    fit_predictor,
-    format_metrics,
-    interval_metrics,
-    split_records,
-)
+from predictors.fit import FitReport, fit_mlp, fit_predictor, format_metrics, interval_metrics, split_records
 from predictors.model.predictor import AccuracyMLP, AccuracyPredictor
+from predictors.settings import FitSettings
 
 ROOT = Path(__file__).parents[2]
 SMALL = FitSettings(hidden_units=64, members=20, max_iterations=15)

@@ -17,8 +17,9 @@ from ofa.space.genes import Condition, Gene, Genomes
 from ofa.space.plain import GeneConfig, GeneSpace
 from predictors.collection.collect import STRATEGIES, collect
 from predictors.collection.records import RecordFile, load_records, read_header
-from predictors.fit import FitSettings, fit_predictor, format_metrics
+from predictors.fit import fit_predictor, format_metrics
 from predictors.load import load_predictor
+from predictors.settings import FitSettings
 from search.algorithms.registry import ALGORITHMS, plan_search
 from search.find import find
 from search.limits.limit import Limit

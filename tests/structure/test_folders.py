@@ -27,7 +27,7 @@ FLOORS = {
         ),
         *("training", "compression", "export", "runs", "published"),
     ),
-    "predictors": ("model", "published", "baselines", "fit", "load", "collection"),
+    "predictors": ("settings", "model", "published", "baselines", "fit", "load", "collection"),
     "latency_tables": ("table", "engines", "measuring", "remote", "published"),
     "search": ("limits", "population", "result", "algorithms", "verified", "find", "reports"),
 }
