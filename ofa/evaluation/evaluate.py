@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.modules.static import StaticNetwork
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.extract import extract_subnet
-from ofa.supernet.supernet import Supernet
+from ofa.supernet.protocol import AbstractSupernet, Network
 
 MAX_KEPT_BYTES = 10**9
 
@@ -34,7 +33,7 @@ def logits_top1(logits: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tens
     return correct / max(count, 1)
 
 
-class SubnetEvaluator:
+class SubnetEvaluator(Generic[Network]):
     """Recalibrates and evaluates sub-networks of one supernet on fixed images.
 
     The resized images of each resolution are kept as long as they fit in `MAX_KEPT_BYTES`, because
@@ -43,7 +42,7 @@ class SubnetEvaluator:
 
     def __init__(
         self,
-        supernet: Supernet,
+        supernet: AbstractSupernet[Network],
         data: ImageData,
         split: str = "validation",
         *,
@@ -68,14 +67,14 @@ class SubnetEvaluator:
         self._kept: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
         self._kept_bytes = 0
 
-    def network(self, config: SubnetConfig) -> StaticNetwork:
+    def network(self, config: SubnetConfig) -> Network:
         """Return the extracted and recalibrated sub-network in eval mode."""
-        network = extract_subnet(self._supernet, config).eval()
+        network = self._supernet.extract(config).eval()
         network = network.to(memory_format=torch.channels_last)
         self.recalibrate(network, config.resolution)
         return network
 
-    def recalibrate(self, network: StaticNetwork, resolution: int) -> None:
+    def recalibrate(self, network: nn.Module, resolution: int) -> None:
         """Recompute the batch-norm statistics of `network` from training images at `resolution`."""
         recalibrate_batchnorm(network, self.training_images(resolution))
 

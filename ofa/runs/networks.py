@@ -34,7 +34,7 @@ class RunNetwork:
 
 
 def run_networks(
-    run: TrainedRun, evaluator: SubnetEvaluator, num_random: int, seed: int
+    run: TrainedRun, evaluator: SubnetEvaluator[StaticNetwork], num_random: int, seed: int
 ) -> list[RunNetwork]:
     """Return all bundles of a run and `num_random` random networks of its supernet, evaluated.
 

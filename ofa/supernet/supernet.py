@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
 from ofa.architecture.lowering import lower_slots, slots
 from ofa.common.errors import UserError
+from ofa.modules.static import StaticNetwork
+from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import elastic_layer
+from ofa.supernet.extract import extract_subnet
 from ofa.supernet.layer import ElasticLayer
+from ofa.supernet.protocol import AbstractSupernet
+from ofa.supernet.sorting import sort_channels
 
 
-class Supernet(nn.Module):
-    """Elastic layers of a space; which sub-network runs is an argument of each call, never a state."""
+class Supernet(AbstractSupernet[StaticNetwork]):
+    """Elastic layers of a space of stages."""
 
     def __init__(self, space: SearchSpace, dropout: float = 0.0) -> None:
         """Create randomly initialised parameters of the largest network of the whole `space`."""
@@ -43,12 +53,31 @@ class Supernet(nn.Module):
                 images = layer(images, spec)
         return images
 
+    def extract(self, config: SubnetConfig, dropout: float = 0.0) -> StaticNetwork:
+        """See `extract_subnet`."""
+        return extract_subnet(self, config, dropout)
+
+    def sort_channels(self, trained_space: SearchSpace) -> None:
+        """See `ofa.supernet.sorting.sort_channels`."""
+        sort_channels(self, trained_space)
+
+    @cached_property
+    def costs(self) -> Mapping[str, Estimator]:
+        """See `AbstractSupernet.costs`."""
+        return {
+            "macs": compile_cost(self.space, macs),
+            "parameters": compile_cost(self.space, parameters),
+            "peak_activation_bytes": compile_cost(self.space, peak_activation_bytes, np.maximum),
+        }
+
     def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer, object]]:
         """Return the layers that `config` uses, each with its variant."""
-        pairs = zip(self.layers, lower_slots(self.space, config), strict=True)
-        return [
-            (layer, spec) for layer, spec in pairs if spec is not None and isinstance(layer, ElasticLayer)
-        ]
+        active: list[tuple[ElasticLayer, object]] = []
+        for layer, spec in zip(self.layers, lower_slots(self.space, config), strict=True):
+            if spec is not None:
+                assert isinstance(layer, ElasticLayer)
+                active.append((layer, spec))
+        return active
 
 
 def build_supernet(space: SearchSpace, seed: int, dropout: float = 0.0) -> Supernet:

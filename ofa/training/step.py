@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.common.distributed import World
 from ofa.data.base import resize
 from ofa.supernet.operators import ElasticBatchNorm2d
-from ofa.supernet.supernet import Supernet
+from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import step_if
 from ofa.training.precision import autocast, gradient_scaler
@@ -73,7 +73,11 @@ class TrainStep:
     """
 
     def __init__(
-        self, supernet: Supernet, settings: TrainSettings, world: World, device: torch.device
+        self,
+        supernet: AbstractSupernet[nn.Module],
+        settings: TrainSettings,
+        world: World,
+        device: torch.device,
     ) -> None:
         """Take the supernet, on `device`; batch norm is that of `settings`."""
         self._supernet, self._settings, self._world, self._device = supernet, settings, world, device

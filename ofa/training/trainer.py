@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa.architecture.cost import compile_cost, macs
 from ofa.common.accelerator import peak_memory_mb
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import StoppedError, UserError
@@ -19,7 +18,6 @@ from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.space.space import SearchSpace
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.sorting import sort_channels
 from ofa.supernet.supernet import Supernet, build_supernet
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.monitor import StepInfo, TrainingMonitor
@@ -90,7 +88,7 @@ class Trainer:
         self._waited: dict[str, float] = {}
         self._stop = StopRequest()
         self._optimizer = self._new_optimizer()
-        self._macs = compile_cost(space, macs)
+        self._macs = self.supernet.costs["macs"]
         self._evaluator = SubnetEvaluator(
             self.supernet,
             data,
@@ -166,7 +164,7 @@ class Trainer:
         self._progress(*self._schedule.work_done(position), phase.name)
         if position.phase_step == 0:
             if phase.sort_channels:
-                sort_channels(self.supernet, self._phases[position.phase - 1].space(self._space))
+                self.supernet.sort_channels(self._phases[position.phase - 1].space(self._space))
             self._optimizer = self._new_optimizer()
         distills = phase.teacher == "frozen" and self._settings.distillation_ratio > 0
         path, is_main = self._folder / "teacher.pt", self._world.is_main
