@@ -18,8 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ofa.common.accelerator import peak_memory_mb
 from ofa.common.progress import ProgressCallback
-from ofa.training.phases import Phase
-from ofa.training.step import StepReport
+from ofa.training.gradient_step import StepReport
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class StepInfo:
 
     Attributes:
         number: of steps of the run, with this one.
-        phase: that it belongs to.
-        epoch: of the phase, from 0.
+        place: phase and epoch, for the progress.
         lr: learning rate.
         resolution: of its images, in pixels.
         macs: MACs of its sub-networks.
@@ -38,8 +36,7 @@ class StepInfo:
     """
 
     number: int
-    phase: Phase
-    epoch: int
+    place: str
     lr: float
     resolution: int
     macs: NDArray[np.float64]
@@ -126,8 +123,7 @@ class TrainingMonitor:
         every = [value for values in self._losses.values() for value in values]
         loss = f"loss {sum(every) / len(every):.3f}" if every else "all steps skipped"
         top1 = " ".join(f"{name} {100 * value:.1f}" for name, value in self.top1.items())
-        place = f"{facts.phase.name} epoch {facts.epoch + 1}/{facts.phase.epochs}"
-        self._progress(done, total, f"{place} {loss} {rate:.0f} img/s {top1}")
+        self._progress(done, total, f"{facts.place} {loss} {rate:.0f} img/s {top1}")
         self._losses.clear()
         self._norms.clear()
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()

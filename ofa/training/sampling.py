@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.training.phases import Phase
@@ -13,10 +14,17 @@ from ofa.training.phases import Phase
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Resolution of a step and the sub-networks trained in it, all at that resolution."""
+    """Resolution of a step and the sub-networks trained in it, all at that resolution.
+
+    Attributes:
+        resolution: in pixels.
+        configs: of the sub-networks.
+        genomes: the same as genomes, shape (n, num_genes).
+    """
 
     resolution: int
     configs: tuple[SubnetConfig, ...]
+    genomes: Genomes = field(compare=False)
 
 
 def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPlan:
@@ -36,4 +44,4 @@ def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPla
         genomes[:2] = [space.genome(space.largest), space.genome(space.smallest)]
     genomes[:, 0] = resolution
     configs = tuple(space.config(genome) for genome in genomes)
-    return StepPlan(configs[0].resolution, configs)
+    return StepPlan(configs[0].resolution, configs, genomes)

@@ -26,7 +26,7 @@ from ofa.common.tensors import load_tensors
 from ofa.supernet.operators import ElasticBatchNorm2d
 from ofa.supernet.supernet import Supernet
 from ofa.training.checkpoints import TrainingCheckpoints
-from ofa.training.step import MAX_SKIPPED
+from ofa.training.gradient_step import MAX_SKIPPED
 from ofa.training.summary import RunSummary
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,6 +57,7 @@ import dataclasses, torch
 from ofa.data.settings import DataSettings
 from ofa.data.folder import FolderData
 from ofa.common.errors import StoppedError
+from ofa.supernet.supernet import build_supernet
 from ofa.training.trainer import Trainer
 from ofa.training.settings import TrainSettings
 
@@ -67,7 +68,10 @@ device, folder = torch.device("cpu"), Path(sys.argv[2])
 def progress(done, total, text):
     if done:
         os.killpg(os.getpgid(0), signal.SIGTERM)
-trainer = Trainer(space, FolderData(settings), PHASES, train, folder, device, progress)
+supernet = build_supernet(space, 0, train.dropout)
+trainer = Trainer(
+    supernet, FolderData(settings), PHASES, train, folder=folder, device=device, progress=progress
+)
 try:
     trainer.train()
 except StoppedError as error:
@@ -149,7 +153,9 @@ class AsOnCuda:
 @pytest.fixture
 def read_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are read when the next one is under way, as on CUDA devices."""
-    monkeypatch.setattr("ofa.training.step._copy_to_host_async", lambda numbers: (numbers, AsOnCuda()))
+    monkeypatch.setattr(
+        "ofa.training.gradient_step._copy_to_host_async", lambda numbers: (numbers, AsOnCuda())
+    )
 
 
 def test_steps_read_late_train_the_same_weights(

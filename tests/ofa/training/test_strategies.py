@@ -124,7 +124,7 @@ def test_in_place_the_largest_network_learns_from_labels_and_the_others_from_it(
     largest, smallest, _ = (supernet(images, config).detach() for config in plan.configs)
     hard = [float(torch.nn.functional.cross_entropy(logits, labels)) for logits in (largest, smallest)]
     optimizer = build_optimizer(supernet, 0.1, 0.9, 0.0)
-    report = step.read(step(plan, (images, labels), None, True, optimizer, seed=0, stop=False))
+    report = step.read(step(plan, (images, labels), teacher=None, in_place=True, optimizer=optimizer, seed=0))
     assert report.losses[0] == pytest.approx(hard[0], rel=1e-5)
     assert report.losses[1] == pytest.approx(hard[1] + float(soft_cross_entropy(smallest, largest)), rel=1e-4)
 

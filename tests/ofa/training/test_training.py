@@ -35,7 +35,6 @@ from ofa.training.sampling import plan_step
 from ofa.training.settings import PRECISIONS, FinetuneSettings, LossSettings, TrainSettings
 from ofa.training.step import TrainStep
 from ofa.training.teacher import Teacher
-from ofa.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "tests" / "helpers" / "training_run.py"
@@ -116,7 +115,7 @@ def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
     make_trainer(tmp_path).train()
     other = dataclasses.replace(SPACE, stem_channels=16)
     with pytest.raises(UserError, match=r"another|was made for the space"):
-        Trainer(other, make_data(), PHASES, TrainSettings(30), tmp_path, torch.device("cpu"))
+        make_trainer(tmp_path, space=other)
 
 
 def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
@@ -168,7 +167,7 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
 def test_the_teacher_is_the_largest_network_when_the_first_phase_ends(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     evaluator = SubnetEvaluator(trainer.supernet, make_data(), calibration_images=60)
-    largest = extract_subnet(trainer.supernet, SPACE.largest).state_dict()
+    largest = trainer.supernet.extract(SPACE.largest).state_dict()
     teacher = Teacher(trainer.supernet, tmp_path / "teacher.pt", evaluator, write=True)
     assert_equal(load_tensors(tmp_path / "teacher.pt", "teacher")["state"], largest)
 
@@ -192,7 +191,7 @@ def test_the_teacher_has_statistics_of_each_resolution(tmp_path: Path) -> None:
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch_size is 500 but made up has 120 training images"):
-        Trainer(SPACE, make_data(), PHASES, TrainSettings(500), tmp_path, torch.device("cpu"))
+        make_trainer(tmp_path, batch_size=500)
 
 
 def test_the_first_phase_must_not_distil() -> None:
@@ -259,7 +258,9 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(precision: str, max_grad_no
             # The first step warms up what is made once.
             torch.cuda.set_sync_debug_mode("error")
         try:
-            pending.append(step(plan, next(batches), None, True, optimizer, seed=number))
+            pending.append(
+                step(plan, next(batches), teacher=None, in_place=True, optimizer=optimizer, seed=number)
+            )
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert all(math.isfinite(loss) for waiting in pending for loss in step.read(waiting).losses)
