@@ -23,7 +23,6 @@ from turns import Request, measured, serve
 
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.config import build
-from ofa.common.distributed import SINGLE_PROCESS
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.space.space import SearchSpace
 from ofa.space.subnet import SubnetConfig
@@ -94,7 +93,7 @@ class Steps:
         network.to(memory_format=torch.channels_last).train()
         settings = self._settings
         self._optimizer = build_optimizer(network, LEARNING_RATE, settings.momentum, settings.weight_decay)
-        self._step = TrainStep(cast(Supernet, network), settings, SINGLE_PROCESS, torch.device("cpu"))
+        self._step = TrainStep(cast(Supernet, network), settings, device=torch.device("cpu"))
 
 
 class Recalibration:

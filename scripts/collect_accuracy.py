@@ -48,7 +48,7 @@ def collect_accuracy(config: CollectConfig) -> Path:
         records = RecordFile.open(path, run.info.space, provenance, world)
         with progress_bar("evaluating", visible=world.is_main) as progress:
             space, count, strategy = run.trained_space, config.count, config.strategy
-            collect(space, count, config.seed, evaluator.top1, records, progress, world, strategy)
+            collect(space, count, config.seed, evaluator.score, records, progress, world, strategy)
         if not world.is_main:
             return path
     top1 = 100 * records.top1

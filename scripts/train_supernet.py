@@ -63,8 +63,8 @@ def train_supernet(config: TrainConfig) -> Path:
         if world.is_main:
             save_supernet(run.supernet, supernet, config.provenance(data.info))
             summary.write(run.path, run.path.parent / "runs.csv")
-        for name, top1 in summary.top1.items():
-            say(f"validation top-1, {name:9s} {100 * top1:6.2f} %")
+        for name, value in summary.scores.items():
+            say(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.text(value):>8s}")
         say(f"supernet: {run.supernet}\nnext: python scripts/collect_accuracy.py run_name={config.run_name}")
     return run.supernet
 

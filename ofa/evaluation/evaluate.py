@@ -1,4 +1,4 @@
-"""Evaluation: extract, recalibrate, and count correct answers on a split."""
+"""Evaluation: extract, recalibrate, and measure on a split what the task asks for."""
 
 from __future__ import annotations
 
@@ -10,27 +10,42 @@ from torch import Tensor, nn
 
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.evaluation.task import ClassificationTask, Task
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.protocol import AbstractSupernet, Network
 
 MAX_KEPT_BYTES = 10**9
 
 
+CLASSIFICATION = ClassificationTask()
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
 @torch.inference_mode()
-def top1(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def measure(
+    outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION
+) -> dict[str, float]:
+    """Return the task's metrics by name, of a network in eval mode or any other function of images."""
+    assert not (isinstance(outputs_of, nn.Module) and outputs_of.training)
+    meter = task.meter()
+    for images, targets in batches:
+        meter.add(outputs_of(images), targets)
+    return meter.values()
+
+
+def score(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION) -> float:
+    """Return the metric of the task that networks are chosen by; see `measure`."""
+    return measure(outputs_of, batches, task)[task.metric.name]
+
+
+def top1(network: nn.Module, batches: Batches) -> float:
     """Return the share of images (0..1) whose largest logit is the label; `network` in eval mode."""
-    assert not network.training
     return logits_top1(network, batches)
 
 
-@torch.inference_mode()
-def logits_top1(logits: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def logits_top1(logits: Callable[[Tensor], Tensor], batches: Batches) -> float:
     """Return the share of images (0..1) whose largest logit is the label, by any function to logits."""
-    correct, count = 0, 0
-    for images, labels in batches:
-        correct += int((logits(images).argmax(1) == labels).sum())
-        count += len(labels)
-    return correct / max(count, 1)
+    return score(logits, batches)
 
 
 class SubnetEvaluator(Generic[Network]):
@@ -49,6 +64,7 @@ class SubnetEvaluator(Generic[Network]):
         calibration_images: int = 2000,
         limit: int | None = None,
         batch_size: int = 250,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Choose the images.
 
@@ -59,8 +75,9 @@ class SubnetEvaluator(Generic[Network]):
             calibration_images: number of images for batch-norm recalibration.
             limit: number of images counted; None for the whole split.
             batch_size: images per forward pass.
+            task: what networks are judged by.
         """
-        self._supernet, self._data = supernet, data
+        self._supernet, self._data, self.task = supernet, data, task
         self._split, self._limit = split, limit
         self._calibration_images, self._batch_size = calibration_images, batch_size
         self._device = next(supernet.parameters()).device
@@ -83,9 +100,13 @@ class SubnetEvaluator(Generic[Network]):
         batches = self._kept_batches("train", resolution, self._calibration_images)
         return (images for images, _ in batches)
 
-    def top1(self, config: SubnetConfig) -> float:
-        """Return the top-1 accuracy (0..1) of the recalibrated sub-network."""
-        return top1(self.network(config), self.batches(config.resolution))
+    def measure(self, config: SubnetConfig) -> dict[str, float]:
+        """Return the metrics of the recalibrated sub-network by name."""
+        return measure(self.network(config), self.batches(config.resolution), self.task)
+
+    def score(self, config: SubnetConfig) -> float:
+        """Return the metric of the recalibrated sub-network that networks are chosen by."""
+        return self.measure(config)[self.task.metric.name]
 
     def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Return the images that are counted, resized to `resolution`, and their labels."""

@@ -10,6 +10,7 @@ from torch import nn
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.data.base import ImageData, resize
+from ofa.evaluation.task import ClassificationTask
 from ofa.modules.static import StaticNetwork
 from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import build_optimizer, learning_rate, set_learning_rate
@@ -62,7 +63,8 @@ def finetune(
             optimizer.zero_grad(set_to_none=True)
             with autocast(precision, device):
                 logits = run(images)
-            loss = sum_terms(loss_terms(settings.loss, logits.float(), labels, soft))
+            task, ratio = ClassificationTask(settings.loss), settings.distillation_ratio
+            loss = sum_terms(loss_terms(task, ratio, logits.float(), labels, soft))
             torch.autograd.backward(scaler.scale(loss))
             scaler.step(optimizer)
             scaler.update()

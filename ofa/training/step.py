@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ofa.common.distributed import World
+from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.data.base import resize
+from ofa.evaluation.task import ClassificationTask, Task
 from ofa.supernet.operators import ElasticBatchNorm2d
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.gradient_step import GradientStep, PendingReport
@@ -24,10 +25,14 @@ class TrainStep(GradientStep):
         self,
         supernet: AbstractSupernet[nn.Module],
         settings: TrainSettings,
-        world: World,
+        *,
         device: torch.device,
+        world: World = SINGLE_PROCESS,
+        task: Task | None = None,
     ) -> None:
         """Take the supernet, on `device`; batch norm is that of `settings`.
+
+        The task is a classification with the loss of `settings`, unless another is given.
 
         Raises:
             UserError: if batch norm shall be synchronised and the supernet has layers that cannot be.
@@ -41,6 +46,7 @@ class TrainStep(GradientStep):
             device=device,
         )
         self._supernet, self._settings = supernet, settings
+        self._task = task or ClassificationTask(settings.loss)
         if settings.batch_norm == "synchronised" and world.size > 1:
             for norm in self._norms:
                 if not isinstance(norm, ElasticBatchNorm2d):
@@ -65,7 +71,7 @@ class TrainStep(GradientStep):
 
         Args:
             plan: resolution and sub-networks.
-            batch: this process's images (n, channels, h, w) and labels (n,).
+            batch: this process's images (n, channels, h, w) and their targets, e.g. labels (n,).
             teacher: source of the soft targets, if any.
             in_place: whether the first sub-network of the plan teaches the others instead.
             optimizer: of the supernet's parameters, its learning rates set.
@@ -84,7 +90,7 @@ class TrainStep(GradientStep):
         self, plan: StepPlan, batch: tuple[Tensor, Tensor], teacher: Teacher | None, in_place: bool
     ) -> list[dict[str, Tensor]]:
         """Accumulate the gradients of all sub-networks; return the terms of each one's loss."""
-        images, labels = resize(batch[0], plan.resolution), batch[1]
+        images, targets = resize(batch[0], plan.resolution), batch[1]
         soft_targets = None
         if teacher is not None:
             with self._autocast():
@@ -92,10 +98,11 @@ class TrainStep(GradientStep):
         every_terms = []
         for config in plan.configs:
             with self._autocast():
-                logits = self._supernet(images, config)
-            logits = logits.float()
-            terms = loss_terms(self._settings.loss, logits, labels, soft_targets)
+                outputs = self._supernet(images, config)
+            outputs = outputs.float()
+            ratio = self._settings.distillation_ratio
+            terms = loss_terms(self._task, ratio, outputs, targets, soft_targets)
             every_terms.append(self._backward(terms))
             if in_place and soft_targets is None:
-                soft_targets = logits.detach()
+                soft_targets = outputs.detach()
         return every_terms

@@ -15,6 +15,7 @@ from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.progress import ProgressCallback, silent
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.evaluation.task import ClassificationTask, Metric, Task
 from ofa.space.space import SearchSpace, check_fingerprint
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.protocol import AbstractSupernet
@@ -53,6 +54,7 @@ class Trainer(StepLoop):
         progress: ProgressCallback = silent,
         world: World = SINGLE_PROCESS,
         configuration: Mapping[str, Any] | None = None,
+        task: Task | None = None,
     ) -> None:
         """Take the supernet as it is, or with the weights of the latest checkpoint of `folder`.
 
@@ -68,6 +70,7 @@ class Trainer(StepLoop):
             world: the processes that train together; each takes its part of every batch, the first one
                 writes the files.
             configuration: plain values that TensorBoard shows as text, if any.
+            task: what networks are trained and judged by; None: classification, the loss of `settings`.
 
         Raises:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
@@ -83,7 +86,8 @@ class Trainer(StepLoop):
         )
         self._progress, self._world, self._configuration = progress, world, configuration
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
-        self._train_step = TrainStep(self.supernet, settings, world, device)
+        self._task = task or ClassificationTask(settings.loss)
+        self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self._task)
         self._teacher: Teacher | None = None
         self._position = Position()
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
@@ -96,6 +100,7 @@ class Trainer(StepLoop):
             data,
             calibration_images=settings.calibration_images,
             limit=settings.validation_images,
+            task=self._task,
         )
         self.damaged_checkpoints = self._resume()
 
@@ -103,6 +108,11 @@ class Trainer(StepLoop):
     def resumed_at(self) -> int:
         """Number of steps that are already done."""
         return self._position.step
+
+    @property
+    def metric(self) -> Metric:
+        """What sub-networks are validated by."""
+        return self._task.metric
 
     def train(self) -> AbstractSupernet[nn.Module]:
         """Run all remaining phases and return the supernet in eval mode.
@@ -117,7 +127,9 @@ class Trainer(StepLoop):
             folder = self._folder / "tensorboard" if self._world.is_main else None
             mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
             first = self._position.step
-            monitor = TrainingMonitor(folder, first, mac_range, self._device, self._progress)
+            monitor = TrainingMonitor(
+                folder, first, mac_range, self._device, self._progress, metric=self.metric
+            )
             if self._configuration:
                 monitor.describe(first, self._configuration)
             try:
@@ -129,11 +141,11 @@ class Trainer(StepLoop):
         return self.supernet.eval()
 
     def validate(self) -> dict[str, float]:
-        """Return validation top-1 (0..1) of the smallest, middle, largest and a random sub-network."""
+        """Return the task's metric of the smallest, middle, largest and a random sub-network, validated."""
         configs = self._named_configs()
         mine = list(configs)[self._world.rank :: self._world.size]
-        found = self._world.gather({name: self._evaluator.top1(configs[name]) for name in mine})
-        return {name: found[name] for name in configs}
+        scores = self._world.gather({name: self._evaluator.score(configs[name]) for name in mine})
+        return {name: scores[name] for name in configs}
 
     def summary(self, run_name: str) -> RunSummary:
         """Return the facts of the run; every process must ask, because they share the validation."""
@@ -147,11 +159,10 @@ class Trainer(StepLoop):
             device=str(self._device),
             seconds_per_phase=dict(self._seconds),
             data_wait_share=sum(self._waited.values()) / max(sum(self._seconds.values()), 1e-9),
-            top1=self.validate(),
+            metric=self.metric.name,
+            scores=self.validate(),
             peak_memory_mb=peak_memory_mb(self._device),
         )
-
-    # -- phases and steps --------------------------------------------------------------------------
 
     def _train_phase(self, phase: Phase, monitor: TrainingMonitor) -> None:
         position = self._position
@@ -238,8 +249,6 @@ class Trainer(StepLoop):
     def _save(self) -> None:
         self._end_phase() if self._phase_ended() else self._write_checkpoint()
 
-    # -- state -------------------------------------------------------------------------------------
-
     def _new_optimizer(self) -> torch.optim.Optimizer:
         settings = self._settings
         return build_optimizer(self.supernet, 0.0, settings.momentum, settings.weight_decay)
@@ -275,8 +284,6 @@ class Trainer(StepLoop):
             self._position = Position(values["phase"], values["phase_step"], values["step"])
         self._checkpoints.check_equal_starts(self._position.step, self._world)
         return damaged
-
-    # -- reporting ---------------------------------------------------------------------------------
 
     def _named_configs(self) -> dict[str, SubnetConfig]:
         rng = np.random.default_rng([self._settings.seed, self._position.step])

@@ -337,7 +337,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def summary(run_name: str, top1: float) -> RunSummary:
     return RunSummary(
-        run_name, "tiny", "digits", 24, 30, 1, "cpu", {"a": 2.0}, 0.25, {"largest": top1}, 100.0
+        run_name, "tiny", "digits", 24, 30, 1, "cpu", {"a": 2.0}, 0.25, "top1", {"largest": top1}, 100.0
     )
 
 
@@ -368,6 +368,6 @@ def test_a_run_sums_up_its_phases(tmp_path: Path) -> None:
     assert found.steps == 24
     assert list(found.seconds_per_phase) == [phase.name for phase in PHASES]
     assert min(found.seconds_per_phase.values()) > 0
-    assert set(found.top1) == {"smallest", "middle", "largest", "random"}
+    assert set(found.scores) == {"smallest", "middle", "largest", "random"}
     assert found.space == SPACE.name
     assert make_trainer(tmp_path).summary("mine").seconds_per_phase == found.seconds_per_phase

@@ -14,21 +14,22 @@ from processes import torchrun
 from torch import Tensor
 from training_run import SPACE, STRATEGIES, make_data, make_trainer
 
-from ofa.common.distributed import SINGLE_PROCESS
 from ofa.common.errors import UserError
-from ofa.space.stages import StageSpec
-from ofa.supernet.supernet import build_supernet
-from ofa.training.losses import (
+from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.soft_losses import (
     SOFT_LOSSES,
     adaptive_alpha_divergence,
     kl_divergence,
-    loss_terms,
     soft_cross_entropy,
 )
+from ofa.evaluation.task import ClassificationTask
+from ofa.space.stages import StageSpec
+from ofa.supernet.supernet import build_supernet
+from ofa.training.losses import loss_terms
 from ofa.training.optimizer import build_optimizer
 from ofa.training.phases import Phase
 from ofa.training.sampling import plan_step
-from ofa.training.settings import LossSettings, TrainSettings
+from ofa.training.settings import TrainSettings
 from ofa.training.step import TrainStep
 
 
@@ -114,7 +115,7 @@ def test_a_compound_phase_draws_compound_networks() -> None:
 def test_in_place_the_largest_network_learns_from_labels_and_the_others_from_it() -> None:
     supernet = build_supernet(SPACE, 0)
     settings = TrainSettings(30, label_smoothing=0.0, dropout=0.0)
-    step = TrainStep(supernet, settings, SINGLE_PROCESS, torch.device("cpu"))
+    step = TrainStep(supernet, settings, device=torch.device("cpu"))
     phase = STRATEGIES["sandwich"][0]
     plan = plan_step(SPACE, phase, 0, 0)
     images, labels = next(make_data().train_batches(30, 0, 0, torch.device("cpu")))
@@ -190,9 +191,8 @@ def test_importances_are_clipped() -> None:
 def test_a_temperature_softens_and_keeps_the_gradients_size() -> None:
     logits, teacher = random_logits()
     for name, function in SOFT_LOSSES.items():
-        terms = loss_terms(
-            LossSettings(0.0, 0.5, name, temperature=4.0), logits, torch.zeros(6, dtype=torch.int64), teacher
-        )
+        task = ClassificationTask(LossSettings(0.0, 0.5, name, temperature=4.0))
+        terms = loss_terms(task, 0.5, logits, torch.zeros(6, dtype=torch.int64), teacher)
         torch.testing.assert_close(terms["soft"], 0.5 * 16 * function(logits / 4, teacher / 4))
     warm, cold = (gradient(t**2 * kl_divergence(logits / t, teacher / t), logits).norm() for t in (4.0, 1.0))
     assert 0.5 < float(warm / cold) < 2

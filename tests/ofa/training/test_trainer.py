@@ -92,7 +92,7 @@ def test_before_its_first_phase_a_supernet_is_sorted_for_its_whole_space(tmp_pat
 def test_batch_norm_that_cannot_be_synchronised_is_refused() -> None:
     settings = TrainSettings(30, batch_norm="synchronised")
     with pytest.raises(UserError, match="synchronised needs elastic batch norm"):
-        TrainStep(ToySupernet(), settings, World(0, 2), CPU)
+        TrainStep(ToySupernet(), settings, device=CPU, world=World(0, 2))
 
 
 def test_a_plan_holds_the_genomes_of_its_networks() -> None:

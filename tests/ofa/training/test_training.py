@@ -19,20 +19,22 @@ from torch import Tensor
 from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
 from weights import assert_equal, final_weights
 
-from ofa.common.distributed import SINGLE_PROCESS
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.soft_losses import kl_divergence, soft_cross_entropy
+from ofa.evaluation.task import ClassificationTask
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import build_supernet
 from ofa.training.finetune import finetune
-from ofa.training.losses import kl_divergence, loss_terms, soft_cross_entropy, sum_terms
+from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import build_optimizer
 from ofa.training.phases import Phase, check_phases
 from ofa.training.precision import emulates
 from ofa.training.sampling import plan_step
-from ofa.training.settings import PRECISIONS, FinetuneSettings, LossSettings, TrainSettings
+from ofa.training.settings import PRECISIONS, FinetuneSettings, TrainSettings
 from ofa.training.step import TrainStep
 from ofa.training.teacher import Teacher
 
@@ -248,7 +250,7 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(precision: str, max_grad_no
     supernet = build_supernet(SPACE, 0).to(device).to(memory_format=torch.channels_last).train()
     settings = TrainSettings(30, precision=precision, max_grad_norm=max_grad_norm, on_non_finite="skip")
     step, optimizer = (
-        TrainStep(supernet, settings, SINGLE_PROCESS, device),
+        TrainStep(supernet, settings, device=device),
         build_optimizer(supernet, 0.1, 0.9, 1e-4),
     )
     batches, pending = make_data().train_batches(30, 0, 0, device), []
@@ -305,8 +307,9 @@ def test_losses_equal_their_definitions() -> None:
     targets = torch.full((5, 3), 0.1 / 3).double()
     targets[torch.arange(5), labels] += 0.9
     hard = -(targets * log_p).sum(1).mean()
-    torch.testing.assert_close(loss_terms(LossSettings(0.1, 1.0), logits, labels, None), {"hard": hard})
-    terms = loss_terms(LossSettings(0.1, 0.5), logits, labels, teacher)
+    task = ClassificationTask(LossSettings(0.1, 1.0))
+    torch.testing.assert_close(loss_terms(task, 1.0, logits, labels, None), {"hard": hard})
+    terms = loss_terms(task, 0.5, logits, labels, teacher)
     torch.testing.assert_close(terms, {"hard": hard, "soft": 0.5 * soft})
     torch.testing.assert_close(sum_terms(terms), hard + 0.5 * soft)
 

@@ -1,0 +1,124 @@
+"""`Task`: what the outputs of networks are for, hence their losses and what they are worth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.soft_losses import SOFT_LOSSES
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that tells how good a network is.
+
+    Attributes:
+        name: in files and TensorBoard.
+        title: for people.
+        higher_is_better: its direction.
+        display_factor: from its values to the numbers that people are shown.
+        unit: of these numbers.
+        decimals: of these numbers.
+    """
+
+    name: str
+    title: str
+    higher_is_better: bool
+    display_factor: float = 1.0
+    unit: str = ""
+    decimals: int = 2
+
+    def text(self, value: float) -> str:
+        """Return a value with its unit, for people."""
+        return f"{self.display_factor * value:.{self.decimals}f} {self.unit}".rstrip()
+
+    def better(self, value: float, other: float) -> bool:
+        """Return whether `value` is better than `other`."""
+        return value > other if self.higher_is_better else value < other
+
+
+class Meter(ABC):
+    """Collects the outputs of the batches of a split and returns the metrics of all of them together."""
+
+    @abstractmethod
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take the outputs of a batch and what they should be."""
+
+    @abstractmethod
+    def values(self) -> dict[str, float]:
+        """Return the value of each metric by name."""
+
+
+class Task(ABC):
+    """What networks are trained and judged by.
+
+    Targets are what the image set yields beside its images; outputs are what a network returns, in float32.
+    """
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics; the first one is what networks are chosen by."""
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """Return a new meter of all metrics."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of a batch, a scalar."""
+
+    @abstractmethod
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+        """Return the mean distance of a batch from a teacher's outputs, a scalar; none is learnt by these."""
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that networks are chosen by."""
+        return self.metrics[0]
+
+
+TOP1 = Metric("top1", "top-1", higher_is_better=True, display_factor=100.0, unit="%")
+
+
+class ClassificationTask(Task):
+    """One class per image: logits (n, classes), labels (n,)."""
+
+    def __init__(self, settings: LossSettings | None = None) -> None:
+        """Take the settings of the losses; None for plain cross-entropies."""
+        self._settings = settings or LossSettings(label_smoothing=0.0, distillation_ratio=1.0)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Top-1: the share of images (0..1) whose largest logit is the label."""
+        return (TOP1,)
+
+    def meter(self) -> Meter:
+        """See `Task.meter`."""
+        return _Top1Meter()
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy with label smoothing."""
+        return F.cross_entropy(outputs, targets, label_smoothing=self._settings.label_smoothing)
+
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+        """Return the soft loss of the settings, times the squared temperature that divides the logits."""
+        temperature = self._settings.temperature
+        soft = SOFT_LOSSES[self._settings.soft_loss](outputs / temperature, teacher_outputs / temperature)
+        return temperature**2 * soft
+
+
+class _Top1Meter(Meter):
+    def __init__(self) -> None:
+        self._correct, self._count = 0, 0
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        self._correct += int((outputs.argmax(1) == targets).sum())
+        self._count += len(targets)
+
+    def values(self) -> dict[str, float]:
+        return {TOP1.name: self._correct / max(self._count, 1)}
