@@ -73,8 +73,11 @@ class Task(ABC):
         """Return the mean loss of a batch, a scalar."""
 
     @abstractmethod
-    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        """Return the mean distance of a batch from a teacher's outputs, a scalar; none is learnt by these."""
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
+        """Return `weight` times the mean distance of a batch from a teacher's outputs, a scalar.
+
+        No gradient flows into the teacher's outputs.
+        """
 
     @property
     def metric(self) -> Metric:
@@ -105,11 +108,11 @@ class ClassificationTask(Task):
         """Return the cross-entropy with label smoothing."""
         return F.cross_entropy(outputs, targets, label_smoothing=self._settings.label_smoothing)
 
-    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        """Return the soft loss of the settings, times the squared temperature that divides the logits."""
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
+        """Return the weighted soft loss of the settings, times the square of the logits' temperature."""
         temperature = self._settings.temperature
         soft = SOFT_LOSSES[self._settings.soft_loss](outputs / temperature, teacher_outputs / temperature)
-        return temperature**2 * soft
+        return weight * temperature**2 * soft
 
 
 class _Top1Meter(Meter):

@@ -27,7 +27,7 @@ def loss_terms(
     """
     terms = {"hard": task.loss(outputs, targets)}
     if teacher_outputs is not None and distillation_ratio > 0:
-        terms["soft"] = distillation_ratio * task.soft_loss(outputs, teacher_outputs)
+        terms["soft"] = task.soft_loss(outputs, teacher_outputs, distillation_ratio)
     return terms
 
 

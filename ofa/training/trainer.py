@@ -81,27 +81,21 @@ class Trainer(StepLoop):
         super().__init__(folder, settings.checkpoint_every_steps)
         self._space, self._data, self._settings = supernet.space, data, settings
         self._phases, self._folder, self._device = tuple(phases), folder, device
-        self._schedule = Schedule(
-            self._phases, data.num_batches(settings.batch_size), settings.batch_size / 64
-        )
+        size = settings.batch_size
+        self._schedule = Schedule(self._phases, data.num_batches(size), size / 64)
         self._progress, self._world, self._configuration = progress, world, configuration
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
         self._task = task or ClassificationTask(settings.loss)
         self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self._task)
         self._teacher: Teacher | None = None
+        self._opened = self._space
         self._position = Position()
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
         self._seconds: dict[str, float] = {}
         self._waited: dict[str, float] = {}
         self._optimizer = self._new_optimizer()
         self._macs = supernet.costs["macs"]
-        self._evaluator = SubnetEvaluator(
-            self.supernet,
-            data,
-            calibration_images=settings.calibration_images,
-            limit=settings.validation_images,
-            task=self._task,
-        )
+        self._evaluator = self._new_evaluator()
         self.damaged_checkpoints = self._resume()
 
     @property
@@ -252,6 +246,15 @@ class Trainer(StepLoop):
     def _new_optimizer(self) -> torch.optim.Optimizer:
         settings = self._settings
         return build_optimizer(self.supernet, 0.0, settings.momentum, settings.weight_decay)
+
+    def _new_evaluator(self) -> SubnetEvaluator[nn.Module]:
+        return SubnetEvaluator(
+            self.supernet,
+            self._data,
+            calibration_images=self._settings.calibration_images,
+            limit=self._settings.validation_images,
+            task=self._task,
+        )
 
     def _write_checkpoint(self) -> None:
         if not self._world.is_main:

@@ -37,8 +37,8 @@ class Regression(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.mse_loss(outputs[:, 0], targets.float())
 
-    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-        return F.mse_loss(outputs[:, 0], teacher_outputs[:, 0])
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
+        return weight * F.mse_loss(outputs[:, 0], teacher_outputs[:, 0])
 
 
 class Distances(Meter):
