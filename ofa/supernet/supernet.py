@@ -34,15 +34,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
-        """Return logits (n, num_classes) of sub-network `config`.
-
-        Args:
-            images: shape (n, in_channels, resolution, resolution) at the config's resolution.
-            config: a network of the space.
-
-        Raises:
-            UserError: if the config is outside the space or the images are not of its resolution.
-        """
+        """Return logits (n, num_classes) of sub-network `config`; see `AbstractSupernet.forward`."""
         if images.shape[-1] != config.resolution or images.shape[-2] != config.resolution:
             raise UserError(
                 f"images are {images.shape[-2]}x{images.shape[-1]}; the sub-network's resolution is "

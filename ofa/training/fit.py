@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from ofa.training.losses import loss_terms
 from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import build_optimizer, learning_rate, load_optimizer, set_learning_rate
 from ofa.training.precision import check_precision
+from ofa.training.sampling import dropout_seed
 from ofa.training.settings import FinetuneSettings
 
 
@@ -187,11 +187,10 @@ class _Fit(StepLoop):
         settings = self._settings
         lr = learning_rate(self._step, self._total, 0, settings.lr * settings.batch_size / 64)
         set_learning_rate(self._optimizer, lr)
-        step_seed = np.random.default_rng([settings.seed, self._step, self._world.rank])
         pending = self._train_step(
             batch,
             optimizer=self._optimizer,
-            seed=int(step_seed.integers(2**62)),
+            seed=dropout_seed(settings.seed, self._step, self._world.rank),
             stop=self._stop.received,
         )
         epoch = self._step // self._steps_per_epoch

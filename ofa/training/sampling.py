@@ -45,3 +45,8 @@ def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPla
     genomes[:, 0] = resolution
     configs = tuple(space.config(genome) for genome in genomes)
     return StepPlan(configs[0].resolution, configs, genomes)
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of dropout for one step of one process of a run with `seed`."""
+    return int(np.random.default_rng([seed, step, rank]).integers(2**62))

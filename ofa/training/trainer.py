@@ -26,7 +26,7 @@ from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import build_optimizer, load_optimizer, set_learning_rate
 from ofa.training.phases import Phase, check_phases
 from ofa.training.precision import check_precision
-from ofa.training.sampling import plan_step
+from ofa.training.sampling import dropout_seed, plan_step
 from ofa.training.schedule import Position, Schedule
 from ofa.training.settings import TrainSettings
 from ofa.training.step import TrainStep
@@ -203,14 +203,13 @@ class Trainer(StepLoop):
         plan = plan_step(self._opened, phase, settings.seed, position.step)
         lr = self._schedule.learning_rate(position)
         set_learning_rate(self._optimizer, lr)
-        step_seed = np.random.default_rng([settings.seed, position.step, self._world.rank])
         pending = self._train_step(
             plan,
             batch,
             teacher=self._teacher,
             in_place=phase.teacher == "in_place",
             optimizer=self._optimizer,
-            seed=int(step_seed.integers(2**62)),
+            seed=dropout_seed(settings.seed, position.step, self._world.rank),
             stop=self._stop.received,
         )
         epoch = position.phase_step // self._schedule.steps_per_epoch
