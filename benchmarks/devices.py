@@ -22,7 +22,7 @@ from latency_tables.table.table import LatencyTable
 from ofa.launch import compose_group
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from predictors.fit import FitSettings, fit_mlp
 from search.algorithms.registry import SearchPlan, plan_search
@@ -35,14 +35,15 @@ RESOLUTION = 224
 class Search:
     """What is searched, the space with the accuracy of its networks, and how."""
 
-    space: SearchSpace
+    space: StagedSpace
     accuracy: Estimator
     plan: SearchPlan
 
     def best(self, latency: Estimator, limit_ms: float) -> SubnetConfig:
         """Return the most accurate network within `limit_ms`."""
         limits = [Limit("latency_ms", latency, limit_ms)]
-        return self.plan.run(self.space, self.accuracy, limits, 0).best.config
+        best: SubnetConfig = self.plan.run(self.space, self.accuracy, limits, 0).best.config
+        return best
 
     def points(self, config: SubnetConfig) -> float:
         """Return the predicted top-1 in percent."""
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0)
     arguments = parser.parse_args()
     whole, genomes, top1 = measured()
-    space = whole.restrict(resolutions=[RESOLUTION])
+    space = whole.restrict({"resolution": [RESOLUTION]})
     plan = plan_search(compose_group("search", "evolution"))
     search = Search(space, fit_mlp(space, genomes, top1, FitSettings(), 0), plan)
     tables = [

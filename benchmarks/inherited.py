@@ -34,7 +34,7 @@ from ofa.evaluation.evaluate import SubnetEvaluator, top1
 from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import TrainedRun, open_run
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import build_supernet
@@ -47,7 +47,7 @@ WAYS = ("inherited", "tuned", "alone")
 MIN_FOR_TAU = 10
 
 
-def spread_architectures(space: SearchSpace, count: int) -> list[SubnetConfig]:
+def spread_architectures(space: StagedSpace, count: int) -> list[SubnetConfig]:
     """Return the smallest, the largest and random networks evenly spread between in log MACs."""
     drawn = space.sample(2000, np.random.default_rng(0))
     ends = space.genomes([space.smallest, space.largest])

@@ -20,11 +20,12 @@ import torch
 
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples, samples_of
-from ofa.data.base import resize
 from ofa.data.preprocessing import Preprocessing
-from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1
-from ofa.export.bundle import Bundle, BundleInfo, load_bundle
-from ofa.export.fresh_run import bind_file, load_file
+from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.export.bundle import Bundle, load_bundle
+from ofa.export.card import ModelCard, subnet_card
+from ofa.export.evaluate import file_top1
+from ofa.export.fresh_run import bind_file
 from ofa.export.precision import WantedPrecision
 from ofa.export.record import ExportedFile
 from ofa.export.write import export_bundle
@@ -61,9 +62,7 @@ def in_turns(first: Callable[[], object], second: Callable[[], object]) -> tuple
 
 def accuracy_on_test(run: TrainedRun, bundle: Bundle, name: str) -> float:
     """Return the accuracy of a bundle's file on the test images in percent."""
-    side = bundle.info.config.resolution
-    batches = run.data.batches("test", 250, torch.device("cpu"))
-    return 100 * logits_top1(load_file(bundle, name), ((resize(images, side), y) for images, y in batches))
+    return 100 * file_top1(bundle, name, run.data, "test")
 
 
 def print_row(run: TrainedRun, name: str, engine: str, bundle: Bundle) -> ExportedFile:
@@ -72,7 +71,7 @@ def print_row(run: TrainedRun, name: str, engine: str, bundle: Bundle) -> Export
     assert small.validation_top1 is not None and small.fp32_validation_top1 is not None
     before, after = 100 * small.fp32_validation_top1, 100 * small.validation_top1
     test = [accuracy_on_test(run, bundle, key) for key in (engine, f"{engine}_int8")]
-    images = torch.randn(1, *bundle.network.image_shape, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(1, *bundle.card.input_shape, generator=torch.Generator().manual_seed(0))
     runs = [bind_file(bundle, key, images) for key in (engine, f"{engine}_int8")]
     fp32_ms, int8_ms, ratio = in_turns(*runs)
     kept = ",".join(map(str, small.kept_layers)) or "none"
@@ -91,7 +90,7 @@ def print_network(
     engines: Sequence[str],
     max_loss: float,
     network: StaticNetwork,
-    info: BundleInfo,
+    card: ModelCard,
     samples: Samples,
 ) -> None:
     """Print the rows of one network."""
@@ -101,7 +100,7 @@ def print_network(
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 try:
-                    report = export_bundle(network, info, Path(folder) / "bundle", [engine], wanted=wanted)
+                    report = export_bundle(network, card, Path(folder) / "bundle", [engine], wanted=wanted)
                 except UserError as error:
                     print(f"{name:12s} {engine:9s} {error}")
                     break
@@ -139,10 +138,10 @@ def main() -> None:
     for name in arguments.networks:
         config = select_subnet(run.info.space, name, run.directory.path / "search").config
         preprocessing = Preprocessing(facts.mean, facts.std, centre_share=facts.centre_share)
-        info = BundleInfo(run.info.space, config, preprocessing, facts.class_names)
+        card = subnet_card(run.info.space, config, preprocessing, facts.class_names)
         samples = samples_of(evaluator, config.resolution, arguments.calibration_images)
         network = evaluator.network(config)
-        print_network(run, name, arguments.engines, arguments.max_loss, network, info, samples)
+        print_network(run, name, arguments.engines, arguments.max_loss, network, card, samples)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from turns import Request, measured, serve
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.config import build
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet, build_supernet
@@ -39,10 +39,10 @@ RESOLUTIONS = (64, 96, 128, 160, 192, 224)
 LEARNING_RATE = 0.01
 
 
-def full_space() -> SearchSpace:
+def full_space() -> StagedSpace:
     """Return the full MobileNetV3 space at the resolutions of the benchmarks."""
     values = yaml.safe_load((ROOT / "conf/space/mobilenet_v3.yaml").read_text())
-    return dataclasses.replace(build(SearchSpace, values), resolutions=RESOLUTIONS)
+    return dataclasses.replace(build(StagedSpace, values), resolutions=RESOLUTIONS)
 
 
 def channels_last(images: Tensor) -> Tensor:

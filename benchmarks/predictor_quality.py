@@ -32,7 +32,7 @@ from torch import nn
 from ofa.architecture.cost import compile_cost, macs
 from ofa.common.config import build
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import BlockConfig, SubnetConfig
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
 from predictors.collection.active import choose_batch, design_posterior
@@ -53,13 +53,13 @@ MAX_SHARE = 0.7
 COLUMNS = ("rmse_points", "kendall_tau", "coverage", "seconds")
 
 
-def measured() -> tuple[SearchSpace, Genomes, NDArray[np.float64]]:
+def measured() -> tuple[StagedSpace, Genomes, NDArray[np.float64]]:
     """Return the space, the networks and their top-1 fractions."""
     folder = Path(os.environ.get("OFA_SHARED_DATA", ROOT.parent / "shared" / "data"))
     path = folder / "accuracy" / "ofa_mbv3_w1.0_imagenet.jsonl"
     if not path.is_file():
         sys.exit(f"No measured accuracies at {path}; set OFA_SHARED_DATA to the folder of the data.")
-    space = build(SearchSpace, yaml.safe_load((ROOT / "conf/space/mobilenet_v3.yaml").read_text()))
+    space = build(StagedSpace, yaml.safe_load((ROOT / "conf/space/mobilenet_v3.yaml").read_text()))
     configs, top1 = [], []
     for row in map(json.loads, path.read_text().splitlines()):
         blocks = [BlockConfig(k, e) for k, e in zip(row["ks"], row["e"], strict=True)]
@@ -70,7 +70,7 @@ def measured() -> tuple[SearchSpace, Genomes, NDArray[np.float64]]:
 
 
 def split_metrics(
-    space: SearchSpace, genomes: Genomes, top1: NDArray[np.float64], count: int, seed: int
+    space: StagedSpace, genomes: Genomes, top1: NDArray[np.float64], count: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of every model fitted on `count` records of the split with that seed."""
     order = np.random.default_rng(seed).permutation(len(top1))
@@ -111,7 +111,7 @@ def compare_predictors(counts: Sequence[int], splits: range) -> list[str]:
 
 
 def collection_errors(
-    space: SearchSpace, genomes: Genomes, top1: NDArray[np.float64], seed: int
+    space: StagedSpace, genomes: Genomes, top1: NDArray[np.float64], seed: int
 ) -> dict[str, list[float]]:
     """Return the RMSE in points on the held-out networks, at `STEPS` records, of each way to collect."""
     rng = np.random.default_rng(seed)

@@ -1,12 +1,11 @@
 """Speed and quality of the search, one thread; each part prints its table.
 
-With --beside only its time, with PyTorch's choice of threads as in a program that sets none: idle, beside a
-process that keeps one core busy, and beside a PyTorch training on all cores, in turns.
+With --beside only its time: idle, beside a busy process, and beside a PyTorch training, in turns.
 
 - `note10`: published latency tables of the Note10 and published accuracy predictor, the limits and seeds of
   the table; the default settings, and the published budget of 50,000 candidates.
-- `published`: the same budget, in turns with the published package, if --published names the folder that it
-  was installed to: pip install --no-deps --target DIR ofa==0.1.0.post202307202001 tqdm
+- `published`: the same budget, in turns with the published package, if --published names the folder it is
+  in: pip install --no-deps --target DIR ofa==0.1.0.post202307202001 tqdm
 - `front`: the whole front of the Note10 in one run, compared with the single searches.
 - `joint`: limits on two devices at once, Note10 and Ultra96, at 224 px.
 - `synthetic`: 50,000 candidates of the full MobileNetV3 space against random search; accuracy is an MLP
@@ -38,9 +37,7 @@ from latency_tables.table.device import DeviceSpec
 from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.layer import LayerSpec
 from ofa.common.config import build
-from ofa.space.estimator import Estimator
-from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space import Estimator, Genomes, StagedSpace
 from predictors.fit import FitSettings, fit_predictor
 from predictors.published.predictor import import_predictor
 from search.algorithms.evolution import EvolutionSettings, evolve
@@ -63,7 +60,7 @@ PUBLISHED_BUDGET = EvolutionSettings(population_size=500, generations=100)
 class Task:
     """A space, what is maximised, and a latency in ms."""
 
-    space: SearchSpace
+    space: StagedSpace
     accuracy: Estimator
     latency: Estimator
 
@@ -88,22 +85,22 @@ def timed(search: Callable[[], SearchResult]) -> Timed:
     return Timed(result, time.perf_counter() - wall, time.process_time() - processor)
 
 
-def published_latency(space: SearchSpace, data: Path, device: str, **missing_ms: float) -> Estimator:
+def published_latency(space: StagedSpace, data: Path, device: str, **missing_ms: float) -> Estimator:
     """Return the latency by the published tables of a device."""
     spec = yaml.safe_load((ROOT / "conf/device/imported.yaml").read_text()) | {"name": device}
     tables = read_published_tables([data / "latency" / device])
     return import_table(space, tables, build(DeviceSpec, spec), missing_ms).estimator(space)
 
 
-def full_space(width_multiplier: float) -> SearchSpace:
+def full_space(width_multiplier: float) -> StagedSpace:
     """Return the MobileNetV3 space of the given width."""
     values = yaml.safe_load((ROOT / "conf/space/mobilenet_v3.yaml").read_text())
-    return build(SearchSpace, values | {"width_multiplier": width_multiplier})
+    return build(StagedSpace, values | {"width_multiplier": width_multiplier})
 
 
 def note10_task(data: Path, resolutions: Sequence[int] = RESOLUTIONS) -> Task:
     """Return the task of the published tables and predictor."""
-    space = full_space(1.2).restrict(resolutions=resolutions)
+    space = full_space(1.2).restrict({"resolution": resolutions})
     predictor = import_predictor(data / "predictor" / "ofa_mbv3_acc_predictor.pth", space)
     return Task(space, predictor, published_latency(space, data, "note10"))
 
@@ -203,7 +200,7 @@ def stand_in_latency_ms(spec: LayerSpec) -> float:
     return 0.02 + macs(spec) / 2e7 + moved / 4e6
 
 
-def stand_in_top1(space: SearchSpace, rng: np.random.Generator) -> Callable[[Genomes], NDArray[np.float64]]:
+def stand_in_top1(space: StagedSpace, rng: np.random.Generator) -> Callable[[Genomes], NDArray[np.float64]]:
     """Return an accuracy that rises with size, saturates, and depends on which blocks are next to another."""
     network_macs = compile_cost(space, macs)
     pairs = 0.15 * rng.standard_normal((space.num_features, space.num_features)) / space.num_features**0.5

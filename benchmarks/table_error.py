@@ -40,7 +40,7 @@ from ofa.common.errors import UserError
 from ofa.common.metrics import kendall_tau, mape
 from ofa.common.progress import progress_bar
 from ofa.launch import compose_group
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 ENGINES = ("pytorch", "onnx_runtime", "openvino", "openvino:bf16", "ncnn")
@@ -83,12 +83,12 @@ def device_of(engine: str, threads: int, minutes: float | None, method: str | No
     return build(DeviceSpec, values)
 
 
-def macs_of(space: SearchSpace, configs: Sequence[SubnetConfig]) -> Values:
+def macs_of(space: StagedSpace, configs: Sequence[SubnetConfig]) -> Values:
     """Return the multiply-accumulates of networks, in millions."""
     return np.array([network_cost(lower(space, config)).macs / 1e6 for config in configs])
 
 
-def predicted_by_macs(space: SearchSpace, table: LatencyTable, configs: Sequence[SubnetConfig]) -> Values:
+def predicted_by_macs(space: StagedSpace, table: LatencyTable, configs: Sequence[SubnetConfig]) -> Values:
     """Return the latencies (ms) by the line through the MACs of the table's calibration networks."""
     fitted = [SubnetConfig.from_dict(network.config) for network in table.calibration.networks]
     measured = [network.measured_ms for network in table.calibration.networks]
@@ -96,7 +96,7 @@ def predicted_by_macs(space: SearchSpace, table: LatencyTable, configs: Sequence
     return scale * macs_of(space, configs) + offset
 
 
-def table_of(space: SearchSpace, device: DeviceSpec, path: Path, seed: int, count: int) -> LatencyTable:
+def table_of(space: StagedSpace, device: DeviceSpec, path: Path, seed: int, count: int) -> LatencyTable:
     """Return the table at `path`, built if it is not there."""
     if path.is_file():
         print(f"{path} is there already; delete it to build it again")
@@ -112,18 +112,18 @@ def table_of(space: SearchSpace, device: DeviceSpec, path: Path, seed: int, coun
     return table
 
 
-def difference_percent(space: SearchSpace, first: LatencyTable, second: LatencyTable) -> float:
+def difference_percent(space: StagedSpace, first: LatencyTable, second: LatencyTable) -> float:
     """Return the median relative difference of the two tables' estimates of 1,000 networks."""
     genomes = space.sample(1000, np.random.default_rng(0))
     estimates = [table.estimator(space, max_table_error=np.inf)(genomes) for table in (first, second)]
     return float(100 * np.median(np.abs(estimates[0] - estimates[1]) / np.mean(estimates, axis=0)))
 
 
-def print_difference(space: SearchSpace, paths: Sequence[Path]) -> None:
+def print_difference(space: StagedSpace, paths: Sequence[Path]) -> None:
     """Print how much two tables differ at the resolutions that both cover."""
     tables = [LatencyTable.load(path) for path in paths]
     both = set.intersection(*(set(table.covered_resolutions(space)) for table in tables))
-    difference = difference_percent(space.restrict(resolutions=sorted(both)), *tables)
+    difference = difference_percent(space.restrict({"resolution": sorted(both)}), *tables)
     print(f"{difference:.2f} % in the median, at {sorted(both)} px")
 
 
@@ -145,7 +145,7 @@ def plot(path: Path, title: str, measured: Values, predictions: dict[str, Values
 
 
 def report(
-    space: SearchSpace, device: DeviceSpec, folder: Path, count: int, twice: bool
+    space: StagedSpace, device: DeviceSpec, folder: Path, count: int, twice: bool
 ) -> dict[str, object]:
     """Build, measure, print and plot for one engine; return the numbers."""
     table = table_of(space, device, folder / f"{device.name}.json", 0, count)
@@ -188,13 +188,13 @@ def main() -> None:
     parser.add_argument("--twice", action="store_true")
     parser.add_argument("--compare", type=Path, nargs=2, metavar="TABLE")
     arguments = parser.parse_args()
-    space = build(SearchSpace, compose_group("space", arguments.space))
+    space = build(StagedSpace, compose_group("space", arguments.space))
     if arguments.compare:
         print_difference(space, arguments.compare)
         return
     wanted = (160, 176, 192, 208, 224)
     resolutions = arguments.resolutions or [r for r in wanted if r in space.resolutions] or None
-    space = space.restrict(resolutions=resolutions)
+    space = space.restrict({"resolution": resolutions})
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, object] = {}

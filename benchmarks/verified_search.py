@@ -29,7 +29,7 @@ from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.config import build
 from ofa.launch import compose_group
 from ofa.space.estimator import Estimator
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from predictors.published.predictor import import_predictor
 from search.algorithms.registry import SearchPlan, plan_search
@@ -44,14 +44,14 @@ DEVICES = ("cascadelake_onnx", "cascadelake_openvino")
 class Task:
     """What is searched on one device."""
 
-    space: SearchSpace
+    space: StagedSpace
     accuracy: Estimator
     device: DeviceSpec
     latency: Estimator
     seed: int
 
 
-def synthetic_accuracy(space: SearchSpace) -> Estimator:
+def synthetic_accuracy(space: StagedSpace) -> Estimator:
     """Return an accuracy that rises with MACs, and for equal MACs with layers and kernel sizes."""
 
     def reach(spec: LayerSpec) -> float:
@@ -141,13 +141,13 @@ def main() -> None:
     options = parser.parse_args()
     values = compose_group("space", options.space)
     width = {} if options.width is None else {"width_multiplier": options.width}
-    whole = build(SearchSpace, values | width)
+    whole = build(StagedSpace, values | width)
     plan = plan_search(compose_group("search", "evolution"))
     settings = VerifySettings(processes=options.processes)
     results = {}
     for path in options.tables or [DATA / options.space / f"{name}.json" for name in DEVICES]:
         table = LatencyTable.load(path)
-        space = whole.restrict(resolutions=table.covered_resolutions(whole))
+        space = whole.restrict({"resolution": table.covered_resolutions(whole)})
         accuracy = (
             import_predictor(options.predictor, space) if options.predictor else synthetic_accuracy(space)
         )

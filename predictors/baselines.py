@@ -14,6 +14,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
+from ofa.common.metric import TOP1, Metric
 from ofa.common.metrics import kendall_tau, rmse, spearman
 from ofa.common.threads import blas_threads
 
@@ -62,7 +63,7 @@ BASELINES: dict[str, Fit] = {
 def fit_baseline(
     fit: Fit,
     features: NDArray[np.float32],
-    top1: NDArray[np.float64],
+    values: NDArray[np.float64],
     seed: int,
     *,
     threads: int | None = 1,
@@ -72,24 +73,26 @@ def fit_baseline(
     Args:
         fit: which one.
         features: `SearchSpace.encode` rows, shape (n, num_features).
-        top1: fractions, shape (n,).
+        values: values of the metric, shape (n,).
         seed: of what is random in it.
         threads: of linear algebra while it is fitted; None for the libraries' choice.
     """
-    mean, std = float(top1.mean()), float(top1.std()) or 1.0
+    mean, std = float(values.mean()), float(values.std()) or 1.0
     with warnings.catch_warnings(), blas_threads(threads):
         # Parameters at their bounds, as with equal accuracies, and all epochs used up are fine here.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        predict = fit(features, (top1 - mean) / std, seed)
+        predict = fit(features, (values - mean) / std, seed)
     return lambda rows: predict(rows) * std + mean
 
 
-def accuracy_metrics(predicted: NDArray[np.float64], top1: NDArray[np.float64]) -> dict[str, float]:
-    """Return RMSE in percentage points of top-1, Kendall's tau and Spearman's rho of fractions (n,)."""
+def accuracy_metrics(
+    predicted: NDArray[np.float64], values: NDArray[np.float64], metric: Metric = TOP1
+) -> dict[str, float]:
+    """Return RMSE (of a fraction in percentage points), Kendall's tau and Spearman's rho of values (n,)."""
     return {
-        "rmse_points": 100 * rmse(predicted, top1),
-        "kendall_tau": kendall_tau(predicted, top1),
-        "spearman": spearman(predicted, top1),
+        "rmse_points": metric.scale * rmse(predicted, values),
+        "kendall_tau": kendall_tau(predicted, values),
+        "spearman": spearman(predicted, values),
     }
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ofa.common.config import below_minimum
 from ofa.common.errors import UserError
+from ofa.common.metric import TOP1, Metric
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.threads import blas_threads
 from ofa.space.genes import Genomes
@@ -22,7 +23,7 @@ from predictors.model.predictor import AccuracyPredictor, PredictorInfo, TargetS
 
 MIN_FITTED = 8
 MIN_HOLDOUT = 2
-METRICS = {"rmse_points": "RMSE (points of top-1)", "kendall_tau": "Kendall tau", "spearman": "Spearman"}
+HOLDOUT_METRICS = ("rmse_points", "kendall_tau", "spearman")
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,13 @@ def split_records(num_records: int, settings: FitSettings, seed: int) -> Split:
 def fit_predictor(
     space: SearchSpace,
     genomes: Genomes,
-    top1: NDArray[np.float64],
+    values: NDArray[np.float64],
     settings: FitSettings,
     seed: int,
     provenance: Mapping[str, str],
     progress: ProgressCallback = silent,
     *,
+    metric: Metric = TOP1,
     threads: int | None = 1,
 ) -> FitReport:
     """Fit the MLP and the baselines without the hold-out, measure all on it, and fit the MLP on everything.
@@ -108,11 +110,12 @@ def fit_predictor(
     Args:
         space: space of the genomes.
         genomes: distinct canonical genomes, shape (n, num_genes).
-        top1: their measured accuracies as fractions, shape (n,).
+        values: their measured values of the metric, shape (n,).
         settings: see `FitSettings`.
         seed: of the split, the hidden layer and the members; the global generators are left alone.
         provenance: where the records come from, kept with the predictor.
         progress: called after each iteration of either fit.
+        metric: what the values are.
         threads: of linear algebra; more than one rarely pay off. None for the libraries' choice.
 
     Raises:
@@ -124,24 +127,23 @@ def fit_predictor(
     without_holdout = fit_mlp(
         space,
         genomes[known],
-        top1[known],
+        values[known],
         settings,
         seed,
         report=lambda step, evidence: progress(step, 2 * steps, f"log evidence {evidence:.0f}"),
         threads=threads,
     )
-    metrics = {"mlp": interval_metrics(without_holdout, genomes[holdout], top1[holdout])}
-    features = space.encode(genomes)
+    metrics = {"mlp": interval_metrics(without_holdout, genomes[holdout], values[holdout], metric)}
     with blas_threads(threads):
-        for name, fit in BASELINES.items():
-            progress(steps, 2 * steps, f"baseline: {name}")
-            predict = fit_baseline(fit, features[known], top1[known], seed, threads=None)
-            metrics[name] = accuracy_metrics(predict(features[holdout]), top1[holdout])
-    info = PredictorInfo(metrics, asdict(settings), seed, len(genomes), len(holdout), dict(provenance))
+        progress(steps, 2 * steps, "baselines")
+        metrics |= _baseline_metrics(space.encode(genomes), values, split, seed, metric)
+    info = PredictorInfo(
+        metrics, asdict(settings), seed, len(genomes), len(holdout), dict(provenance), metric
+    )
     predictor = fit_mlp(
         space,
         genomes,
-        top1,
+        values,
         settings,
         seed,
         info,
@@ -152,10 +154,21 @@ def fit_predictor(
     return FitReport(predictor, metrics, split)
 
 
+def _baseline_metrics(
+    features: NDArray[np.float32], values: NDArray[np.float64], split: Split, seed: int, metric: Metric
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of every baseline on the hold-out of records."""
+    metrics = {}
+    for name, fit in BASELINES.items():
+        predict = fit_baseline(fit, features[split.known], values[split.known], seed, threads=None)
+        metrics[name] = accuracy_metrics(predict(features[split.holdout]), values[split.holdout], metric)
+    return metrics
+
+
 def fit_mlp(
     space: SearchSpace,
     genomes: Genomes,
-    top1: NDArray[np.float64],
+    values: NDArray[np.float64],
     settings: FitSettings,
     seed: int,
     info: PredictorInfo | None = None,
@@ -168,7 +181,7 @@ def fit_mlp(
     Args:
         space: space of the genomes.
         genomes: shape (n, num_genes).
-        top1: fractions, shape (n,).
+        values: values of the metric, shape (n,).
         settings: see `FitSettings`; the hold-out is not used.
         seed: of the hidden layer and the members.
         info: kept with the predictor; by default it has no metrics.
@@ -178,12 +191,12 @@ def fit_mlp(
     Raises:
         UserError: if there are fewer than eight records, or accuracies that are no finite numbers.
     """
-    if len(top1) < MIN_FITTED:
-        raise UserError(f"{len(top1)} accuracy records; expected at least {MIN_FITTED} to fit a predictor.")
-    if not np.isfinite(top1).all():
-        raise UserError("Some accuracies are not finite; expected fractions. Check the records.")
+    if len(values) < MIN_FITTED:
+        raise UserError(f"{len(values)} accuracy records; expected at least {MIN_FITTED} to fit a predictor.")
+    if not np.isfinite(values).all():
+        raise UserError("Some accuracies are not finite; expected numbers. Check the records.")
     features = FeatureMap.of_space(space)
-    targets, mean, std = standardise(top1)
+    targets, mean, std = standardise(values)
     with blas_threads(threads):
         posterior = Posterior(
             space_views(features),
@@ -198,17 +211,17 @@ def fit_mlp(
         )
         network = posterior.network()
     scale = TargetScale(mean, std, posterior.scales.noise, posterior.calibration)
-    info = info or PredictorInfo({}, asdict(settings), seed, len(top1), 0, {})
+    info = info or PredictorInfo({}, asdict(settings), seed, len(values), 0, {})
     return AccuracyPredictor(features, network, scale, info)
 
 
 def interval_metrics(
-    predictor: AccuracyPredictor, genomes: Genomes, top1: NDArray[np.float64]
+    predictor: AccuracyPredictor, genomes: Genomes, values: NDArray[np.float64], metric: Metric = TOP1
 ) -> dict[str, float]:
-    """Return `accuracy_metrics` of a predictor and the share of accuracies inside their 90 % interval."""
+    """Return `accuracy_metrics` of a predictor and the share of values inside their 90 % interval."""
     predicted = predictor(genomes)
-    inside = np.abs(predicted - top1) <= COVERAGE_DEVIATIONS * predictor.uncertainty(genomes)
-    return {**accuracy_metrics(predicted, top1), "coverage": float(inside.mean())}
+    inside = np.abs(predicted - values) <= COVERAGE_DEVIATIONS * predictor.uncertainty(genomes)
+    return {**accuracy_metrics(predicted, values, metric), "coverage": float(inside.mean())}
 
 
 def format_metrics(report: FitReport) -> Table:
@@ -216,10 +229,12 @@ def format_metrics(report: FitReport) -> Table:
     info = report.predictor.info
     table = Table(title=f"On {info.num_holdout} held-out of {info.num_records} sub-networks")
     table.add_column("predictor")
-    for title in METRICS.values():
+    metric = info.metric
+    rmse = f"RMSE (points of {metric.title})" if metric.is_fraction else f"RMSE of {metric.title}"
+    for title in (rmse, "Kendall tau", "Spearman"):
         table.add_column(title, justify="right")
     for name, values in report.metrics.items():
-        table.add_row(name, *(f"{values[key]:.3f}" for key in METRICS))
+        table.add_row(name, *(f"{values[key]:.3f}" for key in HOLDOUT_METRICS))
     coverage = report.metrics["mlp"]["coverage"]
     table.caption = f"{100 * coverage:.0f} % inside the 90 % intervals; then fitted on all {info.num_records}"
     return table

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from ofa.common.files import read_json
+from ofa.common.metric import Metric
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from predictors.model.predictor import AccuracyPredictor
 from predictors.published import predictor as published
 
-LOADERS: dict[str, Callable[[Path, SearchSpace, int | None], Estimator]] = {
+
+class Predictor(Estimator, Protocol):
+    """An estimator that says what its values are."""
+
+    @property
+    def metric(self) -> Metric:
+        """What is predicted."""
+
+
+LOADERS: dict[str, Callable[[Path, SearchSpace, int | None], Predictor]] = {
     published.KIND: published.PublishedPredictor.load,
 }
 """By the kind that the JSON twin names; predictors fitted here name none."""
 
 
-def load_predictor(path: Path, space: SearchSpace, threads: int | None = 1) -> Estimator:
-    """Return the predictor at `path` (predictor.pt, with its .json twin), an estimator of top-1 fractions.
+def load_predictor(path: Path, space: SearchSpace, threads: int | None = 1) -> Predictor:
+    """Return the predictor at `path` (predictor.pt, with its .json twin), an estimator of its metric.
 
     It computes with so many CPU `threads`; None for as many as PyTorch uses.
 

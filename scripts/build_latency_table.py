@@ -13,7 +13,7 @@ from ofa.common.accelerator import threads_set
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class TableConfig(RunConfig):
     """Settings of `conf/build_latency_table.yaml`."""
 
     device: DeviceSpec
-    space: SearchSpace | None
+    space: StagedSpace | None
     resolutions: tuple[int, ...] | None
     calibration_networks: int
     validation_networks: int
@@ -34,7 +34,7 @@ class TableConfig(RunConfig):
 def build_latency_table(config: TableConfig) -> LatencyTable:
     """Measure what is missing of the table and return it."""
     kit = Path(config.from_kit) if config.from_kit else None
-    space = (config.space or config.trained_space).restrict(resolutions=config.resolutions)
+    space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
     measured = table_from_kit(kit, space) if kit else None
     device = measured.device if measured else config.device
     networks = config.calibration_networks, config.validation_networks

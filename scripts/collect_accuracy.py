@@ -45,14 +45,15 @@ def collect_accuracy(config: CollectConfig) -> Path:
     }
     path = run.directory.records
     with launched_world(run.device) as world, run.directory.locked("evaluation", world.is_main):
-        records = RecordFile.open(path, run.info.space, provenance, world)
+        records = RecordFile.open(path, run.info.space, provenance, world, metric=evaluator.task.metric)
         with progress_bar("evaluating", visible=world.is_main) as progress:
             space, count, strategy = run.trained_space, config.count, config.strategy
             collect(space, count, config.seed, evaluator.score, records, progress, world, strategy)
         if not world.is_main:
             return path
-    top1 = 100 * records.top1
-    print(f"{len(records)} sub-networks, validation top-1 {top1.min():.2f} to {top1.max():.2f} %")
+    metric, lowest, highest = records.header.metric, records.values.min(), records.values.max()
+    span = f"{metric.scale * lowest:.2f} to {metric.show(highest)}"
+    print(f"{len(records)} sub-networks, validation {metric.title} {span}")
     print(f"records: {path}\nnext: python scripts/fit_predictor.py run_name={config.run_name}")
     return path
 

@@ -8,10 +8,9 @@ from latency_tables.measuring.networks import measure_network_ms
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import summarize
 from ofa.common.progress import progress_bar
-from ofa.data.base import resize
-from ofa.evaluation.evaluate import logits_top1
 from ofa.export.bundle import load_bundle
-from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
+from ofa.export.evaluate import file_top1
+from ofa.export.fresh_run import FreshRunSettings, run_fresh
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import open_run
@@ -34,14 +33,14 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
-    info, net, device, own = bundle.info, bundle.network, config.device, config.format == "weights"
-    check_fingerprint(info.space.fingerprint, run.info.space, f"bundle {bundle.path}")
-    logits = net.to(run.device) if own else load_file(bundle, config.format)
-    batches = run.data.batches(config.split, 250, next(net.parameters()).device)
-    accuracy = logits_top1(logits, ((resize(x, info.config.resolution), y) for x, y in batches))
-    print(f"{info.config}\ntop-1 of {config.format} on {config.split}: {100 * accuracy:.2f} %")
-    if info.expected_top1 is not None:
-        print(f"expected (predicted for validation images): {100 * info.expected_top1:.2f} %")
+    card, device, own = bundle.card, config.device, config.format == "weights"
+    if card.subnet is not None:
+        check_fingerprint(card.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")
+    accuracy = file_top1(bundle, config.format, run.data, config.split, device=run.device)
+    print(card.name if card.subnet is None else card.subnet.config)
+    print(f"top-1 of {config.format} on {config.split}: {100 * accuracy:.2f} %")
+    if card.expected_top1 is not None:
+        print(f"expected (predicted for validation images): {100 * card.expected_top1:.2f} %")
     if not config.latency:
         return accuracy, None
     runs = 5 if own else 100  # the weights are timed by the device's engine
@@ -51,12 +50,12 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     timing = summarize([fresh.runs_ms])
     if own:
         with progress_bar("timing") as progress:
-            timing = measure_network_ms(net.cpu(), net.image_shape, device, progress=progress)
+            timing = measure_network_ms(bundle.network.cpu(), card.input_shape, device, progress=progress)
     latency, median = timing.latency_ms, timing.median_ms
     print(f"latency on {device.name if own else config.format}: {latency:.3f} ms (median {median:.3f})")
     of = "PyTorch with the weights" if own else f"the engine of {config.format} with its file"
     print(f"peak memory of {of}: {fresh.added_mib:.0f} MiB; whole process {fresh.peak_mib:.0f} MiB")
-    for name, expected_ms in info.expected_latency_ms.items():
+    for name, expected_ms in card.expected_latency_ms.items():
         print(f"expected {name}: {expected_ms:.3f} ms")
     return accuracy, timing.latency_ms
 

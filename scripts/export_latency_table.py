@@ -11,7 +11,7 @@ from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ExportTableConfig(RunConfig):
     device: DeviceSpec
     table: str | None
     style: str
-    space: SearchSpace | None
+    space: StagedSpace | None
     output: str | None
 
 

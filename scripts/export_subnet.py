@@ -9,7 +9,7 @@ from ofa.common.progress import progress_bar
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, samples_of
 from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.export.bundle import BundleInfo
+from ofa.export.card import subnet_card, top1_metric
 from ofa.export.precision import WantedPrecision
 from ofa.export.write import export_bundle
 from ofa.launch import command
@@ -41,20 +41,20 @@ def export_subnet(config: ExportConfig) -> Path:
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
     network = evaluator.network(chosen.config).cpu()
     facts = run.data.info
-    info = BundleInfo(
+    card = subnet_card(
         run.info.space,
         chosen.config,
         Preprocessing(facts.mean, facts.std, centre_share=facts.centre_share),
         facts.class_names,
-        chosen.expected_top1,
-        chosen.expected_latency_ms,
-        {"run": config.run_name, "subnet": config.subnet, "supernet": run.info.sha256},
+        expected_metric=top1_metric(chosen.expected_value),
+        expected_latency_ms=chosen.expected_latency_ms,
+        provenance={"run": config.run_name, "subnet": config.subnet, "supernet": run.info.sha256},
     )
     samples = samples_of(evaluator, chosen.config.resolution, config.quantisation_images)
     wanted = WantedPrecision(config.precision, samples, keep)
     path = run.directory.bundles / (config.name or Path(config.subnet).name.removesuffix(".json"))
     with progress_bar("exporting") as progress:
-        report = export_bundle(network, info, path, config.formats, wanted=wanted, progress=progress)
+        report = export_bundle(network, card, path, config.formats, wanted=wanted, progress=progress)
     print(*report.lines(), sep="\n")
     print(f"next: python scripts/evaluate_subnet.py run_name={config.run_name} bundle={path.name}")
     return path

@@ -15,8 +15,10 @@ from ofa.common.distributed import launched_world
 from ofa.common.progress import progress_bar
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.export.bundle import load_bundle
+from ofa.export.card import top1_metric
 from ofa.export.write import export_bundle
 from ofa.launch import command
+from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import open_run
 from ofa.space.space import check_fingerprint
@@ -41,10 +43,11 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     """Fine-tune (or go on with it), recalibrate, export and return the new bundle's folder."""
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
-    check_fingerprint(bundle.info.space.fingerprint, run.info.space, f"bundle {bundle.path}")
+    check_fingerprint(bundle.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")
+    assert isinstance(bundle.network, StaticNetwork)
     name = config.name or f"{bundle.path.name}-finetuned"
     folder, path = run.directory.finetuning(name), run.directory.bundles / name
-    resolution, network = bundle.info.config.resolution, bundle.network.to(run.device)
+    resolution, network = bundle.subnet.config.resolution, bundle.network.to(run.device)
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
     largest = dataclasses.replace(run.info.space.largest, resolution=resolution)
     teacher = evaluator.network(largest) if config.finetuning.distillation_ratio else None
@@ -68,11 +71,11 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
             return path
         evaluator.recalibrate(network, resolution)
         after, metric = score(network, evaluator.batches(resolution)), evaluator.task.metric
-        print(f"validation {metric.title}: {metric.text(before)} before, {metric.text(after)} after")
-        provenance = {**bundle.info.provenance, "finetuned": dataclasses.asdict(config.finetuning)}
-        info = dataclasses.replace(bundle.info, expected_top1=after, provenance=provenance)
+        print(f"validation {metric.title}: {metric.show(before)} before, {metric.show(after)} after")
+        provenance = {**bundle.card.provenance, "finetuned": dataclasses.asdict(config.finetuning)}
+        card = dataclasses.replace(bundle.card, expected_metric=top1_metric(after), provenance=provenance)
         with progress_bar("exporting") as progress:
-            export_bundle(network.cpu(), info, path, config.formats, progress=progress)
+            export_bundle(network.cpu(), card, path, config.formats, progress=progress)
         # The bundle has the weights now; the TensorBoard events stay.
         shutil.rmtree(folder / "checkpoints")
     print(f"bundle: {path}")

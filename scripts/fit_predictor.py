@@ -26,12 +26,21 @@ class FitConfig(RunConfig):
 def fit(config: FitConfig) -> FitReport:
     """Fit, compare with the baselines, save the predictor and return the report."""
     run, space = config.directory, config.trained_space
-    configs, top1 = load_records(run.records, space)
-    provenance = read_header(run.records, space).provenance
+    configs, values = load_records(run.records, space)
+    header = read_header(run.records, space)
     with threads_set(config.threads), progress_bar("fitting") as progress:
         genomes = space.genomes(configs)
-        task = space, genomes, top1, config.predictor, config.seed, provenance
-        report = fit_predictor(*task, progress, threads=config.threads)
+        report = fit_predictor(
+            space,
+            genomes,
+            values,
+            config.predictor,
+            config.seed,
+            header.provenance,
+            progress,
+            metric=header.metric,
+            threads=config.threads,
+        )
     report.predictor.save(run.predictor)
     Console().print(format_metrics(report))
     print(

@@ -11,7 +11,7 @@ from ofa.launch import command
 from ofa.published.checkpoint import import_supernet
 from ofa.published.run import check_vacant, save_run
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class ImportCheckpointConfig(RunConfig):
     """Settings of `conf/import_checkpoint.yaml`."""
 
     file: str
-    space: SearchSpace
+    space: StagedSpace
     data: DataSettings
 
 

@@ -10,10 +10,10 @@ from ofa.common.accelerator import threads_set
 from ofa.common.progress import progress_bar
 from ofa.export.write import export_bundle
 from ofa.launch import command
-from ofa.published.bundle import photograph_bundle_info
+from ofa.published.bundle import photograph_card
 from ofa.published.network import read_network
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ImportNetworkConfig(RunConfig):
     run_config: str | None
     weights: str
     class_names: str | None
-    space: SearchSpace | None
+    space: StagedSpace | None
     name: str | None
     formats: tuple[str, ...]
 
@@ -35,13 +35,14 @@ def import_network(config: ImportNetworkConfig) -> Path:
     run_config = Path(config.run_config) if config.run_config else None
     network = read_network(Path(config.net_config), run_config)
     names = Path(config.class_names) if config.class_names else None
-    info = photograph_bundle_info(network, config.space, Path(config.weights), names)
+    card = photograph_card(network, config.space, Path(config.weights), names)
     module = network.build(Path(config.weights))
     path = config.directory.bundles / (config.name or network.name)
     with threads_set(config.threads), progress_bar("exporting") as progress:
-        report = export_bundle(module, info, path, config.formats, progress=progress)
+        report = export_bundle(module, card, path, config.formats, progress=progress)
     cost = network_cost(network.specs)
-    print(f"{info.config}\n{cost.macs / 1e6:.1f} M MACs, {cost.parameters / 1e6:.2f} M parameters")
+    assert card.subnet is not None
+    print(f"{card.subnet.config}\n{cost.macs / 1e6:.1f} M MACs, {cost.parameters / 1e6:.2f} M parameters")
     for file in report.files.values():
         print(f"{path / file.file}: logits within {file.max_difference:.1e} of PyTorch's")
     return path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from predictors.published.predictor import import_predictor
 
 
@@ -16,7 +16,7 @@ class ImportPredictorConfig(RunConfig):
     """Settings of `conf/import_predictor.yaml`."""
 
     file: str
-    space: SearchSpace | None
+    space: StagedSpace | None
     output: str | None
 
 

@@ -12,7 +12,7 @@ from ofa.common.accelerator import threads_set
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class KitConfig(RunConfig):
     """Settings of `conf/make_device_kit.yaml`."""
 
     device: DeviceSpec
-    space: SearchSpace | None
+    space: StagedSpace | None
     resolutions: tuple[int, ...] | None
     calibration_networks: int
     validation_networks: int
@@ -32,7 +32,7 @@ class KitConfig(RunConfig):
 def make_device_kit(config: KitConfig) -> KitInfo:
     """Write the kit and say how to go on."""
     device = config.device
-    space = (config.space or config.trained_space).restrict(resolutions=config.resolutions)
+    space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
     networks = config.calibration_networks, config.validation_networks
     kits = Path(config.runs_dir) / "kits" / space.name / device.name
     path = Path(config.output or (kits if config.space else config.directory.kit(device.name)))

@@ -10,10 +10,10 @@ from latency_tables.measuring.networks import TimedNetwork, measure_networks
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
-from ofa.architecture.cost import network_cost
 from ofa.common.progress import progress_bar
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.launch import command
+from ofa.modules.cost import module_cost
 from ofa.runs.config import RunConfig
 from ofa.runs.networks import run_networks
 from ofa.runs.trained import open_run
@@ -41,23 +41,34 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     table = LatencyTable.load(find_table(directory, device.name, space))
     estimate = table.estimator(space, device, max_table_error=float("inf"))
     evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=images)
-    found = run_networks(run, evaluator, config.random_networks, config.seed)
-    genomes = space.genomes([c.config for c in found])
-    timed = {str(i): TimedNetwork(c.network, c.network.image_shape) for i, c in enumerate(found)}
+    count, split = config.random_networks, config.split
+    networks = run_networks(run, evaluator, split, num_random=count, seed=config.seed)
+    timed = {str(i): TimedNetwork(c.network, c.image_shape) for i, c in enumerate(networks)}
     with progress_bar("timing") as progress:
         timings = measure_networks(timed, device, config.seed, progress)
-    searches = searches_by_subnet(directory.path / "search")
-    accuracy = 100 * load_predictor(directory.predictor, space)(genomes)
-    latency = estimate(genomes)
-    networks = []
-    for i, candidate in enumerate(found):
-        cost, measured_ms = network_cost(candidate.network.specs), timings[str(i)].latency_ms
-        numbers = accuracy[i], 100 * candidate.top1, latency[i], measured_ms, cost.macs, cost.parameters
-        networks.append(ReportedNetwork(candidate.name, searches.get(candidate.subnet), *numbers))
-    plot_tradeoff(networks, directory.path / "pareto.png")
-    Console().print(report_table(networks, f"{config.run_name} on {device.name}", config.split))
+    predictor = load_predictor(directory.predictor, space)
+    searches, metric = searches_by_subnet(directory.path / "search", space), predictor.metric
+    rows = []
+    for i, network in enumerate(networks):
+        cost, timing = module_cost(network.network, network.image_shape), timings[str(i)]
+        genomes = None if network.config is None else space.genomes([network.config])
+        rows.append(
+            ReportedNetwork(
+                name=network.name,
+                search=searches.get(network.subnet),
+                predicted=None if genomes is None else float(predictor(genomes)[0]),
+                measured=network.top1,
+                predicted_ms=None if genomes is None else float(estimate(genomes)[0]),
+                measured_ms=timing.latency_ms,
+                macs=cost.macs,
+                parameters=cost.parameters,
+            )
+        )
+    title = f"{config.run_name} on {device.name}"
+    plot_tradeoff(rows, directory.path / "pareto.png", metric)
+    Console().print(report_table(rows, title, config.split, metric))
     print(f"figure: {directory.path / 'pareto.png'}")
-    return networks
+    return rows
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from predictors.load import load_predictor
 from search.algorithms.registry import plan_search
 from search.find import find
@@ -48,7 +48,7 @@ class SearchConfig(RunConfig):
 
     search: dict[str, Any]
     limits: LimitSettings
-    space: SearchSpace | None
+    space: StagedSpace | None
     resolutions: tuple[int, ...] | None
     name: str | None
     verify: bool
@@ -66,9 +66,9 @@ class SearchConfig(RunConfig):
             raise UserError("from_kit holds measurements of a verified search; add verify=true.")
 
     @property
-    def searched_space(self) -> SearchSpace:
+    def searched_space(self) -> StagedSpace:
         """The space with the chosen resolutions."""
-        return (self.space or self.trained_space).restrict(resolutions=self.resolutions)
+        return (self.space or self.trained_space).restrict({"resolution": self.resolutions})
 
 
 @command("search_for_device", SearchConfig)
@@ -80,7 +80,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     table = LatencyTable.load(path) if bounds.latency_ms else None
     if table and config.resolutions is None and is_shipped(path):
         covered = table.covered_resolutions(space)
-        space = space.restrict(resolutions=covered) if covered else space
+        space = space.restrict({"resolution": covered}) if covered else space
         print(f"{path}: {table.error_text}; {', '.join(map(str, covered))} px")
     latency = table.estimator(space, config.device, most) if table else None
     more = {n: (other.estimator(space, most), other.latency_ms) for n, other in config.more_tables.items()}
@@ -89,12 +89,14 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     with threads_set(config.threads), progress_bar("searching") as progress:
         options = config.verification.processes, run.kit(name), config.from_kit, config.seed, progress
         measure = choose_measure(table, config.device, space, *options) if config.verify else None
+        predictor = load_predictor(run.predictor, space, config.threads)
         result = find(
             space,
-            load_predictor(run.predictor, space, config.threads),
+            predictor,
             limits,
             plan=plan,
             seed=config.seed,
+            metric=predictor.metric,
             measure=measure,
             verification=config.verification,
             progress=progress,

@@ -64,7 +64,7 @@ def train_supernet(config: TrainConfig) -> Path:
             save_supernet(run.supernet, supernet, config.provenance(data.info))
             summary.write(run.path, run.path.parent / "runs.csv")
         for name, value in summary.scores.items():
-            say(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.text(value):>8s}")
+            say(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.show(value):>8s}")
         say(f"supernet: {run.supernet}\nnext: python scripts/collect_accuracy.py run_name={config.run_name}")
     return run.supernet
 

@@ -13,7 +13,7 @@ import yaml
 from randomised import randomise
 
 from ofa.common.config import build
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec, StemSpec
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.supernet import Supernet, build_supernet
@@ -33,30 +33,30 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def load_space() -> Callable[[str], SearchSpace]:
+def load_space() -> Callable[[str], StagedSpace]:
     """Loads a space of conf/space by name."""
 
-    def load(name: str) -> SearchSpace:
+    def load(name: str) -> StagedSpace:
         path = ROOT / "conf" / "space" / f"{name}.yaml"
-        return build(SearchSpace, yaml.safe_load(path.read_text()), str(path.name))
+        return build(StagedSpace, yaml.safe_load(path.read_text()), str(path.name))
 
     return load
 
 
 @pytest.fixture(scope="session")
-def full_space(load_space: Callable[[str], SearchSpace]) -> SearchSpace:
+def full_space(load_space: Callable[[str], StagedSpace]) -> StagedSpace:
     return load_space("mobilenet_v3")
 
 
 @pytest.fixture(scope="session")
-def tiny_space(load_space: Callable[[str], SearchSpace]) -> SearchSpace:
+def tiny_space(load_space: Callable[[str], StagedSpace]) -> StagedSpace:
     return load_space("mobilenet_v3_tiny")
 
 
 @pytest.fixture(scope="session")
-def micro_space() -> SearchSpace:
+def micro_space() -> StagedSpace:
     """1,680 networks: small enough to enumerate, with everything that a block can have."""
-    return SearchSpace(
+    return StagedSpace(
         name="micro",
         family="mobilenet_v3",
         resolutions=(8, 12),
@@ -73,9 +73,9 @@ def micro_space() -> SearchSpace:
 
 
 @pytest.fixture(scope="session")
-def micro_proxyless() -> SearchSpace:
+def micro_proxyless() -> StagedSpace:
     """Inverted bottlenecks of the MobileNetV2 kind; the last stage has a single block."""
-    return SearchSpace(
+    return StagedSpace(
         name="micro_proxyless",
         family="proxyless_nas",
         resolutions=(8, 12),
@@ -94,10 +94,10 @@ def micro_proxyless() -> SearchSpace:
 
 
 @pytest.fixture(scope="session")
-def micro_resnet() -> SearchSpace:
+def micro_resnet() -> StagedSpace:
     """Bottlenecks with every elastic choice; the second stage halves maps of 4 and of 5 pixels."""
     widths, ratios = (0.5, 0.75, 1.0), (0.25, 0.5)
-    return SearchSpace(
+    return StagedSpace(
         name="micro_resnet",
         family="resnet",
         resolutions=(16, 20),
@@ -115,10 +115,10 @@ def micro_resnet() -> SearchSpace:
 
 
 @pytest.fixture(scope="session")
-def small_space() -> SearchSpace:
+def small_space() -> StagedSpace:
     """Three stages with three kernel sizes; unlike the spaces in conf/, its values never change."""
     kernel_sizes, expand_ratios = (3, 5, 7), (3.0, 4.0, 6.0)
-    return SearchSpace(
+    return StagedSpace(
         name="small",
         family="mobilenet_v3",
         resolutions=(16, 20, 24, 28, 32),
@@ -136,10 +136,10 @@ def small_space() -> SearchSpace:
 
 
 @pytest.fixture(scope="session")
-def make_supernet() -> Callable[[SearchSpace, int], Supernet]:
+def make_supernet() -> Callable[[StagedSpace, int], Supernet]:
     """Makes a supernet in eval mode whose statistics, matrices and biases are not the initial ones."""
 
-    def make(space: SearchSpace, seed: int) -> Supernet:
+    def make(space: StagedSpace, seed: int) -> Supernet:
         supernet = build_supernet(space, seed)
         randomise(supernet, seed)
         return supernet.eval()
@@ -148,10 +148,10 @@ def make_supernet() -> Callable[[SearchSpace, int], Supernet]:
 
 
 @pytest.fixture(scope="session")
-def random_configs() -> Callable[[SearchSpace, int, int], list[SubnetConfig]]:
+def random_configs() -> Callable[[StagedSpace, int, int], list[SubnetConfig]]:
     """Draws (space, count, seed) random networks, with the smallest and largest in front."""
 
-    def draw(space: SearchSpace, count: int, seed: int) -> list[SubnetConfig]:
+    def draw(space: StagedSpace, count: int, seed: int) -> list[SubnetConfig]:
         genomes = space.sample(count, np.random.default_rng(seed))
         return [space.smallest, space.largest, *(space.config(genome) for genome in genomes)]
 

@@ -26,11 +26,11 @@ from latency_tables.table.table import LatencyTable, table_identity
 from latency_tables.table.timing import Timing
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 def build_table(
-    space: SearchSpace,
+    space: StagedSpace,
     device: DeviceSpec,
     path: Path,
     seed: int,
@@ -97,13 +97,13 @@ def _existing(path: Path, identity: Identity) -> LatencyTable | None:
     return table
 
 
-def _with_resolutions_of(table: LatencyTable, space: SearchSpace) -> SearchSpace:
+def _with_resolutions_of(table: LatencyTable, space: StagedSpace) -> StagedSpace:
     """Return `space` with the resolutions that the table covers allowed as well."""
     choices = zip(space.genes, space.allowed, space.unrestricted.allowed, strict=True)
     restriction = tuple(whole if gene.kind == "resolution" else allowed for gene, allowed, whole in choices)
     everywhere = replace(space, restriction=restriction)
     wanted = {*layers_by_resolution(space), *table.covered_resolutions(everywhere)}
-    return everywhere.restrict(resolutions=sorted(wanted))
+    return everywhere.restrict({"resolution": sorted(wanted)})
 
 
 def _measure(

@@ -17,7 +17,7 @@ from latency_tables.measuring.rounds import Visit, time_workloads
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import Timing, process_latency_ms, summarize
 from ofa.common.progress import ProgressCallback, silent
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 
@@ -72,7 +72,7 @@ def measure_network_ms(
 
 
 def measure_subnets(
-    space: SearchSpace,
+    space: StagedSpace,
     configs: Sequence[SubnetConfig],
     device: DeviceSpec,
     seed: int = 0,
@@ -112,7 +112,7 @@ def measure_subnets(
 class _Subnets:
     """Networks of a space as programs."""
 
-    space: SearchSpace
+    space: StagedSpace
     configs: tuple[SubnetConfig, ...]
 
     @property

@@ -22,7 +22,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 NUM_CALIBRATION, NUM_VALIDATION = 6, 16
@@ -43,7 +43,7 @@ class TablePlan:
         validation: other networks that the table's error is measured on.
     """
 
-    space: SearchSpace
+    space: StagedSpace
     device: DeviceSpec
     method: LayerMethod
     seed: int
@@ -61,7 +61,7 @@ class TablePlan:
 
 
 def plan_table(
-    space: SearchSpace,
+    space: StagedSpace,
     device: DeviceSpec,
     seed: int,
     num_calibration: int = NUM_CALIBRATION,
@@ -84,7 +84,7 @@ def plan_table(
     return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *chosen)
 
 
-def network_workload(space: SearchSpace, config: SubnetConfig) -> Workload:
+def network_workload(space: StagedSpace, config: SubnetConfig) -> Workload:
     """Return a whole network; its key names the space, because equal ids of two spaces differ."""
     shape = (space.in_channels, config.resolution, config.resolution)
     key = f"network-{space.fingerprint}-{config.id}"

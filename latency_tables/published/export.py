@@ -15,10 +15,10 @@ from latency_tables.table.timing import ImportedTiming
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
-def export_table(table: LatencyTable, space: SearchSpace, style: KeyStyle, folder: Path) -> list[Path]:
+def export_table(table: LatencyTable, space: StagedSpace, style: KeyStyle, folder: Path) -> list[Path]:
     """Write `table` as published files, one per resolution that it covers, and return their paths.
 
     The sum of a network's keys is the table's estimate: the calibration's scale is applied to each key and

@@ -26,7 +26,7 @@ from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError, unknown_name
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 METHOD = "imported published table"
 _SHOWN = 20
@@ -134,7 +134,7 @@ def _number(name: str, value: object) -> float:
 
 
 def import_table(
-    space: SearchSpace,
+    space: StagedSpace,
     published: PublishedTables,
     device: DeviceSpec,
     missing_ms: Mapping[str, float] | None = None,
@@ -205,7 +205,7 @@ def _check_missing_ms(missing_ms: Mapping[str, float]) -> dict[str, ImportedTimi
 
 
 def _missing_error(
-    space: SearchSpace, resolutions: Sequence[int], published: PublishedTables, missing: Sequence[str]
+    space: StagedSpace, resolutions: Sequence[int], published: PublishedTables, missing: Sequence[str]
 ) -> UserError:
     layers = layers_by_resolution(space)
     needed = {key for r in resolutions for _, key in published_keys(layers[r], published.style) if key}

@@ -29,7 +29,7 @@ from ofa.compression.quantisation.registry import quantised
 from ofa.runtimes.base import INT8, Files, Runtime, check_packages
 from ofa.runtimes.onnx_export import export_onnx, exporter_facts
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 KIT_SCHEMA_VERSION = 1
@@ -78,7 +78,7 @@ def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = s
 
 
 def make_verification_kit(
-    space: SearchSpace,
+    space: StagedSpace,
     configs: Sequence[SubnetConfig],
     device: DeviceSpec,
     seed: int,
@@ -96,7 +96,7 @@ def make_verification_kit(
 def _write_kit(
     folder: Path,
     programs: Sequence[Workload],
-    space: SearchSpace,
+    space: StagedSpace,
     device: DeviceSpec,
     seed: int,
     about: Mapping[str, Any],

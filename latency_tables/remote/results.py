@@ -29,7 +29,7 @@ from latency_tables.table.timing import process_latency_ms
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, sha256
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 MAKE_COMMANDS = {
@@ -68,7 +68,7 @@ class KitResults:
     runs_ms: dict[str, list[list[float]]]
 
 
-def table_from_kit(folder: Path, space: SearchSpace) -> LatencyTable:
+def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
     """Return the latency table that a kit measured; the file is not written.
 
     Args:
@@ -122,7 +122,7 @@ def search_options(device: DeviceSpec) -> str:
 
 
 def networks_from_kit(
-    folder: Path, space: SearchSpace, table: LatencyTable
+    folder: Path, space: StagedSpace, table: LatencyTable
 ) -> dict[SubnetConfig, list[float]]:
     """Return the latency (ms) of each network of a verification kit in each process.
 
@@ -132,7 +132,7 @@ def networks_from_kit(
     """
     results = read_kit(folder, VERIFICATION, space)
     _check_device(folder, results, table)
-    configs = {key: SubnetConfig.from_dict(values) for key, values in results.manifest["networks"].items()}
+    configs = {key: space.read(values) for key, values in results.manifest["networks"].items()}
     return {
         configs[key]: [process_latency_ms(runs) for runs in processes]
         for key, processes in results.runs_ms.items()
@@ -153,7 +153,7 @@ def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> Non
         )
 
 
-def read_kit(folder: Path, purpose: str, space: SearchSpace) -> KitResults:
+def read_kit(folder: Path, purpose: str, space: StagedSpace) -> KitResults:
     """Return the measurements in `folder`; see `table_from_kit`."""
     manifest = _read_manifest(folder, purpose, space)
     _check_files(folder, manifest)
@@ -209,7 +209,7 @@ def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list
     return windows
 
 
-def _read_manifest(folder: Path, purpose: str, space: SearchSpace) -> dict[str, Any]:
+def _read_manifest(folder: Path, purpose: str, space: StagedSpace) -> dict[str, Any]:
     command = MAKE_COMMANDS[purpose]
     manifest = read_json(folder / MANIFEST_FILE, "kit's manifest", command)
     _check_version(manifest, f"The kit {folder}", command)

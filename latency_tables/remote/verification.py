@@ -15,7 +15,7 @@ from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 _MINUTES_PER_PROCESS = 0.5
@@ -27,7 +27,7 @@ _ROUNDS, _SPREAD_PERCENT = 4, 0.5
 class MeasureHere:
     """Measures networks of `space` on this machine, in so many fresh `processes`; seeded by `seed`."""
 
-    space: SearchSpace
+    space: StagedSpace
     device: DeviceSpec
     processes: int
     seed: int = 0
@@ -66,7 +66,7 @@ class MeasureByKit:
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: StagedSpace,
         table: LatencyTable,
         folder: Path,
         kits: Sequence[Path] = (),
@@ -114,7 +114,7 @@ class MeasureByKit:
 def choose_measure(
     table: LatencyTable | None,
     device: DeviceSpec,
-    space: SearchSpace,
+    space: StagedSpace,
     processes: int,
     folder: Path,
     from_kit: str | Sequence[str] | None = None,

@@ -16,7 +16,7 @@ from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
 from ofa.common.metrics import kendall_tau, mape
 from ofa.space.genes import unique_rows
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 Entries = Mapping[str, Timing | ImportedTiming]
@@ -29,7 +29,7 @@ _CANDIDATES_PER_CALIBRATION_NETWORK = 12
 
 
 def choose_networks(
-    space: SearchSpace, num_calibration: int, num_validation: int, rng: np.random.Generator
+    space: StagedSpace, num_calibration: int, num_validation: int, rng: np.random.Generator
 ) -> tuple[tuple[SubnetConfig, ...], tuple[SubnetConfig, ...]]:
     """Return distinct random networks: for the calibration, and others for the validation.
 
@@ -54,7 +54,7 @@ def choose_networks(
     return tuple(candidates[i] for i in places), tuple(configs[:num_validation])
 
 
-def layer_sum_ms(space: SearchSpace, config: SubnetConfig, entries: Entries) -> float:
+def layer_sum_ms(space: StagedSpace, config: SubnetConfig, entries: Entries) -> float:
     """Return the summed latency of the network's layers, in ms."""
     return sum(entries[spec.key].latency_ms for spec in lower(space, config))
 
@@ -76,7 +76,7 @@ def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[
 
 
 def calibrate(
-    space: SearchSpace, configs: Sequence[SubnetConfig], entries: Entries, runs: Sequence[Runs]
+    space: StagedSpace, configs: Sequence[SubnetConfig], entries: Entries, runs: Sequence[Runs]
 ) -> Calibration:
     """Return the affine map fitted on these networks and their runs."""
     sums = [layer_sum_ms(space, config, entries) for config in configs]
@@ -85,7 +85,7 @@ def calibrate(
 
 
 def validate(
-    space: SearchSpace,
+    space: StagedSpace,
     configs: Sequence[SubnetConfig],
     entries: Entries,
     runs: Sequence[Runs],
@@ -116,7 +116,7 @@ def repeatability_percent(runs: Sequence[Runs]) -> float | None:
 
 
 def _records(
-    space: SearchSpace,
+    space: StagedSpace,
     configs: Sequence[SubnetConfig],
     entries: Entries,
     runs: Sequence[Runs],

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa.runs.directory import RunDirectory
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
-def find_table(run: RunDirectory, device_name: str, space: SearchSpace) -> Path:
+def find_table(run: RunDirectory, device_name: str, space: StagedSpace) -> Path:
     """Return the run's own table of a device, or the shipped one where the run has none.
 
     Where there is neither, this is the path at which the run's own would be.

@@ -11,15 +11,15 @@ from typing import Any
 
 from latency_tables.table.calibration import Calibration, Validation
 from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences, plain
-from latency_tables.table.estimate import Affine, layers_by_resolution, resolution_key, sum_by_resolution
+from latency_tables.table.estimate import layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.cost import compile_cost
 from ofa.architecture.layer import LayerSpec
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
-from ofa.space.estimator import Estimator
-from ofa.space.space import SearchSpace
+from ofa.space.estimator import Affine, Estimator
+from ofa.space.staged import StagedSpace
 
 SCHEMA_VERSION = 2
 BUILD_COMMAND = "python scripts/build_latency_table.py"
@@ -100,7 +100,7 @@ class LatencyTable:
         """Return the entry of a layer in networks of `resolution` pixels; None where the table lacks it."""
         return self.entries.get(resolution_key(spec, resolution)) or self.entries.get(spec.key)
 
-    def missing_entries(self, space: SearchSpace) -> tuple[str, ...]:
+    def missing_entries(self, space: StagedSpace) -> tuple[str, ...]:
         """Return the keys of all layers of the (restricted) `space` that the table lacks."""
         missing = {
             spec.key: None
@@ -110,7 +110,7 @@ class LatencyTable:
         }
         return tuple(missing)
 
-    def covered_resolutions(self, space: SearchSpace) -> tuple[int, ...]:
+    def covered_resolutions(self, space: StagedSpace) -> tuple[int, ...]:
         """Return the resolutions of the (restricted) `space` at which no layer is missing."""
         return tuple(
             resolution
@@ -132,7 +132,7 @@ class LatencyTable:
             return "imported table: its error on whole networks was not measured"
         return self.validation.text
 
-    def check(self, space: SearchSpace) -> None:
+    def check(self, space: StagedSpace) -> None:
         """Raise unless the table serves the (restricted) `space`.
 
         Raises:
@@ -207,7 +207,7 @@ class LatencyTable:
 
     def estimator(
         self,
-        space: SearchSpace,
+        space: StagedSpace,
         device: DeviceSpec | None = None,
         max_table_error: float = MAX_TABLE_ERROR,
     ) -> Estimator:
@@ -228,7 +228,7 @@ class LatencyTable:
         )
         return Affine(total, self.calibration.scale, self.calibration.offset_ms)
 
-    def _sum(self, space: SearchSpace, resolution: int) -> Estimator:
+    def _sum(self, space: StagedSpace, resolution: int) -> Estimator:
         """Return the uncalibrated sum of the layers, all in networks of `resolution`; NaN where one lacks."""
 
         def latency_ms(spec: LayerSpec) -> float:
@@ -257,6 +257,6 @@ class TableLimit:
     table: str
     latency_ms: float
 
-    def estimator(self, space: SearchSpace, max_table_error: float = MAX_TABLE_ERROR) -> Estimator:
+    def estimator(self, space: StagedSpace, max_table_error: float = MAX_TABLE_ERROR) -> Estimator:
         """Load the table and return its estimator; see `LatencyTable.estimator`."""
         return LatencyTable.load(Path(self.table)).estimator(space, max_table_error=max_table_error)

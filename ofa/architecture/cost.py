@@ -8,8 +8,9 @@ arrays and then evaluated for whole populations by indexing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, singledispatch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from ofa.architecture.lowering import slots
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 LayerCost = Callable[[LayerSpec], float]
 
@@ -61,7 +63,26 @@ def network_cost(specs: Iterable[LayerSpec]) -> NetworkCost:
     )
 
 
-def compile_cost(space: SearchSpace, cost: LayerCost, combine: np.ufunc = np.add) -> Estimator:
+@singledispatch
+def space_costs(space: SearchSpace) -> Mapping[str, Estimator]:
+    """Return the costs that are known of a space: "macs", "parameters" and "peak_activation_bytes".
+
+    A kind of space whose networks have layers registers itself; of others nothing is known.
+    """
+    return {}
+
+
+@space_costs.register
+@lru_cache(maxsize=64)
+def _staged_costs(space: StagedSpace) -> Mapping[str, Estimator]:
+    return {
+        "macs": compile_cost(space, macs),
+        "parameters": compile_cost(space, parameters),
+        "peak_activation_bytes": compile_cost(space, peak_activation_bytes, np.maximum),
+    }
+
+
+def compile_cost(space: StagedSpace, cost: LayerCost, combine: np.ufunc = np.add) -> Estimator:
     """Compile a function of one layer into an estimator of whole populations.
 
     Args:

@@ -14,10 +14,10 @@ from ofa.architecture.mobilenet import mobilenet_v3, proxyless_nas
 from ofa.architecture.resnet import resnet
 from ofa.architecture.slots import Slot
 from ofa.common.errors import unknown_name
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
-FAMILIES: dict[str, Callable[[SearchSpace], tuple[Slot, ...]]] = {
+FAMILIES: dict[str, Callable[[StagedSpace], tuple[Slot, ...]]] = {
     "mobilenet_v3": mobilenet_v3,
     "proxyless_nas": proxyless_nas,
     "resnet": resnet,
@@ -25,7 +25,7 @@ FAMILIES: dict[str, Callable[[SearchSpace], tuple[Slot, ...]]] = {
 
 
 @lru_cache(maxsize=256)
-def slots(space: SearchSpace) -> tuple[Slot, ...]:
+def slots(space: StagedSpace) -> tuple[Slot, ...]:
     """Return the positions of the space's supernet, input to output."""
     if space.family not in FAMILIES:
         raise unknown_name("family", space.family, FAMILIES)
@@ -33,7 +33,7 @@ def slots(space: SearchSpace) -> tuple[Slot, ...]:
 
 
 @lru_cache(maxsize=4096)
-def lower_slots(space: SearchSpace, config: SubnetConfig) -> tuple[LayerSpec | None, ...]:
+def lower_slots(space: StagedSpace, config: SubnetConfig) -> tuple[LayerSpec | None, ...]:
     """Return one entry per slot: the layer that `config` has there, or None.
 
     Raises:
@@ -44,12 +44,12 @@ def lower_slots(space: SearchSpace, config: SubnetConfig) -> tuple[LayerSpec | N
     return tuple(slot.build(*(values[gene] for gene in slot.genes)) for slot in slots(space))
 
 
-def lower(space: SearchSpace, config: SubnetConfig) -> tuple[LayerSpec, ...]:
+def lower(space: StagedSpace, config: SubnetConfig) -> tuple[LayerSpec, ...]:
     """Return the layers of `config` in the order they run."""
     return tuple(spec for spec in lower_slots(space, config) if spec is not None)
 
 
-def distinct_layers(space: SearchSpace) -> tuple[LayerSpec, ...]:
+def distinct_layers(space: StagedSpace) -> tuple[LayerSpec, ...]:
     """Return every layer that any sub-network of the (restricted) space can contain, once per key."""
     variants = (spec for slot in slots(space) for spec in slot.variants(space))
     return tuple({spec.key: spec for spec in variants}.values())

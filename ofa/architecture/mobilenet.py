@@ -8,10 +8,10 @@ from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
 from ofa.architecture.slots import Slot, size_after
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace, stage_gene
 
 
-def mobilenet_v3(space: SearchSpace) -> tuple[Slot, ...]:
+def mobilenet_v3(space: StagedSpace) -> tuple[Slot, ...]:
     """MobileNetV3 with elastic stages (Howard et al. 2019; Cai et al. 2020).
 
     Raises:
@@ -28,7 +28,7 @@ def mobilenet_v3(space: SearchSpace) -> tuple[Slot, ...]:
     return (*body.slots, *head, Slot((), build_mix), _classifier(space, features))
 
 
-def proxyless_nas(space: SearchSpace) -> tuple[Slot, ...]:
+def proxyless_nas(space: StagedSpace) -> tuple[Slot, ...]:
     """MobileNetV2 blocks, without squeeze-excite by design (Sandler et al. 2018; Cai et al. 2019).
 
     Raises:
@@ -41,7 +41,7 @@ def proxyless_nas(space: SearchSpace) -> tuple[Slot, ...]:
     return (*body.slots, *head, _classifier(space, features))
 
 
-def _check(space: SearchSpace, head: tuple[str, ...]) -> None:
+def _check(space: StagedSpace, head: tuple[str, ...]) -> None:
     problems = []
     if len(space.head_channels) != len(head):
         problems.append(
@@ -62,11 +62,11 @@ class _Body:
     strides: tuple[int, ...]
 
 
-def _width(space: SearchSpace, channels: int) -> int:
+def _width(space: StagedSpace, channels: int) -> int:
     return make_divisible(channels * space.width_multiplier)
 
 
-def _body(space: SearchSpace, stem_activation: str, first_activation: str) -> _Body:
+def _body(space: StagedSpace, stem_activation: str, first_activation: str) -> _Body:
     """Return the stem, the block without expansion, and the elastic stages."""
     epsilon, stride = space.bn_epsilon, space.stem_stride
     stem = _width(space, space.stem_channels)
@@ -79,7 +79,8 @@ def _body(space: SearchSpace, stem_activation: str, first_activation: str) -> _B
         size, activation = size_after(resolution, (stride,)), first_activation
         return MBConvSpec(size, stem, stem, first, 3, 1, activation, False, expand=False, bn_epsilon=epsilon)
 
-    slots = [Slot((0,), build_stem), Slot((0,), build_first)]
+    resolution = space.gene_index["resolution"]
+    slots = [Slot((resolution,), build_stem), Slot((resolution,), build_first)]
     channels = first
     strides: tuple[int, ...] = (stride,)
     for s, stage in enumerate(space.stages):
@@ -90,7 +91,7 @@ def _body(space: SearchSpace, stem_activation: str, first_activation: str) -> _B
     return _Body(tuple(slots), channels, strides)
 
 
-def _block(space: SearchSpace, s: int, b: int, in_channels: int, strides: tuple[int, ...]) -> Slot:
+def _block(space: StagedSpace, s: int, b: int, in_channels: int, strides: tuple[int, ...]) -> Slot:
     """Return block `b` of stage `s`, after layers of `strides`."""
     stage = space.stages[s]
 
@@ -111,13 +112,13 @@ def _block(space: SearchSpace, s: int, b: int, in_channels: int, strides: tuple[
             bn_epsilon=space.bn_epsilon,
         )
 
-    keys = [("resolution", -1, -1), ("kernel_size", s, b), ("expand_ratio", s, b)]
+    names = ["resolution", stage_gene("kernel_size", s, b), stage_gene("expand_ratio", s, b)]
     if b >= stage.depths[0]:
-        keys.append(("depth", s, -1))
-    return Slot(tuple(space.gene_index[key] for key in keys), build)
+        names.append(stage_gene("depth", s))
+    return Slot(tuple(space.gene_index[name] for name in names), build)
 
 
-def _features_and_pool(space: SearchSpace, body: _Body, features: int, activation: str) -> tuple[Slot, Slot]:
+def _features_and_pool(space: StagedSpace, body: _Body, features: int, activation: str) -> tuple[Slot, Slot]:
     """Return the last convolution over pixels and the global pooling."""
 
     def build_features(resolution: int) -> LayerSpec:
@@ -127,10 +128,11 @@ def _features_and_pool(space: SearchSpace, body: _Body, features: int, activatio
     def build_pool(resolution: int) -> LayerSpec:
         return PoolSpec(size_after(resolution, body.strides), features)
 
-    return Slot((0,), build_features), Slot((0,), build_pool)
+    resolution = space.gene_index["resolution"]
+    return Slot((resolution,), build_features), Slot((resolution,), build_pool)
 
 
-def _classifier(space: SearchSpace, features: int) -> Slot:
+def _classifier(space: StagedSpace, features: int) -> Slot:
     return Slot((), lambda: LinearSpec(1, features, space.num_classes))
 
 

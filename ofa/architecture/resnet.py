@@ -9,13 +9,13 @@ from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, Po
 from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
 from ofa.architecture.slots import Slot, size_after
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import STEM_GENES, StagedSpace, stage_gene
 from ofa.space.stages import StemSpec
 
 POOL_STRIDE = 2
 
 
-def resnet(space: SearchSpace) -> tuple[Slot, ...]:
+def resnet(space: StagedSpace) -> tuple[Slot, ...]:
     """ResNet-D with elastic depth, expand ratio, widths and stem (He et al. 2016, 2019; Cai et al. 2020).
 
     The stem is a convolution with the stride, residual middle ones, one to its full width, and
@@ -32,7 +32,7 @@ def resnet(space: SearchSpace) -> tuple[Slot, ...]:
             slots.append(_block(space, s, b, strides))
             strides += (stage.stride if b == 0 else 1,)
     last = len(space.stages) - 1
-    width_of_last = space.gene_index["width", last, -1]
+    resolution, width_of_last = (space.gene_index[name] for name in ("resolution", stage_gene("width", last)))
     channels = _widths(space, space.stages[last].channels)
 
     def build_pool(resolution: int, width: float) -> LayerSpec:
@@ -41,10 +41,10 @@ def resnet(space: SearchSpace) -> tuple[Slot, ...]:
     def build_classifier(width: float) -> LayerSpec:
         return LinearSpec(1, channels(width), space.num_classes)
 
-    return (*slots, Slot((0, width_of_last), build_pool), Slot((width_of_last,), build_classifier))
+    return (*slots, Slot((resolution, width_of_last), build_pool), Slot((width_of_last,), build_classifier))
 
 
-def _check(space: SearchSpace) -> StemSpec:
+def _check(space: StagedSpace) -> StemSpec:
     problems = []
     if space.stem is None or not space.stages[0].widths:
         problems.append("It needs stem and the widths of every stage; a single choice each is enough.")
@@ -59,15 +59,15 @@ def _check(space: SearchSpace) -> StemSpec:
     return space.stem
 
 
-def _widths(space: SearchSpace, channels: int) -> Callable[[float], int]:
+def _widths(space: StagedSpace, channels: int) -> Callable[[float], int]:
     """Return the function from a width's choice to the number of channels."""
     return lambda width: make_divisible(channels * space.width_multiplier * width)
 
 
-def _stem(space: SearchSpace, stem: StemSpec) -> tuple[Slot, ...]:
+def _stem(space: StagedSpace, stem: StemSpec) -> tuple[Slot, ...]:
     epsilon, strides = space.bn_epsilon, (space.stem_stride,)
-    index = space.gene_index
-    inner_gene, outer_gene = index["width", -1, 0], index["width", -1, 1]
+    names = ("resolution", *STEM_GENES)
+    resolution_gene, depth_gene, inner_gene, outer_gene = (space.gene_index[name] for name in names)
     outer = _widths(space, space.stem_channels)
 
     def inner(width: float) -> int:
@@ -92,17 +92,17 @@ def _stem(space: SearchSpace, stem: StemSpec) -> tuple[Slot, ...]:
     def build_pool(resolution: int, width: float) -> LayerSpec:
         return MaxPoolSpec(size_after(resolution, strides), outer(width), 3, POOL_STRIDE)
 
-    middle_genes = (0, inner_gene, index["stem_depth", -1, -1])
+    middle_genes = (resolution_gene, inner_gene, depth_gene)
     middle = (Slot(middle_genes, build_middle(place)) for place in range(stem.depths[-1]))
     return (
-        Slot((0, inner_gene), build_first),
+        Slot((resolution_gene, inner_gene), build_first),
         *middle,
-        Slot((0, inner_gene, outer_gene), build_last),
-        Slot((0, outer_gene), build_pool),
+        Slot((resolution_gene, inner_gene, outer_gene), build_last),
+        Slot((resolution_gene, outer_gene), build_pool),
     )
 
 
-def _block(space: SearchSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot:
+def _block(space: StagedSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot:
     """Return block `b` of stage `s`, after layers of `strides`."""
     stage = space.stages[s]
     source = space.stages[s - 1].channels if s else space.stem_channels
@@ -136,10 +136,10 @@ def _block(space: SearchSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot
             return None
         return bottleneck(resolution, kernel_size, expand_ratio, out_channels(width), width)
 
-    keys = [("resolution", -1, -1), ("kernel_size", s, b), ("expand_ratio", s, b), ("width", s, -1)]
-    source_key = ("width", s - 1, -1) if s else ("width", -1, 1)
-    keys.append(source_key if b == 0 else ("depth", s, -1))
-    return Slot(tuple(space.gene_index[key] for key in keys), build_first if b == 0 else build_next)
+    names = ["resolution", stage_gene("kernel_size", s, b), stage_gene("expand_ratio", s, b)]
+    source_width = stage_gene("width", s - 1) if s else STEM_GENES[-1]
+    names += [stage_gene("width", s), source_width if b == 0 else stage_gene("depth", s)]
+    return Slot(tuple(space.gene_index[name] for name in names), build_first if b == 0 else build_next)
 
 
 @dataclass(frozen=True)

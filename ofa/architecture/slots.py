@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ofa.architecture.layer import LayerSpec, output_size
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Slot:
     genes: tuple[int, ...]
     build: Callable[..., LayerSpec | None]
 
-    def variants(self, space: SearchSpace) -> tuple[LayerSpec, ...]:
+    def variants(self, space: StagedSpace) -> tuple[LayerSpec, ...]:
         """Return the distinct layers that this slot can hold in the (restricted) space."""
         choices = ([space.genes[g].choices[i] for i in space.allowed[g]] for g in self.genes)
         specs = (self.build(*values) for values in itertools.product(*choices))

@@ -73,11 +73,12 @@ class ImageData(ABC):
         return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
-def resize(images: Tensor, resolution: int) -> Tensor:
-    """Return images (n, c, h, w) resized to (n, c, resolution, resolution), antialiased bilinear."""
-    if images.shape[-2:] == (resolution, resolution):
+def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
+    """Return images (n, c, h, w) resized to a square or to (height, width), antialiased bilinear."""
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if images.shape[-2:] == size:
         return images
-    resized: Tensor = V.resize(images, [resolution, resolution], antialias=True)
+    resized: Tensor = V.resize(images, list(size), antialias=True)
     return resized.contiguous(memory_format=torch.channels_last)
 
 

@@ -53,12 +53,12 @@ class Preprocessing:
         """Number of image channels."""
         return len(self.mean)
 
-    def apply(self, images: Tensor, resolution: int) -> Tensor:
+    def apply(self, images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
         """Return the network's input for images of pixels 0..255.
 
         Args:
             images: shape (n, in_channels, h, w), any h and w.
-            resolution: side of the result in pixels.
+            resolution: side of the result in pixels, or its height and width.
 
         Raises:
             UserError: if the number of channels is another one.
@@ -72,7 +72,7 @@ class Preprocessing:
         if self.centre_share < 1:
             side = round(self.centre_share * min(images.shape[-2:]))
             images = center_crop(images, [side, side])
-        size = (resolution, resolution)
+        size = (resolution, resolution) if isinstance(resolution, int) else resolution
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         return images

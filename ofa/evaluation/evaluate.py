@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.task import ClassificationTask, Task
-from ofa.space.subnet import SubnetConfig
+from ofa.space.config import AnyConfig
 from ofa.supernet.protocol import AbstractSupernet, Network
 
 MAX_KEPT_BYTES = 10**9
@@ -84,7 +84,7 @@ class SubnetEvaluator(Generic[Network]):
         self._kept: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
         self._kept_bytes = 0
 
-    def network(self, config: SubnetConfig) -> Network:
+    def network(self, config: AnyConfig) -> Network:
         """Return the extracted and recalibrated sub-network in eval mode."""
         network = self._supernet.extract(config).eval()
         network = network.to(memory_format=torch.channels_last)
@@ -100,11 +100,11 @@ class SubnetEvaluator(Generic[Network]):
         batches = self._kept_batches("train", resolution, self._calibration_images)
         return (images for images, _ in batches)
 
-    def measure(self, config: SubnetConfig) -> dict[str, float]:
+    def measure(self, config: AnyConfig) -> dict[str, float]:
         """Return the metrics of the recalibrated sub-network by name."""
         return measure(self.network(config), self.batches(config.resolution), self.task)
 
-    def score(self, config: SubnetConfig) -> float:
+    def score(self, config: AnyConfig) -> float:
         """Return the metric of the recalibrated sub-network that networks are chosen by."""
         return self.measure(config)[self.task.metric.name]
 

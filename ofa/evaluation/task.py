@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from ofa.common.metric import TOP1, Metric
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.soft_losses import SOFT_LOSSES
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that tells how good a network is.
-
-    Attributes:
-        name: in files and TensorBoard.
-        title: for people.
-        higher_is_better: its direction.
-        display_factor: from its values to the numbers that people are shown.
-        unit: of these numbers.
-        decimals: of these numbers.
-    """
-
-    name: str
-    title: str
-    higher_is_better: bool
-    display_factor: float = 1.0
-    unit: str = ""
-    decimals: int = 2
-
-    def text(self, value: float) -> str:
-        """Return a value with its unit, for people."""
-        return f"{self.display_factor * value:.{self.decimals}f} {self.unit}".rstrip()
-
-    def better(self, value: float, other: float) -> bool:
-        """Return whether `value` is better than `other`."""
-        return value > other if self.higher_is_better else value < other
 
 
 class Meter(ABC):
@@ -83,9 +54,6 @@ class Task(ABC):
     def metric(self) -> Metric:
         """The metric that networks are chosen by."""
         return self.metrics[0]
-
-
-TOP1 = Metric("top1", "top-1", higher_is_better=True, display_factor=100.0, unit="%")
 
 
 class ClassificationTask(Task):

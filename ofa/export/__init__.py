@@ -1,6 +1,16 @@
 """A network as a folder that runs elsewhere."""
 
-from ofa.export.bundle import Bundle, BundleInfo, load_bundle
+from ofa.export.bundle import Bundle, load_bundle
+from ofa.export.card import MetricValue, ModelCard, SubnetFacts, subnet_card
 from ofa.export.write import ExportReport, export_bundle
 
-__all__ = ["Bundle", "BundleInfo", "ExportReport", "export_bundle", "load_bundle"]
+__all__ = [
+    "Bundle",
+    "ExportReport",
+    "MetricValue",
+    "ModelCard",
+    "SubnetFacts",
+    "export_bundle",
+    "load_bundle",
+    "subnet_card",
+]

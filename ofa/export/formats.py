@@ -9,46 +9,76 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ofa.export.bundle import WEIGHTS_FILE, BundleInfo, network_of, read_weights
+from ofa.architecture.layer import LayerSpec
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.graph import (
+    QuantisationUnits,
+    count_operators,
+    layer_units,
+    operator_units,
+)
+from ofa.export.weights import WEIGHTS_FILE
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import FP32, FileFormat, Files, Logits, Runtime, each_image
 from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
 from ofa.runtimes.registry import RUNTIMES
 
+PT2 = "pt2"
 PT2_FILE = "model.pt2"
 
 
 class Source:
     """The network being exported: on the CPU, in eval mode; traced once for all formats."""
 
-    def __init__(self, network: StaticNetwork, info: BundleInfo) -> None:
-        """Copy `network`; it is not changed."""
+    def __init__(self, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        """Copy `network`, which takes images of `input_shape`; it is not changed."""
         self.network = (
             copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
         )
         self.network.eval().requires_grad_(False)
-        self.info = info
+        self._input_shape = input_shape
+
+    @cached_property
+    def units(self) -> QuantisationUnits:
+        """What can stay in floating point: layers of a chain of layers, operators of other modules."""
+        specs = layers_of(self.network)
+        return operator_units(count_operators(self.program)) if specs is None else layer_units(specs)
 
     def images(self, count: int) -> Tensor:
         """Return normally distributed images, the same in every call."""
-        side = self.info.config.resolution
         generator = torch.Generator().manual_seed(count)
-        return torch.randn(count, self.info.space.in_channels, side, side, generator=generator)
+        return torch.randn(count, *self._input_shape, generator=generator)
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The network as a graph with any number of images."""
-        return torch.export.export(self.network, (self.images(2),), dynamic_shapes=DYNAMIC_BATCH)
+        """The network as a graph with any number of images.
+
+        Raises:
+            UserError: if PyTorch cannot make it.
+        """
+        try:
+            return torch.export.export(self.network, (self.images(2),), dynamic_shapes=DYNAMIC_BATCH)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"PyTorch cannot make a graph of the network for any number of images: {reason} Its forward "
+                "must not depend on the values or on the number of the images; formats=() writes the weights "
+                "alone."
+            ) from error
 
     @cached_property
     def onnx(self) -> bytes:
         """The network as an ONNX model with any number of images."""
         return export_onnx(self.program, self.images(2))
+
+
+def layers_of(network: nn.Module) -> tuple[LayerSpec, ...] | None:
+    """Return the layers of a network that is a chain of them; None for any other module."""
+    return network.specs if isinstance(network, StaticNetwork) else None
 
 
 @dataclass(frozen=True)
@@ -57,7 +87,7 @@ class Format:
 
     Attributes:
         serialise: takes the source, returns the content of each file by its name in the bundle.
-        load: takes the bundle's folder and the info, returns the function from images to logits.
+        load: takes the bundle's folder, returns the function from images to logits.
         example: returns the README's lines of Python; see `FileFormat.example`.
         packages: what must be installed.
         extra: the extra of this project that installs it.
@@ -67,32 +97,12 @@ class Format:
     """
 
     serialise: Callable[[Source], Files]
-    load: Callable[[Path, BundleInfo], Logits]
+    load: Callable[[Path], Logits]
     example: Callable[[Sequence[str], str], str]
     packages: tuple[str, ...] = ()
     extra: str = ""
     batch_size: int | None = None
     runtime: Runtime | None = None
-
-
-def _weights_content(source: Source) -> Files:
-    state = {name: tensor.contiguous() for name, tensor in source.network.state_dict().items()}
-    return {WEIGHTS_FILE: safetensors.torch.save(state)}
-
-
-def _load_weights(folder: Path, info: BundleInfo) -> Logits:
-    network = network_of(info)
-    network.load_state_dict(read_weights((folder / WEIGHTS_FILE).read_bytes()), assign=True)
-    return network.eval()
-
-
-def _weights_example(paths: Sequence[str], precision: str) -> str:
-    """Return lines that make the logits of an image of any size: these need no `images`."""
-    return """import torch
-from ofa.export import load_bundle  # of the project that made this bundle
-bundle = load_bundle(".")
-pixels = torch.zeros(1, bundle.info.space.in_channels, 64, 64, dtype=torch.uint8)  # your image, any size
-logits = bundle.network(bundle.preprocess(pixels)).detach().numpy()"""
 
 
 def _pt2_content(source: Source) -> Files:
@@ -101,7 +111,7 @@ def _pt2_content(source: Source) -> Files:
     return {PT2_FILE: buffer.getvalue()}
 
 
-def _load_pt2(folder: Path, info: BundleInfo) -> Logits:
+def _load_pt2(folder: Path) -> Logits:
     return torch.export.load(folder / PT2_FILE).module()
 
 
@@ -114,7 +124,7 @@ logits = network(torch.from_numpy(images)).detach().numpy()"""
 def _run_by(runtime: Runtime, files: FileFormat) -> Format:
     """Return the format that a runtime reads."""
 
-    def load(folder: Path, info: BundleInfo) -> Logits:
+    def load(folder: Path) -> Logits:
         session = runtime.load(folder, torch.get_num_threads(), FP32, "cpu")
         return session if files.batch_size is None else each_image(session)
 
@@ -129,7 +139,7 @@ def _run_by(runtime: Runtime, files: FileFormat) -> Format:
 
 def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
     """Return by name PyTorch's own format and those that the engines read."""
-    formats = {"pt2": Format(_pt2_content, _load_pt2, _pt2_example)}
+    formats = {PT2: Format(_pt2_content, _load_pt2, _pt2_example)}
     taken = {WEIGHTS_FILE, PT2_FILE}
     for runtime in runtimes:
         if runtime.format is not None:
@@ -140,7 +150,6 @@ def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
     return formats
 
 
-WEIGHTS = Format(_weights_content, _load_weights, _weights_example)
 FORMATS = formats_of(RUNTIMES)
 
 
@@ -148,7 +157,7 @@ def format_of(key: str, precision: str) -> Format:
     """Return the format of a file of a bundle.
 
     Args:
-        key: as in `Bundle.files`: "weights", a format, or a format and its precision such as "onnx_int8".
+        key: as in `Bundle.files`: a format, or a format and its precision such as "onnx_int8".
         precision: of that file.
     """
-    return WEIGHTS if key == "weights" else FORMATS[key.removesuffix(f"_{precision}")]
+    return FORMATS[key.removesuffix(f"_{precision}")]

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.common.accelerator import peak_memory_mb, set_threads
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.formats import format_of
+from ofa.export.weights import load_subnet
 from ofa.runtimes.base import Logits, Session, check_packages, each_image
 
 
@@ -57,12 +58,21 @@ def load_file(bundle: Bundle, name: str) -> Logits:
 
     Raises:
         UserError: if the bundle has no such file, it is damaged, or its engine is not installed or does not
-            offer its precision on this processor.
+            offer its precision on this processor; for weights, if the bundle has no network.
     """
     session = _session(bundle, name)
     if session is None:
-        return format_of(name, bundle.files[name].precision).load(bundle.path, bundle.info)
+        if name == "weights":
+            return _network(bundle)
+        return format_of(name, bundle.files[name].precision).load(bundle.path)
     return session if bundle.files[name].batch_size is None else each_image(session)
+
+
+def _network(bundle: Bundle) -> nn.Module:
+    """Return the network: a sub-network is loaded anew, so that its memory can be measured."""
+    if bundle.card.subnet is None:
+        return bundle.network
+    return load_subnet(bundle.path, bundle.files["weights"], bundle.card.subnet)
 
 
 def bind_file(bundle: Bundle, name: str, images: Tensor) -> Callable[[], object]:
@@ -84,6 +94,8 @@ def bind_file(bundle: Bundle, name: str, images: Tensor) -> Callable[[], object]
 def _session(bundle: Bundle, name: str) -> Session | None:
     """Return the loaded file, or None where PyTorch itself runs it."""
     path = bundle.file(name)
+    if name == "weights":
+        return None
     precision = bundle.files[name].precision
     kind = format_of(name, precision)
     if kind.runtime is None:
@@ -120,7 +132,7 @@ def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     """Load and run a file in this process."""
     set_threads(settings.threads)
     bundle = load_bundle(path)
-    images = torch.randn(settings.batch_size, *bundle.network.image_shape)
+    images = torch.randn(settings.batch_size, *bundle.card.input_shape)
     before = _memory_mib("VmRSS")
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far

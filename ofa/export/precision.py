@@ -13,12 +13,12 @@ from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.compression.quantisation.base import Quantiser
-from ofa.compression.quantisation.graph import operators_of
 from ofa.compression.quantisation.registry import QUANTISERS, offers_of
 from ofa.compression.quantisation.search_precision import (
     MixedPrecisionSettings,
     QuantisedNetwork,
     Samples,
+    check_kept_layers,
     quantise_network,
 )
 from ofa.evaluation.evaluate import logits_top1
@@ -50,7 +50,7 @@ class WantedPrecision:
 
 
 def check_precision(
-    precision: str, keep: MixedPrecisionSettings, formats: Sequence[str], specs: Sequence[LayerSpec]
+    precision: str, keep: MixedPrecisionSettings, formats: Sequence[str], specs: Sequence[LayerSpec] | None
 ) -> None:
     """Check that every format offers the precision on this machine, and that layers to keep exist.
 
@@ -70,11 +70,10 @@ def check_precision(
         problems.append(f"formats=[{','.join(fitting)}] leaves {', '.join(unfit)} out.")
     if keep.keep_layers != "none" and precision != INT8:
         problems.append(f"keep_layers belongs to precision=int8; precision is {precision}.")
-    if isinstance(keep.keep_layers, tuple):
-        try:
-            operators_of(specs, keep.keep_layers)
-        except UserError as error:
-            problems.append(str(error))
+    try:
+        check_kept_layers(specs, keep)
+    except UserError as error:
+        problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
 
@@ -123,7 +122,7 @@ def export_lower(
         top1 = logits_top1(logits, samples.validation())
         return QuantisedNetwork(files, (), top1, logits_top1(reference, samples.validation()))
     made = quantise_network(
-        source.network.specs,
+        source.units,
         lambda calibration: _quantiser(name).prepare(files, calibration),
         lambda quantised: _load(name, quantised, INT8),
         reference,
@@ -132,7 +131,7 @@ def export_lower(
         lambda done, total, text: progress(done, total, f"{name} int8 {text}".strip()),
     )
     placed = {f"{INT8}/{file}": content for file, content in made.files.items()}
-    return QuantisedNetwork(placed, made.kept_layers, made.top1, made.reference_top1)
+    return QuantisedNetwork(placed, made.kept_units, made.top1, made.reference_top1)
 
 
 def load_lower(name: str, folder: Path, precision: str) -> Logits:

@@ -4,43 +4,83 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ofa.export.bundle import DESCRIPTION_FILE, BundleInfo
+from ofa.export.card import CLASSIFICATION, ModelCard
+from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.formats import format_of
 from ofa.export.record import ExportedFile
 
 README_FILE = "README.md"
 
 
-def bundle_readme(info: BundleInfo, files: Mapping[str, ExportedFile]) -> str:
+def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
     """Return the text of a bundle's README, in Markdown.
 
     Args:
-        info: what the bundle says about its network.
+        card: what the bundle says about its network.
         files: its files by format.
     """
-    sections = [_about(info)]
+    sections = [_about(card)]
     for name, file in files.items():
-        paths = [part.file for part in file.every_part]
-        code = format_of(name, file.precision).example(paths, file.precision)
-        if name != "weights":
-            code = f"{_images(info)}\n{code}"
+        if name == "weights":
+            code = _subnet_example() if card.subnet is not None else _weights_example(file)
+        else:
+            paths = [part.file for part in file.every_part]
+            code = f"{_images(card)}\n{format_of(name, file.precision).example(paths, file.precision)}"
         sections.append(f"## {name}: {_names(file)}\n\n{_facts(file)}\n\n```python\n{code}\n```")
     return "\n\n".join(sections) + "\n"
 
 
-def _about(info: BundleInfo) -> str:
-    side, kept = info.config.resolution, "the whole, "
-    if info.preprocessing.centre_share < 1:
-        kept = f"the centred square of {info.preprocessing.centre_share:g} of the short side, "
-    expected = "" if info.expected_top1 is None else f" Expected top-1: {100 * info.expected_top1:.2f} %."
-    return f"""# Sub-network {info.config.id}
+def _about(card: ModelCard) -> str:
+    (_, height, width), area = card.input_shape, "the whole, "
+    size = f"({width}, {height})"
+    if card.preprocessing.centre_share < 1:
+        area = f"the centred square of {card.preprocessing.centre_share:g} of the short side, "
+    answer = ""
+    if card.task == CLASSIFICATION:
+        answer = f"""
+The answer is the position of the largest logit among `class_names` in `{DESCRIPTION_FILE}`."""
+    return f"""# {card.name}
 
-`{info.config}` of the space `{info.space.name}`, {info.space.num_classes} classes.{expected} Everything that
-is known of it is in `{DESCRIPTION_FILE}`.
+{_kind(card)}
+{_expected(card)}Everything that is known of it is in `{DESCRIPTION_FILE}`.
 
-Each part below runs in this folder. Images are {side} x {side} pixels; of others take {kept}scaled bilinearly
-with antialiasing (Pillow: `image.resize(({side}, {side}), Image.Resampling.BILINEAR)`). The answer is the
-position of the largest logit among `class_names` in `{DESCRIPTION_FILE}`."""
+Each part below runs in this folder. Images are {width} x {height} pixels; of others take {area}scaled
+bilinearly with antialiasing (Pillow: `image.resize({size}, Image.Resampling.BILINEAR)`).{answer}"""
+
+
+def _kind(card: ModelCard) -> str:
+    num_classes = len(card.class_names)
+    if card.subnet is not None:
+        return (
+            f"Sub-network {card.subnet.config.id}, `{card.subnet.config}` of the space "
+            f"`{card.subnet.space.name}`, {num_classes} classes."
+        )
+    classes = f" of {num_classes} classes" if num_classes else ""
+    return (
+        f"A network for {card.task}{classes}. Its architecture is the module's own code, which is not here."
+    )
+
+
+def _expected(card: ModelCard) -> str:
+    if card.expected_top1 is not None:
+        return f"Expected top-1: {100 * card.expected_top1:.2f} %. "
+    metric = card.expected_metric
+    return "" if metric is None else f"Expected {metric.name}: {metric.value:g}. "
+
+
+def _subnet_example() -> str:
+    """Return lines that make the logits of an image of any size: these need no `images`."""
+    return """import torch
+from ofa.export import load_bundle  # of the project that made this bundle
+bundle = load_bundle(".")
+pixels = torch.zeros(1, bundle.card.input_shape[0], 64, 64, dtype=torch.uint8)  # your image, any size
+logits = bundle.network(bundle.preprocess(pixels)).detach().numpy()"""
+
+
+def _weights_example(file: ExportedFile) -> str:
+    """Return lines that read the weights of a module whose code is elsewhere."""
+    return f"""from safetensors.torch import load_file
+state = load_file("{file.file}")  # for module.load_state_dict, or: load_bundle(".", network=module)"""
 
 
 def _names(file: ExportedFile) -> str:
@@ -51,8 +91,8 @@ def _facts(file: ExportedFile) -> str:
     facts = [f"{file.total_bytes / 1e6:.2f} MB, {file.precision}."]
     if file.batch_size is not None:
         facts.append(f"It takes {file.batch_size} image a run.")
-    if file.kept_layers:
-        facts.append(f"Layers {', '.join(map(str, file.kept_layers))} are in floating point.")
+    if file.kept_text:
+        facts.append(f"{file.kept_text.capitalize()} are in floating point.")
     if file.validation_top1 is not None and file.fp32_validation_top1 is not None:
         facts.append(
             f"Top-1 on validation images: {100 * file.validation_top1:.2f} %, in fp32 "
@@ -61,13 +101,13 @@ def _facts(file: ExportedFile) -> str:
     return " ".join(facts)
 
 
-def _images(info: BundleInfo) -> str:
+def _images(card: ModelCard) -> str:
     """Return the lines that make the input `images` of pixels."""
-    side, channels, values = info.config.resolution, info.space.in_channels, info.preprocessing
+    (channels, height, width), values = card.input_shape, card.preprocessing
     scale = "/ 255" if values.pixel_scale == 1 / 255 else f"* {values.pixel_scale!r}"
     mean, std = _per_channel(values.mean), _per_channel(values.std)
     return f"""import numpy as np
-pixels = np.zeros((1, {channels}, {side}, {side}), np.uint8)  # your image, 0 to 255
+pixels = np.zeros((1, {channels}, {height}, {width}), np.uint8)  # your image, 0 to 255
 images = ((pixels {scale} - {mean}) / {std}).astype(np.float32)"""
 
 

@@ -34,6 +34,8 @@ class ExportedFile:
         batch_size: the only number of images per run; None where any number will do.
         precision: what it computes in, fp32 unless made otherwise.
         kept_layers: positions of the layers that are in floating point although `precision` is int8.
+        kept_operators: the same of a module that is no chain of layers: positions of its convolutions and
+            linear layers in the engine's graph.
         validation_top1: accuracy (0..1) on validation images, measured where the precision is below fp32.
         fp32_validation_top1: that of the network in fp32, on the same images.
     """
@@ -46,6 +48,7 @@ class ExportedFile:
     batch_size: int | None = None
     precision: str = "fp32"
     kept_layers: tuple[int, ...] = ()
+    kept_operators: tuple[int, ...] = ()
     validation_top1: float | None = None
     fp32_validation_top1: float | None = None
 
@@ -70,6 +73,13 @@ class ExportedFile:
                     f"export it again with: {HOW_TO_MAKE}"
                 )
         return folder / self.file
+
+    @property
+    def kept_text(self) -> str:
+        """What is in floating point, for instance "layers 0, 3"; empty if nothing is."""
+        title = "layers" if self.kept_layers else "operators"
+        positions = ", ".join(map(str, self.kept_layers or self.kept_operators))
+        return f"{title} {positions}" if positions else ""
 
     @property
     def total_bytes(self) -> int:

@@ -1,7 +1,8 @@
-"""Export: a sub-network as a folder of files that run elsewhere, each checked before it is kept."""
+"""Export: a network as a folder of files that run elsewhere, each checked before it is kept."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -10,17 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import new_folder, write_json
 from ofa.common.progress import ProgressCallback, silent
-from ofa.export.bundle import DESCRIPTION_FILE, BundleInfo, describe
-from ofa.export.formats import FORMATS, WEIGHTS, Format, Source
+from ofa.export.card import CLASSIFICATION, ModelCard
+from ofa.export.description import DESCRIPTION_FILE, describe
+from ofa.export.formats import FORMATS, Format, Source, layers_of
 from ofa.export.precision import WantedPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.export.readme import README_FILE, bundle_readme
 from ofa.export.record import ExportedFile, exported_file
-from ofa.modules.static import StaticNetwork
+from ofa.export.weights import load_into, load_subnet, weights_content
 from ofa.runtimes.base import FP32, Files, Logits, check_packages, quiet, write_files
 
 CHECKED_BATCH_SIZES = (1, 3)
@@ -46,7 +49,7 @@ class ExportReport:
         plain = self.files[name.removesuffix(f"_{file.precision}")]
         share = 100 * file.total_bytes / plain.total_bytes
         found, expected = 100 * file.validation_top1, 100 * file.fp32_validation_top1
-        kept = f", layers {', '.join(map(str, file.kept_layers))} in fp32" if file.kept_layers else ""
+        kept = f", {file.kept_text} in fp32" if file.kept_text else ""
         return (
             f"{names}: {size}, {share:.0f} % of fp32; {file.precision} top-1 on validation images "
             f"{found:.2f} %, fp32 {expected:.2f} % (loss {expected - found:.2f} points{kept}){batch}"
@@ -54,8 +57,8 @@ class ExportReport:
 
 
 def export_bundle(
-    network: StaticNetwork,
-    info: BundleInfo,
+    network: nn.Module,
+    card: ModelCard,
     path: Path,
     formats: Sequence[str] = ("onnx", "pt2"),
     *,
@@ -70,8 +73,9 @@ def export_bundle(
     is written and checked; a bundle that was there before is replaced then and not earlier.
 
     Args:
-        network: the sub-network of `info.config`, recalibrated; it is not changed.
-        info: what the bundle says about it.
+        network: any module from images (n, *card.input_shape) to logits (n, ...); it is not changed. If the
+            card names a sub-network, its static network, recalibrated.
+        card: what the bundle says about it.
         path: the folder to write.
         formats: which of `FORMATS` to write beside the weights.
         wanted: a further precision of each format beside fp32, measured on validation images; see
@@ -80,32 +84,78 @@ def export_bundle(
         progress: called after every format.
 
     Raises:
-        UserError: if a format is unknown or its packages are missing, `network` is not that of the info,
-            a format does not offer the wanted precision, `path` is something else than a bundle or cannot be
-            written, or a format computes other logits.
+        UserError: if a format is unknown or its packages are missing, `network` does not fit the card or
+            cannot be exported, a format does not offer the wanted precision, `path` is something else than a
+            bundle or cannot be written, or a format computes other logits.
     """
     chosen = _choose(formats)
-    if network.specs != lower(info.space.unrestricted, info.config):
-        raise UserError(f"The network does not have the layers of the sub-network {info.config}.")
+    _check_subnet(network, card)
     if wanted is not None:
-        check_precision(wanted.precision, wanted.keep, formats, network.specs)
+        check_precision(wanted.precision, wanted.keep, formats, layers_of(network))
     _check_replaceable(path)
-    source = Source(network, info)
-    files: dict[str, ExportedFile] = {}
+    source = Source(network, card.input_shape)
+    _check_output(source, card)
+    total = 1 + len(chosen)
     with new_folder(path, "bundle") as folder, quiet():
-        for done, (name, kind) in enumerate(chosen.items()):
-            progress(done, len(chosen), name)
+        progress(0, total, "weights")
+        files = {"weights": _add_weights(folder, source, card, tolerance)}
+        for done, (name, kind) in enumerate(chosen.items(), 1):
+            progress(done, total, name)
             content = kind.serialise(source)
             _write(folder, content)
-            difference = _check(name, kind.load(folder, info), source, tolerance)
+            difference = _check(name, kind.load(folder), source, tolerance)
             files[name] = exported_file(content, difference, kind.batch_size)
-            if wanted is not None and wanted.precision != FP32 and name in formats:
+            if wanted is not None and wanted.precision != FP32:
                 key = format_key(name, wanted.precision)
                 files[key] = _add_lower(folder, name, content, source, wanted, progress)
-        _write(folder, {README_FILE: bundle_readme(info, files).encode()})
-        write_json(folder / DESCRIPTION_FILE, describe(info, files))
-    progress(len(chosen), len(chosen), "")
+        _write(folder, {README_FILE: bundle_readme(card, files).encode()})
+        write_json(folder / DESCRIPTION_FILE, describe(card, files))
+    progress(total, total, "")
     return ExportReport(path, files)
+
+
+def _check_subnet(network: nn.Module, card: ModelCard) -> None:
+    """Check that a network is the sub-network that its card names, if any."""
+    if card.subnet is None:
+        return
+    config = card.subnet.config
+    if layers_of(network) != lower(card.subnet.space.unrestricted, config):
+        raise UserError(f"The network does not have the layers of the sub-network {config}.")
+
+
+@torch.no_grad()
+def _check_output(source: Source, card: ModelCard) -> None:
+    """Check that the network takes the card's images and gives an output for each class."""
+    try:
+        output = source.network(source.images(2))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"The network cannot take images of shape {card.input_shape}, the card's input_shape: {error}"
+        ) from error
+    if not isinstance(output, Tensor) or output.dim() < 2 or len(output) != 2:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"The network returns {shape} for 2 images; expected a tensor (2, ...).")
+    if card.task == CLASSIFICATION and output.shape[1:] != (len(card.class_names),):
+        raise UserError(
+            f"The network returns {tuple(output.shape)} for 2 images; the card has {len(card.class_names)} "
+            "class names, so expected one logit for each."
+        )
+
+
+def _add_weights(folder: Path, source: Source, card: ModelCard, tolerance: float) -> ExportedFile:
+    """Write the weights, check that they alone make the network, and return their record."""
+    content = weights_content(source.network)
+    _write(folder, content)
+    record = exported_file(content, 0.0)
+    network: nn.Module
+    if card.subnet is not None:
+        network = load_subnet(folder, record, card.subnet)
+    else:
+        network = copy.deepcopy(source.network)
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+        load_into(folder, record, network)
+    return exported_file(content, _check("weights", network, source, tolerance))
 
 
 def _add_lower(
@@ -122,10 +172,12 @@ def _add_lower(
     first = folder / next(iter(made.files))
     logits = load_lower(name, first.parent, wanted.precision)
     difference = _check(format_key(name, wanted.precision), logits, source, math.inf)
+    chain = source.units.title == "layer"
     return dataclasses.replace(
         exported_file(made.files, difference, FORMATS[name].batch_size),
         precision=wanted.precision,
-        kept_layers=made.kept_layers,
+        kept_layers=made.kept_units if chain else (),
+        kept_operators=() if chain else made.kept_units,
         validation_top1=made.top1,
         fp32_validation_top1=made.reference_top1,
     )
@@ -140,7 +192,7 @@ def _choose(formats: Sequence[str]) -> dict[str, Format]:
         check_packages(kind.packages, f"Export to {name}", kind.extra, otherwise)
         if kind.runtime is not None:
             kind.runtime.offers()  # tells now if a package is there and does not load
-    return {"weights": WEIGHTS, **{name: FORMATS[name] for name in formats}}
+    return {name: FORMATS[name] for name in formats}
 
 
 def _check_replaceable(path: Path) -> None:

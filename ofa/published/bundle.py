@@ -9,16 +9,16 @@ from ofa.common.errors import UserError
 from ofa.common.tensors import file_hash
 from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
 from ofa.data.preprocessing import Preprocessing
-from ofa.export.bundle import BundleInfo
+from ofa.export.card import ModelCard, subnet_card
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
-def photograph_bundle_info(
-    network: PublishedNetwork, space: SearchSpace | None, weights: Path, class_names: Path | None = None
-) -> BundleInfo:
-    """Return the description of a published network of photographs, normalised as ImageNet's.
+def photograph_card(
+    network: PublishedNetwork, space: StagedSpace | None, weights: Path, class_names: Path | None = None
+) -> ModelCard:
+    """Return the card of a published network of photographs, normalised as ImageNet's.
 
     Args:
         network: what `read_network` read.
@@ -35,7 +35,7 @@ def photograph_bundle_info(
     names = tuple(map(str, range(classifier.out_features))) if class_names is None else _lines(class_names)
     if not weights.is_file():
         raise UserError(f"No weights at {weights}; expected the published weights of {network.name}.")
-    return BundleInfo(
+    return subnet_card(
         home,
         config,
         Preprocessing(PHOTO_MEAN, PHOTO_STD, centre_share=CENTRE_SHARE),

@@ -13,11 +13,11 @@ from ofa.architecture.lowering import slots
 from ofa.common.errors import UserError
 from ofa.published.names import published_names, shorten_names
 from ofa.published.state import misfits, raise_misfits, read_state
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
 
 
-def import_supernet(space: SearchSpace, path: Path) -> Supernet:
+def import_supernet(space: StagedSpace, path: Path) -> Supernet:
     """Return the supernet of `space` with the weights of the published checkpoint `path`, in eval mode.
 
     Raises:

@@ -12,12 +12,12 @@ from ofa.architecture.lowering import lower
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.errors import UserError
 from ofa.published.network import PublishedNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace, stage_gene
 from ofa.space.stages import StageSpec
 from ofa.space.subnet import BlockConfig, SubnetConfig
 
 
-def subnet_of(network: PublishedNetwork, space: SearchSpace) -> SubnetConfig:
+def subnet_of(network: PublishedNetwork, space: StagedSpace) -> SubnetConfig:
     """Return the sub-network of the (restricted) `space` that has exactly the layers of `network`.
 
     Raises:
@@ -33,8 +33,8 @@ def subnet_of(network: PublishedNetwork, space: SearchSpace) -> SubnetConfig:
     widths, own_widths = ([stage[0].out_channels for stage in part] for part in (stages, own))
     if widths != own_widths:
         reasons.append(f"its stages have {_join(widths)} channels; those of the space {_join(own_widths)}")
-    if network.resolution not in _allowed(space, "resolution", -1, -1):
-        known = _join(_allowed(space, "resolution", -1, -1))
+    if network.resolution not in _allowed(space, "resolution"):
+        known = _join(_allowed(space, "resolution"))
         reasons.append(f"its resolution is {network.resolution}; the space has {known}")
     blocks = []
     for index, stage in enumerate(stages[: len(own)]):
@@ -54,7 +54,7 @@ def subnet_of(network: PublishedNetwork, space: SearchSpace) -> SubnetConfig:
     )
 
 
-def own_space(network: PublishedNetwork) -> tuple[SearchSpace, SubnetConfig]:
+def own_space(network: PublishedNetwork) -> tuple[StagedSpace, SubnetConfig]:
     """Return a small space that contains `network`, and the network as its sub-network.
 
     With it a published network outside our spaces is exported, described and costed like any other.
@@ -66,7 +66,7 @@ def own_space(network: PublishedNetwork) -> tuple[SearchSpace, SubnetConfig]:
     stem, first, classifier = specs[0], specs[1], specs[-1]
     assert isinstance(stem, ConvSpec) and isinstance(first, MBConvSpec) and isinstance(classifier, LinearSpec)
     stages = _stages(specs)
-    space = SearchSpace(
+    space = StagedSpace(
         name=network.name,
         family=network.family,
         resolutions=(network.resolution,),
@@ -108,16 +108,16 @@ def _stage_spec(stage: Sequence[MBConvSpec]) -> StageSpec:
     )
 
 
-def _stage_reasons(space: SearchSpace, index: int, stage: Sequence[MBConvSpec]) -> list[str]:
+def _stage_reasons(space: StagedSpace, index: int, stage: Sequence[MBConvSpec]) -> list[str]:
     """Return why a stage's choices are outside the space."""
-    depths = _allowed(space, "depth", index, -1)
+    depths = _allowed(space, stage_gene("depth", index))
     if len(stage) not in depths:
         return [f"stage {index} has depth {len(stage)}; the space has {_join(depths)}"]
     reasons = []
     for number, spec in enumerate(stage):
         values = {"kernel_size": spec.kernel_size, "expand_ratio": _ratio(spec, space.stages[index])}
         for kind, value in values.items():
-            known = _allowed(space, kind, index, number)
+            known = _allowed(space, stage_gene(kind, index, number))
             if value not in known:
                 place = f"of stage {index}, block {number}"
                 reasons.append(f"{kind} {place} is {value:g}; the space has {_join(known)}")
@@ -139,8 +139,8 @@ def _ratio(spec: MBConvSpec, stage: StageSpec) -> float:
     return spec.mid_channels / spec.in_channels
 
 
-def _allowed(space: SearchSpace, kind: str, stage: int, block: int) -> list[float]:
-    column = space.gene_index[kind, stage, block]
+def _allowed(space: StagedSpace, gene: str) -> list[float]:
+    column = space.gene_index[gene]
     return [space.genes[column].choices[index] for index in space.allowed[column]]
 
 

@@ -12,7 +12,7 @@ from ofa.data.settings import DataInfo, DataSettings
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
 from ofa.runs.directory import RunDirectory
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.runs.supernet_info import read_supernet_info, trained_space
 from ofa.training.phases import Phase
 from ofa.training.settings import TrainSettings
@@ -23,7 +23,7 @@ class TrainConfig:
     """Everything that a training run depends on; the schema of `conf/train_supernet.yaml`."""
 
     run_name: str
-    space: SearchSpace
+    space: StagedSpace
     data: DataSettings
     phases: dict[str, Phase]
     training: TrainSettings
@@ -36,7 +36,7 @@ class TrainConfig:
         named = {name: dataclasses.replace(phase, name=name) for name, phase in self.phases.items()}
         object.__setattr__(self, "phases", named)
 
-    def fitted_space(self, info: DataInfo) -> SearchSpace:
+    def fitted_space(self, info: DataInfo) -> StagedSpace:
         """Return the space with the channels and classes of the data."""
         return dataclasses.replace(self.space, in_channels=info.in_channels, num_classes=info.num_classes)
 
@@ -88,7 +88,7 @@ class RunConfig:
         return RunDirectory(self.runs_dir, self.run_name)
 
     @property
-    def trained_space(self) -> SearchSpace:
+    def trained_space(self) -> StagedSpace:
         """The space of the trained supernet; see `trained_space`."""
         return trained_space(read_supernet_info(self.directory.supernet))
 

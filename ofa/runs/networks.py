@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
-from ofa.evaluation.evaluate import SubnetEvaluator, top1
-from ofa.export.bundle import load_bundle
-from ofa.runs.trained import TrainedRun
+from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1, top1
+from ofa.export.bundle import Bundle, load_bundle
+from ofa.export.description import DESCRIPTION_FILE
+from ofa.export.evaluate import card_batches, runnable_module
 from ofa.modules.static import StaticNetwork
+from ofa.runs.trained import TrainedRun
 from ofa.space.subnet import SubnetConfig
 
 
@@ -21,39 +24,58 @@ class RunNetwork:
     Attributes:
         name: of its bundle; empty for a network drawn at random.
         subnet: name under which it was chosen, as in the provenance of its bundle.
-        config: what it is.
-        network: recalibrated, in eval mode.
+        config: what it is; None for a network of no space.
+        network: in eval mode, with the statistics of its batch norms.
+        image_shape: of one image: (channels, height, width).
         top1: its accuracy (0..1) on the images of the evaluator.
     """
 
     name: str
     subnet: str
-    config: SubnetConfig
-    network: StaticNetwork
+    config: SubnetConfig | None
+    network: nn.Module
+    image_shape: tuple[int, int, int]
     top1: float
 
 
 def run_networks(
-    run: TrainedRun, evaluator: SubnetEvaluator[StaticNetwork], num_random: int, seed: int
+    run: TrainedRun, evaluator: SubnetEvaluator[StaticNetwork], split: str, *, num_random: int, seed: int
 ) -> list[RunNetwork]:
     """Return all bundles of a run and `num_random` random networks of its supernet, evaluated.
 
+    Args:
+        run: the run.
+        evaluator: of its supernet, on the whole of `split`.
+        split: whose images are counted.
+        num_random: number of random networks.
+        seed: of the random networks.
+
     Raises:
-        UserError: if a bundle is damaged.
+        UserError: if a bundle is damaged, its images are others than the run's, or it cannot be run because
+            its architecture is unknown and it has no pt2 file.
     """
-    found = []
-    for file in sorted(run.directory.bundles.glob("[!.]*/subnet.json")):
-        bundle = load_bundle(file.parent)
-        subnet = str(bundle.info.provenance.get("subnet", ""))
-        # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
-        network = bundle.network.to(memory_format=torch.channels_last)
-        found.append((bundle.path.name, subnet, bundle.info.config, network))
+    networks = []
+    for file in sorted(run.directory.bundles.glob(f"[!.]*/{DESCRIPTION_FILE}")):
+        networks.append(_bundle_network(run, evaluator, split, load_bundle(file.parent)))
     space = run.trained_space
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
-        found.append(("", "", config, evaluator.network(config)))
-    candidates = []
-    for name, subnet, config, network in found:
-        accuracy = top1(network.to(run.device), evaluator.batches(config.resolution))
-        candidates.append(RunNetwork(name, subnet, config, network.cpu(), accuracy))
-    return candidates
+        network = evaluator.network(config)
+        accuracy = top1(network, evaluator.batches(config.resolution))
+        networks.append(RunNetwork("", "", config, network.cpu(), network.image_shape, accuracy))
+    return networks
+
+
+def _bundle_network(
+    run: TrainedRun, evaluator: SubnetEvaluator[nn.Module], split: str, bundle: Bundle
+) -> RunNetwork:
+    card, config = bundle.card, None
+    # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
+    network = runnable_module(bundle).to(memory_format=torch.channels_last).to(run.device)
+    if card.subnet is None:
+        accuracy = logits_top1(network, card_batches(card, run.data, split, device=run.device))
+    else:
+        config = card.subnet.config
+        accuracy = top1(network, evaluator.batches(config.resolution))
+    subnet = str(card.provenance.get("subnet", ""))
+    return RunNetwork(bundle.path.name, subnet, config, network.cpu(), card.input_shape, accuracy)

@@ -11,7 +11,8 @@ import torch
 
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
-from ofa.space.space import SearchSpace, check_fingerprint
+from ofa.space.staged import StagedSpace
+from ofa.space.space import check_fingerprint
 from ofa.supernet.supernet import Supernet
 from ofa.runs.supernet_info import SUPERNET_SCHEMA, TRAIN_COMMAND, SupernetInfo, read_supernet_info
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
@@ -33,7 +34,7 @@ def save_supernet(path: Path, supernet: Supernet, provenance: Mapping[str, Any])
 
 
 def load_supernet(
-    path: Path, space: SearchSpace | None = None, dropout: float | None = None
+    path: Path, space: StagedSpace | None = None, dropout: float | None = None
 ) -> tuple[Supernet, SupernetInfo]:
     """Load a trained supernet, in eval mode, and what stands beside it.
 

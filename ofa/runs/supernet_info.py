@@ -9,7 +9,8 @@ from typing import Any
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import read_json
-from ofa.space.space import SearchSpace, check_fingerprint
+from ofa.space.staged import StagedSpace
+from ofa.space.space import check_fingerprint
 from ofa.training.phases import Phase
 
 SUPERNET_SCHEMA = 1
@@ -21,14 +22,14 @@ class SupernetInfo:
     """What stands beside a trained supernet: its space and how it was made."""
 
     schema_version: int
-    space: SearchSpace
+    space: StagedSpace
     fingerprint: str
     sha256: str
     date: str
     provenance: dict[str, Any]
 
 
-def trained_space(info: SupernetInfo) -> SearchSpace:
+def trained_space(info: SupernetInfo) -> StagedSpace:
     """Return the space of a supernet, restricted to the networks that the last phase of its training opened.
 
     The whole space, if it was not trained here.

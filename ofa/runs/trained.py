@@ -13,7 +13,7 @@ from ofa.data.sources import load_data
 from ofa.common.errors import UserError
 from ofa.runs.config import RunConfig, load_data_settings
 from ofa.runs.directory import RunDirectory
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
 from ofa.runs.supernet_info import SupernetInfo, trained_space
 
@@ -29,7 +29,7 @@ class TrainedRun:
     device: torch.device
 
     @property
-    def trained_space(self) -> SearchSpace:
+    def trained_space(self) -> StagedSpace:
         """See `trained_space`."""
         return trained_space(self.info)
 

@@ -1,9 +1,24 @@
 """What may vary: genes, search spaces and sub-networks; loads without PyTorch."""
 
+from ofa.space.config import Config
 from ofa.space.estimator import Estimator
-from ofa.space.genes import Gene, Genomes
+from ofa.space.genes import Condition, Gene, Genomes
+from ofa.space.plain import GeneSpace
 from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec, StemSpec
 from ofa.space.subnet import SubnetConfig
 
-__all__ = ["Estimator", "Gene", "Genomes", "SearchSpace", "StageSpec", "StemSpec", "SubnetConfig"]
+__all__ = [
+    "Condition",
+    "Config",
+    "Estimator",
+    "Gene",
+    "GeneSpace",
+    "Genomes",
+    "SearchSpace",
+    "StageSpec",
+    "StagedSpace",
+    "StemSpec",
+    "SubnetConfig",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,3 +17,27 @@ class Estimator(Protocol):
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
         """Return float64 values of shape (n,) for genomes of shape (n, num_genes)."""
         ...
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Another estimator's values as `scale * (value / unit) + offset`.
+
+    Attributes:
+        estimator: the other estimator.
+        scale: factor, e.g. a calibration's.
+        offset: what is added.
+        unit: what the values are counted in, e.g. 1e6 for millions.
+    """
+
+    estimator: Estimator
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: float = 1.0
+
+    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
+        """Return values of shape (n,)."""
+        values = self.estimator(genomes)
+        if self.unit != 1.0:
+            values = values / self.unit
+        return self.scale * values + self.offset

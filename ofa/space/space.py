@@ -1,233 +1,182 @@
-"""`SearchSpace`: a declaration of stages and their choices, and what follows from it."""
+"""`SearchSpace`: genes, what is allowed of them, and the sub-networks that they stand for."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Generic, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 from ofa.common.errors import UserError
-from ofa.space.genes import GENE_KINDS, Gene, GeneKey, GenePool, Genomes
-from ofa.space.stages import StageSpec, StemSpec, check_choices
-from ofa.space.subnet import SubnetConfig
-from ofa.space.translate import check_structure, config_of, gene_values
+from ofa.space.config import Config
+from ofa.space.genes import GeneOperators, Genomes
+from ofa.space.onehot import OneHot
+
+C = TypeVar("C", bound=Config, default=Any)
 
 
 @dataclass(frozen=True)
-class SearchSpace:
-    """A family of sub-networks of one supernet.
+class SearchSpace(GeneOperators, Generic[C]):
+    """The sub-networks of one supernet, as genes.
 
-    `restriction` holds the allowed choice indices per gene, and in a `compound` space the choices of blocks
-    follow their stage's depth; a restricted space has the genes, genomes and fingerprint of the whole one
-    and only draws fewer networks, so that predictors and tables of the whole space serve it unchanged.
+    `restriction` holds the allowed choice indices per gene, and in a `compound` space conditional genes
+    follow the gene that switches them on. A restricted space has the genes, genomes and fingerprint of the
+    unrestricted one and only draws fewer networks, so that predictors and tables of that one serve it.
+
+    A declaration of a space is a subclass: it names the genes, and turns their values into a config and back.
 
     Attributes:
-        name: of the space.
-        family: how the declaration becomes layers; see `ofa.architecture.lowering`.
-        resolutions: input sizes in pixels.
-        stem_channels: output channels of the stem before multipliers.
-        stem_stride: stride of the first convolution.
-        stages: elastic stages.
-        head_channels: widths of the convolutions between stages and classifier; their number is the family's.
-        width_multiplier: of all channels.
-        num_classes: outputs.
-        in_channels: channels of the images.
-        bn_epsilon: of batch norm.
-        first_block_channels: output of the block before the elastic stages; None: as the stem's.
-        stem: elastic choices of the stem; None if it has none.
+        name: name of the space.
         restriction: allowed choice indices per gene; None for all.
-        compound: whether kernel sizes and expand ratios follow the depth; see `ofa.space.genes.GenePool`.
+        compound: whether conditional genes follow the gene that switches them on.
     """
 
     name: str
-    family: str
-    resolutions: tuple[int, ...]
-    stem_channels: int
-    stem_stride: int
-    stages: tuple[StageSpec, ...]
-    head_channels: tuple[int, ...]
-    width_multiplier: float = 1.0
-    num_classes: int = 1000
-    in_channels: int = 3
-    bn_epsilon: float = 1e-5
-    first_block_channels: int | None = None
-    stem: StemSpec | None = None
-    restriction: tuple[tuple[int, ...], ...] | None = None
-    compound: bool = False
+    restriction: tuple[tuple[int, ...], ...] | None = field(default=None, kw_only=True)
+    compound: bool = field(default=False, kw_only=True)
 
-    def __post_init__(self) -> None:
-        """Check the resolutions and the sizes that every family needs."""
-        check_choices("resolutions", self.resolutions)
-        if not self.stages:
-            raise UserError("A space needs at least one stage.")
-        if len({bool(stage.widths) for stage in self.stages}) > 1:
-            raise UserError("Some stages have widths; expected them in every stage or in none.")
-        for name in ("stem_channels", "stem_stride", "num_classes", "in_channels"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; expected at least 1.")
-        if self.first_block_channels is not None and self.first_block_channels < 1:
-            raise UserError(f"first_block_channels is {self.first_block_channels}; expected at least 1.")
-        if self.head_channels and min(self.head_channels) < 1:
-            raise UserError(f"head_channels are {list(self.head_channels)}; expected at least 1.")
-        if not self.width_multiplier > 0:
-            raise UserError(f"width_multiplier is {self.width_multiplier}; expected a positive number.")
-        for name in ("width_multiplier", "bn_epsilon"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-
-    # -- what the space is -------------------------------------------------------------------------
+    def __hash__(self) -> int:
+        """Hash what is compared, once."""
+        return self._hash
 
     @cached_property
-    def genes(self) -> tuple[Gene, ...]:
-        """Return all genes: resolution, stem, then per stage width, depth and each block's choices."""
-        genes = [Gene("resolution", self.resolutions)]
-        if self.stem is not None:
-            genes.append(Gene("stem_depth", self.stem.depths))
-            genes.append(Gene("width", self.stem.inner_widths, block=0))
-            genes.append(Gene("width", self.stem.widths, block=1))
-        for s, stage in enumerate(self.stages):
-            if stage.widths:
-                genes.append(Gene("width", stage.widths, s))
-            genes.append(Gene("depth", stage.depths, s))
-            for b in range(stage.depths[-1]):
-                genes.append(Gene("kernel_size", stage.kernel_sizes, s, b))
-                genes.append(Gene("expand_ratio", stage.expand_ratios, s, b))
-        return tuple(genes)
+    def _hash(self) -> int:
+        return hash((self.fingerprint, self.restriction, self.compound))
 
-    @property
-    def gene_index(self) -> dict[GeneKey, int]:
-        """Column of the gene (kind, stage, block)."""
-        return self._pool.index
+    # -- what a declaration says -------------------------------------------------------------------
+
+    @abstractmethod
+    def config_of(self, values: Mapping[str, float]) -> C:
+        """Return the sub-network of all genes' values by name; genes that are off make no difference."""
+
+    @abstractmethod
+    def values_of(self, config: C) -> Mapping[str, float]:
+        """Return the values, by gene name, of the genes that matter for `config`.
+
+        Raises:
+            UserError: if `config` has not the parts that networks of this space have.
+        """
+
+    @abstractmethod
+    def read(self, values: Mapping[str, Any]) -> C:
+        """Build a config from its `to_dict` output; whether it is in the space is not checked.
+
+        Raises:
+            UserError: if these are not the values of a config.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values of the unrestricted space; `ofa.common.config.build` is the inverse."""
+        values = dataclasses.asdict(self)
+        del values["restriction"], values["compound"]
+        return values
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the plain values that the fingerprint is made of."""
+        return identifying_values(self.unrestricted)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hash of the unrestricted space; artefacts of different fingerprints never mix."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    # -- restriction -------------------------------------------------------------------------------
 
     @cached_property
     def allowed(self) -> tuple[tuple[int, ...], ...]:
         """Choice indices that may be drawn, per gene."""
         return self.restriction or tuple(tuple(range(len(gene.choices))) for gene in self.genes)
 
-    @cached_property
-    def _pool(self) -> GenePool:
-        return GenePool(self.genes, self.allowed, self.compound)
-
     @property
-    def size(self) -> int:
-        """Number of distinct sub-networks, all resolutions counted."""
-        return self._pool.size
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values of the whole space; `ofa.common.config.build` is the inverse."""
-        values = dataclasses.asdict(self)
-        del values["restriction"], values["compound"]
-        return values
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Short hash of the whole space; artefacts of spaces with different fingerprints never mix.
-
-        A field that is not in `_ALWAYS_HASHED` counts only where it differs from its default, so that files
-        made before it was added stay valid.
-        """
-        text = json.dumps(_hashed_values(self.unrestricted), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    # -- restriction -------------------------------------------------------------------------------
-
-    @property
-    def unrestricted(self) -> SearchSpace:
+    def unrestricted(self) -> Self:
         """This space without its restriction."""
         return dataclasses.replace(self, restriction=None, compound=False)
 
     def restrict(
-        self,
-        resolutions: Sequence[int] | None = None,
-        depths: Sequence[int] | None = None,
-        kernel_sizes: Sequence[int] | None = None,
-        expand_ratios: Sequence[float] | None = None,
-        widths: Sequence[float] | None = None,
-        stem_depths: Sequence[int] | None = None,
-        compound: bool = False,
-    ) -> SearchSpace:
-        """Return this space with only the given choices, or compound networks; by default all that it has.
+        self, choices: Mapping[str, Sequence[float] | None] | None = None, *, compound: bool = False
+    ) -> Self:
+        """Return this space with only the given choices of some kinds of gene, or compound networks.
+
+        Args:
+            choices: values that stay, by the kind of gene; None for all.
+            compound: whether conditional genes follow the gene that switches them on.
 
         Raises:
             UserError: if nothing of a gene's choices is left.
         """
-        values = (resolutions, stem_depths, widths, depths, kernel_sizes, expand_ratios)
-        wanted = dict(zip(GENE_KINDS, values, strict=True))
         restriction = []
         for gene, allowed in zip(self.genes, self.allowed, strict=True):
-            kept = wanted[gene.kind]
-            restriction.append(tuple(i for i in allowed if kept is None or gene.choices[i] in kept))
+            values = (choices or {}).get(gene.kind)
+            restriction.append(tuple(i for i in allowed if values is None or gene.choices[i] in values))
             if not restriction[-1]:
                 raise UserError(
-                    f"No {gene.kind} is left of {list(gene.choices)} after restricting to {kept}."
+                    f"No {gene.kind} is left of {_listed(gene.choices)} after restricting to {values}."
                 )
         return dataclasses.replace(self, restriction=tuple(restriction), compound=compound or self.compound)
 
-    def keep_largest(
-        self,
-        resolution: int | None = None,
-        depth: int | None = None,
-        kernel_size: int | None = None,
-        expand_ratio: int | None = None,
-        width: int | None = None,
-        stem_depth: int | None = None,
-    ) -> SearchSpace:
-        """Return this space with only so many of the largest choices of each kind of gene (None: all)."""
-        values = (resolution, stem_depth, width, depth, kernel_size, expand_ratio)
-        counts = dict(zip(GENE_KINDS, values, strict=True))
+    def keep_largest(self, counts: Mapping[str, int | None]) -> Self:
+        """Return this space with only so many of the largest choices of some kinds of gene (None: all)."""
         pairs = zip(self.genes, self.allowed, strict=True)
-        restriction = (allowed[-(counts[gene.kind] or len(allowed)) :] for gene, allowed in pairs)
+        restriction = (allowed[-(counts.get(gene.kind) or len(allowed)) :] for gene, allowed in pairs)
         return dataclasses.replace(self, restriction=tuple(restriction))
+
+    @property
+    def allowed_resolutions(self) -> tuple[int, ...]:
+        """Input sizes in pixels that may be drawn."""
+        column = self.gene_index["resolution"]
+        return tuple(int(self.genes[column].choices[index]) for index in self.allowed[column])
 
     # -- one network -------------------------------------------------------------------------------
 
     @property
-    def largest(self) -> SubnetConfig:
+    def largest(self) -> C:
         """The network with the largest allowed choice everywhere."""
         return self._network([allowed[-1] for allowed in self.allowed])
 
     @property
-    def smallest(self) -> SubnetConfig:
+    def smallest(self) -> C:
         """The network with the smallest allowed choice everywhere."""
         return self._network([allowed[0] for allowed in self.allowed])
 
     @property
-    def middle(self) -> SubnetConfig:
+    def middle(self) -> C:
         """The network with the middle allowed choice everywhere."""
         return self._network([allowed[len(allowed) // 2] for allowed in self.allowed])
 
-    def _network(self, row: Sequence[int]) -> SubnetConfig:
+    def _network(self, row: Sequence[int]) -> C:
         return self.config(self.canonical(np.array([row], np.int8))[0])
 
-    def config(self, genome: NDArray[np.integer[Any]]) -> SubnetConfig:
+    def config(self, genome: NDArray[np.integer[Any]]) -> C:
         """Return the network of one genome, shape (num_genes,)."""
         pairs = zip(self.genes, genome.tolist(), strict=True)
-        return config_of({gene.key: gene.choices[index] for gene, index in pairs})
+        return self.config_of({gene.name: gene.choices[index] for gene, index in pairs})
 
-    def genome(self, config: SubnetConfig) -> Genomes:
+    def genome(self, config: C) -> Genomes:
         """Return the canonical genome of `config`, shape (num_genes,).
 
         Raises:
-            UserError: naming the first field of the config that is outside the (restricted) space.
+            UserError: naming the first gene of the config that is outside the (restricted) space.
         """
-        check_structure(config, self.stages, self.stem, self.name)
         genome = np.zeros(len(self.genes), np.int8)
-        # A stage's depth comes before its blocks, so no block is asked for that the space does not have.
-        for key, value in gene_values(config):
-            column = self.gene_index[key]
+        for name, value in self.values_of(config).items():
+            column = self.gene_index[name]
             genome[column] = self._choice(column, value)
-        strange = np.flatnonzero(self.canonical(genome[None])[0] != genome)
-        if len(strange):
-            gene, choice = self.genes[strange[0]], genome[strange[0]]
+        unlike = np.flatnonzero(self.canonical(genome[None])[0] != genome)
+        if len(unlike):
+            gene, choice = self.genes[unlike[0]], genome[unlike[0]]
             raise UserError(
-                f"{gene.kind}{gene.place} is {gene.choices[choice]:g}; in this compound restriction "
-                f"of space {self.name!r} it follows the depth of its stage."
+                f"{gene.name} is {gene.choices[choice]:g}; in this compound restriction of space "
+                f"{self.name!r} it follows {gene.active_if.gene if gene.active_if else 'another gene'}."
             )
         return genome
 
@@ -236,12 +185,11 @@ class SearchSpace:
         choices = {gene.choices[i]: i for i in self.allowed[column]}
         if value not in choices:
             raise UserError(
-                f"{gene.kind}{gene.place} is {value:g}; space {self.name!r} has the choices "
-                f"{', '.join(f'{choice:g}' for choice in choices)}."
+                f"{gene.name} is {value:g}; space {self.name!r} has the choices {_listed(list(choices))}."
             )
         return choices[value]
 
-    def contains(self, config: SubnetConfig) -> bool:
+    def contains(self, config: C) -> bool:
         """Return whether `config` is a network of this (restricted) space."""
         try:
             self.genome(config)
@@ -249,86 +197,68 @@ class SearchSpace:
             return False
         return True
 
-    def genomes(self, configs: Sequence[SubnetConfig]) -> Genomes:
+    def genomes(self, configs: Sequence[C]) -> Genomes:
         """Return the canonical genomes of `configs`, shape (n, num_genes)."""
         if not configs:
             return np.zeros((0, len(self.genes)), np.int8)
         return np.stack([self.genome(config) for config in configs])
 
-    # -- populations (see `ofa.space.genes`) -------------------------------------------------------------
+    # -- features ----------------------------------------------------------------------------------
 
-    def active(self, genomes: Genomes) -> NDArray[np.bool_]:
-        """See `GenePool.active`."""
-        return self._pool.active(genomes)
-
-    def canonical(self, genomes: Genomes) -> Genomes:
-        """See `GenePool.canonical`."""
-        return self._pool.canonical(genomes)
-
-    def sample(self, count: int, rng: np.random.Generator) -> Genomes:
-        """See `GenePool.sample`."""
-        return self._pool.sample(count, rng)
-
-    def mutate(self, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
-        """See `GenePool.mutate`."""
-        return self._pool.mutate(genomes, rate, rng)
-
-    def crossover(self, first: Genomes, second: Genomes, rng: np.random.Generator) -> Genomes:
-        """See `GenePool.crossover`."""
-        return self._pool.crossover(first, second, rng)
-
-    def all_genomes(self) -> Genomes:
-        """Return the genome of every network, shape (size, num_genes); for small spaces."""
-        return self._pool.all_genomes()
+    @cached_property
+    def _features(self) -> OneHot:
+        deciding = set(self.governors)
+        return OneHot(self, [i for i in range(len(self.genes)) if i not in deciding], only_active=True)
 
     @property
     def num_features(self) -> int:
         """Width of `encode`'s rows."""
-        return self._pool.num_features
+        return self._features.width
 
     def encode(self, genomes: Genomes) -> NDArray[np.float32]:
-        """See `GenePool.encode`."""
-        return self._pool.encode(genomes)
+        """Return one-hot features (n, num_features) of the active genes that switch no others on.
+
+        What is off stays zero, so that e.g. a depth needs no features of its own (Cai et al. 2020, sec. 3.4).
+        """
+        return self._features(genomes)
 
 
-# The fields of the first fingerprints. Never add a name: see `SearchSpace.fingerprint`.
-_ALWAYS_HASHED: dict[type, frozenset[str]] = {
-    SearchSpace: frozenset(
-        (
-            *("name", "family", "resolutions", "stages", "head_channels", "stem"),
-            *("stem_channels", "stem_stride", "first_block_channels", "width_multiplier"),
-            *("num_classes", "in_channels", "bn_epsilon"),
-        )
-    ),
-    StageSpec: frozenset(
-        (
-            *("channels", "stride", "depths", "kernel_sizes", "expand_ratios", "widths"),
-            *("activation", "squeeze_excite"),
-        )
-    ),
-    StemSpec: frozenset(("depths", "inner_widths", "widths")),
-}
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
-def _hashed_values(value: Any) -> Any:
-    """Return the plain values of a space, or of what it consists of, that its fingerprint is made of."""
-    if isinstance(value, tuple):
-        return [_hashed_values(item) for item in value]
-    if not dataclasses.is_dataclass(value):
-        return value
-    always = next(names for kind, names in _ALWAYS_HASHED.items() if isinstance(value, kind))
-    pairs = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+def identifying_values(
+    value: Any, always: Mapping[type, Sequence[str]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return the plain values that identify a dataclass, nested ones included.
+
+    A field counts where it has no default, or another value than its default: an optional field that is added
+    later changes no fingerprint, and files made before stay valid.
+
+    Args:
+        value: a frozen dataclass.
+        always: by class, fields with a default that count in any case.
+    """
+    names = {name for kind, fields in always.items() if isinstance(value, kind) for name in fields}
+    pairs = ((entry, getattr(value, entry.name)) for entry in dataclasses.fields(value))
     return {
-        field.name: _hashed_values(item)
-        for field, item in pairs
-        if field.name in always or item != field.default
+        entry.name: _plain(item, always)
+        for entry, item in pairs
+        if entry.name in names or item != entry.default
     }
 
 
-def check_fingerprint(found: object, space: SearchSpace, what: str) -> None:
+def _plain(item: Any, always: Mapping[type, Sequence[str]]) -> Any:
+    if isinstance(item, tuple):
+        return [_plain(entry, always) for entry in item]
+    return identifying_values(item, always) if dataclasses.is_dataclass(item) else item
+
+
+def check_fingerprint(fingerprint: object, space: SearchSpace, what: str) -> None:
     """Raise the error for an artefact that belongs to another space."""
-    if found != space.fingerprint:
+    if fingerprint != space.fingerprint:
         raise UserError(
-            f"The {what} was made for the space with fingerprint {found}; this space, {space.name!r}, has "
-            f"{space.fingerprint}. Use the same space (and number of classes and channels) for both."
+            f"The {what} was made for the space with fingerprint {fingerprint}; this space, "
+            f"{space.name!r}, has {space.fingerprint}. Use the same space (and number of classes and "
+            "channels) for both."
         )

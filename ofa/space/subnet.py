@@ -81,6 +81,11 @@ class SubnetConfig:
         """Number of active blocks per stage."""
         return tuple(len(stage) for stage in self.stages)
 
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """Numbers that tables show: the blocks of all stages."""
+        return {"blocks": sum(self.depths)}
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` is the inverse. What the space lacks is left out."""
         values: dict[str, Any] = {

@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
+from ofa.space.config import AnyConfig
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 
 Network = TypeVar("Network", bound=nn.Module, covariant=True)
 
@@ -27,7 +27,7 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
     space: SearchSpace
 
     @abstractmethod
-    def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
+    def forward(self, images: Tensor, config: AnyConfig) -> Tensor:
         """Return the outputs, e.g. logits (n, num_classes), of sub-network `config`.
 
         Args:
@@ -39,7 +39,7 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
         """
 
     @abstractmethod
-    def extract(self, config: SubnetConfig, dropout: float = 0.0) -> Network:
+    def extract(self, config: AnyConfig, dropout: float = 0.0) -> Network:
         """Return sub-network `config` with its own weights, in the supernet's mode, dtype and device.
 
         Its batch-norm statistics are the supernet's shared ones: recalibrate them before it is used.

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ofa.architecture.lowering import slots
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.layer import ElasticLayer, sort_channels_between
 
 if TYPE_CHECKING:
     from ofa.supernet.supernet import Supernet
 
 
-def sort_channels(supernet: Supernet, trained: SearchSpace) -> None:
+def sort_channels(supernet: Supernet, trained: StagedSpace) -> None:
     """Sort channels by the L1 norm of their consumers, so that narrow networks keep the best ones.
 
     Both the channels inside layers and, where their number is elastic, those between layers.

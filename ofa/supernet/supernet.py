@@ -15,6 +15,7 @@ from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import elastic_layer
 from ofa.supernet.extract import extract_subnet
@@ -26,7 +27,9 @@ from ofa.supernet.sorting import sort_channels
 class Supernet(AbstractSupernet[StaticNetwork]):
     """Elastic layers of a space of stages."""
 
-    def __init__(self, space: SearchSpace, dropout: float = 0.0) -> None:
+    space: StagedSpace
+
+    def __init__(self, space: StagedSpace, dropout: float = 0.0) -> None:
         """Create randomly initialised parameters of the largest network of the whole `space`."""
         super().__init__()
         self.space = space.unrestricted
@@ -51,6 +54,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
 
     def sort_channels(self, trained_space: SearchSpace) -> None:
         """See `ofa.supernet.sorting.sort_channels`."""
+        assert isinstance(trained_space, StagedSpace)
         sort_channels(self, trained_space)
 
     @cached_property
@@ -72,7 +76,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         return active
 
 
-def build_supernet(space: SearchSpace, seed: int, dropout: float = 0.0) -> Supernet:
+def build_supernet(space: StagedSpace, seed: int, dropout: float = 0.0) -> Supernet:
     """Return a supernet whose initial weights depend on `seed` alone; global generators stay as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

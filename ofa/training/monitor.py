@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from ofa.common.accelerator import peak_memory_mb
+from ofa.common.metric import TOP1, Metric
 from ofa.common.progress import ProgressCallback
-from ofa.evaluation.task import TOP1, Metric
 from ofa.training.gradient_step import StepReport
 
 
@@ -143,7 +143,7 @@ class TrainingMonitor:
 
         The time it took is not counted as training.
         """
-        shown = {name: self._metric.display_factor * value for name, value in scores.items()}
+        shown = {name: self._metric.scale * value for name, value in scores.items()}
         for name, value in shown.items():
             self._scalar(f"{self._metric.name}/{name}", value, step)
         if self._writer is not None and self._macs:

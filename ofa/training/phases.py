@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ofa.common.errors import UserError, unknown_name
 from ofa.space.space import SearchSpace
 
+Space = TypeVar("Space", bound=SearchSpace)
 TEACHERS = ("frozen", "in_place")
 
 
@@ -78,14 +80,16 @@ class Phase:
         """Time of a step in trainings of one sub-network, for the time left; a teacher only runs forwards."""
         return self.subnets_per_step + _TEACHER_COST * (self.teacher == "frozen")
 
-    def space(self, whole: SearchSpace) -> SearchSpace:
+    def space(self, whole: Space) -> Space:
         """Return `whole` restricted to the networks that this phase opens; every resolution is open."""
         return whole.restrict(compound=self.compound).keep_largest(
-            kernel_size=self.kernel_sizes,
-            depth=self.depths,
-            stem_depth=self.depths,
-            expand_ratio=self.expand_ratios,
-            width=self.widths,
+            {
+                "kernel_size": self.kernel_sizes,
+                "depth": self.depths,
+                "stem_depth": self.depths,
+                "expand_ratio": self.expand_ratios,
+                "width": self.widths,
+            }
         )
 
 

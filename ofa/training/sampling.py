@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ofa.space.config import AnyConfig
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 from ofa.training.phases import Phase
 
 
@@ -23,7 +23,7 @@ class StepPlan:
     """
 
     resolution: int
-    configs: tuple[SubnetConfig, ...]
+    configs: tuple[AnyConfig, ...]
     genomes: Genomes = field(compare=False)
 
 
@@ -39,10 +39,11 @@ def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPla
     counts = range(phase.subnets_per_step)
     draws = [space.sample(1, np.random.default_rng([seed, step, count])) for count in counts]
     genomes = np.concatenate(draws)
-    resolution = genomes[0, 0]
+    column = space.gene_index["resolution"]
+    resolution = genomes[0, column]
     if phase.sandwich:
         genomes[:2] = [space.genome(space.largest), space.genome(space.smallest)]
-    genomes[:, 0] = resolution
+    genomes[:, column] = resolution
     configs = tuple(space.config(genome) for genome in genomes)
     return StepPlan(configs[0].resolution, configs, genomes)
 

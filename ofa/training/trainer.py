@@ -12,12 +12,13 @@ from torch import nn
 
 from ofa.common.accelerator import peak_memory_mb
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
+from ofa.common.metric import Metric
 from ofa.common.progress import ProgressCallback, silent
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.evaluation.task import ClassificationTask, Metric, Task
+from ofa.evaluation.task import ClassificationTask, Task
+from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace, check_fingerprint
-from ofa.space.subnet import SubnetConfig
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.gradient_step import PendingReport, StepReport
@@ -287,7 +288,7 @@ class Trainer(StepLoop):
         self._checkpoints.check_equal_starts(self._position.step, self._world)
         return damaged
 
-    def _named_configs(self) -> dict[str, SubnetConfig]:
+    def _named_configs(self) -> dict[str, AnyConfig]:
         rng = np.random.default_rng([self._settings.seed, self._position.step])
         space = self._phases[-1].space(self._space)
         return {

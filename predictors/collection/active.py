@@ -27,14 +27,14 @@ NUM_REFERENCES = 500
 
 @blas_threads(1)
 def next_batch(
-    space: SearchSpace, genomes: Genomes, top1: NDArray[np.float64], count: int, seed: int, cost: Estimator
+    space: SearchSpace, genomes: Genomes, values: NDArray[np.float64], count: int, seed: int, cost: Estimator
 ) -> Genomes:
     """Return the `count` most informative networks without a record; fewer if there are no more.
 
     Args:
         space: where to draw from; it may be restricted.
         genomes: networks with a record, shape (n, num_genes), at least two.
-        top1: their accuracies as fractions, shape (n,).
+        values: their values of the metric, shape (n,).
         count: size of the batch.
         seed: of the candidates; equal records and seeds give equal batches.
         cost: candidates are spread evenly over its logarithm.
@@ -46,19 +46,19 @@ def next_batch(
     known = {genome.tobytes() for genome in genomes}
     candidates = drawn[[genome.tobytes() not in known for genome in drawn]]
     features = FeatureMap.of_space(space)
-    posterior = design_posterior(features, genomes, top1, seed)
+    posterior = design_posterior(features, genomes, values, seed)
     references = features(drawn[:NUM_REFERENCES])
     return np.asarray(candidates[choose_batch(posterior, features(candidates), references, count)])
 
 
 def design_posterior(
-    features: FeatureMap, genomes: Genomes, top1: NDArray[np.float64], seed: int
+    features: FeatureMap, genomes: Genomes, values: NDArray[np.float64], seed: int
 ) -> Posterior:
     """Return what the records leave open; less wide than the delivered predictor, as it is fitted often."""
     return Posterior(
         space_views(features),
         features(genomes),
-        standardise(top1)[0],
+        standardise(values)[0],
         hidden_units=HIDDEN_UNITS,
         members=1,
         evidence_records=EVIDENCE_RECORDS,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ofa.architecture.cost import compile_cost, macs
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.architecture.cost import space_costs
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import unknown_name
 from ofa.common.progress import ProgressCallback, silent
+from ofa.space.config import AnyConfig
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 from predictors.collection.active import next_batch
 from predictors.collection.records import RecordFile
 from predictors.collection.sampling import check_count, plan_subnets, random_subnets
@@ -17,32 +22,35 @@ from predictors.collection.sampling import check_count, plan_subnets, random_sub
 SEED_RECORDS = 25
 BATCH_SIZE = 25
 
-Strategy = Callable[[SearchSpace, int, int, RecordFile], tuple[int, list[SubnetConfig]]]
+Strategy = Callable[[SearchSpace, int, int, RecordFile], tuple[int, list[AnyConfig]]]
 """Takes the space, the count, the seed and the records; returns how many of the count are done, and what
 to measure next: nothing if all are. The same arguments give the same answer, however often it is asked."""
 
 
-def stratified(
-    space: SearchSpace, count: int, seed: int, records: RecordFile
-) -> tuple[int, list[SubnetConfig]]:
-    """Spread the networks evenly over the logarithm of their MACs; see `plan_subnets`."""
-    plan = plan_subnets(space, count, seed, compile_cost(space, macs))
+def size_estimator(space: SearchSpace) -> Estimator:
+    """Return the MACs of networks or, in a space without known costs, how large their choices are."""
+
+    def size_of_choices(genomes: Genomes, /) -> NDArray[np.float64]:
+        return np.asarray(1.0 + np.where(space.active(genomes), genomes, 0).sum(axis=1), np.float64)
+
+    return space_costs(space).get("macs", size_of_choices)
+
+
+def stratified(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
+    """Spread the networks evenly over the logarithm of their size; see `plan_subnets`."""
+    plan = plan_subnets(space, count, seed, size_estimator(space))
     missing = [config for config in map(space.config, plan) if config not in records]
     return count - len(missing), missing
 
 
-def randomly(
-    space: SearchSpace, count: int, seed: int, records: RecordFile
-) -> tuple[int, list[SubnetConfig]]:
+def randomly(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
     """Draw every choice uniformly; see `random_subnets`."""
     plan = random_subnets(space, count, seed)
     missing = [config for config in map(space.config, plan) if config not in records]
     return count - len(missing), missing
 
 
-def actively(
-    space: SearchSpace, count: int, seed: int, records: RecordFile
-) -> tuple[int, list[SubnetConfig]]:
+def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
     """Choose batches that a predictor fitted on the records so far would learn most from.
 
     The first records are stratified. `count` is the number of records in the file, whatever chose them.
@@ -51,7 +59,7 @@ def actively(
     check_count(space, count, min(2, space.size))
     done = min(len(records), count)
     seeds = min(SEED_RECORDS, count)
-    cost = compile_cost(space, macs)
+    cost = size_estimator(space)
     if done < seeds:
         batch, end = plan_subnets(space, seeds, seed, cost), seeds
     else:
@@ -60,7 +68,7 @@ def actively(
         if done == end:
             return done, []
         genomes = space.unrestricted.genomes(records.configs[:start])
-        batch = next_batch(space, genomes, records.top1[:start], BATCH_SIZE, seed, cost)
+        batch = next_batch(space, genomes, records.values[:start], BATCH_SIZE, seed, cost)
     missing = [config for config in map(space.config, batch) if config not in records]
     return done, missing[: end - done]
 
@@ -72,7 +80,7 @@ def collect(
     space: SearchSpace,
     count: int,
     seed: int,
-    evaluate: Callable[[SubnetConfig], float],
+    evaluate: Callable[[AnyConfig], float],
     records: RecordFile,
     progress: ProgressCallback = silent,
     world: World = SINGLE_PROCESS,
@@ -87,7 +95,7 @@ def collect(
         space: where to draw from.
         count: number of sub-networks.
         seed: of the strategy.
-        evaluate: returns the top-1 fraction of a sub-network; its errors pass through.
+        evaluate: returns the records' metric of a sub-network; its errors pass through.
         records: an open record file of this space.
         progress: called with the number of sub-networks that are done.
         world: the processes among which the measuring is shared out; all hold equal `records`.
@@ -98,6 +106,7 @@ def collect(
     """
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)
+    metric = records.header.metric
     done, missing = STRATEGIES[strategy](space, count, seed, records)
     progress(done, count, f"{done} were already measured" if done else "")
     while missing:
@@ -108,5 +117,5 @@ def collect(
             for config in group:
                 records.append(config, found[config.id])
                 done += 1
-                progress(done, count, f"{config.id} top-1 {100 * found[config.id]:.2f} %")
+                progress(done, count, f"{config.id} {metric.title} {metric.show(found[config.id])}")
         done, missing = STRATEGIES[strategy](space, count, seed, records)

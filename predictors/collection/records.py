@@ -1,12 +1,11 @@
-"""Append-only JSON lines of measured accuracies: written through, resumable, of one space and one origin."""
+"""Append-only JSON lines of measured networks: written through, resumable, of one space and one origin."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from ofa.common.config import build, differences
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
+from ofa.common.metric import TOP1, Metric
+from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 
 SCHEMA_VERSION = 1
 COLLECT_COMMAND = "python scripts/collect_accuracy.py"
@@ -26,7 +26,7 @@ COLLECT_COMMAND = "python scripts/collect_accuracy.py"
 
 @dataclass(frozen=True)
 class RecordHeader:
-    """First line of a record file: the space, and where its accuracies come from.
+    """First line of a record file: the space, the metric, and where its values come from.
 
     `provenance` says in free words what was evaluated on what, e.g. the supernet's checkpoint and the
     validation split; records of different provenance are never mixed.
@@ -36,16 +36,17 @@ class RecordHeader:
     space: str
     fingerprint: str
     provenance: dict[str, str]
+    metric: Metric = TOP1
 
 
 class RecordFile:
-    """An open record file; `configs` and `top1` hold what is in it, `append` adds to both.
+    """An open record file; `configs` and `values` hold what is in it, `append` adds to both.
 
     Only one process may write a file at a time.
     """
 
     def __init__(
-        self, path: Path, header: RecordHeader, measured: dict[SubnetConfig, float], writes: bool
+        self, path: Path, header: RecordHeader, measured: dict[AnyConfig, float], writes: bool
     ) -> None:
         """Take the contents of `path` as read; use `RecordFile.open`."""
         self.path, self._writes = path, writes
@@ -54,16 +55,22 @@ class RecordFile:
 
     @classmethod
     def open(
-        cls, path: Path, space: SearchSpace, provenance: Mapping[str, str], world: World = SINGLE_PROCESS
+        cls,
+        path: Path,
+        space: SearchSpace,
+        provenance: Mapping[str, str],
+        world: World = SINGLE_PROCESS,
+        *,
+        metric: Metric = TOP1,
     ) -> RecordFile:
         """Create the file, or resume it: a last line that was cut off while being written is removed.
 
         Of several processes the main one creates and writes the file; the others know the same records.
 
         Raises:
-            UserError: if the file is of another space or provenance, is corrupt, or cannot be written.
+            UserError: if the file is of another space, origin or metric, corrupt, or cannot be written.
         """
-        header = RecordHeader(SCHEMA_VERSION, space.name, space.fingerprint, dict(provenance))
+        header = RecordHeader(SCHEMA_VERSION, space.name, space.fingerprint, dict(provenance), metric)
         if not world.is_main:
             world.wait()
         records = cls._open(path, space, header, world.is_main)
@@ -75,11 +82,11 @@ class RecordFile:
     def _open(cls, path: Path, space: SearchSpace, header: RecordHeader, writes: bool) -> RecordFile:
         try:
             if not path.exists() or path.stat().st_size == 0:
-                line = _line(vars(header))
+                line = _line(asdict(header))
                 write_atomic(path, lambda temporary: temporary.write_bytes(line))
                 return cls(path, header, {}, writes)
             found, measured, size = _parse(path, path.read_bytes(), space)
-            _check_provenance(path, found.provenance, header.provenance)
+            _check_origin(path, found, header)
             if writes:
                 _cut(path, size)
         except OSError as error:
@@ -87,41 +94,41 @@ class RecordFile:
         return cls(path, header, measured, writes)
 
     @property
-    def configs(self) -> list[SubnetConfig]:
+    def configs(self) -> list[AnyConfig]:
         """The measured sub-networks in the order of the file."""
         return list(self._measured)
 
     @property
-    def top1(self) -> NDArray[np.float64]:
-        """Their top-1 accuracies as fractions, shape (n,)."""
+    def values(self) -> NDArray[np.float64]:
+        """Their values of the metric, shape (n,)."""
         return np.array(list(self._measured.values()), np.float64)
 
     def __len__(self) -> int:
         """Return the number of records."""
         return len(self._measured)
 
-    def __contains__(self, config: SubnetConfig) -> bool:
+    def __contains__(self, config: AnyConfig) -> bool:
         """Return whether `config` has been measured."""
         return config in self._measured
 
-    def append(self, config: SubnetConfig, top1: float) -> None:
+    def append(self, config: AnyConfig, value: float) -> None:
         """Add a record; it is on the disk when this returns.
 
         Args:
             config: a sub-network without a record.
-            top1: its accuracy as a fraction, 0 to 1.
+            value: its value of the metric.
 
         Raises:
-            UserError: if the sub-network has a record, the accuracy is not a fraction, or the line cannot
+            UserError: if the sub-network has a record, the metric has no such value, or the line cannot
                 be written; the file then holds what it held before.
         """
         if config in self._measured:
             raise UserError(f"Sub-network {config.id} is already in {self.path}; each is measured once.")
-        top1 = float(top1)
-        problem = _fraction_problem(top1)
+        metric, value = self.header.metric, float(value)
+        problem = metric.problem(value)
         if problem:
             raise UserError(f"Sub-network {config.id}: {problem}")
-        line = _line({"subnet": config.to_dict(), "id": config.id, "top1": top1})
+        line = _line({"subnet": config.to_dict(), "id": config.id, metric.name: value})
         try:
             if self._writes:
                 _append_line(self.path, line)
@@ -130,7 +137,7 @@ class RecordFile:
                 f"Could not write to {self.path}: {error}. Check the permissions and free space; "
                 f"its {len(self)} records are intact and collecting resumes from them."
             ) from error
-        self._measured[config] = top1
+        self._measured[config] = value
 
 
 def read_header(path: Path, space: SearchSpace) -> RecordHeader:
@@ -138,8 +145,8 @@ def read_header(path: Path, space: SearchSpace) -> RecordHeader:
     return _parse(path, _read(path), space)[0]
 
 
-def load_records(path: Path, space: SearchSpace) -> tuple[list[SubnetConfig], NDArray[np.float64]]:
-    """Return the measured sub-networks of a record file and their top-1 fractions, shape (n,).
+def load_records(path: Path, space: SearchSpace) -> tuple[list[AnyConfig], NDArray[np.float64]]:
+    """Return the measured sub-networks of a record file and their values of the metric, shape (n,).
 
     A last line that was cut off while being written is left out; the file is not changed.
 
@@ -161,17 +168,17 @@ def _read(path: Path) -> bytes:
 
 def _parse(
     path: Path, content: bytes, space: SearchSpace
-) -> tuple[RecordHeader, dict[SubnetConfig, float], int]:
+) -> tuple[RecordHeader, dict[AnyConfig, float], int]:
     """Return header, records and the length in bytes of the whole lines."""
     # Whatever follows the last line break was cut off: a line is written together with its break.
     size = content.rfind(b"\n") + 1
     lines = content[:size].splitlines()
     header = _parse_header(path, lines[0] if lines else b"", space)
     whole = space.unrestricted
-    measured: dict[SubnetConfig, float] = {}
+    measured: dict[AnyConfig, float] = {}
     for number, line in enumerate(lines[1:], start=2):
         try:
-            config, top1 = _parse_record(line, whole)
+            config, value = _parse_record(line, whole, header.metric)
             if config in measured:
                 raise UserError(f"sub-network {config.id} has an earlier line.")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -180,7 +187,7 @@ def _parse(
                 f"Line {number} of the accuracy records {path} is corrupt: {text} "
                 f"Delete that line and complete the file with: {COLLECT_COMMAND}"
             ) from error
-        measured[config] = top1
+        measured[config] = value
     return header, measured, size
 
 
@@ -205,26 +212,26 @@ def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
     return header
 
 
-def _parse_record(line: bytes, space: SearchSpace) -> tuple[SubnetConfig, float]:
+def _parse_record(line: bytes, space: SearchSpace, metric: Metric) -> tuple[AnyConfig, float]:
     values = json.loads(line)
-    config = SubnetConfig.from_dict(values["subnet"])
+    config = space.read(values["subnet"])
     space.genome(config)
     if values["id"] != config.id:
         raise UserError(f"its id is {values['id']!r}, but the sub-network's id is {config.id!r}.")
-    problem = _fraction_problem(values["top1"])
+    problem = metric.problem(values[metric.name])
     if problem:
         raise UserError(problem)
-    return config, float(values["top1"])
+    return config, float(values[metric.name])
 
 
-def _fraction_problem(top1: Any) -> str | None:
-    if isinstance(top1, int | float) and math.isfinite(top1) and 0 <= top1 <= 1:
-        return None
-    return f"top1 is {top1!r}; expected a fraction from 0 to 1."
-
-
-def _check_provenance(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
-    changes = differences(found, wanted)
+def _check_origin(path: Path, found: RecordHeader, expected: RecordHeader) -> None:
+    """Raise unless two headers agree in metric and provenance."""
+    if found.metric != expected.metric:
+        raise UserError(
+            f"The records {path} are of the metric {found.metric.name}; expected {expected.metric.name}. "
+            "Give another path for the new records, or delete the file."
+        )
+    changes = differences(found.provenance, expected.provenance)
     if changes:
         raise UserError(
             f"The accuracy records {path} have another origin: {'; '.join(changes)}. "

@@ -1,8 +1,8 @@
-"""Inputs of the accuracy MLP: one-hot choices and two logarithmic costs; and which of them belong together.
+"""Inputs of the accuracy MLP: one-hot choices and logarithmic costs; and which of them belong together.
 
-A few hundred records cannot tell 20 blocks apart unless the fit knows that they are alike. Every *view*
+A few hundred records cannot tell a hundred genes apart unless the fit knows that they are alike. Every *view*
 below sums up a network at another level: the choices one by one, each gene as a number, their sums per
-stage and over the network, which blocks exist, and what the network costs. All views but the last are
+part and over the network, which genes are on, and what the network costs. All views but the last are
 linear in the one-hot choices, so that they cost nothing once they are merged into the MLP's first layer.
 """
 
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.architecture.cost import compile_cost, macs, parameters
+from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
+from ofa.space.estimator import Estimator
 from ofa.space.genes import Gene, Genomes
+from ofa.space.onehot import OneHot
 from ofa.space.space import SearchSpace
 
-COSTS = (macs, parameters)
+COSTS = ("macs", "parameters")
 NUM_REFERENCES = 2000
 REFERENCE_SEED = 0
 
@@ -30,18 +32,18 @@ class FeatureMap:
     """Genomes of a space to rows of float32 inputs: one-hot active choices, then standardised log costs."""
 
     def __init__(self, space: SearchSpace, cost_mean: Array, cost_std: Array) -> None:
-        """Take the mean and standard deviation, shape (2,), of the logarithms of MACs and parameters."""
+        """Take the mean and standard deviation, shape (num_costs,), of the logarithms of the known costs."""
         self.space = space.unrestricted
         self.cost_mean = cost_mean
         self.cost_std = cost_std
-        counts = [len(gene.choices) for gene in space.genes]
-        self._offsets = np.concatenate([[0], np.cumsum(counts)])
-        self._costs = [compile_cost(self.space, cost) for cost in COSTS]
+        self._one_hot = OneHot(self.space, only_active=True)
+        self._costs = known_costs(self.space)
 
     @classmethod
     def of_space(cls, space: SearchSpace) -> FeatureMap:
         """Return the map with costs standardised over random networks of the whole space."""
-        features = cls(space, np.zeros(len(COSTS)), np.ones(len(COSTS)))
+        num_costs = len(known_costs(space.unrestricted))
+        features = cls(space, np.zeros(num_costs), np.ones(num_costs))
         logs = features.log_costs(reference_genomes(space))
         spread = logs.std(axis=0)
         features.cost_mean, features.cost_std = logs.mean(axis=0), np.where(spread > 1e-9, spread, 1.0)
@@ -50,26 +52,29 @@ class FeatureMap:
     @property
     def num_choices(self) -> int:
         """Number of one-hot inputs: the choices of all genes."""
-        return int(self._offsets[-1])
+        return self._one_hot.width
 
     @property
     def num_inputs(self) -> int:
         """Number of inputs of the MLP."""
-        return self.num_choices + len(COSTS)
+        return self.num_choices + len(self._costs)
 
     def log_costs(self, genomes: Genomes) -> Array:
-        """Return the natural logarithms of MACs and parameters, shape (n, 2), standardised."""
+        """Return the natural logarithms of the known costs, shape (n, num_costs), standardised."""
+        if not self._costs:
+            return np.zeros((len(genomes), 0))
         logs = np.log(np.stack([cost(genomes) for cost in self._costs], axis=1))
         return np.asarray((logs - self.cost_mean) / self.cost_std)
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float32]:
         """Return the inputs of genomes (n, num_genes), shape (n, num_inputs); inactive genes stay zero."""
-        inputs = np.zeros((len(genomes), self.num_inputs), np.float32)
-        starts = self.num_inputs * np.arange(len(genomes))[:, None]
-        places = genomes + starts + self._offsets[:-1]
-        inputs.reshape(-1)[places[self.space.active(genomes)]] = 1.0
-        inputs[:, self.num_choices :] = self.log_costs(genomes)
-        return inputs
+        return np.concatenate([self._one_hot(genomes), self.log_costs(genomes).astype(np.float32)], axis=1)
+
+
+def known_costs(space: SearchSpace) -> tuple[Estimator, ...]:
+    """Return the estimators of `COSTS` as far as the space has them."""
+    costs = space_costs(space)
+    return tuple(costs[name] for name in COSTS if name in costs)
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def _view_matrices(features: FeatureMap) -> list[Array]:
     return [
         costs,
         sums(value, lambda i: genes[i].kind),
-        sums(value, lambda i: (genes[i].kind, genes[i].stage)),
+        sums(value, lambda i: (genes[i].kind, genes[i].part)),
         sums(value, lambda i: i),
         sums(ones, lambda i: i),
         np.eye(features.num_inputs)[:, : features.num_choices],

@@ -20,10 +20,10 @@ COVERAGE = 0.9
 COVERAGE_DEVIATIONS = 1.6449
 
 
-def standardise(top1: Array) -> tuple[Array, float, float]:
+def standardise(values: Array) -> tuple[Array, float, float]:
     """Return accuracies (n,) with mean 0 and standard deviation 1, and the two that they had."""
-    mean, std = float(top1.mean()), max(float(top1.std()), SMALLEST_STD)
-    return (top1 - mean) / std, mean, std
+    mean, std = float(values.mean()), max(float(values.std()), SMALLEST_STD)
+    return (values - mean) / std, mean, std
 
 
 class Posterior:

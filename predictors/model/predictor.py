@@ -19,6 +19,7 @@ from ofa.common.accelerator import torch_threads
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, sha256, write_atomic, write_json
+from ofa.common.metric import TOP1, Metric
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
 from predictors.model.features import FeatureMap
@@ -76,6 +77,7 @@ class PredictorInfo:
         num_records: that the predictor is fitted on, the held-out ones included.
         num_holdout: that the metrics come from.
         provenance: of the records.
+        metric: what is predicted.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -84,15 +86,16 @@ class PredictorInfo:
     num_records: int
     num_holdout: int
     provenance: dict[str, str]
+    metric: Metric = TOP1
 
 
 @dataclass(frozen=True)
 class TargetScale:
-    """From standardised accuracies to top-1 fractions.
+    """From standardised values to those of the metric.
 
     Attributes:
-        mean: of the records' top-1.
-        std: of the records' top-1.
+        mean: mean of the records.
+        std: standard deviation of the records.
         noise: standard deviation of one measurement, standardised.
         calibration: factor of the uncertainty, at least 1.
     """
@@ -104,7 +107,7 @@ class TargetScale:
 
 
 class AccuracyPredictor:
-    """Estimator of top-1 accuracy: genomes of a space in, fractions out."""
+    """Estimator of a metric, such as top-1: genomes of a space in, its values out."""
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class AccuracyPredictor:
         Args:
             features: of the space.
             network: fitted on them.
-            scale: from its outputs to fractions.
+            scale: from its outputs to the metric.
             info: kept with the predictor.
             threads: CPU threads of a call; None for as many as PyTorch uses.
         """
@@ -132,16 +135,16 @@ class AccuracyPredictor:
         self.threads = threads
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
-        """Return the predicted top-1 fractions, shape (n,), of genomes (n, num_genes).
+        """Return the predicted values of the metric, shape (n,), of genomes (n, num_genes).
 
-        Predictions are not clipped to 0..1: equal values would hide which network is better.
+        Fractions are not clipped to 0..1: equal values would hide which network is better.
         """
         with torch.inference_mode(), torch_threads(self.threads):
             parts = [self.network(inputs).double().numpy() for inputs in self._batches(genomes)]
         return np.asarray(np.concatenate(parts) * self.scale.std + self.scale.mean)
 
     def uncertainty(self, genomes: Genomes, /) -> NDArray[np.float64]:
-        """Return the standard deviation of a measured top-1 around its prediction, fractions, shape (n,).
+        """Return the standard deviation of a measured value around its prediction, shape (n,).
 
         It holds what the records leave open (the spread of the members) and the noise of a measurement;
         about 90 % of measured values lie within 1.645 of it.
@@ -150,6 +153,11 @@ class AccuracyPredictor:
             members = [self.network.members(inputs).double().numpy() for inputs in self._batches(genomes)]
         deviation = np.sqrt(np.concatenate(members).var(axis=1, ddof=1) + self.scale.noise**2)
         return np.asarray(self.scale.calibration * self.scale.std * deviation)
+
+    @property
+    def metric(self) -> Metric:
+        """What is predicted."""
+        return self.info.metric
 
     def _batches(self, genomes: Genomes) -> list[Tensor]:
         starts = range(0, max(len(genomes), 1), ROWS_AT_ONCE)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.common.errors import UserError, unknown_name
-from ofa.space.genes import Gene, Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.genes import Genomes
+from ofa.space.staged import StagedSpace
 
 NO_INPUT = -1
 _UNKNOWN = -2
@@ -26,39 +26,39 @@ class InputLayout:
     Attributes:
         num_inputs: width of the MLP's input.
         num_stages: of the networks it was made for.
-        inputs: takes a gene and returns the input of each value that the predictor knows; `NO_INPUT` for a
-            value that other inputs show or that all networks share.
+        inputs: takes a gene's kind, stage and block and returns the input of each value that the predictor
+            knows; `NO_INPUT` for a value that other inputs show or that all networks share.
     """
 
     num_inputs: int
     num_stages: int
-    inputs: Callable[[Gene], Mapping[float, int]]
+    inputs: Callable[[str, int, int], Mapping[float, int]]
 
 
 def _one_hot(start: int, values: Sequence[float]) -> dict[float, int]:
     return {value: start + index for index, value in enumerate(values)}
 
 
-def _mobilenet_v3_inputs(gene: Gene) -> Mapping[float, int]:
+def _mobilenet_v3_inputs(kind: str, stage: int, block: int) -> Mapping[float, int]:
     """Kernel sizes of 20 blocks (60), their expand ratios (60), resolution (8)."""
-    block = 4 * gene.stage + gene.block
+    block += 4 * stage
     choices: dict[str, dict[float, int]] = {
         "resolution": _one_hot(120, range(112, 225, 16)),
         "depth": {2: NO_INPUT, 3: NO_INPUT, 4: NO_INPUT},
         "kernel_size": _one_hot(3 * block, (3, 5, 7)),
         "expand_ratio": _one_hot(60 + 3 * block, (3, 4, 6)),
     }
-    return choices.get(gene.kind, {})
+    return choices.get(kind, {})
 
 
 _RESNET50_DEPTHS = ((2, 3, 4), (2, 3, 4), (4, 5, 6), (2, 3, 4))
 
 
-def _resnet50_inputs(gene: Gene) -> Mapping[float, int]:
+def _resnet50_inputs(kind: str, stage: int, block: int) -> Mapping[float, int]:
     """Resolution (8), stem's middle left out or kept (2), widths (6 x 3), expand ratios of 18 blocks (54)."""
-    stage = min(max(gene.stage, 0), len(_RESNET50_DEPTHS) - 1)
-    width = gene.block if gene.stage < 0 else 2 + gene.stage
-    block = sum(depths[-1] for depths in _RESNET50_DEPTHS[:stage]) + gene.block
+    width = block if stage < 0 else 2 + stage
+    stage = min(max(stage, 0), len(_RESNET50_DEPTHS) - 1)
+    block += sum(depths[-1] for depths in _RESNET50_DEPTHS[:stage])
     choices: dict[str, dict[float, int]] = {
         "resolution": _one_hot(0, (128, 144, 160, 176, 192, 224, 240, 256)),
         "stem_depth": _one_hot(8, (0, 1)),
@@ -67,7 +67,7 @@ def _resnet50_inputs(gene: Gene) -> Mapping[float, int]:
         "kernel_size": {3: NO_INPUT},
         "expand_ratio": _one_hot(28 + 3 * block, (0.2, 0.25, 0.35)),
     }
-    return choices.get(gene.kind, {})
+    return choices.get(kind, {})
 
 
 LAYOUTS: dict[str, InputLayout] = {
@@ -80,7 +80,7 @@ LAYOUTS: dict[str, InputLayout] = {
 class PublishedEncoder:
     """Genomes of a space as inputs of the published predictor of its family."""
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: StagedSpace) -> None:
         """Find the input of each choice.
 
         Args:
@@ -99,7 +99,8 @@ class PublishedEncoder:
                 f"{space.family} is for {layout.num_stages}."
             )
         self.space, self.num_inputs = space.unrestricted, layout.num_inputs
-        known = [layout.inputs(gene) for gene in space.genes]
+        pairs = zip(space.genes, space.positions, strict=True)
+        known = [layout.inputs(gene.kind, *position) for gene, position in pairs]
         _check_choices(space, known)
         self._places = np.full((len(known), max(len(gene.choices) for gene in space.genes)), _UNKNOWN)
         for row, gene, inputs in zip(self._places, space.genes, known, strict=True):
@@ -120,14 +121,14 @@ class PublishedEncoder:
         return inputs
 
 
-def _check_choices(space: SearchSpace, known: Sequence[Mapping[float, int]]) -> None:
+def _check_choices(space: StagedSpace, known: Sequence[Mapping[float, int]]) -> None:
     """Raise unless every allowed choice is among the `known` values of its gene."""
     errors: dict[str, None] = {}
     for gene, allowed, inputs in zip(space.genes, space.allowed, known, strict=True):
         strange = [f"{gene.choices[index]:g}" for index in allowed if gene.choices[index] not in inputs]
         if strange:
             values = ", ".join(f"{value:g}" for value in inputs) or "none"
-            errors[f"{gene.kind}{gene.place} {', '.join(strange)} (known: {values})"] = None
+            errors[f"{gene.name} {', '.join(strange)} (known: {values})"] = None
     if errors:
         raise UserError(
             f"The published predictor of family {space.family} does not know these choices of space "

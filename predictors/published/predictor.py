@@ -15,10 +15,12 @@ from torch import Tensor
 from ofa.common.accelerator import torch_threads
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
+from ofa.common.metric import TOP1, Metric
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
 from ofa.published.state import misfits, raise_misfits, read_state
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace, check_fingerprint
+from ofa.space.staged import StagedSpace
 from predictors.published.layouts import PublishedEncoder
 
 KIND = "published"
@@ -56,7 +58,7 @@ class PublishedPredictor:
     """Estimator of ImageNet top-1 accuracy by a published MLP: genomes of a space in, fractions out."""
 
     def __init__(
-        self, space: SearchSpace, mlp: PublishedMLP, source: str, *, threads: int | None = 1
+        self, space: StagedSpace, mlp: PublishedMLP, source: str, *, threads: int | None = 1
     ) -> None:
         """Take the space (its restriction limits what the MLP must know), the MLP, and where it is from.
 
@@ -81,6 +83,11 @@ class PublishedPredictor:
                 for start in starts
             ]
             return torch.cat(parts).numpy().astype(np.float64)
+
+    @property
+    def metric(self) -> Metric:
+        """What is predicted."""
+        return TOP1
 
     def save(self, path: Path) -> None:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
@@ -120,6 +127,7 @@ class PublishedPredictor:
         described = values.get("space")
         found = described.get("fingerprint") if isinstance(described, Mapping) else None
         check_fingerprint(found, space, f"accuracy predictor {path}")
+        assert isinstance(space, StagedSpace), "published predictors are of spaces of stages"
         state = load_tensors(path, "accuracy predictor")
         if file_hash(path) != values.get("weights_sha256"):
             raise UserError(
@@ -131,7 +139,7 @@ class PublishedPredictor:
         return cls(space, mlp, str(values.get("source", "")), threads=threads)
 
 
-def import_predictor(path: Path, space: SearchSpace) -> PublishedPredictor:
+def import_predictor(path: Path, space: StagedSpace) -> PublishedPredictor:
     """Return the published predictor of the file `path` for `space`.
 
     Raises:

@@ -24,16 +24,17 @@ from ofa.common.config import below_minimum
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.threads import blas_threads
 from ofa.space.estimator import Estimator
+from ofa.space.onehot import OneHot
 from ofa.space.space import SearchSpace
 from search.algorithms.generations import GenerationSettings, run_generations
 from search.limits.limit import Limit, check_bounded, violations
 from search.population.archive import Archive
 from search.population.initial import first_candidates
-from search.population.onehot import OneHot
 from search.population.population import Population
 from search.population.surrogate import LinearSurrogate
 from search.population.variation import Variation
-from search.result.result import SearchResult, summarise
+from search.result.result import SearchResult
+from search.result.summary import summarise
 
 DIVERSE_SHARE = 0.7
 """Share of a search after which radius and margin are 0."""

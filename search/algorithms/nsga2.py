@@ -25,7 +25,8 @@ from search.population.archive import Archive
 from search.population.fronts import fittest
 from search.population.initial import first_candidates
 from search.population.variation import Variation
-from search.result.result import SearchResult, summarise
+from search.result.result import SearchResult
+from search.result.summary import summarise
 
 NEIGHBOURHOOD = 0.02
 """Standard deviation of the distance between mates, as a share of all parents in order of one quantity."""

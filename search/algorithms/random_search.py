@@ -17,7 +17,8 @@ from ofa.space.space import SearchSpace
 from search.limits.limit import Limit, check_bounded
 from search.limits.reachable import reachable_genome
 from search.population.archive import Archive
-from search.result.result import SearchResult, summarise
+from search.result.result import SearchResult
+from search.result.summary import summarise
 
 
 @dataclass(frozen=True)

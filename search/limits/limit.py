@@ -14,6 +14,9 @@ from ofa.common.errors import UserError
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 
+LATENCY = "latency"
+"""The kind of limits on a time, of whatever device."""
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -25,12 +28,14 @@ class Limit:
         maximum: the largest accepted value, in the estimator's unit; infinite where the quantity is only an
             objective (see `search.algorithms.nsga2`).
         unit: unit for texts and plots, e.g. "ms"; may be empty.
+        kind: what kind of quantity it is, e.g. `LATENCY`; may be empty.
     """
 
     name: str
     estimator: Estimator
     maximum: float
     unit: str = ""
+    kind: str = ""
 
     def __post_init__(self) -> None:
         """Check that the limit has a name and that its maximum is positive."""

@@ -6,14 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
-from ofa.space.estimator import Estimator
-from ofa.space.genes import Genomes
+from ofa.architecture.cost import space_costs
+from ofa.common.errors import UserError
+from ofa.space.estimator import Affine, Estimator
 from ofa.space.space import SearchSpace
-from search.limits.limit import Limit
+from search.limits.limit import LATENCY, Limit
 
 
 @dataclass(frozen=True)
@@ -39,14 +36,11 @@ class LimitSettings:
         return self if self != LimitSettings() else LimitSettings(latency_ms=math.inf)
 
 
-@dataclass(frozen=True)
-class _InMillions:
-    """An estimator divided by 10^6."""
-
-    estimator: Estimator
-
-    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
-        return self.estimator(genomes) / 1e6
+_COSTS_IN_MILLIONS = (
+    ("macs_m", "macs", "M MACs"),
+    ("parameters_m", "parameters", "M parameters"),
+    ("memory_mb", "peak_activation_bytes", "MB"),
+)
 
 
 def build_limits(
@@ -66,15 +60,15 @@ def build_limits(
     limits = []
     if settings.latency_ms is not None:
         assert latency is not None
-        limits.append(Limit("latency_ms", latency, settings.latency_ms, "ms"))
+        limits.append(Limit("latency_ms", latency, settings.latency_ms, "ms", LATENCY))
     for name, (estimator, maximum) in (more_latencies or {}).items():
-        limits.append(Limit(f"latency_ms on {name}", estimator, maximum, "ms"))
-    costs = (
-        ("macs_m", settings.macs_m, compile_cost(space, macs), "M MACs"),
-        ("parameters_m", settings.parameters_m, compile_cost(space, parameters), "M parameters"),
-        ("memory_mb", settings.memory_mb, compile_cost(space, peak_activation_bytes, np.maximum), "MB"),
-    )
-    for name, bound, estimator, unit in costs:
-        if bound is not None:
-            limits.append(Limit(name, _InMillions(estimator), bound, unit))
+        limits.append(Limit(f"latency_ms on {name}", estimator, maximum, "ms", LATENCY))
+    costs = space_costs(space)
+    for name, cost, unit in _COSTS_IN_MILLIONS:
+        bound = getattr(settings, name)
+        if bound is None:
+            continue
+        if cost not in costs:
+            raise UserError(f"Nothing is known of the {cost} in space {space.name!r}; leave {name} out.")
+        limits.append(Limit(name, Affine(costs[cost], unit=1e6), bound, unit))
     return tuple(limits)

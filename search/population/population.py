@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.space.genes import Genomes
-from search.population.onehot import OneHot
+from ofa.space.onehot import OneHot
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.space.genes import Genomes
-from search.population.onehot import OneHot
+from ofa.space.onehot import OneHot
 
 FORGET = 0.75
 """How much a candidate counts when the next generation is learned: the model is one of the latest ones."""

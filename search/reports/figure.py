@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import ofa.common.files
+from ofa.common.metric import TOP1
 from search.result.result import LimitRecord, SearchResult
 from search.result.verification import Verification
 
@@ -30,7 +31,7 @@ def plot_result(result: SearchResult, path: Path) -> None:
             _plot_measured(axes, result.verification, limit)
     costs, accuracies = _columns(result.samples)
     panels[0].scatter(costs, accuracies, s=6, color="0.8", label="candidates seen", zorder=0)
-    panels[0].set_ylabel("estimated accuracy")
+    panels[0].set_ylabel("estimated accuracy" if result.metric == TOP1 else result.metric.title)
     panels[-1].legend(loc="lower right")
     if len(limits) == 1:
         panels[0].legend(loc="lower right")

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from rich.table import Table
 
 import ofa.common.files
+from ofa.common.metric import TOP1, Metric
 from search.population.fronts import non_dominated
 from search.result.result import SearchResult
 
@@ -24,9 +26,9 @@ class ReportedNetwork:
     Attributes:
         name: of its bundle, or empty.
         search: the search that found it; None for a network chosen otherwise or drawn at random.
-        predicted_top1: by the accuracy predictor, in percent.
-        top1: measured, in percent.
-        predicted_ms: by the latency table.
+        predicted: the metric by the accuracy predictor; None for a network of no space.
+        measured: the metric as measured.
+        predicted_ms: by the latency table; None for a network of no space.
         measured_ms: end to end on the device.
         macs: of one image.
         parameters: of the network.
@@ -34,9 +36,9 @@ class ReportedNetwork:
 
     name: str
     search: SearchResult | None
-    predicted_top1: float
-    top1: float
-    predicted_ms: float
+    predicted: float | None
+    measured: float
+    predicted_ms: float | None
     measured_ms: float
     macs: int
     parameters: int
@@ -47,74 +49,86 @@ class ReportedNetwork:
         return "searched" if self.search else "chosen" if self.name else "random"
 
 
-def report_table(networks: Sequence[ReportedNetwork], title: str, split: str) -> Table:
+def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, metric: Metric = TOP1) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones.
 
     Its caption says by how much all latencies differ from the predicted ones together: a machine that is
     faster or slower than when its table was measured shifts all of them alike.
     """
-    shift = float(np.median([network.measured_ms / network.predicted_ms for network in networks]))
-    caption = f"measured latency is {shift:.2f} x the predicted one, median of {len(networks)} networks"
-    table = Table(title=title, caption=caption, box=None, pad_edge=False)
-    headers = ("limit\nms", "top-1 %\npred.", f"top-1 %\n{split}", "ms\npred.", "ms\nmeasured")
+    table = Table(title=title, caption=_caption(networks), box=None, pad_edge=False)
+    accuracy = metric.heading
+    headers = ("limit\nms", f"{accuracy}\npred.", f"{accuracy}\n{split}", "ms\npred.", "ms\nmeasured")
     table.add_column("network", no_wrap=True)
     for header in (*headers, "M\nMACs", "k\nparam.", "found\nin s"):
         table.add_column(header, justify="right", no_wrap=True)
-    for network in sorted(networks, key=lambda n: n.predicted_ms):
+    for network in sorted(
+        networks, key=lambda n: n.measured_ms if n.predicted_ms is None else n.predicted_ms
+    ):
         if network.name:
             limits = network.search.limits if network.search else ()
             limit = next((f"{bound.maximum:g}" for bound in limits if bound.name == "latency_ms"), "-")
             found = f"{network.search.seconds:.1f}" if network.search else "-"
-            table.add_row(network.name, limit, *_figures([network]), found)
+            table.add_row(network.name, limit, *_figures([network], metric), found)
     drawn = [network for network in networks if network.group == "random"]
     if drawn:
-        table.add_row(f"mean of {len(drawn)} random", "-", *_figures(drawn), "-")
+        table.add_row(f"mean of {len(drawn)} random", "-", *_figures(drawn, metric), "-")
     return table
 
 
-def _figures(networks: Sequence[ReportedNetwork]) -> list[str]:
-    def mean(name: str, scale: float = 1.0) -> float:
-        return float(np.mean([getattr(network, name) for network in networks])) / scale
+def _caption(networks: Sequence[ReportedNetwork]) -> str:
+    shifts = [n.measured_ms / n.predicted_ms for n in networks if n.predicted_ms is not None]
+    if not shifts:
+        return "no latency was predicted"
+    shift = float(np.median(shifts))
+    return f"measured latency is {shift:.2f} x the predicted one, median of {len(shifts)} networks"
 
-    accuracies = [f"{mean(name):.2f}" for name in ("predicted_top1", "top1")]
-    latencies = [f"{mean(name):.3f}" for name in ("predicted_ms", "measured_ms")]
-    return [*accuracies, *latencies, f"{mean('macs', 1e6):.2f}", f"{mean('parameters', 1e3):.0f}"]
+
+def _figures(networks: Sequence[ReportedNetwork], metric: Metric) -> list[str]:
+    """Return the cells of the means; a dash where a network has no such figure."""
+
+    def mean(name: str, digits: int, scale: float = 1.0) -> str:
+        values = [getattr(network, name) for network in networks]
+        return "-" if None in values else f"{float(np.mean(values)) / scale:.{digits}f}"
+
+    accuracies = [mean(name, 2, 1 / metric.scale) for name in ("predicted", "measured")]
+    latencies = [mean(name, 3) for name in ("predicted_ms", "measured_ms")]
+    return [*accuracies, *latencies, mean("macs", 2, 1e6), mean("parameters", 0, 1e3)]
 
 
-def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path) -> None:
-    """Write a PNG of top-1 (%) against latency (ms): the searches' predicted front and measured networks.
+def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path, metric: Metric = TOP1) -> None:
+    """Write a PNG of the metric against latency (ms): the searches' predicted front and measured networks.
 
     Raises:
         UserError: if the file cannot be written.
     """
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.add_subplot()
-    front = _joint_front([network.search for network in networks if network.search])
+    front = _joint_front([network.search for network in networks if network.search], metric)
     if len(front):
         axes.step(front[:, 0], front[:, 1], where="post", color="tab:blue", label="predicted front")
     for group, marker in MARKERS.items():
-        points = [(n.measured_ms, n.top1) for n in networks if n.group == group]
+        points = [(n.measured_ms, metric.scale * n.measured) for n in networks if n.group == group]
         if points:
             size = 150 if group == "searched" else 40
             latencies, accuracies = zip(*points, strict=True)
             axes.scatter(latencies, accuracies, size, marker=marker, zorder=3, label=f"{group}, measured")
     for network in networks:
         if network.name:
-            place = (network.measured_ms, network.top1)
-            axes.annotate(network.name, place, xytext=(6, 7), textcoords="offset points", fontsize=8)
+            position = (network.measured_ms, metric.scale * network.measured)
+            axes.annotate(network.name, position, xytext=(6, 7), textcoords="offset points", fontsize=8)
     axes.set_xlabel("latency [ms]")
-    axes.set_ylabel("top-1 [%]")
+    axes.set_ylabel(metric.label)
     axes.margins(0.12)
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
     ofa.common.files.write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
 
 
-def _joint_front(searches: Sequence[SearchResult]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Return (latency, top-1 in percent) of the candidates that no candidate of any search beats."""
+def _joint_front(searches: Sequence[SearchResult], metric: Metric) -> NDArray[np.float64]:
+    """Return (latency, shown value of the metric) of the candidates that no candidate of any search beats."""
     candidates = [candidate for search in searches for candidate in search.front]
     candidates = [candidate for candidate in candidates if "latency_ms" in candidate.values]
     costs = np.array([candidate.values["latency_ms"] for candidate in candidates])
     accuracies = np.array([candidate.accuracy for candidate in candidates])
-    keep = non_dominated(costs, accuracies)
-    return np.column_stack([costs[keep], 100 * accuracies[keep]])
+    keep = non_dominated(costs, metric.sign * accuracies)
+    return np.column_stack([costs[keep], metric.scale * accuracies[keep]])

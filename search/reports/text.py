@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import ofa.common.files
+from ofa.common.metric import TOP1, Metric
 from search.limits.limit import Limit
 from search.result.result import SearchResult
 from search.result.verification import Verification
@@ -50,7 +51,7 @@ def report(result: SearchResult, limits: Sequence[Limit]) -> str:
     console = Console(file=buffer, width=200)
     console.print(front_table(result))
     if verification and verification.networks:
-        console.print("\n", verified_table(verification, limits[0]), sep="")
+        console.print("\n", verified_table(verification, limits[0], result.metric), sep="")
     found = f"found in {result.seconds:.2f} s, {result.evaluations} candidates: {best.config}"
     lines = [buffer.getvalue().rstrip(), found]
     for limit in limits:
@@ -63,7 +64,7 @@ def report(result: SearchResult, limits: Sequence[Limit]) -> str:
             "The processes differ by more than a margin can make up for: something else keeps the device "
             "busy. Search again when it is quiet."
         )
-    return "\n".join([*lines, f"predicted top-1: {100 * best.accuracy:.2f} %"])
+    return "\n".join([*lines, f"predicted {result.metric.title}: {result.metric.show(best.accuracy)}"])
 
 
 def _measured_text(verification: Verification, limit: Limit) -> str:
@@ -75,7 +76,7 @@ def _measured_text(verification: Verification, limit: Limit) -> str:
     return f", measured in {processes} processes; {limit.show(chosen[0].predicted)} predicted"
 
 
-def verified_table(verification: Verification, limit: Limit) -> Table:
+def verified_table(verification: Verification, limit: Limit, metric: Metric = TOP1) -> Table:
     """Return a table of all measured networks, the most accurate first."""
     title = (
         f"measured {len(verification.networks)} networks; near the limit measured / predicted is "
@@ -83,7 +84,7 @@ def verified_table(verification: Verification, limit: Limit) -> Table:
     )
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for header in (
-        "predicted\ntop-1 %",
+        f"predicted\n{metric.heading}",
         f"predicted\n{limit.unit}",
         f"measured\n{limit.unit}",
         "% of\nlimit",
@@ -95,7 +96,8 @@ def verified_table(verification: Verification, limit: Limit) -> Table:
         share = f"{100 * network.measured / limit.maximum:.1f}"
         kept = "inside" if verification.keeps(network, limit.maximum) else "outside"
         mark = "chosen" if network.config.id == verification.chosen else kept
-        figures = (f"{100 * network.accuracy:.2f}", f"{network.predicted:.4g}", f"{network.measured:.4g}")
+        accuracy = f"{metric.scale * network.accuracy:.2f}"
+        figures = (accuracy, f"{network.predicted:.4g}", f"{network.measured:.4g}")
         table.add_row(*figures, share, mark, network.config.id)
     return table
 
@@ -108,13 +110,14 @@ def front_table(result: SearchResult, rows: int = SHOWN_ROWS) -> Table:
     for limit in result.limits:
         header = limit.name if limit.name.endswith(f"_{limit.unit}") else limit.label
         table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
-    for header in ("predicted\ntop-1 %", "input\npx", "blocks"):
+    metric = result.metric
+    for header in (f"predicted\n{metric.heading}", "input\npx", *result.best.config.facts):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("id", no_wrap=True)
     for index in shown:
         candidate = result.front[index]
         values = (f"{candidate.values[limit.name]:.4g}" for limit in result.limits)
-        blocks = sum(len(stage) for stage in candidate.config.stages)
-        figures = (f"{100 * candidate.accuracy:.2f}", f"{candidate.config.resolution}", f"{blocks}")
-        table.add_row(*values, *figures, candidate.config.id)
+        config = candidate.config
+        figures = (f"{metric.scale * candidate.accuracy:.2f}", f"{config.resolution}")
+        table.add_row(*values, *figures, *map(str, config.facts.values()), config.id)
     return table

@@ -8,21 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import ofa.common.files
 from ofa.common.errors import UserError
-from ofa.space.genes import Genomes
+from ofa.common.metric import TOP1, Metric
+from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
-from search.limits.limit import Limit
-from search.population.archive import Archive
-from search.population.fronts import fittest, non_dominated
+from search.limits.limit import LATENCY
 from search.result.verification import Verification
 
 SCHEMA_VERSION = 1
-MAX_SAMPLES = 500
 HOW_TO_MAKE = "python scripts/search_for_device.py"
 
 
@@ -30,7 +24,7 @@ HOW_TO_MAKE = "python scripts/search_for_device.py"
 class Candidate:
     """One sub-network with its estimated accuracy and the value of each limited quantity, by name."""
 
-    config: SubnetConfig
+    config: AnyConfig
     accuracy: float
     values: dict[str, float]
 
@@ -44,10 +38,10 @@ class Candidate:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
-        """Build a candidate from `to_dict` output."""
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Candidate:
+        """Build a candidate of `space` from `to_dict` output."""
         quantities = {str(name): float(value) for name, value in values["values"].items()}
-        return cls(SubnetConfig.from_dict(values["config"]), float(values["accuracy"]), quantities)
+        return cls(space.read(values["config"]), float(values["accuracy"]), quantities)
 
 
 @dataclass(frozen=True)
@@ -57,6 +51,7 @@ class LimitRecord:
     name: str
     maximum: float | None
     unit: str
+    kind: str = ""
 
     @property
     def label(self) -> str:
@@ -84,6 +79,7 @@ class SearchResult:
         history: highest accuracy after each generation (or batch), from the first feasible candidate on.
         seconds: wall time; not part of equality.
         verification: what was measured, if the search was verified.
+        metric: what `accuracy` is; the best networks have the highest or lowest, by its direction.
     """
 
     algorithm: str
@@ -101,6 +97,7 @@ class SearchResult:
     history: tuple[float, ...]
     seconds: float = field(compare=False)
     verification: Verification | None = None
+    metric: Metric = TOP1
 
     @property
     def best(self) -> Candidate:
@@ -129,7 +126,7 @@ class SearchResult:
                 f"No candidate of the front keeps {asked}; the smallest values on it are "
                 f"{', '.join(lowest)}. Raise the limit."
             )
-        return max(kept, key=lambda candidate: candidate.accuracy)
+        return max(kept, key=lambda candidate: self.metric.sign * candidate.accuracy)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` is the inverse."""
@@ -139,6 +136,7 @@ class SearchResult:
             "settings": self.settings,
             "seed": self.seed,
             "space": {"name": self.space_name, "fingerprint": self.space_fingerprint},
+            "metric": dataclasses.asdict(self.metric),
             "limits": [dataclasses.asdict(limit) for limit in self.limits],
             "front_costs": list(self.front_costs),
             "evaluations": self.evaluations,
@@ -153,12 +151,12 @@ class SearchResult:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SearchResult:
-        """Build a result from `to_dict` output; raises what missing or wrong entries raise."""
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> SearchResult:
+        """Build a result in `space` from `to_dict` output; raises what missing or wrong entries raise."""
         samples = zip(values["samples"]["cost"], values["samples"]["accuracy"], strict=True)
-        limits = tuple(LimitRecord(**entry) for entry in values["limits"])
+        limits = tuple(map(_read_limit, values["limits"]))
         verification = values.get("verification")
-        ranked = tuple(Candidate.from_dict(entry) for entry in values["ranked"])
+        ranked = tuple(Candidate.from_dict(entry, space) for entry in values["ranked"])
         if not ranked:
             raise ValueError("ranked is empty")
         return cls(
@@ -170,13 +168,14 @@ class SearchResult:
             limits=limits,
             front_costs=tuple(map(str, values["front_costs"])),
             ranked=ranked,
-            front=tuple(Candidate.from_dict(entry) for entry in values["front"]),
+            front=tuple(Candidate.from_dict(entry, space) for entry in values["front"]),
             samples=tuple((float(cost), float(accuracy)) for cost, accuracy in samples),
             evaluations=int(values["evaluations"]),
             accuracy_evaluations=int(values["accuracy_evaluations"]),
             history=tuple(float(value) for value in values["history"]),
             seconds=float(values["seconds"]),
-            verification=Verification.from_dict(verification) if verification else None,
+            verification=Verification.from_dict(verification, space) if verification else None,
+            metric=Metric(**values["metric"]) if "metric" in values else TOP1,
         )
 
     def save(self, path: Path, provenance: Mapping[str, str]) -> None:
@@ -192,11 +191,15 @@ class SearchResult:
         ofa.common.files.write_json(path, {**self.to_dict(), "provenance": dict(provenance)})
 
     @classmethod
-    def load(cls, path: Path) -> SearchResult:
+    def load(cls, path: Path, space: SearchSpace) -> SearchResult:
         """Read a result that `save` wrote.
 
+        Args:
+            path: the file.
+            space: the space that was searched.
+
         Raises:
-            UserError: if the file is missing, truncated, of another schema version or lacks entries.
+            UserError: if the file is missing, truncated, of another version or space, or lacks entries.
         """
         values = ofa.common.files.read_json(path, "search result", HOW_TO_MAKE)
         version = values.get("schema_version")
@@ -206,7 +209,13 @@ class SearchResult:
                 f"Make it again with: {HOW_TO_MAKE}"
             )
         try:
-            return cls.from_dict(values)
+            found = values["space"]["name"], values["space"]["fingerprint"]
+            if found[1] != space.fingerprint:
+                raise UserError(
+                    f"{path} was searched in space {found[0]!r} ({found[1]}); this is {space.name!r} "
+                    f"({space.fingerprint}). Search again with predictor and table of this space."
+                )
+            return cls.from_dict(values, space)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise UserError(
@@ -214,63 +223,36 @@ class SearchResult:
             ) from error
 
 
-def summarise(
-    space: SearchSpace,
-    archive: Archive,
-    limits: Sequence[Limit],
-    algorithm: str,
-    settings: Any,
-    num_ranked: int,
-    history: Sequence[float],
-    seconds: float,
-    front_costs: int = 1,
-    front_size: int | None = None,
-) -> SearchResult:
-    """Return the result of a search whose candidates are in `archive`; at least one is feasible.
+def in_metric(result: SearchResult, metric: Metric) -> SearchResult:
+    """Return the result of a search that maximised `metric.sign * value`, in values of the metric."""
 
-    The front is that of accuracy against the first `front_costs` limited quantities. If it is longer than
-    `front_size`, its least crowded members are kept.
-    """
-    genomes, values, accuracies = archive.feasible()
-    costs = values[:, 0]
-    ranked = np.lexsort((costs, -accuracies))[:num_ranked]
-    front = non_dominated(values[:, :front_costs], accuracies)
-    if front_size is not None and len(front) > front_size:
-        losses = np.column_stack([values[front, :front_costs], -accuracies[front]])
-        front = front[np.sort(fittest(losses, front_size))]
-    spaced = np.linspace(0, len(genomes) - 1, min(len(genomes), MAX_SAMPLES)).astype(np.intp)
+    def turned(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        return tuple(dataclasses.replace(c, accuracy=metric.sign * c.accuracy) for c in candidates)
 
-    def candidates(indices: NDArray[np.intp]) -> tuple[Candidate, ...]:
-        return tuple(_candidate(space, limits, genomes[i], values[i], accuracies[i]) for i in indices)
-
-    return SearchResult(
-        algorithm=algorithm,
-        settings=dataclasses.asdict(settings),
-        seed=None,
-        space_name=space.name,
-        space_fingerprint=space.fingerprint,
-        limits=tuple(_record(limit) for limit in limits),
-        front_costs=tuple(limit.name for limit in limits[:front_costs]),
-        ranked=candidates(ranked),
-        front=candidates(front),
-        samples=tuple(zip(costs[spaced].tolist(), accuracies[spaced].tolist(), strict=True)),
-        evaluations=archive.considered,
-        accuracy_evaluations=archive.estimated,
-        history=tuple(history),
-        seconds=seconds,
+    if metric.higher_is_better:
+        return dataclasses.replace(result, metric=metric)
+    verification = result.verification
+    if verification is not None:
+        networks = (dataclasses.replace(n, accuracy=-n.accuracy) for n in verification.networks)
+        verification = dataclasses.replace(verification, networks=tuple(networks))
+    return dataclasses.replace(
+        result,
+        metric=metric,
+        ranked=turned(result.ranked),
+        front=turned(result.front),
+        samples=tuple((cost, -accuracy) for cost, accuracy in result.samples),
+        history=tuple(-accuracy for accuracy in result.history),
+        verification=verification,
     )
 
 
-def _record(limit: Limit) -> LimitRecord:
-    return LimitRecord(limit.name, limit.maximum if limit.bounded else None, limit.unit)
+def searched_fingerprint(path: Path) -> object:
+    """Return the fingerprint of the space that a result was searched in; None if the file does not say."""
+    space = ofa.common.files.read_json(path, "search result", HOW_TO_MAKE).get("space")
+    return space.get("fingerprint") if isinstance(space, dict) else None
 
 
-def _candidate(
-    space: SearchSpace,
-    limits: Sequence[Limit],
-    genome: Genomes,
-    values: NDArray[np.float64],
-    accuracy: float,
-) -> Candidate:
-    named = {limit.name: float(value) for limit, value in zip(limits, values, strict=True)}
-    return Candidate(space.config(genome), float(accuracy), named)
+def _read_limit(values: Mapping[str, Any]) -> LimitRecord:
+    """Read a limit; files from before limits had a kind tell it by their names."""
+    kind = LATENCY if str(values["name"]).startswith("latency") else ""
+    return LimitRecord(**{"kind": kind, **values})

@@ -6,18 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ofa.common.errors import UserError
+from ofa.common.metric import TOP1, Metric
+from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
-from search.result.result import SearchResult
+from search.limits.limit import LATENCY
+from search.result.result import SearchResult, searched_fingerprint
 
 
 @dataclass(frozen=True)
 class SelectedSubnet:
-    """A sub-network and what its search expects of it: top-1 (0..1), latencies in ms by limit name."""
+    """A sub-network and what its search expects of it: the metric's value, latencies in ms by limit name."""
 
-    config: SubnetConfig
-    expected_top1: float | None = None
+    config: AnyConfig
+    expected_value: float | None = None
     expected_latency_ms: dict[str, float] = field(default_factory=dict)
+    metric: Metric = TOP1
 
 
 def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet:
@@ -44,15 +47,11 @@ def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet
             f"No search result {name!r}; known: {', '.join([*ends, *known])}. Make one with: "
             "python scripts/search_for_device.py"
         )
-    result = SearchResult.load(path)
-    if result.space_fingerprint != space.fingerprint:
-        raise UserError(
-            f"{path} was searched in space {result.space_name!r} ({result.space_fingerprint}); the supernet "
-            f"has {space.name!r} ({space.fingerprint}). Search again with this run's predictor and table."
-        )
+    result = SearchResult.load(path, space)
     best = result.best_within(maxima) if maxima else result.best
-    latencies = {name: value for name, value in best.values.items() if name.startswith("latency")}
-    return SelectedSubnet(best.config, min(max(best.accuracy, 0.0), 1.0), latencies)
+    latencies = {limit.name: best.values[limit.name] for limit in result.limits if limit.kind == LATENCY}
+    expected = min(max(best.accuracy, 0.0), 1.0) if result.metric.is_fraction else best.accuracy
+    return SelectedSubnet(best.config, expected, latencies, result.metric)
 
 
 def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
@@ -71,6 +70,9 @@ def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
     return (path if path.is_file() else Path(stem)), maxima
 
 
-def searches_by_subnet(folder: Path) -> dict[str, SearchResult]:
-    """Return all search results in `folder` by the name under which `select_subnet` finds them."""
-    return {path.stem: SearchResult.load(path) for path in sorted(folder.glob("*.json"))}
+def searches_by_subnet(folder: Path, space: SearchSpace) -> dict[str, SearchResult]:
+    """Return the search results of `space` in `folder`, by the names that `select_subnet` takes."""
+    paths = [
+        path for path in sorted(folder.glob("*.json")) if searched_fingerprint(path) == space.fingerprint
+    ]
+    return {path.stem: SearchResult.load(path, space) for path in paths}

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa.space.subnet import SubnetConfig
+from ofa.space.config import AnyConfig
+from ofa.space.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class VerifiedNetwork:
         measurements: a tuple per time that it was measured, of one value per fresh process.
     """
 
-    config: SubnetConfig
+    config: AnyConfig
     accuracy: float
     predicted: float
     measurements: tuple[tuple[float, ...], ...]
@@ -43,12 +44,12 @@ class VerifiedNetwork:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> VerifiedNetwork:
-        """Build a network from `to_dict` output; raises what missing or wrong entries raise."""
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> VerifiedNetwork:
+        """Build a network of `space` from `to_dict` output; raises what missing or wrong entries raise."""
         measurements = tuple(tuple(map(float, processes)) for processes in values["measurements"])
         if not measurements or not all(measurements):
             raise ValueError("measurements of a verified network are empty")
-        config = SubnetConfig.from_dict(values["config"])
+        config = space.read(values["config"])
         return cls(config, float(values["accuracy"]), float(values["predicted"]), measurements)
 
 
@@ -71,7 +72,7 @@ class Verification:
     margin: float
     networks: tuple[VerifiedNetwork, ...]
     chosen: str | None
-    pending: tuple[SubnetConfig, ...] = ()
+    pending: tuple[AnyConfig, ...] = ()
 
     def keeps(self, network: VerifiedNetwork, maximum: float) -> bool:
         """Return whether the measured value, with the margin, is at most `maximum`."""
@@ -89,13 +90,13 @@ class Verification:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Verification:
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Verification:
         """Build a verification from `to_dict` output; raises what missing or wrong entries raise."""
         return cls(
             quantity=str(values["quantity"]),
             scale=float(values["scale"]),
             margin=float(values["margin"]),
-            networks=tuple(VerifiedNetwork.from_dict(entry) for entry in values["networks"]),
+            networks=tuple(VerifiedNetwork.from_dict(entry, space) for entry in values["networks"]),
             chosen=None if values["chosen"] is None else str(values["chosen"]),
-            pending=tuple(SubnetConfig.from_dict(entry) for entry in values["pending"]),
+            pending=tuple(space.read(entry) for entry in values["pending"]),
         )

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ofa.space.estimator import Estimator
-from ofa.space.genes import Genomes
 from search.result.verification import VerifiedNetwork
 
 NEAR = 0.25
@@ -29,18 +26,6 @@ _MAD_TO_SIGMA = 1.4826
 
 _MEDIAN_VARIANCE = math.pi / 2
 """Variance of a median of many normal values in units of that of their mean."""
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """An estimator times a factor."""
-
-    estimator: Estimator
-    scale: float
-
-    def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
-        """Return values of shape (n,)."""
-        return self.scale * self.estimator(genomes)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ofa.space.subnet import SubnetConfig
+from ofa.space.config import AnyConfig
 
 
 class Measure(Protocol):
@@ -17,10 +17,10 @@ class Measure(Protocol):
         ...
 
     @property
-    def known(self) -> Mapping[SubnetConfig, Sequence[float]]:
+    def known(self) -> Mapping[AnyConfig, Sequence[float]]:
         """What was measured before the search: a value per fresh process for each network."""
         ...
 
-    def __call__(self, configs: Sequence[SubnetConfig]) -> Mapping[SubnetConfig, Sequence[float]]:
+    def __call__(self, configs: Sequence[AnyConfig]) -> Mapping[AnyConfig, Sequence[float]]:
         """Return a value per fresh process for each network; nothing where they cannot be measured here."""
         ...

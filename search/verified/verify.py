@@ -17,15 +17,15 @@ import numpy as np
 from ofa.common.config import below_minimum
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
-from ofa.space.estimator import Estimator
+from ofa.space.config import AnyConfig
+from ofa.space.estimator import Affine, Estimator
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 from search.algorithms.registry import SearchPlan
 from search.limits.limit import Limit
 from search.limits.reachable import smallest_reachable
 from search.result.result import Candidate, SearchResult
 from search.result.verification import Verification, VerifiedNetwork
-from search.verified.correction import Scaled, fit_correction, fit_margin
+from search.verified.correction import fit_correction, fit_margin
 from search.verified.measure import Measure
 
 AIMS = (-1.5, -0.5, 0.5)
@@ -116,9 +116,9 @@ class _Verifier:
         self._plan, self._space, self._accuracy, self._limits = plan, space, accuracy, limits
         self._seed, self._measure, self._progress = seed, measure, progress
         self._limit = limits[0]
-        self._networks: dict[SubnetConfig, VerifiedNetwork] = {}
-        self._pending: tuple[SubnetConfig, ...] = ()
-        self._repeated: set[SubnetConfig] = set()
+        self._networks: dict[AnyConfig, VerifiedNetwork] = {}
+        self._pending: tuple[AnyConfig, ...] = ()
+        self._repeated: set[AnyConfig] = set()
         genome, self._least = smallest_reachable(space, self._limit.estimator, np.random.default_rng(seed))
         self._smallest = space.config(genome)
         self._seconds = 0.0
@@ -157,14 +157,14 @@ class _Verifier:
         found = self._verification()
         return next((n for n in found.networks if n.config.id == found.chosen), None)
 
-    def _measured(self, configs: Sequence[SubnetConfig]) -> bool:
+    def _measured(self, configs: Sequence[AnyConfig]) -> bool:
         """Have networks measured; return whether they were, else they are pending."""
         found = self._measure(configs)
         self._take(found)
         self._pending = () if found else tuple(configs)
         return bool(found)
 
-    def _take(self, measured: Mapping[SubnetConfig, Sequence[float]]) -> None:
+    def _take(self, measured: Mapping[AnyConfig, Sequence[float]]) -> None:
         if not measured:
             return
         genomes = self._space.genomes(list(measured))
@@ -195,14 +195,14 @@ class _Verifier:
         scale = self._verification().scale
         maximum = max(maximum, scale * self._least * _JUST_ABOVE)
         first = dataclasses.replace(
-            self._limit, estimator=Scaled(self._limit.estimator, scale), maximum=maximum
+            self._limit, estimator=Affine(self._limit.estimator, scale), maximum=maximum
         )
         limits = (first, *self._limits[1:])
         result = self._plan.run(self._space, self._accuracy, limits, self._seed, self._progress)
         self._seconds += result.seconds
         return result
 
-    def _pick(self, count: int, failed: int) -> list[SubnetConfig]:
+    def _pick(self, count: int, failed: int) -> list[AnyConfig]:
         """Return networks to measure: new, more accurate than the best, just below and above the limit.
 
         Args:
@@ -212,7 +212,7 @@ class _Verifier:
         networks, best = list(self._networks.values()), self._best()
         aim = self._limit.maximum / (1 + (fit_margin(networks) if networks else 0.0))
         spread = fit_correction(networks, self._limit.maximum).spread
-        picks: list[SubnetConfig] = []
+        picks: list[AnyConfig] = []
         refused: list[UserError] = []
         for place, offset in enumerate(AIMS):
             share = count * (place + 1) // len(AIMS) - len(picks)
@@ -227,7 +227,7 @@ class _Verifier:
             raise refused[-1]
         return picks
 
-    def _contradicted(self, count: int) -> list[SubnetConfig]:
+    def _contradicted(self, count: int) -> list[AnyConfig]:
         """Return networks to measure anew, each once: by the best network's measurement they keep the limit.
 
         A device that was busy while the first networks were measured makes all of them look too slow, and the
@@ -245,8 +245,8 @@ class _Verifier:
         return again
 
     def _different(
-        self, result: SearchResult, taken: Sequence[SubnetConfig], count: int, above: float
-    ) -> list[SubnetConfig]:
+        self, result: SearchResult, taken: Sequence[AnyConfig], count: int, above: float
+    ) -> list[AnyConfig]:
         """Return up to `count` new candidates with an accuracy above `above`: the best, then unlike ones."""
         # Only the upper end of the front, which reaches down to the smallest networks, competes.
         upper = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))

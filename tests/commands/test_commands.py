@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from any_modules import two_branches, two_branches_card
 from build_latency_table import build_latency_table
 from collect_accuracy import collect_accuracy
 from evaluate_subnet import evaluate_subnet
@@ -23,6 +25,7 @@ from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
 from ofa.export.bundle import load_bundle
+from ofa.export.write import export_bundle
 from ofa.launch import Command
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import load_supernet
@@ -123,8 +126,8 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     path = finetune_subnet.run(*common, *tuning, "bundle=small")
     old, new = load_bundle(runs / "tiny" / "bundles" / "small"), load_bundle(path)
     assert path.name == "small-finetuned"
-    assert new.info.config == old.info.config
-    assert new.info.provenance["finetuned"]["epochs"] == 2
+    assert new.subnet == old.subnet
+    assert new.card.provenance["finetuned"]["epochs"] == 2
     weights = [next(bundle.network.parameters()) for bundle in (old, new)]
     assert not torch.equal(*weights)
     shutil.rmtree(path)
@@ -155,10 +158,32 @@ def test_finetuning_that_was_interrupted_goes_on(
     shutil.rmtree(path)
 
 
+def test_a_bundle_of_no_space_is_evaluated_and_reported(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs / "tiny" / "bundles" / "other"
+    facts = two_branches_card()
+    card = dataclasses.replace(facts, class_names=tuple(map(str, range(10))))
+    export_bundle(two_branches(num_classes=10), card, path, ["pt2"])
+    evaluate = (*common, *FAST_TIMING, "bundle=other")
+    accuracy, latency = evaluate_subnet.run(*evaluate, "format=pt2")
+    assert 0 <= accuracy <= 1 and latency is not None and latency > 0
+    assert "two branches\ntop-1 of pt2 on test: " in capsys.readouterr().out
+    with pytest.raises(UserError, match="architecture of 'two branches' is not in the bundle .*files: pt2"):
+        evaluate_subnet.run(*evaluate)
+    rows = report_run.run(*common, *FAST_TIMING, "random_networks=1", "calibration_images=60")
+    (row,) = [row for row in rows if row.name == "other"]
+    assert (row.predicted, row.predicted_ms) == (None, None) and row.group == "chosen"
+    assert row.measured == pytest.approx(accuracy) and row.measured_ms > 0 and row.parameters > 0
+    with pytest.raises(UserError, match="is not a sub-network of a space"):
+        finetune_subnet.run(*common, "bundle=other")
+    shutil.rmtree(path)
+
+
 def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tuple[str, str]) -> None:
     networks = report_run.run(*common, *FAST_TIMING, "random_networks=2", "calibration_images=60")
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
-    assert all(0 <= network.top1 <= 100 and network.measured_ms > 0 for network in networks)
+    assert all(0 <= network.measured <= 1 and network.measured_ms > 0 for network in networks)
     assert (runs / "tiny" / "pareto.png").read_bytes()[:4] == b"\x89PNG"
 
 

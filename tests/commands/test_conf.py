@@ -14,7 +14,7 @@ from ofa.common.errors import UserError
 from ofa.data.settings import DataSettings
 from ofa.launch import CONF, Command, compose, compose_group
 from ofa.runs.config import TrainConfig
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase, check_phases
 from ofa.training.settings import TrainSettings
 from predictors.fit import FitSettings
@@ -70,7 +70,7 @@ def test_every_experiment_composes(name: str) -> None:
 
 @pytest.mark.parametrize("name", choices("space"))
 def test_every_space_lowers(name: str) -> None:
-    space = build(SearchSpace, compose_group("space", name))
+    space = build(StagedSpace, compose_group("space", name))
     assert space.name == name
     assert len(distinct_layers(space)) > 50
 
@@ -82,7 +82,7 @@ def test_every_data_file_builds(name: str) -> None:
 
 @pytest.mark.parametrize("name", choices("phases"))
 def test_every_recipe_ends_with_the_whole_or_the_compound_space(name: str) -> None:
-    space = build(SearchSpace, compose_group("space", "mobilenet_v3_tiny"))
+    space = build(StagedSpace, compose_group("space", "mobilenet_v3_tiny"))
     phases = [build(Phase, phase) for phase in compose_group("phases", name).values()]
     sizes = [phase.space(space).size for phase in phases]
     assert sizes == sorted(sizes)

@@ -21,11 +21,12 @@ from train_supernet import train_supernet
 
 from ofa.common.errors import UserError
 from ofa.export.bundle import load_bundle
+from ofa.modules.static import StaticNetwork
 from ofa.published.names import published_names
 from ofa.published.network import read_network
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import load_supernet
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
 
 TINY = ("space=mobilenet_v3_tiny", "data=digits")
@@ -34,7 +35,7 @@ WIDE = ("space=mobilenet_v3", "space.width_multiplier=1.2")
 
 @pytest.fixture
 def checkpoint(
-    tiny_space: SearchSpace, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    tiny_space: StagedSpace, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> Path:
     supernet = make_supernet(tiny_space, 0)
     names = {name: mobilenet_v3_name(name, len(supernet.layers)) for name in supernet.state_dict()}
@@ -52,7 +53,7 @@ def test_later_stages_go_on_from_an_imported_supernet(checkpoint: Path, tmp_path
     assert torch.equal(supernet.state_dict()["layers.0.layer.conv.weight"], state["first_conv.conv.weight"])
     collect_accuracy.run(*common, "count=2", "calibration_images=30", "validation_images=30")
     path = export_subnet.run(*common, "subnet=smallest", "calibration_images=30", "formats=[]")
-    assert load_bundle(path).info.space == supernet.space
+    assert load_bundle(path).subnet.space == supernet.space
     with pytest.raises(UserError, match="holds a run already"):
         import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
     with pytest.raises(UserError, match="holds a run of a different configuration"):
@@ -101,8 +102,9 @@ def test_a_published_network_is_exported(shared_data: Path, tmp_path: Path) -> N
     )
     path = import_network.run(*settings)
     bundle = load_bundle(path)
-    assert bundle.info.config.resolution == 188
+    assert bundle.subnet.config.resolution == 188
+    assert isinstance(bundle.network, StaticNetwork)
     assert bundle.network.specs == network.specs
-    assert json.loads((path / "subnet.json").read_text())["space"]["family"] == "proxyless_nas"
+    assert json.loads((path / "subnet.json").read_text())["subnet"]["space"]["family"] == "proxyless_nas"
     with pytest.raises(UserError, match="its resolution is 188; the space has 128, 144"):
         import_network.run(*settings, "space=proxyless_nas")

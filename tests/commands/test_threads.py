@@ -31,11 +31,12 @@ from latency_tables.table.device import DeviceSpec
 from ofa.architecture.cost import compile_cost, macs
 from ofa.common.accelerator import choose_accelerator, threads_set
 from ofa.common.errors import UserError
+from ofa.common.metric import TOP1
 from ofa.common.threads import blas_threads
 from ofa.launch import CONF, Command, compose
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from predictors import fit
 from predictors.baselines import fit_baseline
 from predictors.collection.active import next_batch
@@ -83,11 +84,11 @@ class Probe:
 
 
 @pytest.fixture
-def size(micro_space: SearchSpace) -> Probe:
+def size(micro_space: StagedSpace) -> Probe:
     return Probe(compile_cost(micro_space, macs))
 
 
-def records(space: SearchSpace, count: int = 40) -> tuple[Genomes, Array]:
+def records(space: StagedSpace, count: int = 40) -> tuple[Genomes, Array]:
     genomes = np.unique(space.sample(count, np.random.default_rng(0)), axis=0)
     return genomes, 0.5 + 0.01 * np.random.default_rng(1).standard_normal(len(genomes))
 
@@ -123,7 +124,7 @@ def test_an_engine_of_pytorch_bounds_linear_algebra() -> None:
 
 @pytest.mark.parametrize("algorithm", ["evolution", "pareto", "random"])
 def test_a_search_uses_one_thread_for_linear_algebra(
-    micro_space: SearchSpace, size: Probe, algorithm: str
+    micro_space: StagedSpace, size: Probe, algorithm: str
 ) -> None:
     accuracy = Probe(compile_cost(micro_space, macs))
     small = (
@@ -137,12 +138,12 @@ def test_a_search_uses_one_thread_for_linear_algebra(
     assert numbers() == {2}
 
 
-def test_the_descent_to_the_smallest_network_uses_one_thread(micro_space: SearchSpace, size: Probe) -> None:
+def test_the_descent_to_the_smallest_network_uses_one_thread(micro_space: StagedSpace, size: Probe) -> None:
     smallest_reachable(micro_space, size, np.random.default_rng(0))
     assert size.seen == {1}
 
 
-def test_the_choice_of_networks_to_measure_uses_one_thread(micro_space: SearchSpace, size: Probe) -> None:
+def test_the_choice_of_networks_to_measure_uses_one_thread(micro_space: StagedSpace, size: Probe) -> None:
     next_batch(micro_space, *records(micro_space), 2, 0, size)
     assert size.seen == {1}
     assert numbers() == {2}
@@ -150,7 +151,7 @@ def test_the_choice_of_networks_to_measure_uses_one_thread(micro_space: SearchSp
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_fits_use_the_threads_that_they_are_given(
-    micro_space: SearchSpace, monkeypatch: pytest.MonkeyPatch, threads: int
+    micro_space: StagedSpace, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     seen: list[set[int]] = []
 
@@ -181,7 +182,7 @@ def test_fits_use_the_threads_that_they_are_given(
     assert numbers() == {2}
 
 
-def test_fits_use_one_thread_by_default(micro_space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fits_use_one_thread_by_default(micro_space: StagedSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
     def note(errors: Array) -> float:
@@ -195,7 +196,7 @@ def test_fits_use_one_thread_by_default(micro_space: SearchSpace, monkeypatch: p
 
 
 def test_predictors_use_the_threads_that_they_are_given(
-    micro_space: SearchSpace, full_space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+    micro_space: StagedSpace, full_space: StagedSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
 
@@ -264,9 +265,9 @@ def test_the_commands_with_a_setting_are_known() -> None:
 
 
 @pytest.fixture
-def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: SearchSpace) -> None:
+def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: StagedSpace) -> None:
     """What some commands read before they compute."""
-    read = SimpleNamespace(provenance={}, name="n", build=lambda weights: None)
+    read = SimpleNamespace(provenance={}, metric=TOP1, name="n", build=lambda weights: None)
     monkeypatch.setattr("ofa.runs.config.RunConfig.trained_space", micro_space)
     monkeypatch.setattr("fit_predictor.load_records", lambda *_: ([micro_space.smallest], np.zeros(1)))
     monkeypatch.setattr("fit_predictor.read_header", lambda *_: read)

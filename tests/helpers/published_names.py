@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
 WIDTHS = (0.65, 0.8, 1.0)
 
 
-def mobile_config(space: SearchSpace, resolution: int, arch: dict[str, Any]) -> SubnetConfig:
+def mobile_config(space: StagedSpace, resolution: int, arch: dict[str, Any]) -> SubnetConfig:
     """Return the config of a published architecture: values of every block and the depth of each stage."""
     stages, first = [], 0
     for stage, depth in zip(space.stages, arch["d"], strict=True):
@@ -23,7 +23,7 @@ def mobile_config(space: SearchSpace, resolution: int, arch: dict[str, Any]) -> 
     return SubnetConfig(resolution, tuple(stages))
 
 
-def resnet_config(space: SearchSpace, resolution: int, arch: dict[str, Any]) -> SubnetConfig:
+def resnet_config(space: StagedSpace, resolution: int, arch: dict[str, Any]) -> SubnetConfig:
     """Return the config of a published ResNet-50: depths above the base, ratios, indices of widths."""
     stages, first = [], 0
     stem_depth, *extra = arch["d"]

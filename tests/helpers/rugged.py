@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from ofa.architecture.cost import compile_cost, macs
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes, unique_rows
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from search.limits.limit import Limit
 
 
-def every_genome(space: SearchSpace) -> Genomes:
+def every_genome(space: StagedSpace) -> Genomes:
     """All canonical genomes of a small space."""
     grids = np.meshgrid(*space.allowed, indexing="ij")
     genomes = space.canonical(np.stack([grid.ravel() for grid in grids], axis=1).astype(np.int8))
     return np.asarray(genomes[unique_rows(genomes)])
 
 
-def rugged(space: SearchSpace, seed: int) -> Estimator:
+def rugged(space: StagedSpace, seed: int) -> Estimator:
     """An accuracy with random effects of each choice and of each pair of choices."""
     rng = np.random.default_rng(seed)
     single = rng.standard_normal(space.num_features)
@@ -32,6 +32,6 @@ def rugged(space: SearchSpace, seed: int) -> Estimator:
     return estimate
 
 
-def median_limit(space: SearchSpace) -> Limit:
+def median_limit(space: StagedSpace) -> Limit:
     estimator = compile_cost(space, macs)
     return Limit("macs", estimator, float(np.median(estimator(space.sample(500, np.random.default_rng(9))))))

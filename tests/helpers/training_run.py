@@ -24,7 +24,7 @@ from ofa.common.accelerator import choose_accelerator
 from ofa.common.distributed import SINGLE_PROCESS, World, launched_world
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.supernet.supernet import build_supernet
 from ofa.training.gradient_step import PendingReport
@@ -32,7 +32,7 @@ from ofa.training.phases import Phase
 from ofa.training.settings import TrainSettings
 from ofa.training.trainer import Trainer
 
-SPACE = SearchSpace(
+SPACE = StagedSpace(
     name="run",
     family="mobilenet_v3",
     resolutions=(8, 12),
@@ -79,7 +79,7 @@ def make_trainer(
     device: str = "cpu",
     world: World = SINGLE_PROCESS,
     phases: Sequence[Phase] = PHASES,
-    space: SearchSpace = SPACE,
+    space: StagedSpace = SPACE,
     **settings: Any,
 ) -> Trainer:
     """Return a trainer of batches of 30 images, 4 steps per epoch, that saves every third step."""

@@ -21,7 +21,7 @@ from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.metrics import kendall_tau
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.space.subnet import BlockConfig, SubnetConfig
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
@@ -41,9 +41,9 @@ SMALL = FitSettings(hidden_units=64, members=20, max_iterations=15)
 PROVENANCE = {"checkpoint": "abc123"}
 
 
-def make_space(name: str = "small", channels: int = 8) -> SearchSpace:
+def make_space(name: str = "small", channels: int = 8) -> StagedSpace:
     stage = StageSpec(channels, 2, (1, 2, 3), (3, 5, 7), (2, 3, 4), "relu", False)
-    return SearchSpace(name, "mobilenet_v3", (16, 24, 32), 8, 1, (stage, stage), (16, 16))
+    return StagedSpace(name, "mobilenet_v3", (16, 24, 32), 8, 1, (stage, stage), (16, 16))
 
 
 def make_records(count: int, seed: int = 0) -> tuple[Genomes, NDArray[np.float64]]:
@@ -201,7 +201,7 @@ def test_too_few_records_are_an_error_with_the_numbers() -> None:
 
 def test_a_space_of_one_network_is_refused() -> None:
     stage = StageSpec(8, 2, (1,), (3,), (2,), "relu", False)
-    space = SearchSpace("one", "mobilenet_v3", (16,), 8, 1, (stage,), (16, 16))
+    space = StagedSpace("one", "mobilenet_v3", (16,), 8, 1, (stage,), (16, 16))
     with pytest.raises(UserError, match="'one' holds one network"):
         fit_mlp(
             space, np.repeat(space.genomes([space.largest]), 8, axis=0), np.linspace(0.5, 0.6, 8), SMALL, 0
@@ -257,7 +257,7 @@ def test_a_predictor_of_another_space_is_refused_with_both_names(tmp_path: Path)
     fitted().predictor.save(tmp_path / "predictor.pt")
     with pytest.raises(UserError, match=r"'small'.*'wide'"):
         AccuracyPredictor.load(tmp_path / "predictor.pt", make_space("wide", 16))
-    restricted = make_space().restrict(resolutions=[16])
+    restricted = make_space().restrict({"resolution": [16]})
     assert AccuracyPredictor.load(tmp_path / "predictor.pt", restricted).space == make_space()
 
 
@@ -324,13 +324,13 @@ def test_the_metrics_are_printed_side_by_side() -> None:
     assert "24 held-out of 120" in text
 
 
-def measured_accuracies() -> tuple[SearchSpace, Genomes, NDArray[np.float64]]:
+def measured_accuracies() -> tuple[StagedSpace, Genomes, NDArray[np.float64]]:
     """Return 1,081 sub-networks with ImageNet top-1 measured by others (IntelLabs/DyNAS-T)."""
     folder = Path(os.environ.get("OFA_SHARED_DATA", ROOT.parent / "shared" / "data"))
     path = folder / "accuracy" / "ofa_mbv3_w1.0_imagenet.jsonl"
     if not path.is_file():
         pytest.skip(f"no measured accuracies at {path}; set OFA_SHARED_DATA to the data folder")
-    space = build(SearchSpace, yaml.safe_load((ROOT / "conf/space/mobilenet_v3.yaml").read_text()))
+    space = build(StagedSpace, yaml.safe_load((ROOT / "conf/space/mobilenet_v3.yaml").read_text()))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     genomes = space.genomes([published_config(row) for row in rows])
     return space, genomes, np.array([row["top1"] / 100 for row in rows])

@@ -4,12 +4,20 @@ Optimisers rename, fuse and reorder operations, so names do not lead back to lay
 order of the *operators*, the convolutions and linear layers: a network is a chain of layers, each of which
 reads the one before, so all operators of a layer come before those of the next in every order in which the
 graph can run.
+
+Of a module that is no such chain the operators themselves are what can be kept, one by one, in the order in
+which the engine's graph has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
 
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
@@ -28,6 +36,48 @@ class GraphNode:
     name: str
     operator: bool
     sources: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class QuantisationUnits:
+    """The parts of a network that are quantised or kept in floating point, each as a whole.
+
+    Attributes:
+        title: what a unit is: "layer" or "operator".
+        positions: of those that have weights.
+        operators: takes positions of units, returns those of their operators; see `operators_of`.
+    """
+
+    title: str
+    positions: tuple[int, ...]
+    operators: Callable[[Collection[int]], Collection[int]]
+
+
+def layer_units(specs: Sequence[LayerSpec]) -> QuantisationUnits:
+    """Return the layers of a network that is a chain of them."""
+    return QuantisationUnits("layer", layers_with_operators(specs), partial(operators_of, specs))
+
+
+def operator_units(num_operators: int) -> QuantisationUnits:
+    """Return the operators of any network, each a unit of its own."""
+    return QuantisationUnits("operator", tuple(range(num_operators)), frozenset)
+
+
+def count_operators(program: ExportedProgram) -> int:
+    """Return the number of convolutions and linear layers of a graph, and of products with constants."""
+    return sum(_is_operator(node, program) for node in program.graph.nodes)
+
+
+def _is_operator(node: Node, program: ExportedProgram) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    aten, packet = torch.ops.aten, node.target.overloadpacket
+    if packet in (aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution, aten.linear):
+        return True
+    signature = program.graph_signature
+    constants = {*signature.inputs_to_parameters, *signature.inputs_to_buffers}
+    second = {aten.matmul: 1, aten.mm: 1, aten.addmm: 2}.get(packet)
+    return second is not None and str(node.args[second]) in constants
 
 
 def layers_with_operators(specs: Sequence[LayerSpec]) -> tuple[int, ...]:

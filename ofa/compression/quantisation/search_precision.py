@@ -15,7 +15,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.compression.quantisation.base import Quantise
 from ofa.compression.quantisation.calibration import Images, check_calibration, single_images
-from ofa.compression.quantisation.graph import layers_with_operators, operators_of
+from ofa.compression.quantisation.graph import QuantisationUnits, operators_of
 from ofa.compression.quantisation.sensitivity import FloatingPointLayers, choose_kept_layers, rank_layers
 from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1
 from ofa.runtimes.base import Files, Logits
@@ -66,13 +66,13 @@ class QuantisedNetwork:
 
     Attributes:
         files: of the engine.
-        kept_layers: positions of the layers in floating point.
+        kept_units: positions of the layers, or of the operators of a module, in floating point.
         top1: accuracy (0..1) on the validation images, by the engine.
         reference_top1: that of the network in fp32.
     """
 
     files: Files
-    kept_layers: tuple[int, ...]
+    kept_units: tuple[int, ...]
     top1: float
     reference_top1: float
 
@@ -91,8 +91,29 @@ def samples_of(evaluator: SubnetEvaluator[nn.Module], resolution: int, calibrati
     return Samples(single_images(evaluator.training_images(resolution), calibration_images), validation)
 
 
+def check_kept_layers(specs: Sequence[LayerSpec] | None, settings: MixedPrecisionSettings) -> None:
+    """Check that a network has the layers that are to stay in floating point.
+
+    Args:
+        specs: its layers; None for a module that is not made as a chain of layers.
+        settings: which layers.
+
+    Raises:
+        UserError: naming every layer that is none, or the reason why none can be named.
+    """
+    if not isinstance(settings.keep_layers, tuple):
+        return
+    if specs is None:
+        raise UserError(
+            f"keep_layers is {settings.keep_layers}, but this network is a module of its own, not a chain of "
+            "known layers whose operators could be told apart in every engine's graph. Use keep_layers=auto "
+            "or none."
+        )
+    operators_of(specs, settings.keep_layers)
+
+
 def quantise_network(
-    specs: Sequence[LayerSpec],
+    units: QuantisationUnits,
     quantise: Callable[[Sequence[Images]], Quantise],
     load: Callable[[Files], Logits],
     reference: Logits,
@@ -103,7 +124,7 @@ def quantise_network(
     """Quantise a network with the layers in floating point that `settings` ask for, and measure it.
 
     Args:
-        specs: its layers.
+        units: what can stay in floating point; see `ofa.compression.quantisation.graph`.
         quantise: takes calibration images; `ofa.compression.quantisation.registry` has one for each engine
             that has int8.
         load: makes quantised files run.
@@ -116,11 +137,11 @@ def quantise_network(
         UserError: if a layer is unknown, or "auto" cannot bring the loss to what is allowed; the text says
             what it reached.
     """
-    trial = _Trial(specs, quantise, load, reference, samples)
+    trial = _Trial(units, quantise, load, reference, samples)
     if settings.keep_layers == "auto":
-        found = _search(trial, specs, settings, progress)
+        found = _search(trial, units, settings, progress)
         if not found.reached:
-            raise UserError(_cannot(found, len(layers_with_operators(specs)), settings.max_loss))
+            raise UserError(_cannot(found, units, settings.max_loss))
         kept = found.layers
     elif isinstance(settings.keep_layers, tuple):
         kept = tuple(sorted(set(settings.keep_layers)))
@@ -131,9 +152,9 @@ def quantise_network(
 
 
 def _search(
-    trial: _Trial, specs: Sequence[LayerSpec], settings: MixedPrecisionSettings, progress: ProgressCallback
+    trial: _Trial, units: QuantisationUnits, settings: MixedPrecisionSettings, progress: ProgressCallback
 ) -> FloatingPointLayers:
-    layers = layers_with_operators(specs)
+    layers = units.positions
     return choose_kept_layers(
         lambda: rank_layers(layers, trial.output_error, progress),
         trial.loss,
@@ -143,12 +164,13 @@ def _search(
     )
 
 
-def _cannot(found: FloatingPointLayers, num_layers: int, max_loss: float) -> str:
-    kept = f"layers {', '.join(map(str, found.layers))}" if found.layers else "no layer"
+def _cannot(found: FloatingPointLayers, units: QuantisationUnits, max_loss: float) -> str:
+    kept = f"{units.title}s {', '.join(map(str, found.layers))}" if found.layers else f"no {units.title}"
     return (
-        f"keep_layers=auto keeps at most half of the {num_layers} layers in floating point and cannot bring "
-        f"the loss to {max_loss:g} points: the best of {found.evaluations} networks, with {kept} kept, loses "
-        f"{found.loss:.2f}. Give a larger max_loss, more calibration images, or precision=fp32."
+        f"keep_layers=auto keeps at most half of the {len(units.positions)} {units.title}s in floating point "
+        f"and cannot bring the loss to {max_loss:g} points: the best of {found.evaluations} networks, with "
+        f"{kept} kept, loses {found.loss:.2f}. Give a larger max_loss, more calibration images, or "
+        "precision=fp32."
     )
 
 
@@ -157,13 +179,13 @@ class _Trial:
 
     def __init__(
         self,
-        specs: Sequence[LayerSpec],
+        units: QuantisationUnits,
         quantise: Callable[[Sequence[Images]], Quantise],
         load: Callable[[Files], Logits],
         reference: Logits,
         samples: Samples,
     ) -> None:
-        self._specs, self._load, self._samples = specs, load, samples
+        self._units, self._load, self._samples = units, load, samples
         check_calibration(samples.calibration)
         some = samples.calibration[:RANKING_IMAGES]
         self._quantise, self._quantise_roughly = quantise(samples.calibration), quantise(some)
@@ -177,7 +199,7 @@ class _Trial:
     def files(self, kept: frozenset[int]) -> Files:
         """Return the files with the layers `kept` in floating point."""
         if self._last is None or self._last[0] != kept:
-            self._last = (kept, self._quantise(operators_of(self._specs, kept)))
+            self._last = (kept, self._quantise(self._units.operators(kept)))
         return self._last[1]
 
     def top1(self, kept: frozenset[int]) -> float:
@@ -193,7 +215,7 @@ class _Trial:
 
     def output_error(self, kept: frozenset[int]) -> float:
         """Return the mean squared error of the logits on a few calibration images, and calibrated on them."""
-        files = self._quantise_roughly(operators_of(self._specs, kept))
+        files = self._quantise_roughly(self._units.operators(kept))
         found = self._load(files)(self._ranked_on)
         error = float(((found - self._expected) ** 2).mean())
         return error if math.isfinite(error) else math.inf

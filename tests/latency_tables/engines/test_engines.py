@@ -22,7 +22,7 @@ from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.errors import UserError
 from ofa.modules.static import static_layer
 from ofa.runtimes.onnx_export import export_onnx
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 
 ENGINES = ("pytorch", "onnx_runtime", "openvino")
@@ -36,9 +36,9 @@ class Sleep(nn.Module):
         return images
 
 
-def small_space() -> SearchSpace:
+def small_space() -> StagedSpace:
     stage = StageSpec(8, 2, (1, 2), (3,), (2, 3), "relu", True)
-    return SearchSpace(
+    return StagedSpace(
         "small", "mobilenet_v3", (8, 12), 8, 2, (stage,), (8, 16), num_classes=3, in_channels=1
     )
 

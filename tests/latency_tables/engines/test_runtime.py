@@ -22,7 +22,7 @@ from ofa.common.errors import UserError
 from ofa.modules.static import static_layer
 from ofa.runtimes import tensorrt
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -51,8 +51,8 @@ def test_every_engine_is_tested() -> None:
 @pytest.mark.parametrize("name", ON_PROCESSORS)
 def test_layers_and_networks_take_a_positive_time_and_nothing_is_said(
     name: str,
-    micro_space: SearchSpace,
-    make_supernet: Callable[[SearchSpace, int], Supernet],
+    micro_space: StagedSpace,
+    make_supernet: Callable[[StagedSpace, int], Supernet],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     engine = engine_of(name)

@@ -22,7 +22,7 @@ from latency_tables.table.timing import LEAST_MS, MeasurementError, Timing, summ
 from ofa.architecture.lowering import distinct_layers
 from ofa.common.errors import UserError
 from ofa.modules.static import GlobalPool, StaticNetwork, static_layer
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 
 DEVICE = DeviceSpec("fake", "none", method="isolated", rounds=4, runs_per_visit=2, warmup_runs=1, processes=1)
@@ -38,12 +38,12 @@ def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def make_space(num_classes: int = 4) -> SearchSpace:
+def make_space(num_classes: int = 4) -> StagedSpace:
     stages = (
         StageSpec(8, 2, (1, 2, 3), (3, 5), (2, 3), "relu", False),
         StageSpec(16, 2, (1, 2), (3,), (2, 4), "hard_swish", True),
     )
-    return SearchSpace("small", "mobilenet_v3", (16, 20), 8, 2, stages, (16, 24), num_classes=num_classes)
+    return StagedSpace("small", "mobilenet_v3", (16, 20), 8, 2, stages, (16, 24), num_classes=num_classes)
 
 
 def cost_ms(module: nn.Module) -> float:
@@ -97,7 +97,7 @@ def validation_of(table: LatencyTable) -> Validation:
 
 
 def table_of(
-    path: Path, engine: FakeEngine, space: SearchSpace | None = None, device: DeviceSpec = DEVICE
+    path: Path, engine: FakeEngine, space: StagedSpace | None = None, device: DeviceSpec = DEVICE
 ) -> LatencyTable:
     return build_table(space or make_space(), device, path, 3, num_validation=12, engine=engine)
 
@@ -179,21 +179,21 @@ def test_a_restart_goes_on_in_the_process_that_was_interrupted(tmp_path: Path) -
 
 def test_other_resolutions_are_added_to_a_table(tmp_path: Path) -> None:
     path, space = tmp_path / "t.json", make_space()
-    first = table_of(path, FakeEngine(), space.restrict(resolutions=[16]))
+    first = table_of(path, FakeEngine(), space.restrict({"resolution": [16]}))
     engine = FakeEngine()
-    both = table_of(path, engine, space.restrict(resolutions=[20]))
+    both = table_of(path, engine, space.restrict({"resolution": [20]}))
     assert first.covered_resolutions(space) == (16,) and both.covered_resolutions(space) == (16, 20)
     assert {key: both.entries[key] for key in first.entries} == first.entries
     layers = [program for program in plan_table(space, DEVICE, 3).programs if "network" not in program.key]
     assert engine.prepared < len(layers) + 18
     assert {network.config["resolution"] for network in validation_of(both).networks} == {16, 20}
     again = FakeEngine()
-    assert table_of(path, again, space.restrict(resolutions=[16])) == both and again.prepared == 0
+    assert table_of(path, again, space.restrict({"resolution": [16]})) == both and again.prepared == 0
 
 
 def test_an_unfinished_table_goes_on_with_another_plan(tmp_path: Path) -> None:
     device, path, space = replace(DEVICE, processes=2), tmp_path / "t.json", make_space()
-    small = space.restrict(resolutions=[16])
+    small = space.restrict({"resolution": [16]})
     whole = FakeEngine()
     table_of(tmp_path / "w.json", whole, small, device)
     with pytest.raises(KeyboardInterrupt):
@@ -427,7 +427,7 @@ def test_a_table_of_another_device_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_restricted_space_measures_only_its_layers(tmp_path: Path) -> None:
-    restricted = make_space().restrict(kernel_sizes=[3])
+    restricted = make_space().restrict({"kernel_size": [3]})
     table = table_of(tmp_path / "t.json", FakeEngine(), restricted)
     assert set(table.entries) == {spec.key for spec in distinct_layers(restricted)}
     assert table.missing_entries(make_space())
@@ -474,14 +474,14 @@ def test_an_unwritable_place_is_an_error_before_measuring(tmp_path: Path) -> Non
 
 def test_a_space_that_is_too_small_is_an_error(tmp_path: Path) -> None:
     stage = StageSpec(8, 2, (1,), (3,), (2, 3), "relu", False)
-    space = SearchSpace("two", "mobilenet_v3", (16,), 8, 2, (stage,), (16, 24))
+    space = StagedSpace("two", "mobilenet_v3", (16,), 8, 2, (stage,), (16, 24))
     with pytest.raises(UserError, match=r"gave 2 distinct networks; .* need 18"):
         table_of(tmp_path / "t.json", FakeEngine(), space)
     with pytest.raises(UserError, match="are 1 and 16; expected at least 2"):
         build_table(space, DEVICE, tmp_path / "t.json", 3, num_calibration=1, engine=FakeEngine())
 
 
-def test_chosen_networks_are_distinct_reproducible_and_spread(tiny_space: SearchSpace) -> None:
+def test_chosen_networks_are_distinct_reproducible_and_spread(tiny_space: StagedSpace) -> None:
     chosen = [choose_networks(tiny_space, 5, 16, np.random.default_rng(seed)) for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
     fitted, held_out = chosen[0]

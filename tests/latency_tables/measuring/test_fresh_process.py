@@ -13,7 +13,7 @@ from latency_tables.measuring.networks import measure_subnets
 from latency_tables.measuring.rounds import Visit
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 QUICK = DeviceSpec("quick", "pytorch", rounds=3, runs_per_visit=2, warmup_runs=1, processes=1)
 
@@ -60,9 +60,9 @@ def test_an_interruption_ends_the_process() -> None:
 
 
 def test_a_table_and_networks_are_measured_in_fresh_processes(
-    micro_space: SearchSpace, tmp_path: Path
+    micro_space: StagedSpace, tmp_path: Path
 ) -> None:
-    space = micro_space.restrict(resolutions=[8])
+    space = micro_space.restrict({"resolution": [8]})
     table = build_table(space, QUICK, tmp_path / "t.json", 0, num_calibration=2, num_validation=2)
     assert not table.missing_entries(space)
     configs = [space.smallest, space.largest]

@@ -9,7 +9,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 BLOCK = MBConvSpec(9, 8, 24, 16, 5, 2, "hard_swish", True)
 
@@ -59,7 +59,7 @@ def test_the_parameters_of_the_references_are_those_that_the_layer_does_not_have
     assert [(program.key, weight) for program, weight in isolated.references(BLOCK)] == [("baseline", 1.0)]
 
 
-def test_references_are_shared_and_random_numbers_left_alone(tiny_space: SearchSpace) -> None:
+def test_references_are_shared_and_random_numbers_left_alone(tiny_space: StagedSpace) -> None:
     state = torch.get_rng_state()
     layers = distinct_layers(tiny_space)
     keys = {program.key for spec in layers for program, _ in METHODS["sandwich"].references(spec)}

@@ -25,7 +25,7 @@ from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.errors import UserError
 from ofa.published.convert import subnet_of
 from ofa.published.network import read_network
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 PHONE = DeviceSpec("phone", "imported", "other", precision="other")
 NOTE10 = (160, 176, 192, 208, 224)
@@ -37,18 +37,18 @@ def tables_folder(shared_data: Path) -> Path:
 
 
 @pytest.fixture
-def wide_space(full_space: SearchSpace) -> SearchSpace:
+def wide_space(full_space: StagedSpace) -> StagedSpace:
     return dataclasses.replace(full_space, width_multiplier=1.2)
 
 
-def rows_of(space: SearchSpace, resolution: int) -> dict[str, Any]:
+def rows_of(space: StagedSpace, resolution: int) -> dict[str, Any]:
     """A table of invented latencies; keys are written here by hand, apart from the code under test."""
     rows: dict[str, Any] = {}
 
     def add(key: str) -> None:
         rows[key] = {"mean": round(0.01 + len(rows) * 0.003 + resolution / 1e4, 6), "std": 0.002, "count": 50}
 
-    for spec in distinct_layers(space.restrict(resolutions=[resolution])):
+    for spec in distinct_layers(space.restrict({"resolution": [resolution]})):
         size = spec.input_size
         if isinstance(spec, MBConvSpec):
             out = (size - 1) // spec.stride + 1
@@ -73,7 +73,7 @@ def rows_of(space: SearchSpace, resolution: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def files(micro_space: SearchSpace, tmp_path: Path) -> Path:
+def files(micro_space: StagedSpace, tmp_path: Path) -> Path:
     """A folder with a table for each resolution of the micro space."""
     folder = tmp_path / "tables"
     folder.mkdir()
@@ -138,24 +138,24 @@ def test_layers_without_a_published_key_are_named() -> None:
 
 
 def test_the_published_network_takes_its_published_time(
-    wide_space: SearchSpace, tables_folder: Path, shared_data: Path
+    wide_space: StagedSpace, tables_folder: Path, shared_data: Path
 ) -> None:
     table = import_table(wide_space, read_published_tables([tables_folder / "note10"]), PHONE)
     folder = shared_data / "subnets" / "note10_lat-30ms_top1-78.4_finetune-75"
     network = read_network(folder / "net.config")
     assert table.network_ms(network.specs, network.specs[0].input_size) == pytest.approx(29.97, abs=0.01)
     config = subnet_of(network, wide_space)
-    estimator = table.estimator(wide_space.restrict(resolutions=NOTE10))
+    estimator = table.estimator(wide_space.restrict({"resolution": NOTE10}))
     assert estimator(wide_space.genomes([config]))[0] == pytest.approx(29.97, abs=0.01)
 
 
 def test_estimates_are_the_sums_of_the_table_of_the_resolution(
-    wide_space: SearchSpace, tables_folder: Path
+    wide_space: StagedSpace, tables_folder: Path
 ) -> None:
     published = read_published_tables([tables_folder / "note10"])
     table = import_table(wide_space, published, PHONE)
     assert table.covered_resolutions(wide_space) == NOTE10
-    space = wide_space.restrict(resolutions=NOTE10)
+    space = wide_space.restrict({"resolution": NOTE10})
     genomes = space.sample(1000, np.random.default_rng(0))
     estimates = table.estimator(space)(genomes)
     assert np.isfinite(estimates).all()
@@ -169,29 +169,29 @@ def test_estimates_are_the_sums_of_the_table_of_the_resolution(
 
 
 def test_other_resolutions_and_widths_are_refused_with_what_is_covered(
-    full_space: SearchSpace, wide_space: SearchSpace, tables_folder: Path
+    full_space: StagedSpace, wide_space: StagedSpace, tables_folder: Path
 ) -> None:
     published = read_published_tables([tables_folder / "note10"])
     covered = re.escape("resolutions 160, 176, 192, 208, 224 and blocks of 24, 32, 48, 96, 136, 192 channels")
     with pytest.raises(UserError, match=f"Conv-input:160x160x3-output:80x80x16.* and .* more.*{covered}"):
         import_table(full_space, published, PHONE)
     with pytest.raises(UserError, match=f"{covered}; space .* has the resolutions 128, 144"):
-        import_table(wide_space.restrict(resolutions=[128, 144]), published, PHONE)
+        import_table(wide_space.restrict({"resolution": [128, 144]}), published, PHONE)
     table = import_table(wide_space, published, PHONE)
     with pytest.raises(UserError, match=r"covers the resolutions 160, 176, 192, 208, 224; search with reso"):
         table.estimator(wide_space)
     with pytest.raises(UserError, match=r"lacks 85 layers"):
-        table.estimator(wide_space.restrict(resolutions=[144]))
+        table.estimator(wide_space.restrict({"resolution": [144]}))
 
 
 def test_a_fused_layer_is_refused_unless_its_cost_is_given(
-    wide_space: SearchSpace, tables_folder: Path
+    wide_space: StagedSpace, tables_folder: Path
 ) -> None:
     published = read_published_tables([tables_folder / "ultra96"])
     message = r"lack 1 of the 96 keys .* AvgPool2D-input:7x7x1152-output:1x1x1152\. .*missing_ms.AvgPool2D="
     with pytest.raises(UserError, match=message):
         import_table(wide_space, published, PHONE)
-    space = wide_space.restrict(resolutions=[224])
+    space = wide_space.restrict({"resolution": [224]})
     genomes = space.sample(5, np.random.default_rng(0))
     free, dear = (
         import_table(wide_space, published, PHONE, {"AvgPool2D": ms}).estimator(space)(genomes)
@@ -206,14 +206,14 @@ def test_a_fused_layer_is_refused_unless_its_cost_is_given(
         import_table(wide_space, published, PHONE, {"AvgPool2D": -1.0})
 
 
-def test_tables_by_expand_ratio(load_space: Callable[[str], SearchSpace], tables_folder: Path) -> None:
+def test_tables_by_expand_ratio(load_space: Callable[[str], StagedSpace], tables_folder: Path) -> None:
     space = dataclasses.replace(load_space("proxyless_nas"), width_multiplier=1.0)
     published = read_published_tables([tables_folder / "pixel1" / "224_lookup_table.yaml"])
     assert published.style is KeyStyle.RATIO
     with pytest.raises(UserError, match=r"lack 33 of the .*expand:4-") as caught:
         import_table(space, published, PHONE)
     assert len(re.findall("expand:4-", str(caught.value))) == 33
-    space = space.restrict(resolutions=[224], expand_ratios=[3, 6])
+    space = space.restrict({"resolution": [224], "expand_ratio": [3, 6]})
     table = import_table(space, published, PHONE)
     rows = yaml.safe_load((tables_folder / "pixel1" / "224_lookup_table.yaml").read_text())
     genome = space.sample(1, np.random.default_rng(3))
@@ -229,7 +229,7 @@ def test_tables_by_expand_ratio(load_space: Callable[[str], SearchSpace], tables
 
 
 def test_an_imported_table_is_saved_without_a_measured_error(
-    micro_space: SearchSpace, files: Path, tmp_path: Path
+    micro_space: StagedSpace, files: Path, tmp_path: Path
 ) -> None:
     table = import_table(micro_space, read_published_tables([files]), PHONE, description="a phone")
     path = tmp_path / "phone.json"
@@ -255,11 +255,11 @@ def test_an_imported_table_is_saved_without_a_measured_error(
     np.testing.assert_allclose(estimates[::97], expected, rtol=1e-9)
 
 
-def test_genomes_outside_the_restriction_are_nan(micro_space: SearchSpace, files: Path) -> None:
+def test_genomes_outside_the_restriction_are_nan(micro_space: StagedSpace, files: Path) -> None:
     published = read_published_tables([files / "12.yaml"])
     table = import_table(micro_space, published, PHONE)
     both = import_table(micro_space, read_published_tables([files]), PHONE)
-    restricted = micro_space.restrict(resolutions=[12])
+    restricted = micro_space.restrict({"resolution": [12]})
     genomes = micro_space.genomes([micro_space.smallest, micro_space.largest])
     for one in (table, both):
         assert np.isnan(one.estimator(restricted)(genomes)).tolist() == [True, False]
@@ -268,8 +268,8 @@ def test_genomes_outside_the_restriction_are_nan(micro_space: SearchSpace, files
 @pytest.mark.parametrize("style", list(KeyStyle))
 def test_export_and_import_give_the_same_estimates(
     style: KeyStyle,
-    load_space: Callable[[str], SearchSpace],
-    micro_space: SearchSpace,
+    load_space: Callable[[str], StagedSpace],
+    micro_space: StagedSpace,
     tmp_path: Path,
 ) -> None:
     space = micro_space
@@ -303,7 +303,7 @@ def test_export_and_import_give_the_same_estimates(
 
 
 def test_export_refuses_what_a_sum_of_keys_cannot_say(
-    micro_space: SearchSpace, files: Path, tmp_path: Path
+    micro_space: StagedSpace, files: Path, tmp_path: Path
 ) -> None:
     table = import_table(micro_space, read_published_tables([files]), PHONE)
     with pytest.raises(UserError, match="Two layers of different latency have the key"):
@@ -348,7 +348,7 @@ def test_everything_wrong_with_the_files_is_named_at_once(files: Path) -> None:
     assert len(text.splitlines()) == 9
 
 
-def test_truncated_files_are_refused(micro_space: SearchSpace, files: Path) -> None:
+def test_truncated_files_are_refused(micro_space: StagedSpace, files: Path) -> None:
     text = (files / "12.yaml").read_text()
     cut = text.index("mean", len(text) // 2) + 2
     (files / "12.yaml").write_text(text[:cut])
@@ -396,7 +396,7 @@ def test_tables_that_do_not_belong_together_are_refused(files: Path, tmp_path: P
 
 @pytest.mark.parametrize("value", [float("nan"), -1.0])
 def test_impossible_imported_entries_are_refused(
-    value: float, micro_space: SearchSpace, files: Path, tmp_path: Path
+    value: float, micro_space: StagedSpace, files: Path, tmp_path: Path
 ) -> None:
     table = import_table(micro_space, read_published_tables([files]), PHONE)
     table.save(tmp_path / "table.json")

@@ -40,7 +40,7 @@ from latency_tables.table.timing import process_latency_ms, standard_error
 from ofa.architecture.lowering import distinct_layers
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 
 pytest.importorskip("onnx")
@@ -60,13 +60,13 @@ DEVICE = DeviceSpec(
 )
 
 
-def make_space(num_classes: int = 4) -> SearchSpace:
+def make_space(num_classes: int = 4) -> StagedSpace:
     stages = (StageSpec(8, 2, (1, 2), (3, 5), (2.0, 3.0), "relu", False),)
-    return SearchSpace("kit", "mobilenet_v3", (8, 12), 8, 2, stages, (16, 24), num_classes=num_classes)
+    return StagedSpace("kit", "mobilenet_v3", (8, 12), 8, 2, stages, (16, 24), num_classes=num_classes)
 
 
 def plan_of(device: DeviceSpec = DEVICE) -> TablePlan:
-    return plan_table(make_space().restrict(resolutions=[8]), device, 3, 2, 3)
+    return plan_table(make_space().restrict({"resolution": [8]}), device, 3, 2, 3)
 
 
 def run_kit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -170,7 +170,7 @@ def test_weights_repeat_and_keep_their_scale() -> None:
     assert layer.bias is not None and torch.unique(layer.bias).numel() == 96
 
 
-def test_a_big_network_is_a_small_part_of_a_kit(full_space: SearchSpace, tmp_path: Path) -> None:
+def test_a_big_network_is_a_small_part_of_a_kit(full_space: StagedSpace, tmp_path: Path) -> None:
     info = make_verification_kit(full_space, [full_space.largest], DEVICE, 0, tmp_path / "kit")
     manifest = json.loads((tmp_path / "kit" / "manifest.json").read_text())
     assert manifest["programs"][0]["bytes"] > 30e6
@@ -227,7 +227,7 @@ def test_a_missing_part_of_the_program_is_named(kit: Path, name: str) -> None:
 def test_measurements_become_a_table(measured: Path) -> None:
     table = table_from_kit(measured, make_space())
     assert set(table.entries) == {
-        spec.key for spec in distinct_layers(make_space().restrict(resolutions=[8]))
+        spec.key for spec in distinct_layers(make_space().restrict({"resolution": [8]}))
     }
     assert table.device == DEVICE
     assert table.method == METHODS[DEVICE.method].name
@@ -238,8 +238,8 @@ def test_measurements_become_a_table(measured: Path) -> None:
     assert {timing.count for timing in table.entries.values()} == {12}
     assert table.validation is not None and len(table.validation.networks) == 3
     # Programs of some microseconds, measured for a moment: their error says nothing.
-    latency = table.estimator(make_space().restrict(resolutions=[8]), max_table_error=math.inf)
-    assert (latency(make_space().restrict(resolutions=[8]).sample(9, np.random.default_rng(0))) > 0).all()
+    latency = table.estimator(make_space().restrict({"resolution": [8]}), max_table_error=math.inf)
+    assert (latency(make_space().restrict({"resolution": [8]}).sample(9, np.random.default_rng(0))) > 0).all()
 
 
 def runs_made(values: dict[str, Any], key: str) -> list[int]:
@@ -520,7 +520,7 @@ def test_another_space_version_or_purpose_is_refused(result: Path, tmp_path: Pat
     with pytest.raises(UserError, match=r"was made for space 'kit' .*; this is space 'kit'"):
         table_from_kit(result, make_space(num_classes=7))
     with pytest.raises(UserError, match="measured other choices"):
-        table_from_kit(result, make_space().restrict(resolutions=[12]))
+        table_from_kit(result, make_space().restrict({"resolution": [12]}))
     with pytest.raises(UserError, match="is for 'table'; this needs one for 'verification'"):
         networks_from_kit(result, make_space(), table_from_kit(result, make_space()))
     edit(result / "manifest.json", lambda m: m.update(schema_version=3))

@@ -17,20 +17,20 @@ from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.launch import CONF, compose_group
 from ofa.runs.directory import RunDirectory
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 TABLES = sorted(DATA.glob("*/*.json"))
 
 
-def space_of(path: Path) -> SearchSpace:
-    return build(SearchSpace, compose_group("space", path.parent.name))
+def space_of(path: Path) -> StagedSpace:
+    return build(StagedSpace, compose_group("space", path.parent.name))
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_tables_fit_their_space_and_device(path: Path) -> None:
     table, space = LatencyTable.load(path), space_of(path)
     assert table.device.name == path.stem
-    restricted = space.restrict(resolutions=table.covered_resolutions(space))
+    restricted = space.restrict({"resolution": table.covered_resolutions(space)})
     device = build(DeviceSpec, compose_group("device", path.stem))
     assert table.validation is not None and len(table.validation.networks) >= 16
     latencies = table.estimator(restricted, device)(restricted.sample(50, np.random.default_rng(0)))
@@ -79,7 +79,7 @@ def test_a_search_keeps_to_the_resolutions_of_a_shipped_table(
 
 def test_the_runs_own_table_comes_first(tmp_path: Path) -> None:
     run = RunDirectory(str(tmp_path), "mine")
-    space = build(SearchSpace, compose_group("space", "mobilenet_v3"))
+    space = build(StagedSpace, compose_group("space", "mobilenet_v3"))
     shipped = find_table(run, "cascadelake_onnx", space)
     assert shipped == DATA / "mobilenet_v3" / "cascadelake_onnx.json"
     run.table("cascadelake_onnx").parent.mkdir(parents=True)

@@ -15,17 +15,17 @@ from latency_tables.table.timing import LEAST_MS, Timing, standard_error, summar
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 
 
 @pytest.fixture
-def space() -> SearchSpace:
+def space() -> StagedSpace:
     stages = (
         StageSpec(8, 2, (1, 2, 3), (3, 5), (2, 3), "relu", False),
         StageSpec(16, 2, (1, 2), (3,), (2, 4), "hard_swish", True),
     )
-    return SearchSpace("small", "mobilenet_v3", (16, 20), 8, 2, stages, (16, 24), num_classes=4)
+    return StagedSpace("small", "mobilenet_v3", (16, 20), 8, 2, stages, (16, 24), num_classes=4)
 
 
 def cost_ms(spec: LayerSpec) -> float:
@@ -34,7 +34,7 @@ def cost_ms(spec: LayerSpec) -> float:
 
 
 @pytest.fixture
-def table(space: SearchSpace) -> LatencyTable:
+def table(space: StagedSpace) -> LatencyTable:
     network = MeasuredNetwork(space.largest.id, space.largest.to_dict(), 2.0, 2.1, 0.1)
     return LatencyTable(
         device=DeviceSpec("here", "pytorch"),
@@ -54,7 +54,7 @@ def without(table: LatencyTable, keys: set[str]) -> LatencyTable:
     return dataclasses.replace(table, entries={k: v for k, v in table.entries.items() if k not in keys})
 
 
-def test_estimator_is_the_calibrated_sum_of_the_layers(space: SearchSpace, table: LatencyTable) -> None:
+def test_estimator_is_the_calibrated_sum_of_the_layers(space: StagedSpace, table: LatencyTable) -> None:
     genomes = space.sample(200, np.random.default_rng(0))
     estimates = table.estimator(space)(genomes)
     expected = [1.25 * sum(map(cost_ms, lower(space, space.config(g)))) + 0.375 for g in genomes]
@@ -65,7 +65,7 @@ def test_estimator_is_the_calibrated_sum_of_the_layers(space: SearchSpace, table
 
 
 def test_a_network_with_layers_that_the_table_lacks_is_refused(
-    space: SearchSpace, table: LatencyTable
+    space: StagedSpace, table: LatencyTable
 ) -> None:
     specs = lower(space, space.largest)
     holed = without(table, {specs[1].key, specs[3].key})
@@ -80,7 +80,7 @@ def test_save_and_load_give_the_same_table(table: LatencyTable, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["table.json"]
 
 
-def test_missing_entries_are_named_all_at_once(space: SearchSpace, table: LatencyTable) -> None:
+def test_missing_entries_are_named_all_at_once(space: StagedSpace, table: LatencyTable) -> None:
     keys = [spec.key for spec in distinct_layers(space)]
     gone = {keys[0], keys[5], keys[-1]}
     holed = without(table, gone)
@@ -90,7 +90,7 @@ def test_missing_entries_are_named_all_at_once(space: SearchSpace, table: Latenc
     assert all(key in str(caught.value) for key in gone)
 
 
-def test_long_lists_of_missing_entries_are_counted(space: SearchSpace, table: LatencyTable) -> None:
+def test_long_lists_of_missing_entries_are_counted(space: StagedSpace, table: LatencyTable) -> None:
     keys = [spec.key for spec in distinct_layers(space)]
     assert len(keys) > 23
     with pytest.raises(UserError, match=f"lacks {len(keys)} layers") as caught:
@@ -99,8 +99,8 @@ def test_long_lists_of_missing_entries_are_counted(space: SearchSpace, table: La
     assert all(key in str(caught.value) for key in keys)
 
 
-def test_a_restricted_space_needs_only_its_own_layers(space: SearchSpace, table: LatencyTable) -> None:
-    restricted = space.restrict(resolutions=[16], kernel_sizes=[3])
+def test_a_restricted_space_needs_only_its_own_layers(space: StagedSpace, table: LatencyTable) -> None:
+    restricted = space.restrict({"resolution": [16], "kernel_size": [3]})
     needed = {spec.key for spec in distinct_layers(restricted)}
     partial = without(table, set(table.entries) - needed)
     genomes = restricted.sample(50, np.random.default_rng(1))
@@ -109,7 +109,7 @@ def test_a_restricted_space_needs_only_its_own_layers(space: SearchSpace, table:
         partial.estimator(space)
 
 
-def test_a_table_of_another_space_is_refused_naming_both(space: SearchSpace, table: LatencyTable) -> None:
+def test_a_table_of_another_space_is_refused_naming_both(space: StagedSpace, table: LatencyTable) -> None:
     other = dataclasses.replace(space, name="other", num_classes=5)
     with pytest.raises(UserError) as caught:
         table.estimator(other)
@@ -164,7 +164,7 @@ def test_impossible_calibration_is_refused(table: LatencyTable, tmp_path: Path) 
 
 
 def test_a_table_that_is_too_wrong_is_not_used_silently(
-    space: SearchSpace, table: LatencyTable, tmp_path: Path
+    space: StagedSpace, table: LatencyTable, tmp_path: Path
 ) -> None:
     assert table.validation is not None
     wrong = dataclasses.replace(table, validation=dataclasses.replace(table.validation, mape_percent=12.3))

@@ -17,10 +17,10 @@ from ofa.architecture.lowering import distinct_layers, lower
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.modules.static import AddInput, Bottleneck, GlobalPool, MBConv, SqueezeExcite, StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
-DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
+DrawConfigs = Callable[[StagedSpace, int, int], list[SubnetConfig]]
 
 
 @dataclasses.dataclass
@@ -88,7 +88,7 @@ FAMILIES = ["micro_space", "small_space", "tiny_space", "micro_proxyless", "micr
 def test_costs_equal_counts_on_the_real_module(
     name: str, request: pytest.FixtureRequest, random_configs: DrawConfigs
 ) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     for config in random_configs(space, 10, 0):
         specs = lower(space, config)
         network = StaticNetwork(specs).eval()
@@ -102,7 +102,7 @@ def test_costs_equal_counts_on_the_real_module(
 
 @pytest.mark.parametrize("name", ["mobilenet_v3", "proxyless_nas", "resnet50"])
 def test_costs_of_a_full_size_network_equal_counts(
-    name: str, load_space: Callable[[str], SearchSpace]
+    name: str, load_space: Callable[[str], StagedSpace]
 ) -> None:
     space = load_space(name)
     config = dataclasses.replace(space.config(space.sample(1, np.random.default_rng(1))[0]), resolution=144)
@@ -174,7 +174,7 @@ def test_costs_of_one_layer_by_hand(
 
 @pytest.mark.parametrize("name", [*FAMILIES, "full_space"])
 def test_compiled_costs_equal_the_fold_over_each_network(name: str, request: pytest.FixtureRequest) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     genomes = space.sample(300, np.random.default_rng(2))
     costs = [network_cost(lower(space, space.config(genome))) for genome in genomes]
     for estimator, expected in (
@@ -187,7 +187,7 @@ def test_compiled_costs_equal_the_fold_over_each_network(name: str, request: pyt
         assert np.array_equal(values, expected)
 
 
-def test_compiled_cost_of_an_arbitrary_layer_function(micro_space: SearchSpace) -> None:
+def test_compiled_cost_of_an_arbitrary_layer_function(micro_space: StagedSpace) -> None:
     rng = np.random.default_rng(3)
     milliseconds = {spec.key: rng.random() for spec in distinct_layers(micro_space)}
     estimator = compile_cost(micro_space, lambda spec: milliseconds[spec.key])
@@ -196,14 +196,14 @@ def test_compiled_cost_of_an_arbitrary_layer_function(micro_space: SearchSpace) 
     np.testing.assert_allclose(estimator(genomes), expected, rtol=1e-12)
 
 
-def test_compiled_cost_asks_for_each_distinct_layer_once(micro_space: SearchSpace) -> None:
+def test_compiled_cost_asks_for_each_distinct_layer_once(micro_space: StagedSpace) -> None:
     asked: list[LayerSpec] = []
 
     def cost(spec: LayerSpec) -> float:
         asked.append(spec)
         return 1.0
 
-    restricted = micro_space.restrict(kernel_sizes=(3,))
+    restricted = micro_space.restrict({"kernel_size": (3,)})
     estimator = compile_cost(restricted, cost)
     assert len(asked) == len(set(asked)) and set(asked) == set(distinct_layers(micro_space))
     genomes = micro_space.sample(50, np.random.default_rng(4))
@@ -211,6 +211,6 @@ def test_compiled_cost_asks_for_each_distinct_layer_once(micro_space: SearchSpac
     assert estimator(genomes).tolist() == layers
 
 
-def test_compiled_cost_of_an_empty_population(micro_space: SearchSpace) -> None:
+def test_compiled_cost_of_an_empty_population(micro_space: StagedSpace) -> None:
     empty = micro_space.sample(0, np.random.default_rng(0))
     assert compile_cost(micro_space, macs)(empty).shape == (0,)

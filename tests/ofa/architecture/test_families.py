@@ -21,12 +21,12 @@ from train_supernet import train_supernet
 from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.lowering import distinct_layers
 from ofa.data.preprocessing import Preprocessing
-from ofa.export.bundle import BundleInfo
+from ofa.export.card import subnet_card
 from ofa.export.write import export_bundle
 from ofa.modules.static import static_layer
 from ofa.runs.supernet_file import load_supernet
 from ofa.runtimes.onnx_export import export_onnx
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 from ofa.training.phases import Phase
@@ -51,18 +51,18 @@ FAST_TIMING = (
 
 
 @pytest.fixture(params=FAMILIES)
-def space(request: pytest.FixtureRequest) -> SearchSpace:
-    value: SearchSpace = request.getfixturevalue(request.param)
+def space(request: pytest.FixtureRequest) -> StagedSpace:
+    value: StagedSpace = request.getfixturevalue(request.param)
     return value
 
 
-def overrides(space: SearchSpace) -> list[str]:
+def overrides(space: StagedSpace) -> list[str]:
     """Return the command-line settings that describe `space`."""
     values = space.to_dict()
     return [f"++space.{name}={json.dumps(value).replace(chr(34), '')}" for name, value in values.items()]
 
 
-def test_the_whole_pipeline(space: SearchSpace, tmp_path: Path) -> None:
+def test_the_whole_pipeline(space: StagedSpace, tmp_path: Path) -> None:
     common = (f"runs_dir={tmp_path}", f"run_name={space.name}")
     checkpoint = train_supernet.run(*common, *overrides(space), *QUICK)
     trained = load_supernet(checkpoint)[1].space
@@ -86,7 +86,7 @@ def test_the_whole_pipeline(space: SearchSpace, tmp_path: Path) -> None:
 
 
 def test_after_a_compound_training_all_stages_stay_compound(
-    micro_proxyless: SearchSpace, tmp_path: Path
+    micro_proxyless: StagedSpace, tmp_path: Path
 ) -> None:
     common = (f"runs_dir={tmp_path}", f"run_name={micro_proxyless.name}")
     epochs = ("phases.largest.epochs=1", "phases.compound.epochs=1", "phases.largest.warmup_epochs=0")
@@ -105,20 +105,20 @@ def test_after_a_compound_training_all_stages_stay_compound(
 
 
 def test_exported_formats_compute_the_same(
-    space: SearchSpace, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    space: StagedSpace, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
     config = space.largest
     network = extract_subnet(make_supernet(space, 0), config)
     preprocessing = Preprocessing((0.5,) * space.in_channels, (0.25,) * space.in_channels)
-    info = BundleInfo(space, config, preprocessing, tuple("abcde"))
-    report = export_bundle(network, info, tmp_path / "bundle")
+    card = subnet_card(space, config, preprocessing, tuple("abcde"))
+    report = export_bundle(network, card, tmp_path / "bundle")
     assert set(report.files) == {"weights", "onnx", "pt2"}
 
 
-def test_every_kind_of_layer_runs_in_onnx_runtime(space: SearchSpace) -> None:
+def test_every_kind_of_layer_runs_in_onnx_runtime(space: StagedSpace) -> None:
     generator = torch.Generator().manual_seed(0)
     kinds = {}
-    for spec in distinct_layers(space.restrict(resolutions=space.resolutions[-1:])):
+    for spec in distinct_layers(space.restrict({"resolution": space.resolutions[-1:]})):
         odd = spec.input_size % 2
         kinds[type(spec), odd, spec.residual, len(spec.operators)] = spec
     for spec in kinds.values():
@@ -132,13 +132,13 @@ def test_every_kind_of_layer_runs_in_onnx_runtime(space: SearchSpace) -> None:
         np.testing.assert_allclose(output, expected, atol=1e-5, err_msg=spec.key)
 
 
-def test_a_plan_enumerates_small_spaces(space: SearchSpace) -> None:
-    few = space.keep_largest(resolution=1, width=2, kernel_size=1, expand_ratio=1)
+def test_a_plan_enumerates_small_spaces(space: StagedSpace) -> None:
+    few = space.keep_largest({"resolution": 1, "width": 2, "kernel_size": 1, "expand_ratio": 1})
     genomes = plan_subnets(few, few.size, 0, compile_cost(space, macs))
     assert {row.tobytes() for row in genomes} == {row.tobytes() for row in few.all_genomes()}
 
 
-def test_phases_open_widths_and_stem(micro_resnet: SearchSpace) -> None:
+def test_phases_open_widths_and_stem(micro_resnet: StagedSpace) -> None:
     largest = Phase(1, 0.1, kernel_sizes=1, depths=1, expand_ratios=1, widths=1).space(micro_resnet)
     assert largest.size == len(micro_resnet.resolutions)
     deeper = Phase(1, 0.1, expand_ratios=1, widths=1).space(micro_resnet)

@@ -18,12 +18,12 @@ from ofa.architecture.lowering import distinct_layers, lower, lower_slots, slots
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StemSpec
 from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
 
-def test_layers_of_a_network_written_by_hand(micro_space: SearchSpace) -> None:
+def test_layers_of_a_network_written_by_hand(micro_space: StagedSpace) -> None:
     config = SubnetConfig(12, ((BlockConfig(5, 6),), (BlockConfig(3, 2), BlockConfig(7, 4))))
     assert lower(micro_space, config) == (
         ConvSpec(12, 2, 8, 3, 1, "hard_swish"),
@@ -38,7 +38,7 @@ def test_layers_of_a_network_written_by_hand(micro_space: SearchSpace) -> None:
     )
 
 
-def test_layers_of_a_proxyless_network_written_by_hand(micro_proxyless: SearchSpace) -> None:
+def test_layers_of_a_proxyless_network_written_by_hand(micro_proxyless: StagedSpace) -> None:
     config = SubnetConfig(12, ((BlockConfig(5, 3), BlockConfig(3, 2)), (BlockConfig(5, 6),)))
     e = 1e-3
     assert lower(micro_proxyless, config) == (
@@ -53,7 +53,7 @@ def test_layers_of_a_proxyless_network_written_by_hand(micro_proxyless: SearchSp
     )
 
 
-def test_layers_of_a_resnet_written_by_hand(micro_resnet: SearchSpace) -> None:
+def test_layers_of_a_resnet_written_by_hand(micro_resnet: StagedSpace) -> None:
     quarter, half = BlockConfig(3, 0.25), BlockConfig(3, 0.5)
     config = SubnetConfig(20, ((half,), (quarter, half)), (0.75, 0.5), StemConfig(1, 0.5, 1.0))
     assert lower(micro_resnet, config) == (
@@ -74,7 +74,7 @@ def test_layers_of_a_resnet_written_by_hand(micro_resnet: SearchSpace) -> None:
 
 @pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
 def test_each_layer_takes_what_the_one_before_gives(name: str, request: pytest.FixtureRequest) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     for genome in space.sample(200, np.random.default_rng(0)):
         layers = lower(space, space.config(genome))
         for spec, following in itertools.pairwise(layers):
@@ -84,7 +84,7 @@ def test_each_layer_takes_what_the_one_before_gives(name: str, request: pytest.F
         assert layers[-1].output_channels == space.num_classes
 
 
-def test_slots_hold_none_where_the_network_has_no_layer(micro_space: SearchSpace) -> None:
+def test_slots_hold_none_where_the_network_has_no_layer(micro_space: StagedSpace) -> None:
     placed = lower_slots(micro_space, micro_space.smallest)
     assert [spec is None for spec in placed] == [i in (3, 5) for i in range(10)]
     assert tuple(spec for spec in placed if spec) == lower(micro_space, micro_space.smallest)
@@ -93,16 +93,16 @@ def test_slots_hold_none_where_the_network_has_no_layer(micro_space: SearchSpace
 
 @pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
 def test_distinct_layers_are_those_of_all_networks(name: str, request: pytest.FixtureRequest) -> None:
-    whole: SearchSpace = request.getfixturevalue(name)
-    at_one_resolution = whole.keep_largest(resolution=1)
-    for space in (at_one_resolution, whole.keep_largest(depth=1, kernel_size=2, width=2)):
+    whole: StagedSpace = request.getfixturevalue(name)
+    at_one_resolution = whole.keep_largest({"resolution": 1})
+    for space in (at_one_resolution, whole.keep_largest({"depth": 1, "kernel_size": 2, "width": 2})):
         used = {spec for row in space.all_genomes() for spec in lower(space, space.config(row))}
         layers = distinct_layers(space)
         assert set(layers) == used and len(layers) == len(used)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3", "proxyless_nas", "mobilenet_v2", "resnet50"])
-def test_keys_tell_layers_of_a_space_apart(name: str, load_space: Callable[[str], SearchSpace]) -> None:
+def test_keys_tell_layers_of_a_space_apart(name: str, load_space: Callable[[str], StagedSpace]) -> None:
     space = load_space(name)
     variants = {spec for slot in slots(space) for spec in slot.variants(space)}
     assert len({spec.key for spec in variants}) == len(variants) == len(distinct_layers(space))
@@ -160,7 +160,7 @@ def test_make_divisible_on_worked_values() -> None:
     assert {channels: make_divisible(channels) for channels in expected} == expected
 
 
-def test_width_multiplier_scales_all_widths(full_space: SearchSpace) -> None:
+def test_width_multiplier_scales_all_widths(full_space: StagedSpace) -> None:
     wide = dataclasses.replace(full_space, width_multiplier=1.2)
     layers = lower(wide, wide.largest)
     blocks = [spec for spec in layers if isinstance(spec, MBConvSpec)]
@@ -169,7 +169,7 @@ def test_width_multiplier_scales_all_widths(full_space: SearchSpace) -> None:
     assert convs == [24, 1152, 1536]
 
 
-def test_widths_of_the_published_families(load_space: Callable[[str], SearchSpace]) -> None:
+def test_widths_of_the_published_families(load_space: Callable[[str], StagedSpace]) -> None:
     # Output channels per stage that the published checkpoints have.
     for name, expected in (
         ("proxyless_nas", [40, 24, 32, 56, 104, 128, 248, 416, 1664]),
@@ -213,7 +213,7 @@ def test_what_a_family_has_not_is_refused(
         slots(space)
 
 
-def test_config_outside_the_space_and_unknown_family_are_user_errors(micro_space: SearchSpace) -> None:
+def test_config_outside_the_space_and_unknown_family_are_user_errors(micro_space: StagedSpace) -> None:
     with pytest.raises(UserError, match="resolution is 16"):
         lower(micro_space, dataclasses.replace(micro_space.largest, resolution=16))
     with pytest.raises(UserError, match=r"Unknown family 'mobilenet_v33'.*Did you mean 'mobilenet_v3'"):

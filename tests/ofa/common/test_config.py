@@ -10,7 +10,7 @@ import pytest
 
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,17 @@ def test_a_group_must_be_a_mapping() -> None:
     assert errors_of({"name": "a", "schedule": 3}) == ["schedule is 3; expected a group of settings."]
 
 
-def test_space_comes_back_from_its_dict(micro_space: SearchSpace) -> None:
-    assert build(SearchSpace, micro_space.to_dict()) == micro_space
+def test_space_comes_back_from_its_dict(micro_space: StagedSpace) -> None:
+    assert build(StagedSpace, micro_space.to_dict()) == micro_space
 
 
-def test_space_reports_a_wrong_stage_and_a_wrong_top_level_entry_together(micro_space: SearchSpace) -> None:
+def test_space_reports_a_wrong_stage_and_a_wrong_top_level_entry_together(micro_space: StagedSpace) -> None:
     values = micro_space.to_dict()
     values["stages"] = [dataclasses.asdict(stage) for stage in micro_space.stages]
     values["stages"][1]["kernel_sizes"] = [3, 4]
     values["resolution"] = 3
     with pytest.raises(ConfigError) as caught:
-        build(SearchSpace, values, "space")
+        build(StagedSpace, values, "space")
     first, second = str(caught.value).splitlines()
     assert "space.resolution is not a setting" in first
     assert "space.stages[1]: kernel_sizes are [3, 4]; expected odd numbers" in second

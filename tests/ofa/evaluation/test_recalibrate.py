@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ofa.common.errors import UserError
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.modules.static import StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
-MakeSupernet = Callable[[SearchSpace, int], Supernet]
+MakeSupernet = Callable[[StagedSpace, int], Supernet]
 
 
 def batches_of(network: StaticNetwork, sizes: tuple[int, ...]) -> list[Tensor]:
@@ -41,7 +41,7 @@ def equal_states(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def test_statistics_are_mean_and_population_variance_over_all_images(
-    small_space: SearchSpace, make_supernet: MakeSupernet
+    small_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     network = extract_subnet(make_supernet(small_space, 0), small_space.largest)
     layers = batchnorms(network)
@@ -67,7 +67,7 @@ def test_statistics_are_mean_and_population_variance_over_all_images(
 
 
 def test_recalibrated_network_in_eval_mode_does_what_batch_statistics_did(
-    micro_space: SearchSpace, make_supernet: MakeSupernet
+    micro_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     network = extract_subnet(make_supernet(micro_space, 1), micro_space.largest)
     (images,) = batches_of(network, (32,))
@@ -80,7 +80,7 @@ def test_recalibrated_network_in_eval_mode_does_what_batch_statistics_did(
 
 
 def test_supernet_weights_and_mixed_modes_are_left_alone(
-    micro_space: SearchSpace, make_supernet: MakeSupernet
+    micro_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(micro_space, 2)
     supernet_before = state_of(supernet)
@@ -105,7 +105,7 @@ def test_supernet_weights_and_mixed_modes_are_left_alone(
 
 
 def test_dropout_is_off_while_statistics_are_taken(
-    micro_space: SearchSpace, make_supernet: MakeSupernet
+    micro_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(micro_space, 3)
     states = []
@@ -122,7 +122,7 @@ class LoaderError(Exception):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_loader_that_raises_midway_changes_nothing(
-    training: bool, micro_space: SearchSpace, make_supernet: MakeSupernet
+    training: bool, micro_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     network = extract_subnet(make_supernet(micro_space, 4), micro_space.largest).train(training)
     for layer in batchnorms(network):
@@ -143,7 +143,7 @@ def test_a_loader_that_raises_midway_changes_nothing(
     assert not any(layer._forward_hooks for layer in batchnorms(network))
 
 
-def test_no_batch_is_a_user_error(micro_space: SearchSpace, make_supernet: MakeSupernet) -> None:
+def test_no_batch_is_a_user_error(micro_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     network = extract_subnet(make_supernet(micro_space, 5), micro_space.largest)
     before = state_of(network)
     with pytest.raises(UserError, match="No calibration images were given"):

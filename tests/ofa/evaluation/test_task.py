@@ -14,14 +14,15 @@ from torch import Tensor
 from toy_supernet import ToySupernet
 from training_run import PHASES, SPACE, make_data
 
+from ofa.common.metric import Metric
 from ofa.evaluation.evaluate import SubnetEvaluator, measure, score
 from ofa.evaluation.settings import LossSettings
-from ofa.evaluation.task import TOP1, ClassificationTask, Meter, Metric, Task
+from ofa.evaluation.task import ClassificationTask, Meter, Task
 from ofa.supernet.supernet import build_supernet
 from ofa.training.settings import TrainSettings
 from ofa.training.trainer import Trainer
 
-DISTANCE = Metric("distance", "distance", higher_is_better=False)
+DISTANCE = Metric("distance", "distance", higher_is_better=False, is_fraction=False)
 
 
 class Regression(Task):
@@ -29,7 +30,7 @@ class Regression(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return DISTANCE, Metric("largest_error", "largest error", higher_is_better=False)
+        return DISTANCE, Metric("largest_error", "largest error", higher_is_better=False, is_fraction=False)
 
     def meter(self) -> Meter:
         return Distances()
@@ -62,12 +63,6 @@ def test_metrics_are_those_of_all_batches_together() -> None:
     assert score(lambda images: images, batches, Regression()) == pytest.approx(2.5 / 3)
     with pytest.raises(AssertionError):
         measure(torch.nn.Identity().train(), batches)
-
-
-def test_a_metric_knows_its_direction_and_unit() -> None:
-    assert TOP1.text(0.7312) == "73.12 %" and DISTANCE.text(0.5) == "0.50"
-    assert TOP1.better(0.8, 0.7) and not TOP1.better(0.7, 0.8)
-    assert DISTANCE.better(0.7, 0.8) and not DISTANCE.better(0.8, 0.8)
 
 
 def test_classification_without_settings_has_plain_losses() -> None:

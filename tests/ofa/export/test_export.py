@@ -22,12 +22,13 @@ import ofa.export.write
 from ofa.common.errors import UserError
 from ofa.data.base import resize
 from ofa.data.preprocessing import Preprocessing
-from ofa.export.bundle import BundleInfo, load_bundle
+from ofa.export.bundle import load_bundle
+from ofa.export.card import MetricValue, ModelCard, subnet_card
 from ofa.export.record import ExportedFile, FilePart
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import missing_packages
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -38,28 +39,29 @@ needs_onnx = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def info(micro_space: SearchSpace) -> BundleInfo:
-    return BundleInfo(
+def card(micro_space: StagedSpace) -> ModelCard:
+    return subnet_card(
         micro_space,
         micro_space.largest,
         Preprocessing((0.5, 0.25), (0.2, 0.4)),
         ("ant", "bee", "cat", "dog", "eel"),
-        expected_top1=0.75,
+        expected_metric=MetricValue("top1", 0.75),
         expected_latency_ms={"my_cpu": 1.5},
         provenance={"run": "test", "phases": ["a", "b"]},
     )
 
 
 @pytest.fixture(scope="module")
-def network(info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet]) -> StaticNetwork:
-    return extract_subnet(make_supernet(info.space, 0), info.config)
+def network(card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
+    assert card.subnet is not None
+    return extract_subnet(make_supernet(card.subnet.space, 0), card.subnet.config)
 
 
 @pytest.fixture(scope="module")
-def bundle(network: StaticNetwork, info: BundleInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(network: StaticNetwork, card: ModelCard, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle without ONNX; tests that change it take a copy."""
     path = tmp_path_factory.mktemp("bundles") / "bundle"
-    export_bundle(network, info, path, formats=("pt2",))
+    export_bundle(network, card, path, formats=("pt2",))
     return path
 
 
@@ -73,10 +75,8 @@ def changed(bundle: Path, tmp_path: Path) -> Path:
     return path
 
 
-def images_for(info: BundleInfo, count: int) -> torch.Tensor:
-    side = info.config.resolution
-    generator = torch.Generator().manual_seed(99)
-    return torch.randn(count, info.space.in_channels, side, side, generator=generator)
+def images_for(card: ModelCard, count: int) -> torch.Tensor:
+    return torch.randn(count, *card.input_shape, generator=torch.Generator().manual_seed(99))
 
 
 def names(folder: Path) -> list[str]:
@@ -92,26 +92,28 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 @torch.no_grad()
 def test_bundle_gives_the_network_and_its_description_back(
-    bundle: Path, network: StaticNetwork, info: BundleInfo
+    bundle: Path, network: StaticNetwork, card: ModelCard
 ) -> None:
     loaded = load_bundle(bundle)
-    images = images_for(info, 4)
+    images = images_for(card, 4)
     assert torch.equal(load_bundle(str(bundle)).network(images), network(images))
     assert not any(module.training for module in loaded.network.modules())
     assert all(parameter.requires_grad for parameter in loaded.network.parameters())
-    assert loaded.info == info and loaded.path == bundle
+    assert loaded.card == card and loaded.path == bundle
     assert set(loaded.files) == {"weights", "pt2"} and loaded.files["weights"].max_difference == 0.0
     assert loaded.versions["torch"] and loaded.versions["python"] == sys.version.split()[0]
     assert names(bundle) == ["README.md", "model.pt2", "subnet.json", "weights.safetensors"]
     assert names(bundle.parent) == ["bundle"]
 
 
-def test_description_is_plain_json_with_everything_a_user_needs(bundle: Path, info: BundleInfo) -> None:
+def test_description_is_plain_json_with_everything_a_user_needs(bundle: Path, card: ModelCard) -> None:
     values = json.loads((bundle / "subnet.json").read_text())
-    assert values["schema_version"] == 1
-    assert values["subnet"] == info.config.to_dict() and values["id"] == info.config.id
-    assert values["space"]["name"] == "micro" and values["fingerprint"] == info.space.fingerprint
-    assert (values["resolution"], values["in_channels"]) == (12, 2)
+    assert values["schema_version"] == 2 and card.subnet is not None
+    subnet, config = values["subnet"], card.subnet.config
+    assert subnet["config"] == config.to_dict() and subnet["id"] == config.id
+    assert subnet["space"]["name"] == "micro" and subnet["fingerprint"] == card.subnet.space.fingerprint
+    assert (values["name"], values["task"]) == (f"micro-{config.id}", "classification")
+    assert values["input_shape"] == [2, 12, 12]
     assert values["preprocessing"] == {
         "mean": [0.5, 0.25],
         "std": [0.2, 0.4],
@@ -120,17 +122,18 @@ def test_description_is_plain_json_with_everything_a_user_needs(bundle: Path, in
         "centre_share": 1.0,
     }
     assert values["class_names"] == ["ant", "bee", "cat", "dog", "eel"]
-    assert values["expected_top1"] == 0.75 and values["expected_latency_ms"] == {"my_cpu": 1.5}
+    assert values["expected_metric"] == {"name": "top1", "value": 0.75}
+    assert values["expected_latency_ms"] == {"my_cpu": 1.5}
     assert values["provenance"] == {"run": "test", "phases": ["a", "b"]}
     for file in values["files"].values():
         assert file["bytes"] == (bundle / file["file"]).stat().st_size
 
 
 @torch.no_grad()
-def test_pt2_file_runs_at_any_batch_size(bundle: Path, network: StaticNetwork, info: BundleInfo) -> None:
+def test_pt2_file_runs_at_any_batch_size(bundle: Path, network: StaticNetwork, card: ModelCard) -> None:
     program = torch.export.load(load_bundle(bundle).file("pt2")).module()
     for count in (1, 2, 7):
-        images = images_for(info, count)
+        images = images_for(card, count)
         torch.testing.assert_close(program(images), network(images), rtol=1e-4, atol=1e-5)
 
 
@@ -138,14 +141,14 @@ def test_pt2_file_runs_at_any_batch_size(bundle: Path, network: StaticNetwork, i
 @needs_onnx
 @torch.no_grad()
 def test_onnx_file_runs_at_any_batch_size_and_export_is_quiet(
-    network: StaticNetwork, info: BundleInfo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    network: StaticNetwork, card: ModelCard, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     import onnxruntime
 
     level = logging.getLogger("torch").level
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        report = export_bundle(network, info, tmp_path / "bundle", formats=("onnx", "pt2"))
+        report = export_bundle(network, card, tmp_path / "bundle", formats=("onnx", "pt2"))
     captured = capfd.readouterr()
     assert (captured.out, captured.err, caught) == ("", "", [])
     assert logging.getLogger("torch").level == level
@@ -162,23 +165,23 @@ def test_onnx_file_runs_at_any_batch_size_and_export_is_quiet(
     (described,) = session.get_inputs()
     assert (described.name, described.shape) == ("images", ["batch", 2, 12, 12])
     for count in (1, 2, 7):
-        images = images_for(info, count)
+        images = images_for(card, count)
         (logits,) = session.run(["logits"], {"images": images.numpy()})
         torch.testing.assert_close(torch.from_numpy(logits), network(images), rtol=1e-4, atol=1e-5)
 
 
 def test_export_leaves_the_network_alone_and_reports_progress(
-    network: StaticNetwork, info: BundleInfo, tmp_path: Path
+    network: StaticNetwork, card: ModelCard, tmp_path: Path
 ) -> None:
     mine = copy.deepcopy(network).to(memory_format=torch.channels_last).train()
     before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
     seen: list[tuple[int, int, str]] = []
-    export_bundle(mine, info, tmp_path / "bundle", (), progress=lambda *step: seen.append(step))
+    export_bundle(mine, card, tmp_path / "bundle", (), progress=lambda *step: seen.append(step))
     assert all(module.training for module in mine.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in mine.state_dict().items())
     assert all(parameter.requires_grad for parameter in mine.parameters())
     assert seen == [(0, 1, "weights"), (1, 1, "")]
-    images = images_for(info, 2)
+    images = images_for(card, 2)
     torch.testing.assert_close(load_bundle(tmp_path / "bundle").network(images), mine.eval()(images))
 
 
@@ -186,12 +189,12 @@ def test_export_leaves_the_network_alone_and_reports_progress(
 
 
 def test_a_complete_bundle_replaces_the_old_one(
-    changed: Path, network: StaticNetwork, info: BundleInfo
+    changed: Path, network: StaticNetwork, card: ModelCard
 ) -> None:
     (changed / "stale.txt").write_text("from before")
-    other = dataclasses.replace(info, expected_top1=0.5)
+    other = dataclasses.replace(card, expected_metric=MetricValue("top1", 0.5))
     export_bundle(network, other, changed, ())
-    assert load_bundle(changed).info == other
+    assert load_bundle(changed).card == other
     assert names(changed) == ["README.md", "subnet.json", "weights.safetensors"]
     assert names(changed.parent) == ["copy"]
 
@@ -210,7 +213,7 @@ def test_a_failure_midway_keeps_the_old_bundle_and_leaves_nothing_else(
     error: BaseException,
     changed: Path,
     network: StaticNetwork,
-    info: BundleInfo,
+    card: ModelCard,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken = dataclasses.replace(ofa.export.formats.FORMATS["pt2"], serialise=fail_with(error))
@@ -218,43 +221,45 @@ def test_a_failure_midway_keeps_the_old_bundle_and_leaves_nothing_else(
     expected = UserError if isinstance(error, OSError) else type(error)
     for path in (changed, changed.parent / "new"):
         with pytest.raises(expected) as caught:
-            export_bundle(network, dataclasses.replace(info, expected_top1=0.1), path, ("pt2",))
+            export_bundle(
+                network, dataclasses.replace(card, expected_metric=MetricValue("top1", 0.1)), path, ("pt2",)
+            )
         if expected is UserError:
             assert str(path) in str(caught.value) and "No space left" in str(caught.value)
-    assert load_bundle(changed).info == info
+    assert load_bundle(changed).card == card
     assert names(changed.parent) == ["copy"]
 
 
 def test_a_file_that_computes_something_else_is_an_error(
-    network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: StaticNetwork, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = dataclasses.replace(
         ofa.export.formats.FORMATS["pt2"],
         serialise=lambda source: {"model.pt2": b"x"},
-        load=lambda folder, info: lambda images: 1.001 * network(images),
+        load=lambda folder: lambda images: 1.001 * network(images),
     )
     monkeypatch.setitem(ofa.export.formats.FORMATS, "pt2", broken)
     with pytest.raises(UserError, match=r"exported pt2 file's logits differ .* batch size 1; at most"):
-        export_bundle(network, info, tmp_path / "bundle", ("pt2",))
+        export_bundle(network, card, tmp_path / "bundle", ("pt2",))
     assert names(tmp_path) == []
-    report = export_bundle(network, info, tmp_path / "bundle", ("pt2",), tolerance=2e-3)
+    report = export_bundle(network, card, tmp_path / "bundle", ("pt2",), tolerance=2e-3)
     with torch.no_grad():
         assert report.files["pt2"].max_difference > 0
 
 
-def test_only_bundles_are_replaced(network: StaticNetwork, info: BundleInfo, tmp_path: Path) -> None:
+def test_only_bundles_are_replaced(network: StaticNetwork, card: ModelCard, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    export_bundle(network, info, photos, ())
+    export_bundle(network, card, photos, ())
     (photos / "subnet.json").unlink()
     file = tmp_path / "file"
     file.write_text("mine")
     for path in (photos, file):
         with pytest.raises(UserError, match="exists and is not a bundle; choose another path or remove it"):
-            export_bundle(network, info, path, ())
+            export_bundle(network, card, path, ())
     assert names(tmp_path) == ["file", "photos"] and file.read_text() == "mine"
     with pytest.raises(UserError, match="Could not write the bundle"):
-        export_bundle(network, info, file / "below", ())
+        export_bundle(network, card, file / "below", ())
 
 
 def test_loaded_weights_have_memory_of_their_own(bundle: Path) -> None:
@@ -268,37 +273,41 @@ def test_loaded_weights_have_memory_of_their_own(bundle: Path) -> None:
 
 
 def test_unknown_format_and_missing_extra_are_user_errors(
-    network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: StaticNetwork, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
         UserError, match="Unknown export format 'onx'; known: executorch, ncnn, onnx, openvino, pt2"
     ):
-        export_bundle(network, info, tmp_path / "bundle", ("onx",))
+        export_bundle(network, card, tmp_path / "bundle", ("onx",))
     for name in ("onnx", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         UserError, match=r"Export to onnx needs onnx and onnxruntime;.*'\.\[onnx\]'.*leave onnx"
     ):
-        export_bundle(network, info, tmp_path / "bundle")
+        export_bundle(network, card, tmp_path / "bundle")
     assert names(tmp_path) == []
 
 
 def test_network_of_another_config_is_a_user_error(
-    network: StaticNetwork, info: BundleInfo, tmp_path: Path
+    network: StaticNetwork, card: ModelCard, tmp_path: Path
 ) -> None:
-    other = dataclasses.replace(info, config=info.space.smallest)
+    assert card.subnet is not None
+    space = card.subnet.space
+    other = subnet_card(space, space.smallest, card.preprocessing, card.class_names)
     with pytest.raises(UserError, match="does not have the layers of the sub-network 8px"):
         export_bundle(network, other, tmp_path / "bundle", ())
 
 
-def test_info_reports_all_misfits_at_once(info: BundleInfo) -> None:
-    config = dataclasses.replace(info.config, resolution=16)
+def test_a_card_reports_all_misfits_at_once(card: ModelCard) -> None:
+    assert card.subnet is not None
+    config = dataclasses.replace(card.subnet.config, resolution=16)
+    wrong = MetricValue("top1", 75.0)
     with pytest.raises(UserError) as caught:
-        BundleInfo(info.space, config, Preprocessing((0.5,), (1.0,)), ("ant",), expected_top1=75.0)
+        subnet_card(card.subnet.space, config, Preprocessing((0.5,), (1.0,)), ("ant",), expected_metric=wrong)
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert "resolution is 16" in lines[0] and "1 channels; space 'micro' has 2" in lines[1]
-    assert "1 class names; space 'micro' has 5" in lines[2] and "expected_top1 is 75.0" in lines[3]
+    assert "resolution is 16" in lines[0] and "1 class names; space 'micro' has 5" in lines[1]
+    assert "1 channels; the network takes 2" in lines[2] and "expected top1 is 75.0" in lines[3]
 
 
 @pytest.mark.parametrize(
@@ -349,10 +358,12 @@ def test_changed_weights_are_a_user_error(changed: Path) -> None:
 
 
 def test_weights_of_another_network_are_a_user_error(
-    changed: Path, info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    changed: Path, card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
-    smallest = dataclasses.replace(info, config=info.space.smallest)
-    network = extract_subnet(make_supernet(info.space, 0), smallest.config)
+    assert card.subnet is not None
+    space = card.subnet.space
+    smallest = subnet_card(space, space.smallest, card.preprocessing, card.class_names)
+    network = extract_subnet(make_supernet(space, 0), space.smallest)
     export_bundle(network, smallest, tmp_path / "smallest", ())
     (changed / "weights.safetensors").write_bytes((tmp_path / "smallest/weights.safetensors").read_bytes())
     with pytest.raises(
@@ -364,11 +375,14 @@ def test_weights_of_another_network_are_a_user_error(
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda v: v.update(schema_version=2), "schema version 2; this version reads 1"),
+        (lambda v: v.update(schema_version=3), "schema version 3; this version reads 1 and 2"),
         (lambda v: v.pop("schema_version"), "schema version None"),
-        (lambda v: v["space"].update(num_classes=6), "has fingerprint .* is recorded"),
-        (lambda v: v["subnet"].update(resolution=9), r"subnet\.json: resolution is 9; space 'micro'"),
-        (lambda v: v["subnet"].update(stages=3), r"subnet\.json: "),
+        (lambda v: v["subnet"]["space"].update(num_classes=6), "has fingerprint .* is recorded"),
+        (
+            lambda v: v["subnet"]["config"].update(resolution=9),
+            r"subnet\.json: resolution is 9; space 'micro'",
+        ),
+        (lambda v: v["subnet"]["config"].update(stages=3), r"subnet\.json: "),
         (lambda v: v["class_names"].pop(), "4 class names"),
         (lambda v: v["preprocessing"].update(resize="nearest"), "resize is 'nearest'; expected 'bilinear"),
         (lambda v: v["preprocessing"].update(std=[1.0]), "mean has 2 values and std 1"),
@@ -413,14 +427,14 @@ def installed_format(name: str) -> ofa.export.formats.Format:
 def test_files_of_other_engines_run_and_are_all_recorded(
     name: str,
     network: StaticNetwork,
-    info: BundleInfo,
+    card: ModelCard,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     kind = installed_format(name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        report = export_bundle(network, info, tmp_path / "bundle", formats=(name,))
+        report = export_bundle(network, card, tmp_path / "bundle", formats=(name,))
     captured = capfd.readouterr()
     assert (captured.out, captured.err, [str(warning.message) for warning in caught]) == ("", "", [])
     loaded = load_bundle(report.path)
@@ -433,17 +447,17 @@ def test_files_of_other_engines_run_and_are_all_recorded(
         assert (part.bytes, part.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert loaded.file(name) == report.path / exported.file
     assert exported.batch_size == (None if name == "openvino" else 1)
-    logits = kind.load(report.path, info)
+    logits = kind.load(report.path)
     for count in (1, 2, 7):
-        images = images_for(info, count)
+        images = images_for(card, count)
         torch.testing.assert_close(logits(images), network(images), rtol=1e-3, atol=1e-4)
 
 
-def test_all_formats_fit_into_one_bundle(network: StaticNetwork, info: BundleInfo, tmp_path: Path) -> None:
+def test_all_formats_fit_into_one_bundle(network: StaticNetwork, card: ModelCard, tmp_path: Path) -> None:
     formats = [
         name for name, kind in ofa.export.formats.FORMATS.items() if not missing_packages(kind.packages)
     ]
-    report = export_bundle(network, info, tmp_path / "bundle", formats)
+    report = export_bundle(network, card, tmp_path / "bundle", formats)
     every: list[ExportedFile | FilePart] = []
     for file in report.files.values():
         every += [file, *file.parts]
@@ -457,7 +471,7 @@ def two_files(network: StaticNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = dataclasses.replace(
         ofa.export.formats.FORMATS["pt2"],
         serialise=lambda source: {"graph.txt": b"graph", "values.bin": b"\x00\x01"},
-        load=lambda folder, info: lambda images: network(images),
+        load=lambda folder: lambda images: network(images),
         batch_size=1,
     )
     monkeypatch.setitem(ofa.export.formats.FORMATS, "pt2", kind)
@@ -465,10 +479,10 @@ def two_files(network: StaticNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_files")
 def test_a_format_of_several_files_is_recorded_and_checked_as_a_whole(
-    network: StaticNetwork, info: BundleInfo, tmp_path: Path
+    network: StaticNetwork, card: ModelCard, tmp_path: Path
 ) -> None:
     path = tmp_path / "bundle"
-    export_bundle(network, info, path, ("pt2",))
+    export_bundle(network, card, path, ("pt2",))
     recorded = json.loads((path / "subnet.json").read_text())["files"]["pt2"]
     expected = {
         "file": "graph.txt",
@@ -503,12 +517,12 @@ def test_descriptions_from_before_formats_had_parts_are_read(changed: Path) -> N
 
 
 def test_a_package_that_is_not_there_names_its_extra(
-    network: StaticNetwork, info: BundleInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: StaticNetwork, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for name in OTHERS:
         with pytest.raises(UserError, match=rf"Export to {name} needs .*'\.\[{name}\]', or leave {name} out"):
-            export_bundle(network, info, tmp_path / "bundle", (name,))
+            export_bundle(network, card, tmp_path / "bundle", (name,))
     assert names(tmp_path) == []
 
 

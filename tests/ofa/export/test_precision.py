@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import ofa.export.formats
 from ofa.common.errors import UserError
@@ -22,12 +22,13 @@ from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
 from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import logits_top1
-from ofa.export.bundle import BundleInfo, load_bundle
+from ofa.export.bundle import load_bundle
+from ofa.export.card import ModelCard, subnet_card, top1_metric
 from ofa.export.fresh_run import FreshRunSettings, bind_file, load_file, run_fresh
 from ofa.export.precision import WantedPrecision, check_precision, format_key, offered_precisions
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -47,16 +48,16 @@ needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra onnx is not installe
 
 
 @pytest.fixture(scope="module")
-def info(micro_space: SearchSpace) -> BundleInfo:
+def card(micro_space: StagedSpace) -> ModelCard:
     classes = ("ant", "bee", "cat", "dog", "eel")
-    return BundleInfo(
-        micro_space, micro_space.largest, Preprocessing((0.5, 0.25), (0.2, 0.4)), classes, expected_top1=0.75
-    )
+    preprocessing, metric = Preprocessing((0.5, 0.25), (0.2, 0.4)), top1_metric(0.75)
+    return subnet_card(micro_space, micro_space.largest, preprocessing, classes, expected_metric=metric)
 
 
 @pytest.fixture(scope="module")
-def network(info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet]) -> StaticNetwork:
-    return extract_subnet(make_supernet(info.space, 0), info.config).eval()
+def network(card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
+    assert card.subnet is not None
+    return extract_subnet(make_supernet(card.subnet.space, 0), card.subnet.config).eval()
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +75,12 @@ def samples(network: StaticNetwork) -> Samples:
 
 @pytest.fixture(scope="module")
 def bundle(
-    network: StaticNetwork, info: BundleInfo, samples: Samples, tmp_path_factory: pytest.TempPathFactory
+    network: StaticNetwork, card: ModelCard, samples: Samples, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A bundle with every format that can be written here, and both in int8 that can be."""
     path = tmp_path_factory.mktemp("bundles") / "bundle"
     wanted = WantedPrecision("int8", samples, MixedPrecisionSettings((0, 3)))
-    return export_bundle(network, info, path, BOTH, wanted=wanted).path
+    return export_bundle(network, card, path, BOTH, wanted=wanted).path
 
 
 # -- what is offered -----------------------------------------------------------------------------
@@ -107,11 +108,11 @@ def test_all_that_does_not_fit_is_said_at_once(network: StaticNetwork) -> None:
 
 @needs_onnx
 def test_nothing_is_written_when_the_precision_is_not_offered(
-    network: StaticNetwork, info: BundleInfo, samples: Samples, tmp_path: Path
+    network: StaticNetwork, card: ModelCard, samples: Samples, tmp_path: Path
 ) -> None:
     wanted = WantedPrecision("int8", samples)
     with pytest.raises(UserError, match="Format pt2 offers fp32 on this processor, not int8"):
-        export_bundle(network, info, tmp_path / "bundle", ["pt2"], wanted=wanted)
+        export_bundle(network, card, tmp_path / "bundle", ["pt2"], wanted=wanted)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,7 +138,7 @@ def test_bundle_holds_int8_beside_fp32_with_its_measured_accuracy(bundle: Path, 
 
 @pytest.mark.slow
 @needs_onnx
-def test_report_says_what_int8_did(bundle: Path, network: StaticNetwork, info: BundleInfo) -> None:
+def test_report_says_what_int8_did(bundle: Path, network: StaticNetwork, card: ModelCard) -> None:
     from ofa.export.write import ExportReport
 
     loaded = load_bundle(bundle)
@@ -225,19 +226,19 @@ def test_the_readme_runs_as_it_stands(name: str, bundle: Path, monkeypatch: pyte
 )
 @torch.no_grad()
 def test_the_readme_of_other_formats_runs_as_it_stands(
-    name: str, network: StaticNetwork, info: BundleInfo, tmp_path: Path
+    name: str, network: StaticNetwork, card: ModelCard, tmp_path: Path
 ) -> None:
     try:
-        report = export_bundle(network, info, tmp_path / "bundle", [name])
+        report = export_bundle(network, card, tmp_path / "bundle", [name])
     except UserError as error:
         pytest.skip(str(error))
     check_readme(name, report.path, network, 1e-2 if name == "ncnn" else 1e-4)
 
 
-def check_readme(name: str, folder: Path, network: StaticNetwork, tolerance: float) -> None:
+def check_readme(name: str, folder: Path, network: nn.Module, tolerance: float) -> None:
     code = blocks_of((folder / "README.md").read_text())[name]
     assert len(code.splitlines()) <= 9
-    side = load_bundle(folder).info.config.resolution
+    side = load_bundle(folder).subnet.config.resolution
     pixels = np.random.default_rng(0).integers(0, 256, (1, 2, side, side), dtype=np.uint8)
     mean, std = torch.tensor([0.5, 0.25]).view(2, 1, 1), torch.tensor([0.2, 0.4]).view(2, 1, 1)
     expected = network((torch.from_numpy(pixels) / 255 - mean) / std)
@@ -248,9 +249,11 @@ def check_readme(name: str, folder: Path, network: StaticNetwork, tolerance: flo
 
 @pytest.mark.slow
 @needs_onnx
-def test_the_readme_says_what_is_known(bundle: Path, info: BundleInfo) -> None:
+def test_the_readme_says_what_is_known(bundle: Path, card: ModelCard) -> None:
     text = (bundle / "README.md").read_text()
-    assert info.config.id in text and str(info.config) in text and "75.00 %" in text
+    assert card.subnet is not None
+    config = card.subnet.config
+    assert config.id in text and str(config) in text and "75.00 %" in text
     assert "## onnx_int8: `int8/model.onnx`" in text
     assert "Layers 0, 3 are in floating point." in text
     assert "Top-1 on validation images: " in text and "in fp32 100.00 %" in text

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
 from ofa.modules.static import StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.supernet import Supernet
 
 SPACES = sorted(path.stem for path in (Path(__file__).parents[3] / "conf" / "space").glob("*.yaml"))
 
 
-def networks(space: SearchSpace) -> list[SubnetConfig]:
+def networks(space: StagedSpace) -> list[SubnetConfig]:
     """Return the smallest, the largest and three random sub-networks."""
     genomes = space.sample(3, np.random.default_rng(0))
     return [space.smallest, space.largest, *(space.config(genome) for genome in genomes)]
@@ -27,7 +27,7 @@ def networks(space: SearchSpace) -> list[SubnetConfig]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
-def test_static_networks_are_traced_and_exported(load_space: Callable[[str], SearchSpace], name: str) -> None:
+def test_static_networks_are_traced_and_exported(load_space: Callable[[str], StagedSpace], name: str) -> None:
     space = load_space(name)
     for config in networks(space):
         network = StaticNetwork(lower(space, config)).eval()
@@ -51,9 +51,9 @@ class OneSubnet(nn.Module):
 
 @pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
 def test_supernets_are_exported(
-    request: pytest.FixtureRequest, make_supernet: Callable[[SearchSpace, int], Supernet], name: str
+    request: pytest.FixtureRequest, make_supernet: Callable[[StagedSpace, int], Supernet], name: str
 ) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     supernet = make_supernet(space, 0)
     for config in (space.smallest, space.largest):
         images = torch.randn(2, 2, config.resolution, config.resolution)

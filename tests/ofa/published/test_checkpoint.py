@@ -20,7 +20,7 @@ from torch import Tensor
 from ofa.common.errors import UserError
 from ofa.published.checkpoint import import_supernet, load_published
 from ofa.published.names import short_name
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
@@ -54,7 +54,7 @@ def newer_state(supernet: Supernet) -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def supernet(micro_space: SearchSpace, make_supernet: Callable[[SearchSpace, int], Supernet]) -> Supernet:
+def supernet(micro_space: StagedSpace, make_supernet: Callable[[StagedSpace, int], Supernet]) -> Supernet:
     return make_supernet(micro_space, 3)
 
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_becomes_the_supernet(
     rename: Callable[[str], str],
     wrapped: bool,
     supernet: Supernet,
-    random_configs: Callable[[SearchSpace, int, int], list[SubnetConfig]],
+    random_configs: Callable[[StagedSpace, int, int], list[SubnetConfig]],
     tmp_path: Path,
 ) -> None:
     state: dict[str, Any] = {rename(name): tensor for name, tensor in newer_state(supernet).items()}
@@ -128,7 +128,7 @@ def weights(shared_data: Path) -> ModuleType:
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_imported_weights_give_the_published_logits(
-    family: str, load_space: Callable[[str], SearchSpace], shared_data: Path, weights: ModuleType
+    family: str, load_space: Callable[[str], StagedSpace], shared_data: Path, weights: ModuleType
 ) -> None:
     golden = json.loads((shared_data / "golden" / "once_for_all.json").read_text())[family]
     name, width_multiplier, config_of = FAMILIES[family]

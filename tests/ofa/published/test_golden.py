@@ -28,7 +28,7 @@ from published_names import (
 
 from ofa.architecture.cost import compile_cost, macs, network_cost, parameters
 from ofa.architecture.lowering import lower
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
@@ -41,7 +41,7 @@ class Published:
     space: str
     width_multiplier: float
     name: Callable[[str, int], str]
-    config: Callable[[SearchSpace, int, dict[str, Any]], SubnetConfig]
+    config: Callable[[StagedSpace, int, dict[str, Any]], SubnetConfig]
 
 
 NETWORKS = {
@@ -87,7 +87,7 @@ def golden(shared_data: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("network", NETWORKS)
 @torch.no_grad()
 def test_logits_and_macs_equal_the_published_ones(
-    network: str, load_space: Callable[[str], SearchSpace], golden: dict[str, Any], weights: ModuleType
+    network: str, load_space: Callable[[str], StagedSpace], golden: dict[str, Any], weights: ModuleType
 ) -> None:
     published = NETWORKS[network]
     space = dataclasses.replace(
@@ -110,7 +110,7 @@ def test_logits_and_macs_equal_the_published_ones(
 
 
 def test_macs_and_parameters_of_all_measured_networks_are_exact(
-    full_space: SearchSpace, shared_data: Path
+    full_space: StagedSpace, shared_data: Path
 ) -> None:
     lines = (shared_data / "accuracy" / "ofa_mbv3_w1.0_imagenet.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]

@@ -19,10 +19,10 @@ from ofa.common.errors import UserError
 from ofa.export.bundle import load_bundle
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
-from ofa.published.bundle import photograph_bundle_info
+from ofa.published.bundle import photograph_card
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork, read_network
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 NAMES = {
     "1080ti_gpu64-22ms_top1-75.3_finetune-25": ("proxyless_nas", 188),
@@ -178,7 +178,7 @@ def test_macs_are_those_of_the_description(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["note10_lat-30ms_top1-78.4_finetune-75", "pixel1_lat-79ms_top1-78.7_finetune-75"]
 )
-def test_networks_inside_a_space_convert(name: str, full_space: SearchSpace, shared_data: Path) -> None:
+def test_networks_inside_a_space_convert(name: str, full_space: StagedSpace, shared_data: Path) -> None:
     network = read_network(shared_data / "subnets" / name / "net.config")
     space = dataclasses.replace(full_space, width_multiplier=1.2)
     config = subnet_of(network, space)
@@ -198,7 +198,7 @@ def test_networks_inside_a_space_convert(name: str, full_space: SearchSpace, sha
     ],
 )
 def test_networks_outside_a_space_are_refused_with_the_reason(
-    name: str, space_name: str, reason: str, load_space: Callable[[str], SearchSpace], shared_data: Path
+    name: str, space_name: str, reason: str, load_space: Callable[[str], StagedSpace], shared_data: Path
 ) -> None:
     (folder,) = (shared_data / "subnets").glob(f"{name}_*")
     network, space = read_network(folder / "net.config"), load_space(space_name)
@@ -229,7 +229,7 @@ def test_every_reason_is_given(small: PublishedNetwork) -> None:
         assert reason in str(caught.value)
     with pytest.raises(UserError, match="it has conv-in1x32-out40.* where the space has conv-in1x32-out48"):
         subnet_of(small, dataclasses.replace(space, head_channels=(32, 48)))
-    restricted = dataclasses.replace(space, resolutions=(32, 64)).restrict(resolutions=[64])
+    restricted = dataclasses.replace(space, resolutions=(32, 64)).restrict({"resolution": [64]})
     with pytest.raises(UserError, match="its resolution is 32; the space has 64"):
         subnet_of(small, restricted)
 
@@ -270,21 +270,21 @@ def test_a_published_network_becomes_a_bundle(
         stage = dataclasses.replace(home.stages[0], expand_ratios=(3.0, 4.0, 6.0), depths=(1, 2))
         space = dataclasses.replace(home, name="ours", stages=(stage, home.stages[1]))
     (tmp_path / "classes.txt").write_text("a\nb\nc\nd\ne\nf\n")
-    info = photograph_bundle_info(small, space, weights, tmp_path / "classes.txt")
+    card = photograph_card(small, space, weights, tmp_path / "classes.txt")
     network = small.build(weights)
-    export_bundle(network, info, tmp_path / "bundle", formats=())
+    export_bundle(network, card, tmp_path / "bundle", formats=())
     bundle = load_bundle(tmp_path / "bundle")
     images = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(bundle.network(images), network(images))
-    assert bundle.info.space.name == ("ours" if inside else "small")
-    assert bundle.info.class_names == tuple("abcdef")
-    assert bundle.info.provenance["weights"] == "weights.pth"
+    assert bundle.subnet.space.name == ("ours" if inside else "small")
+    assert bundle.card.class_names == tuple("abcdef")
+    assert bundle.card.provenance["weights"] == "weights.pth"
     with pytest.raises(UserError, match="There are 1 class names; space .* has 6 classes"):
         (tmp_path / "classes.txt").write_text("a\n")
-        photograph_bundle_info(small, space, weights, tmp_path / "classes.txt")
+        photograph_card(small, space, weights, tmp_path / "classes.txt")
     with pytest.raises(UserError, match="No weights at"):
-        photograph_bundle_info(small, space, tmp_path / "none.pth")
+        photograph_card(small, space, tmp_path / "none.pth")
 
 
 # -- descriptions ----------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_genomes_estimates_and_predictions_are_the_same(run: Path, expected: dic
 @pytest.mark.parametrize("name", ["my_cpu-0.8ms", "my_cpu-pareto-latency_ms"])
 def test_search_results_are_read(run: Path, name: str) -> None:
     _, info = load_supernet(run / "supernet.pt")
-    result = SearchResult.load(run / "search" / f"{name}.json")
+    result = SearchResult.load(run / "search" / f"{name}.json", info.space)
     latency = LatencyTable.load(run / "latency" / "my_cpu.json").estimator(info.space)
     assert len(result.ranked) > 1 and result.limits[0].name == "latency_ms"
     for candidate in result.ranked:
@@ -90,7 +90,7 @@ def test_search_results_are_read(run: Path, name: str) -> None:
 
 def test_the_bundle_gives_the_same_logits(run: Path, expected: dict[str, Any]) -> None:
     bundle = load_bundle(run / "bundles" / "my_cpu-0.8ms")
-    channels, height, width = bundle.network.image_shape
+    channels, height, width = bundle.card.input_shape
     images = torch.linspace(-1, 1, 2 * height * width).reshape(2, channels, height, width)
     torch.testing.assert_close(
         bundle.network(images), torch.tensor(expected["bundle_logits"]), rtol=1e-4, atol=1e-5

@@ -26,14 +26,15 @@ from ofa.compression.quantisation.base import Quantise, Quantiser
 from ofa.compression.quantisation.calibration import Images
 from ofa.compression.quantisation.registry import QUANTISERS, converted, packages_of
 from ofa.data.preprocessing import Preprocessing
-from ofa.export.bundle import BundleInfo, load_bundle
+from ofa.export.bundle import load_bundle
+from ofa.export.card import ModelCard, subnet_card
 from ofa.export.formats import FORMATS, formats_of
 from ofa.export.fresh_run import bind_file, load_file
 from ofa.export.precision import offered_precisions
 from ofa.export.write import export_bundle
 from ofa.runtimes.base import FileFormat, Files, NetworkSource, Runtime
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -99,7 +100,7 @@ def toy_quantise(files: Files, calibration: Sequence[Images]) -> Quantise:
 def toy(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     """The list of engines with one more record, and what is folded from it."""
     runtimes = (*RUNTIMES, TOY)
-    monkeypatch.setattr("ofa.export.bundle.RUNTIMES", runtimes)
+    monkeypatch.setattr("ofa.export.description.RUNTIMES", runtimes)
     for name, kind in formats_of(runtimes).items():
         monkeypatch.setitem(FORMATS, name, kind)
     for name, engine in engines_of(runtimes).items():
@@ -110,9 +111,9 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Runtime:
 
 
 @pytest.fixture
-def info(micro_space: SearchSpace) -> BundleInfo:
+def card(micro_space: StagedSpace) -> ModelCard:
     classes = ("ant", "bee", "cat", "dog", "eel")
-    return BundleInfo(micro_space, micro_space.smallest, Preprocessing((0.5, 0.25), (0.2, 0.4)), classes)
+    return subnet_card(micro_space, micro_space.smallest, Preprocessing((0.5, 0.25), (0.2, 0.4)), classes)
 
 
 def test_one_more_record_is_one_more_name_everywhere() -> None:
@@ -129,10 +130,11 @@ def test_one_more_record_is_one_more_name_everywhere() -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_a_new_engine_is_a_format_with_its_example_in_the_readme(
-    info: BundleInfo, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
-    network = extract_subnet(make_supernet(info.space, 0), info.config).eval()
-    report = export_bundle(network, info, tmp_path / "bundle", ["toy"])
+    assert card.subnet is not None
+    network = extract_subnet(make_supernet(card.subnet.space, 0), card.subnet.config).eval()
+    report = export_bundle(network, card, tmp_path / "bundle", ["toy"])
     assert set(report.files) == {"weights", "toy"} and report.files["toy"].file == TOY_FILE
     readme = (report.path / "README.md").read_text()
     assert f"## toy: `{TOY_FILE}`" in readme
@@ -153,7 +155,7 @@ def test_a_new_engine_measures_layers() -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_new_engine_is_measured_by_a_kit(micro_space: SearchSpace, tmp_path: Path) -> None:
+def test_a_new_engine_is_measured_by_a_kit(micro_space: StagedSpace, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     device = DeviceSpec("d", "toy_engine")
     kit = make_verification_kit(micro_space, [micro_space.smallest], device, 0, tmp_path / "kit")

@@ -31,7 +31,7 @@ from ofa.runtimes.base import (
     quiet,
     write_files,
 )
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
@@ -97,11 +97,11 @@ def relative_error(session: Session, module: nn.Module, images: Tensor) -> float
 def test_networks_of_every_family_compute_the_same(
     runtime: Runtime,
     family: str,
-    make_supernet: Callable[[SearchSpace, int], Supernet],
+    make_supernet: Callable[[StagedSpace, int], Supernet],
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
-    space: SearchSpace = request.getfixturevalue(family)
+    space: StagedSpace = request.getfixturevalue(family)
     network = extract_subnet(make_supernet(space, 0), space.largest).eval()
     images = torch.randn(1, *network.image_shape, generator=torch.Generator().manual_seed(2))
     session = loaded(runtime, network, images, tmp_path)
@@ -168,7 +168,7 @@ def test_converting_loading_and_running_say_nothing(
 
 @pytest.mark.parametrize("name", QUANTISING)
 def test_int8_is_near(
-    name: str, micro_space: SearchSpace, make_supernet: Callable[[SearchSpace, int], Supernet], tmp_path: Path
+    name: str, micro_space: StagedSpace, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
     runtime = installed(name)
     if name == "openvino" and missing_packages(("nncf",)):

@@ -16,20 +16,20 @@ from ofa.architecture.lowering import lower
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.space.genes import unique_rows
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec, StemSpec
 from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
 SPACE_FILES = sorted((Path(__file__).resolve().parents[3] / "conf" / "space").glob("*.yaml"))
 
 
-def raw_genomes(space: SearchSpace, count: int, seed: int) -> Any:
+def raw_genomes(space: StagedSpace, count: int, seed: int) -> Any:
     """Return rows of valid choice indices, not canonical."""
     counts = [len(gene.choices) for gene in space.genes]
     return np.random.default_rng(seed).integers(0, counts, (count, len(counts)), dtype=np.int8)
 
 
-def every_config(space: SearchSpace) -> Iterator[SubnetConfig]:
+def every_config(space: StagedSpace) -> Iterator[SubnetConfig]:
     """Enumerate the networks of a whole space from its declaration, without genes."""
     per_stage = []
     for stage in space.stages:
@@ -49,7 +49,7 @@ def every_config(space: SearchSpace) -> Iterator[SubnetConfig]:
 
 
 @pytest.mark.parametrize("path", SPACE_FILES, ids=lambda path: path.stem)
-def test_every_space_file_builds_and_lowers(path: Path, load_space: Callable[[str], SearchSpace]) -> None:
+def test_every_space_file_builds_and_lowers(path: Path, load_space: Callable[[str], StagedSpace]) -> None:
     space = load_space(path.stem)
     assert space.name == path.stem
     for config in (space.smallest, space.largest):
@@ -65,7 +65,7 @@ SIZES = {
 
 @pytest.mark.parametrize("name", SIZES)
 def test_size_is_the_number_of_enumerated_networks(name: str, request: pytest.FixtureRequest) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     configs = set(every_config(space))
     assert len(configs) == space.size == SIZES[name]
     raw = np.array(list(itertools.product(*(range(len(gene.choices)) for gene in space.genes))), np.int8)
@@ -76,12 +76,12 @@ def test_size_is_the_number_of_enumerated_networks(name: str, request: pytest.Fi
 
 @pytest.mark.parametrize("name", SIZES)
 def test_everything_is_each_network_once(name: str, request: pytest.FixtureRequest) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     genomes = space.all_genomes()
     assert genomes.dtype == np.int8 and len(genomes) == space.size
     assert {space.config(genome) for genome in genomes} == set(every_config(space))
     assert np.array_equal(genomes, np.unique(genomes, axis=0)) and is_canonical(space, genomes)
-    part = space.keep_largest(depth=1, resolution=1, width=2)
+    part = space.keep_largest({"depth": 1, "resolution": 1, "width": 2})
     assert len(part.all_genomes()) == part.size
     expected = {config for config in every_config(space) if part.contains(config)}
     assert {space.config(genome) for genome in part.all_genomes()} == expected
@@ -89,18 +89,18 @@ def test_everything_is_each_network_once(name: str, request: pytest.FixtureReque
 
 @pytest.mark.parametrize("name", SIZES)
 def test_different_configs_are_different_networks(name: str, request: pytest.FixtureRequest) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     assert len({lower(space, config) for config in every_config(space)}) == space.size
 
 
-def test_full_space_has_the_published_number_of_networks(full_space: SearchSpace) -> None:
+def test_full_space_has_the_published_number_of_networks(full_space: StagedSpace) -> None:
     per_resolution = full_space.size / len(full_space.resolutions)
     assert full_space.size == len(full_space.resolutions) * 7371**5
     assert 2e19 < per_resolution < 2.5e19
 
 
 def test_published_families_have_the_sizes_of_their_choices(
-    load_space: Callable[[str], SearchSpace],
+    load_space: Callable[[str], StagedSpace],
 ) -> None:
     per_stage = 9**2 + 9**3 + 9**4
     assert load_space("proxyless_nas").size == load_space("mobilenet_v2").size == 7 * per_stage**5 * 9
@@ -109,8 +109,9 @@ def test_published_families_have_the_sizes_of_their_choices(
     assert load_space("resnet50").size == 8 * stem * 3**4 * three**3 * seven
 
 
-def test_genes_of_elastic_stem_and_widths(micro_resnet: SearchSpace) -> None:
-    keys = [gene.key for gene in micro_resnet.genes]
+def test_genes_of_elastic_stem_and_widths(micro_resnet: StagedSpace) -> None:
+    genes = micro_resnet.genes
+    keys = [(gene.kind, *position) for gene, position in zip(genes, micro_resnet.positions, strict=True)]
     assert keys[:7] == [
         ("resolution", -1, -1),
         ("stem_depth", -1, -1),
@@ -121,11 +122,15 @@ def test_genes_of_elastic_stem_and_widths(micro_resnet: SearchSpace) -> None:
         ("kernel_size", 0, 0),
     ]
     assert keys[10:12] == [("width", 1, -1), ("depth", 1, -1)] and len(keys) == 18
-    assert micro_resnet.gene_index == {key: column for column, key in enumerate(keys)}
+    assert [gene.name for gene in genes[:6]] == [
+        *("resolution", "stem.depth", "stem.inner_width", "stem.width", "stages.0.width", "stages.0.depth")
+    ]
+    assert micro_resnet.gene_index == {gene.name: column for column, gene in enumerate(genes)}
 
 
-def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space: SearchSpace) -> None:
-    assert [(gene.kind, gene.stage, gene.block) for gene in micro_space.genes] == [
+def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space: StagedSpace) -> None:
+    pairs = zip(micro_space.genes, micro_space.positions, strict=True)
+    assert [(gene.kind, *position) for gene, position in pairs] == [
         ("resolution", -1, -1),
         ("depth", 0, -1),
         ("kernel_size", 0, 0),
@@ -147,7 +152,7 @@ def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space:
     "name", ["micro_space", "small_space", "tiny_space", "full_space", "micro_proxyless", "micro_resnet"]
 )
 def test_genome_of_config_of_genome_is_the_genome(name: str, request: pytest.FixtureRequest) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     genomes = space.sample(10_000, np.random.default_rng(0))
     assert genomes.shape == (10_000, len(space.genes)) and genomes.dtype == np.int8
     assert np.array_equal(space.genomes([space.config(genome) for genome in genomes]), genomes)
@@ -155,7 +160,7 @@ def test_genome_of_config_of_genome_is_the_genome(name: str, request: pytest.Fix
 
 @pytest.mark.parametrize("name", ["proxyless_nas", "mobilenet_v2", "resnet50"])
 def test_published_families_round_trip_and_encode_injectively(
-    name: str, load_space: Callable[[str], SearchSpace]
+    name: str, load_space: Callable[[str], StagedSpace]
 ) -> None:
     space = load_space(name)
     genomes = space.sample(3000, np.random.default_rng(0))
@@ -164,7 +169,7 @@ def test_published_families_round_trip_and_encode_injectively(
     assert len(np.unique(space.encode(distinct), axis=0)) == len(distinct)
 
 
-def test_config_holds_stem_and_widths(micro_resnet: SearchSpace) -> None:
+def test_config_holds_stem_and_widths(micro_resnet: StagedSpace) -> None:
     quarter, half = BlockConfig(3, 0.25), BlockConfig(3, 0.5)
     stages = ((half,), (quarter, half))
     config = SubnetConfig(20, stages, (0.75, 0.5), StemConfig(1, 0.5, 1.0))
@@ -177,11 +182,11 @@ def test_config_holds_stem_and_widths(micro_resnet: SearchSpace) -> None:
     assert set(np.flatnonzero(row)) == {1, 3, 4, 7, 9, 11, 13, 17, 20, 21, 23, 25}
 
 
-def test_genomes_of_no_networks(micro_space: SearchSpace) -> None:
+def test_genomes_of_no_networks(micro_space: StagedSpace) -> None:
     assert micro_space.genomes([]).shape == (0, 11)
 
 
-def test_raw_genomes_of_one_network_are_one_canonical_row(small_space: SearchSpace) -> None:
+def test_raw_genomes_of_one_network_are_one_canonical_row(small_space: StagedSpace) -> None:
     raw = raw_genomes(small_space, 2000, 1)
     other = raw.copy()
     fresh = raw_genomes(small_space, 2000, 2)
@@ -195,7 +200,7 @@ def test_raw_genomes_of_one_network_are_one_canonical_row(small_space: SearchSpa
     assert np.array_equal(canonical, small_space.genomes([small_space.config(g) for g in raw]))
 
 
-def test_config_holds_the_values_of_its_genes(small_space: SearchSpace) -> None:
+def test_config_holds_the_values_of_its_genes(small_space: StagedSpace) -> None:
     genome = small_space.genome(
         SubnetConfig(
             28,
@@ -212,7 +217,7 @@ def test_config_holds_the_values_of_its_genes(small_space: SearchSpace) -> None:
 
 @pytest.mark.parametrize("name", ["small_space", "tiny_space", "full_space"])
 def test_encoding_is_injective(name: str, request: pytest.FixtureRequest) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     genomes = space.sample(12_000, np.random.default_rng(3))
     genomes = genomes[unique_rows(genomes)][:10_000]
     assert len(genomes) == 10_000
@@ -221,7 +226,7 @@ def test_encoding_is_injective(name: str, request: pytest.FixtureRequest) -> Non
     assert len(np.unique(features, axis=0)) == 10_000
 
 
-def test_encoding_is_one_hot_over_resolution_and_active_blocks(small_space: SearchSpace) -> None:
+def test_encoding_is_one_hot_over_resolution_and_active_blocks(small_space: StagedSpace) -> None:
     genomes = small_space.sample(200, np.random.default_rng(4))
     features = small_space.encode(genomes)
     assert small_space.num_features == 5 + 9 * (3 + 3) and set(np.unique(features)) == {0.0, 1.0}
@@ -233,7 +238,7 @@ def test_encoding_is_one_hot_over_resolution_and_active_blocks(small_space: Sear
     assert set(np.flatnonzero(row)) == {1, 5 + 2, 5 + 3, 23 + 0, 23 + 4, 41 + 1, 41 + 5}
 
 
-def test_encoding_ignores_genes_of_inactive_blocks(small_space: SearchSpace) -> None:
+def test_encoding_ignores_genes_of_inactive_blocks(small_space: StagedSpace) -> None:
     raw = raw_genomes(small_space, 500, 5)
     assert np.array_equal(small_space.encode(raw), small_space.encode(small_space.canonical(raw)))
 
@@ -246,12 +251,12 @@ def test_unique_rows_are_first_occurrences_in_order() -> None:
 # -- drawing -------------------------------------------------------------------------------------
 
 
-def is_canonical(space: SearchSpace, genomes: Any) -> bool:
+def is_canonical(space: StagedSpace, genomes: Any) -> bool:
     return genomes.dtype == np.int8 and np.array_equal(genomes, space.canonical(genomes))
 
 
 def test_sample_is_canonical_uniform_per_gene_and_a_function_of_the_generator(
-    small_space: SearchSpace,
+    small_space: StagedSpace,
 ) -> None:
     genomes = small_space.sample(9000, np.random.default_rng(6))
     assert is_canonical(small_space, genomes)
@@ -264,22 +269,22 @@ def test_sample_is_canonical_uniform_per_gene_and_a_function_of_the_generator(
         assert np.abs(shares - 1 / len(gene.choices)).max() < 0.05
 
 
-def test_operators_stay_inside_a_restricted_space(small_space: SearchSpace) -> None:
-    space = small_space.restrict(resolutions=(20, 28), depths=(2, 3), kernel_sizes=(5, 7), expand_ratios=(4,))
+def test_operators_stay_inside_a_restricted_space(small_space: StagedSpace) -> None:
+    space = small_space.restrict(
+        {"resolution": (20, 28), "depth": (2, 3), "kernel_size": (5, 7), "expand_ratio": (4,)}
+    )
     rng = np.random.default_rng(8)
     parents = space.sample(300, rng)
-    others = space.sample(300, rng)
     for genomes in (
         parents,
         space.mutate(parents, 0.3, rng),
         space.mutate(parents, 1.0, rng),
-        space.crossover(parents, others, rng),
     ):
         assert is_canonical(space, genomes)
         assert all(space.contains(space.config(genome)) for genome in genomes)
 
 
-def test_mutation_rate(small_space: SearchSpace) -> None:
+def test_mutation_rate(small_space: StagedSpace) -> None:
     rng = np.random.default_rng(9)
     parents = small_space.sample(4000, rng)
     assert np.array_equal(small_space.mutate(parents, 0.0, rng), parents)
@@ -289,33 +294,19 @@ def test_mutation_rate(small_space: SearchSpace) -> None:
     assert np.mean(children[:, 0] != parents[:, 0]) == pytest.approx(0.2 * 4 / 5, abs=0.03)
 
 
-def test_blocks_that_a_deeper_child_activates_are_drawn_afresh(small_space: SearchSpace) -> None:
+def test_blocks_that_a_deeper_child_activates_are_drawn_afresh(small_space: StagedSpace) -> None:
     rng = np.random.default_rng(10)
     shallow = np.repeat(small_space.genome(small_space.smallest)[None], 4000, axis=0)
     children = small_space.mutate(shallow, 0.1, rng)
-    kernel = small_space.gene_index["kernel_size", 0, 2]
+    kernel = small_space.gene_index["stages.0.blocks.2.kernel_size"]
     grown = children[small_space.active(children)[:, kernel], kernel]
     assert len(grown) > 50 and len(np.unique(grown)) == 3
 
 
-def test_crossover_takes_each_gene_from_a_parent(small_space: SearchSpace) -> None:
-    rng = np.random.default_rng(11)
-    first, second = small_space.sample(3000, rng), small_space.sample(3000, rng)
-    children = small_space.crossover(first, second, rng)
-    assert is_canonical(small_space, children)
-    active = small_space.active(children)
-    from_first = active & small_space.active(first) & (children == first)
-    from_second = active & small_space.active(second) & (children == second)
-    assert np.array_equal(from_first | from_second, active)
-    differing = first[:, 0] != second[:, 0]
-    assert np.mean(children[differing, 0] == first[differing, 0]) == pytest.approx(0.5, abs=0.05)
-
-
-# -- restriction ---------------------------------------------------------------------------------
-
-
-def test_restriction_keeps_genes_and_fingerprint(small_space: SearchSpace) -> None:
-    space = small_space.restrict(resolutions=(24,), depths=(2, 3), kernel_sizes=(7,), expand_ratios=(3, 6))
+def test_restriction_keeps_genes_and_fingerprint(small_space: StagedSpace) -> None:
+    space = small_space.restrict(
+        {"resolution": (24,), "depth": (2, 3), "kernel_size": (7,), "expand_ratio": (3, 6)}
+    )
     assert space.genes == small_space.genes and space.fingerprint == small_space.fingerprint
     assert space.unrestricted == small_space and space != small_space
     assert space.size == (2**2 + 2**3) ** 3
@@ -326,36 +317,36 @@ def test_restriction_keeps_genes_and_fingerprint(small_space: SearchSpace) -> No
     assert np.array_equal(space.genome(space.largest), small_space.genome(space.largest))
 
 
-def test_restrictions_compose(small_space: SearchSpace) -> None:
-    once = small_space.restrict(kernel_sizes=(5, 7), depths=(3,))
-    assert small_space.restrict(kernel_sizes=(5, 7)).restrict(depths=(3,)) == once
-    with pytest.raises(UserError, match=r"No kernel_size is left of \[3, 5, 7\] .* \(3,\)"):
-        once.restrict(kernel_sizes=(3,))
+def test_restrictions_compose(small_space: StagedSpace) -> None:
+    once = small_space.restrict({"kernel_size": (5, 7), "depth": (3,)})
+    assert small_space.restrict({"kernel_size": (5, 7)}).restrict({"depth": (3,)}) == once
+    with pytest.raises(UserError, match=r"No kernel_size is left of 3, 5, 7 .* \(3,\)"):
+        once.restrict({"kernel_size": (3,)})
 
 
-def test_largest_choices(small_space: SearchSpace) -> None:
-    space = small_space.keep_largest(depth=1, kernel_size=2, expand_ratio=1)
-    assert space == small_space.restrict(depths=(3,), kernel_sizes=(5, 7), expand_ratios=(6,))
-    assert small_space.keep_largest() == small_space.restrict()
+def test_largest_choices(small_space: StagedSpace) -> None:
+    space = small_space.keep_largest({"depth": 1, "kernel_size": 2, "expand_ratio": 1})
+    assert space == small_space.restrict({"depth": (3,), "kernel_size": (5, 7), "expand_ratio": (6,)})
+    assert small_space.keep_largest({}) == small_space.restrict()
 
 
-def test_widths_and_stem_are_restricted(micro_resnet: SearchSpace) -> None:
-    space = micro_resnet.restrict(widths=(0.5, 1.0), stem_depths=(0,))
+def test_widths_and_stem_are_restricted(micro_resnet: StagedSpace) -> None:
+    space = micro_resnet.restrict({"width": (0.5, 1.0), "stem_depth": (0,)})
     assert space.size == micro_resnet.size // 2 * 4 // 9
-    assert micro_resnet.keep_largest(width=1, stem_depth=1).smallest == SubnetConfig(
+    assert micro_resnet.keep_largest({"width": 1, "stem_depth": 1}).smallest == SubnetConfig(
         16, ((BlockConfig(3, 0.25),), (BlockConfig(3, 0.25),) * 2), (1.0, 1.0), StemConfig(1, 1.0, 1.0)
     )
-    with pytest.raises(UserError, match=r"No width is left of \[0.5, 1.0\] .* \(0.75,\)"):
-        micro_resnet.restrict(widths=(0.75,))
+    with pytest.raises(UserError, match=r"No width is left of 0.5, 1 .* \(0.75,\)"):
+        micro_resnet.restrict({"width": (0.75,)})
 
 
-def test_restricted_size_equals_enumeration(micro_space: SearchSpace) -> None:
-    space = micro_space.restrict(depths=(2,), kernel_sizes=(3, 7), resolutions=(12,))
+def test_restricted_size_equals_enumeration(micro_space: StagedSpace) -> None:
+    space = micro_space.restrict({"depth": (2,), "kernel_size": (3, 7), "resolution": (12,)})
     assert space.size == sum(space.contains(config) for config in every_config(micro_space)) == 4 * 16
 
 
-def test_fingerprint_is_a_function_of_the_whole_space(micro_space: SearchSpace) -> None:
-    loaded = build(SearchSpace, json.loads(json.dumps(micro_space.to_dict())))
+def test_fingerprint_is_a_function_of_the_whole_space(micro_space: StagedSpace) -> None:
+    loaded = build(StagedSpace, json.loads(json.dumps(micro_space.to_dict())))
     assert loaded == micro_space and loaded.fingerprint == micro_space.fingerprint
     assert len(micro_space.fingerprint) == 16
     stage = dataclasses.replace(micro_space.stages[0], stride=2)
@@ -372,12 +363,12 @@ def test_fingerprint_is_a_function_of_the_whole_space(micro_space: SearchSpace) 
     assert len(others) == len(changes) and micro_space.fingerprint not in others
 
 
-def test_space_with_stem_and_widths_comes_back_from_json(micro_resnet: SearchSpace) -> None:
-    loaded = build(SearchSpace, json.loads(json.dumps(micro_resnet.to_dict())))
+def test_space_with_stem_and_widths_comes_back_from_json(micro_resnet: StagedSpace) -> None:
+    loaded = build(StagedSpace, json.loads(json.dumps(micro_resnet.to_dict())))
     assert loaded == micro_resnet and loaded.fingerprint == micro_resnet.fingerprint
 
 
-def test_fingerprints_of_files_made_so_far_stay(load_space: Callable[[str], SearchSpace], root: Path) -> None:
+def test_fingerprints_of_files_made_so_far_stay(load_space: Callable[[str], StagedSpace], root: Path) -> None:
     """Tables, checkpoints, predictors and records that people have carry these."""
     expected = json.loads((root / "tests" / "data" / "earlier_run" / "expected.json").read_text())
     for name, fingerprint in expected["fingerprints"].items():
@@ -388,13 +379,13 @@ def test_fingerprints_of_files_made_so_far_stay(load_space: Callable[[str], Sear
             assert space.fingerprint == fingerprint
 
 
-def test_a_new_optional_field_counts_only_where_it_is_set(micro_space: SearchSpace) -> None:
+def test_a_new_optional_field_counts_only_where_it_is_set(micro_space: StagedSpace) -> None:
     @dataclasses.dataclass(frozen=True)
     class LaterStage(StageSpec):
         new_choice: tuple[int, ...] = ()
 
     @dataclasses.dataclass(frozen=True)
-    class LaterSpace(SearchSpace):
+    class LaterSpace(StagedSpace):
         new_option: bool = False
 
     later_stages = tuple(LaterStage(**vars(stage)) for stage in micro_space.stages)
@@ -406,7 +397,7 @@ def test_a_new_optional_field_counts_only_where_it_is_set(micro_space: SearchSpa
     assert dataclasses.replace(later, stages=changed).fingerprint != later.fingerprint
 
 
-def test_equal_spaces_have_equal_fingerprints(micro_space: SearchSpace) -> None:
+def test_equal_spaces_have_equal_fingerprints(micro_space: StagedSpace) -> None:
     stages = [
         dataclasses.replace(stage, expand_ratios=tuple(int(e) for e in stage.expand_ratios))
         for stage in micro_space.stages
@@ -429,15 +420,15 @@ BLOCK = BlockConfig(3, 4)
         ),
         (
             SubnetConfig(28, ((BLOCK,), (BLOCK,) * 4, (BLOCK,))),
-            "depth of stage 1 is 4; space 'small' has the choices 1, 2, 3.",
+            "stages.1.depth is 4; space 'small' has the choices 1, 2, 3.",
         ),
         (
             SubnetConfig(28, ((BLOCK,), (BLOCK,), (BLOCK, BlockConfig(9, 4)))),
-            "kernel_size of stage 2, block 1 is 9; space 'small' has the choices 3, 5, 7.",
+            "stages.2.blocks.1.kernel_size is 9; space 'small' has the choices 3, 5, 7.",
         ),
         (
             SubnetConfig(28, ((BlockConfig(3, 2.5),), (BLOCK,), (BLOCK,))),
-            "expand_ratio of stage 0, block 0 is 2.5; space 'small' has the choices 3, 4, 6.",
+            "stages.0.blocks.0.expand_ratio is 2.5; space 'small' has the choices 3, 4, 6.",
         ),
         (
             SubnetConfig(28, ((BLOCK,), (BLOCK,))),
@@ -446,7 +437,7 @@ BLOCK = BlockConfig(3, 4)
     ],
 )
 def test_config_outside_the_space_names_field_value_and_choices(
-    small_space: SearchSpace, config: SubnetConfig, text: str
+    small_space: StagedSpace, config: SubnetConfig, text: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         small_space.genome(config)
@@ -461,27 +452,27 @@ def test_config_outside_the_space_names_field_value_and_choices(
         ({"stem": None}, "The sub-network lacks choices of the stem; space 'micro_resnet' expects them."),
         (
             {"widths": (1.0, 0.8)},
-            "width of stage 1 is 0.8; space 'micro_resnet' has the choices 0.5, 0.75, 1.",
+            "stages.1.width is 0.8; space 'micro_resnet' has the choices 0.5, 0.75, 1.",
         ),
         (
             {"stem": StemConfig(2, 1.0, 1.0)},
-            "stem_depth is 2; space 'micro_resnet' has the choices 0, 1.",
+            "stem.depth is 2; space 'micro_resnet' has the choices 0, 1.",
         ),
         (
             {"stem": StemConfig(1, 1.0, 0.75)},
-            "width of stem convolution 1 is 0.75; space 'micro_resnet' has the choices 0.5, 1.",
+            "stem.width is 0.75; space 'micro_resnet' has the choices 0.5, 1.",
         ),
     ],
 )
 def test_wrong_stem_and_widths_are_named(
-    micro_resnet: SearchSpace, change: dict[str, Any], text: str
+    micro_resnet: StagedSpace, change: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         micro_resnet.genome(dataclasses.replace(micro_resnet.largest, **change))
     assert str(caught.value) == text
 
 
-def test_superfluous_stem_and_widths_are_named(micro_space: SearchSpace) -> None:
+def test_superfluous_stem_and_widths_are_named(micro_space: StagedSpace) -> None:
     largest = micro_space.largest
     with pytest.raises(UserError, match="has widths; space 'micro' expects none"):
         micro_space.genome(dataclasses.replace(largest, widths=(1.0, 1.0)))
@@ -489,9 +480,9 @@ def test_superfluous_stem_and_widths_are_named(micro_space: SearchSpace) -> None
         micro_space.genome(dataclasses.replace(largest, stem=StemConfig(0, 1.0, 1.0)))
 
 
-def test_config_outside_a_restricted_space_names_what_is_left(small_space: SearchSpace) -> None:
-    space = small_space.restrict(kernel_sizes=(5, 7))
-    with pytest.raises(UserError, match=r"kernel_size of stage 0, block 0 is 3; .* choices 5, 7\."):
+def test_config_outside_a_restricted_space_names_what_is_left(small_space: StagedSpace) -> None:
+    space = small_space.restrict({"kernel_size": (5, 7)})
+    with pytest.raises(UserError, match=r"stages.0.blocks.0.kernel_size is 3; .* choices 5, 7\."):
         space.genome(small_space.smallest)
 
 
@@ -506,7 +497,7 @@ def test_config_outside_a_restricted_space_names_what_is_left(small_space: Searc
         ({"stride": 0}, "channels and stride of a stage must be at least 1"),
     ],
 )
-def test_wrong_stage_is_a_user_error(micro_space: SearchSpace, change: dict[str, Any], text: str) -> None:
+def test_wrong_stage_is_a_user_error(micro_space: StagedSpace, change: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):
         dataclasses.replace(micro_space.stages[0], **change)
 
@@ -522,12 +513,12 @@ def test_wrong_stage_is_a_user_error(micro_space: SearchSpace, change: dict[str,
         ({"width_multiplier": 0.0}, "width_multiplier is 0.0; expected a positive number"),
     ],
 )
-def test_wrong_space_is_a_user_error(micro_space: SearchSpace, change: dict[str, Any], text: str) -> None:
+def test_wrong_space_is_a_user_error(micro_space: StagedSpace, change: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):
         dataclasses.replace(micro_space, **change)
 
 
-def test_wrong_widths_and_stems_are_user_errors(micro_resnet: SearchSpace) -> None:
+def test_wrong_widths_and_stems_are_user_errors(micro_resnet: StagedSpace) -> None:
     first, second = micro_resnet.stages
     with pytest.raises(UserError, match=r"widths are \[1.0, 0.5\]; expected distinct positive numbers"):
         dataclasses.replace(first, widths=(1.0, 0.5))
@@ -543,7 +534,7 @@ def test_wrong_widths_and_stems_are_user_errors(micro_resnet: SearchSpace) -> No
 
 def test_depths_may_start_anywhere() -> None:
     stage = StageSpec(8, 1, (2, 4), (3,), (2.0, 3.0), "relu", False)
-    space = SearchSpace("gap", "mobilenet_v3", (8,), 8, 1, (stage,), (16, 16))
+    space = StagedSpace("gap", "mobilenet_v3", (8,), 8, 1, (stage,), (16, 16))
     assert space.size == len(set(every_config(space))) == 2**2 + 2**4
     genomes = space.sample(2000, np.random.default_rng(0))
     assert {space.config(genome) for genome in genomes} == set(every_config(space))

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet, build_supernet
 
-MakeSupernet = Callable[[SearchSpace, int], Supernet]
-DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
+MakeSupernet = Callable[[StagedSpace, int], Supernet]
+DrawConfigs = Callable[[StagedSpace, int, int], list[SubnetConfig]]
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def images_for(space: SearchSpace, config: SubnetConfig) -> Tensor:
+def images_for(space: StagedSpace, config: SubnetConfig) -> Tensor:
     generator = torch.Generator().manual_seed(config.resolution)
     return torch.randn(3, space.in_channels, config.resolution, config.resolution, generator=generator)
 
@@ -41,7 +41,7 @@ def saved_and_loaded(source: nn.Module, target: nn.Module) -> None:
 def test_extracted_network_is_bit_equal(
     images_format: str,
     weights_format: str,
-    tiny_space: SearchSpace,
+    tiny_space: StagedSpace,
     make_supernet: MakeSupernet,
     random_configs: DrawConfigs,
 ) -> None:
@@ -67,7 +67,7 @@ def test_extracted_network_of_other_families_is_bit_equal(
     make_supernet: MakeSupernet,
     random_configs: DrawConfigs,
 ) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     supernet = make_supernet(space, 0).to(memory_format=FORMATS[weights_format])
     for config in random_configs(space, 50, 2):
         images = images_for(space, config).contiguous(memory_format=FORMATS[images_format])
@@ -78,7 +78,7 @@ def test_extracted_network_of_other_families_is_bit_equal(
 
 @torch.no_grad()
 def test_bit_equal_after_save_and_load_of_either(
-    tiny_space: SearchSpace, make_supernet: MakeSupernet, random_configs: DrawConfigs
+    tiny_space: StagedSpace, make_supernet: MakeSupernet, random_configs: DrawConfigs
 ) -> None:
     supernet = make_supernet(tiny_space, 0)
     loaded_supernet = build_supernet(tiny_space, 1).eval()
@@ -94,7 +94,7 @@ def test_bit_equal_after_save_and_load_of_either(
 
 
 def test_extraction_keeps_mode_and_dtype_and_gives_trainable_weights(
-    micro_space: SearchSpace, make_supernet: MakeSupernet
+    micro_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(micro_space, 3).double()
     config = micro_space.smallest
@@ -107,7 +107,7 @@ def test_extraction_keeps_mode_and_dtype_and_gives_trainable_weights(
     assert all(module.training for module in extract_subnet(supernet, config).modules())
 
 
-def test_extracted_weights_are_its_own(micro_space: SearchSpace, make_supernet: MakeSupernet) -> None:
+def test_extracted_weights_are_its_own(micro_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     supernet = make_supernet(micro_space, 4)
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     network = extract_subnet(supernet, micro_space.largest)
@@ -117,7 +117,7 @@ def test_extracted_weights_are_its_own(micro_space: SearchSpace, make_supernet: 
     assert all(torch.equal(tensor, before[name]) for name, tensor in supernet.state_dict().items())
 
 
-def test_extracted_network_trains(micro_space: SearchSpace, make_supernet: MakeSupernet) -> None:
+def test_extracted_network_trains(micro_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     config = micro_space.largest
     network = extract_subnet(make_supernet(micro_space, 5), config, dropout=0.5).train()
     network(images_for(micro_space, config)).square().mean().backward()
@@ -126,6 +126,6 @@ def test_extracted_network_trains(micro_space: SearchSpace, make_supernet: MakeS
     assert dropout.p == 0.5
 
 
-def test_config_outside_the_space_is_a_user_error(micro_space: SearchSpace, tiny_space: SearchSpace) -> None:
+def test_config_outside_the_space_is_a_user_error(micro_space: StagedSpace, tiny_space: StagedSpace) -> None:
     with pytest.raises(UserError, match="The sub-network has 3 stages; space 'micro' has 2"):
         extract_subnet(build_supernet(micro_space, 0), tiny_space.largest)

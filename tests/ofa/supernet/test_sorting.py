@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import ElasticConvLayer, ElasticLinearLayer, ElasticMBConvLayer
 from ofa.supernet.bottleneck import ElasticBottleneckLayer
@@ -16,8 +16,8 @@ from ofa.supernet.layer import segment_order
 from ofa.supernet.sorting import sort_channels
 from ofa.supernet.supernet import Supernet
 
-MakeSupernet = Callable[[SearchSpace, int], Supernet]
-DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
+MakeSupernet = Callable[[StagedSpace, int], Supernet]
+DrawConfigs = Callable[[StagedSpace, int, int], list[SubnetConfig]]
 
 
 @torch.no_grad()
@@ -35,23 +35,26 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
 def test_sorting_keeps_the_largest_network(
     name: str, request: pytest.FixtureRequest, make_supernet: MakeSupernet
 ) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     supernet = make_supernet(space, 0)
     before = logits(supernet, space.largest)
     narrow = space.restrict(
-        expand_ratios=[space.stages[0].expand_ratios[0], space.stages[1].expand_ratios[0]]
+        {"expand_ratio": [space.stages[0].expand_ratios[0], space.stages[1].expand_ratios[0]]}
     )
     narrow_before = logits(supernet, narrow.largest)
-    sort_channels(supernet, space.keep_largest(expand_ratio=1))
+    sort_channels(supernet, space.keep_largest({"expand_ratio": 1}))
     assert relative_difference(logits(supernet, space.largest), before) <= 1e-5
     # A narrow network, never trained yet, is now made of other channels.
     assert relative_difference(logits(supernet, narrow.largest), narrow_before) > 1e-2
 
 
 def test_sorting_keeps_every_network_of_the_trained_space(
-    small_space: SearchSpace, make_supernet: MakeSupernet, random_configs: DrawConfigs
+    small_space: StagedSpace, make_supernet: MakeSupernet, random_configs: DrawConfigs
 ) -> None:
-    for trained in (small_space.keep_largest(expand_ratio=1), small_space.restrict(expand_ratios=(4, 6))):
+    for trained in (
+        small_space.keep_largest({"expand_ratio": 1}),
+        small_space.restrict({"expand_ratio": (4, 6)}),
+    ):
         supernet = make_supernet(small_space, 1)
         configs = random_configs(trained, 8, 2)
         before = [logits(supernet, config) for config in configs]
@@ -71,12 +74,12 @@ def is_descending(importance: Tensor) -> bool:
 
 
 def test_channels_end_up_in_descending_importance(
-    small_space: SearchSpace, make_supernet: MakeSupernet
+    small_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(small_space, 3)
     before = [layer.project.conv.weight.detach().abs().sum((0, 2, 3)) for layer in blocks(supernet)]
     assert not any(is_descending(importance) for importance in before)
-    sort_channels(supernet, small_space.keep_largest(expand_ratio=1))
+    sort_channels(supernet, small_space.keep_largest({"expand_ratio": 1}))
     for layer, old in zip(blocks(supernet), before, strict=True):
         new = layer.project.conv.weight.detach().abs().sum((0, 2, 3))
         assert is_descending(new)
@@ -86,7 +89,7 @@ def test_channels_end_up_in_descending_importance(
 
 
 def test_squeeze_excite_is_sorted_on_both_sides(
-    small_space: SearchSpace, make_supernet: MakeSupernet
+    small_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(small_space, 4)
     with_se = [layer for layer in blocks(supernet) if layer.squeeze_excite is not None]
@@ -94,7 +97,7 @@ def test_squeeze_excite_is_sorted_on_both_sides(
     before = [
         layer.squeeze_excite.reduce.weight.detach().clone() for layer in with_se if layer.squeeze_excite
     ]
-    sort_channels(supernet, small_space.keep_largest(expand_ratio=1))
+    sort_channels(supernet, small_space.keep_largest({"expand_ratio": 1}))
     for layer, old in zip(with_se, before, strict=True):
         assert layer.squeeze_excite is not None
         new = layer.squeeze_excite.reduce.weight.detach()
@@ -104,9 +107,9 @@ def test_squeeze_excite_is_sorted_on_both_sides(
             torch.testing.assert_close(new.sum(other).sort().values, old.sum(other).sort().values)
 
 
-def test_sorting_twice_changes_nothing_more(small_space: SearchSpace, make_supernet: MakeSupernet) -> None:
+def test_sorting_twice_changes_nothing_more(small_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     supernet = make_supernet(small_space, 5)
-    trained = small_space.keep_largest(expand_ratio=1)
+    trained = small_space.keep_largest({"expand_ratio": 1})
     sort_channels(supernet, trained)
     once = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     sort_channels(supernet, trained)
@@ -121,11 +124,11 @@ TRAINED_WIDTHS = {"widest": 1, "two": 2}
 def test_sorting_streams_keeps_every_trained_network(
     widths: int,
     ratios: int,
-    micro_resnet: SearchSpace,
+    micro_resnet: StagedSpace,
     make_supernet: MakeSupernet,
     random_configs: DrawConfigs,
 ) -> None:
-    trained = micro_resnet.keep_largest(width=widths, expand_ratio=ratios)
+    trained = micro_resnet.keep_largest({"width": widths, "expand_ratio": ratios})
     supernet = make_supernet(micro_resnet, 1)
     configs = random_configs(trained, 12, 2)
     untrained = micro_resnet.smallest
@@ -141,7 +144,7 @@ def bottlenecks(supernet: Supernet) -> list[ElasticBottleneckLayer]:
 
 
 def test_streams_end_up_in_descending_importance_of_all_their_consumers(
-    micro_resnet: SearchSpace, make_supernet: MakeSupernet
+    micro_resnet: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(micro_resnet, 3)
 
@@ -168,7 +171,7 @@ def test_streams_end_up_in_descending_importance_of_all_their_consumers(
     before = importances()
     assert [len(values) for values in before[:4]] == [16, 32, 64, 96]
     assert not any(is_descending(values) for values in before)
-    sort_channels(supernet, micro_resnet.keep_largest(width=1, expand_ratio=1))
+    sort_channels(supernet, micro_resnet.keep_largest({"width": 1, "expand_ratio": 1}))
     for new, old in zip(importances(), before, strict=True):
         tolerance = 1e-5 * float(old.max())
         assert (new.diff() <= tolerance).all()
@@ -176,12 +179,12 @@ def test_streams_end_up_in_descending_importance_of_all_their_consumers(
 
 
 def test_streams_that_are_not_elastic_stay_in_order(
-    micro_proxyless: SearchSpace, make_supernet: MakeSupernet
+    micro_proxyless: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(micro_proxyless, 4)
     names = [name for name in supernet.state_dict() if "project.bn" in name or "layer.bn" in name]
     before = {name: supernet.state_dict()[name].clone() for name in names}
-    sort_channels(supernet, micro_proxyless.keep_largest(expand_ratio=1))
+    sort_channels(supernet, micro_proxyless.keep_largest({"expand_ratio": 1}))
     assert before and all(torch.equal(supernet.state_dict()[name], before[name]) for name in names)
 
 

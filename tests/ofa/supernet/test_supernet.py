@@ -16,16 +16,16 @@ from ofa.architecture.lowering import lower, lower_slots
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.slicing import transform_kernel
 from ofa.supernet.supernet import Supernet, build_supernet
 
-MakeSupernet = Callable[[SearchSpace, int], Supernet]
-DrawConfigs = Callable[[SearchSpace, int, int], list[SubnetConfig]]
+MakeSupernet = Callable[[StagedSpace, int], Supernet]
+DrawConfigs = Callable[[StagedSpace, int, int], list[SubnetConfig]]
 
 
-def images_for(space: SearchSpace, config: SubnetConfig, count: int, seed: int) -> Tensor:
+def images_for(space: StagedSpace, config: SubnetConfig, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (count, space.in_channels, config.resolution, config.resolution)
     return torch.randn(shape, generator=generator)
@@ -102,7 +102,7 @@ def use_kernel(use: Callable[..., Tensor], name: str, sizes: dict[str, Tensor], 
 def test_exactly_the_used_parameters_get_a_gradient(
     name: str, request: pytest.FixtureRequest, make_supernet: MakeSupernet, random_configs: DrawConfigs
 ) -> None:
-    space: SearchSpace = request.getfixturevalue(name)
+    space: StagedSpace = request.getfixturevalue(name)
     supernet = make_supernet(space, 0).train()
     for config in random_configs(space, 12, 1):
         supernet.zero_grad(set_to_none=True)
@@ -115,7 +115,7 @@ def test_exactly_the_used_parameters_get_a_gradient(
             assert gradient[masks[parameter]].any(), parameter
 
 
-def test_largest_network_uses_every_parameter_but_the_matrices(small_space: SearchSpace) -> None:
+def test_largest_network_uses_every_parameter_but_the_matrices(small_space: StagedSpace) -> None:
     supernet = build_supernet(small_space, 0)
     config = small_space.largest
     supernet(images_for(small_space, config, 4, 0), config).square().mean().backward()
@@ -123,7 +123,7 @@ def test_largest_network_uses_every_parameter_but_the_matrices(small_space: Sear
     assert without == {name for name, _ in supernet.named_parameters() if "matrices" in name}
 
 
-def test_calls_leave_no_state(small_space: SearchSpace, make_supernet: MakeSupernet) -> None:
+def test_calls_leave_no_state(small_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     supernet = make_supernet(small_space, 1)
     small, large = small_space.smallest, small_space.largest
     images = images_for(small_space, large, 2, 0)
@@ -134,10 +134,10 @@ def test_calls_leave_no_state(small_space: SearchSpace, make_supernet: MakeSuper
     assert torch.equal(before, after) and before.shape == (2, 10)
 
 
-def test_the_configs_choices_change_the_output(small_space: SearchSpace, make_supernet: MakeSupernet) -> None:
+def test_the_configs_choices_change_the_output(small_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     supernet = make_supernet(small_space, 2)
     images = images_for(small_space, small_space.largest, 2, 0)
-    spaces = [small_space.keep_largest(**{kind: 1}) for kind in ("depth", "kernel_size", "expand_ratio")]
+    spaces = [small_space.keep_largest({kind: 1}) for kind in ("depth", "kernel_size", "expand_ratio")]
     configs = {dataclasses.replace(space.smallest, resolution=32) for space in spaces}
     outputs = [supernet(images, config) for config in (*configs, small_space.largest)]
     assert len(configs) == 3
@@ -165,7 +165,7 @@ def test_kernel_transform_chains_through_the_sizes_between() -> None:
 
 @pytest.mark.parametrize("kind", ["width", "stem_depth", "depth", "expand_ratio"])
 def test_every_choice_of_a_resnet_changes_the_output(
-    kind: str, micro_resnet: SearchSpace, make_supernet: MakeSupernet
+    kind: str, micro_resnet: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
     supernet = make_supernet(micro_resnet, 2)
     largest = micro_resnet.genome(micro_resnet.largest)
@@ -180,7 +180,7 @@ def test_every_choice_of_a_resnet_changes_the_output(
     assert all(not torch.allclose(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
 
 
-def test_training_updates_only_the_used_running_statistics(micro_space: SearchSpace) -> None:
+def test_training_updates_only_the_used_running_statistics(micro_space: StagedSpace) -> None:
     supernet = build_supernet(micro_space, 3).train()
     config = micro_space.smallest
     supernet(images_for(micro_space, config, 4, 0), config)
@@ -194,7 +194,7 @@ def test_training_updates_only_the_used_running_statistics(micro_space: SearchSp
             assert (buffer[:used] != initial).all(), name
 
 
-def test_initial_weights_are_a_function_of_the_seed_alone(micro_space: SearchSpace) -> None:
+def test_initial_weights_are_a_function_of_the_seed_alone(micro_space: StagedSpace) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -206,7 +206,7 @@ def test_initial_weights_are_a_function_of_the_seed_alone(micro_space: SearchSpa
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def test_dropout_acts_in_training_mode_only(micro_space: SearchSpace) -> None:
+def test_dropout_acts_in_training_mode_only(micro_space: StagedSpace) -> None:
     supernet = build_supernet(micro_space, 9, dropout=0.5)
     config = micro_space.largest
     images = images_for(micro_space, config, 8, 0)
@@ -215,15 +215,15 @@ def test_dropout_acts_in_training_mode_only(micro_space: SearchSpace) -> None:
     assert torch.equal(supernet(images, config), supernet(images, config))
 
 
-def test_supernet_of_a_restricted_space_holds_the_whole_one(micro_space: SearchSpace) -> None:
-    restricted = micro_space.restrict(depths=(1,), kernel_sizes=(3,))
+def test_supernet_of_a_restricted_space_holds_the_whole_one(micro_space: StagedSpace) -> None:
+    restricted = micro_space.restrict({"depth": (1,), "kernel_size": (3,)})
     supernet = build_supernet(restricted, 0)
     assert supernet.space == micro_space
     largest = micro_space.largest
     assert supernet(images_for(micro_space, largest, 2, 0), largest).shape == (2, 5)
 
 
-def test_wrong_images_and_configs_are_user_errors(micro_space: SearchSpace) -> None:
+def test_wrong_images_and_configs_are_user_errors(micro_space: StagedSpace) -> None:
     supernet = build_supernet(micro_space, 0)
     config = micro_space.largest
     with pytest.raises(UserError, match="images are 8x12; the sub-network's resolution is 12"):
@@ -234,7 +234,7 @@ def test_wrong_images_and_configs_are_user_errors(micro_space: SearchSpace) -> N
 
 
 def test_the_costs_are_those_of_the_layers(
-    make_supernet: MakeSupernet, micro_space: SearchSpace, random_configs: DrawConfigs
+    make_supernet: MakeSupernet, micro_space: StagedSpace, random_configs: DrawConfigs
 ) -> None:
     supernet, configs = make_supernet(micro_space, 0), random_configs(micro_space, 20, 1)
     genomes = micro_space.genomes(configs)
@@ -245,7 +245,7 @@ def test_the_costs_are_those_of_the_layers(
 
 
 def test_a_layer_that_is_not_elastic_is_an_error(
-    make_supernet: MakeSupernet, micro_space: SearchSpace
+    make_supernet: MakeSupernet, micro_space: StagedSpace
 ) -> None:
     supernet = make_supernet(micro_space, 0)
     supernet.layers[0] = nn.Identity()

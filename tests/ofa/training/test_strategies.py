@@ -72,8 +72,7 @@ def test_kernel_and_width_follow_the_depth() -> None:
     compound = SPACE.restrict(compound=True)
     rng = np.random.default_rng(0)
     drawn = compound.sample(200, rng)
-    children = [compound.mutate(drawn, 0.5, rng), compound.crossover(drawn, drawn[::-1], rng)]
-    for genome in np.concatenate([drawn, *children]):
+    for genome in np.concatenate([drawn, compound.mutate(drawn, 0.5, rng)]):
         for stage in SPACE.config(genome).stages:
             deep = len(stage) == 2
             assert {(b.kernel_size, b.expand_ratio) for b in stage} == {(5, 4.0) if deep else (3, 2.0)}
@@ -91,14 +90,14 @@ def test_a_compound_space_is_a_restriction_of_the_whole_one() -> None:
     block = dataclasses.replace(outside.stages[0][1], kernel_size=3)
     outside = dataclasses.replace(outside, stages=((outside.stages[0][0], block), outside.stages[1]))
     assert SPACE.contains(outside)
-    with pytest.raises(UserError, match="kernel_size of stage 0, block 1 is 3; in this compound restriction"):
+    with pytest.raises(UserError, match="stages.0.blocks.1.kernel_size is 3; in this compound restriction"):
         compound.genome(outside)
     # A further restriction changes no network that is left; stages that have one depth stay free.
-    deep = compound.restrict(depths=(2,))
+    deep = compound.restrict({"depth": (2,)})
     assert deep.size == 2 and set(map(deep.config, deep.all_genomes())) <= set(
         map(compound.config, compound.all_genomes())
     )
-    assert compound.restrict(kernel_sizes=(5,)).smallest.stages[0][0].kernel_size == 5
+    assert compound.restrict({"kernel_size": (5,)}).smallest.stages[0][0].kernel_size == 5
     rigid = dataclasses.replace(
         SPACE, stages=(SPACE.stages[0], StageSpec(16, 2, (2,), (3, 5), (2.0, 4.0), "relu", False))
     )

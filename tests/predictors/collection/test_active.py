@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from ofa.architecture.cost import compile_cost, macs
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from predictors.collection.active import choose_batch, design_posterior, next_batch
 from predictors.model.features import FeatureMap
 from predictors.model.posterior import Posterior
 
 
-def make_space() -> SearchSpace:
+def make_space() -> StagedSpace:
     stage = StageSpec(8, 2, (1, 2, 3), (3, 5, 7), (2, 3, 4), "relu", False)
-    return SearchSpace("small", "mobilenet_v3", (16, 24, 32), 8, 1, (stage,) * 3, (16, 16))
+    return StagedSpace("small", "mobilenet_v3", (16, 24, 32), 8, 1, (stage,) * 3, (16, 16))
 
 
 def make_records(count: int) -> tuple[Genomes, NDArray[np.float64]]:
@@ -75,7 +75,7 @@ def test_no_more_than_all_candidates_are_chosen() -> None:
 
 
 def test_a_batch_is_new_repeatable_and_inside_the_restriction() -> None:
-    space = make_space().restrict(resolutions=[24])
+    space = make_space().restrict({"resolution": [24]})
     genomes, top1 = make_records(40)
     cost = compile_cost(space, macs)
     batch = next_batch(space, genomes, top1, 8, 0, cost)

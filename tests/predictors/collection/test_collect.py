@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ofa.architecture.cost import compile_cost, macs
 from ofa.common.errors import UserError
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.space.subnet import SubnetConfig
 from predictors.collection.collect import BATCH_SIZE, SEED_RECORDS, collect
@@ -20,17 +20,17 @@ from predictors.collection.records import RecordFile, load_records
 from predictors.collection.sampling import plan_subnets, random_subnets
 
 
-def make_space(num_stages: int = 3, resolutions: tuple[int, ...] = (16, 24, 32)) -> SearchSpace:
+def make_space(num_stages: int = 3, resolutions: tuple[int, ...] = (16, 24, 32)) -> StagedSpace:
     stage = StageSpec(8, 2, (1, 2, 3), (3, 5, 7), (2, 3, 4), "relu", False)
-    return SearchSpace("small", "mobilenet_v3", resolutions, 8, 1, (stage,) * num_stages, (16, 16))
+    return StagedSpace("small", "mobilenet_v3", resolutions, 8, 1, (stage,) * num_stages, (16, 16))
 
 
-def nano_space() -> SearchSpace:
+def nano_space() -> StagedSpace:
     stage = StageSpec(8, 2, (1, 2), (3, 5), (2, 3), "relu", False)
-    return SearchSpace("nano", "mobilenet_v3", (8, 16), 8, 1, (stage,), (16, 16), num_classes=4)
+    return StagedSpace("nano", "mobilenet_v3", (8, 16), 8, 1, (stage,), (16, 16), num_classes=4)
 
 
-def plan(space: SearchSpace, count: int, seed: int = 0) -> Genomes:
+def plan(space: StagedSpace, count: int, seed: int = 0) -> Genomes:
     return plan_subnets(space, count, seed, compile_cost(space, macs))
 
 
@@ -71,27 +71,27 @@ def test_a_plan_spreads_over_macs_more_evenly_than_random_sampling(seed: int) ->
 
 
 def test_a_restricted_space_is_planned_within_its_choices() -> None:
-    space = make_space().restrict(resolutions=[24], kernel_sizes=[3, 5])
+    space = make_space().restrict({"resolution": [24], "kernel_size": [3, 5]})
     genomes = plan(space, 150)
     assert all(space.contains(space.config(genome)) for genome in genomes)
     assert space.config(genomes[0]) == space.smallest
     assert space.config(genomes[1]) == space.largest
 
 
-def brute_force_networks(space: SearchSpace) -> set[SubnetConfig]:
+def brute_force_networks(space: StagedSpace) -> set[SubnetConfig]:
     """Every row of allowed choices, turned into the network it describes."""
     choices = itertools.product(*space.allowed)
     return {space.config(np.array(row, np.int8)) for row in choices}
 
 
 def test_all_networks_of_a_small_space_can_be_planned() -> None:
-    for space in (nano_space(), nano_space().restrict(depths=[2], expand_ratios=[3])):
+    for space in (nano_space(), nano_space().restrict({"depth": [2], "expand_ratio": [3]})):
         genomes = plan(space, space.size)
         assert {space.config(genome) for genome in genomes} == brute_force_networks(space)
 
 
 def test_a_space_of_one_network_is_planned() -> None:
-    space = nano_space().keep_largest(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
+    space = nano_space().keep_largest({"resolution": 1, "depth": 1, "kernel_size": 1, "expand_ratio": 1})
     assert space.size == 1
     assert [space.config(genome) for genome in plan(space, 1)] == [space.largest]
 
@@ -138,7 +138,7 @@ class Evaluator:
         return int(config.id, 16) / 16**10
 
 
-def open_records(tmp_path: Path, space: SearchSpace) -> RecordFile:
+def open_records(tmp_path: Path, space: StagedSpace) -> RecordFile:
     return RecordFile.open(tmp_path / "accuracy.jsonl", space, {"checkpoint": "abc"})
 
 

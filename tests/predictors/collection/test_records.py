@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.space.subnet import SubnetConfig
 from predictors.collection.records import RecordFile, load_records, read_header
@@ -18,17 +18,17 @@ from predictors.collection.records import RecordFile, load_records, read_header
 PROVENANCE = {"checkpoint": "abc123", "validation": "digits, 300 images, seed 0"}
 
 
-def make_space(name: str = "small", channels: int = 8) -> SearchSpace:
+def make_space(name: str = "small", channels: int = 8) -> StagedSpace:
     stage = StageSpec(channels, 2, (1, 2), (3, 5), (2, 3), "relu", False)
-    return SearchSpace(name, "mobilenet_v3", (8, 16), 8, 1, (stage,), (16, 16), num_classes=4)
+    return StagedSpace(name, "mobilenet_v3", (8, 16), 8, 1, (stage,), (16, 16), num_classes=4)
 
 
-def make_configs(space: SearchSpace) -> list[SubnetConfig]:
+def make_configs(space: StagedSpace) -> list[SubnetConfig]:
     """Return four different networks."""
     return [
         space.smallest,
-        space.restrict(resolutions=[16]).smallest,
-        space.restrict(resolutions=[8]).largest,
+        space.restrict({"resolution": [16]}).smallest,
+        space.restrict({"resolution": [8]}).largest,
         space.largest,
     ]
 
@@ -38,7 +38,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "records" / "accuracy.jsonl"
 
 
-def fill(path: Path, space: SearchSpace, count: int) -> RecordFile:
+def fill(path: Path, space: StagedSpace, count: int) -> RecordFile:
     records = RecordFile.open(path, space, PROVENANCE)
     for i, config in enumerate(make_configs(space)[:count]):
         records.append(config, 0.5 + 0.1 * i)
@@ -54,7 +54,7 @@ def test_records_come_back_exactly_and_in_order(path: Path) -> None:
     configs, top1 = load_records(path, space)
     assert configs == make_configs(space) == records.configs
     assert top1.dtype == np.float64
-    assert top1.tolist() == values == records.top1.tolist()
+    assert top1.tolist() == values == records.values.tolist()
     header = read_header(path, space)
     assert (header.space, header.fingerprint, header.provenance) == ("small", space.fingerprint, PROVENANCE)
 
@@ -68,6 +68,7 @@ def test_each_line_is_plain_json_as_documented(path: Path) -> None:
         "space": "small",
         "fingerprint": space.fingerprint,
         "provenance": PROVENANCE,
+        "metric": {"name": "top1", "title": "top-1", "higher_is_better": True, "is_fraction": True},
     }
     assert record == {"subnet": space.smallest.to_dict(), "id": space.smallest.id, "top1": 0.5}
 
@@ -130,7 +131,7 @@ def test_a_file_of_another_space_is_refused_with_both_names(path: Path) -> None:
 def test_a_restricted_space_shares_the_records_of_the_whole_one(path: Path) -> None:
     space = make_space()
     fill(path, space, 4)
-    restricted = space.restrict(resolutions=[8])
+    restricted = space.restrict({"resolution": [8]})
     assert len(load_records(path, restricted)[0]) == 4
     assert len(RecordFile.open(path, restricted, PROVENANCE)) == 4
 

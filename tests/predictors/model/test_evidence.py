@@ -12,7 +12,7 @@ import yaml
 
 from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.common.config import build
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from predictors.model.evidence import Scales, _negative_log_evidence, covariance, fit_scales, group_products
 from predictors.model.features import FeatureMap, space_views
@@ -23,9 +23,9 @@ SCALES = Scales(0.1, 0.3, 0.7, 0.5, np.array([0.4, 0.2]), np.array([0.8, 1.5]))
 GROUP = np.array([0, 0, 0, 1, 1], np.intp)
 
 
-def make_space() -> SearchSpace:
+def make_space() -> StagedSpace:
     stage = StageSpec(8, 2, (1, 2, 3), (3, 5, 7), (2, 3, 4), "relu", False)
-    return SearchSpace("small", "mobilenet_v3", (16, 24, 32), 8, 1, (stage, stage), (16, 16))
+    return StagedSpace("small", "mobilenet_v3", (16, 24, 32), 8, 1, (stage, stage), (16, 16))
 
 
 def make_columns(count: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def make_columns(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_inputs_of_every_space_are_one_hot_choices_and_costs(path: Path) -> None:
-    space = build(SearchSpace, yaml.safe_load(path.read_text()))
+    space = build(StagedSpace, yaml.safe_load(path.read_text()))
     features = FeatureMap.of_space(space)
     genomes = space.sample(50, np.random.default_rng(0))
     inputs = features(genomes)
@@ -53,7 +53,7 @@ def test_inputs_of_every_space_are_one_hot_choices_and_costs(path: Path) -> None
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_views_of_every_space_are_standardised_and_merge(path: Path) -> None:
-    space = build(SearchSpace, yaml.safe_load(path.read_text()))
+    space = build(StagedSpace, yaml.safe_load(path.read_text()))
     features = FeatureMap.of_space(space)
     views = space_views(features)
     columns = views(features(space.sample(3000, np.random.default_rng(1))))

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from ofa.architecture.cost import compile_cost, macs
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 from predictors.load import load_predictor
 from predictors.published.layouts import PublishedEncoder
@@ -25,12 +25,12 @@ MOBILE, RESNET = "ofa_mbv3_acc_predictor.pth", "ofa_resnet50_acc_predictor.pth"
 
 
 @pytest.fixture
-def wide_space(full_space: SearchSpace) -> SearchSpace:
+def wide_space(full_space: StagedSpace) -> StagedSpace:
     return dataclasses.replace(full_space, width_multiplier=1.2)
 
 
 @pytest.fixture
-def resnet_space(load_space: Callable[[str], SearchSpace]) -> SearchSpace:
+def resnet_space(load_space: Callable[[str], StagedSpace]) -> StagedSpace:
     return load_space("resnet50")
 
 
@@ -41,7 +41,7 @@ def small_mlp(num_inputs: int = 128) -> dict[str, torch.Tensor]:
     return {n: torch.randn(size, generator=generator) for n, size in zip(names, sizes, strict=True)}
 
 
-def test_inputs_of_a_mobilenet(wide_space: SearchSpace) -> None:
+def test_inputs_of_a_mobilenet(wide_space: StagedSpace) -> None:
     blocks = ((3, 3), (5, 4), (7, 6))
     first = tuple(BlockConfig(kernel, ratio) for kernel, ratio in blocks)
     stages = (first, *[(BlockConfig(7, 3), BlockConfig(3, 6))] * 4)
@@ -59,7 +59,7 @@ def test_inputs_of_a_mobilenet(wide_space: SearchSpace) -> None:
     assert resolution.tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
 
 
-def test_inputs_of_a_resnet(resnet_space: SearchSpace) -> None:
+def test_inputs_of_a_resnet(resnet_space: StagedSpace) -> None:
     depths, ratios = (2, 4, 5, 3), (0.2, 0.35, 0.25, 0.2)
     stages = tuple((BlockConfig(3, ratio),) * depth for depth, ratio in zip(depths, ratios, strict=True))
     config = SubnetConfig(240, stages, (0.65, 1.0, 0.8, 1.0), StemConfig(1, 0.8, 0.65))
@@ -76,7 +76,7 @@ def test_inputs_of_a_resnet(resnet_space: SearchSpace) -> None:
     assert blocks[active].argmax(1).tolist() == choices
 
 
-def test_predictions_are_those_of_the_published_network(wide_space: SearchSpace, shared_data: Path) -> None:
+def test_predictions_are_those_of_the_published_network(wide_space: StagedSpace, shared_data: Path) -> None:
     file = shared_data / "predictor" / MOBILE
     genomes = wide_space.sample(700, np.random.default_rng(0))
     predicted = import_predictor(file, wide_space)(genomes)
@@ -94,7 +94,7 @@ def test_predictions_are_those_of_the_published_network(wide_space: SearchSpace,
     assert predicted.max() < largest[0]
 
 
-def test_predictions_of_resnets_rise_with_macs(resnet_space: SearchSpace, shared_data: Path) -> None:
+def test_predictions_of_resnets_rise_with_macs(resnet_space: StagedSpace, shared_data: Path) -> None:
     predictor = import_predictor(shared_data / "predictor" / RESNET, resnet_space)
     genomes = resnet_space.sample(1000, np.random.default_rng(0))
     predicted = predictor(genomes)
@@ -106,7 +106,7 @@ def test_predictions_of_resnets_rise_with_macs(resnet_space: SearchSpace, shared
 
 @pytest.mark.parametrize("name", [MOBILE, RESNET])
 def test_save_and_load_give_the_same_predictions(
-    name: str, wide_space: SearchSpace, resnet_space: SearchSpace, shared_data: Path, tmp_path: Path
+    name: str, wide_space: StagedSpace, resnet_space: StagedSpace, shared_data: Path, tmp_path: Path
 ) -> None:
     space = wide_space if name == MOBILE else resnet_space
     predictor = import_predictor(shared_data / "predictor" / name, space)
@@ -121,7 +121,7 @@ def test_save_and_load_give_the_same_predictions(
         load_predictor(tmp_path / "predictor.pt", other)
 
 
-def test_damaged_copies_of_ours_are_refused(wide_space: SearchSpace, tmp_path: Path) -> None:
+def test_damaged_copies_of_ours_are_refused(wide_space: StagedSpace, tmp_path: Path) -> None:
     torch.save(small_mlp(), tmp_path / "published.pth")
     path = tmp_path / "predictor.pt"
     import_predictor(tmp_path / "published.pth", wide_space).save(path)
@@ -142,7 +142,7 @@ def test_damaged_copies_of_ours_are_refused(wide_space: SearchSpace, tmp_path: P
         load_predictor(tmp_path / "none.pt", wide_space)
 
 
-def test_all_misfits_of_a_file_are_named(wide_space: SearchSpace, tmp_path: Path) -> None:
+def test_all_misfits_of_a_file_are_named(wide_space: StagedSpace, tmp_path: Path) -> None:
     path = tmp_path / "published.pth"
     state = small_mlp(82) | {"extra.weight": torch.zeros(2), "2.bias": torch.zeros(2)}
     torch.save({"state_dict": state}, path)
@@ -166,7 +166,7 @@ def test_all_misfits_of_a_file_are_named(wide_space: SearchSpace, tmp_path: Path
         import_predictor(path, wide_space)
 
 
-def test_code_in_a_file_is_not_run(wide_space: SearchSpace, tmp_path: Path) -> None:
+def test_code_in_a_file_is_not_run(wide_space: StagedSpace, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     path = tmp_path / "published.pth"
 
@@ -185,7 +185,7 @@ def test_code_in_a_file_is_not_run(wide_space: SearchSpace, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "content", [b"", b"hello world", b"\x89PNG\r\n\x1a\n", b"{}", b"PK\x03\x04" + bytes(40)]
 )
-def test_files_of_another_kind_are_refused(content: bytes, wide_space: SearchSpace, tmp_path: Path) -> None:
+def test_files_of_another_kind_are_refused(content: bytes, wide_space: StagedSpace, tmp_path: Path) -> None:
     path = tmp_path / "published.pth"
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be read"):
@@ -195,7 +195,7 @@ def test_files_of_another_kind_are_refused(content: bytes, wide_space: SearchSpa
 
 
 def test_spaces_that_the_predictor_does_not_know_are_refused(
-    wide_space: SearchSpace, tiny_space: SearchSpace, load_space: Callable[[str], SearchSpace]
+    wide_space: StagedSpace, tiny_space: StagedSpace, load_space: Callable[[str], StagedSpace]
 ) -> None:
     with pytest.raises(UserError, match="'proxyless_nas'; known: mobilenet_v3, resnet"):
         PublishedEncoder(load_space("proxyless_nas"))
@@ -205,8 +205,8 @@ def test_spaces_that_the_predictor_does_not_know_are_refused(
     odd = dataclasses.replace(wide_space, resolutions=(100, 224), stages=stages)
     with pytest.raises(UserError) as caught:
         PublishedEncoder(odd)
-    for text in ("resolution 100 (known: 112, 128,", "expand_ratio of stage 0, block 3 2 (known: 3, 4, 6)"):
+    for text in ("resolution 100 (known: 112, 128,", "stages.0.blocks.3.expand_ratio 2 (known: 3, 4, 6)"):
         assert text in str(caught.value)
-    known = odd.restrict(resolutions=[224], expand_ratios=[3, 4, 6])
+    known = odd.restrict({"resolution": [224], "expand_ratio": [3, 4, 6]})
     inputs = PublishedEncoder(known)(odd.genomes([odd.smallest, known.largest]))
     assert np.isnan(inputs).all(axis=1).tolist() == [True, False]

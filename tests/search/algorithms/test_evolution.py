@@ -13,7 +13,7 @@ from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.common.errors import UserError
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from search.algorithms.evolution import EvolutionSettings, evolve
 from search.algorithms.nsga2 import ParetoSettings
 from search.algorithms.random_search import RandomSettings, search_randomly
@@ -35,12 +35,12 @@ class Recorder:
         return self.estimator(genomes)
 
 
-def run(space: SearchSpace, accuracy: Estimator, *limits: Limit, seed: int = 0) -> SearchResult:
+def run(space: StagedSpace, accuracy: Estimator, *limits: Limit, seed: int = 0) -> SearchResult:
     return evolve(space, accuracy, limits, SMALL, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_evolution_finds_the_enumerated_optimum(micro_space: SearchSpace, seed: int) -> None:
+def test_evolution_finds_the_enumerated_optimum(micro_space: StagedSpace, seed: int) -> None:
     accuracy, limit = rugged(micro_space, seed), median_limit(micro_space)
     genomes = every_genome(micro_space)
     assert len(genomes) == micro_space.size
@@ -51,7 +51,7 @@ def test_evolution_finds_the_enumerated_optimum(micro_space: SearchSpace, seed: 
     assert result.evaluations <= 600 < micro_space.size
 
 
-def test_limits_are_respected_and_values_belong_to_the_network(small_space: SearchSpace) -> None:
+def test_limits_are_respected_and_values_belong_to_the_network(small_space: StagedSpace) -> None:
     size = compile_cost(small_space, parameters)
     limits = [median_limit(small_space), Limit("parameters", size, 60_000.0)]
     accuracy = rugged(small_space, 1)
@@ -63,7 +63,7 @@ def test_limits_are_respected_and_values_belong_to_the_network(small_space: Sear
             assert candidate.values[limit.name] == limit.estimator(genome)[0] <= limit.maximum
 
 
-def test_ranked_and_front_come_from_all_candidates_seen(small_space: SearchSpace) -> None:
+def test_ranked_and_front_come_from_all_candidates_seen(small_space: StagedSpace) -> None:
     accuracy, limit = Recorder(rugged(small_space, 2)), median_limit(small_space)
     result = run(small_space, accuracy, limit)
     seen = np.stack([np.frombuffer(row, np.int8) for row in accuracy.rows])
@@ -81,7 +81,7 @@ def test_ranked_and_front_come_from_all_candidates_seen(small_space: SearchSpace
 
 
 @pytest.mark.parametrize("algorithm", ["evolution", "random"])
-def test_every_candidate_counts_once(small_space: SearchSpace, algorithm: str) -> None:
+def test_every_candidate_counts_once(small_space: StagedSpace, algorithm: str) -> None:
     estimator = Recorder(median_limit(small_space).estimator)
     limit = Limit("macs", estimator, median_limit(small_space).maximum)
     accuracy = Recorder(rugged(small_space, 3))
@@ -95,7 +95,7 @@ def test_every_candidate_counts_once(small_space: SearchSpace, algorithm: str) -
     assert set(accuracy.rows) < set(estimator.rows)
 
 
-def test_the_last_generation_counts(small_space: SearchSpace) -> None:
+def test_the_last_generation_counts(small_space: StagedSpace) -> None:
     """Whatever the last generation finds is in the result."""
     limit, accuracy = median_limit(small_space), rugged(small_space, 4)
     bests = []
@@ -113,7 +113,7 @@ def test_the_last_generation_counts(small_space: SearchSpace) -> None:
     assert bests[-1] > bests[0]
 
 
-def test_equal_seeds_give_equal_results(small_space: SearchSpace) -> None:
+def test_equal_seeds_give_equal_results(small_space: StagedSpace) -> None:
     accuracy, limit = rugged(small_space, 5), median_limit(small_space)
     assert run(small_space, accuracy, limit, seed=3) == run(small_space, accuracy, limit, seed=3)
     assert (
@@ -122,7 +122,7 @@ def test_equal_seeds_give_equal_results(small_space: SearchSpace) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_evolution_beats_random_search_of_equal_budget(small_space: SearchSpace, seed: int) -> None:
+def test_evolution_beats_random_search_of_equal_budget(small_space: StagedSpace, seed: int) -> None:
     accuracy, limit = rugged(small_space, 6), median_limit(small_space)
     settings = RandomSettings(evaluations=600)
     baseline = search_randomly(small_space, accuracy, [limit], settings, np.random.default_rng(seed))
@@ -131,8 +131,8 @@ def test_evolution_beats_random_search_of_equal_budget(small_space: SearchSpace,
     assert result.best.accuracy > baseline.best.accuracy
 
 
-def test_restricted_space_is_not_left(small_space: SearchSpace) -> None:
-    restricted = small_space.restrict(resolutions=[20, 28], depths=[2, 3], kernel_sizes=[5, 7])
+def test_restricted_space_is_not_left(small_space: StagedSpace) -> None:
+    restricted = small_space.restrict({"resolution": [20, 28], "depth": [2, 3], "kernel_size": [5, 7]})
     accuracy = Recorder(rugged(small_space, 7))
     result = run(restricted, accuracy, median_limit(restricted))
     configs = [restricted.config(np.frombuffer(row, np.int8)) for row in accuracy.rows]
@@ -140,22 +140,22 @@ def test_restricted_space_is_not_left(small_space: SearchSpace) -> None:
     assert result.space_fingerprint == small_space.fingerprint
 
 
-def test_limit_that_only_the_smallest_network_keeps(small_space: SearchSpace) -> None:
+def test_limit_that_only_the_smallest_network_keeps(small_space: StagedSpace) -> None:
     estimator = compile_cost(small_space, macs)
     smallest = float(estimator(small_space.genomes([small_space.smallest]))[0])
     result = run(small_space, rugged(small_space, 8), Limit("macs", estimator, smallest))
     assert [candidate.config for candidate in result.ranked] == [small_space.smallest]
 
 
-def hidden_optimum(space: SearchSpace) -> Estimator:
+def hidden_optimum(space: StagedSpace) -> Estimator:
     """A quantity that is 1 for one network, neither the smallest nor likely to be drawn, else larger."""
     target = space.sample(1, np.random.default_rng(11))
     return lambda genomes: 1.0 + (genomes != target).sum(axis=1)
 
 
 @pytest.mark.parametrize("search", ["evolution", "random"])
-def test_descent_helps_where_no_drawn_candidate_is_feasible(small_space: SearchSpace, search: str) -> None:
-    space = small_space.restrict(depths=[3])
+def test_descent_helps_where_no_drawn_candidate_is_feasible(small_space: StagedSpace, search: str) -> None:
+    space = small_space.restrict({"depth": [3]})
     accuracy, limit = rugged(space, 9), Limit("distance", hidden_optimum(space), 1.0)
     rng = np.random.default_rng(0)
     if search == "evolution":
@@ -168,7 +168,7 @@ def test_descent_helps_where_no_drawn_candidate_is_feasible(small_space: SearchS
     assert result.evaluations == {"evolution": 50, "random": 51}[search]
 
 
-def test_unreachable_limit_is_an_error(small_space: SearchSpace) -> None:
+def test_unreachable_limit_is_an_error(small_space: StagedSpace) -> None:
     limit = Limit("latency_ms", compile_cost(small_space, macs), 10.0, "ms")
     with pytest.raises(UserError, match=r"reaches latency_ms = 10 ms; the smallest reachable value is"):
         run(small_space, rugged(small_space, 0), limit)
@@ -178,7 +178,7 @@ def test_unreachable_limit_is_an_error(small_space: SearchSpace) -> None:
 
 
 @pytest.mark.parametrize("search", ["evolution", "random"])
-def test_an_infinite_limit_is_refused(small_space: SearchSpace, search: str) -> None:
+def test_an_infinite_limit_is_refused(small_space: StagedSpace, search: str) -> None:
     limit = Limit("macs", compile_cost(small_space, macs), float("inf"))
     with pytest.raises(UserError, match="macs is infinite; expected a finite limit.*search=pareto"):
         if search == "evolution":
@@ -188,17 +188,17 @@ def test_an_infinite_limit_is_refused(small_space: SearchSpace, search: str) -> 
             search_randomly(small_space, rugged(small_space, 0), [limit], RandomSettings(evaluations=50), rng)
 
 
-def one_network(space: SearchSpace) -> SearchSpace:
-    return space.keep_largest(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
+def one_network(space: StagedSpace) -> StagedSpace:
+    return space.keep_largest({"resolution": 1, "depth": 1, "kernel_size": 1, "expand_ratio": 1})
 
 
-def few_networks(space: SearchSpace) -> SearchSpace:
-    return space.restrict(depths=[1], kernel_sizes=[3])
+def few_networks(space: StagedSpace) -> StagedSpace:
+    return space.restrict({"depth": [1], "kernel_size": [3]})
 
 
 @pytest.mark.parametrize("restrict", [one_network, few_networks])
 def test_spaces_smaller_than_the_population_end(
-    micro_space: SearchSpace, restrict: Callable[[SearchSpace], SearchSpace]
+    micro_space: StagedSpace, restrict: Callable[[StagedSpace], StagedSpace]
 ) -> None:
     space = restrict(micro_space)
     assert space.size < 20
@@ -210,7 +210,7 @@ def test_spaces_smaller_than_the_population_end(
     assert baseline.best == result.best
 
 
-def test_progress_is_reported(small_space: SearchSpace) -> None:
+def test_progress_is_reported(small_space: StagedSpace) -> None:
     calls = []
     limit = median_limit(small_space)
     evolve(
@@ -226,7 +226,7 @@ def test_progress_is_reported(small_space: SearchSpace) -> None:
     assert calls[-1] == (80, 80)
 
 
-def test_accuracy_that_is_not_finite_is_refused(small_space: SearchSpace) -> None:
+def test_accuracy_that_is_not_finite_is_refused(small_space: StagedSpace) -> None:
     with pytest.raises(ValueError, match="not finite"):
         run(small_space, lambda genomes: np.full(len(genomes), np.nan), median_limit(small_space))
 

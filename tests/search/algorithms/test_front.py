@@ -10,7 +10,7 @@ from rugged import every_genome, median_limit, rugged
 
 from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from search.algorithms.evolution import EvolutionSettings, evolve
 from search.algorithms.nsga2 import ParetoSettings, search_front
 from search.limits.limit import Limit
@@ -24,13 +24,13 @@ def beaten(losses: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[bo
     return [bool(((losses <= row).all(1) & (losses < row).any(1)).any()) for row in losses]
 
 
-def objectives(space: SearchSpace) -> list[Limit]:
+def objectives(space: StagedSpace) -> list[Limit]:
     size = compile_cost(space, parameters)
     return [Limit("macs", compile_cost(space, macs), np.inf), Limit("parameters", size, np.inf)]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_front_is_that_of_all_networks(micro_space: SearchSpace, seed: int) -> None:
+def test_the_front_is_that_of_all_networks(micro_space: StagedSpace, seed: int) -> None:
     accuracy, limit = rugged(micro_space, seed), objectives(micro_space)[0]
     result = search_front(micro_space, accuracy, [limit], SETTINGS, np.random.default_rng(seed))
     genomes = every_genome(micro_space)
@@ -41,7 +41,7 @@ def test_the_front_is_that_of_all_networks(micro_space: SearchSpace, seed: int) 
     assert not any(beaten(np.array([[c.values["macs"], -c.accuracy] for c in result.front])))
 
 
-def test_three_objectives_and_a_limit(micro_space: SearchSpace) -> None:
+def test_three_objectives_and_a_limit(micro_space: StagedSpace) -> None:
     accuracy, limits = rugged(micro_space, 3), objectives(micro_space)
     limits[0] = median_limit(micro_space)
     result = search_front(micro_space, accuracy, limits, SETTINGS, np.random.default_rng(0))
@@ -52,13 +52,13 @@ def test_three_objectives_and_a_limit(micro_space: SearchSpace) -> None:
     assert result.front_costs == ("macs", "parameters")
 
 
-def test_equal_seeds_give_equal_fronts(small_space: SearchSpace) -> None:
+def test_equal_seeds_give_equal_fronts(small_space: StagedSpace) -> None:
     accuracy, limits = rugged(small_space, 4), objectives(small_space)
     runs = [search_front(small_space, accuracy, limits, SETTINGS, np.random.default_rng(5)) for _ in "ab"]
     assert runs[0] == runs[1]
 
 
-def test_a_network_is_picked_from_a_front(small_space: SearchSpace, tmp_path: Path) -> None:
+def test_a_network_is_picked_from_a_front(small_space: StagedSpace, tmp_path: Path) -> None:
     accuracy, limits = rugged(small_space, 4), objectives(small_space)
     result = search_front(small_space, accuracy, limits, SETTINGS, np.random.default_rng(0))
     result.save(tmp_path / "front.json", {})
@@ -75,7 +75,7 @@ def test_a_network_is_picked_from_a_front(small_space: SearchSpace, tmp_path: Pa
         select_subnet(small_space, "front@1@2@3", tmp_path)
 
 
-def test_a_search_for_one_network_needs_finite_limits(small_space: SearchSpace) -> None:
+def test_a_search_for_one_network_needs_finite_limits(small_space: StagedSpace) -> None:
     with pytest.raises(UserError, match="macs"):
         rng = np.random.default_rng(0)
         evolve(small_space, rugged(small_space, 0), objectives(small_space), EvolutionSettings(), rng)

@@ -17,7 +17,7 @@ from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.table.device import DeviceSpec
 from ofa.common.config import build
 from ofa.space.estimator import Estimator
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from predictors.published.predictor import import_predictor
 from search.algorithms.evolution import EvolutionSettings, evolve
 from search.algorithms.nsga2 import ParetoSettings, search_front
@@ -31,21 +31,21 @@ PUBLISHED_BUDGET = EvolutionSettings(population_size=500, generations=100)
 class Note10:
     """A space, predicted top-1, and the latencies that the published tables of a device give."""
 
-    space: SearchSpace
+    space: StagedSpace
     accuracy: Estimator
-    latency: Callable[[SearchSpace, str], Estimator]
+    latency: Callable[[StagedSpace, str], Estimator]
 
     def limit(self, maximum_ms: float) -> Limit:
         return Limit("latency_ms", self.latency(self.space, "note10"), maximum_ms, "ms")
 
 
 @pytest.fixture(scope="module")
-def note10(load_space: Callable[[str], SearchSpace], shared_data: Path, root: Path) -> Note10:
+def note10(load_space: Callable[[str], StagedSpace], shared_data: Path, root: Path) -> Note10:
     whole = dataclasses.replace(load_space("mobilenet_v3"), width_multiplier=1.2)
-    space = whole.restrict(resolutions=[160, 176, 192, 208, 224])
+    space = whole.restrict({"resolution": [160, 176, 192, 208, 224]})
     device = yaml.safe_load((root / "conf" / "device" / "imported.yaml").read_text())
 
-    def latency(space: SearchSpace, name: str) -> Estimator:
+    def latency(space: StagedSpace, name: str) -> Estimator:
         tables = read_published_tables([shared_data / "latency" / name])
         missing_ms = {"AvgPool2D": 0.0} if name == "ultra96" else {}
         spec = build(DeviceSpec, {**device, "name": name})
@@ -81,7 +81,7 @@ def test_one_short_run_for_the_front_beats_every_published_search(note10: Note10
 
 
 def test_limits_on_two_devices_are_kept_at_once(note10: Note10) -> None:
-    space = note10.space.restrict(resolutions=[224])
+    space = note10.space.restrict({"resolution": [224]})
     names, maxima = ("note10", "ultra96"), (35.0, 15.0)
     limits = [
         Limit(name, note10.latency(space, name), maximum, "ms")

@@ -11,7 +11,7 @@ from rugged import rugged
 
 from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from search.algorithms.nsga2 import ParetoSettings, search_front
 from search.limits.limit import Limit
 from search.population.fronts import crowding, fittest, non_dominated, ranks
@@ -28,7 +28,7 @@ def front_by_pairs(losses: NDArray[np.float64], among: set[int]) -> set[int]:
     return {i for i in among if not any(beats(losses[j], losses[i]) for j in among)}
 
 
-def limits_of(space: SearchSpace, count: int, maximum: float = float("inf")) -> list[Limit]:
+def limits_of(space: StagedSpace, count: int, maximum: float = float("inf")) -> list[Limit]:
     memory = compile_cost(space, peak_activation_bytes, np.maximum)
     costs = {
         "macs": compile_cost(space, macs),
@@ -101,7 +101,7 @@ def test_the_fittest_are_of_the_first_fronts_and_spread() -> None:
 
 
 @pytest.mark.parametrize("num_costs", [1, 2])
-def test_the_whole_front_of_a_small_space_is_found(micro_space: SearchSpace, num_costs: int) -> None:
+def test_the_whole_front_of_a_small_space_is_found(micro_space: StagedSpace, num_costs: int) -> None:
     accuracy, limits = rugged(micro_space, num_costs), limits_of(micro_space, num_costs)
     genomes = micro_space.all_genomes()
     costs = np.stack([limit.estimator(genomes) for limit in limits], axis=1)
@@ -116,7 +116,7 @@ def test_the_whole_front_of_a_small_space_is_found(micro_space: SearchSpace, num
     assert result.best.accuracy == pytest.approx(accuracy(genomes).max())
 
 
-def test_limits_bound_the_front_and_every_candidate_counts_once(small_space: SearchSpace) -> None:
+def test_limits_bound_the_front_and_every_candidate_counts_once(small_space: StagedSpace) -> None:
     limits = limits_of(small_space, 2)
     limits[0] = Limit("macs", limits[0].estimator, 1.5e6)
     result = search_front(small_space, rugged(small_space, 1), limits, SMALL, np.random.default_rng(0))
@@ -127,7 +127,7 @@ def test_limits_bound_the_front_and_every_candidate_counts_once(small_space: Sea
     assert again == result
 
 
-def test_a_long_front_is_thinned_but_keeps_its_ends(small_space: SearchSpace) -> None:
+def test_a_long_front_is_thinned_but_keeps_its_ends(small_space: StagedSpace) -> None:
     accuracy, limits = rugged(small_space, 2), limits_of(small_space, 3)
     whole = search_front(small_space, accuracy, limits, SMALL, np.random.default_rng(0))
     settings = ParetoSettings(population_size=60, generations=20, front_size=12)
@@ -139,7 +139,7 @@ def test_a_long_front_is_thinned_but_keeps_its_ends(small_space: SearchSpace) ->
     assert thinned.best in thinned.front
 
 
-def test_unreachable_limits_are_an_error(small_space: SearchSpace) -> None:
+def test_unreachable_limits_are_an_error(small_space: StagedSpace) -> None:
     with pytest.raises(UserError, match="smallest reachable value"):
         search_front(
             small_space,
@@ -150,8 +150,8 @@ def test_unreachable_limits_are_an_error(small_space: SearchSpace) -> None:
         )
 
 
-def test_small_spaces_end_and_progress_is_told(micro_space: SearchSpace) -> None:
-    space = micro_space.restrict(depths=[1], kernel_sizes=[3])
+def test_small_spaces_end_and_progress_is_told(micro_space: StagedSpace) -> None:
+    space = micro_space.restrict({"depth": [1], "kernel_size": [3]})
     calls: list[tuple[int, int]] = []
     result = search_front(
         space,
@@ -165,7 +165,7 @@ def test_small_spaces_end_and_progress_is_told(micro_space: SearchSpace) -> None
     assert calls[-1] == (space.size, 400_000)
 
 
-def test_fronts_of_three_objectives_are_drawn(small_space: SearchSpace, tmp_path: Path) -> None:
+def test_fronts_of_three_objectives_are_drawn(small_space: StagedSpace, tmp_path: Path) -> None:
     result = search_front(
         small_space, rugged(small_space, 0), limits_of(small_space, 2), SMALL, np.random.default_rng(0)
     )

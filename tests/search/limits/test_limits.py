@@ -13,13 +13,13 @@ from ofa.architecture.cost import compile_cost, macs, network_cost, parameters
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import BlockConfig, SubnetConfig
 from search.limits.limit import Limit, check_limits, feasible, limit_values, violations
 from search.limits.reachable import reachable_genome, smallest_reachable
 
 
-def enumerate_configs(space: SearchSpace) -> list[SubnetConfig]:
+def enumerate_configs(space: StagedSpace) -> list[SubnetConfig]:
     """All networks of the whole space, straight from its choices."""
     per_stage = []
     for stage in space.stages:
@@ -38,12 +38,12 @@ def arbitrary_cost(spec: LayerSpec) -> float:
 
 
 @pytest.mark.parametrize("maximum", [0.0, -1.0, float("nan")])
-def test_limit_maximum_is_checked(micro_space: SearchSpace, maximum: float) -> None:
+def test_limit_maximum_is_checked(micro_space: StagedSpace, maximum: float) -> None:
     with pytest.raises(UserError, match=r"Limit latency_ms is .*; expected a positive number"):
         Limit("latency_ms", compile_cost(micro_space, macs), maximum)
 
 
-def test_names_of_limits_in_names_of_results(micro_space: SearchSpace) -> None:
+def test_names_of_limits_in_names_of_results(micro_space: StagedSpace) -> None:
     estimator = compile_cost(micro_space, macs)
     assert Limit("macs_m", estimator, 120.0, "M MACs").short == "120MMACs"
     unbounded = Limit("latency_ms on phone", estimator, float("inf"), "ms")
@@ -51,7 +51,7 @@ def test_names_of_limits_in_names_of_results(micro_space: SearchSpace) -> None:
     assert unbounded.short == "latency_ms_on_phone"
 
 
-def test_limits_need_names_that_differ(micro_space: SearchSpace) -> None:
+def test_limits_need_names_that_differ(micro_space: StagedSpace) -> None:
     estimator = compile_cost(micro_space, macs)
     with pytest.raises(UserError, match="no name"):
         Limit("", estimator, 1.0)
@@ -61,7 +61,7 @@ def test_limits_need_names_that_differ(micro_space: SearchSpace) -> None:
         check_limits([Limit("macs", estimator, 1.0), Limit("macs", estimator, 2.0)])
 
 
-def test_violation_and_feasibility(micro_space: SearchSpace) -> None:
+def test_violation_and_feasibility(micro_space: StagedSpace) -> None:
     values = np.array([[1.0, 30.0], [2.0, 20.0], [3.0, 10.0]])
     limits = [
         Limit("a", lambda genomes: values[: len(genomes), 0], 2.0),
@@ -74,7 +74,7 @@ def test_violation_and_feasibility(micro_space: SearchSpace) -> None:
 
 
 @pytest.mark.parametrize("cost", [macs, parameters, arbitrary_cost])
-def test_smallest_reachable_is_the_enumerated_minimum(micro_space: SearchSpace, cost) -> None:  # type: ignore[no-untyped-def]
+def test_smallest_reachable_is_the_enumerated_minimum(micro_space: StagedSpace, cost) -> None:  # type: ignore[no-untyped-def]
     configs = enumerate_configs(micro_space)
     assert len(set(configs)) == micro_space.size
     expected = min(sum(cost(spec) for spec in lower(micro_space, config)) for config in configs)
@@ -84,8 +84,8 @@ def test_smallest_reachable_is_the_enumerated_minimum(micro_space: SearchSpace, 
     assert estimator(genome[None])[0] == value
 
 
-def test_smallest_reachable_stays_in_a_restricted_space(micro_space: SearchSpace) -> None:
-    restricted = micro_space.restrict(resolutions=[12], kernel_sizes=[5], expand_ratios=[4, 6])
+def test_smallest_reachable_stays_in_a_restricted_space(micro_space: StagedSpace) -> None:
+    restricted = micro_space.restrict({"resolution": [12], "kernel_size": [5], "expand_ratio": [4, 6]})
     genome, value = smallest_reachable(restricted, compile_cost(restricted, macs), np.random.default_rng(0))
     config = restricted.config(genome)
     assert restricted.contains(config)
@@ -93,7 +93,7 @@ def test_smallest_reachable_stays_in_a_restricted_space(micro_space: SearchSpace
     assert value == network_cost(lower(restricted, restricted.smallest)).macs
 
 
-def test_unreachable_limit_names_the_smallest_value(micro_space: SearchSpace) -> None:
+def test_unreachable_limit_names_the_smallest_value(micro_space: StagedSpace) -> None:
     smallest = min(network_cost(lower(micro_space, config)).macs for config in enumerate_configs(micro_space))
     estimator = compile_cost(micro_space, macs)
     with pytest.raises(UserError) as caught:
@@ -109,7 +109,7 @@ def test_unreachable_limit_names_the_smallest_value(micro_space: SearchSpace) ->
     assert micro_space.config(found) == micro_space.smallest
 
 
-def test_all_unreachable_limits_are_named_at_once(micro_space: SearchSpace) -> None:
+def test_all_unreachable_limits_are_named_at_once(micro_space: StagedSpace) -> None:
     limits = [
         Limit("macs", compile_cost(micro_space, macs), 1.0),
         Limit("parameters", compile_cost(micro_space, parameters), 2.0),
@@ -123,7 +123,7 @@ def test_all_unreachable_limits_are_named_at_once(micro_space: SearchSpace) -> N
     assert "parameters = 2;" in lines[1]
 
 
-def test_limits_that_exclude_each_other(micro_space: SearchSpace) -> None:
+def test_limits_that_exclude_each_other(micro_space: StagedSpace) -> None:
     estimator = compile_cost(micro_space, macs)
     smallest = estimator(micro_space.genomes([micro_space.smallest]))[0]
     largest = estimator(micro_space.genomes([micro_space.largest]))[0]
@@ -138,7 +138,7 @@ def test_limits_that_exclude_each_other(micro_space: SearchSpace) -> None:
 
 
 @pytest.mark.parametrize("value", [3.4567891, 3.456789, 123456789.0, 0.99999991, 12.5, 7.0])
-def test_shown_values_are_limits_that_the_value_keeps(micro_space: SearchSpace, value: float) -> None:
+def test_shown_values_are_limits_that_the_value_keeps(micro_space: StagedSpace, value: float) -> None:
     limit = Limit("latency_ms", compile_cost(micro_space, macs), 1.0, "ms")
     number, unit = limit.show(value).split()
     assert unit == "ms"

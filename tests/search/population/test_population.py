@@ -8,25 +8,25 @@ from numpy.typing import NDArray
 
 from ofa.architecture.cost import compile_cost, macs
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.onehot import OneHot
+from ofa.space.staged import StagedSpace
 from search.limits.limit import Limit
 from search.population.archive import Archive
-from search.population.onehot import OneHot
 from search.population.population import Population, similarities
 from search.population.surrogate import LinearSurrogate
 from search.population.variation import Variation
 
 
 @pytest.fixture
-def restricted(small_space: SearchSpace) -> SearchSpace:
-    return small_space.restrict(resolutions=[20, 28], kernel_sizes=[3, 7], expand_ratios=[6])
+def restricted(small_space: StagedSpace) -> StagedSpace:
+    return small_space.restrict({"resolution": [20, 28], "kernel_size": [3, 7], "expand_ratio": [6]})
 
 
-def allowed(space: SearchSpace, rows: Genomes) -> bool:
+def allowed(space: StagedSpace, rows: Genomes) -> bool:
     return all(set(np.unique(rows[:, i])) <= set(space.allowed[i]) for i in range(rows.shape[1]))
 
 
-def test_operators_stay_in_a_restricted_space(restricted: SearchSpace) -> None:
+def test_operators_stay_in_a_restricted_space(restricted: StagedSpace) -> None:
     rng, vary = np.random.default_rng(0), Variation(restricted)
     rows = vary.draw(500, rng)
     children = (vary.change(rows, 3, rng), vary.cross(rows, rows[::-1], rng), vary.shrink(rows, rng))
@@ -38,7 +38,7 @@ def test_operators_stay_in_a_restricted_space(restricted: SearchSpace) -> None:
         assert set(rows[:, gene]) == set(choices), "a draw misses a choice"
 
 
-def test_changes_are_one_to_most_and_never_to_the_same_choice(restricted: SearchSpace) -> None:
+def test_changes_are_one_to_most_and_never_to_the_same_choice(restricted: StagedSpace) -> None:
     rng, vary = np.random.default_rng(1), Variation(restricted)
     rows = vary.draw(2000, rng)
     once = (vary.change(rows, 1, rng) != rows).sum(axis=1)
@@ -46,12 +46,12 @@ def test_changes_are_one_to_most_and_never_to_the_same_choice(restricted: Search
     several = (vary.change(rows, 3, rng) != rows).sum(axis=1)
     assert set(several) <= {0, 1, 2, 3}
     assert {1, 2, 3} <= set(several)
-    single = restricted.keep_largest(resolution=1, depth=1, kernel_size=1, expand_ratio=1)
+    single = restricted.keep_largest({"resolution": 1, "depth": 1, "kernel_size": 1, "expand_ratio": 1})
     only = Variation(single).draw(3, rng)
     assert (Variation(single).change(only, 2, rng) == only).all()
 
 
-def test_children_of_a_cross_have_genes_of_both_parents(small_space: SearchSpace) -> None:
+def test_children_of_a_cross_have_genes_of_both_parents(small_space: StagedSpace) -> None:
     rng, vary = np.random.default_rng(2), Variation(small_space)
     first, second = vary.draw(1000, rng), vary.draw(1000, rng)
     children = vary.cross(first, second, rng)
@@ -60,7 +60,7 @@ def test_children_of_a_cross_have_genes_of_both_parents(small_space: SearchSpace
     assert from_first == pytest.approx(0.5, abs=0.02)
 
 
-def test_inactive_genes_are_inherited(small_space: SearchSpace) -> None:
+def test_inactive_genes_are_inherited(small_space: StagedSpace) -> None:
     rng, vary = np.random.default_rng(3), Variation(small_space)
     full = vary.draw(200, rng)
     hidden = ~small_space.active(full)
@@ -68,7 +68,7 @@ def test_inactive_genes_are_inherited(small_space: SearchSpace) -> None:
     assert (small_space.canonical(full)[hidden] == 0).all()
 
 
-def test_shrinking_ends_at_the_smallest(small_space: SearchSpace) -> None:
+def test_shrinking_ends_at_the_smallest(small_space: StagedSpace) -> None:
     rng, vary = np.random.default_rng(4), Variation(small_space)
     rows = vary.draw(50, rng)
     for _ in range(200):
@@ -78,14 +78,14 @@ def test_shrinking_ends_at_the_smallest(small_space: SearchSpace) -> None:
     assert small_space.config(vary.highest) == small_space.largest
 
 
-def test_similarity_counts_equal_genes(small_space: SearchSpace) -> None:
+def test_similarity_counts_equal_genes(small_space: StagedSpace) -> None:
     rows = Variation(small_space).draw(30, np.random.default_rng(5))
     networks = small_space.canonical(rows)
     expected = [[(a == b).sum() for a in networks] for b in networks]
     assert similarities(OneHot(small_space), networks).tolist() == expected
 
 
-def test_clearing_keeps_the_best_of_each_kind(small_space: SearchSpace) -> None:
+def test_clearing_keeps_the_best_of_each_kind(small_space: StagedSpace) -> None:
     rng, vary = np.random.default_rng(6), Variation(small_space)
     centres = np.stack([vary.lowest, vary.highest])
     kinds = np.repeat([0, 1], 40)
@@ -101,7 +101,7 @@ def test_clearing_keeps_the_best_of_each_kind(small_space: SearchSpace) -> None:
     assert len(population.clear(OneHot(small_space), 1e9, 100).accuracies) == 80
 
 
-def test_the_best_are_sorted_and_joining_keeps_pairs(small_space: SearchSpace) -> None:
+def test_the_best_are_sorted_and_joining_keeps_pairs(small_space: StagedSpace) -> None:
     rng, vary = np.random.default_rng(7), Variation(small_space)
     rows = vary.draw(20, rng)
     values = rng.permutation(20).astype(float)
@@ -121,7 +121,7 @@ def test_the_best_are_sorted_and_joining_keeps_pairs(small_space: SearchSpace) -
     assert best.excess.tolist() == [0.19, 0.18, 0.17, 0.16, 0.15, 0.14]
 
 
-def test_offspring_are_mutants_and_crosses_of_their_own_parents(small_space: SearchSpace) -> None:
+def test_offspring_are_mutants_and_crosses_of_their_own_parents(small_space: StagedSpace) -> None:
     rng, vary = np.random.default_rng(9), Variation(small_space)
     first, second = vary.draw(40, rng), vary.draw(40, rng)
     children = vary.offspring(first, second, 0.25, 1, rng)
@@ -129,7 +129,7 @@ def test_offspring_are_mutants_and_crosses_of_their_own_parents(small_space: Sea
     assert ((children[10:] == first[10:]) | (children[10:] == second[10:])).all()
 
 
-def test_the_guess_learns_the_effects_of_genes(small_space: SearchSpace) -> None:
+def test_the_guess_learns_the_effects_of_genes(small_space: StagedSpace) -> None:
     rng = np.random.default_rng(10)
     effects = [rng.standard_normal(len(gene.choices)) for gene in small_space.genes]
 
@@ -149,7 +149,7 @@ def test_the_guess_learns_the_effects_of_genes(small_space: SearchSpace) -> None
     assert np.corrcoef(guess(rows[1500:]), expected)[0, 1] < -0.5, "the latest rows do not count more"
 
 
-def test_the_archive_tells_what_was_new_and_feasible(small_space: SearchSpace) -> None:
+def test_the_archive_tells_what_was_new_and_feasible(small_space: StagedSpace) -> None:
     cost = compile_cost(small_space, macs)
     rows = small_space.sample(40, np.random.default_rng(8))
     maximum = float(np.median(cost(rows)))
@@ -169,7 +169,7 @@ def test_the_archive_tells_what_was_new_and_feasible(small_space: SearchSpace) -
     assert len(nothing.rows) == len(nothing.estimated) == len(nothing.accuracies) == 0
 
 
-def test_the_archive_estimates_what_the_caller_chooses(small_space: SearchSpace) -> None:
+def test_the_archive_estimates_what_the_caller_chooses(small_space: StagedSpace) -> None:
     cost = compile_cost(small_space, macs)
     rows = small_space.sample(40, np.random.default_rng(8))
     maximum = float(np.median(cost(rows)))

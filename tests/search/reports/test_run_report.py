@@ -8,26 +8,26 @@ import numpy as np
 from rich.console import Console
 
 from ofa.architecture.cost import compile_cost, macs
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
 from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
 
 
-def measured(space: SearchSpace) -> list[ReportedNetwork]:
+def measured(space: StagedSpace) -> list[ReportedNetwork]:
     cost = compile_cost(space, macs)
     plan = plan_search({"algorithm": "evolution", "population_size": 20, "generations": 3})
     limit = Limit("latency_ms", cost, float(cost(space.genomes([space.middle]))[0]), "ms")
     result = plan.run(space, lambda genomes: np.log(cost(genomes)) / 100, [limit], 0)
     return [
-        ReportedNetwork("largest", None, 99.0, 98.0, 9.0, 9.5, 5_000_000, 500_000),
-        ReportedNetwork("phone-3ms", result, 97.0, 96.5, 2.9, 3.0, 2_000_000, 300_000),
-        ReportedNetwork("", None, 90.0, 80.0, 4.0, 5.0, 1_000_000, 100_000),
-        ReportedNetwork("", None, 92.0, 90.0, 6.0, 7.0, 3_000_000, 300_000),
+        ReportedNetwork("largest", None, 0.99, 0.98, 9.0, 9.5, 5_000_000, 500_000),
+        ReportedNetwork("phone-3ms", result, 0.97, 0.965, 2.9, 3.0, 2_000_000, 300_000),
+        ReportedNetwork("", None, 0.9, 0.8, 4.0, 5.0, 1_000_000, 100_000),
+        ReportedNetwork("", None, 0.92, 0.9, 6.0, 7.0, 3_000_000, 300_000),
     ]
 
 
-def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space: SearchSpace) -> None:
+def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space: StagedSpace) -> None:
     networks = measured(micro_space)
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
     console = Console(width=80, record=True)
@@ -42,7 +42,22 @@ def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space
     assert lines[-1].strip() == "measured latency is 1.11 x the predicted one, median of 4 networks"
 
 
-def test_the_figure_is_drawn_with_and_without_searches(micro_space: SearchSpace, tmp_path: Path) -> None:
-    for name, networks in (("all", measured(micro_space)), ("one", measured(micro_space)[:1])):
+def test_a_network_of_no_space_has_dashes_for_predictions(micro_space: StagedSpace) -> None:
+    other = ReportedNetwork("mine", None, None, 0.95, None, 2.0, 4_000_000, 400_000)
+    console = Console(width=80, record=True)
+    console.print(report_table([*measured(micro_space), other], "title", "test"))
+    console.print(report_table([other], "title", "test"))
+    lines = console.export_text().splitlines()
+    rows = [line.split() for line in lines if "mine" in line or "phone" in line]
+    assert [row[0] for row in rows] == ["mine", "phone-3ms", "mine"]
+    assert rows[0][1:] == rows[2][1:] == ["-", "-", "95.00", "-", "2.000", "4.00", "400", "-"]
+    assert "1.11 x the predicted one, median of 4 networks" in "\n".join(lines)
+    assert lines[-1].strip() == "no latency was predicted"
+
+
+def test_the_figure_is_drawn_with_and_without_searches(micro_space: StagedSpace, tmp_path: Path) -> None:
+    other = ReportedNetwork("mine", None, None, 0.95, None, 2.0, 4_000_000, 400_000)
+    sets = {"all": [*measured(micro_space), other], "one": measured(micro_space)[:1]}
+    for name, networks in sets.items():
         plot_tradeoff(networks, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"

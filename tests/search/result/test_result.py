@@ -13,7 +13,7 @@ import yaml
 
 from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.common.errors import UserError
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from search.algorithms.registry import ALGORITHMS, plan_search
 from search.limits.limit import Limit
@@ -25,7 +25,7 @@ from search.result.select import select_subnet
 
 
 @pytest.fixture(params=["evolution", "pareto", "random"])
-def result(small_space: SearchSpace, request: pytest.FixtureRequest) -> SearchResult:
+def result(small_space: StagedSpace, request: pytest.FixtureRequest) -> SearchResult:
     sizes = {
         "evolution": {"population_size": 10, "generations": 6},
         "pareto": {"population_size": 10, "generations": 6},
@@ -36,10 +36,10 @@ def result(small_space: SearchSpace, request: pytest.FixtureRequest) -> SearchRe
     return plan.run(small_space, compile_cost(small_space, parameters), [limit], seed=5)
 
 
-def test_save_and_load_round_trip(result: SearchResult, small_space: SearchSpace, tmp_path: Path) -> None:
+def test_save_and_load_round_trip(result: SearchResult, small_space: StagedSpace, tmp_path: Path) -> None:
     path = tmp_path / "run" / "search.json"
     result.save(path, {"predictor": "predictor.pt"})
-    loaded = SearchResult.load(path)
+    loaded = SearchResult.load(path, small_space)
     assert loaded == result
     assert loaded.seconds == result.seconds
     values = json.loads(path.read_text())
@@ -47,30 +47,33 @@ def test_save_and_load_round_trip(result: SearchResult, small_space: SearchSpace
     assert values["seed"] == 5
     assert values["space"] == {"name": "small", "fingerprint": small_space.fingerprint}
     assert values["best"]["id"] == result.best.config.id
-    assert values["limits"] == [{"name": "macs", "maximum": 2e6, "unit": "MACs"}]
+    assert values["limits"] == [{"name": "macs", "maximum": 2e6, "unit": "MACs", "kind": ""}]
+    assert values["metric"]["name"] == "top1" and values["metric"]["higher_is_better"]
 
 
-def test_damaged_files_are_user_errors(result: SearchResult, tmp_path: Path) -> None:
+def test_damaged_files_are_user_errors(
+    result: SearchResult, small_space: StagedSpace, tmp_path: Path
+) -> None:
     path = tmp_path / "search.json"
     with pytest.raises(UserError, match=r"No search result at .*Make one with"):
-        SearchResult.load(path)
+        SearchResult.load(path, small_space)
     result.save(path, {})
     text = path.read_text()
     path.write_text(text[: len(text) // 2])
     with pytest.raises(UserError, match="may be truncated"):
-        SearchResult.load(path)
+        SearchResult.load(path, small_space)
     values = json.loads(text)
     path.write_text(json.dumps({**values, "schema_version": 99}))
     with pytest.raises(UserError, match="schema_version 99; expected 1"):
-        SearchResult.load(path)
-    for name in set(values) - {"schema_version", "best", "provenance"}:
+        SearchResult.load(path, small_space)
+    for name in set(values) - {"schema_version", "best", "provenance", "metric"}:
         path.write_text(json.dumps({key: value for key, value in values.items() if key != name}))
         with pytest.raises(UserError, match=f"damaged .*'{name}' is missing"):
-            SearchResult.load(path)
+            SearchResult.load(path, small_space)
     for name, wrong in (("ranked", []), ("ranked", [3]), ("limits", [{"name": "x"}]), ("front", None)):
         path.write_text(json.dumps({**values, name: wrong}))
         with pytest.raises(UserError, match="damaged"):
-            SearchResult.load(path)
+            SearchResult.load(path, small_space)
 
 
 def test_all_files_of_a_result_are_written(result: SearchResult, tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_all_files_of_a_result_are_written(result: SearchResult, tmp_path: Path)
 
 
 def test_the_report_shows_the_ends_of_the_front_and_the_best(
-    result: SearchResult, small_space: SearchSpace
+    result: SearchResult, small_space: StagedSpace
 ) -> None:
     limit = Limit("macs", compile_cost(small_space, macs), 2e6, "MACs")
     text = report(result, [limit])
@@ -138,7 +141,7 @@ def test_wrong_plans_are_user_errors() -> None:
     assert "search.mutation_ratio is 'high'; expected a number." in str(caught.value)
 
 
-def test_samples_are_spread_over_the_search(small_space: SearchSpace) -> None:
+def test_samples_are_spread_over_the_search(small_space: StagedSpace) -> None:
     plan = plan_search({"algorithm": "random", "evaluations": 1500})
     limit = Limit("macs", compile_cost(small_space, macs), 1e12)
     found = plan.run(small_space, compile_cost(small_space, parameters), [limit], seed=0)
@@ -147,7 +150,7 @@ def test_samples_are_spread_over_the_search(small_space: SearchSpace) -> None:
     assert np.array(found.samples).shape == (500, 2)
 
 
-def test_plans_name_their_results(small_space: SearchSpace) -> None:
+def test_plans_name_their_results(small_space: StagedSpace) -> None:
     bounded = Limit("latency_ms", compile_cost(small_space, macs), 3.5, "ms")
     unbounded = Limit("memory_mb", compile_cost(small_space, macs), float("inf"), "MB")
     assert plan_search({"algorithm": "evolution"}).result_name("phone", [bounded]) == "phone-3.5ms"
@@ -161,7 +164,7 @@ def test_a_search_without_limits_has_the_latency_as_objective() -> None:
 
 
 def test_networks_are_chosen_by_name_and_limit(
-    result: SearchResult, small_space: SearchSpace, tmp_path: Path
+    result: SearchResult, small_space: StagedSpace, tmp_path: Path
 ) -> None:
     result.save(tmp_path / "phone.json", {})
     middle = result.front[len(result.front) // 2]

@@ -16,7 +16,7 @@ from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.common.errors import UserError
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from search.algorithms.registry import SearchPlan, plan_search
 from search.limits.limit import Limit
@@ -35,7 +35,7 @@ class Device:
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: StagedSpace,
         predicted: Estimator,
         bias: float,
         error: float = 0.02,
@@ -67,19 +67,19 @@ class Device:
         return self.values(configs) if self.here else {}
 
 
-def milliseconds(space: SearchSpace) -> Estimator:
+def milliseconds(space: StagedSpace) -> Estimator:
     count = compile_cost(space, macs)
     return lambda genomes: count(genomes) / 1e6 + 0.5
 
 
 def search(
-    space: SearchSpace, device: Device, maximum: float, plan: SearchPlan = PLAN, turns: int = 4
+    space: StagedSpace, device: Device, maximum: float, plan: SearchPlan = PLAN, turns: int = 4
 ) -> SearchResult:
     limit = Limit("latency_ms", device.predicted, maximum, "ms")
     return verified_search(plan, space, accuracy_of(space), [limit], 0, device, VerifySettings(turns))
 
 
-def accuracy_of(space: SearchSpace) -> Estimator:
+def accuracy_of(space: StagedSpace) -> Estimator:
     size, count = compile_cost(space, parameters), compile_cost(space, macs)
     return lambda genomes: 0.5 + 0.05 * np.log(count(genomes)) / 10 + 0.02 * np.log(size(genomes)) / 10
 
@@ -88,7 +88,7 @@ Searched = tuple[Device, SearchResult]
 
 
 @pytest.fixture(scope="module")
-def searched(small_space: SearchSpace) -> Searched:
+def searched(small_space: StagedSpace) -> Searched:
     """A search at 1 ms that is done, on a device that takes 1.1 times as long as predicted."""
     device = Device(small_space, milliseconds(small_space), 1.1)
     return device, search(small_space, device, 1.0)
@@ -96,7 +96,7 @@ def searched(small_space: SearchSpace) -> Searched:
 
 @pytest.mark.parametrize(("bias", "quantile"), [(0.8, 0.1), (1.0, 0.5), (1.25, 0.9)])
 def test_the_true_latency_of_the_best_is_inside_and_near_the_limit(
-    small_space: SearchSpace, bias: float, quantile: float
+    small_space: StagedSpace, bias: float, quantile: float
 ) -> None:
     device = Device(small_space, milliseconds(small_space), bias)
     drawn = small_space.sample(4000, np.random.default_rng(1))
@@ -139,7 +139,7 @@ def test_the_best_and_all_ranked_are_measured_inside_with_the_margin(searched: S
     assert result.best.accuracy == max(best)
 
 
-def test_a_second_measurement_outside_the_limit_counts(small_space: SearchSpace) -> None:
+def test_a_second_measurement_outside_the_limit_counts(small_space: StagedSpace) -> None:
     class Lucky(Device):
         """The first measurement of each network is 5 % short."""
 
@@ -153,7 +153,7 @@ def test_a_second_measurement_outside_the_limit_counts(small_space: SearchSpace)
     assert device.true(small_space.genome(result.best.config)[None])[0] <= 1.0
 
 
-def test_a_busy_first_measurement_is_made_again(small_space: SearchSpace) -> None:
+def test_a_busy_first_measurement_is_made_again(small_space: StagedSpace) -> None:
     class Busy(Device):
         """Everything takes twice as long while the first networks are measured."""
 
@@ -169,7 +169,7 @@ def test_a_busy_first_measurement_is_made_again(small_space: SearchSpace) -> Non
     assert 0.9 * maximum <= true <= maximum
 
 
-def test_a_limit_below_the_smallest_network_names_what_was_measured(small_space: SearchSpace) -> None:
+def test_a_limit_below_the_smallest_network_names_what_was_measured(small_space: StagedSpace) -> None:
     predicted = milliseconds(small_space)
     device = Device(small_space, predicted, 1.5, error=0.0, noise=0.0)
     smallest = float(predicted(small_space.genome(small_space.smallest)[None])[0])
@@ -183,7 +183,7 @@ def test_a_limit_below_the_smallest_network_names_what_was_measured(small_space:
         search(small_space, device, 1.2 * smallest)
 
 
-def test_a_limit_that_the_table_takes_for_unreachable_is_tried(small_space: SearchSpace) -> None:
+def test_a_limit_that_the_table_takes_for_unreachable_is_tried(small_space: StagedSpace) -> None:
     predicted = milliseconds(small_space)
     device = Device(small_space, predicted, 0.7, error=0.0, noise=0.0)
     smallest = float(predicted(small_space.genome(small_space.smallest)[None])[0])
@@ -192,7 +192,7 @@ def test_a_limit_that_the_table_takes_for_unreachable_is_tried(small_space: Sear
     assert 0.9 * 0.9 * smallest <= true <= 0.9 * smallest
 
 
-def test_the_largest_network_may_be_far_under_the_limit(small_space: SearchSpace) -> None:
+def test_the_largest_network_may_be_far_under_the_limit(small_space: StagedSpace) -> None:
     device = Device(small_space, milliseconds(small_space), 1.0)
     largest = device.true(small_space.genome(small_space.largest)[None])[0]
     result = search(small_space, device, 3 * largest)
@@ -201,7 +201,7 @@ def test_the_largest_network_may_be_far_under_the_limit(small_space: SearchSpace
     )
 
 
-def test_other_limits_stay(small_space: SearchSpace) -> None:
+def test_other_limits_stay(small_space: StagedSpace) -> None:
     device = Device(small_space, milliseconds(small_space), 1.1)
     size = compile_cost(small_space, parameters)
     limits = [Limit("latency_ms", device.predicted, 1.5, "ms"), Limit("parameters", size, 60_000.0)]
@@ -210,7 +210,7 @@ def test_other_limits_stay(small_space: SearchSpace) -> None:
     assert [limit.maximum for limit in result.limits] == [1.5, 60_000]
 
 
-def test_another_device_gets_a_request_and_then_a_verified_network(small_space: SearchSpace) -> None:
+def test_another_device_gets_a_request_and_then_a_verified_network(small_space: StagedSpace) -> None:
     there = Device(small_space, milliseconds(small_space), 1.1, here=False)
     first = search(small_space, there, 1.0)
     assert first.verification is not None and first.verification.chosen is None
@@ -232,7 +232,7 @@ def test_another_device_gets_a_request_and_then_a_verified_network(small_space: 
     assert third.verification is not None and third.verification.chosen == third.best.config.id
 
 
-def test_equal_arguments_give_equal_results(small_space: SearchSpace, searched: Searched) -> None:
+def test_equal_arguments_give_equal_results(small_space: StagedSpace, searched: Searched) -> None:
     results = [
         search(small_space, Device(small_space, milliseconds(small_space), 1.1), 1.0) for _ in range(2)
     ]
@@ -242,7 +242,7 @@ def test_equal_arguments_give_equal_results(small_space: SearchSpace, searched: 
 def test_the_result_is_a_file_with_its_measurements(searched: Searched, tmp_path: Path) -> None:
     device, result = searched
     save_all(result, tmp_path / "r.json", {})
-    assert SearchResult.load(tmp_path / "r.json") == result
+    assert SearchResult.load(tmp_path / "r.json", device.space) == result
     values = json.loads((tmp_path / "r.json").read_text())
     networks = values["verification"]["networks"]
     assert len(networks) == len(device.known) + len({c for asked in device.asked for c in asked})
@@ -252,7 +252,7 @@ def test_the_result_is_a_file_with_its_measurements(searched: Searched, tmp_path
         broken = {**values, "verification": {**values["verification"], name: wrong}}
         (tmp_path / "b.json").write_text(json.dumps(broken))
         with pytest.raises(UserError, match="damaged"):
-            SearchResult.load(tmp_path / "b.json")
+            SearchResult.load(tmp_path / "b.json", device.space)
 
 
 def test_the_report_shows_predicted_and_measured(searched: Searched) -> None:
@@ -268,14 +268,14 @@ def test_the_report_shows_predicted_and_measured(searched: Searched) -> None:
     assert max(map(len, text.split("found in")[0].splitlines())) <= 100
 
 
-def test_a_busy_device_is_told(small_space: SearchSpace, searched: Searched) -> None:
+def test_a_busy_device_is_told(small_space: StagedSpace, searched: Searched) -> None:
     limit = Limit("latency_ms", searched[0].predicted, 1.0, "ms")
     assert "when it is quiet" not in report(searched[1], [limit])
     busy = Device(small_space, milliseconds(small_space), 1.0, noise=0.2)
     assert "when it is quiet" in report(search(small_space, busy, 1.0), [limit])
 
 
-def test_a_front_or_an_infinite_limit_cannot_be_verified(small_space: SearchSpace) -> None:
+def test_a_front_or_an_infinite_limit_cannot_be_verified(small_space: StagedSpace) -> None:
     device = Device(small_space, milliseconds(small_space), 1.0)
     with pytest.raises(UserError, match="search=pareto finds a whole front"):
         search(small_space, device, 1.0, plan_search({"algorithm": "pareto"}))

@@ -25,12 +25,12 @@ from ofa.modules.static import StaticNetwork
 from ofa.runtimes import onnx_runtime, openvino
 from ofa.runtimes.base import Files
 from ofa.runtimes.onnx_export import export_onnx
-from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 FAMILIES = ("micro_space", "micro_proxyless", "micro_resnet")
-MakeSupernet = Callable[[SearchSpace, int], Supernet]
+MakeSupernet = Callable[[StagedSpace, int], Supernet]
 Weight = tuple[bool, NDArray[np.float32]]
 """Whether an operator's weight is in floating point, and its values, quantised or not."""
 
@@ -48,12 +48,12 @@ QUANTISER_PARAMS = [
 
 @pytest.fixture(params=FAMILIES)
 def network(request: pytest.FixtureRequest, make_supernet: MakeSupernet) -> StaticNetwork:
-    space: SearchSpace = request.getfixturevalue(request.param)
+    space: StagedSpace = request.getfixturevalue(request.param)
     return extract_subnet(make_supernet(space, 0), space.largest).eval()
 
 
 @pytest.fixture
-def micro(micro_space: SearchSpace, make_supernet: MakeSupernet) -> StaticNetwork:
+def micro(micro_space: StagedSpace, make_supernet: MakeSupernet) -> StaticNetwork:
     return extract_subnet(make_supernet(micro_space, 0), micro_space.largest).eval()
 
 
@@ -224,7 +224,7 @@ def test_onnx_activations_are_unsigned_and_weights_signed_per_channel(micro: Sta
 @needs("onnx", "onnxruntime")
 @pytest.mark.parametrize("size", ["smallest", "largest"])
 def test_onnx_file_is_less_than_a_third_of_the_original(size: str) -> None:
-    space = build(SearchSpace, compose_group("space", "mobilenet_v3_tiny"))
+    space = build(StagedSpace, compose_group("space", "mobilenet_v3_tiny"))
     network = StaticNetwork(lower(space, getattr(space, size))).eval()
     model = files_of("onnx_runtime", network)["model.onnx"]
     assert len(quantise_onnx(model, calibration_of(network, 1))) <= 0.3 * len(model)

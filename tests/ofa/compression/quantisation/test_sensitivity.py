@@ -15,6 +15,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.base import Quantise
 from ofa.compression.quantisation.calibration import Images
+from ofa.compression.quantisation.graph import layer_units
 from ofa.compression.quantisation.search_precision import (
     MixedPrecisionSettings,
     QuantisedNetwork,
@@ -141,19 +142,19 @@ def loader(harm: Mapping[int, float]) -> Callable[[Files], Logits]:
 
 
 def run(harm: Mapping[int, float], settings: MixedPrecisionSettings) -> QuantisedNetwork:
-    return quantise_network(SPECS, quantise, loader(harm), reference, samples(), settings)
+    return quantise_network(layer_units(SPECS), quantise, loader(harm), reference, samples(), settings)
 
 
 def test_auto_brings_the_loss_under_the_budget() -> None:
     # 8 is the linear layer's place among the operators and 9 among the layers: pooling has no operator.
     harm = {0: 0.01, 3: 0.2, 5: 0.005, 8: 0.1}
     plain = run(harm, MixedPrecisionSettings())
-    assert plain.kept_layers == () and plain.reference_top1 == 1.0
+    assert plain.kept_units == () and plain.reference_top1 == 1.0
     assert plain.loss == pytest.approx(100 * 0.315 / 2, abs=0.6)
     found = run(harm, MixedPrecisionSettings("auto", 1.0))
-    assert found.kept_layers == (3, 9) and found.loss <= 1.0
+    assert found.kept_units == (3, 9) and found.loss <= 1.0
     assert json.loads(found.files["model"]) == [3, 8]
-    assert run(harm, MixedPrecisionSettings("auto", 6.0)).kept_layers == (3,)
+    assert run(harm, MixedPrecisionSettings("auto", 6.0)).kept_units == (3,)
 
 
 def test_auto_says_that_it_cannot_with_the_best_it_found() -> None:
@@ -167,7 +168,7 @@ def test_auto_says_that_it_cannot_with_the_best_it_found() -> None:
 
 def test_a_list_of_layers_is_kept_as_given() -> None:
     found = run({0: 0.1, 3: 0.2}, MixedPrecisionSettings((3, 0, 3)))
-    assert found.kept_layers == (0, 3) and found.loss == 0
+    assert found.kept_units == (0, 3) and found.loss == 0
     with pytest.raises(UserError, match=r"Unknown layer 10.*0 to 9"):
         run({}, MixedPrecisionSettings((10,)))
 
@@ -177,11 +178,13 @@ def test_output_that_is_not_finite_is_the_worst(monkeypatch: pytest.MonkeyPatch)
         kept = json.loads(files["model"])
         return lambda images: reference(images if 2 in kept else images * torch.nan)
 
-    found = quantise_network(SPECS, quantise, load, reference, samples(), MixedPrecisionSettings("auto"))
-    assert found.kept_layers == (2,) and found.loss == 0
+    found = quantise_network(
+        layer_units(SPECS), quantise, load, reference, samples(), MixedPrecisionSettings("auto")
+    )
+    assert found.kept_units == (2,) and found.loss == 0
 
 
 def test_no_calibration_images_is_a_user_error() -> None:
     empty = Samples([], samples().validation)
     with pytest.raises(UserError, match="No calibration images"):
-        quantise_network(SPECS, quantise, loader({}), reference, empty, MixedPrecisionSettings())
+        quantise_network(layer_units(SPECS), quantise, loader({}), reference, empty, MixedPrecisionSettings())

@@ -1,0 +1,168 @@
+"""`ModelCard`: what is said about a network, whatever it is made of, so that others can use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ofa.common.errors import UserError
+from ofa.common.metric import TOP1
+from ofa.data.preprocessing import Preprocessing
+from ofa.space.staged import StagedSpace
+from ofa.space.subnet import SubnetConfig
+
+CLASSIFICATION = "classification"
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """The value of a metric; that of `top1` is a share from 0 to 1."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class SubnetFacts:
+    """Where a network comes from, if it is a sub-network: its space, and which one it is there."""
+
+    space: StagedSpace
+    config: SubnetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a bundle says about its network.
+
+    Attributes:
+        name: of the network, for people.
+        input_shape: of one image: (channels, height, width).
+        preprocessing: how pixels become its input.
+        class_names: name of each output; needed for classification, empty otherwise.
+        task: what it does; for classification the answer is the largest logit.
+        expected_metric: what its maker expects of it; None if unknown.
+        expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
+        provenance: plain JSON values: how the network was made.
+        subnet: its space and config; None for a network of no space.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] = ()
+    task: str = CLASSIFICATION
+    expected_metric: MetricValue | None = None
+    expected_latency_ms: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    subnet: SubnetFacts | None = None
+
+    def __post_init__(self) -> None:
+        """Check that all parts fit each other; all misfits are reported at once."""
+        errors = [] if self.subnet is None else _subnet_errors(self, self.subnet)
+        if not self.name or not self.task:
+            errors.append(f"name is {self.name!r} and task {self.task!r}; expected texts.")
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            errors.append(f"input_shape is {self.input_shape}; expected (channels, height, width).")
+        else:
+            errors += _image_errors(self.input_shape, self.preprocessing)
+        if self.task == CLASSIFICATION and not self.class_names:
+            errors.append("There are no class names; a classification network needs one per output.")
+        errors += _metric_errors(self.expected_metric)
+        if errors:
+            raise UserError("\n".join(errors))
+
+    @property
+    def expected_top1(self) -> float | None:
+        """The expected top-1 accuracy (0..1), if that is the expected metric."""
+        metric = self.expected_metric
+        return metric.value if metric is not None and metric.name == TOP1.name else None
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Return the network's input for images (n, channels, h, w) of pixels 0..255."""
+        _, height, width = self.input_shape
+        return self.preprocessing.apply(images, (height, width))
+
+
+def top1_metric(value: float | None) -> MetricValue | None:
+    """Return a top-1 accuracy (0..1) as a metric; None if it is unknown."""
+    return None if value is None else MetricValue(TOP1.name, value)
+
+
+def subnet_card(
+    space: StagedSpace,
+    config: SubnetConfig,
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...],
+    *,
+    expected_metric: MetricValue | None = None,
+    expected_latency_ms: Mapping[str, float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ModelCard:
+    """Return the card of the sub-network `config` of `space`, named after both.
+
+    Raises:
+        UserError: naming everything that does not fit.
+    """
+    return ModelCard(
+        name=subnet_name(space.name, config.id),
+        input_shape=(space.in_channels, config.resolution, config.resolution),
+        preprocessing=preprocessing,
+        class_names=class_names,
+        expected_metric=expected_metric,
+        expected_latency_ms=expected_latency_ms or {},
+        provenance=provenance or {},
+        subnet=SubnetFacts(space, config),
+    )
+
+
+def subnet_name(space_name: str, config_id: str) -> str:
+    """Return the name of a sub-network that has no other."""
+    return f"{space_name}-{config_id}"
+
+
+def _subnet_errors(card: ModelCard, subnet: SubnetFacts) -> list[str]:
+    errors, space = [], subnet.space
+    try:
+        space.unrestricted.genome(subnet.config)
+    except UserError as error:
+        errors.append(str(error))
+    side = subnet.config.resolution
+    if card.input_shape != (space.in_channels, side, side):
+        errors.append(
+            f"input_shape is {card.input_shape}; the sub-network takes {(space.in_channels, side, side)}."
+        )
+    if len(card.class_names) != space.num_classes:
+        errors.append(
+            f"There are {len(card.class_names)} class names; "
+            f"space {space.name!r} has {space.num_classes} classes."
+        )
+    return errors
+
+
+def _image_errors(input_shape: tuple[int, int, int], preprocessing: Preprocessing) -> list[str]:
+    errors = []
+    channels, height, width = input_shape
+    if preprocessing.in_channels != channels:
+        errors.append(
+            f"mean and std are of {preprocessing.in_channels} channels; the network takes {channels}."
+        )
+    if preprocessing.centre_share < 1 and height != width:
+        errors.append(
+            f"centre_share is {preprocessing.centre_share:g}, which keeps a square; the network takes images "
+            f"of {width} x {height} pixels."
+        )
+    return errors
+
+
+def _metric_errors(metric: MetricValue | None) -> list[str]:
+    if metric is None:
+        return []
+    if metric.name == TOP1.name and not 0 <= metric.value <= 1:
+        return [f"The expected top1 is {metric.value}; expected a share from 0 to 1."]
+    if not metric.name or not math.isfinite(metric.value):
+        return [f"The expected metric is {metric}; expected a name and a number."]
+    return []

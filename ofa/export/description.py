@@ -1,0 +1,165 @@
+"""`subnet.json`: the description of a bundle as plain JSON values, and reading it, older ones included."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ofa.common.config import ConfigError, build
+from ofa.common.errors import UserError
+from ofa.common.files import read_json
+from ofa.common.metric import TOP1
+from ofa.compression.quantisation.registry import packages_of
+from ofa.data.preprocessing import Preprocessing
+from ofa.export.card import CLASSIFICATION, MetricValue, ModelCard, SubnetFacts, subnet_name
+from ofa.export.record import HOW_TO_MAKE, ExportedFile
+from ofa.runtimes.registry import RUNTIMES
+from ofa.space.staged import StagedSpace
+from ofa.space.subnet import SubnetConfig
+
+DESCRIPTION_FILE = "subnet.json"
+BUNDLE_SCHEMA = 2
+_PACKAGES = ("once-for-all-search", "torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class SubnetRecord:
+    """A sub-network in a description; the config is read by `SubnetConfig.from_dict`."""
+
+    id: str
+    config: dict[str, Any]
+    space: StagedSpace
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """The content of `subnet.json`."""
+
+    schema_version: int
+    name: str
+    task: str
+    input_shape: tuple[int, int, int]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    expected_metric: MetricValue | None
+    expected_latency_ms: dict[str, float]
+    provenance: dict[str, Any]
+    versions: dict[str, str]
+    date: str
+    files: dict[str, ExportedFile]
+    subnet: SubnetRecord | None
+
+
+def describe(card: ModelCard, files: Mapping[str, ExportedFile]) -> dict[str, Any]:
+    """Return the content of `subnet.json` as plain JSON values."""
+    metric = card.expected_metric
+    return {
+        "schema_version": BUNDLE_SCHEMA,
+        "name": card.name,
+        "task": card.task,
+        "input_shape": list(card.input_shape),
+        "preprocessing": dataclasses.asdict(card.preprocessing),
+        "class_names": list(card.class_names),
+        "expected_metric": None if metric is None else dataclasses.asdict(metric),
+        "expected_latency_ms": dict(card.expected_latency_ms),
+        "files": {name: dataclasses.asdict(file) for name, file in files.items()},
+        "provenance": dict(card.provenance),
+        "versions": _versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "subnet": None if card.subnet is None else _subnet_values(card.subnet),
+    }
+
+
+def _subnet_values(subnet: SubnetFacts) -> dict[str, Any]:
+    return {
+        "id": subnet.config.id,
+        "config": subnet.config.to_dict(),
+        "space": subnet.space.unrestricted.to_dict(),
+        "fingerprint": subnet.space.fingerprint,
+    }
+
+
+def read_description(file: Path) -> tuple[Description, ModelCard]:
+    """Read a description of this or an earlier schema, and the card that it holds.
+
+    Raises:
+        UserError: if it is missing, damaged, of a later schema, or its parts do not fit each other.
+    """
+    values = read_json(file, "bundle", HOW_TO_MAKE)
+    schema = values.get("schema_version")
+    if schema == 1:
+        values = _from_schema_1(values)
+    elif schema != BUNDLE_SCHEMA:
+        raise UserError(
+            f"{file} has schema version {schema!r}; this version reads 1 and {BUNDLE_SCHEMA}. Export it "
+            f"again with: {HOW_TO_MAKE}"
+        )
+    description = build(Description, values, str(file))
+    if "weights" not in description.files:
+        raise UserError(f"{file} lists no weights. Export the bundle again with: {HOW_TO_MAKE}")
+    return description, _card(file, description)
+
+
+def _from_schema_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description of schema 1, in which every network was a sub-network, as one of today's."""
+    subnet = {name: values[name] for name in ("id", "space", "fingerprint") if name in values}
+    if "subnet" in values:
+        subnet["config"] = values["subnet"]
+    space, top1, side = values.get("space"), values.get("expected_top1"), values.get("resolution")
+    space_name = space.get("name") if isinstance(space, Mapping) else None
+    moved = {*subnet, "subnet", "in_channels", "resolution", "expected_top1", "schema_version"}
+    return {
+        **{name: value for name, value in values.items() if name not in moved},
+        "schema_version": BUNDLE_SCHEMA,
+        "name": subnet_name(str(space_name), str(values.get("id"))),
+        "task": CLASSIFICATION,
+        "input_shape": [values.get("in_channels"), side, side],
+        "expected_metric": None if top1 is None else dataclasses.asdict(MetricValue(TOP1.name, top1)),
+        "subnet": subnet,
+    }
+
+
+def _card(file: Path, description: Description) -> ModelCard:
+    subnet = description.subnet
+    try:
+        return ModelCard(
+            name=description.name,
+            input_shape=description.input_shape,
+            preprocessing=description.preprocessing,
+            class_names=description.class_names,
+            task=description.task,
+            expected_metric=description.expected_metric,
+            expected_latency_ms=description.expected_latency_ms,
+            provenance=description.provenance,
+            subnet=None if subnet is None else _subnet_facts(file, subnet),
+        )
+    except (UserError, TypeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _subnet_facts(file: Path, subnet: SubnetRecord) -> SubnetFacts:
+    if subnet.space.fingerprint != subnet.fingerprint:
+        raise UserError(
+            f"The space in {file} has fingerprint {subnet.space.fingerprint}; {subnet.fingerprint} "
+            f"is recorded, so the file was changed. Export it again with: {HOW_TO_MAKE}"
+        )
+    return SubnetFacts(subnet.space, SubnetConfig.from_dict(subnet.config))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    of_engines = chain.from_iterable(packages_of(RUNTIMES).values())
+    for package in dict.fromkeys((*_PACKAGES, *of_engines)):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

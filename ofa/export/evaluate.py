@@ -1,0 +1,149 @@
+"""A bundle on the images of a data set: the input that its card asks for, and its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import center_crop
+
+from ofa.common.errors import UserError
+from ofa.compression.quantisation.calibration import single_images
+from ofa.compression.quantisation.search_precision import Samples
+from ofa.data.base import ImageData, resize
+from ofa.data.settings import DataInfo
+from ofa.evaluation.evaluate import logits_top1
+from ofa.export.bundle import Bundle
+from ofa.export.card import CLASSIFICATION, ModelCard
+from ofa.export.formats import PT2
+from ofa.export.fresh_run import load_file
+
+BATCH_SIZE = 250
+_CPU = torch.device("cpu")
+
+
+def card_batches(
+    card: ModelCard, data: ImageData, split: str, *, device: torch.device = _CPU, limit: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the first `limit` images of a split as the card's network takes them, and their labels.
+
+    Raises:
+        UserError: if the images do not fit the card.
+    """
+    _check_data(card, data.info)
+    batches = data.batches(split, BATCH_SIZE, device, limit)
+    return ((card_input(card, data.info, images), labels) for images, labels in batches)
+
+
+def card_samples(card: ModelCard, data: ImageData, num_calibration: int, limit: int | None = None) -> Samples:
+    """Return training images to calibrate on and the first `limit` validation images, as the card asks.
+
+    Raises:
+        UserError: if the images do not fit the card.
+    """
+
+    def validation() -> Iterable[tuple[Tensor, Tensor]]:
+        return card_batches(card, data, "validation", limit=limit)
+
+    training = (images for images, _ in card_batches(card, data, "train", limit=num_calibration))
+    return Samples(single_images(training, num_calibration), validation)
+
+
+def card_input(card: ModelCard, info: DataInfo, images: Tensor) -> Tensor:
+    """Return the network's input for images (n, channels, h, w) that are normalised as `info` says."""
+    _, height, width = card.input_shape
+    values = card.preprocessing
+    if values.centre_share < info.centre_share:
+        side = round(values.centre_share / info.centre_share * min(images.shape[-2:]))
+        images = center_crop(images, [side, side])
+    images = resize(images, (height, width))
+    if (values.mean, values.std, values.pixel_scale) == (info.mean, info.std, 1 / 255):
+        return images
+    old, new = (
+        [torch.tensor(numbers, device=images.device).view(-1, 1, 1) for numbers in (source.mean, source.std)]
+        for source in (info, values)
+    )
+    return ((images * old[1] + old[0]) * (255 * values.pixel_scale) - new[0]) / new[1]
+
+
+def _check_data(card: ModelCard, info: DataInfo) -> None:
+    problems = []
+    if card.input_shape[0] != info.in_channels:
+        problems.append(
+            f"{card.name} takes {card.input_shape[0]} channels; {info.name} has {info.in_channels}."
+        )
+    if card.task == CLASSIFICATION and len(card.class_names) != info.num_classes:
+        problems.append(
+            f"{card.name} tells {len(card.class_names)} classes apart; {info.name} has {info.num_classes}."
+        )
+    if card.preprocessing.centre_share > info.centre_share:
+        problems.append(
+            f"{card.name} takes the centred {card.preprocessing.centre_share:g} of an image; {info.name} "
+            f"keeps {info.centre_share:g}. Set the card's centre_share to that."
+        )
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def file_top1(
+    bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
+) -> float:
+    """Return the top-1 accuracy (0..1) of one of a bundle's files on a split.
+
+    Args:
+        bundle: of a classification network.
+        name: as in `bundle.files`; weights run on `device`, the other files by their engines on the CPU.
+        data: images with as many classes.
+        split: of the images.
+        device: where the bundle's network goes.
+
+    Raises:
+        UserError: if the network does something else than classify, the images do not fit, or as `load_file`.
+    """
+    card = bundle.card
+    if card.task != CLASSIFICATION:
+        raise UserError(f"{card.name} is a network for {card.task}; top-1 is of {CLASSIFICATION}.")
+    if name != "weights":
+        return logits_top1(load_file(bundle, name), card_batches(card, data, split))
+    return logits_top1(bundle.network.to(device), card_batches(card, data, split, device=device))
+
+
+class ExportedNetwork(nn.Module):
+    """A graph of `torch.export` as a module that can be asked for eval mode, the only one it has."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        """Take the module of an exported program."""
+        super().__init__()
+        self.graph = graph
+        self.training = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (n, channels, h, w) to the network's output."""
+        output: Tensor = self.graph(images)
+        return output
+
+    def train(self, mode: bool = True) -> ExportedNetwork:
+        """Return the module as it is.
+
+        Raises:
+            UserError: if it is to be trained.
+        """
+        if mode:
+            raise UserError(
+                "A network from a graph file cannot be trained; pass a module of its architecture."
+            )
+        return self
+
+
+def runnable_module(bundle: Bundle) -> nn.Module:
+    """Return the bundle's network, or, where its architecture is unknown, the graph of its pt2 file.
+
+    Raises:
+        UserError: if there is neither, or the file is damaged.
+    """
+    if bundle.module is not None or PT2 not in bundle.files:
+        return bundle.network
+    graph = load_file(bundle, PT2)
+    assert isinstance(graph, nn.Module)
+    return ExportedNetwork(graph)
