@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from training_run import SPACE
 
 from ofa.space.estimator import Estimator
-from ofa.space.genes import Genomes
+from ofa.space.genes import Gene, Genomes
+from ofa.space.plain import GeneConfig, GeneSpace
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 from ofa.supernet.protocol import AbstractSupernet
 
-# No code knows this family: to the toy the space is nothing but genes.
-TOY_SPACE = dataclasses.replace(SPACE, name="toy", family="made_up")
+TOY_SPACE = GeneSpace("toy", (Gene("resolution", (8, 12)), Gene("channels", (2, 4, 8), "width")))
 
 
 class ToySupernet(AbstractSupernet[nn.Sequential]):
-    """As many channels as the sub-network's first kernels have pixels, at most."""
+    """The first channels are used."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -31,15 +28,15 @@ class ToySupernet(AbstractSupernet[nn.Sequential]):
             torch.manual_seed(seed)
             self.conv, self.norm, self.linear = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 3)
 
-    def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
+    def forward(self, images: Tensor, config: GeneConfig) -> Tensor:
         maps = self.norm(self.conv(images)).relu() * self._mask(config)[:, None, None]
         outputs: Tensor = self.linear(maps.mean((2, 3)))
         return outputs
 
-    def _mask(self, config: SubnetConfig) -> Tensor:
-        return (torch.arange(8) < 4 * len(config.stages[0])).float()
+    def _mask(self, config: GeneConfig) -> Tensor:
+        return (torch.arange(8) < dict(config.values)["channels"]).float()
 
-    def extract(self, config: SubnetConfig, dropout: float = 0.0) -> nn.Sequential:
+    def extract(self, config: GeneConfig, dropout: float = 0.0) -> nn.Sequential:
         network = nn.Sequential(
             nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), _Mean(), nn.Dropout(dropout), nn.Linear(8, 3)
         )
