@@ -38,24 +38,26 @@ class StopRequest:
     def listening(self) -> Iterator[None]:
         """Note the signals instead of dying from them; a second one, a second later, ends at once.
 
-        Only the main thread can listen.
+        Only the main thread can listen. A signal that the process ignores, as SIGINT in the background of a
+        shell script, stays ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {int(number): signal.getsignal(number) for number in SIGNALS}
+        handlers = {int(number): signal.getsignal(number) for number in SIGNALS}
+        handlers = {n: handler for n, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
 
         def note(number: int, frame: FrameType | None) -> None:
             if not self.received:
                 self.received, self.signal_number, self._since = True, number, time.monotonic()
             elif time.monotonic() - self._since >= SAME_REQUEST_S:
-                signal.signal(number, previous[number])
+                signal.signal(number, handlers[number])
                 os.kill(os.getpid(), number)
 
-        for number in SIGNALS:
-            signal.signal(number, note)
+        for known in handlers:
+            signal.signal(known, note)
         try:
             yield
         finally:
-            for known in SIGNALS:
-                signal.signal(known, previous[known])
+            for known, handler in handlers.items():
+                signal.signal(known, handler)

@@ -39,6 +39,14 @@ CUDA = [
 SETTINGS = FinetuneSettings(4, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0)
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Where tests run in the background of a shell, they ignore SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 def subnet(seed: int = 0, dropout: float = 0.0) -> StaticNetwork:
     return build_supernet(SPACE, seed).extract(SPACE.smallest, dropout)
 
@@ -136,6 +144,18 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         fit(subnet(), make_data(), SETTINGS, resolution=8, folder=tmp_path / "two", progress=twice)
     assert TrainingCheckpoints(tmp_path / "two" / "checkpoints").steps() == []
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    done: list[int] = []
+
+    def progress(count: int, total: int, text: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append(count)
+
+    fit(subnet(), make_data(), SETTINGS, resolution=8, progress=progress)
+    assert done == [10, 16] and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_stop_without_a_folder_promises_nothing() -> None:

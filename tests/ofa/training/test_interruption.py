@@ -54,6 +54,8 @@ import os, signal, sys
 from pathlib import Path
 from training_run import PHASES, SPACE
 import dataclasses, torch
+# A background process of a shell ignores SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from ofa.data.settings import DataSettings
 from ofa.data.folder import FolderData
 from ofa.common.errors import StoppedError
@@ -67,7 +69,7 @@ train = TrainSettings(8, calibration_images=6, validation_images=6)
 device, folder = torch.device("cpu"), Path(sys.argv[2])
 def progress(done, total, text):
     if done:
-        os.killpg(os.getpgid(0), signal.SIGTERM)
+        os.killpg(os.getpgid(0), signal.Signals[sys.argv[3]])
 supernet = build_supernet(space, 0, train.dropout)
 trainer = Trainer(
     supernet, FolderData(settings), PHASES, train, folder=folder, device=device, progress=progress
@@ -80,16 +82,21 @@ except StoppedError as error:
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_the_whole_group_saves_with_images_from_worker_processes(
+    tmp_path: Path, name: str
+) -> None:
     for split, number in (("train", 70), ("val", 4)):
-        for name, grey in (("a", 40), ("b", 200)):
-            (tmp_path / "images" / split / name).mkdir(parents=True)
+        for label, grey in (("a", 40), ("b", 200)):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
             for i in range(number):
-                Image.new("RGB", (16, 16), (grey, i, 0)).save(tmp_path / "images" / split / name / f"{i}.png")
+                Image.new("RGB", (16, 16), (grey, i, 0)).save(
+                    tmp_path / "images" / split / label / f"{i}.png"
+                )
     script = tmp_path / "signalled.py"
     script.write_text(SIGNALLED)
     completed = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "images"), str(tmp_path / "run")],
+        [sys.executable, str(script), str(tmp_path / "images"), str(tmp_path / "run"), name],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -97,7 +104,7 @@ def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_
         check=False,
         start_new_session=True,
     )
-    assert "Stopped by SIGTERM after step 11, which is saved" in completed.stdout, completed.stderr
+    assert f"Stopped by {name} after step 11, which is saved" in completed.stdout, completed.stderr
     assert TrainingCheckpoints(tmp_path / "run" / "checkpoints").steps() == [11]
 
 
