@@ -26,7 +26,6 @@ def measure(
     outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION
 ) -> dict[str, float]:
     """Return the task's metrics by name, of a network in eval mode or any other function of images."""
-    assert not (isinstance(outputs_of, nn.Module) and outputs_of.training)
     meter = task.meter()
     for images, targets in batches:
         meter.add(outputs_of(images), targets)
@@ -40,6 +39,7 @@ def score(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task =
 
 def top1(network: nn.Module, batches: Batches) -> float:
     """Return the share of images (0..1) whose largest logit is the label; `network` in eval mode."""
+    assert not network.training
     return logits_top1(network, batches)
 
 

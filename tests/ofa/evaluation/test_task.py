@@ -15,7 +15,7 @@ from toy_supernet import ToySupernet
 from training_run import PHASES, SPACE, make_data
 
 from ofa.common.metric import Metric
-from ofa.evaluation.evaluate import SubnetEvaluator, measure, score
+from ofa.evaluation.evaluate import SubnetEvaluator, measure, score, top1
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.task import ClassificationTask, Meter, Task
 from ofa.supernet.supernet import build_supernet
@@ -62,7 +62,7 @@ def test_metrics_are_those_of_all_batches_together() -> None:
     )
     assert score(lambda images: images, batches, Regression()) == pytest.approx(2.5 / 3)
     with pytest.raises(AssertionError):
-        measure(torch.nn.Identity().train(), batches)
+        top1(torch.nn.Identity().train(), batches)
 
 
 def test_classification_without_settings_has_plain_losses() -> None:
