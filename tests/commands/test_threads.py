@@ -272,7 +272,7 @@ def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: StagedSpace) -> 
     monkeypatch.setattr("fit_predictor.load_records", lambda *_: ([micro_space.smallest], np.zeros(1)))
     monkeypatch.setattr("fit_predictor.read_header", lambda *_: read)
     monkeypatch.setattr("import_network.read_network", lambda *_: read)
-    monkeypatch.setattr("import_network.photograph_bundle_info", lambda *_: read)
+    monkeypatch.setattr("import_network.photograph_card", lambda *_: read)
 
 
 @pytest.mark.usefixtures("without_files")
