@@ -38,7 +38,7 @@ from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import build_supernet
-from ofa.training.finetune import finetune
+from ofa.training.fit import fit
 from ofa.training.settings import FinetuneSettings
 
 SINGLE_PROCESS = FinetuneSettings(14, 0.08, 128, 0.9, 2e-4, 0.1, 0.0, 0)
@@ -101,7 +101,14 @@ class Comparison:
         largest = dataclasses.replace(space.largest, resolution=resolution)
         teacher = self._evaluator.network(largest) if settings.distillation_ratio else None
         with progress_bar(f"{settings.epochs} epochs of {config.id}") as progress:
-            finetune(network, self._run.data, resolution, settings, teacher, progress)
+            fit(
+                network,
+                self._run.data,
+                settings,
+                resolution=resolution,
+                teacher=teacher,
+                progress=progress,
+            )
         self._evaluator.recalibrate(network, resolution)
         return network
 

@@ -23,12 +23,12 @@ from turns import Request, measured, serve
 
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.config import build
-from ofa.common.distributed import SINGLE_PROCESS
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet, build_supernet
+from ofa.training.gradient_step import PendingReport
 from ofa.training.optimizer import build_optimizer
 from ofa.training.sampling import StepPlan
 from ofa.training.settings import TrainSettings
@@ -80,14 +80,20 @@ class Steps:
             self._use(Fixed(extract_subnet(self._supernet, config, self._settings.dropout)))
         self._config = config
         images, labels = random_batch(request["batch_size"], config.resolution)
-        batch, plan = (channels_last(images), labels), StepPlan(config.resolution, (config,))
-        return measured(lambda: self._step.read(self._step(plan, batch, None, False, self._optimizer, 0)))
+        batch, plan = (channels_last(images), labels), self._plan(config)
+        return measured(lambda: self._step.read(self._train(plan, batch)))
+
+    def _plan(self, config: SubnetConfig) -> StepPlan:
+        return StepPlan(config.resolution, (config,), self._supernet.space.genomes([config]))
+
+    def _train(self, plan: StepPlan, batch: tuple[Tensor, Tensor]) -> PendingReport:
+        return self._step(plan, batch, teacher=None, in_place=False, optimizer=self._optimizer, seed=0)
 
     def _use(self, network: nn.Module) -> None:
         network.to(memory_format=torch.channels_last).train()
         settings = self._settings
         self._optimizer = build_optimizer(network, LEARNING_RATE, settings.momentum, settings.weight_decay)
-        self._step = TrainStep(cast(Supernet, network), settings, SINGLE_PROCESS, torch.device("cpu"))
+        self._step = TrainStep(cast(Supernet, network), settings, device=torch.device("cpu"))
 
 
 class Recalibration:

@@ -67,7 +67,7 @@ def tested(run_name: str, arguments: argparse.Namespace) -> dict[str, float]:
         for name, configs in groups.items():
             found = []
             for config in configs:
-                found.append(100 * evaluator.top1(config))
+                found.append(100 * evaluator.score(config))
                 done += 1
                 progress(done, total, name)
             means[name] = float(np.mean(found))

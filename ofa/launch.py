@@ -5,7 +5,6 @@ The only module that knows Hydra and OmegaConf.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +47,7 @@ class Command(Generic[Config, Result]):
                 sys.exit(2)
             except StoppedError as stopped:
                 Console(stderr=True).print(escape(str(stopped)), soft_wrap=True)
-                sys.exit(128 + signal.SIGTERM)
+                sys.exit(128 + stopped.signal_number)
             except KeyboardInterrupt:
                 Console(stderr=True).print(
                     "Interrupted; nothing half-done is left behind. Run the same command again."

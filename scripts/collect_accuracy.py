@@ -45,10 +45,10 @@ def collect_accuracy(config: CollectConfig) -> Path:
     }
     path = run.directory.records
     with launched_world(run.device) as world, run.directory.locked("evaluation", world.is_main):
-        records = RecordFile.open(path, run.info.space, provenance, world)
+        records = RecordFile.open(path, run.info.space, provenance, world, metric=evaluator.task.metric)
         with progress_bar("evaluating", visible=world.is_main) as progress:
             space, count, strategy = run.trained_space, config.count, config.strategy
-            collect(space, count, config.seed, evaluator.top1, records, progress, world, strategy)
+            collect(space, count, config.seed, evaluator.score, records, progress, world, strategy)
         if not world.is_main:
             return path
     metric, lowest, highest = records.header.metric, records.values.min(), records.values.max()

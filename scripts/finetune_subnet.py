@@ -1,13 +1,19 @@
-"""Train a bundle's network further, e.g. `finetune_subnet.py run_name=digits bundle=smallest`."""
+"""Train a bundle's network further, e.g. `finetune_subnet.py run_name=digits bundle=smallest`.
+
+An interrupted run is continued by the same command.
+Several processes: `torchrun --nproc-per-node=2 scripts/finetune_subnet.py run_name=...`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.common.distributed import launched_world
 from ofa.common.progress import progress_bar
-from ofa.evaluation.evaluate import SubnetEvaluator, top1
+from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.export.bundle import load_bundle
 from ofa.export.card import top1_metric
 from ofa.export.write import export_bundle
@@ -16,7 +22,7 @@ from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import open_run
 from ofa.space.space import check_fingerprint
-from ofa.training.finetune import finetune
+from ofa.training.fit import fit
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
 
@@ -34,28 +40,44 @@ class FinetuneConfig(RunConfig):
 
 @command("finetune_subnet", FinetuneConfig)
 def finetune_subnet(config: FinetuneConfig) -> Path:
-    """Fine-tune, recalibrate, export and return the new bundle's folder."""
+    """Fine-tune (or go on with it), recalibrate, export and return the new bundle's folder."""
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
     check_fingerprint(bundle.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")
+    assert isinstance(bundle.network, StaticNetwork)
+    name = config.name or f"{bundle.path.name}-finetuned"
+    folder, path = run.directory.finetuning(name), run.directory.bundles / name
     resolution, network = bundle.subnet.config.resolution, bundle.network.to(run.device)
-    assert isinstance(network, StaticNetwork)
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
     largest = dataclasses.replace(run.info.space.largest, resolution=resolution)
     teacher = evaluator.network(largest) if config.finetuning.distillation_ratio else None
-    if emulates(config.finetuning.precision, run.device):
-        print(EMULATED)
-    before = top1(network, evaluator.batches(resolution))
-    with progress_bar("fine-tuning") as progress:
-        finetune(network, run.data, resolution, config.finetuning, teacher, progress)
-    evaluator.recalibrate(network, resolution)
-    after = top1(network, evaluator.batches(resolution))
-    print(f"validation top-1: {100 * before:.2f} % before, {100 * after:.2f} % after")
-    provenance = {**bundle.card.provenance, "finetuned": dataclasses.asdict(config.finetuning)}
-    card = dataclasses.replace(bundle.card, expected_metric=top1_metric(after), provenance=provenance)
-    path = run.directory.bundles / (config.name or f"{bundle.path.name}-finetuned")
-    with progress_bar("exporting") as progress:
-        export_bundle(network.cpu(), card, path, config.formats, progress=progress)
+    before = score(network, evaluator.batches(resolution))
+    stage = f"fine-tuning-{name}"
+    with launched_world(run.device) as world, run.directory.locked(stage, world.is_main):
+        if world.is_main and emulates(config.finetuning.precision, run.device):
+            print(EMULATED)
+        with progress_bar("fine-tuning", visible=world.is_main) as progress:
+            fit(
+                network,
+                run.data,
+                config.finetuning,
+                resolution=resolution,
+                teacher=teacher,
+                folder=folder,
+                world=world,
+                progress=progress,
+            )
+        if not world.is_main:
+            return path
+        evaluator.recalibrate(network, resolution)
+        after, metric = score(network, evaluator.batches(resolution)), evaluator.task.metric
+        print(f"validation {metric.title}: {metric.show(before)} before, {metric.show(after)} after")
+        provenance = {**bundle.card.provenance, "finetuned": dataclasses.asdict(config.finetuning)}
+        card = dataclasses.replace(bundle.card, expected_metric=top1_metric(after), provenance=provenance)
+        with progress_bar("exporting") as progress:
+            export_bundle(network.cpu(), card, path, config.formats, progress=progress)
+        # The bundle has the weights now; the TensorBoard events stay.
+        shutil.rmtree(folder / "checkpoints")
     print(f"bundle: {path}")
     print(f"next: python scripts/evaluate_subnet.py run_name={config.run_name} bundle={path.name}")
     return path

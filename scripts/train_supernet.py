@@ -17,6 +17,8 @@ from ofa.launch import command
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import save_supernet
+from ofa.supernet.supernet import build_supernet
+from ofa.training.phases import check_phases
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.trainer import Trainer
 
@@ -25,6 +27,8 @@ from ofa.training.trainer import Trainer
 def train_supernet(config: TrainConfig) -> Path:
     """Train (or go on training) and return the path of the supernet."""
     device = choose_accelerator(config.accelerator, config.threads)
+    phases = list(config.phases.values())
+    check_phases(phases)
     data = load_data(config.data)
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.fitted_space(data.info)
@@ -37,21 +41,30 @@ def train_supernet(config: TrainConfig) -> Path:
         say(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
         if emulates(config.training.precision, device):
             say(EMULATED)
+        supernet = build_supernet(space, config.training.seed, config.training.dropout)
         with progress_bar("training", visible=world.is_main) as progress:
-            phases, resolved = list(config.phases.values()), dataclasses.asdict(config)
-            task = space, data, phases, config.training
-            trainer = Trainer(*task, run.path, device, progress, world, resolved)
+            trainer = Trainer(
+                supernet,
+                data,
+                phases,
+                config.training,
+                folder=run.path,
+                device=device,
+                progress=progress,
+                world=world,
+                configuration=dataclasses.asdict(config),
+            )
             for file in trainer.damaged_checkpoints:
                 say(f"passed over the damaged checkpoint {file}")
             if trainer.resumed_at:
                 say(f"going on after step {trainer.resumed_at}")
-            supernet = trainer.train()
+            trainer.train()
         summary = trainer.summary(config.run_name)
         if world.is_main:
             save_supernet(run.supernet, supernet, config.provenance(data.info))
             summary.write(run.path, run.path.parent / "runs.csv")
-        for name, top1 in summary.top1.items():
-            say(f"validation top-1, {name:9s} {100 * top1:6.2f} %")
+        for name, value in summary.scores.items():
+            say(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.show(value):>8s}")
         say(f"supernet: {run.supernet}\nnext: python scripts/collect_accuracy.py run_name={config.run_name}")
     return run.supernet
 

@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from ofa.common.errors import UserError
+
 
 @dataclass(frozen=True)
 class World:
@@ -96,6 +98,15 @@ def _summed(tensor: Tensor) -> Tensor:
 
 
 SINGLE_PROCESS = World()
+
+
+def check_batch_size(batch_size: int, world: World) -> None:
+    """Raise the error for a batch that the processes cannot share equally."""
+    if batch_size % world.size:
+        raise UserError(
+            f"batch_size {batch_size} cannot be shared equally by {world.size} processes; "
+            "choose a multiple of their number."
+        )
 
 
 def local_rank() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -11,7 +12,16 @@ class UserError(ValueError):
 
 
 class StoppedError(Exception):
-    """Work ended early because the process was told to; what was done is saved."""
+    """Work ended early because the process was told to; what was done is saved.
+
+    Attributes:
+        signal_number: of the signal that told it.
+    """
+
+    def __init__(self, text: str, signal_number: int = signal.SIGTERM) -> None:
+        """Keep the text for the user, and the signal."""
+        super().__init__(text)
+        self.signal_number = signal_number
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:

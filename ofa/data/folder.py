@@ -157,7 +157,7 @@ class FolderData(ImageData):
             pin_memory=device.type == "cuda",
             # Without a generator of its own the loader draws from the global one.
             generator=torch.Generator(),
-            worker_init_fn=_ignore_sigterm,
+            worker_init_fn=_ignore_stop_signals,
         )
         for batch in loader:
             if isinstance(batch, _Unreadable):
@@ -169,12 +169,13 @@ class FolderData(ImageData):
             yield self.normalise(images, device), labels.to(device, non_blocking=True)
 
 
-def _ignore_sigterm(worker: int) -> None:
-    """Leave the end to the training process: a pre-emption signals its whole group, and it still has to save.
+def _ignore_stop_signals(worker: int) -> None:
+    """Leave the end to the training process, which still has to save.
 
-    A worker without a parent ends by itself.
+    A pre-emption, and Ctrl-C, signal its whole group. A worker without a parent ends by itself.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def folder_classes(settings: DataSettings) -> tuple[str, ...]:

@@ -1,40 +1,54 @@
-"""Evaluation: extract, recalibrate, and count correct answers on a split."""
+"""Evaluation: extract, recalibrate, and measure on a split what the task asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.modules.static import StaticNetwork
-from ofa.space.subnet import SubnetConfig
-from ofa.supernet.extract import extract_subnet
-from ofa.supernet.supernet import Supernet
+from ofa.evaluation.task import ClassificationTask, Task
+from ofa.space.config import AnyConfig
+from ofa.supernet.protocol import AbstractSupernet, Network
 
 MAX_KEPT_BYTES = 10**9
 
 
+CLASSIFICATION = ClassificationTask()
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
 @torch.inference_mode()
-def top1(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def measure(
+    outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION
+) -> dict[str, float]:
+    """Return the task's metrics by name, of a network in eval mode or any other function of images."""
+    meter = task.meter()
+    for images, targets in batches:
+        meter.add(outputs_of(images), targets)
+    return meter.values()
+
+
+def score(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION) -> float:
+    """Return the metric of the task that networks are chosen by; see `measure`."""
+    return measure(outputs_of, batches, task)[task.metric.name]
+
+
+def top1(network: nn.Module, batches: Batches) -> float:
     """Return the share of images (0..1) whose largest logit is the label; `network` in eval mode."""
     assert not network.training
     return logits_top1(network, batches)
 
 
-@torch.inference_mode()
-def logits_top1(logits: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def logits_top1(logits: Callable[[Tensor], Tensor], batches: Batches) -> float:
     """Return the share of images (0..1) whose largest logit is the label, by any function to logits."""
-    correct, count = 0, 0
-    for images, labels in batches:
-        correct += int((logits(images).argmax(1) == labels).sum())
-        count += len(labels)
-    return correct / max(count, 1)
+    return score(logits, batches)
 
 
-class SubnetEvaluator:
+class SubnetEvaluator(Generic[Network]):
     """Recalibrates and evaluates sub-networks of one supernet on fixed images.
 
     The resized images of each resolution are kept as long as they fit in `MAX_KEPT_BYTES`, because
@@ -43,13 +57,14 @@ class SubnetEvaluator:
 
     def __init__(
         self,
-        supernet: Supernet,
+        supernet: AbstractSupernet[Network],
         data: ImageData,
         split: str = "validation",
         *,
         calibration_images: int = 2000,
         limit: int | None = None,
         batch_size: int = 250,
+        task: Task = CLASSIFICATION,
     ) -> None:
         """Choose the images.
 
@@ -60,22 +75,23 @@ class SubnetEvaluator:
             calibration_images: number of images for batch-norm recalibration.
             limit: number of images counted; None for the whole split.
             batch_size: images per forward pass.
+            task: what networks are judged by.
         """
-        self._supernet, self._data = supernet, data
+        self._supernet, self._data, self.task = supernet, data, task
         self._split, self._limit = split, limit
         self._calibration_images, self._batch_size = calibration_images, batch_size
         self._device = next(supernet.parameters()).device
         self._kept: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
         self._kept_bytes = 0
 
-    def network(self, config: SubnetConfig) -> StaticNetwork:
+    def network(self, config: AnyConfig) -> Network:
         """Return the extracted and recalibrated sub-network in eval mode."""
-        network = extract_subnet(self._supernet, config).eval()
+        network = self._supernet.extract(config).eval()
         network = network.to(memory_format=torch.channels_last)
         self.recalibrate(network, config.resolution)
         return network
 
-    def recalibrate(self, network: StaticNetwork, resolution: int) -> None:
+    def recalibrate(self, network: nn.Module, resolution: int) -> None:
         """Recompute the batch-norm statistics of `network` from training images at `resolution`."""
         recalibrate_batchnorm(network, self.training_images(resolution))
 
@@ -84,9 +100,13 @@ class SubnetEvaluator:
         batches = self._kept_batches("train", resolution, self._calibration_images)
         return (images for images, _ in batches)
 
-    def top1(self, config: SubnetConfig) -> float:
-        """Return the top-1 accuracy (0..1) of the recalibrated sub-network."""
-        return top1(self.network(config), self.batches(config.resolution))
+    def measure(self, config: AnyConfig) -> dict[str, float]:
+        """Return the metrics of the recalibrated sub-network by name."""
+        return measure(self.network(config), self.batches(config.resolution), self.task)
+
+    def score(self, config: AnyConfig) -> float:
+        """Return the metric of the recalibrated sub-network that networks are chosen by."""
+        return self.measure(config)[self.task.metric.name]
 
     def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Return the images that are counted, resized to `resolution`, and their labels."""

@@ -30,6 +30,10 @@ class RunDirectory:
         path = self.bundles / name
         return path if path.is_dir() else Path(name)
 
+    def finetuning(self, name: str) -> Path:
+        """Path of the checkpoints and TensorBoard events of the fine-tuning that makes a bundle."""
+        return self.path / "finetuning" / name
+
     def search(self, name: str) -> Path:
         """Path of a search result."""
         return self.path / "search" / f"{name}.json"

@@ -12,6 +12,7 @@ from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1, top1
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.evaluate import card_batches, runnable_module
+from ofa.modules.static import StaticNetwork
 from ofa.runs.trained import TrainedRun
 from ofa.space.subnet import SubnetConfig
 
@@ -38,7 +39,7 @@ class RunNetwork:
 
 
 def run_networks(
-    run: TrainedRun, evaluator: SubnetEvaluator, split: str, *, num_random: int, seed: int
+    run: TrainedRun, evaluator: SubnetEvaluator[StaticNetwork], split: str, *, num_random: int, seed: int
 ) -> list[RunNetwork]:
     """Return all bundles of a run and `num_random` random networks of its supernet, evaluated.
 
@@ -65,7 +66,9 @@ def run_networks(
     return networks
 
 
-def _bundle_network(run: TrainedRun, evaluator: SubnetEvaluator, split: str, bundle: Bundle) -> RunNetwork:
+def _bundle_network(
+    run: TrainedRun, evaluator: SubnetEvaluator[nn.Module], split: str, bundle: Bundle
+) -> RunNetwork:
     card, config = bundle.card, None
     # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
     network = runnable_module(bundle).to(memory_format=torch.channels_last).to(run.device)

@@ -33,12 +33,15 @@ def save_supernet(path: Path, supernet: Supernet, provenance: Mapping[str, Any])
     write_json(path.with_suffix(".json"), twin)
 
 
-def load_supernet(path: Path, space: StagedSpace | None = None) -> tuple[Supernet, SupernetInfo]:
-    """Load a trained supernet and what stands beside it.
+def load_supernet(
+    path: Path, space: StagedSpace | None = None, dropout: float | None = None
+) -> tuple[Supernet, SupernetInfo]:
+    """Load a trained supernet, in eval mode, and what stands beside it.
 
     Args:
         path: weights written by `save_supernet`.
         space: the space it must have; None accepts the one beside the weights.
+        dropout: before the classifier, if it is trained further; None for that it was trained with.
 
     Raises:
         UserError: if a file is missing or damaged, or belongs to another space.
@@ -52,6 +55,8 @@ def load_supernet(path: Path, space: StagedSpace | None = None) -> tuple[Superne
             f"{path} is not the file that {path.with_suffix('.json').name} describes (SHA-256 differs). "
             f"Use the pair that was saved together, or finish the training again with: {TRAIN_COMMAND}"
         )
-    supernet = Supernet(info.space)
+    if dropout is None:
+        dropout = float(info.provenance.get("config", {}).get("training", {}).get("dropout", 0.0))
+    supernet = Supernet(info.space, dropout)
     supernet.load_state_dict(values["state"])
     return supernet.eval(), info

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from ofa.architecture.lowering import lower
 from ofa.modules.static import StaticNetwork
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.operators import prefixed
-from ofa.supernet.supernet import Supernet
+
+if TYPE_CHECKING:
+    from ofa.supernet.supernet import Supernet
 
 
 @torch.no_grad()

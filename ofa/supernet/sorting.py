@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ofa.architecture.lowering import slots
 from ofa.space.staged import StagedSpace
 from ofa.supernet.layer import ElasticLayer, sort_channels_between
-from ofa.supernet.supernet import Supernet
+
+if TYPE_CHECKING:
+    from ofa.supernet.supernet import Supernet
 
 
 def sort_channels(supernet: Supernet, trained: StagedSpace) -> None:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
 from ofa.architecture.lowering import lower_slots, slots
 from ofa.common.errors import UserError
+from ofa.modules.static import StaticNetwork
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import elastic_layer
+from ofa.supernet.extract import extract_subnet
 from ofa.supernet.layer import ElasticLayer
+from ofa.supernet.protocol import AbstractSupernet
+from ofa.supernet.sorting import sort_channels
 
 
-class Supernet(nn.Module):
-    """Elastic layers of a space; which sub-network runs is an argument of each call, never a state."""
+class Supernet(AbstractSupernet[StaticNetwork]):
+    """Elastic layers of a space of stages."""
+
+    space: StagedSpace
 
     def __init__(self, space: StagedSpace, dropout: float = 0.0) -> None:
         """Create randomly initialised parameters of the largest network of the whole `space`."""
@@ -24,15 +37,7 @@ class Supernet(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
-        """Return logits (n, num_classes) of sub-network `config`.
-
-        Args:
-            images: shape (n, in_channels, resolution, resolution) at the config's resolution.
-            config: a network of the space.
-
-        Raises:
-            UserError: if the config is outside the space or the images are not of its resolution.
-        """
+        """Return logits (n, num_classes) of sub-network `config`; see `AbstractSupernet.forward`."""
         if images.shape[-1] != config.resolution or images.shape[-2] != config.resolution:
             raise UserError(
                 f"images are {images.shape[-2]}x{images.shape[-1]}; the sub-network's resolution is "
@@ -43,12 +48,32 @@ class Supernet(nn.Module):
                 images = layer(images, spec)
         return images
 
+    def extract(self, config: SubnetConfig, dropout: float = 0.0) -> StaticNetwork:
+        """See `extract_subnet`."""
+        return extract_subnet(self, config, dropout)
+
+    def sort_channels(self, trained_space: SearchSpace) -> None:
+        """See `ofa.supernet.sorting.sort_channels`."""
+        assert isinstance(trained_space, StagedSpace)
+        sort_channels(self, trained_space)
+
+    @cached_property
+    def costs(self) -> Mapping[str, Estimator]:
+        """See `AbstractSupernet.costs`."""
+        return {
+            "macs": compile_cost(self.space, macs),
+            "parameters": compile_cost(self.space, parameters),
+            "peak_activation_bytes": compile_cost(self.space, peak_activation_bytes, np.maximum),
+        }
+
     def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer, object]]:
         """Return the layers that `config` uses, each with its variant."""
-        pairs = zip(self.layers, lower_slots(self.space, config), strict=True)
-        return [
-            (layer, spec) for layer, spec in pairs if spec is not None and isinstance(layer, ElasticLayer)
-        ]
+        active: list[tuple[ElasticLayer, object]] = []
+        for layer, spec in zip(self.layers, lower_slots(self.space, config), strict=True):
+            if spec is not None:
+                assert isinstance(layer, ElasticLayer)
+                active.append((layer, spec))
+        return active
 
 
 def build_supernet(space: StagedSpace, seed: int, dropout: float = 0.0) -> Supernet:

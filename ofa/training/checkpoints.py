@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ofa.common.distributed import World
 from ofa.common.errors import UserError
 from ofa.common.tensors import content_digest, load_tensors, save_tensors
-from ofa.space.space import SearchSpace, check_fingerprint
 
 _STEP_FILE = re.compile(r"step_(\d+)\.pt")
 
@@ -35,11 +34,17 @@ class TrainingCheckpoints:
         for old in self.steps()[: -self._keep]:
             self._path(old).unlink(missing_ok=True)
 
-    def load_latest(self, space: SearchSpace) -> tuple[dict[str, Any] | None, list[str]]:
+    def load_latest(
+        self, check: Callable[[Mapping[str, Any], str], None]
+    ) -> tuple[dict[str, Any] | None, list[str]]:
         """Return the newest readable checkpoint (None: there is none) and the damaged files passed over.
 
+        Args:
+            check: takes values and the name of their checkpoint, and raises UserError if they belong to
+                another training.
+
         Raises:
-            UserError: if it belongs to another space, or all files are damaged.
+            UserError: from `check`, or if all files are damaged.
         """
         for leftover in self._folder.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -52,7 +57,7 @@ class TrainingCheckpoints:
             if values.pop("digest", None) != content_digest(values):
                 damaged.append(str(self._path(step)))
                 continue
-            check_fingerprint(values.get("fingerprint"), space, f"checkpoint {self._path(step)}")
+            check(values, f"checkpoint {self._path(step)}")
             return values, damaged
         if damaged:
             raise UserError(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from ofa.common.accelerator import peak_memory_mb
+from ofa.common.metric import TOP1, Metric
 from ofa.common.progress import ProgressCallback
-from ofa.training.phases import Phase
-from ofa.training.step import StepReport
+from ofa.training.gradient_step import StepReport
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,19 @@ class StepInfo:
 
     Attributes:
         number: of steps of the run, with this one.
-        phase: that it belongs to.
-        epoch: of the phase, from 0.
+        place: phase and epoch, for the progress.
         lr: learning rate.
         resolution: of its images, in pixels.
-        macs: MACs of its sub-networks.
+        macs: MACs of its sub-networks; None if a single network is trained.
         images: number in its batch.
         data_wait_s: seconds that it waited for them.
     """
 
     number: int
-    phase: Phase
-    epoch: int
+    place: str
     lr: float
     resolution: int
-    macs: NDArray[np.float64]
+    macs: NDArray[np.float64] | None
     images: int
     data_wait_s: float
 
@@ -54,30 +52,32 @@ class TrainingMonitor:
         self,
         folder: Path | None,
         first_step: int,
-        mac_range: NDArray[np.float64],
+        mac_range: NDArray[np.float64] | None,
         device: torch.device,
         progress: ProgressCallback,
         interval: int = 10,
+        metric: Metric = TOP1,
     ) -> None:
         """Start to write.
 
         Args:
             folder: of TensorBoard events; None for none.
             first_step: events of later steps, of an earlier start, are replaced.
-            mac_range: MACs of the smallest and the largest network.
+            mac_range: MACs of the smallest and the largest network; None if a single network is trained.
             device: whose memory is reported.
             progress: told at the end of each interval.
             interval: number of steps.
+            metric: that sub-networks are validated by.
         """
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1) if folder else None
         self._device, self._progress, self._interval = device, progress, interval
-        self._low, self._high = np.log(mac_range)
+        self._log_macs = None if mac_range is None else np.log(mac_range)
         self._losses: dict[str, list[float]] = defaultdict(list)
         self._norms: list[float] = []
         self._macs: list[NDArray[np.float64]] = []
         self._skipped = 0
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
-        self.top1: dict[str, float] = {}
+        self._metric, self._scores = metric, ""
 
     def describe(self, step: int, values: Mapping[str, Any]) -> None:
         """Write plain values, such as a configuration, as text."""
@@ -99,15 +99,23 @@ class TrainingMonitor:
         """
         self._skipped += report.skipped
         if not report.skipped:
-            places = 3 * (np.log(facts.macs) - self._low) / max(self._high - self._low, 1e-12)
-            for place, loss in zip(np.clip(places, 0, 2).astype(int), report.losses, strict=True):
-                self._losses[("small", "middle", "large")[place]].append(loss)
+            for name, loss in zip(self._size_names(facts), report.losses, strict=True):
+                self._losses[name].append(loss)
             self._norms.append(report.gradient_norm)
-        self._macs.append(facts.macs)
+        if facts.macs is not None:
+            self._macs.append(facts.macs)
         self._images += facts.images
         self._waited += facts.data_wait_s
-        if facts.number % self._interval == 0:
+        if facts.number % self._interval == 0 or done == total:
             self._show(facts, done, total)
+
+    def _size_names(self, facts: StepInfo) -> list[str]:
+        """Return for each network of a step the name that its losses are shown under."""
+        if facts.macs is None or self._log_macs is None:
+            return ["training"]
+        low, high = self._log_macs
+        places = 3 * (np.log(facts.macs) - low) / max(high - low, 1e-12)
+        return [("small", "middle", "large")[place] for place in np.clip(places, 0, 2).astype(int)]
 
     def _show(self, facts: StepInfo, done: int, total: int) -> None:
         step = facts.number
@@ -125,24 +133,23 @@ class TrainingMonitor:
         self._scalar("train/peak_memory_mb", peak_memory_mb(self._device), step)
         every = [value for values in self._losses.values() for value in values]
         loss = f"loss {sum(every) / len(every):.3f}" if every else "all steps skipped"
-        top1 = " ".join(f"{name} {100 * value:.1f}" for name, value in self.top1.items())
-        place = f"{facts.phase.name} epoch {facts.epoch + 1}/{facts.phase.epochs}"
-        self._progress(done, total, f"{place} {loss} {rate:.0f} img/s {top1}")
+        self._progress(done, total, f"{facts.place} {loss} {rate:.0f} img/s {self._scores}")
         self._losses.clear()
         self._norms.clear()
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
 
-    def validated(self, step: int, top1: Mapping[str, float]) -> None:
-        """Write the top-1 (0..1) of the named sub-networks, and which sizes were drawn since the last time.
+    def validated(self, step: int, scores: Mapping[str, float]) -> None:
+        """Write the metric of the named sub-networks, and which sizes were drawn since the last time.
 
         The time it took is not counted as training.
         """
-        for name, value in top1.items():
-            self._scalar(f"top1/{name}", 100 * value, step)
+        shown = {name: self._metric.scale * value for name, value in scores.items()}
+        for name, value in shown.items():
+            self._scalar(f"{self._metric.name}/{name}", value, step)
         if self._writer is not None and self._macs:
             self._writer.add_histogram("sampling/macs_m", np.concatenate(self._macs) / 1e6, step)
         self._macs.clear()
-        self.top1 = {name: value for name, value in top1.items() if name != "random"}
+        self._scores = " ".join(f"{name} {value:.1f}" for name, value in shown.items() if name != "random")
         self._since = time.perf_counter()
         self._images, self._waited = 0, 0.0
 

@@ -93,11 +93,17 @@ class Phase:
         )
 
 
-def check_phases(phases: Sequence[Phase]) -> None:
-    """Raise the error for phases that cannot be trained one after another from scratch."""
+def check_phases(phases: Sequence[Phase], trained: bool = False) -> None:
+    """Raise the error for phases that cannot be trained one after another.
+
+    Args:
+        phases: in the order they run.
+        trained: whether the supernet comes with trained weights; otherwise the first phase has no network
+            to distil from or to sort.
+    """
     if not phases:
         raise UserError("No phases are given; expected at least one.")
-    if phases[0].teacher == "frozen" or phases[0].sort_channels:
+    if not trained and (phases[0].teacher == "frozen" or phases[0].sort_channels):
         raise UserError(
             f"The first phase, {phases[0].name!r}, has a frozen teacher or sorts channels, but no network is "
             "trained before it; set teacher to null and sort_channels to false there."

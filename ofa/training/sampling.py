@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ofa.space.config import AnyConfig
+from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
-from ofa.space.subnet import SubnetConfig
 from ofa.training.phases import Phase
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Resolution of a step and the sub-networks trained in it, all at that resolution."""
+    """Resolution of a step and the sub-networks trained in it, all at that resolution.
+
+    Attributes:
+        resolution: in pixels.
+        configs: of the sub-networks.
+        genomes: the same as genomes, shape (n, num_genes).
+    """
 
     resolution: int
-    configs: tuple[SubnetConfig, ...]
+    configs: tuple[AnyConfig, ...]
+    genomes: Genomes = field(compare=False)
 
 
 def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPlan:
@@ -37,4 +45,9 @@ def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPla
         genomes[:2] = [space.genome(space.largest), space.genome(space.smallest)]
     genomes[:, column] = resolution
     configs = tuple(space.config(genome) for genome in genomes)
-    return StepPlan(configs[0].resolution, configs)
+    return StepPlan(configs[0].resolution, configs, genomes)
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of dropout for one step of one process of a run with `seed`."""
+    return int(np.random.default_rng([seed, step, rank]).integers(2**62))

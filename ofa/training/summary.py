@@ -30,7 +30,8 @@ class RunSummary:
         device: where they computed.
         seconds_per_phase: time spent in the steps of each phase, by all starts together.
         data_wait_share: share of that time (0..1) in which the first process waited for images.
-        top1: validation top-1 (0..1) of named sub-networks, on part of the images.
+        metric: name of the task's metric.
+        scores: its validation values of named sub-networks, on part of the images.
         peak_memory_mb: most memory that the first process held.
     """
 
@@ -43,7 +44,8 @@ class RunSummary:
     device: str
     seconds_per_phase: Mapping[str, float]
     data_wait_share: float
-    top1: Mapping[str, float]
+    metric: str
+    scores: Mapping[str, float]
     peak_memory_mb: float
 
     def write(self, folder: Path, table: Path) -> None:
@@ -53,7 +55,9 @@ class RunSummary:
             UserError: if a file cannot be written, or the table is no such table.
         """
         dated = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__}
-        write_json(folder / "summary.json", {**dated, **dataclasses.asdict(self)})
+        values = dataclasses.asdict(self)
+        values[values.pop("metric")] = values.pop("scores")
+        write_json(folder / "summary.json", {**dated, **values})
         row = dated | {
             "run_name": self.run_name,
             "space": self.space,
@@ -64,7 +68,7 @@ class RunSummary:
             "seconds": f"{sum(self.seconds_per_phase.values()):.0f}",
             "seconds_per_phase": json.dumps({n: round(s) for n, s in self.seconds_per_phase.items()}),
             "data_wait_share": f"{self.data_wait_share:.4f}",
-            **{f"top1_{name}": f"{value:.4f}" for name, value in self.top1.items()},
+            **{f"{self.metric}_{name}": f"{value:.4f}" for name, value in self.scores.items()},
             "peak_memory_mb": f"{self.peak_memory_mb:.0f}",
         }
         with locked(table.with_name(f".{table.name}.lock"), f"the table of runs {table}"):

@@ -11,8 +11,7 @@ from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors, save_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.space.space import check_fingerprint
-from ofa.supernet.extract import extract_subnet
-from ofa.supernet.supernet import Supernet
+from ofa.supernet.protocol import AbstractSupernet
 
 
 class Teacher:
@@ -23,7 +22,12 @@ class Teacher:
     """
 
     def __init__(
-        self, supernet: Supernet, path: Path, evaluator: SubnetEvaluator, write: bool, begun: bool = False
+        self,
+        supernet: AbstractSupernet[nn.Module],
+        path: Path,
+        evaluator: SubnetEvaluator[nn.Module],
+        write: bool,
+        begun: bool = False,
     ) -> None:
         """Load the teacher from `path`, or copy it from `supernet` and, if `write`, save it there.
 
@@ -37,7 +41,7 @@ class Teacher:
         Raises:
             UserError: if the file is damaged, of another space, or lost.
         """
-        self._network = extract_subnet(supernet, supernet.space.largest)
+        self._network = supernet.extract(supernet.space.largest)
         self._evaluator = evaluator
         if path.exists():
             values = load_tensors(path, "teacher of this run (start the run anew if no copy is left)")

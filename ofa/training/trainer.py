@@ -1,102 +1,102 @@
-"""The training loop: a run is a chain of phases and can go on from any step, bit for bit."""
+"""The training of a supernet: a chain of phases that can go on from any step, bit for bit."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ofa.architecture.cost import compile_cost, macs
 from ofa.common.accelerator import peak_memory_mb
-from ofa.common.distributed import SINGLE_PROCESS, World
-from ofa.common.errors import StoppedError, UserError
+from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
+from ofa.common.metric import Metric
 from ofa.common.progress import ProgressCallback, silent
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.space.staged import StagedSpace
-from ofa.space.subnet import SubnetConfig
-from ofa.supernet.sorting import sort_channels
-from ofa.supernet.supernet import Supernet, build_supernet
+from ofa.evaluation.task import ClassificationTask, Task
+from ofa.space.config import AnyConfig
+from ofa.space.space import SearchSpace, check_fingerprint
+from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.checkpoints import TrainingCheckpoints
+from ofa.training.gradient_step import PendingReport, StepReport
+from ofa.training.loop import Batch, ReportReader, StepLoop
 from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import build_optimizer, load_optimizer, set_learning_rate
 from ofa.training.phases import Phase, check_phases
 from ofa.training.precision import check_precision
-from ofa.training.sampling import plan_step
+from ofa.training.sampling import dropout_seed, plan_step
 from ofa.training.schedule import Position, Schedule
 from ofa.training.settings import TrainSettings
-from ofa.training.step import NonFiniteError, PendingReport, TrainStep
-from ofa.training.stop import StopRequest
+from ofa.training.step import TrainStep
 from ofa.training.summary import RunSummary
 from ofa.training.teacher import Teacher
 
+REMEDY = (
+    "The last checkpoint is intact: lower the learning rates of the phases (phases.*.lr) and use a new "
+    "run_name, or skip such steps with training.on_non_finite=skip."
+)
 
-class Trainer:
+
+class Trainer(StepLoop):
     """Trains a supernet through all phases into a run directory."""
 
     def __init__(
         self,
-        space: StagedSpace,
+        supernet: AbstractSupernet[nn.Module],
         data: ImageData,
         phases: Sequence[Phase],
         settings: TrainSettings,
+        *,
         folder: Path,
         device: torch.device,
         progress: ProgressCallback = silent,
         world: World = SINGLE_PROCESS,
         configuration: Mapping[str, Any] | None = None,
+        task: Task | None = None,
     ) -> None:
-        """Build the supernet, or load the latest checkpoint of `folder`.
+        """Take the supernet as it is, or with the weights of the latest checkpoint of `folder`.
 
         Args:
-            space: the whole space; its channels and classes are those of `data`.
+            supernet: new, loaded or imported, equal in every process; moved to `device` and trained in
+                place. Its channels and classes are those of `data`.
             data: images.
-            phases: in the order they run; the first has no frozen teacher.
-            settings: shared by all phases.
+            phases: in the order they run.
+            settings: shared by all phases; the supernet has its dropout already.
             folder: run directory for checkpoints, teacher and TensorBoard events.
             device: where to train.
             progress: told about every tenth step.
             world: the processes that train together; each takes its part of every batch, the first one
                 writes the files.
             configuration: plain values that TensorBoard shows as text, if any.
+            task: what networks are trained and judged by; None: classification, the loss of `settings`.
 
         Raises:
             UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
         """
-        check_phases(phases)
+        check_phases(phases, trained=True)
         check_precision(settings.precision, device)
-        if settings.batch_size % world.size:
-            raise UserError(
-                f"batch_size {settings.batch_size} cannot be shared equally by {world.size} processes; "
-                "choose a multiple of their number."
-            )
-        self._space, self._data, self._settings = space, data, settings
+        check_batch_size(settings.batch_size, world)
+        super().__init__(folder, settings.checkpoint_every_steps)
+        self._space, self._data, self._settings = supernet.space, data, settings
         self._phases, self._folder, self._device = tuple(phases), folder, device
-        self._schedule = Schedule(
-            self._phases, data.num_batches(settings.batch_size), settings.batch_size / 64
-        )
+        size = settings.batch_size
+        self._schedule = Schedule(self._phases, data.num_batches(size), size / 64)
         self._progress, self._world, self._configuration = progress, world, configuration
-        self.supernet = build_supernet(space, settings.seed, settings.dropout).to(device)
-        self.supernet = self.supernet.to(memory_format=torch.channels_last)
-        self._train_step = TrainStep(self.supernet, settings, world, device)
+        self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
+        self._task = task or ClassificationTask(settings.loss)
+        self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self._task)
         self._teacher: Teacher | None = None
+        self._opened = self._space
         self._position = Position()
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
         self._seconds: dict[str, float] = {}
         self._waited: dict[str, float] = {}
-        self._stop = StopRequest()
         self._optimizer = self._new_optimizer()
-        self._macs = compile_cost(space, macs)
-        self._evaluator = SubnetEvaluator(
-            self.supernet,
-            data,
-            calibration_images=settings.calibration_images,
-            limit=settings.validation_images,
-        )
+        self._macs = supernet.costs["macs"]
+        self._evaluator = self._new_evaluator()
         self.damaged_checkpoints = self._resume()
 
     @property
@@ -104,44 +104,43 @@ class Trainer:
         """Number of steps that are already done."""
         return self._position.step
 
-    def train(self) -> Supernet:
+    @property
+    def metric(self) -> Metric:
+        """What sub-networks are validated by."""
+        return self._task.metric
+
+    def train(self) -> AbstractSupernet[nn.Module]:
         """Run all remaining phases and return the supernet in eval mode.
 
-        SIGTERM ends it after the step that is under way.
+        SIGTERM or SIGINT ends it after the step that is under way.
 
         Raises:
             UserError: if the loss stops being finite, or a checkpoint cannot be written.
-            StoppedError: after SIGTERM, with a checkpoint of the last step written.
+            StoppedError: after a signal, with a checkpoint of the last step written.
         """
-        try:
-            with self._stop.listening():
-                return self._train()
-        except OSError as error:
-            raise UserError(
-                f"Could not write to {self._folder}: {error}. Check the permissions and free space; the "
-                "last checkpoint is intact, run the same command to go on."
-            ) from error
-
-    def _train(self) -> Supernet:
-        folder = self._folder / "tensorboard" if self._world.is_main else None
-        mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
-        self._monitor = TrainingMonitor(folder, self._position.step, mac_range, self._device, self._progress)
-        if self._configuration:
-            self._monitor.describe(self._position.step, self._configuration)
-        try:
-            while self._position.phase < len(self._phases):
-                self._train_phase(self._phases[self._position.phase])
-                self._end_phase()
-        finally:
-            self._monitor.close()
+        with self._listening():
+            folder = self._folder / "tensorboard" if self._world.is_main else None
+            mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
+            first = self._position.step
+            monitor = TrainingMonitor(
+                folder, first, mac_range, self._device, self._progress, metric=self.metric
+            )
+            if self._configuration:
+                monitor.describe(first, self._configuration)
+            try:
+                while self._position.phase < len(self._phases):
+                    self._train_phase(self._phases[self._position.phase], monitor)
+                    self._end_phase()
+            finally:
+                monitor.close()
         return self.supernet.eval()
 
     def validate(self) -> dict[str, float]:
-        """Return validation top-1 (0..1) of the smallest, middle, largest and a random sub-network."""
+        """Return the task's metric of the smallest, middle, largest and a random sub-network, validated."""
         configs = self._named_configs()
         mine = list(configs)[self._world.rank :: self._world.size]
-        found = self._world.gather({name: self._evaluator.top1(configs[name]) for name in mine})
-        return {name: found[name] for name in configs}
+        scores = self._world.gather({name: self._evaluator.score(configs[name]) for name in mine})
+        return {name: scores[name] for name in configs}
 
     def summary(self, run_name: str) -> RunSummary:
         """Return the facts of the run; every process must ask, because they share the validation."""
@@ -155,108 +154,109 @@ class Trainer:
             device=str(self._device),
             seconds_per_phase=dict(self._seconds),
             data_wait_share=sum(self._waited.values()) / max(sum(self._seconds.values()), 1e-9),
-            top1=self.validate(),
+            metric=self.metric.name,
+            scores=self.validate(),
             peak_memory_mb=peak_memory_mb(self._device),
         )
 
-    # -- phases and steps --------------------------------------------------------------------------
-
-    def _train_phase(self, phase: Phase) -> None:
+    def _train_phase(self, phase: Phase, monitor: TrainingMonitor) -> None:
         position = self._position
         self._progress(*self._schedule.work_done(position), phase.name)
         if position.phase_step == 0:
             if phase.sort_channels:
-                sort_channels(self.supernet, self._phases[position.phase - 1].space(self._space))
+                self.supernet.sort_channels(self._trained_space())
             self._optimizer = self._new_optimizer()
-        distills = phase.teacher == "frozen" and self._settings.distillation_ratio > 0
-        path, is_main = self._folder / "teacher.pt", self._world.is_main
-        earlier = self._phases[: position.phase]
-        begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier)
-        self._teacher = Teacher(self.supernet, path, self._evaluator, is_main, begun) if distills else None
-        space = phase.space(self._space)
-        while position.phase_step < self._schedule.steps(phase):
+        self._teacher = self._frozen_teacher(phase)
+        self._opened = phase.space(self._space)
+
+        def note(info: StepInfo, report: StepReport) -> None:
+            monitor.note(info, report, *self._schedule.work_done(position))
+
+        reader = ReportReader(self._train_step.read, note, REMEDY)
+        while not self._phase_ended():
             epoch, first = divmod(position.phase_step, self._schedule.steps_per_epoch)
-            self._train_epoch(phase, space, epoch, first)
+            run_epoch = (position.step - first) // self._schedule.steps_per_epoch
+            batches = self._data.train_batches(
+                self._settings.batch_size, self._settings.seed, run_epoch, self._device, first, self._world
+            )
+            self.supernet.train()
+            self._run_batches(batches, reader, self._spend)
             last = epoch + 1 == phase.epochs
             if last or (epoch + 1) % self._settings.validate_every_epochs == 0:
-                self._monitor.validated(position.step, self.validate())
+                monitor.validated(position.step, self.validate())
 
-    def _train_epoch(self, phase: Phase, space: StagedSpace, epoch: int, first: int) -> None:
+    def _trained_space(self) -> SearchSpace:
+        """Return the space of the networks trained so far; before the first phase nothing is known of it."""
+        phase = self._position.phase
+        return self._phases[phase - 1].space(self._space) if phase else self._space
+
+    def _frozen_teacher(self, phase: Phase) -> Teacher | None:
+        if phase.teacher != "frozen" or self._settings.distillation_ratio == 0:
+            return None
+        position, path, is_main = self._position, self._folder / "teacher.pt", self._world.is_main
+        earlier = self._phases[: position.phase]
+        begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier)
+        return Teacher(self.supernet, path, self._evaluator, is_main, begun)
+
+    def _train_batch(self, batch: Batch, data_wait_s: float) -> tuple[StepInfo, PendingReport]:
         position, settings = self._position, self._settings
-        run_epoch = (position.step - first) // self._schedule.steps_per_epoch
-        batches = self._data.train_batches(
-            settings.batch_size, settings.seed, run_epoch, self._device, first, self._world
+        phase = self._phases[position.phase]
+        plan = plan_step(self._opened, phase, settings.seed, position.step)
+        lr = self._schedule.learning_rate(position)
+        set_learning_rate(self._optimizer, lr)
+        pending = self._train_step(
+            plan,
+            batch,
+            teacher=self._teacher,
+            in_place=phase.teacher == "in_place",
+            optimizer=self._optimizer,
+            seed=dropout_seed(settings.seed, position.step, self._world.rank),
+            stop=self._stop.received,
         )
-        self.supernet.train()
-        last = None
-        waiting = time.perf_counter()
-        for batch in batches:
-            waited = time.perf_counter() - waiting
-            plan = plan_step(space, phase, settings.seed, position.step)
-            lr = self._schedule.learning_rate(position)
-            set_learning_rate(self._optimizer, lr)
-            step_seed = np.random.default_rng([settings.seed, position.step, self._world.rank])
-            pending = self._train_step(
-                plan,
-                batch,
-                self._teacher,
-                phase.teacher == "in_place",
-                self._optimizer,
-                int(step_seed.integers(2**62)),
-                self._stop.received,
-            )
-            position.step += 1
-            position.phase_step += 1
-            # What the step before did; that of this one may still be under way on the device.
-            stop = self._read(last)
-            subnet_macs, images = self._macs(self._space.genomes(plan.configs)), settings.batch_size
-            facts = StepInfo(position.step, phase, epoch, lr, plan.resolution, subnet_macs, images, waited)
-            last = facts, pending
-            ended = position.phase_step == self._schedule.steps(phase)
-            due = position.step % settings.checkpoint_every_steps == 0
-            epoch_ended = position.phase_step % self._schedule.steps_per_epoch == 0
-            if stop or due or epoch_ended or pending.ready is None:
-                stop, last = self._read(last) or stop, None
-            self._seconds[phase.name] = self._seconds.get(phase.name, 0.0) + time.perf_counter() - waiting
-            self._waited[phase.name] = self._waited.get(phase.name, 0.0) + waited
-            if stop:
-                self._end_phase() if ended else self._save()
-                raise StoppedError(
-                    f"Stopped by SIGTERM after step {position.step}, which is saved in {self._folder}; "
-                    "run the same command to go on."
-                )
-            if due and not ended:
-                self._save()
-            waiting = time.perf_counter()
+        epoch = position.phase_step // self._schedule.steps_per_epoch
+        position.step += 1
+        position.phase_step += 1
+        info = StepInfo(
+            number=position.step,
+            place=f"{phase.name} epoch {epoch + 1}/{phase.epochs}",
+            lr=lr,
+            resolution=plan.resolution,
+            macs=self._macs(plan.genomes),
+            images=settings.batch_size,
+            data_wait_s=data_wait_s,
+        )
+        return info, pending
 
-    def _read(self, last: tuple[StepInfo, PendingReport] | None) -> bool:
-        """Note what a step did, if there is one, and return whether it was told to stop."""
-        if last is None:
-            return False
-        facts, pending = last
-        try:
-            report = self._train_step.read(pending)
-        except NonFiniteError as error:
-            raise UserError(
-                f"The training has diverged at step {facts.number - 1}: {error}. The last checkpoint is "
-                "intact: lower the learning rates of the phases (phases.*.lr) and use a new run_name, or "
-                "skip such steps with training.on_non_finite=skip."
-            ) from error
-        self._monitor.note(facts, report, *self._schedule.work_done(self._position))
-        return report.stop
+    def _spend(self, seconds: float, data_wait_s: float) -> None:
+        name = self._phases[self._position.phase].name
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+        self._waited[name] = self._waited.get(name, 0.0) + data_wait_s
+
+    def _phase_ended(self) -> bool:
+        return self._position.phase_step == self._schedule.steps(self._phases[self._position.phase])
 
     def _end_phase(self) -> None:
         self._position.phase += 1
         self._position.phase_step = 0
-        self._save()
+        self._write_checkpoint()
 
-    # -- state -------------------------------------------------------------------------------------
+    def _save(self) -> None:
+        self._end_phase() if self._phase_ended() else self._write_checkpoint()
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         settings = self._settings
         return build_optimizer(self.supernet, 0.0, settings.momentum, settings.weight_decay)
 
-    def _save(self) -> None:
+    def _new_evaluator(self) -> SubnetEvaluator[nn.Module]:
+        return SubnetEvaluator(
+            self.supernet,
+            self._data,
+            calibration_images=self._settings.calibration_images,
+            limit=self._settings.validation_images,
+            task=self._task,
+        )
+
+    def _write_checkpoint(self) -> None:
         if not self._world.is_main:
             return
         position = self._position
@@ -274,7 +274,10 @@ class Trainer:
         self._checkpoints.save(position.step, values)
 
     def _resume(self) -> list[str]:
-        values, damaged = self._checkpoints.load_latest(self._space)
+        def check(values: Mapping[str, Any], what: str) -> None:
+            check_fingerprint(values.get("fingerprint"), self._space, what)
+
+        values, damaged = self._checkpoints.load_latest(check)
         if values is not None:
             self.supernet.load_state_dict(values["supernet"])
             load_optimizer(self._optimizer, values["optimizer"])
@@ -285,9 +288,7 @@ class Trainer:
         self._checkpoints.check_equal_starts(self._position.step, self._world)
         return damaged
 
-    # -- reporting ---------------------------------------------------------------------------------
-
-    def _named_configs(self) -> dict[str, SubnetConfig]:
+    def _named_configs(self) -> dict[str, AnyConfig]:
         rng = np.random.default_rng([self._settings.seed, self._position.step])
         space = self._phases[-1].space(self._space)
         return {

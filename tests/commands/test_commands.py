@@ -23,6 +23,7 @@ from train_supernet import train_supernet
 
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
+from ofa.common.tensors import load_tensors
 from ofa.export.bundle import load_bundle
 from ofa.export.write import export_bundle
 from ofa.launch import Command
@@ -129,6 +130,31 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     assert new.card.provenance["finetuned"]["epochs"] == 2
     weights = [next(bundle.network.parameters()) for bundle in (old, new)]
     assert not torch.equal(*weights)
+    shutil.rmtree(path)
+
+
+def test_finetuning_that_was_interrupted_goes_on(
+    runs: Path, common: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = ("finetuning.epochs=2", "formats=[]", "calibration_images=60", "bundle=small", "name=tuned")
+    folder = runs / "tiny" / "finetuning" / "tuned"
+
+    def interrupt(*values: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("finetune_subnet.export_bundle", interrupt)
+        finetune_subnet.run(*common, *tuning)
+    (checkpoint,) = (folder / "checkpoints").glob("*.pt")
+    trained = load_tensors(checkpoint, "checkpoint")["network"]
+    with pytest.raises(UserError, match="belongs to another training: settings.lr was"):
+        finetune_subnet.run(*common, *tuning, "finetuning.lr=0.5")
+    with monkeypatch.context() as patch:
+        patch.setattr("ofa.training.fit.NetworkStep.__call__", interrupt)
+        path = finetune_subnet.run(*common, *tuning)
+    weights = dict(load_bundle(path).network.named_parameters())
+    assert all(torch.equal(weight, trained[name]) for name, weight in weights.items())
+    assert [file.name for file in folder.iterdir()] == ["tensorboard"]
     shutil.rmtree(path)
 
 

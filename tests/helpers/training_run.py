@@ -26,9 +26,10 @@ from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
 from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
+from ofa.supernet.supernet import build_supernet
+from ofa.training.gradient_step import PendingReport
 from ofa.training.phases import Phase
 from ofa.training.settings import TrainSettings
-from ofa.training.step import PendingReport
 from ofa.training.trainer import Trainer
 
 SPACE = StagedSpace(
@@ -83,9 +84,18 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer of batches of 30 images, 4 steps per epoch, that saves every third step."""
     defaults = {"checkpoint_every_steps": 3, "calibration_images": 60, "validation_images": 30}
-    values = TrainSettings(30, **{**defaults, **settings})
-    place, shown = torch.device(device), {"made": "up"}
-    return Trainer(space, make_data(), phases, values, folder, place, progress, world, shown)
+    values = TrainSettings(**{"batch_size": 30, **defaults, **settings})
+    return Trainer(
+        build_supernet(space, values.seed, values.dropout),
+        make_data(),
+        phases,
+        values,
+        folder=folder,
+        device=torch.device(device),
+        progress=progress,
+        world=world,
+        configuration={"made": "up"},
+    )
 
 
 def _kill() -> None:
@@ -110,8 +120,8 @@ def arm(trainer: Trainer, step: int = 0, term: int = 0, save: int = 0) -> None:
     """Make the process send itself SIGKILL or SIGTERM at a moment; 0: never."""
     train_step, write, saves = trainer._train_step, torch.save, 0
 
-    def step_and_die(*given: Any) -> PendingReport:
-        unread = train_step(*given)
+    def step_and_die(*given: Any, **named: Any) -> PendingReport:
+        unread = train_step(*given, **named)
         if trainer.resumed_at + 1 == step:
             _kill()
         if trainer.resumed_at + 1 == term:

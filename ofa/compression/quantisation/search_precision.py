@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
@@ -82,7 +82,7 @@ class QuantisedNetwork:
         return 100 * (self.reference_top1 - self.top1)
 
 
-def samples_of(evaluator: SubnetEvaluator, resolution: int, calibration_images: int) -> Samples:
+def samples_of(evaluator: SubnetEvaluator[nn.Module], resolution: int, calibration_images: int) -> Samples:
     """Return the evaluator's images at `resolution`, the first training images for calibration."""
 
     def validation() -> Iterable[tuple[Tensor, Tensor]]:

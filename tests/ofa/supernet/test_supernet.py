@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.architecture.common_layers import ConvSpec, LinearSpec
-from ofa.architecture.lowering import lower_slots
+from ofa.architecture.cost import network_cost
+from ofa.architecture.lowering import lower, lower_slots
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.common.errors import UserError
@@ -229,3 +231,23 @@ def test_wrong_images_and_configs_are_user_errors(micro_space: StagedSpace) -> N
     outside = dataclasses.replace(config, resolution=16)
     with pytest.raises(UserError, match=r"resolution is 16; space 'micro' has the choices 8, 12\."):
         supernet(torch.zeros(1, 2, 16, 16), outside)
+
+
+def test_the_costs_are_those_of_the_layers(
+    make_supernet: MakeSupernet, micro_space: StagedSpace, random_configs: DrawConfigs
+) -> None:
+    supernet, configs = make_supernet(micro_space, 0), random_configs(micro_space, 20, 1)
+    genomes = micro_space.genomes(configs)
+    for name, estimator in supernet.costs.items():
+        expected = [getattr(network_cost(lower(micro_space, config)), name) for config in configs]
+        np.testing.assert_array_equal(estimator(genomes), expected)
+    assert set(supernet.costs) == {"macs", "parameters", "peak_activation_bytes"}
+
+
+def test_a_layer_that_is_not_elastic_is_an_error(
+    make_supernet: MakeSupernet, micro_space: StagedSpace
+) -> None:
+    supernet = make_supernet(micro_space, 0)
+    supernet.layers[0] = nn.Identity()
+    with pytest.raises(AssertionError):
+        supernet.active_layers(micro_space.largest)

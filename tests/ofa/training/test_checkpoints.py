@@ -33,8 +33,10 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
         checkpoints.save(step, {"fingerprint": SPACE.fingerprint, "step": step})
     assert checkpoints.steps() == [6, 9]
     (tmp_path / ".step_00000012.pt.7.tmp").write_bytes(b"half")
-    values, damaged = checkpoints.load_latest(SPACE)
+    checked: list[str] = []
+    values, damaged = checkpoints.load_latest(lambda values, what: checked.append(what))
     assert values is not None and values["step"] == 9
+    assert checked == [f"checkpoint {tmp_path / 'step_00000009.pt'}"]
     assert damaged == []
     assert len(list(tmp_path.iterdir())) == 2
 

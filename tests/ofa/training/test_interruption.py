@@ -26,7 +26,7 @@ from ofa.common.tensors import load_tensors
 from ofa.supernet.operators import ElasticBatchNorm2d
 from ofa.supernet.supernet import Supernet
 from ofa.training.checkpoints import TrainingCheckpoints
-from ofa.training.step import MAX_SKIPPED
+from ofa.training.gradient_step import MAX_SKIPPED
 from ofa.training.summary import RunSummary
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,9 +54,12 @@ import os, signal, sys
 from pathlib import Path
 from training_run import PHASES, SPACE
 import dataclasses, torch
+# A background process of a shell ignores SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from ofa.data.settings import DataSettings
 from ofa.data.folder import FolderData
 from ofa.common.errors import StoppedError
+from ofa.supernet.supernet import build_supernet
 from ofa.training.trainer import Trainer
 from ofa.training.settings import TrainSettings
 
@@ -66,8 +69,11 @@ train = TrainSettings(8, calibration_images=6, validation_images=6)
 device, folder = torch.device("cpu"), Path(sys.argv[2])
 def progress(done, total, text):
     if done:
-        os.killpg(os.getpgid(0), signal.SIGTERM)
-trainer = Trainer(space, FolderData(settings), PHASES, train, folder, device, progress)
+        os.killpg(os.getpgid(0), signal.Signals[sys.argv[3]])
+supernet = build_supernet(space, 0, train.dropout)
+trainer = Trainer(
+    supernet, FolderData(settings), PHASES, train, folder=folder, device=device, progress=progress
+)
 try:
     trainer.train()
 except StoppedError as error:
@@ -76,16 +82,21 @@ except StoppedError as error:
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_the_whole_group_saves_with_images_from_worker_processes(
+    tmp_path: Path, name: str
+) -> None:
     for split, number in (("train", 70), ("val", 4)):
-        for name, grey in (("a", 40), ("b", 200)):
-            (tmp_path / "images" / split / name).mkdir(parents=True)
+        for label, grey in (("a", 40), ("b", 200)):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
             for i in range(number):
-                Image.new("RGB", (16, 16), (grey, i, 0)).save(tmp_path / "images" / split / name / f"{i}.png")
+                Image.new("RGB", (16, 16), (grey, i, 0)).save(
+                    tmp_path / "images" / split / label / f"{i}.png"
+                )
     script = tmp_path / "signalled.py"
     script.write_text(SIGNALLED)
     completed = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "images"), str(tmp_path / "run")],
+        [sys.executable, str(script), str(tmp_path / "images"), str(tmp_path / "run"), name],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -93,7 +104,7 @@ def test_sigterm_to_the_whole_group_saves_with_images_from_worker_processes(tmp_
         check=False,
         start_new_session=True,
     )
-    assert "Stopped by SIGTERM after step 11, which is saved" in completed.stdout, completed.stderr
+    assert f"Stopped by {name} after step 11, which is saved" in completed.stdout, completed.stderr
     assert TrainingCheckpoints(tmp_path / "run" / "checkpoints").steps() == [11]
 
 
@@ -149,7 +160,9 @@ class AsOnCuda:
 @pytest.fixture
 def read_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are read when the next one is under way, as on CUDA devices."""
-    monkeypatch.setattr("ofa.training.step._copy_to_host_async", lambda numbers: (numbers, AsOnCuda()))
+    monkeypatch.setattr(
+        "ofa.training.gradient_step._copy_to_host_async", lambda numbers: (numbers, AsOnCuda())
+    )
 
 
 def test_steps_read_late_train_the_same_weights(
@@ -331,7 +344,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def summary(run_name: str, top1: float) -> RunSummary:
     return RunSummary(
-        run_name, "tiny", "digits", 24, 30, 1, "cpu", {"a": 2.0}, 0.25, {"largest": top1}, 100.0
+        run_name, "tiny", "digits", 24, 30, 1, "cpu", {"a": 2.0}, 0.25, "top1", {"largest": top1}, 100.0
     )
 
 
@@ -362,6 +375,6 @@ def test_a_run_sums_up_its_phases(tmp_path: Path) -> None:
     assert found.steps == 24
     assert list(found.seconds_per_phase) == [phase.name for phase in PHASES]
     assert min(found.seconds_per_phase.values()) > 0
-    assert set(found.top1) == {"smallest", "middle", "largest", "random"}
+    assert set(found.scores) == {"smallest", "middle", "largest", "random"}
     assert found.space == SPACE.name
     assert make_trainer(tmp_path).summary("mine").seconds_per_phase == found.seconds_per_phase

@@ -14,21 +14,22 @@ from processes import torchrun
 from torch import Tensor
 from training_run import SPACE, STRATEGIES, make_data, make_trainer
 
-from ofa.common.distributed import SINGLE_PROCESS
 from ofa.common.errors import UserError
-from ofa.space.stages import StageSpec
-from ofa.supernet.supernet import build_supernet
-from ofa.training.losses import (
+from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.soft_losses import (
     SOFT_LOSSES,
     adaptive_alpha_divergence,
     kl_divergence,
-    loss_terms,
     soft_cross_entropy,
 )
+from ofa.evaluation.task import ClassificationTask
+from ofa.space.stages import StageSpec
+from ofa.supernet.supernet import build_supernet
+from ofa.training.losses import loss_terms
 from ofa.training.optimizer import build_optimizer
 from ofa.training.phases import Phase
 from ofa.training.sampling import plan_step
-from ofa.training.settings import LossSettings, TrainSettings
+from ofa.training.settings import TrainSettings
 from ofa.training.step import TrainStep
 
 
@@ -113,7 +114,7 @@ def test_a_compound_phase_draws_compound_networks() -> None:
 def test_in_place_the_largest_network_learns_from_labels_and_the_others_from_it() -> None:
     supernet = build_supernet(SPACE, 0)
     settings = TrainSettings(30, label_smoothing=0.0, dropout=0.0)
-    step = TrainStep(supernet, settings, SINGLE_PROCESS, torch.device("cpu"))
+    step = TrainStep(supernet, settings, device=torch.device("cpu"))
     phase = STRATEGIES["sandwich"][0]
     plan = plan_step(SPACE, phase, 0, 0)
     images, labels = next(make_data().train_batches(30, 0, 0, torch.device("cpu")))
@@ -123,7 +124,7 @@ def test_in_place_the_largest_network_learns_from_labels_and_the_others_from_it(
     largest, smallest, _ = (supernet(images, config).detach() for config in plan.configs)
     hard = [float(torch.nn.functional.cross_entropy(logits, labels)) for logits in (largest, smallest)]
     optimizer = build_optimizer(supernet, 0.1, 0.9, 0.0)
-    report = step.read(step(plan, (images, labels), None, True, optimizer, seed=0, stop=False))
+    report = step.read(step(plan, (images, labels), teacher=None, in_place=True, optimizer=optimizer, seed=0))
     assert report.losses[0] == pytest.approx(hard[0], rel=1e-5)
     assert report.losses[1] == pytest.approx(hard[1] + float(soft_cross_entropy(smallest, largest)), rel=1e-4)
 
@@ -189,9 +190,8 @@ def test_importances_are_clipped() -> None:
 def test_a_temperature_softens_and_keeps_the_gradients_size() -> None:
     logits, teacher = random_logits()
     for name, function in SOFT_LOSSES.items():
-        terms = loss_terms(
-            LossSettings(0.0, 0.5, name, temperature=4.0), logits, torch.zeros(6, dtype=torch.int64), teacher
-        )
+        task = ClassificationTask(LossSettings(0.0, 0.5, name, temperature=4.0))
+        terms = loss_terms(task, 0.5, logits, torch.zeros(6, dtype=torch.int64), teacher)
         torch.testing.assert_close(terms["soft"], 0.5 * 16 * function(logits / 4, teacher / 4))
     warm, cold = (gradient(t**2 * kl_divergence(logits / t, teacher / t), logits).norm() for t in (4.0, 1.0))
     assert 0.5 < float(warm / cold) < 2

@@ -7,9 +7,8 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -19,23 +18,21 @@ from torch import Tensor
 from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
 from weights import assert_equal, final_weights
 
-from ofa.common.distributed import SINGLE_PROCESS
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.supernet.extract import extract_subnet
+from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.soft_losses import soft_cross_entropy
+from ofa.evaluation.task import ClassificationTask
 from ofa.supernet.supernet import build_supernet
-from ofa.training.finetune import finetune
-from ofa.training.losses import kl_divergence, loss_terms, soft_cross_entropy, sum_terms
+from ofa.training.losses import loss_terms, sum_terms
 from ofa.training.optimizer import build_optimizer
 from ofa.training.phases import Phase, check_phases
 from ofa.training.precision import emulates
 from ofa.training.sampling import plan_step
-from ofa.training.settings import PRECISIONS, FinetuneSettings, LossSettings, TrainSettings
+from ofa.training.settings import PRECISIONS, TrainSettings
 from ofa.training.step import TrainStep
 from ofa.training.teacher import Teacher
-from ofa.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "tests" / "helpers" / "training_run.py"
@@ -116,7 +113,7 @@ def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
     make_trainer(tmp_path).train()
     other = dataclasses.replace(SPACE, stem_channels=16)
     with pytest.raises(UserError, match=r"another|was made for the space"):
-        Trainer(other, make_data(), PHASES, TrainSettings(30), tmp_path, torch.device("cpu"))
+        make_trainer(tmp_path, space=other)
 
 
 def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
@@ -168,7 +165,7 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
 def test_the_teacher_is_the_largest_network_when_the_first_phase_ends(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     evaluator = SubnetEvaluator(trainer.supernet, make_data(), calibration_images=60)
-    largest = extract_subnet(trainer.supernet, SPACE.largest).state_dict()
+    largest = trainer.supernet.extract(SPACE.largest).state_dict()
     teacher = Teacher(trainer.supernet, tmp_path / "teacher.pt", evaluator, write=True)
     assert_equal(load_tensors(tmp_path / "teacher.pt", "teacher")["state"], largest)
 
@@ -192,7 +189,7 @@ def test_the_teacher_has_statistics_of_each_resolution(tmp_path: Path) -> None:
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="batch_size is 500 but made up has 120 training images"):
-        Trainer(SPACE, make_data(), PHASES, TrainSettings(500), tmp_path, torch.device("cpu"))
+        make_trainer(tmp_path, batch_size=500)
 
 
 def test_the_first_phase_must_not_distil() -> None:
@@ -205,12 +202,6 @@ def test_the_first_phase_must_not_distil() -> None:
 def test_fp16_needs_cuda(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fp16 needs a CUDA device"):
         make_trainer(tmp_path, precision="fp16")
-    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest)
-    settings = FinetuneSettings(1, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0, precision="fp16")
-    with pytest.raises(UserError, match="fp16 needs a CUDA device"):
-        finetune(network, make_data(), 8, settings)
-    with pytest.raises(UserError, match="Unknown precision 'fp8'; known: bf16, fp16, fp32"):
-        dataclasses.replace(settings, precision="fp8")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +240,7 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(precision: str, max_grad_no
     supernet = build_supernet(SPACE, 0).to(device).to(memory_format=torch.channels_last).train()
     settings = TrainSettings(30, precision=precision, max_grad_norm=max_grad_norm, on_non_finite="skip")
     step, optimizer = (
-        TrainStep(supernet, settings, SINGLE_PROCESS, device),
+        TrainStep(supernet, settings, device=device),
         build_optimizer(supernet, 0.1, 0.9, 1e-4),
     )
     batches, pending = make_data().train_batches(30, 0, 0, device), []
@@ -259,7 +250,9 @@ def test_a_step_on_cuda_does_not_wait_for_the_device(precision: str, max_grad_no
             # The first step warms up what is made once.
             torch.cuda.set_sync_debug_mode("error")
         try:
-            pending.append(step(plan, next(batches), None, True, optimizer, seed=number))
+            pending.append(
+                step(plan, next(batches), teacher=None, in_place=True, optimizer=optimizer, seed=number)
+            )
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert all(math.isfinite(loss) for waiting in pending for loss in step.read(waiting).losses)
@@ -304,8 +297,10 @@ def test_losses_equal_their_definitions() -> None:
     targets = torch.full((5, 3), 0.1 / 3).double()
     targets[torch.arange(5), labels] += 0.9
     hard = -(targets * log_p).sum(1).mean()
-    torch.testing.assert_close(loss_terms(LossSettings(0.1, 1.0), logits, labels, None), {"hard": hard})
-    terms = loss_terms(LossSettings(0.1, 0.5), logits, labels, teacher)
+    torch.testing.assert_close(
+        loss_terms(ClassificationTask(LossSettings(0.1, 1.0)), 1.0, logits, labels, None), {"hard": hard}
+    )
+    terms = loss_terms(ClassificationTask(LossSettings(0.1, 0.5)), 0.5, logits, labels, teacher)
     torch.testing.assert_close(terms, {"hard": hard, "soft": 0.5 * soft})
     torch.testing.assert_close(sum_terms(terms), hard + 0.5 * soft)
 
@@ -318,82 +313,3 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -
     assert not torch.equal(
         first.state_dict()["layers.0.layer.conv.weight"], other.state_dict()["layers.0.layer.conv.weight"]
     )
-
-
-@pytest.mark.parametrize(
-    ("place", "precision", "compiled"),
-    [
-        ("cpu", "fp32", False),
-        ("cpu", "bf16", False),
-        ("cpu", "fp32", True),
-        pytest.param("cuda", "bf16", False, marks=CUDA),
-        pytest.param("cuda", "fp16", False, marks=CUDA),
-    ],
-)
-def test_finetuning_improves_a_network(place: str, precision: str, compiled: bool) -> None:
-    data, device = make_data(), torch.device(place)
-    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest).to(device)
-    settings = FinetuneSettings(4, 0.1, 30, 0.9, 1e-4, 0.1, 0.0, 0, compile=compiled, precision=precision)
-    images, labels = next(iter(data.batches("validation", 30, device)))
-    reports: list[int] = []
-    finetune(network, data, 8, settings, progress=lambda done, total, text: reports.append(done))
-    assert not network.training
-    assert reports[-1] == 4 * (120 // 30)
-    small = torch.nn.functional.interpolate(images, (8, 8), mode="bilinear", antialias=True)
-    recalibrate_batchnorm(network, [small])
-    assert float((network(small).argmax(1) == labels).float().mean()) > 0.6
-
-
-@pytest.mark.parametrize("in_channels", [1, 3])
-def test_momentum_has_the_memory_format_of_what_is_fine_tuned(
-    in_channels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[torch.optim.Optimizer] = []
-
-    def spy(*given: Any) -> torch.optim.Optimizer:
-        made.append(build_optimizer(*given))
-        return made[-1]
-
-    monkeypatch.setattr("ofa.training.finetune.build_optimizer", spy)
-    space, data = dataclasses.replace(SPACE, in_channels=in_channels), make_data()
-    network = extract_subnet(build_supernet(space, 0), space.smallest)
-    images = make_data().train_batches
-
-    def coloured(*given: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((grey.expand(-1, in_channels, -1, -1), labels) for grey, labels in images(*given))
-
-    monkeypatch.setattr(data, "train_batches", coloured)
-    finetune(network, data, 8, FinetuneSettings(1, 0.1, 30, 0.9, 0.0, 0.0, 0.0, 0))
-    # At the end of fine-tuning the parameters, but not the buffers, take the default format.
-    network.to(memory_format=torch.channels_last)
-    for parameter, state in made[0].state.items():
-        assert state["momentum_buffer"].stride() == parameter.stride()
-
-
-@pytest.mark.parametrize(("epochs", "steps"), [(1, "0 to 3"), (4, "0 to 9")])
-def test_finetuning_that_diverges_ends_with_the_steps(epochs: int, steps: str) -> None:
-    network = extract_subnet(build_supernet(SPACE, 0), SPACE.smallest)
-    settings = FinetuneSettings(epochs, 1e12, 30, 0.9, 0.0, 0.0, 0.0, 0)
-    with pytest.raises(UserError, match=rf"The loss of steps {steps} is (nan|inf); lower lr"):
-        finetune(network, make_data(), 8, settings)
-
-
-def test_finetuning_follows_its_teacher_and_needs_it() -> None:
-    data, config = make_data(), SPACE.middle
-    images = next(data.batches("validation", 30, torch.device("cpu")))[0]
-    images = torch.nn.functional.interpolate(images, config.resolution)
-    teacher = extract_subnet(build_supernet(SPACE, 7), SPACE.largest).eval()
-    with torch.no_grad():
-        [*teacher.parameters()][-1].copy_(torch.tensor([3.0, 0.0, 0.0]))  # it always says "dark"
-    distances = {}
-    for ratio in (0.0, 50.0):
-        network = extract_subnet(build_supernet(SPACE, 3), config)
-        settings = FinetuneSettings(4, 0.01, 30, 0.9, 0.0, 0.0, ratio, 0, "kl_divergence")
-        given = teacher if ratio else None
-        finetune(network, data, config.resolution, settings, given)
-        assert all(parameter.is_contiguous() for parameter in network.parameters())
-        with torch.no_grad():
-            distances[ratio] = float(kl_divergence(network(images), teacher(images)))
-        with pytest.raises(ValueError, match="if and only if"):
-            finetune(network, data, config.resolution, settings, None if ratio else teacher)
-    assert distances[50.0] < 0.5 * distances[0.0]

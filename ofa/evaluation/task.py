@@ -1,0 +1,95 @@
+"""`Task`: what the outputs of networks are for, hence their losses and what they are worth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ofa.common.metric import TOP1, Metric
+from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.soft_losses import SOFT_LOSSES
+
+
+class Meter(ABC):
+    """Collects the outputs of the batches of a split and returns the metrics of all of them together."""
+
+    @abstractmethod
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take the outputs of a batch and what they should be."""
+
+    @abstractmethod
+    def values(self) -> dict[str, float]:
+        """Return the value of each metric by name."""
+
+
+class Task(ABC):
+    """What networks are trained and judged by.
+
+    Targets are what the image set yields beside its images; outputs are what a network returns, in float32.
+    """
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics; the first one is what networks are chosen by."""
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """Return a new meter of all metrics."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of a batch, a scalar."""
+
+    @abstractmethod
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
+        """Return `weight` times the mean distance of a batch from a teacher's outputs, a scalar.
+
+        No gradient flows into the teacher's outputs.
+        """
+
+    @property
+    def metric(self) -> Metric:
+        """The metric that networks are chosen by."""
+        return self.metrics[0]
+
+
+class ClassificationTask(Task):
+    """One class per image: logits (n, classes), labels (n,)."""
+
+    def __init__(self, settings: LossSettings | None = None) -> None:
+        """Take the settings of the losses; None for plain cross-entropies."""
+        self._settings = settings or LossSettings(label_smoothing=0.0, distillation_ratio=1.0)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Top-1: the share of images (0..1) whose largest logit is the label."""
+        return (TOP1,)
+
+    def meter(self) -> Meter:
+        """See `Task.meter`."""
+        return _Top1Meter()
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy with label smoothing."""
+        return F.cross_entropy(outputs, targets, label_smoothing=self._settings.label_smoothing)
+
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
+        """Return the weighted soft loss of the settings, times the square of the logits' temperature."""
+        temperature = self._settings.temperature
+        soft = SOFT_LOSSES[self._settings.soft_loss](outputs / temperature, teacher_outputs / temperature)
+        return weight * temperature**2 * soft
+
+
+class _Top1Meter(Meter):
+    def __init__(self) -> None:
+        self._correct, self._count = 0, 0
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        self._correct += int((outputs.argmax(1) == targets).sum())
+        self._count += len(targets)
+
+    def values(self) -> dict[str, float]:
+        return {TOP1.name: self._correct / max(self._count, 1)}

@@ -1,0 +1,58 @@
+"""`AbstractSupernet`: what evaluation and training ask of a supernet, whatever it is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+from ofa.space.config import AnyConfig
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
+
+Network = TypeVar("Network", bound=nn.Module, covariant=True)
+
+
+class AbstractSupernet(nn.Module, ABC, Generic[Network]):
+    """A network that computes every sub-network of its space; which one is an argument of each call.
+
+    In eval mode `supernet(images, config)` equals `supernet.extract(config)(images)` bit for bit.
+
+    Attributes:
+        space: the whole space, without a restriction.
+    """
+
+    space: SearchSpace
+
+    @abstractmethod
+    def forward(self, images: Tensor, config: AnyConfig) -> Tensor:
+        """Return the outputs, e.g. logits (n, num_classes), of sub-network `config`.
+
+        Args:
+            images: shape (n, in_channels, resolution, resolution) at the config's resolution.
+            config: a network of the space.
+
+        Raises:
+            UserError: if the config is outside the space or the images are not of its resolution.
+        """
+
+    @abstractmethod
+    def extract(self, config: AnyConfig, dropout: float = 0.0) -> Network:
+        """Return sub-network `config` with its own weights, in the supernet's mode, dtype and device.
+
+        Its batch-norm statistics are the supernet's shared ones: recalibrate them before it is used.
+
+        Raises:
+            UserError: if the config is outside the space.
+        """
+
+    @abstractmethod
+    def sort_channels(self, trained_space: SearchSpace) -> None:
+        """Sort channels by importance, in place; the outputs of all networks of `trained_space` stay."""
+
+    @property
+    @abstractmethod
+    def costs(self) -> Mapping[str, Estimator]:
+        """Costs of one image by name: "macs", "parameters" and "peak_activation_bytes" (float32)."""

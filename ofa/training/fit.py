@@ -1,0 +1,241 @@
+"""`fit`: training any network that has its own weights further, from any step on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofa.common.config import differences
+from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+from ofa.common.tensors import content_digest
+from ofa.data.base import ImageData, resize
+from ofa.evaluation.task import ClassificationTask, Task
+from ofa.training.checkpoints import TrainingCheckpoints
+from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
+from ofa.training.loop import Batch, ReportReader, StepLoop
+from ofa.training.losses import loss_terms
+from ofa.training.monitor import StepInfo, TrainingMonitor
+from ofa.training.optimizer import build_optimizer, learning_rate, load_optimizer, set_learning_rate
+from ofa.training.precision import check_precision
+from ofa.training.sampling import dropout_seed
+from ofa.training.settings import FinetuneSettings
+
+
+def fit(
+    network: nn.Module,
+    data: ImageData,
+    settings: FinetuneSettings,
+    *,
+    resolution: int,
+    task: Task | None = None,
+    teacher: nn.Module | None = None,
+    folder: Path | None = None,
+    world: World = SINGLE_PROCESS,
+    progress: ProgressCallback = silent,
+    checkpoint_every_steps: int = 500,
+) -> None:
+    """Train `network` in place at one resolution and leave it in eval mode.
+
+    Called again with the same arguments, it goes on from the last checkpoint in `folder`, bit for bit.
+
+    Args:
+        network: on the device to train on, equal in every process; maps images to outputs of the task.
+        data: training images.
+        settings: length, learning rate and losses.
+        resolution: of the images, in pixels.
+        task: gives the losses; None for classification with the loss of `settings`.
+        teacher: frozen network in eval mode whose outputs are the soft targets, if and only if the
+            distillation ratio is not 0.
+        folder: of checkpoints (`checkpoints`) and TensorBoard events (`tensorboard`); None for neither.
+        world: the processes that train together; each takes its part of every batch, the first one
+            writes the files.
+        progress: told about every tenth step.
+        checkpoint_every_steps: steps between checkpoints; the last step has one.
+
+    Raises:
+        UserError: if the device cannot train in the precision, `folder` has a checkpoint of another
+            training, or the loss or a weight stops being finite; the network must not be used then.
+        StoppedError: after SIGTERM or SIGINT, with the last step saved.
+        ValueError: if a teacher is missing or superfluous.
+    """
+    if (teacher is None) != (settings.distillation_ratio == 0):
+        raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
+    check_precision(settings.precision, next(network.parameters()).device)
+    check_batch_size(settings.batch_size, world)
+    step = NetworkStep(network, settings, teacher=teacher, task=task, world=world)
+    training = _Fit(
+        network,
+        data,
+        settings,
+        train_step=step,
+        resolution=resolution,
+        folder=folder,
+        checkpoint_every_steps=checkpoint_every_steps,
+    )
+    training.run(progress)
+    network.to(memory_format=torch.contiguous_format).eval()
+
+
+class NetworkStep(GradientStep):
+    """Trains one network on a batch; see `GradientStep`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: FinetuneSettings,
+        *,
+        teacher: nn.Module | None = None,
+        task: Task | None = None,
+        world: World = SINGLE_PROCESS,
+    ) -> None:
+        """Take the network and its teacher, both on one device; None: classification for the task."""
+        super().__init__(
+            network,
+            precision=settings.precision,
+            max_grad_norm=None,
+            skip_non_finite=False,
+            world=world,
+            device=next(network.parameters()).device,
+        )
+        self._task, self._ratio = task or ClassificationTask(settings.loss), settings.distillation_ratio
+        self._outputs: Callable[[Tensor], Tensor] = torch.compile(network) if settings.compile else network
+        self._teacher = teacher
+        self.world, self.device = world, self._device
+
+    def __call__(
+        self, batch: Batch, *, optimizer: torch.optim.Optimizer, seed: int, stop: bool
+    ) -> PendingReport:
+        """Train one step; see `ofa.training.step.TrainStep` for the arguments."""
+        images, targets = batch
+        with torch.no_grad(), self._autocast():
+            soft_targets = None if self._teacher is None else self._teacher(images).float()
+        optimizer.zero_grad(set_to_none=True)
+        with self._seeded(seed):
+            with self._autocast():
+                outputs = self._outputs(images)
+            terms = loss_terms(self._task, self._ratio, outputs.float(), targets, soft_targets)
+            parts = self._backward(terms)
+        return self._finish(optimizer, ("the network",), [parts], stop)
+
+
+class _Fit(StepLoop):
+    """One training of one network: where it stands, and its files."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: ImageData,
+        settings: FinetuneSettings,
+        *,
+        train_step: NetworkStep,
+        resolution: int,
+        folder: Path | None,
+        checkpoint_every_steps: int,
+    ) -> None:
+        super().__init__(folder, checkpoint_every_steps)
+        self._network, self._data, self._settings = network, data, settings
+        self._train_step, self._resolution, self._folder = train_step, resolution, folder
+        self._world, self._device = train_step.world, train_step.device
+        self._steps_per_epoch = data.num_batches(settings.batch_size)
+        self._total, self._step = settings.epochs * self._steps_per_epoch, 0
+        self._checkpoints = None if folder is None else TrainingCheckpoints(folder / "checkpoints")
+        self._identity = {
+            "network": content_digest(network.state_dict()),
+            "data": data.info.name,
+            "resolution": resolution,
+            "settings": dataclasses.asdict(settings),
+        }
+        network.to(memory_format=torch.channels_last)
+        self._optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
+        self._resume()
+
+    def run(self, progress: ProgressCallback) -> None:
+        with self._listening():
+            folder = self._folder / "tensorboard" if self._folder and self._world.is_main else None
+            monitor = TrainingMonitor(folder, self._step, None, self._device, progress)
+
+            def note(info: StepInfo, report: StepReport) -> None:
+                monitor.note(info, report, info.number, self._total)
+
+            reader = ReportReader(self._train_step.read, note, "Lower lr.")
+            try:
+                while not self._phase_ended():
+                    self._train_epoch(reader)
+            finally:
+                monitor.close()
+            if not all(bool(torch.isfinite(weight).all()) for weight in self._network.parameters()):
+                raise UserError(f"Weights are not finite after step {self._step}; lower lr.")
+            self._save()
+
+    def _train_epoch(self, reader: ReportReader) -> None:
+        epoch, first = divmod(self._step, self._steps_per_epoch)
+        size, seed = self._settings.batch_size, self._settings.seed
+        batches = self._data.train_batches(size, seed, epoch, self._device, first, self._world)
+        self._network.train()
+        self._run_batches(
+            ((resize(images, self._resolution), targets) for images, targets in batches), reader
+        )
+
+    def _train_batch(self, batch: Batch, data_wait_s: float) -> tuple[StepInfo, PendingReport]:
+        settings = self._settings
+        lr = learning_rate(self._step, self._total, 0, settings.lr * settings.batch_size / 64)
+        set_learning_rate(self._optimizer, lr)
+        pending = self._train_step(
+            batch,
+            optimizer=self._optimizer,
+            seed=dropout_seed(settings.seed, self._step, self._world.rank),
+            stop=self._stop.received,
+        )
+        epoch = self._step // self._steps_per_epoch
+        self._step += 1
+        info = StepInfo(
+            number=self._step,
+            place=f"epoch {epoch + 1}/{settings.epochs}",
+            lr=lr,
+            resolution=self._resolution,
+            macs=None,
+            images=settings.batch_size,
+            data_wait_s=data_wait_s,
+        )
+        return info, pending
+
+    def _phase_ended(self) -> bool:
+        return self._step == self._total
+
+    def _save(self) -> None:
+        if self._checkpoints is None or not self._world.is_main:
+            return
+        values = {
+            "identity": self._identity,
+            "step": self._step,
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._train_step.scaler.state_dict(),
+        }
+        self._checkpoints.save(self._step, values)
+
+    def _resume(self) -> None:
+        if self._checkpoints is None:
+            return
+        values, _ = self._checkpoints.load_latest(self._check)
+        if values is not None:
+            self._network.load_state_dict(values["network"])
+            load_optimizer(self._optimizer, values["optimizer"])
+            self._train_step.scaler.load_state_dict(values["scaler"])
+            self._step = values["step"]
+        self._checkpoints.check_equal_starts(self._step, self._world)
+
+    def _check(self, values: Mapping[str, Any], what: str) -> None:
+        changes = differences(values.get("identity", {}), self._identity)
+        if changes:
+            raise UserError(
+                f"The {what} belongs to another training: {'; '.join(changes[:8])}. Give the same settings "
+                f"to go on, or remove {self._folder} to start anew."
+            )

@@ -1,0 +1,209 @@
+"""The end of every training step: gradients of all processes, their norm, the optimiser, and a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ofa.common.distributed import World
+from ofa.supernet.operators import ElasticBatchNorm2d
+from ofa.training.losses import sum_terms
+from ofa.training.optimizer import step_if
+from ofa.training.precision import autocast, gradient_scaler
+
+MAX_SKIPPED = 20
+"""Steps skipped one after the other before the training stops."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did, averaged over all processes.
+
+    Attributes:
+        losses: of each network of the step, in their order.
+        gradient_norm: L2 norm of all gradients, before clipping.
+        skipped: whether the weights stayed as they were because something was not finite.
+        stop: whether any process was asked to stop.
+    """
+
+    losses: tuple[float, ...]
+    gradient_norm: float
+    skipped: bool
+    stop: bool
+
+
+@dataclass(frozen=True)
+class PendingReport:
+    """What a step has computed, on its way from the device; the processor need not wait for it.
+
+    Attributes:
+        networks: what was trained; their texts name them in errors.
+        terms: names of the terms of each network's loss.
+        numbers: the values of all terms, whether to stop, and the gradient norm; on the processor.
+        ready: when `numbers` is complete; None if it is.
+    """
+
+    networks: Sequence[object]
+    terms: tuple[tuple[str, ...], ...]
+    numbers: Tensor
+    ready: torch.cuda.Event | None
+
+    def values(self) -> list[float]:
+        """Return the numbers, once they are there."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        values: list[float] = self.numbers.tolist()
+        return values
+
+
+class GradientStep:
+    """What training steps of all kinds share; a subclass computes the losses.
+
+    All gradients and numbers cross between processes once per step. Nothing waits for the device: a step
+    that is not finite is left out there, and what it did is read later.
+
+    Attributes:
+        scaler: keeps small gradients of fp16 above zero; part of a checkpoint.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        precision: str,
+        max_grad_norm: float | None,
+        skip_non_finite: bool,
+        world: World,
+        device: torch.device,
+    ) -> None:
+        """Take what is trained.
+
+        Args:
+            network: on `device`.
+            precision: fp32, bf16 or fp16.
+            max_grad_norm: gradients are clipped to this norm; None for no clipping.
+            skip_non_finite: whether a step that is not finite is left out, instead of ending the training.
+            world: the processes that train together.
+            device: where to compute.
+        """
+        self._network, self._world, self._device = network, world, device
+        self._precision, self._max_grad_norm = precision, max_grad_norm
+        self._skip_non_finite, self._skipped_in_a_row = skip_non_finite, 0
+        kinds = ElasticBatchNorm2d | nn.BatchNorm2d
+        self._norms = [module for module in network.modules() if isinstance(module, kinds)]
+        self.scaler = gradient_scaler(precision, device)
+
+    def _autocast(self) -> torch.autocast:
+        return autocast(self._precision, self._device)
+
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """Let the global generator, from which dropout draws, start from `seed`."""
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
+    def _backward(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Accumulate the gradients of a loss; return its terms without their graph."""
+        torch.autograd.backward(self.scaler.scale(sum_terms(terms)))
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _finish(
+        self,
+        optimizer: torch.optim.Optimizer,
+        networks: Sequence[object],
+        terms: Sequence[Mapping[str, Tensor]],
+        stop: bool,
+    ) -> PendingReport:
+        """Average, clip and step; if a loss or the gradient is not finite, the weights stay as they are.
+
+        Args:
+            optimizer: of the network's parameters, its learning rates set.
+            networks: what was trained.
+            terms: of the loss of each of `networks`.
+            stop: whether this process was asked to stop.
+        """
+        gradients = [p.grad for p in self._network.parameters() if p.grad is not None]
+        numbers = [value for group in terms for value in group.values()]
+        numbers.append(torch.full((), float(stop), device=self._device))
+        # Processes see different images; averaged running statistics are what a single one would track.
+        statistics = [buffer for buffer in self._network.buffers() if buffer.is_floating_point()]
+        self._world.all_reduce_mean_([*gradients, *numbers, *statistics])
+        self.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        together = torch.stack([*numbers, norm])
+        if self._max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._network.parameters(), self._max_grad_norm, norm)
+        step_if(optimizer, torch.isfinite(together).all())
+        self.scaler.update()
+        if self.scaler.is_enabled() or self._skip_non_finite:
+            for module in self._norms:
+                _forget_non_finite(module)
+        names = tuple(tuple(group) for group in terms)
+        return PendingReport(networks, names, *_copy_to_host_async(together))
+
+    def read(self, pending: PendingReport) -> StepReport:
+        """Return what a step did; steps are read in their order.
+
+        Raises:
+            NonFiniteError: if a loss or the gradient was not finite, and may not be skipped.
+        """
+        *values, stopping, gradient_norm = pending.values()
+        remaining = iter(values)
+        terms = [{name: next(remaining) for name in names} for names in pending.terms]
+        losses_finite = all(map(math.isfinite, values))
+        finite = losses_finite and math.isfinite(gradient_norm)
+        if finite:
+            self._skipped_in_a_row = 0
+        else:
+            # Where fp16 overflows in the gradient alone, the scaler has lowered its scale.
+            overflow = self.scaler.is_enabled() and losses_finite
+            self._skip_or_stop(pending.networks, terms, gradient_norm, overflow)
+        losses = tuple(sum(group.values()) for group in terms)
+        return StepReport(losses, gradient_norm, not finite, stopping > 0)
+
+    def _skip_or_stop(
+        self,
+        networks: Sequence[object],
+        terms: Sequence[Mapping[str, float]],
+        gradient_norm: float,
+        overflow: bool,
+    ) -> None:
+        self._skipped_in_a_row += 1
+        may_skip = overflow or self._skip_non_finite
+        if may_skip and self._skipped_in_a_row <= MAX_SKIPPED:
+            return
+        lines = [
+            f"{', '.join(f'{name} {value:.4g}' for name, value in group.items())} of {network}"
+            for network, group in zip(networks, terms, strict=True)
+            if not all(map(math.isfinite, group.values()))
+        ]
+        raise NonFiniteError("; ".join(lines) or f"a gradient norm of {gradient_norm}")
+
+
+@torch.no_grad()
+def _forget_non_finite(norm: nn.Module) -> None:
+    """Set running statistics that are not finite back to those of the start."""
+    if isinstance(norm, ElasticBatchNorm2d):
+        norm.forget_non_finite()
+    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
+        norm.running_mean.nan_to_num_(0.0, 0.0, 0.0)
+        norm.running_var.nan_to_num_(1.0, 1.0, 1.0)
+
+
+def _copy_to_host_async(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """Return a copy on the processor, and when it will be complete (None: it is)."""
+    if numbers.device.type != "cuda":
+        return numbers, None
+    copy, ready = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    ready.record(torch.cuda.current_stream(numbers.device))
+    return copy, ready
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient that is not finite; the text names the loss terms and networks."""

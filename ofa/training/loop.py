@@ -1,0 +1,142 @@
+"""The loop over the steps of an epoch: reads reports late, saves checkpoints, and stops when told."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from ofa.common.errors import StoppedError, UserError
+from ofa.training.gradient_step import NonFiniteError, PendingReport, StepReport
+from ofa.training.monitor import StepInfo
+from ofa.training.stop import StopRequest
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ReportReader:
+    """Owns the report of the step before, which is read when the next step is under way."""
+
+    def __init__(
+        self,
+        read: Callable[[PendingReport], StepReport],
+        note: Callable[[StepInfo, StepReport], None],
+        remedy: str,
+    ) -> None:
+        """Start without a step.
+
+        Args:
+            read: returns the report of a step, or raises NonFiniteError.
+            note: takes what is known of a step and its report.
+            remedy: what to do if a step was not finite.
+        """
+        self._read, self._note, self._remedy = read, note, remedy
+        self._last: tuple[StepInfo, PendingReport] | None = None
+
+    def add(self, info: StepInfo, pending: PendingReport) -> bool:
+        """Read the step before and take this one; see `flush`."""
+        stop = self.flush()
+        self._last = info, pending
+        return stop
+
+    def flush(self) -> bool:
+        """Read the step that is left, if any, and return whether the training was told to stop.
+
+        Raises:
+            UserError: if the step was not finite and may not be skipped.
+        """
+        if self._last is None:
+            return False
+        (info, pending), self._last = self._last, None
+        try:
+            report = self._read(pending)
+        except NonFiniteError as error:
+            raise UserError(
+                f"The training has diverged at step {info.number - 1}: {error}. {self._remedy}"
+            ) from error
+        self._note(info, report)
+        return report.stop
+
+
+class StepLoop(ABC):
+    """A training that goes on from any step; a subclass says what a step is and what is saved."""
+
+    def __init__(self, folder: Path | None, checkpoint_every_steps: int) -> None:
+        """Save into `folder` (None: nothing is saved) every so many steps."""
+        self._save_folder, self._checkpoint_every_steps = folder, checkpoint_every_steps
+        self._stop = StopRequest()
+
+    @abstractmethod
+    def _train_batch(self, batch: Batch, data_wait_s: float) -> tuple[StepInfo, PendingReport]:
+        """Train one step, for whose batch the loop has waited so long, and count it."""
+
+    @abstractmethod
+    def _save(self) -> None:
+        """Save the state after the last step."""
+
+    @abstractmethod
+    def _phase_ended(self) -> bool:
+        """Return whether the last step was the last of its phase, after which the subclass saves."""
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Obey signals; name the folder where a file cannot be written."""
+        try:
+            with self._stop.listening():
+                yield
+        except OSError as error:
+            raise UserError(
+                f"Could not write to {self._save_folder}: {error}. Check the permissions and free space; the "
+                "last checkpoint is intact, run the same command to go on."
+            ) from error
+
+    def _run_batches(
+        self,
+        batches: Iterable[Batch],
+        reader: ReportReader,
+        spend: Callable[[float, float], None] = lambda seconds, data_wait_s: None,
+    ) -> None:
+        """Train on all `batches`.
+
+        Args:
+            batches: of one epoch.
+            reader: of the steps' reports.
+            spend: takes the seconds of each step, and those of them that were waited for images.
+
+        Raises:
+            UserError: if a step was not finite and may not be skipped.
+            StoppedError: after a signal, with the last step saved.
+        """
+        step, waiting = 0, time.perf_counter()
+        for batch in batches:
+            data_wait_s = time.perf_counter() - waiting
+            info, pending = self._train_batch(batch, data_wait_s)
+            # What the step before did; that of this one may still be under way on the device.
+            stop = reader.add(info, pending)
+            step = info.number
+            due = step % self._checkpoint_every_steps == 0
+            if stop or due or pending.ready is None:
+                stop = reader.flush() or stop
+            spend(time.perf_counter() - waiting, data_wait_s)
+            if stop:
+                self._save_and_stop(step)
+            if due and not self._phase_ended():
+                self._save()
+            waiting = time.perf_counter()
+        stop = reader.flush()
+        spend(time.perf_counter() - waiting, 0.0)
+        if stop:
+            self._save_and_stop(step)
+
+    def _save_and_stop(self, step: int) -> None:
+        self._save()
+        saved = ""
+        if self._save_folder is not None:
+            saved = f", which is saved in {self._save_folder}; run the same command to go on"
+        raise StoppedError(
+            f"Stopped by {self._stop.sender} after step {step}{saved}.", self._stop.signal_number
+        )

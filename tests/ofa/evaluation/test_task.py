@@ -1,0 +1,113 @@
+"""Tasks: what networks are judged by is the task's business, up to the names in files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from toy_supernet import ToySupernet
+from training_run import PHASES, SPACE, make_data
+
+from ofa.common.metric import Metric
+from ofa.evaluation.evaluate import SubnetEvaluator, measure, score, top1
+from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.task import ClassificationTask, Meter, Task
+from ofa.supernet.supernet import build_supernet
+from ofa.training.settings import TrainSettings
+from ofa.training.trainer import Trainer
+
+DISTANCE = Metric("distance", "distance", higher_is_better=False, is_fraction=False)
+
+
+class Regression(Task):
+    """The first output shall be the label."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return DISTANCE, Metric("largest_error", "largest error", higher_is_better=False, is_fraction=False)
+
+    def meter(self) -> Meter:
+        return Distances()
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(outputs[:, 0], targets.float())
+
+    def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
+        return weight * F.mse_loss(outputs[:, 0], teacher_outputs[:, 0])
+
+
+class Distances(Meter):
+    def __init__(self) -> None:
+        self.all: list[Tensor] = []
+
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        self.all.append((outputs[:, 0] - targets).abs())
+
+    def values(self) -> dict[str, float]:
+        distances = torch.cat(self.all)
+        return {"distance": float(distances.mean()), "largest_error": float(distances.max())}
+
+
+def test_metrics_are_those_of_all_batches_together() -> None:
+    outputs, targets = torch.tensor([[1.0], [3.0], [2.5]]), torch.tensor([1, 1, 2])
+    batches = [(outputs[:1], targets[:1]), (outputs[1:], targets[1:])]
+    assert measure(torch.nn.Identity().eval(), batches, Regression()) == pytest.approx(
+        {"distance": 2.5 / 3, "largest_error": 2.0}
+    )
+    assert score(lambda images: images, batches, Regression()) == pytest.approx(2.5 / 3)
+    with pytest.raises(AssertionError):
+        top1(torch.nn.Identity().train(), batches)
+
+
+def test_classification_without_settings_has_plain_losses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, teacher = torch.randn(2, 5, 3, generator=generator)
+    labels, task = torch.tensor([0, 2, 1, 1, 0]), ClassificationTask()
+    torch.testing.assert_close(task.loss(logits, labels), F.cross_entropy(logits, labels))
+    torch.testing.assert_close(task.soft_loss(logits, teacher), F.cross_entropy(logits, teacher.softmax(1)))
+    smooth = ClassificationTask(LossSettings(0.2, 1.0))
+    torch.testing.assert_close(
+        smooth.loss(logits, labels), F.cross_entropy(logits, labels, label_smoothing=0.2)
+    )
+
+
+def test_an_evaluator_judges_by_its_task() -> None:
+    supernet, config = build_supernet(SPACE, 0), SPACE.smallest
+    evaluator = SubnetEvaluator(supernet, make_data(), calibration_images=60, task=Regression())
+    network = evaluator.network(config)
+    batches = list(evaluator.batches(config.resolution))
+    with torch.no_grad():
+        errors = torch.cat([(network(images)[:, 0] - labels).abs() for images, labels in batches])
+    assert evaluator.score(config) == pytest.approx(float(errors.mean()), rel=1e-5)
+    assert set(evaluator.measure(config)) == {"distance", "largest_error"}
+
+
+def test_a_trainer_trains_and_reports_what_its_task_says(tmp_path: Path) -> None:
+    settings = TrainSettings(30, calibration_images=60, validation_images=30)
+    trainer = Trainer(
+        ToySupernet(),
+        make_data(),
+        PHASES[:2],
+        settings,
+        folder=tmp_path,
+        device=torch.device("cpu"),
+        task=Regression(),
+    )
+    before = trainer.validate()
+    trainer.train()
+    summary = trainer.summary("mine")
+    assert summary.scores["largest"] < 0.8 * before["largest"]
+    summary.write(tmp_path, tmp_path / "runs.csv")
+    assert json.loads((tmp_path / "summary.json").read_text())["distance"] == summary.scores
+    with (tmp_path / "runs.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert "distance_largest" in row and "top1_largest" not in row
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (*_, last) = events.Scalars("distance/largest")
+    assert last.value == pytest.approx(summary.scores["largest"])
