@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency_tables.measuring.build import build_table
-from latency_tables.remote.results import save_table, search_options, table_from_kit
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
-from ofa.common.accelerator import threads_set
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 from ofa.runs.config import RunConfig
@@ -33,6 +30,10 @@ class TableConfig(RunConfig):
 @command("build_latency_table", TableConfig)
 def build_latency_table(config: TableConfig) -> LatencyTable:
     """Measure what is missing of the table and return it."""
+    from latency_tables.measuring.build import build_table
+    from latency_tables.remote.results import save_table, search_options, table_from_kit
+    from ofa.common.accelerator import threads_set
+
     kit = Path(config.from_kit) if config.from_kit else None
     space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
     measured = table_from_kit(kit, space) if kit else None

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.common.distributed import launched_world
 from ofa.common.progress import progress_bar
-from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.runs.trained import open_run
-from predictors.collection.collect import collect
-from predictors.collection.records import RecordFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +24,12 @@ class CollectConfig(RunConfig):
 @command("collect_accuracy", CollectConfig)
 def collect_accuracy(config: CollectConfig) -> Path:
     """Evaluate what is missing of the planned sub-networks and return the path of the records."""
+    from ofa.common.distributed import launched_world
+    from ofa.evaluation.evaluate import SubnetEvaluator
+    from ofa.runs.trained import open_run
+    from predictors.collection.collect import collect
+    from predictors.collection.records import RecordFile
+
     run = open_run(config)
     evaluator = SubnetEvaluator(
         run.supernet,

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latency_tables.measuring.networks import measure_network_ms
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import summarize
 from ofa.common.progress import progress_bar
-from ofa.export.bundle import load_bundle
-from ofa.export.evaluate import file_top1
-from ofa.export.fresh_run import FreshRunSettings, run_fresh
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.runs.trained import open_run
 from ofa.space.space import check_fingerprint
 
 
@@ -31,6 +26,12 @@ class EvaluateConfig(RunConfig):
 @command("evaluate_subnet", EvaluateConfig)
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
+    from latency_tables.measuring.networks import measure_network_ms
+    from ofa.export.bundle import load_bundle
+    from ofa.export.evaluate import file_top1
+    from ofa.export.fresh_run import FreshRunSettings, run_fresh
+    from ofa.runs.trained import open_run
+
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
     card, device, own = bundle.card, config.device, config.format == "weights"

@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.progress import progress_bar
-from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, samples_of
-from ofa.data.preprocessing import Preprocessing
-from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.export.card import subnet_card, top1_metric
-from ofa.export.precision import WantedPrecision
-from ofa.export.write import export_bundle
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.runs.trained import open_run
 from search.result.select import select_subnet
 
 
@@ -35,6 +28,14 @@ class ExportConfig(RunConfig):
 @command("export_subnet", ExportConfig)
 def export_subnet(config: ExportConfig) -> Path:
     """Extract, recalibrate and export the sub-network and return the bundle's folder."""
+    from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, samples_of
+    from ofa.data.preprocessing import Preprocessing
+    from ofa.evaluation.evaluate import SubnetEvaluator
+    from ofa.export.card import subnet_card, top1_metric
+    from ofa.export.precision import WantedPrecision
+    from ofa.export.write import export_bundle
+    from ofa.runs.trained import open_run
+
     keep = MixedPrecisionSettings(config.keep_layers, config.max_loss)
     run = open_run(config)
     chosen = select_subnet(run.info.space, config.subnet, run.directory.path / "search")

@@ -11,19 +11,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.common.distributed import launched_world
 from ofa.common.progress import progress_bar
-from ofa.evaluation.evaluate import SubnetEvaluator, score
-from ofa.export.bundle import load_bundle
-from ofa.export.card import top1_metric
-from ofa.export.write import export_bundle
 from ofa.launch import command
-from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
-from ofa.runs.trained import open_run
 from ofa.space.space import check_fingerprint
-from ofa.training.fit import fit
-from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
 
 
@@ -41,6 +32,16 @@ class FinetuneConfig(RunConfig):
 @command("finetune_subnet", FinetuneConfig)
 def finetune_subnet(config: FinetuneConfig) -> Path:
     """Fine-tune (or go on with it), recalibrate, export and return the new bundle's folder."""
+    from ofa.common.distributed import launched_world
+    from ofa.evaluation.evaluate import SubnetEvaluator, score
+    from ofa.export.bundle import load_bundle
+    from ofa.export.card import top1_metric
+    from ofa.export.write import export_bundle
+    from ofa.modules.static import StaticNetwork
+    from ofa.runs.trained import open_run
+    from ofa.training.fit import fit
+    from ofa.training.precision import EMULATED, emulates
+
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
     check_fingerprint(bundle.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ofa.common.accelerator import threads_set
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from predictors.collection.records import load_records, read_header
-from predictors.fit import FitReport, FitSettings, fit_predictor, format_metrics
+from predictors.settings import FitSettings
+
+if TYPE_CHECKING:
+    from predictors.fit import FitReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,10 @@ class FitConfig(RunConfig):
 @command("fit_predictor", FitConfig)
 def fit(config: FitConfig) -> FitReport:
     """Fit, compare with the baselines, save the predictor and return the report."""
+    from ofa.common.accelerator import threads_set
+    from predictors.collection.records import load_records, read_header
+    from predictors.fit import fit_predictor, format_metrics
+
     run, space = config.directory, config.trained_space
     configs, values = load_records(run.records, space)
     header = read_header(run.records, space)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.common.tensors import file_hash
 from ofa.data.settings import DataSettings
 from ofa.launch import command
-from ofa.published.checkpoint import import_supernet
-from ofa.published.run import check_vacant, save_run
 from ofa.runs.config import RunConfig
 from ofa.space.staged import StagedSpace
 
@@ -26,6 +23,10 @@ class ImportCheckpointConfig(RunConfig):
 @command("import_checkpoint", ImportCheckpointConfig)
 def import_checkpoint(config: ImportCheckpointConfig) -> Path:
     """Write the run directory and return the path of the supernet."""
+    from ofa.common.tensors import file_hash
+    from ofa.published.checkpoint import import_supernet
+    from ofa.published.run import check_vacant, save_run
+
     run, path = config.directory, Path(config.file)
     check_vacant(run)
     supernet = import_supernet(config.space, path)

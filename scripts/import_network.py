@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.architecture.cost import network_cost
-from ofa.common.accelerator import threads_set
 from ofa.common.progress import progress_bar
-from ofa.export.write import export_bundle
 from ofa.launch import command
-from ofa.published.bundle import photograph_card
-from ofa.published.network import read_network
 from ofa.runs.config import RunConfig
 from ofa.space.staged import StagedSpace
 
@@ -32,6 +28,11 @@ class ImportNetworkConfig(RunConfig):
 @command("import_network", ImportNetworkConfig)
 def import_network(config: ImportNetworkConfig) -> Path:
     """Write the bundle and return its folder."""
+    from ofa.common.accelerator import threads_set
+    from ofa.export.write import export_bundle
+    from ofa.published.bundle import photograph_card
+    from ofa.published.network import read_network
+
     run_config = Path(config.run_config) if config.run_config else None
     network = read_network(Path(config.net_config), run_config)
     names = Path(config.class_names) if config.class_names else None

@@ -8,7 +8,6 @@ from pathlib import Path
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from ofa.space.staged import StagedSpace
-from predictors.published.predictor import import_predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +22,8 @@ class ImportPredictorConfig(RunConfig):
 @command("import_predictor", ImportPredictorConfig)
 def import_published_predictor(config: ImportPredictorConfig) -> Path:
     """Write the predictor and return its path."""
+    from predictors.published.predictor import import_predictor
+
     space = config.space or config.trained_space
     predictor = import_predictor(Path(config.file), space)
     path = Path(config.output or config.directory.predictor)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from latency_tables.measuring.plan import plan_table
-from latency_tables.remote.kit import KitInfo, make_table_kit
 from latency_tables.table.device import DeviceSpec
-from ofa.common.accelerator import threads_set
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from ofa.space.staged import StagedSpace
+
+if TYPE_CHECKING:
+    from latency_tables.remote.kit import KitInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class KitConfig(RunConfig):
 @command("make_device_kit", KitConfig)
 def make_device_kit(config: KitConfig) -> KitInfo:
     """Write the kit and say how to go on."""
+    from latency_tables.measuring.plan import plan_table
+    from latency_tables.remote.kit import make_table_kit
+    from ofa.common.accelerator import threads_set
+
     device = config.device
     space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
     networks = config.calibration_networks, config.validation_networks

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from latency_tables.measuring.networks import TimedNetwork, measure_networks
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
 from ofa.common.progress import progress_bar
-from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.launch import command
-from ofa.modules.cost import module_cost
 from ofa.runs.config import RunConfig
-from ofa.runs.networks import run_networks
-from ofa.runs.trained import open_run
-from predictors.load import load_predictor
-from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
 from search.result.select import searches_by_subnet
+
+if TYPE_CHECKING:
+    from search.reports.run_report import ReportedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +33,14 @@ class ReportConfig(RunConfig):
 @command("report_run", ReportConfig)
 def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     """Print the table, write `pareto.png` and return the networks."""
+    from latency_tables.measuring.networks import TimedNetwork, measure_networks
+    from ofa.evaluation.evaluate import SubnetEvaluator
+    from ofa.modules.cost import module_cost
+    from ofa.runs.networks import run_networks
+    from ofa.runs.trained import open_run
+    from predictors.load import load_predictor
+    from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
+
     run, directory, device = open_run(config), config.directory, config.device
     space, images = run.info.space, config.calibration_images
     table = LatencyTable.load(find_table(directory, device.name, space))

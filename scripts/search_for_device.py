@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from latency_tables.remote.verification import choose_measure
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table, is_shipped
 from latency_tables.table.table import LatencyTable, TableLimit
-from ofa.common.accelerator import threads_set
 from ofa.common.errors import UserError
-from ofa.common.progress import progress_bar
+from ofa.common.progress import ProgressCallback, progress_bar
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from ofa.space.staged import StagedSpace
-from predictors.load import load_predictor
 from search.algorithms.registry import plan_search
 from search.find import find
 from search.limits.named import LimitSettings, build_limits
-from search.reports.files import save_all
 from search.reports.text import report
 from search.result.result import SearchResult
 from search.verified.verify import VerifySettings
+
+if TYPE_CHECKING:
+    from latency_tables.remote.verification import MeasureByKit, MeasureHere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +73,10 @@ class SearchConfig(RunConfig):
 @command("search_for_device", SearchConfig)
 def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     """Search, save the result, its plot and its table, and return its name and the result."""
+    from ofa.common.accelerator import threads_set
+    from predictors.load import load_predictor
+    from search.reports.files import save_all
+
     plan, run, space = plan_search(config.search), config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
     path, most = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
@@ -87,8 +90,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     limits = build_limits(space, bounds, latency, more)
     name = config.name or plan.result_name(config.device.name, limits)
     with threads_set(config.threads), progress_bar("searching") as progress:
-        options = config.verification.processes, run.kit(name), config.from_kit, config.seed, progress
-        measure = choose_measure(table, config.device, space, *options) if config.verify else None
+        measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
         predictor = load_predictor(run.predictor, space, config.threads)
         result = find(
             space,
@@ -109,6 +111,20 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     subnet = f"{name}@LIMIT" if plan.finds_front else name
     print(f"next: python scripts/export_subnet.py run_name={config.run_name} subnet={subnet}")
     return name, result
+
+
+def _measure(
+    config: SearchConfig,
+    table: LatencyTable | None,
+    space: StagedSpace,
+    kit: Path,
+    progress: ProgressCallback,
+) -> MeasureHere | MeasureByKit:
+    """Return what measures the candidates of a verified search: this machine or a kit."""
+    from latency_tables.remote.verification import choose_measure
+
+    processes = config.verification.processes
+    return choose_measure(table, config.device, space, processes, kit, config.from_kit, config.seed, progress)
 
 
 if __name__ == "__main__":

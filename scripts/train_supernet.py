@@ -9,23 +9,24 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from ofa.common.accelerator import choose_accelerator
-from ofa.common.distributed import launched_world
 from ofa.common.progress import progress_bar
-from ofa.data.sources import load_data
 from ofa.launch import command
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
-from ofa.runs.supernet_file import save_supernet
-from ofa.supernet.supernet import build_supernet
 from ofa.training.phases import check_phases
-from ofa.training.precision import EMULATED, emulates
-from ofa.training.trainer import Trainer
 
 
 @command("train_supernet", TrainConfig)
 def train_supernet(config: TrainConfig) -> Path:
     """Train (or go on training) and return the path of the supernet."""
+    from ofa.common.accelerator import choose_accelerator
+    from ofa.common.distributed import launched_world
+    from ofa.data.sources import load_data
+    from ofa.runs.supernet_file import save_supernet
+    from ofa.supernet.supernet import build_supernet
+    from ofa.training.precision import EMULATED, emulates
+    from ofa.training.trainer import Trainer
+
     device = choose_accelerator(config.accelerator, config.threads)
     phases = list(config.phases.values())
     check_phases(phases)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.common.config import differences
+from ofa.common.config import build, differences
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
@@ -233,7 +233,10 @@ class _Fit(StepLoop):
         self._checkpoints.check_equal_starts(self._step, self._world)
 
     def _check(self, values: Mapping[str, Any], what: str) -> None:
-        changes = differences(values.get("identity", {}), self._identity)
+        identity = values.get("identity", {})
+        # Settings added since the checkpoint was written have their defaults.
+        settings = build(FinetuneSettings, identity.get("settings", {}), f"{what}: settings")
+        changes = differences({**identity, "settings": dataclasses.asdict(settings)}, self._identity)
         if changes:
             raise UserError(
                 f"The {what} belongs to another training: {'; '.join(changes[:8])}. Give the same settings "

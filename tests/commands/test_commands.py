@@ -337,7 +337,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupt(settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train_supernet.load_data", interrupt)
+    monkeypatch.setattr("ofa.data.sources.load_data", interrupt)
     assert command_line(train_supernet) == 130
     assert "Run the same command again" in capfd.readouterr().err
 

@@ -42,12 +42,13 @@ from predictors.baselines import fit_baseline
 from predictors.collection.active import next_batch
 from predictors.model.predictor import AccuracyPredictor
 from predictors.published.predictor import PublishedMLP, PublishedPredictor
+from predictors.settings import FitSettings
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
 from search.limits.reachable import smallest_reachable
 
 Array = NDArray[np.float64]
-SMALL = fit.FitSettings(hidden_units=16, members=2, max_iterations=2)
+SMALL = FitSettings(hidden_units=16, members=2, max_iterations=2)
 
 
 @pytest.fixture(autouse=True)
@@ -232,30 +233,30 @@ DATA = "ofa.runs.trained.load_data_settings"
 TINY = "space=mobilenet_v3_tiny"
 # Of each command: the function that it computes with, or what it calls just before, and its settings.
 COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
-    "train_supernet": (train_supernet.train_supernet, "train_supernet.load_data", ()),
+    "train_supernet": (train_supernet.train_supernet, "ofa.data.sources.load_data", ()),
     "collect_accuracy": (collect_accuracy.collect_accuracy, DATA, ()),
     "evaluate_subnet": (evaluate_subnet.evaluate_subnet, DATA, ("bundle=b",)),
     "export_subnet": (export_subnet.export_subnet, DATA, ("subnet=largest",)),
     "finetune_subnet": (finetune_subnet.finetune_subnet, DATA, ("bundle=b",)),
     "report_run": (report_run.report_run, DATA, ()),
-    "fit_predictor": (fit_predictor.fit, "fit_predictor.fit_predictor", ()),
+    "fit_predictor": (fit_predictor.fit, "predictors.fit.fit_predictor", ()),
     "build_latency_table": (
         build_latency_table.build_latency_table,
-        "build_latency_table.build_table",
+        "latency_tables.measuring.build.build_table",
         (TINY,),
     ),
-    "make_device_kit": (make_device_kit.make_device_kit, "make_device_kit.make_table_kit", (TINY,)),
+    "make_device_kit": (make_device_kit.make_device_kit, "latency_tables.remote.kit.make_table_kit", (TINY,)),
     "search_for_device": (
         search_for_device.search_for_device,
-        "search_for_device.load_predictor",
+        "predictors.load.load_predictor",
         (TINY, "limits.macs_m=9"),
     ),
     "import_network": (
         import_network.import_network,
-        "import_network.export_bundle",
+        "ofa.export.write.export_bundle",
         ("net_config=n", "weights=w"),
     ),
-    "quickstart": (quickstart.quickstart, "train_supernet.load_data", ()),
+    "quickstart": (quickstart.quickstart, "ofa.data.sources.load_data", ()),
 }
 
 
@@ -269,10 +270,12 @@ def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: StagedSpace) -> 
     """What some commands read before they compute."""
     read = SimpleNamespace(provenance={}, metric=TOP1, name="n", build=lambda weights: None)
     monkeypatch.setattr("ofa.runs.config.RunConfig.trained_space", micro_space)
-    monkeypatch.setattr("fit_predictor.load_records", lambda *_: ([micro_space.smallest], np.zeros(1)))
-    monkeypatch.setattr("fit_predictor.read_header", lambda *_: read)
-    monkeypatch.setattr("import_network.read_network", lambda *_: read)
-    monkeypatch.setattr("import_network.photograph_card", lambda *_: read)
+    monkeypatch.setattr(
+        "predictors.collection.records.load_records", lambda *_: ([micro_space.smallest], np.zeros(1))
+    )
+    monkeypatch.setattr("predictors.collection.records.read_header", lambda *_: read)
+    monkeypatch.setattr("ofa.published.network.read_network", lambda *_: read)
+    monkeypatch.setattr("ofa.published.bundle.photograph_card", lambda *_: read)
 
 
 @pytest.mark.usefixtures("without_files")

@@ -172,6 +172,21 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, other: str)
         fit(network, make_data(), settings, resolution=resolution, folder=tmp_path)
 
 
+def test_a_checkpoint_from_before_a_setting_existed_is_continued(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    fit(subnet(), make_data(), settings, resolution=8, folder=tmp_path)
+    checkpoints = TrainingCheckpoints(tmp_path / "checkpoints")
+    values, _ = checkpoints.load_latest(lambda values, what: None)
+    assert values is not None
+    for name in ("compile", "temperature"):
+        del values["identity"]["settings"][name]
+    checkpoints.save(values["step"], values)
+    fit(subnet(), make_data(), settings, resolution=8, folder=tmp_path)
+    warmer = dataclasses.replace(settings, temperature=2.0)
+    with pytest.raises(UserError, match=r"settings\.temperature was 1\.0 and is 2\.0"):
+        fit(subnet(), make_data(), warmer, resolution=8, folder=tmp_path)
+
+
 def test_checkpoints_and_events_are_written(tmp_path: Path) -> None:
     reports: list[str] = []
     fit(
