@@ -96,6 +96,7 @@ def test_files_and_functions_are_short(folder: str, root: Path) -> None:
             assert lines <= MAX_FUNCTION_LINES, f"{path}: {function.name}"
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("module", ["ofa.space", "ofa.architecture", "latency_tables.table", "search"])
 def test_light_folders_load_without_torch(module: str, root: Path) -> None:
     folder = root.joinpath(*module.split("."))

@@ -26,6 +26,8 @@ from ofa.space.staged import StagedSpace
 from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
+pytestmark = pytest.mark.timing
+
 ON_PROCESSORS = ["pytorch", *(runtime.name for runtime in RUNTIMES if runtime is not tensorrt.RUNTIME)]
 
 
