@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
+from ofa.architecture.cost import space_costs
+from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import lower_slots, slots
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
@@ -18,10 +17,10 @@ from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import elastic_layer
-from ofa.supernet.extract import extract_subnet
+from ofa.supernet.extract import extract_layers
 from ofa.supernet.layer import ElasticLayer
 from ofa.supernet.protocol import AbstractSupernet
-from ofa.supernet.sorting import sort_channels
+from ofa.supernet.sorting import sort_layers
 
 
 class Supernet(AbstractSupernet[StaticNetwork]):
@@ -49,26 +48,24 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         return images
 
     def extract(self, config: SubnetConfig, dropout: float = 0.0) -> StaticNetwork:
-        """See `extract_subnet`."""
-        return extract_subnet(self, config, dropout)
+        """Return sub-network `config` as a static network; see `AbstractSupernet.extract`."""
+        return extract_layers(self.active_layers(config), dropout).train(self.training)
 
     def sort_channels(self, trained_space: SearchSpace) -> None:
-        """See `ofa.supernet.sorting.sort_channels`."""
+        """Sort channels within and between layers; see `AbstractSupernet.sort_channels`."""
         assert isinstance(trained_space, StagedSpace)
-        sort_channels(self, trained_space)
+        layers = [layer for layer in self.layers if isinstance(layer, ElasticLayer)]
+        assert len(layers) == len(self.layers)
+        sort_layers(self.space, layers, trained_space)
 
-    @cached_property
+    @property
     def costs(self) -> Mapping[str, Estimator]:
         """See `AbstractSupernet.costs`."""
-        return {
-            "macs": compile_cost(self.space, macs),
-            "parameters": compile_cost(self.space, parameters),
-            "peak_activation_bytes": compile_cost(self.space, peak_activation_bytes, np.maximum),
-        }
+        return space_costs(self.space)
 
-    def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer, object]]:
+    def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer, LayerSpec]]:
         """Return the layers that `config` uses, each with its variant."""
-        active: list[tuple[ElasticLayer, object]] = []
+        active: list[tuple[ElasticLayer, LayerSpec]] = []
         for layer, spec in zip(self.layers, lower_slots(self.space, config), strict=True):
             if spec is not None:
                 assert isinstance(layer, ElasticLayer)
