@@ -113,4 +113,6 @@ def _breed(
     reach = max(1.0, NEIGHBOURHOOD * len(parents))
     steps = np.rint(rng.normal(0.0, reach, len(parent_indices))).astype(np.intp)
     mate_indices = np.clip(parent_indices + steps, 0, len(parents) - 1)
-    return vary.offspring(parents[parent_indices], parents[mate_indices], settings.mutation_ratio, max_genes, rng)
+    return vary.offspring(
+        parents[parent_indices], parents[mate_indices], settings.mutation_ratio, max_genes, rng
+    )
