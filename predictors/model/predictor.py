@@ -219,8 +219,8 @@ def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorI
             f"The accuracy predictor {path} has schema version {values.get('schema_version')!r}; this "
             f"version reads {SCHEMA_VERSION}. Make it again with: {FIT_COMMAND}"
         )
-    found = values.get("space")
-    name, fingerprint = (found.get("name"), found.get("fingerprint")) if isinstance(found, dict) else ("", "")
+    entry = values.get("space")
+    name, fingerprint = (entry.get("name"), entry.get("fingerprint")) if isinstance(entry, dict) else ("", "")
     if fingerprint != space.fingerprint:
         raise UserError(
             f"The accuracy predictor {path} is of space {name!r} ({fingerprint}); expected space "

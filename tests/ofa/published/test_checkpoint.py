@@ -170,7 +170,7 @@ def test_every_misfit_is_named_at_once(supernet: Supernet, tmp_path: Path) -> No
     for part in (
         str(path),
         "2 missing",
-        "1 superfluous: blocks.1.mobile_inverted_conv.extra.weight",
+        "1 unexpected: blocks.1.mobile_inverted_conv.extra.weight",
         "classifier.linear.bias has shape [7], expected [5]",
         "family mobilenet_v3, width_multiplier 1 and 5 classes",
     ):
