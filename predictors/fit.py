@@ -181,7 +181,7 @@ def fit_mlp(
             report=report,
         )
         network = posterior.network()
-    scale = TargetScale(mean, std, posterior.scales.noise, posterior.calibration)
+    scale = TargetScale(mean, std, posterior.scales.noise, posterior.interval_factor)
     info = info or PredictorInfo({}, asdict(settings), seed, len(values), 0, {})
     return AccuracyPredictor(features, network, scale, info)
 

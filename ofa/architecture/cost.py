@@ -93,7 +93,8 @@ def compile_cost(space: StagedSpace, cost: LayerCost, combine: np.ufunc = np.add
     cache: dict[LayerSpec, float] = {}
     tables = []
     for slot in slots(space):
-        choices = [space.genes[gene].choices for gene in slot.genes]
+        columns = tuple(slot.genes.values())
+        choices = [space.genes[gene].choices for gene in columns]
         values = np.zeros([len(c) for c in choices])
         for index in itertools.product(*(range(len(c)) for c in choices)):
             spec = slot.build(*(c[i] for c, i in zip(choices, index, strict=True)))
@@ -101,7 +102,7 @@ def compile_cost(space: StagedSpace, cost: LayerCost, combine: np.ufunc = np.add
                 if spec not in cache:
                     cache[spec] = float(cost(spec))
                 values[index] = cache[spec]
-        tables.append((slot.genes, values))
+        tables.append((columns, values))
     return _LookupEstimator(tables, len(space.genes), combine)
 
 

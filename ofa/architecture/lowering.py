@@ -41,7 +41,7 @@ def lower_slots(space: StagedSpace, config: SubnetConfig) -> tuple[LayerSpec | N
     """
     genome = space.genome(config).tolist()
     values = [gene.choices[index] for gene, index in zip(space.genes, genome, strict=True)]
-    return tuple(slot.build(*(values[gene] for gene in slot.genes)) for slot in slots(space))
+    return tuple(slot.build(*(values[gene] for gene in slot.genes.values())) for slot in slots(space))
 
 
 def lower(space: StagedSpace, config: SubnetConfig) -> tuple[LayerSpec, ...]:

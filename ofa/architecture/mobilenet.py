@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
-from ofa.architecture.slots import Slot, size_after
+from ofa.architecture.slots import Slot, gene_columns, size_after
 from ofa.common.errors import UserError
 from ofa.space.staged import StagedSpace, stage_gene
 
@@ -25,7 +25,7 @@ def mobilenet_v3(space: StagedSpace) -> tuple[Slot, ...]:
         return ConvSpec(1, expand, features, 1, 1, "hard_swish", batch_norm=False)
 
     head = _features_and_pool(space, body, expand, "hard_swish")
-    return (*body.slots, *head, Slot((), build_mix), _classifier(space, features))
+    return (*body.slots, *head, Slot({}, build_mix), _classifier(space, features))
 
 
 def proxyless_nas(space: StagedSpace) -> tuple[Slot, ...]:
@@ -79,8 +79,8 @@ def _body(space: StagedSpace, stem_activation: str, first_activation: str) -> _B
         size, activation = size_after(resolution, (stride,)), first_activation
         return MBConvSpec(size, stem, stem, first, 3, 1, activation, False, expand=False, bn_epsilon=epsilon)
 
-    resolution = space.gene_index["resolution"]
-    slots = [Slot((resolution,), build_stem), Slot((resolution,), build_first)]
+    resolution = gene_columns(space, {"resolution": "resolution"})
+    slots = [Slot(resolution, build_stem), Slot(resolution, build_first)]
     channels = first
     strides: tuple[int, ...] = (stride,)
     for s, stage in enumerate(space.stages):
@@ -112,10 +112,14 @@ def _block(space: StagedSpace, s: int, b: int, in_channels: int, strides: tuple[
             bn_epsilon=space.bn_epsilon,
         )
 
-    names = ["resolution", stage_gene("kernel_size", s, b), stage_gene("expand_ratio", s, b)]
+    names = {
+        "resolution": "resolution",
+        "kernel_size": stage_gene("kernel_size", s, b),
+        "expand_ratio": stage_gene("expand_ratio", s, b),
+    }
     if b >= stage.depths[0]:
-        names.append(stage_gene("depth", s))
-    return Slot(tuple(space.gene_index[name] for name in names), build)
+        names["depth"] = stage_gene("depth", s)
+    return Slot(gene_columns(space, names), build)
 
 
 def _features_and_pool(space: StagedSpace, body: _Body, features: int, activation: str) -> tuple[Slot, Slot]:
@@ -128,12 +132,12 @@ def _features_and_pool(space: StagedSpace, body: _Body, features: int, activatio
     def build_pool(resolution: int) -> LayerSpec:
         return PoolSpec(size_after(resolution, body.strides), features)
 
-    resolution = space.gene_index["resolution"]
-    return Slot((resolution,), build_features), Slot((resolution,), build_pool)
+    resolution = gene_columns(space, {"resolution": "resolution"})
+    return Slot(resolution, build_features), Slot(resolution, build_pool)
 
 
 def _classifier(space: StagedSpace, features: int) -> Slot:
-    return Slot((), lambda: LinearSpec(1, features, space.num_classes))
+    return Slot({}, lambda: LinearSpec(1, features, space.num_classes))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
-from ofa.architecture.slots import Slot, size_after
+from ofa.architecture.slots import Slot, gene_columns, size_after
 from ofa.common.errors import UserError
 from ofa.space.staged import STEM_GENES, StagedSpace, stage_gene
 from ofa.space.stages import StemSpec
@@ -32,7 +32,8 @@ def resnet(space: StagedSpace) -> tuple[Slot, ...]:
             slots.append(_block(space, s, b, strides))
             strides += (stage.stride if b == 0 else 1,)
     last = len(space.stages) - 1
-    resolution, width_of_last = (space.gene_index[name] for name in ("resolution", stage_gene("width", last)))
+    width = gene_columns(space, {"width": stage_gene("width", last)})
+    resolution = gene_columns(space, {"resolution": "resolution"})
     channels = _widths(space, space.stages[last].channels)
 
     def build_pool(resolution: int, width: float) -> LayerSpec:
@@ -41,7 +42,7 @@ def resnet(space: StagedSpace) -> tuple[Slot, ...]:
     def build_classifier(width: float) -> LayerSpec:
         return LinearSpec(1, channels(width), space.num_classes)
 
-    return (*slots, Slot((resolution, width_of_last), build_pool), Slot((width_of_last,), build_classifier))
+    return (*slots, Slot(resolution | width, build_pool), Slot(width, build_classifier))
 
 
 def _check(space: StagedSpace) -> StemSpec:
@@ -66,39 +67,42 @@ def _widths(space: StagedSpace, channels: int) -> Callable[[float], int]:
 
 def _stem(space: StagedSpace, stem: StemSpec) -> tuple[Slot, ...]:
     epsilon, strides = space.bn_epsilon, (space.stem_stride,)
-    names = ("resolution", *STEM_GENES)
-    resolution_gene, depth_gene, inner_gene, outer_gene = (space.gene_index[name] for name in names)
+    depth_gene, inner_gene, outer_gene = STEM_GENES
+    resolution = gene_columns(space, {"resolution": "resolution"})
+    depth = gene_columns(space, {"depth": depth_gene})
+    inner_width = gene_columns(space, {"inner_width": inner_gene})
+    outer_width = gene_columns(space, {"outer_width": outer_gene})
     outer = _widths(space, space.stem_channels)
 
     def inner(width: float) -> int:
         return make_divisible(outer(width) // 2)
 
-    def build_first(resolution: int, width: float) -> LayerSpec:
-        sizes = (resolution, space.in_channels, inner(width), 3, space.stem_stride)
+    def build_first(resolution: int, inner_width: float) -> LayerSpec:
+        sizes = (resolution, space.in_channels, inner(inner_width), 3, space.stem_stride)
         return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
 
     def build_middle(place: int) -> Callable[..., LayerSpec | None]:
-        def build(resolution: int, width: float, depth: int) -> LayerSpec | None:
-            sizes = (size_after(resolution, strides), inner(width), inner(width), 3, 1)
+        def build(resolution: int, inner_width: float, depth: int) -> LayerSpec | None:
+            sizes = (size_after(resolution, strides), inner(inner_width), inner(inner_width), 3, 1)
             middle = ConvSpec(*sizes, "relu", bn_epsilon=epsilon, add_input=True)
             return middle if place < depth else None
 
         return build
 
-    def build_last(resolution: int, inner_width: float, width: float) -> LayerSpec:
-        sizes = (size_after(resolution, strides), inner(inner_width), outer(width), 3, 1)
+    def build_last(resolution: int, inner_width: float, outer_width: float) -> LayerSpec:
+        sizes = (size_after(resolution, strides), inner(inner_width), outer(outer_width), 3, 1)
         return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
 
-    def build_pool(resolution: int, width: float) -> LayerSpec:
-        return MaxPoolSpec(size_after(resolution, strides), outer(width), 3, POOL_STRIDE)
+    def build_pool(resolution: int, outer_width: float) -> LayerSpec:
+        return MaxPoolSpec(size_after(resolution, strides), outer(outer_width), 3, POOL_STRIDE)
 
-    middle_genes = (resolution_gene, inner_gene, depth_gene)
+    middle_genes = resolution | inner_width | depth
     middle = (Slot(middle_genes, build_middle(place)) for place in range(stem.depths[-1]))
     return (
-        Slot((resolution_gene, inner_gene), build_first),
+        Slot(resolution | inner_width, build_first),
         *middle,
-        Slot((resolution_gene, inner_gene, outer_gene), build_last),
-        Slot((resolution_gene, outer_gene), build_pool),
+        Slot(resolution | inner_width | outer_width, build_last),
+        Slot(resolution | outer_width, build_pool),
     )
 
 
@@ -136,10 +140,17 @@ def _block(space: StagedSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot
             return None
         return bottleneck(resolution, kernel_size, expand_ratio, out_channels(width), width)
 
-    names = ["resolution", stage_gene("kernel_size", s, b), stage_gene("expand_ratio", s, b)]
-    source_width = stage_gene("width", s - 1) if s else STEM_GENES[-1]
-    names += [stage_gene("width", s), source_width if b == 0 else stage_gene("depth", s)]
-    return Slot(tuple(space.gene_index[name] for name in names), build_first if b == 0 else build_next)
+    names = {
+        "resolution": "resolution",
+        "kernel_size": stage_gene("kernel_size", s, b),
+        "expand_ratio": stage_gene("expand_ratio", s, b),
+        "width": stage_gene("width", s),
+    }
+    if b == 0:
+        names["source_width"] = stage_gene("width", s - 1) if s else STEM_GENES[-1]
+        return Slot(gene_columns(space, names), build_first)
+    names["depth"] = stage_gene("depth", s)
+    return Slot(gene_columns(space, names), build_next)
 
 
 @dataclass(frozen=True)

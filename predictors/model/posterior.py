@@ -69,7 +69,7 @@ class Posterior:
         self._hidden_weights = rng.standard_normal((columns.shape[1], hidden_units))
         self._hidden_biases = self.scales.hidden_bias * rng.standard_normal(hidden_units)
         self._known_units = units = self.units(inputs)
-        self.calibration = _calibration(
+        self.interval_factor = _interval_factor(
             _left_out_errors(units[evidence_indices], targets[evidence_indices], self.scales.noise)
         )
         self.weights = _ridge(units, targets[:, None], self.scales.noise)[:, 0]
@@ -144,7 +144,7 @@ def _left_out_errors(units: Array, targets: Array, noise: float) -> Array:
     return np.asarray(inverse @ targets / np.sqrt(np.diagonal(inverse)))
 
 
-def _calibration(standardised_errors: Array) -> float:
+def _interval_factor(standardised_errors: Array) -> float:
     """Return the factor with which 90 % intervals hold 90 % of the left-out records; at least 1.
 
     The rank counts one record more than there are, as in conformal prediction.

@@ -26,6 +26,7 @@ from ofa.common.threads import blas_threads
 from ofa.space.estimator import Estimator
 from ofa.space.onehot import OneHot
 from ofa.space.space import SearchSpace
+from search.algorithms.base import Algorithm
 from search.algorithms.generations import GenerationSettings, run_generations
 from search.limits.limit import Limit, check_bounded, violations
 from search.population.archive import Archive
@@ -113,7 +114,7 @@ def evolve(
 
     history = run_generations(archive, settings, len(space.genes), generation, progress)
     seconds = time.perf_counter() - start_s
-    return summarise(space, archive, limits, "evolution", settings, settings.ranked, history, seconds)
+    return summarise(space, archive, limits, ALGORITHM.name, settings, settings.ranked, history, seconds)
 
 
 class _Breeder:
@@ -201,3 +202,6 @@ class _Breeder:
             for indices, num_selected in self._split(excess, margin, count)
         ]
         return np.concatenate(selections)
+
+
+ALGORITHM = Algorithm(name="evolution", settings=EvolutionSettings, search=evolve)

@@ -19,6 +19,7 @@ from ofa.common.threads import blas_threads
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
+from search.algorithms.base import Algorithm
 from search.algorithms.generations import GenerationSettings, run_generations
 from search.limits.limit import Limit
 from search.population.archive import Archive
@@ -89,7 +90,7 @@ def search_front(
         space,
         archive,
         limits,
-        "pareto",
+        ALGORITHM.name,
         settings,
         settings.ranked,
         history,
@@ -116,3 +117,6 @@ def _breed(
     return vary.offspring(
         parents[parent_indices], parents[mate_indices], settings.mutation_ratio, max_genes, rng
     )
+
+
+ALGORITHM = Algorithm(name="pareto", settings=ParetoSettings, search=search_front, finds_front=True)

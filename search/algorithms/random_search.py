@@ -14,6 +14,7 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.common.threads import blas_threads
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
+from search.algorithms.base import Algorithm
 from search.limits.limit import Limit, check_bounded
 from search.limits.reachable import reachable_genome
 from search.population.archive import Archive
@@ -76,5 +77,15 @@ def search_randomly(
         archive.consider(reachable_genome(space, limits, rng)[None], 1)
         history.append(archive.best)
     return summarise(
-        space, archive, limits, "random", settings, settings.ranked, history, time.perf_counter() - start_s
+        space,
+        archive,
+        limits,
+        ALGORITHM.name,
+        settings,
+        settings.ranked,
+        history,
+        time.perf_counter() - start_s,
     )
+
+
+ALGORITHM = Algorithm(name="random", settings=RandomSettings, search=search_randomly)

@@ -1,11 +1,14 @@
-"""Search algorithms by name: one line here, one file beside it and one YAML add another."""
+"""Search algorithms by name: the records `ALGORITHM` of the files of this folder."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -14,46 +17,32 @@ from ofa.common.errors import UserError, unknown_name
 from ofa.common.progress import ProgressCallback, silent
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
-from search.algorithms.evolution import EvolutionSettings, evolve
-from search.algorithms.nsga2 import ParetoSettings, search_front
-from search.algorithms.random_search import RandomSettings, search_randomly
+from search.algorithms.base import Algorithm
 from search.limits.limit import Limit
 from search.result.result import SearchResult
 
-S = TypeVar("S")
-S_contra = TypeVar("S_contra", contravariant=True)
+
+def collect_algorithms(modules: Iterable[ModuleType]) -> dict[str, Algorithm[Any]]:
+    """Return by name the records `ALGORITHM` of the modules that have one."""
+    algorithms: dict[str, Algorithm[Any]] = {}
+    for module in modules:
+        algorithm = getattr(module, "ALGORITHM", None)
+        if algorithm is not None:
+            assert isinstance(algorithm, Algorithm), module.__name__
+            assert algorithm.name not in algorithms, f"{module.__name__}: a second {algorithm.name!r}"
+            algorithms[algorithm.name] = algorithm
+    return algorithms
 
 
-class SearchFunction(Protocol[S_contra]):
-    """What every algorithm is: a function of space, estimators and its own settings."""
-
-    def __call__(
-        self,
-        space: SearchSpace,
-        accuracy: Estimator,
-        limits: Sequence[Limit],
-        settings: S_contra,
-        rng: np.random.Generator,
-        progress: ProgressCallback = silent,
-    ) -> SearchResult:
-        """Return the result; see `search.algorithms.evolution.evolve` for the arguments."""
-        ...
+def _modules_of_folder() -> Iterator[ModuleType]:
+    """Import and yield the modules beside this one."""
+    package = importlib.import_module(__package__)
+    for info in pkgutil.iter_modules(package.__path__, f"{__package__}."):
+        if info.name != __name__:
+            yield importlib.import_module(info.name)
 
 
-@dataclass(frozen=True)
-class Algorithm(Generic[S]):
-    """A search function, the dataclass of its settings, and whether it finds a front or one network."""
-
-    settings: type[S]
-    search: SearchFunction[S]
-    finds_front: bool = False
-
-
-ALGORITHMS: dict[str, Algorithm[Any]] = {
-    "evolution": Algorithm(EvolutionSettings, evolve),
-    "pareto": Algorithm(ParetoSettings, search_front, finds_front=True),
-    "random": Algorithm(RandomSettings, search_randomly),
-}
+ALGORITHMS = collect_algorithms(_modules_of_folder())
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from ofa.architecture.layer import LayerSpec, make_divisible, output_size
 from ofa.architecture.lowering import distinct_layers, lower, lower_slots, slots
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
+from ofa.architecture.slots import Slot, gene_columns
 from ofa.common.errors import UserError
-from ofa.space.staged import StagedSpace
+from ofa.space.staged import StagedSpace, stage_gene
 from ofa.space.stages import StemSpec
 from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
@@ -218,3 +219,28 @@ def test_config_outside_the_space_and_unknown_family_are_user_errors(micro_space
         lower(micro_space, dataclasses.replace(micro_space.largest, resolution=16))
     with pytest.raises(UserError, match=r"Unknown family 'mobilenet_v33'.*Did you mean 'mobilenet_v3'"):
         slots(dataclasses.replace(micro_space, family="mobilenet_v33"))
+
+
+def build_conv(resolution: int, kernel_size: int, depth: int | None = None) -> ConvSpec | None:
+    return None if depth == 0 else ConvSpec(resolution, 2, 4, kernel_size, 1, "relu")
+
+
+@pytest.mark.parametrize(
+    "genes",
+    [
+        {"kernel_size": 1, "resolution": 0},
+        {"resolution": 0, "depth": 1},
+        {"resolution": 0, "kernel_size": 1, "depth": 2, "width": 3},
+    ],
+)
+def test_a_slot_does_not_take_one_gene_for_another(genes: dict[str, int]) -> None:
+    with pytest.raises(AssertionError, match="resolution"):
+        Slot(genes, build_conv)
+
+
+def test_a_slot_may_leave_out_what_has_a_default(small_space: StagedSpace) -> None:
+    names = {"resolution": "resolution", "kernel_size": stage_gene("kernel_size", 0, 0)}
+    specs = Slot(gene_columns(small_space, names), build_conv).variants(small_space)
+    stage = small_space.stages[0]
+    sizes = [(size, side) for size in small_space.resolutions for side in stage.kernel_sizes]
+    assert list(specs) == [ConvSpec(size, 2, 4, side, 1, "relu") for size, side in sizes]
