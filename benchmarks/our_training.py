@@ -59,7 +59,8 @@ class Fixed(nn.Module):
 
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
         """Return the logits of the network, whatever `config` is."""
-        return torch.as_tensor(self.network(images))
+        logits: Tensor = self.network(images)
+        return logits
 
 
 class Steps:

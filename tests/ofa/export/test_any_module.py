@@ -401,10 +401,8 @@ def test_a_torchvision_network_goes_the_whole_way(tmp_path: Path) -> None:
             return outputs
 
     network = load_bundle(tmp_path / "first", network=torchvision.models.resnet18(num_classes=3)).network
-    grey = Grey(network)
-    batches = [
-        (resize(pixels, 16), labels) for pixels, labels in data.batches("test", 30, torch.device("cpu"))
-    ]
+    grey, cpu = Grey(network), torch.device("cpu")
+    batches = [(resize(pixels, 16), labels) for pixels, labels in data.batches("test", 30, cpu)]
     settings = FinetuneSettings(
         epochs=4,
         lr=0.02,
