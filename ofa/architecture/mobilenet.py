@@ -70,18 +70,18 @@ def _body(space: StagedSpace, stem_activation: str, first_activation: str) -> _B
     """Return the stem, the block without expansion, and the elastic stages."""
     epsilon, stride = space.bn_epsilon, space.stem_stride
     stem = _width(space, space.stem_channels)
-    first = _width(space, space.first_block_channels or space.stem_channels)
+    out = _width(space, space.first_block_channels or space.stem_channels)
 
     def build_stem(resolution: int) -> LayerSpec:
         return ConvSpec(resolution, space.in_channels, stem, 3, stride, stem_activation, bn_epsilon=epsilon)
 
     def build_first(resolution: int) -> LayerSpec:
         size, activation = size_after(resolution, (stride,)), first_activation
-        return MBConvSpec(size, stem, stem, first, 3, 1, activation, False, expand=False, bn_epsilon=epsilon)
+        return MBConvSpec(size, stem, stem, out, 3, 1, activation, False, expand=False, bn_epsilon=epsilon)
 
     resolution = space.gene_index["resolution"]
     slots = [Slot((resolution,), build_stem), Slot((resolution,), build_first)]
-    channels = first
+    channels = out
     strides: tuple[int, ...] = (stride,)
     for s, stage in enumerate(space.stages):
         for b in range(stage.depths[-1]):

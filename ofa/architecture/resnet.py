@@ -31,9 +31,11 @@ def resnet(space: StagedSpace) -> tuple[Slot, ...]:
         for b in range(stage.depths[-1]):
             slots.append(_block(space, s, b, strides))
             strides += (stage.stride if b == 0 else 1,)
-    last = len(space.stages) - 1
-    resolution, width_of_last = (space.gene_index[name] for name in ("resolution", stage_gene("width", last)))
-    channels = _widths(space, space.stages[last].channels)
+    last_stage = len(space.stages) - 1
+    resolution, last_width = (
+        space.gene_index[name] for name in ("resolution", stage_gene("width", last_stage))
+    )
+    channels = _widths(space, space.stages[last_stage].channels)
 
     def build_pool(resolution: int, width: float) -> LayerSpec:
         return PoolSpec(size_after(resolution, strides), channels(width))
@@ -41,7 +43,7 @@ def resnet(space: StagedSpace) -> tuple[Slot, ...]:
     def build_classifier(width: float) -> LayerSpec:
         return LinearSpec(1, channels(width), space.num_classes)
 
-    return (*slots, Slot((resolution, width_of_last), build_pool), Slot((width_of_last,), build_classifier))
+    return (*slots, Slot((resolution, last_width), build_pool), Slot((last_width,), build_classifier))
 
 
 def _check(space: StagedSpace) -> StemSpec:
@@ -68,35 +70,35 @@ def _stem(space: StagedSpace, stem: StemSpec) -> tuple[Slot, ...]:
     epsilon, strides = space.bn_epsilon, (space.stem_stride,)
     names = ("resolution", *STEM_GENES)
     resolution_gene, depth_gene, inner_gene, outer_gene = (space.gene_index[name] for name in names)
-    outer = _widths(space, space.stem_channels)
+    outer_channels = _widths(space, space.stem_channels)
 
-    def inner(width: float) -> int:
-        return make_divisible(outer(width) // 2)
+    def inner_channels(width: float) -> int:
+        return make_divisible(outer_channels(width) // 2)
 
     def build_first(resolution: int, width: float) -> LayerSpec:
-        sizes = (resolution, space.in_channels, inner(width), 3, space.stem_stride)
+        sizes = (resolution, space.in_channels, inner_channels(width), 3, space.stem_stride)
         return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
 
-    def build_middle(place: int) -> Callable[..., LayerSpec | None]:
+    def build_middle(index: int) -> Callable[..., LayerSpec | None]:
         def build(resolution: int, width: float, depth: int) -> LayerSpec | None:
-            sizes = (size_after(resolution, strides), inner(width), inner(width), 3, 1)
-            middle = ConvSpec(*sizes, "relu", bn_epsilon=epsilon, add_input=True)
-            return middle if place < depth else None
+            sizes = (size_after(resolution, strides), inner_channels(width), inner_channels(width), 3, 1)
+            spec = ConvSpec(*sizes, "relu", bn_epsilon=epsilon, add_input=True)
+            return spec if index < depth else None
 
         return build
 
     def build_last(resolution: int, inner_width: float, width: float) -> LayerSpec:
-        sizes = (size_after(resolution, strides), inner(inner_width), outer(width), 3, 1)
+        sizes = (size_after(resolution, strides), inner_channels(inner_width), outer_channels(width), 3, 1)
         return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
 
     def build_pool(resolution: int, width: float) -> LayerSpec:
-        return MaxPoolSpec(size_after(resolution, strides), outer(width), 3, POOL_STRIDE)
+        return MaxPoolSpec(size_after(resolution, strides), outer_channels(width), 3, POOL_STRIDE)
 
     middle_genes = (resolution_gene, inner_gene, depth_gene)
-    middle = (Slot(middle_genes, build_middle(place)) for place in range(stem.depths[-1]))
+    middle_slots = (Slot(middle_genes, build_middle(index)) for index in range(stem.depths[-1]))
     return (
         Slot((resolution_gene, inner_gene), build_first),
-        *middle,
+        *middle_slots,
         Slot((resolution_gene, inner_gene, outer_gene), build_last),
         Slot((resolution_gene, outer_gene), build_pool),
     )
@@ -206,11 +208,11 @@ class BottleneckSpec(LayerSpec):
         """
         reduce, middle, expand = (op.input_elements + op.output_elements for op in self.operators[:3])
         source = self.operators[0].input_elements
-        live = [reduce, source + middle, source + expand]
+        live_elements = [reduce, source + middle, source + expand]
         if self.project:
             shortcut = self.operators[3]
             output = shortcut.output_elements
-            live.append(shortcut.input_elements + 2 * output)
+            live_elements.append(shortcut.input_elements + 2 * output)
             if self.stride > 1:
-                live.append(source + shortcut.input_elements + output)
-        return max(live)
+                live_elements.append(source + shortcut.input_elements + output)
+        return max(live_elements)

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from ofa.supernet.supernet import Supernet
 
 
-def sort_channels(supernet: Supernet, trained: StagedSpace) -> None:
+def sort_channels(supernet: Supernet, trained_space: StagedSpace) -> None:
     """Sort channels by the L1 norm of their consumers, so that narrow networks keep the best ones.
 
     Both the channels inside layers and, where their number is elastic, those between layers.
 
     Args:
         supernet: changed in place.
-        trained: restricted space of the networks trained so far, whose outputs stay as they are.
+        trained_space: restricted space of the networks trained so far, whose outputs stay as they are.
     """
-    variants = [slot.variants(trained) for slot in slots(supernet.space)]
+    variants = [slot.variants(trained_space) for slot in slots(supernet.space)]
     for stream in _channel_groups(supernet):
         widths = {spec.output_channels for spec in variants[stream.producers[0]]}
         producers = [t for i in stream.producers for t in _layer(supernet, i).output_tensors()]
@@ -49,7 +49,7 @@ def _channel_groups(supernet: Supernet) -> list[_ChannelGroup]:
     stream and begins the next.
     """
     streams: list[_ChannelGroup] = []
-    elastic: list[_ChannelGroup] = []
+    elastic_streams: list[_ChannelGroup] = []
     for index, slot in enumerate(slots(supernet.space)):
         specs = slot.variants(supernet.space)
         if streams:
@@ -59,8 +59,8 @@ def _channel_groups(supernet: Supernet) -> list[_ChannelGroup]:
             continue
         streams.append(_ChannelGroup([index]))
         if len({spec.output_channels for spec in specs}) > 1:
-            elastic.append(streams[-1])
-    return elastic
+            elastic_streams.append(streams[-1])
+    return elastic_streams
 
 
 def _layer(supernet: Supernet, index: int) -> ElasticLayer:

@@ -68,12 +68,12 @@ class Supernet(AbstractSupernet[StaticNetwork]):
 
     def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer, object]]:
         """Return the layers that `config` uses, each with its variant."""
-        active: list[tuple[ElasticLayer, object]] = []
+        layers: list[tuple[ElasticLayer, object]] = []
         for layer, spec in zip(self.layers, lower_slots(self.space, config), strict=True):
             if spec is not None:
                 assert isinstance(layer, ElasticLayer)
-                active.append((layer, spec))
-        return active
+                layers.append((layer, spec))
+        return layers
 
 
 def build_supernet(space: StagedSpace, seed: int, dropout: float = 0.0) -> Supernet:
