@@ -100,7 +100,7 @@ def print_network(
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 try:
-                    report = export_bundle(network, card, Path(folder) / "bundle", [engine], wanted=wanted)
+                    report = export_bundle(network, card, Path(folder) / "bundle", [engine], target=wanted)
                 except UserError as error:
                     print(f"{name:12s} {engine:9s} {error}")
                     break

@@ -112,9 +112,9 @@ def compose_group(group: str, choice: str) -> dict[str, Any]:
     Raises:
         UserError: for an unknown choice, with the list of known ones.
     """
-    known = [path.stem for path in (CONF / group).glob("*.yaml")]
-    if choice not in known:
-        raise unknown_name(group, choice, known)
+    choices = [path.stem for path in (CONF / group).glob("*.yaml")]
+    if choice not in choices:
+        raise unknown_name(group, choice, choices)
     values = OmegaConf.to_container(compose(None, [f"+{group}={choice}"])[group], resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -36,20 +36,20 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
 
     kit = Path(config.from_kit) if config.from_kit else None
     space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
-    measured = table_from_kit(kit, space) if kit else None
-    device = measured.device if measured else config.device
+    kit_table = table_from_kit(kit, space) if kit else None
+    device = kit_table.device if kit_table else config.device
     networks = config.calibration_networks, config.validation_networks
     tables = Path(config.runs_dir) / "tables" / space.name / f"{device.name}.json"
     path = Path(config.output or (tables if config.space else config.directory.table(device.name)))
-    if measured:
-        save_table(measured, path)
+    if kit_table:
+        save_table(kit_table, path)
     with threads_set(config.threads), progress_bar(f"measuring on {device.name}") as progress:
-        table = measured or build_table(space, device, path, config.seed, progress, *networks)
+        table = kit_table or build_table(space, device, path, config.seed, progress, *networks)
     engine = f"{table.engine['engine']}, {device.threads} thread(s), batch {device.batch_size}"
     print(f"{len(table.entries)} layers on {engine}\n{table.error_text}")
     print(
         f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
-        f"{search_options(device) if measured else f'device={device.name}'}{_space_options(config, table)} "
+        f"{search_options(device) if kit_table else f'device={device.name}'}{_space_options(config, table)} "
         f"table={path} limits.latency_ms=VALUE"
     )
     return table
@@ -58,10 +58,10 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
 def _space_options(config: TableConfig, table: LatencyTable) -> str:
     """Return what a search has to be told of the space that the table is of."""
     space = config.space or config.trained_space
-    covered = table.covered_resolutions(space)
+    resolutions = table.covered_resolutions(space)
     options = f" space={space.name}" if config.space else ""
-    if covered and len(covered) < len(space.resolutions):
-        options += f" resolutions=[{','.join(map(str, covered))}]"
+    if resolutions and len(resolutions) < len(space.resolutions):
+        options += f" resolutions=[{','.join(map(str, resolutions))}]"
     return options
 
 

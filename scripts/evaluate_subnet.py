@@ -34,7 +34,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
 
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
-    card, device, own = bundle.card, config.device, config.format == "weights"
+    card, device, is_weights = bundle.card, config.device, config.format == "weights"
     if card.subnet is not None:
         check_fingerprint(card.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")
     accuracy = file_top1(bundle, config.format, run.data, config.split, device=run.device)
@@ -44,18 +44,20 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
         print(f"expected (predicted for validation images): {100 * card.expected_top1:.2f} %")
     if not config.latency:
         return accuracy, None
-    runs = 5 if own else 100  # the weights are timed by the device's engine
+    runs = 5 if is_weights else 100  # the weights are timed by the device's engine
     fresh = run_fresh(
         bundle.path, config.format, FreshRunSettings(device.threads, device.batch_size, runs=runs)
     )
     timing = summarize([fresh.runs_ms])
-    if own:
+    if is_weights:
         with progress_bar("timing") as progress:
             timing = measure_network_ms(bundle.network.cpu(), card.input_shape, device, progress=progress)
     latency, median = timing.latency_ms, timing.median_ms
-    print(f"latency on {device.name if own else config.format}: {latency:.3f} ms (median {median:.3f})")
-    of = "PyTorch with the weights" if own else f"the engine of {config.format} with its file"
-    print(f"peak memory of {of}: {fresh.added_mib:.0f} MiB; whole process {fresh.peak_mib:.0f} MiB")
+    print(
+        f"latency on {device.name if is_weights else config.format}: {latency:.3f} ms (median {median:.3f})"
+    )
+    runner = "PyTorch with the weights" if is_weights else f"the engine of {config.format} with its file"
+    print(f"peak memory of {runner}: {fresh.added_mib:.0f} MiB; whole process {fresh.peak_mib:.0f} MiB")
     for name, expected_ms in card.expected_latency_ms.items():
         print(f"expected {name}: {expected_ms:.3f} ms")
     return accuracy, timing.latency_ms

@@ -38,24 +38,24 @@ def export_subnet(config: ExportConfig) -> Path:
 
     keep = MixedPrecisionSettings(config.keep_layers, config.max_loss)
     run = open_run(config)
-    chosen = select_subnet(run.info.space, config.subnet, run.directory.path / "search")
+    selection = select_subnet(run.info.space, config.subnet, run.directory.path / "search")
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
-    network = evaluator.network(chosen.config).cpu()
+    network = evaluator.network(selection.config).cpu()
     facts = run.data.info
     card = subnet_card(
         run.info.space,
-        chosen.config,
+        selection.config,
         Preprocessing(facts.mean, facts.std, centre_share=facts.centre_share),
         facts.class_names,
-        expected_metric=top1_metric(chosen.expected_value),
-        expected_latency_ms=chosen.expected_latency_ms,
+        expected_metric=top1_metric(selection.expected_value),
+        expected_latency_ms=selection.expected_latency_ms,
         provenance={"run": config.run_name, "subnet": config.subnet, "supernet": run.info.sha256},
     )
-    samples = samples_of(evaluator, chosen.config.resolution, config.quantisation_images)
-    wanted = WantedPrecision(config.precision, samples, keep)
+    samples = samples_of(evaluator, selection.config.resolution, config.quantisation_images)
+    target = WantedPrecision(config.precision, samples, keep)
     path = run.directory.bundles / (config.name or Path(config.subnet).name.removesuffix(".json"))
     with progress_bar("exporting") as progress:
-        report = export_bundle(network, card, path, config.formats, wanted=wanted, progress=progress)
+        report = export_bundle(network, card, path, config.formats, target=target, progress=progress)
     print(*report.lines(), sep="\n")
     print(f"next: python scripts/evaluate_subnet.py run_name={config.run_name} bundle={path.name}")
     return path

@@ -52,7 +52,7 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=config.calibration_images)
     largest = dataclasses.replace(run.info.space.largest, resolution=resolution)
     teacher = evaluator.network(largest) if config.finetuning.distillation_ratio else None
-    before = score(network, evaluator.batches(resolution))
+    old_score = score(network, evaluator.batches(resolution))
     stage = f"fine-tuning-{name}"
     with launched_world(run.device) as world, run.directory.locked(stage, world.is_main):
         if world.is_main and emulates(config.finetuning.precision, run.device):
@@ -71,10 +71,10 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
         if not world.is_main:
             return path
         evaluator.recalibrate(network, resolution)
-        after, metric = score(network, evaluator.batches(resolution)), evaluator.task.metric
-        print(f"validation {metric.title}: {metric.show(before)} before, {metric.show(after)} after")
+        new_score, metric = score(network, evaluator.batches(resolution)), evaluator.task.metric
+        print(f"validation {metric.title}: {metric.show(old_score)} before, {metric.show(new_score)} after")
         provenance = {**bundle.card.provenance, "finetuned": dataclasses.asdict(config.finetuning)}
-        card = dataclasses.replace(bundle.card, expected_metric=top1_metric(after), provenance=provenance)
+        card = dataclasses.replace(bundle.card, expected_metric=top1_metric(new_score), provenance=provenance)
         with progress_bar("exporting") as progress:
             export_bundle(network.cpu(), card, path, config.formats, progress=progress)
         # The bundle has the weights now; the TensorBoard events stay.

@@ -30,16 +30,16 @@ def import_latency_table(config: ImportTableConfig) -> LatencyTable:
     """Write the table of ours and return it."""
     space = config.space or config.trained_space
     published = read_published_tables([Path(file) for file in config.files])
-    given = {kind: value for kind, value in config.missing_ms.items() if value is not None}
-    table = import_table(space, published, config.device, given, config.description)
+    missing_ms = {kind: value for kind, value in config.missing_ms.items() if value is not None}
+    table = import_table(space, published, config.device, missing_ms, config.description)
     name = config.device.name
     path = Path(config.output or config.directory.table(name))
     table.save(path)
-    covered = ",".join(map(str, table.covered_resolutions(space)))
+    resolutions_text = ",".join(map(str, table.covered_resolutions(space)))
     print(f"{len(table.entries)} layers of space {space.name}; {table.error_text}")
     print(
         f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
-        f"device=imported device.name={name} resolutions=[{covered}] limits.latency_ms=VALUE"
+        f"device=imported device.name={name} resolutions=[{resolutions_text}] limits.latency_ms=VALUE"
     )
     return table
 

@@ -32,29 +32,29 @@ class QuickstartConfig(RunConfig):
 @command("quickstart", QuickstartConfig)
 def quickstart(config: QuickstartConfig) -> None:
     """Run every stage as its own command does; each goes on where an interrupted run stopped."""
-    started, rule, run = time.perf_counter(), Console().rule, config.directory
-    common = [f"run_name={config.run_name}", f"runs_dir={config.runs_dir}"]
+    start_s, rule, run = time.perf_counter(), Console().rule, config.directory
+    options = [f"run_name={config.run_name}", f"runs_dir={config.runs_dir}"]
     if config.threads is not None:
-        common.append(f"threads={config.threads}")
+        options.append(f"threads={config.threads}")
     rounds, images = f"device.rounds={config.table_rounds}", f"calibration_images={config.calibration_images}"
     rule("1/6 train a supernet on the digits")
-    train_supernet.run(*common)
+    train_supernet.run(*options)
     rule("2/6 evaluate sub-networks")
-    collect_accuracy.run(*common, images, f"count={config.subnets}")
+    collect_accuracy.run(*options, images, f"count={config.subnets}")
     rule("3/6 fit the accuracy predictor")
-    fit.run(*common)
+    fit.run(*options)
     rule("4/6 measure the latency table of this processor")
-    space, table = config.trained_space, build_latency_table.run(*common, rounds, "device.processes=1")
+    space, table = config.trained_space, build_latency_table.run(*options, rounds, "device.processes=1")
     rule("5/6 search and export three sub-networks, and export the largest")
     names, (low, high) = ["largest"], table.estimator(space)(space.genomes([space.smallest, space.largest]))
     for share in LIMIT_SHARES:
         limit = f"limits.latency_ms={low + share * (high - low):.3g}"
-        names.append(search_for_device.run(*common, limit, "search.generations=50")[0])
+        names.append(search_for_device.run(*options, limit, "search.generations=50")[0])
     for name in names:
-        export_subnet.run(*common, f"subnet={name}", images)
+        export_subnet.run(*options, f"subnet={name}", images)
     rule("6/6 measure accuracy on the test split and latency end to end")
-    report_run.run(*common, rounds, images)
-    print(f"the whole pipeline took {time.perf_counter() - started:.0f} s; bundles: {run.bundles}")
+    report_run.run(*options, rounds, images)
+    print(f"the whole pipeline took {time.perf_counter() - start_s:.0f} s; bundles: {run.bundles}")
     print(f"curves: .venv/bin/tensorboard --logdir {run.path / 'tensorboard'}")
 
 

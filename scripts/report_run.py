@@ -48,9 +48,9 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=images)
     count, split = config.random_networks, config.split
     networks = run_networks(run, evaluator, split, num_random=count, seed=config.seed)
-    timed = {str(i): TimedNetwork(c.network, c.image_shape) for i, c in enumerate(networks)}
+    timed_networks = {str(i): TimedNetwork(c.network, c.image_shape) for i, c in enumerate(networks)}
     with progress_bar("timing") as progress:
-        timings = measure_networks(timed, device, config.seed, progress)
+        timings = measure_networks(timed_networks, device, config.seed, progress)
     predictor = load_predictor(directory.predictor, space)
     searches, metric = searches_by_subnet(directory.path / "search", space), predictor.metric
     rows = []

@@ -79,15 +79,18 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
 
     plan, run, space = plan_search(config.search), config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
-    path, most = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
+    path, max_error = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
     table = LatencyTable.load(path) if bounds.latency_ms else None
     if table and config.resolutions is None and is_shipped(path):
-        covered = table.covered_resolutions(space)
-        space = space.restrict({"resolution": covered}) if covered else space
-        print(f"{path}: {table.error_text}; {', '.join(map(str, covered))} px")
-    latency = table.estimator(space, config.device, most) if table else None
-    more = {n: (other.estimator(space, most), other.latency_ms) for n, other in config.more_tables.items()}
-    limits = build_limits(space, bounds, latency, more)
+        resolutions = table.covered_resolutions(space)
+        space = space.restrict({"resolution": resolutions}) if resolutions else space
+        print(f"{path}: {table.error_text}; {', '.join(map(str, resolutions))} px")
+    latency = table.estimator(space, config.device, max_error) if table else None
+    more_latencies = {
+        n: (table_limit.estimator(space, max_error), table_limit.latency_ms)
+        for n, table_limit in config.more_tables.items()
+    }
+    limits = build_limits(space, bounds, latency, more_latencies)
     name = config.name or plan.result_name(config.device.name, limits)
     with threads_set(config.threads), progress_bar("searching") as progress:
         measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
@@ -103,8 +106,8 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
             verification=config.verification,
             progress=progress,
         )
-    used = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
-    save_all(result, run.search(name), used)
+    sources = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
+    save_all(result, run.search(name), sources)
     print(f"{report(result, limits)}\nresult: {run.search(name)} (and .png, .csv)")
     if measure and measure.next_step:
         print(measure.next_step)

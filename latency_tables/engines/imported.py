@@ -1,4 +1,4 @@
-"""The engine of a device whose table was imported: it is known by that table alone and measures nothing."""
+"""The engine of a device that has an imported table only and cannot be measured here."""
 
 from __future__ import annotations
 

@@ -58,10 +58,10 @@ class PyTorchEngine:
 
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
         """See `Engine.prepare`."""
-        place, dtype = torch.device(self._device.accelerator), DTYPES[self._device.precision]
-        placed = copy.deepcopy(module).eval().to(place, dtype)
-        images = example.to(place, dtype)
-        return time_on_cuda(placed, images) if place.type == "cuda" else time_on_cpu(placed, images)
+        torch_device, dtype = torch.device(self._device.accelerator), DTYPES[self._device.precision]
+        model = copy.deepcopy(module).eval().to(torch_device, dtype)
+        images = example.to(torch_device, dtype)
+        return time_on_cuda(model, images) if torch_device.type == "cuda" else time_on_cpu(model, images)
 
     def measuring(self) -> AbstractContextManager[None]:
         """Set the number of threads; see `Engine.measuring`."""

@@ -24,17 +24,17 @@ def pinned(cores: tuple[int, ...] | None) -> Iterator[None]:
         raise UserError(
             f"affinity is {list(cores)}, but this system cannot pin processes; use affinity: null."
         )
-    before = os.sched_getaffinity(0)
-    if not set(cores) <= before:
+    mask = os.sched_getaffinity(0)
+    if not set(cores) <= mask:
         raise UserError(
-            f"affinity is {list(cores)}; this process may use the cores {sorted(before)}. Choose among them, "
+            f"affinity is {list(cores)}; this process may use the cores {sorted(mask)}. Choose among them, "
             "or use affinity: null."
         )
     _pin(set(cores))
     try:
         yield
     finally:
-        _pin(before)
+        _pin(mask)
 
 
 def _pin(cores: set[int]) -> None:

@@ -70,11 +70,11 @@ def build_table(
         space = _with_resolutions_of(existing, space)
     plan = plan_table(space, device, seed, num_calibration, num_validation)
     entries = existing.entries if existing else {}
-    known = {s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)}
-    plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known))
+    known_entries = {s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)}
+    plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known_entries))
     with MeasurementJournal(journal_path(path), identity) as measurements:
         _measure(plan, measurements, engine, progress)
-        table = assemble_table(plan, description, measurements.runs, known)
+        table = assemble_table(plan, description, measurements.runs, known_entries)
     table.save(path)
     measurements.path.unlink()
     return table
@@ -92,7 +92,7 @@ def _existing(path: Path, identity: Identity) -> LatencyTable | None:
     try:
         table = LatencyTable.load(path)
     except UserError as error:
-        raise UserError(f"{path} is in the way; delete it to measure anew. {error}") from error
+        raise UserError(f"{path} already exists; delete it to measure anew. {error}") from error
     refuse_other(path, "latency table", table.identity, identity)
     return table
 
@@ -100,10 +100,13 @@ def _existing(path: Path, identity: Identity) -> LatencyTable | None:
 def _with_resolutions_of(table: LatencyTable, space: StagedSpace) -> StagedSpace:
     """Return `space` with the resolutions that the table covers allowed as well."""
     choices = zip(space.genes, space.allowed, space.unrestricted.allowed, strict=True)
-    restriction = tuple(whole if gene.kind == "resolution" else allowed for gene, allowed, whole in choices)
-    everywhere = replace(space, restriction=restriction)
-    wanted = {*layers_by_resolution(space), *table.covered_resolutions(everywhere)}
-    return everywhere.restrict({"resolution": sorted(wanted)})
+    restriction = tuple(
+        all_choices if gene.kind == "resolution" else allowed_choices
+        for gene, allowed_choices, all_choices in choices
+    )
+    wide_space = replace(space, restriction=restriction)
+    resolutions = {*layers_by_resolution(space), *table.covered_resolutions(wide_space)}
+    return wide_space.restrict({"resolution": sorted(resolutions)})
 
 
 def _measure(
@@ -111,13 +114,13 @@ def _measure(
 ) -> None:
     """Measure what is missing, in one process after the other; with an `engine` all in this process.
 
-    A process that had finished goes on if the plan has programs that it did not know.
+    A process that had finished goes on if the plan has workloads that it did not know.
     """
     device = plan.device
-    keys = [program.key for program in plan.programs]
+    keys = [workload.key for workload in plan.programs]
     for process in range(device.processes):
-        made = measurements.visits(process)
-        earlier = {key: made[key] for key in keys if key in made}
+        visits = measurements.visits(process)
+        earlier = {key: visits[key] for key in keys if key in visits}
         if measurements.is_finished(process) and len(earlier) == len(keys):
             continue
         seed = process_seed(plan.seed, process)
@@ -133,5 +136,5 @@ def _measure(
 
 def _spent_s(visits: Mapping[str, Sequence[Sequence[float]]], device: DeviceSpec) -> float:
     """Return about how long it took to make these visits: the timed runs (ms), and those before them."""
-    timed_ms = sum(sum(runs) for made in visits.values() for runs in made)
+    timed_ms = sum(sum(runs) for visit_runs in visits.values() for runs in visit_runs)
     return timed_ms / 1e3 * (1 + device.warmup_runs / device.runs_per_visit)

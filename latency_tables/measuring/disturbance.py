@@ -1,4 +1,4 @@
-"""The noise guard: sees that something else kept the machine busy while programs were timed."""
+"""The noise guard: sees that something else kept the machine busy while workloads were timed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-MOST_LOST = 0.05
+MAX_LOST_SHARE = 0.05
 """Share of the time that a window may lose to other processes or other guests of the host."""
-MOST_SLOWDOWN = 1.15
+MAX_SLOWDOWN = 1.15
 """How much longer than before the visits of a window may take, in the median."""
 
 
@@ -74,24 +74,24 @@ def _machine_s() -> tuple[float, float]:
     return (user + nice + system + interrupts + soft_interrupts) / ticks, steal / ticks
 
 
-def assess(before: SystemLoad, after: SystemLoad, slowdowns: Sequence[float]) -> Disturbance:
+def assess(start: SystemLoad, end: SystemLoad, slowdowns: Sequence[float]) -> Disturbance:
     """Return what the window between two readings was like.
 
     Visits are disturbed where this process lost time, or where they took longer than those of the same
-    programs before. A load that does neither, as on a core that is always busy, is only told.
+    workloads before. Other load is reported but not treated as a disturbance.
 
     Args:
-        before: reading at its start.
-        after: reading at its end.
-        slowdowns: of its visits, each divided by the usual latency of the same program.
+        start: reading at its start.
+        end: reading at its end.
+        slowdowns: of its visits, each divided by the usual latency of the same workload.
     """
-    wall = max(after.wall_s - before.wall_s, 1e-9)
-    lost = (after.waited_s - before.waited_s + after.stolen_s - before.stolen_s) / wall
-    others = (after.busy_s - before.busy_s - (after.own_s - before.own_s)) / wall
+    wall = max(end.wall_s - start.wall_s, 1e-9)
+    lost_share = (end.waited_s - start.waited_s + end.stolen_s - start.stolen_s) / wall
+    other_cores = (end.busy_s - start.busy_s - (end.own_s - start.own_s)) / wall
     slowdown = float(np.median(slowdowns)) if slowdowns else 1.0
-    disturbed = lost > MOST_LOST or slowdown > MOST_SLOWDOWN
-    causes = [f"other processes use {others:.1f} cores"] if others > 0.2 else []
-    causes += [f"{100 * lost:.0f} % of the time lost"] if lost > MOST_LOST else []
-    causes += [f"{100 * (slowdown - 1):.0f} % slower than before"] if slowdown > MOST_SLOWDOWN else []
+    disturbed = lost_share > MAX_LOST_SHARE or slowdown > MAX_SLOWDOWN
+    causes = [f"other processes use {other_cores:.1f} cores"] if other_cores > 0.2 else []
+    causes += [f"{100 * lost_share:.0f} % of the time lost"] if lost_share > MAX_LOST_SHARE else []
+    causes += [f"{100 * (slowdown - 1):.0f} % slower than before"] if slowdown > MAX_SLOWDOWN else []
     text = f"machine busy: {', '.join(causes)}" if causes else ""
     return Disturbance(disturbed, f"{text}; measuring again" if disturbed else text)

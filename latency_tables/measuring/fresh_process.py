@@ -23,7 +23,7 @@ _PATIENCE_S = 10.0
 
 
 class WorkloadList(Protocol):
-    """Something picklable that has programs; the programs themselves are made in the process."""
+    """Something picklable that has workloads; the workloads themselves are made in the process."""
 
     @property
     def programs(self) -> tuple[Workload, ...]:
@@ -154,9 +154,9 @@ def _work(
         sender.send(_Progress(done, total, text))
 
     try:
-        programs = plan.programs
+        workloads = plan.programs
         time_workloads(
-            create_engine(device), programs, device, seed, sender.send, earlier, progress, budget_s
+            create_engine(device), workloads, device, seed, sender.send, earlier, progress, budget_s
         )
     except UserError as error:
         sender.send(_Failure(str(error)))

@@ -1,7 +1,7 @@
 """The measurements of an unfinished table: a JSON-lines file that a restart continues.
 
 The first line says what was measured on; every further line is one visit (the process that made it, counted
-from 0, a program and its runs), or says that a process has finished.
+from 0, a workload and its runs), or says that a process has finished.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Identity = Mapping[str, Any]
 """What measurements must have in common to share a table: nested plain values."""
 
 
-def refuse_other(path: Path, what: str, found: Identity, expected: Identity) -> None:
+def refuse_other(path: Path, what: str, identity: Identity, expected: Identity) -> None:
     """Raise if measurements of different identity lie at `path`; settings added since have their defaults.
 
     Raises:
         UserError: naming every difference.
     """
-    device = build(DeviceSpec, found.get("device", {}), f"{what} {path}: device")
-    changes = differences({**found, "device": plain(device)}, expected)
+    device = build(DeviceSpec, identity.get("device", {}), f"{what} {path}: device")
+    changes = differences({**identity, "device": plain(device)}, expected)
     if changes:
         raise UserError(
             f"The {what} {path} was measured differently: {'; '.join(changes)}. "
@@ -37,7 +37,7 @@ def refuse_other(path: Path, what: str, found: Identity, expected: Identity) -> 
 
 
 class MeasurementJournal:
-    """Visits per process and program, held in memory and appended to a file; a context that closes it."""
+    """Visits per process and workload, held in memory and appended to a file; a context that closes it."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
         """Read what `path` holds already, or start it.
@@ -50,13 +50,13 @@ class MeasurementJournal:
         self.path = path
         self._windows: dict[tuple[int, int], list[tuple[str, list[float]]]] = {}
         self._finished: set[int] = set()
-        kept = self._read(identity) if path.is_file() else []
+        lines = self._read(identity) if path.is_file() else []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not kept:
+            if not lines:
                 path.write_text(json.dumps(identity) + "\n")
-            elif sum(map(len, kept)) < path.stat().st_size:
-                path.write_bytes(b"".join(kept))
+            elif sum(map(len, lines)) < path.stat().st_size:
+                path.write_bytes(b"".join(lines))
             self._file = path.open("a", buffering=1)
         except OSError as error:
             raise UserError(
@@ -91,19 +91,19 @@ class MeasurementJournal:
         self._windows.setdefault((process, window), []).append((key, runs_ms))
 
     def visits(self, process: int) -> Mapping[str, list[list[float]]]:
-        """Return the runs of each visit that a process has made, per program."""
-        found: dict[str, list[list[float]]] = {}
+        """Return the runs of each visit that a process has made, per workload."""
+        runs: dict[str, list[list[float]]] = {}
         for (its_process, _), visits in self._windows.items():
             for key, runs_ms in visits if its_process == process else ():
-                found.setdefault(key, []).append(runs_ms)
-        return found
+                runs.setdefault(key, []).append(runs_ms)
+        return runs
 
     def is_finished(self, process: int) -> bool:
         """Return whether a process has measured all that it should."""
         return process in self._finished
 
     def append(self, process: int, visits: Sequence[tuple[str, list[float]]]) -> None:
-        """Add visits that a process made within a short time: a program's key and its runs (ms) each.
+        """Add visits that a process made within a short time: a workload's key and its runs (ms) each.
 
         Raises:
             UserError: if the disk is full.
@@ -132,7 +132,7 @@ class MeasurementJournal:
 
     @property
     def runs(self) -> dict[str, list[list[float]]]:
-        """All timed runs (ms) of each program at a common speed of the machine, one list per process."""
+        """All timed runs (ms) of each workload at a common speed of the machine, one list per process."""
         return levelled_runs([(name[0], self._windows[name]) for name in sorted(self._windows)])
 
     def __enter__(self) -> MeasurementJournal:

@@ -1,7 +1,7 @@
 """How the entry of one layer is measured: the one place to replace for a better method.
 
-A method turns a layer into a `Workload`, something that an engine can time, and names reference programs.
-The entry is the program's latency less a weighted sum of its references' latencies; layers share references.
+A method turns a layer into a `Workload`, something that an engine can time, and names reference workloads.
+The entry is the workload's latency less a weighted sum of its references' latencies; layers share references.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Workload:
     """Something to time.
 
     Attributes:
-        key: its name, unique among the programs of a table.
+        key: its name, unique among the workloads of a table.
         build: makes the module; called when it is about to be timed.
         image_shape: shape of one input without the batch dimension: (channels, height, width).
         visits_per_round: how often it is timed in each round.
@@ -43,7 +43,7 @@ class Workload:
 
 
 class LayerMethod(Protocol):
-    """How layers become programs; measurements of different methods never share a table."""
+    """How layers become workloads; measurements of different methods never share a table."""
 
     @property
     def name(self) -> str:
@@ -55,9 +55,9 @@ class LayerMethod(Protocol):
         ...
 
     def references(self, spec: LayerSpec) -> tuple[tuple[Workload, float], ...]:
-        """Return the programs whose latencies are no part of the layer, each with its weight.
+        """Return the workloads whose latencies are no part of the layer, each with its weight.
 
-        References of equal key are the same program.
+        References of equal key are the same workload.
         """
         ...
 
@@ -100,8 +100,8 @@ class SandwichedLayers:
 
     def program(self, spec: LayerSpec) -> Workload:
         """See `LayerMethod.program`."""
-        before, _ = _ends(spec)
-        shape = _input_shape(spec) if before is None else (_SLICE_CHANNELS, *before[1:])
+        slice_shape, _ = _ends(spec)
+        shape = _input_shape(spec) if slice_shape is None else (_SLICE_CHANNELS, *slice_shape[1:])
         return Workload(spec.key, partial(_sandwich, spec), shape)
 
     def references(self, spec: LayerSpec) -> tuple[tuple[Workload, float], ...]:
@@ -132,8 +132,8 @@ def _output_shape(spec: LayerSpec) -> Shape | None:
 
 def _ends(spec: LayerSpec) -> tuple[Shape | None, Shape | None]:
     """Return the shapes at which a slice precedes and follows the layer; None where there is none."""
-    before = _input_shape(spec) if spec.input_channels > _IMAGE_CHANNELS else None
-    return before, _output_shape(spec)
+    input_shape = _input_shape(spec) if spec.input_channels > _IMAGE_CHANNELS else None
+    return input_shape, _output_shape(spec)
 
 
 def _slice(in_channels: int, out_channels: int) -> nn.Module:
@@ -141,10 +141,10 @@ def _slice(in_channels: int, out_channels: int) -> nn.Module:
 
 
 def _sandwich(spec: LayerSpec) -> nn.Module:
-    before, after = _ends(spec)
-    first = [] if before is None else [_slice(_SLICE_CHANNELS, before[0])]
-    last = [] if after is None else [_slice(after[0], _SLICE_CHANNELS)]
-    return nn.Sequential(*first, static_layer(spec), *last)
+    input_shape, output_shape = _ends(spec)
+    head = [] if input_shape is None else [_slice(_SLICE_CHANNELS, input_shape[0])]
+    tail = [] if output_shape is None else [_slice(output_shape[0], _SLICE_CHANNELS)]
+    return nn.Sequential(*head, static_layer(spec), *tail)
 
 
 def _slices(shape: Shape) -> Workload:

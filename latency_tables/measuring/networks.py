@@ -51,11 +51,11 @@ def measure_networks(
     Raises:
         UserError: if the engine is unknown, not installed or fails, or cannot do what the device asks for.
     """
-    programs = [_program(name, network) for name, network in networks.items()]
+    workloads = [_workload(name, network) for name, network in networks.items()]
     runs = _Runs()
-    time_workloads(engine or create_engine(device), programs, device, seed, runs.add, progress=progress)
-    found = runs.by_key()
-    return {name: summarize([found[name]]) for name in networks}
+    time_workloads(engine or create_engine(device), workloads, device, seed, runs.add, progress=progress)
+    runs_by_key = runs.by_key()
+    return {name: summarize([runs_by_key[name]]) for name in networks}
 
 
 def measure_network_ms(
@@ -102,15 +102,15 @@ def measure_subnets(
         runs, report = _Runs(), of_process(progress, process, count)
         its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
         time_in_fresh_process(subnets, device, its_seed, runs.add, progress=report, budget_s=budget_s)
-        found = runs.by_key()
-        for latency, program in zip(latencies, subnets.programs, strict=True):
-            latency.append(process_latency_ms(found[program.key]))
+        runs_by_key = runs.by_key()
+        for latency, workload in zip(latencies, subnets.programs, strict=True):
+            latency.append(process_latency_ms(runs_by_key[workload.key]))
     return latencies
 
 
 @dataclass(frozen=True)
 class _Subnets:
-    """Networks of a space as programs."""
+    """Networks of a space as workloads."""
 
     space: StagedSpace
     configs: tuple[SubnetConfig, ...]
@@ -131,10 +131,10 @@ class _Runs:
         self._windows.append(visits)
 
     def by_key(self) -> dict[str, list[float]]:
-        """Return the runs (ms) of each program at a common speed of the machine."""
-        found = levelled_runs([(0, window) for window in self._windows])
-        return {key: runs_ms for key, (runs_ms,) in found.items()}
+        """Return the runs (ms) of each workload at a common speed of the machine."""
+        runs = levelled_runs([(0, window) for window in self._windows])
+        return {key: runs_ms for key, (runs_ms,) in runs.items()}
 
 
-def _program(name: str, network: TimedNetwork) -> Workload:
+def _workload(name: str, network: TimedNetwork) -> Workload:
     return Workload(name, lambda: network.module, network.image_shape, NETWORK_VISITS_PER_ROUND)

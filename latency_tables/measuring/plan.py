@@ -54,10 +54,10 @@ class TablePlan:
     @property
     def programs(self) -> tuple[Workload, ...]:
         """Everything to time, each key once: references of layers, layers, networks."""
-        references = [program for spec in self.specs for program, _ in self.method.references(spec)]
+        references = [workload for spec in self.specs for workload, _ in self.method.references(spec)]
         layers = [self.method.program(spec) for spec in self.specs]
         networks = [network_workload(self.space, config) for config in (*self.calibration, *self.validation)]
-        return tuple({program.key: program for program in (*references, *layers, *networks)}.values())
+        return tuple({workload.key: workload for workload in (*references, *layers, *networks)}.values())
 
 
 def plan_table(
@@ -80,8 +80,8 @@ def plan_table(
             "expected at least 2 of each."
         )
     space = replace(space, compound=False)
-    chosen = choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
-    return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *chosen)
+    networks = choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
+    return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *networks)
 
 
 def network_workload(space: StagedSpace, config: SubnetConfig) -> Workload:
@@ -95,28 +95,30 @@ def assemble_table(
     plan: TablePlan,
     engine: Description,
     runs: Mapping[str, Sequence[Sequence[float]]],
-    known: Mapping[str, Timing] | None = None,
+    more_entries: Mapping[str, Timing] | None = None,
 ) -> LatencyTable:
     """Return the table that measurements of the plan give.
 
     Args:
         plan: what was measured.
         engine: what the engine says of itself.
-        runs: milliseconds of all runs of each program, one list per process that measured it.
-        known: entries of further layers, by key.
+        runs: milliseconds of all runs of each workload, one list per process that measured it.
+        more_entries: entries of further layers, by key.
 
     Raises:
         MeasurementError: if a run took no time, or not a finite one.
-        UserError: if programs of the plan were not measured.
+        UserError: if workloads of the plan were not measured.
     """
     _check(plan, runs)
-    entries = dict(known or {}) | {spec.key: _entry(plan.method, spec, runs) for spec in plan.specs}
-    fitted, held_out = (
+    entries = dict(more_entries or {}) | {spec.key: _entry(plan.method, spec, runs) for spec in plan.specs}
+    calibration_runs, validation_runs = (
         [runs[network_workload(plan.space, config).key] for config in configs]
         for configs in (plan.calibration, plan.validation)
     )
-    calibration = calibrate(plan.space, plan.calibration, entries, fitted)
-    ordered: dict[str, Timing | ImportedTiming] = {s.key: entries[s.key] for s in distinct_layers(plan.space)}
+    calibration = calibrate(plan.space, plan.calibration, entries, calibration_runs)
+    sorted_entries: dict[str, Timing | ImportedTiming] = {
+        s.key: entries[s.key] for s in distinct_layers(plan.space)
+    }
     return LatencyTable(
         device=plan.device,
         engine=engine,
@@ -126,25 +128,26 @@ def assemble_table(
         space_name=plan.space.name,
         space_fingerprint=plan.space.fingerprint,
         calibration=calibration,
-        validation=validate(plan.space, plan.validation, entries, held_out, calibration),
-        entries=ordered,
+        validation=validate(plan.space, plan.validation, entries, validation_runs, calibration),
+        entries=sorted_entries,
     )
 
 
 def _entry(method: LayerMethod, spec: LayerSpec, runs: Mapping[str, Sequence[Sequence[float]]]) -> Timing:
-    """Return the layer's own latency: that of its program less its references."""
+    """Return the layer's own latency: that of its workload less its references."""
     references_ms = sum(weight * latency_ms(runs[p.key]) for p, weight in method.references(spec))
     return summarize(runs[spec.key], references_ms)
 
 
 def _check(plan: TablePlan, runs: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    keys = [program.key for program in plan.programs]
-    missing = [key for key in keys if not runs.get(key) or not all(runs[key])]
-    if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+    keys = [workload.key for workload in plan.programs]
+    missing_keys = [key for key in keys if not runs.get(key) or not all(runs[key])]
+    if missing_keys:
+        more = f" and {len(missing_keys) - _SHOWN} more" if len(missing_keys) > _SHOWN else ""
         raise UserError(
-            f"The measurements lack {len(missing)} of the {len(keys)} programs of space {plan.space.name!r}: "
-            f"{', '.join(missing[:_SHOWN])}{more}. Go on measuring until all are there."
+            f"The measurements lack {len(missing_keys)} of the {len(keys)} programs of space "
+            f"{plan.space.name!r}: {', '.join(missing_keys[:_SHOWN])}{more}. "
+            "Go on measuring until all are there."
         )
     for key in keys:
         for process_runs in runs[key]:

@@ -34,14 +34,14 @@ def export_table(table: LatencyTable, space: StagedSpace, style: KeyStyle, folde
         UserError: if the table covers no resolution, layers of the space have no published keys or share
             one though their latencies differ, or a file cannot be written.
     """
-    covered = table.covered_resolutions(space)
-    if not covered or table.space_fingerprint != space.fingerprint:
+    resolutions = table.covered_resolutions(space)
+    if not resolutions or table.space_fingerprint != space.fingerprint:
         table.check(space)
     paths = []
-    for resolution in covered:
+    for resolution in resolutions:
         rows = _rows(table, resolution, layers_by_resolution(space)[resolution], style)
-        made = f"{table.method}, {table.date}, {style.value} style"
-        head = f"# Device {table.device.name}, space {space.name}, {resolution} px; {made}.\n"
+        details = f"{table.method}, {table.date}, {style.value} style"
+        head = f"# Device {table.device.name}, space {space.name}, {resolution} px; {details}.\n"
         text = head + yaml.safe_dump(rows, sort_keys=True)
         paths.append(folder / f"{resolution}_lookup_table.yaml")
         write_atomic(paths[-1], partial(Path.write_text, data=text))

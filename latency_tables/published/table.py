@@ -66,11 +66,11 @@ def read_published_tables(paths: Sequence[Path]) -> PublishedTables:
     styles: dict[KeyStyle, str] = {}
     sources = {}
     for path in _files(paths, errors):
-        found = len(errors)
+        num_errors = len(errors)
         entries = _read_file(path, errors)
         sources[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         resolutions = {r for key in entries if (r := key_resolution(key)) is not None}
-        if not resolutions and len(errors) == found:
+        if not resolutions and len(errors) == num_errors:
             errors.append(f"{path}: no key Conv-input:...; without it the table's resolution is unknown.")
         for resolution in resolutions & rows.keys():
             errors.append(f"{path}: resolution {resolution} is in another file, too; give it once.")
@@ -88,10 +88,10 @@ def read_published_tables(paths: Sequence[Path]) -> PublishedTables:
 def _files(paths: Sequence[Path], errors: list[str]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
-        found = sorted(path.glob("*.y*ml")) if path.is_dir() else [path] if path.is_file() else []
-        if not found:
+        matches = sorted(path.glob("*.y*ml")) if path.is_dir() else [path] if path.is_file() else []
+        if not matches:
             errors.append(f"{path}: no such table; expected a YAML file or a folder of them.")
-        files += found
+        files += matches
     if not paths:
         errors.append("No files are given; expected the YAML files of one device.")
     return files
@@ -156,31 +156,31 @@ def import_table(
     Raises:
         UserError: if no resolution is shared, layers are missing (all are named), or `missing_ms` is wrong.
     """
-    given = _check_missing_ms(missing_ms or {})
+    given_timings = _check_missing_ms(missing_ms or {})
     layers = layers_by_resolution(space)
-    shared = [resolution for resolution in layers if resolution in published.rows]
-    if not shared:
+    shared_resolutions = [resolution for resolution in layers if resolution in published.rows]
+    if not shared_resolutions:
         raise UserError(
             f"The tables cover {published.covers}; space {space.name!r} has the resolutions "
             f"{_join(layers)}. Use a space that shares a resolution with the tables."
         )
-    found: dict[str, dict[int, ImportedTiming]] = {}
-    missing: dict[str, None] = {}
-    used = set()
-    for resolution in shared:
+    timings: dict[str, dict[int, ImportedTiming]] = {}
+    missing_keys: dict[str, None] = {}
+    used_kinds = set()
+    for resolution in shared_resolutions:
         for spec, key in published_keys(layers[resolution], published.style):
             entry = ImportedTiming(0.0) if key is None else published.rows[resolution].get(key)
             if entry is None and key is not None:
-                entry = given.get(key_kind(key))
-                used.add(key_kind(key))
+                entry = given_timings.get(key_kind(key))
+                used_kinds.add(key_kind(key))
             if entry is None:
-                missing[str(key)] = None
+                missing_keys[str(key)] = None
             else:
-                found.setdefault(spec.key, {})[resolution] = entry
-    if missing:
-        raise _missing_error(space, shared, published, list(missing))
-    if unused := sorted(given.keys() - used):
-        raise UserError(f"missing_ms gives {_join(unused)}, which the tables have; leave it out.")
+                timings.setdefault(spec.key, {})[resolution] = entry
+    if missing_keys:
+        raise _missing_error(space, shared_resolutions, published, list(missing_keys))
+    if unused_kinds := sorted(given_timings.keys() - used_kinds):
+        raise UserError(f"missing_ms gives {_join(unused_kinds)}, which the tables have; leave it out.")
     return LatencyTable(
         device=device,
         engine={"engine": "imported", "description": description, **published.sources},
@@ -191,7 +191,7 @@ def import_table(
         space_fingerprint=space.fingerprint,
         calibration=Calibration(1.0, 0.0, ()),
         validation=None,
-        entries=_merge(found, layers),
+        entries=_merge(timings, layers),
     )
 
 
@@ -205,34 +205,34 @@ def _check_missing_ms(missing_ms: Mapping[str, float]) -> dict[str, ImportedTimi
 
 
 def _missing_error(
-    space: StagedSpace, resolutions: Sequence[int], published: PublishedTables, missing: Sequence[str]
+    space: StagedSpace, resolutions: Sequence[int], published: PublishedTables, missing_keys: Sequence[str]
 ) -> UserError:
     layers = layers_by_resolution(space)
-    needed = {key for r in resolutions for _, key in published_keys(layers[r], published.style) if key}
-    shown = missing[:_SHOWN] if 2 * len(missing) > len(needed) else missing
-    more = f" and {len(missing) - len(shown)} more" if len(missing) > len(shown) else ""
-    absent = {key_kind(key) for key in missing} - {
+    needed_keys = {key for r in resolutions for _, key in published_keys(layers[r], published.style) if key}
+    shown_keys = missing_keys[:_SHOWN] if 2 * len(missing_keys) > len(needed_keys) else missing_keys
+    more = f" and {len(missing_keys) - len(shown_keys)} more" if len(missing_keys) > len(shown_keys) else ""
+    absent_kinds = {key_kind(key) for key in missing_keys} - {
         key_kind(k) for rows in published.rows.values() for k in rows
     }
-    fused = "".join(
+    hint = "".join(
         f" If {kind} is fused with another layer on this device, give its cost with missing_ms.{kind}=VALUE."
-        for kind in sorted(absent)
+        for kind in sorted(absent_kinds)
     )
     return UserError(
-        f"The tables lack {len(missing)} of the {len(needed)} keys that space {space.name!r} needs at "
-        f"{_join(resolutions)} px: "
-        f"{', '.join(shown)}{more}. They cover {published.covers}; use the space of "
-        f"these widths (see width_multiplier), or restrict it to what is covered.{fused}"
+        f"The tables lack {len(missing_keys)} of the {len(needed_keys)} keys that space {space.name!r} needs "
+        f"at {_join(resolutions)} px: "
+        f"{', '.join(shown_keys)}{more}. They cover {published.covers}; use the space of "
+        f"these widths (see width_multiplier), or restrict it to what is covered.{hint}"
     )
 
 
 def _merge(
-    found: Mapping[str, Mapping[int, ImportedTiming]], layers: Mapping[int, Sequence[LayerSpec]]
+    timings_by_key: Mapping[str, Mapping[int, ImportedTiming]], layers: Mapping[int, Sequence[LayerSpec]]
 ) -> dict[str, Timing | ImportedTiming]:
     """Return an entry per layer, or one per layer and resolution where these differ."""
     entries: dict[str, Timing | ImportedTiming] = {}
     for spec in {spec.key: spec for specs in layers.values() for spec in specs}.values():
-        timings = found.get(spec.key, {})
+        timings = timings_by_key.get(spec.key, {})
         if len(set(timings.values())) == 1:
             entries[spec.key] = next(iter(timings.values()))
         else:

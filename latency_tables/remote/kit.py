@@ -69,12 +69,12 @@ def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = s
         UserError: if the engine or precision is none that kits have, a package is missing, or the folder
             exists or cannot be written.
     """
-    about = {
+    description = {
         "purpose": TABLE,
         "num_calibration": len(plan.calibration),
         "num_validation": len(plan.validation),
     }
-    return _write_kit(folder, plan.programs, plan.space, plan.device, plan.seed, about, progress)
+    return _write_kit(folder, plan.programs, plan.space, plan.device, plan.seed, description, progress)
 
 
 def make_verification_kit(
@@ -89,8 +89,8 @@ def make_verification_kit(
     programs = [network_workload(space.unrestricted, config) for config in configs]
     keys = [program.key for program in programs]
     networks = {key: config.to_dict() for key, config in zip(keys, configs, strict=True)}
-    about = {"purpose": VERIFICATION, "networks": networks}
-    return _write_kit(folder, programs, space, device, seed, about, progress)
+    description = {"purpose": VERIFICATION, "networks": networks}
+    return _write_kit(folder, programs, space, device, seed, description, progress)
 
 
 def _write_kit(
@@ -99,7 +99,7 @@ def _write_kit(
     space: StagedSpace,
     device: DeviceSpec,
     seed: int,
-    about: Mapping[str, Any],
+    description: Mapping[str, Any],
     progress: ProgressCallback,
 ) -> KitInfo:
     convert = _converter(device)
@@ -107,17 +107,17 @@ def _write_kit(
         raise UserError(
             f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
         )
-    with new_folder(folder, "kit") as made:
-        (made / "models").mkdir()
+    with new_folder(folder, "kit") as work_path:
+        (work_path / "models").mkdir()
         entries = []
-        for done, program in enumerate(programs):
-            progress(done, len(programs), program.key)
-            entries.append(_write_program(made, done, program, device, seed, convert))
+        for index, program in enumerate(programs):
+            progress(index, len(programs), program.key)
+            entries.append(_write_program(work_path, index, program, device, seed, convert))
         for source in sorted(_FILES.glob("*.*")):
-            (made / source.name).write_bytes(source.read_bytes())
+            (work_path / source.name).write_bytes(source.read_bytes())
         manifest = {
             "schema_version": KIT_SCHEMA_VERSION,
-            **about,
+            **description,
             "space": space.to_dict(),
             "space_fingerprint": space.fingerprint,
             "restriction": space.restriction,
@@ -127,8 +127,8 @@ def _write_kit(
             "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
             "programs": entries,
         }
-        (made / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
-        size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+        (work_path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+        size = sum(path.stat().st_size for path in work_path.rglob("*") if path.is_file())
     progress(len(programs), len(programs), "")
     return KitInfo(folder, len(programs), size)
 
@@ -180,11 +180,11 @@ def _converter(device: DeviceSpec) -> Callable[[nn.Module, Tensor], Files]:
     """
     runtime = KIT_RUNTIMES.get(device.engine)
     if runtime is None or device.accelerator == "cuda" or device.precision not in runtime.kit_precisions:
-        known = "; ".join(f"{name}: {', '.join(r.kit_precisions)}" for name, r in KIT_RUNTIMES.items())
+        offers_text = "; ".join(f"{name}: {', '.join(r.kit_precisions)}" for name, r in KIT_RUNTIMES.items())
         raise UserError(
             f"Device {device.name!r} asks for {device.precision} on {device.accelerator} by engine "
-            f"{device.engine}; a kit measures on a processor with {known}. Start from device=my_cpu_onnx and "
-            "give it a name, for instance device.name=raspberry_pi device.threads=4."
+            f"{device.engine}; a kit measures on a processor with {offers_text}. Start from "
+            "device=my_cpu_onnx and give it a name, for instance device.name=raspberry_pi device.threads=4."
         )
     what = f"A kit for {device.engine}"
     if device.precision == INT8:

@@ -94,11 +94,11 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
         manifest["num_calibration"],
         manifest["num_validation"],
     )
-    planned = {program.key for program in plan.programs}
-    if others := sorted(planned ^ set(results.runs_ms)):
+    planned_keys = {program.key for program in plan.programs}
+    if differing_keys := sorted(planned_keys ^ set(results.runs_ms)):
         raise UserError(
             f"The kit {folder} was made by another version of this program: its programs differ in "
-            f"{_listed(others)}. Make it again with: {MAKE_COMMANDS[TABLE]}"
+            f"{_listed(differing_keys)}. Make it again with: {MAKE_COMMANDS[TABLE]}"
         )
     return assemble_table(plan, results.engine, results.runs_ms)
 
@@ -161,12 +161,12 @@ def read_kit(folder: Path, purpose: str, space: StagedSpace) -> KitResults:
     values = read_json(folder / RESULT_FILE, "kit's measurements", f"{command} (on the device)")
     _check_version(values, f"The measurements {folder / RESULT_FILE}", f"{command} (on the device)")
     try:
-        found = values["manifest_sha256"]
+        manifest_sha256 = values["manifest_sha256"]
         visits = [
             KitVisit(int(process), str(key), [float(run) for run in runs_ms], float(seconds))
             for process, key, runs_ms, seconds in values["visits"]
         ]
-        measured = dataclasses.replace(
+        device = dataclasses.replace(
             build(DeviceSpec, manifest["device"], "device"),
             engine=str(values["engine"]),
             accelerator="cpu",
@@ -179,7 +179,7 @@ def read_kit(folder: Path, purpose: str, space: StagedSpace) -> KitResults:
             "system": str(values["system"]),
             "exporter": str(manifest["exporter"]),
             "clock": "perf_counter",
-            MEASURED_BY_KIT: str(found),
+            MEASURED_BY_KIT: str(manifest_sha256),
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -187,13 +187,13 @@ def read_kit(folder: Path, purpose: str, space: StagedSpace) -> KitResults:
             f"The measurements {folder / RESULT_FILE} are damaged ({reason}). Copy them from the "
             "device again."
         ) from error
-    if found != sha256((folder / MANIFEST_FILE).read_bytes()):
+    if manifest_sha256 != sha256((folder / MANIFEST_FILE).read_bytes()):
         raise UserError(
             f"The measurements {folder / RESULT_FILE} are not of the kit in that folder: the manifest's "
             "checksum differs. Give the folder of the kit that was measured."
         )
     _check_visits(folder, manifest, visits)
-    return KitResults(manifest, measured, engine, levelled_runs(_windows(visits)))
+    return KitResults(manifest, device, engine, levelled_runs(_windows(visits)))
 
 
 def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list[float]]]]]:
@@ -216,13 +216,13 @@ def _read_manifest(folder: Path, purpose: str, space: StagedSpace) -> dict[str, 
     names = {"purpose", "space", "space_fingerprint", "restriction", "device", "seed", "exporter", "files"}
     names |= {"programs", *({"num_calibration", "num_validation"} if purpose == TABLE else {"networks"})}
     if manifest.get("purpose") not in (None, purpose):
-        wanted = MAKE_COMMANDS.get(str(manifest["purpose"]), "another command")
+        make_command = MAKE_COMMANDS.get(str(manifest["purpose"]), "another command")
         raise UserError(
             f"The kit {folder} is for {manifest['purpose']!r}; this needs one for {purpose!r}. "
-            f"It was made with: {wanted}"
+            f"It was made with: {make_command}"
         )
-    if lacking := sorted(names - set(manifest)):
-        raise UserError(f"The kit {folder} is damaged: its manifest lacks {', '.join(lacking)}.")
+    if missing_names := sorted(names - set(manifest)):
+        raise UserError(f"The kit {folder} is damaged: its manifest lacks {', '.join(missing_names)}.")
     if manifest["space_fingerprint"] != space.fingerprint:
         name = manifest["space"].get("name")
         raise UserError(
@@ -244,32 +244,38 @@ def _check_version(values: dict[str, Any], what: str, command: str) -> None:
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuse files that were changed; models need not have come back from the device."""
-    wanted = dict(manifest["files"])
-    wanted |= {file["file"]: file["sha256"] for program in manifest["programs"] for file in program["files"]}
-    there = {name: folder / name for name in wanted if (folder / name).is_file()}
-    if changed := [name for name, path in there.items() if sha256(path.read_bytes()) != wanted[name]]:
+    checksums = dict(manifest["files"])
+    checksums |= {
+        file["file"]: file["sha256"] for program in manifest["programs"] for file in program["files"]
+    }
+    paths = {name: folder / name for name in checksums if (folder / name).is_file()}
+    if changed_names := [
+        name for name, path in paths.items() if sha256(path.read_bytes()) != checksums[name]
+    ]:
         raise UserError(
-            f"Files of the kit {folder} are not as they were made: {_listed(changed)}. What was measured "
-            f"with them is of no use; make the kit again with: {MAKE_COMMANDS[manifest['purpose']]}"
+            f"Files of the kit {folder} are not as they were made: {_listed(changed_names)}. What was "
+            f"measured with them is of no use; make the kit again with: {MAKE_COMMANDS[manifest['purpose']]}"
         )
 
 
 def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVisit]) -> None:
     """Refuse measurements that are incomplete, or times that no clock gives."""
-    made = Counter((visit.process, visit.key) for visit in visits if visit.runs_ms)
+    counts = Counter((visit.process, visit.key) for visit in visits if visit.runs_ms)
     keys = dict.fromkeys(visit.key for visit in visits)
-    wanted = {program["key"]: None for program in manifest["programs"]}
+    kit_keys = {program["key"]: None for program in manifest["programs"]}
     processes = manifest["device"]["processes"]
     problems = []
-    if missing := [key for key in wanted if key not in keys]:
-        problems.append(f"programs are missing: {_listed(missing)}")
-    if unknown := [key for key in keys if key not in wanted]:
-        problems.append(f"programs are not of the kit: {_listed(unknown)}")
-    if short := [key for key in keys if not all(made[process, key] for process in range(processes))]:
-        problems.append(f"processes without runs ({processes} are expected): {_listed(short)}")
-    wrong = dict.fromkeys(v.key for v in visits if not all(0 < run < math.inf for run in v.runs_ms))
-    if wrong:
-        problems.append(f"times that are not finite or not above 0: {_listed(list(wrong))}")
+    if missing_keys := [key for key in kit_keys if key not in keys]:
+        problems.append(f"programs are missing: {_listed(missing_keys)}")
+    if unknown_keys := [key for key in keys if key not in kit_keys]:
+        problems.append(f"programs are not of the kit: {_listed(unknown_keys)}")
+    if incomplete_keys := [
+        key for key in keys if not all(counts[process, key] for process in range(processes))
+    ]:
+        problems.append(f"processes without runs ({processes} are expected): {_listed(incomplete_keys)}")
+    wrong_keys = dict.fromkeys(v.key for v in visits if not all(0 < run < math.inf for run in v.runs_ms))
+    if wrong_keys:
+        problems.append(f"times that are not finite or not above 0: {_listed(list(wrong_keys))}")
     if problems:
         raise UserError(
             f"The measurements {folder / RESULT_FILE} cannot be used: {'; '.join(problems)}. "

@@ -140,10 +140,10 @@ def choose_measure(
     if table is None:
         raise UserError("verify=true needs a latency to verify; give limits.latency_ms=VALUE.")
     kits = [from_kit] if isinstance(from_kit, str) else list(from_kit or ())
-    other = _is_other_machine(table, device)
-    if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other" or other):
+    is_other = _is_other_machine(table, device)
+    if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other" or is_other):
         return MeasureHere(space, device, processes, seed, progress)
-    if other and device.engine not in KIT_RUNTIMES:
+    if is_other and device.engine not in KIT_RUNTIMES:
         raise UserError(
             f"The table of device {device.name!r} was measured on {table.engine['processor']!r}; this "
             f"machine has {processor_name()!r}, and kits cannot measure with {device.engine!r} there. To "

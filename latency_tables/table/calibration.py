@@ -39,19 +39,19 @@ def choose_networks(
     Raises:
         UserError: if the space is too small for so many distinct networks.
     """
-    needed = num_calibration + num_validation
-    wanted = num_validation + num_calibration * _CANDIDATES_PER_CALIBRATION_NETWORK
-    genomes = space.sample(10 * wanted, rng)
-    genomes = genomes[unique_rows(genomes)][:wanted]
-    if len(genomes) < needed:
+    num_needed = num_calibration + num_validation
+    num_drawn = num_validation + num_calibration * _CANDIDATES_PER_CALIBRATION_NETWORK
+    genomes = space.sample(10 * num_drawn, rng)
+    genomes = genomes[unique_rows(genomes)][:num_drawn]
+    if len(genomes) < num_needed:
         raise UserError(
             f"Random draws from space {space.name!r} gave {len(genomes)} distinct networks; calibration and "
-            f"validation need {needed}. Use a larger space or fewer networks."
+            f"validation need {num_needed}. Use a larger space or fewer networks."
         )
     configs = [space.config(genome) for genome in genomes]
     candidates = sorted(configs[num_validation:], key=lambda c: network_cost(lower(space, c)).macs)
-    places = np.linspace(0, len(candidates) - 1, num_calibration).round().astype(int)
-    return tuple(candidates[i] for i in places), tuple(configs[:num_validation])
+    indices = np.linspace(0, len(candidates) - 1, num_calibration).round().astype(int)
+    return tuple(candidates[i] for i in indices), tuple(configs[:num_validation])
 
 
 def layer_sum_ms(space: StagedSpace, config: SubnetConfig, entries: Entries) -> float:
@@ -64,12 +64,12 @@ def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[
 
     Where noise leaves no rising line (or the sums are all equal), the ratio of the means and no offset.
     """
-    sums, measured = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
-    weights = measured**-2
+    sums, measurements = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
+    weights = measurements**-2
     weights /= weights.sum()
-    mean_sum, mean_measured = float(weights @ sums), float(weights @ measured)
+    mean_sum, mean_measured = float(weights @ sums), float(weights @ measurements)
     variance = float(weights @ (sums - mean_sum) ** 2)
-    scale = float(weights @ ((sums - mean_sum) * measured)) / variance if variance > 0 else 0.0
+    scale = float(weights @ ((sums - mean_sum) * measurements)) / variance if variance > 0 else 0.0
     if scale <= 0:
         return mean_measured / mean_sum, 0.0
     return scale, mean_measured - scale * mean_sum
@@ -93,11 +93,15 @@ def validate(
 ) -> Validation:
     """Return the errors of the calibrated sums on these networks, and how well runs of them repeat."""
     networks = _records(space, configs, entries, runs, calibration.scale, calibration.offset_ms)
-    predicted = np.array([network.predicted_ms for network in networks])
-    actual = np.array([network.measured_ms for network in networks])
-    worst = float(100 * np.max(np.abs(predicted - actual) / actual))
+    predictions = np.array([network.predicted_ms for network in networks])
+    measurements = np.array([network.measured_ms for network in networks])
+    max_error = float(100 * np.max(np.abs(predictions - measurements) / measurements))
     return Validation(
-        mape(predicted, actual), worst, kendall_tau(predicted, actual), networks, repeatability_percent(runs)
+        mape(predictions, measurements),
+        max_error,
+        kendall_tau(predictions, measurements),
+        networks,
+        repeatability_percent(runs),
     )
 
 

@@ -79,8 +79,8 @@ class DeviceSpec:
                 f"name of the device is {self.name!r}; expected letters, digits, '.', '-' and '_', "
                 "because files are named after it."
             )
-        known = {"accelerator": ACCELERATORS, "precision": PRECISIONS, "method": METHODS}
-        for field, names in known.items():
+        names_by_field = {"accelerator": ACCELERATORS, "precision": PRECISIONS, "method": METHODS}
+        for field, names in names_by_field.items():
             if getattr(self, field) not in names:
                 problems.append(str(unknown_name(field, getattr(self, field), names)))
         for field in ("spread_percent", "minutes"):
@@ -103,5 +103,5 @@ def plain(device: DeviceSpec) -> dict[str, Any]:
 
 def device_differences(names: Iterable[str], old: DeviceSpec, new: DeviceSpec) -> list[str]:
     """Return a sentence for each of the named fields in which two devices differ."""
-    before, after = ({name: getattr(device, name) for name in names} for device in (old, new))
-    return differences(before, after)
+    old_values, new_values = ({name: getattr(device, name) for name in names} for device in (old, new))
+    return differences(old_values, new_values)

@@ -15,8 +15,8 @@ def find_table(run: RunDirectory, device_name: str, space: StagedSpace) -> Path:
 
     Where there is neither, this is the path at which the run's own would be.
     """
-    own, shipped = run.table(device_name), DATA / space.name / f"{device_name}.json"
-    return own if own.exists() or not shipped.exists() else shipped
+    run_path, shipped_path = run.table(device_name), DATA / space.name / f"{device_name}.json"
+    return run_path if run_path.exists() or not shipped_path.exists() else shipped_path
 
 
 def is_shipped(path: Path) -> bool:

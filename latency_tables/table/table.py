@@ -102,13 +102,13 @@ class LatencyTable:
 
     def missing_entries(self, space: StagedSpace) -> tuple[str, ...]:
         """Return the keys of all layers of the (restricted) `space` that the table lacks."""
-        missing = {
+        missing_keys = {
             spec.key: None
             for resolution, specs in layers_by_resolution(space).items()
             for spec in specs
             if self.entry(spec, resolution) is None
         }
-        return tuple(missing)
+        return tuple(missing_keys)
 
     def covered_resolutions(self, space: StagedSpace) -> tuple[int, ...]:
         """Return the resolutions of the (restricted) `space` at which no layer is missing."""
@@ -144,14 +144,15 @@ class LatencyTable:
                 f"({self.space_fingerprint}); this is space {space.name!r} ({space.fingerprint}). "
                 f"Make a table of this space with: {self._command}"
             )
-        missing = self.missing_entries(space)
-        if missing:
-            covered = ", ".join(map(str, self.covered_resolutions(space)))
-            keys = _shorten(missing, ", ") if covered else ", ".join(missing)
-            there = f"It covers the resolutions {covered}; search with resolutions=[{covered}]. "
+        missing_keys = self.missing_entries(space)
+        if missing_keys:
+            resolutions = ", ".join(map(str, self.covered_resolutions(space)))
+            keys = _shorten(missing_keys, ", ") if resolutions else ", ".join(missing_keys)
+            advice = f"It covers the resolutions {resolutions}; search with resolutions=[{resolutions}]. "
             raise UserError(
-                f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of space "
-                f"{space.name!r}: {keys}. {there if covered else ''}Make a whole table with: {self._command}"
+                f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of space "
+                f"{space.name!r}: {keys}. {advice if resolutions else ''}"
+                f"Make a whole table with: {self._command}"
             )
 
     def check_device(self, device: DeviceSpec) -> None:
@@ -194,13 +195,13 @@ class LatencyTable:
         """
         layers = tuple(specs)
         entries = [self.entry(spec, resolution) for spec in layers]
-        missing = dict.fromkeys(
+        missing_keys = dict.fromkeys(
             spec.key for spec, entry in zip(layers, entries, strict=True) if entry is None
         )
-        if missing:
+        if missing_keys:
             raise UserError(
-                f"The latency table of device {self.device.name!r} lacks {len(missing)} layers of this "
-                f"network: {_shorten(missing, ', ')}. Make a whole table with: {self._command}"
+                f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of this "
+                f"network: {_shorten(missing_keys, ', ')}. Make a whole table with: {self._command}"
             )
         total = sum(entry.latency_ms for entry in entries if entry is not None)
         return self.calibration.scale * total + self.calibration.offset_ms

@@ -19,7 +19,7 @@ from ofa.common.errors import UserError
 
 LATENCY_PERCENTILE = 25.0
 
-LEAST_MS = 1e-6
+MIN_MS = 1e-6
 """Latency of a layer that costs no more than its references."""
 
 
@@ -110,11 +110,11 @@ def summarize(processes_ms: Sequence[Sequence[float]], references_ms: float = 0.
     Args:
         processes_ms: a list of runs per process.
         references_ms: what is subtracted from the latency alone. A layer cannot make a network faster: where
-            noise leaves nothing of it, its latency is `LEAST_MS`.
+            noise leaves nothing of it, its latency is `MIN_MS`.
     """
     runs = np.concatenate([np.asarray(runs, float) for runs in processes_ms])
     quarter, median, three_quarters = np.percentile(runs, [25, 50, 75])
-    latency = max(latency_ms(processes_ms) - references_ms, LEAST_MS)
+    latency = max(latency_ms(processes_ms) - references_ms, MIN_MS)
     return Timing(latency, float(median), float(three_quarters - quarter), len(runs))
 
 
@@ -130,7 +130,7 @@ def standard_error(visits_ms: Sequence[float]) -> float:
     count, share = len(visits_ms), LATENCY_PERCENTILE / 100
     if count < 5:
         return math.inf
-    ordered = sorted(visits_ms)
+    sorted_ms = sorted(visits_ms)
     middle, width = share * (count - 1), math.sqrt(count * share * (1 - share))
     low, high = max(0, math.floor(middle - width)), min(count - 1, math.ceil(middle + width))
-    return (ordered[high] - ordered[low]) / 2
+    return (sorted_ms[high] - sorted_ms[low]) / 2

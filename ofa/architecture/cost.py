@@ -129,5 +129,5 @@ class _LookupEstimator:
         self._combine = combine
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
-        places = (genomes.astype(np.float64) @ self._weights + self._offsets).astype(np.intp)
-        return np.asarray(self._combine.reduce(self._flat[places], axis=1), np.float64)
+        indices = (genomes.astype(np.float64) @ self._weights + self._offsets).astype(np.intp)
+        return np.asarray(self._combine.reduce(self._flat[indices], axis=1), np.float64)

@@ -26,9 +26,9 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
     Raises:
         UserError: for an unknown name, cuda without a CUDA device, or more processes than CUDA devices.
     """
-    known = ("auto", "cpu", "cuda")
-    if name not in known:
-        raise unknown_name("accelerator", name, known)
+    names = ("auto", "cpu", "cuda")
+    if name not in names:
+        raise unknown_name("accelerator", name, names)
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("accelerator is cuda but no CUDA device is present; choose auto or cpu.")
     check_threads(threads)
@@ -57,12 +57,12 @@ def set_threads(threads: int) -> None:
 @contextmanager
 def torch_threads(threads: int | None) -> Iterator[None]:
     """Let PyTorch use so many CPU threads (None: as many as before), and restore the number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if threads is None else threads)
+    old_threads = torch.get_num_threads()
+    torch.set_num_threads(old_threads if threads is None else threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(old_threads)
 
 
 @contextmanager

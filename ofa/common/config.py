@@ -40,19 +40,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
     """Return a sentence for each value in which two nested mappings of plain values differ."""
     texts = []
     for name in dict.fromkeys([*old, *new]):
-        place, before, now = _join(where, name), old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            texts += differences(before, now, place)
-        elif before != now:
-            texts.append(f"{place} was {before!r} and is {now!r}")
+        entry, old_value, new_value = _join(where, name), old.get(name), new.get(name)
+        if isinstance(old_value, Mapping) and isinstance(new_value, Mapping):
+            texts += differences(old_value, new_value, entry)
+        elif old_value != new_value:
+            texts.append(f"{entry} was {old_value!r} and is {new_value!r}")
     return texts
 
 
 def below_minimum(settings: object, minimums: Mapping[str, float]) -> list[str]:
     """Return a sentence for each named attribute of `settings` that is below its minimum."""
-    values = ((name, getattr(settings, name), least) for name, least in minimums.items())
+    values = ((name, getattr(settings, name), minimum) for name, minimum in minimums.items())
     return [
-        f"{name} is {value}; expected at least {least}." for name, value, least in values if value < least
+        f"{name} is {value}; expected at least {minimum}."
+        for name, value, minimum in values
+        if value < minimum
     ]
 
 
@@ -62,11 +64,11 @@ def _build(cls: type, values: object, where: str, errors: list[str]) -> Any:
         return None
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    before = len(errors)
+    num_errors = len(errors)
     for name in values:
         if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(fields))}."
+            matches = difflib.get_close_matches(str(name), fields, n=1)
+            hint = f" Did you mean {matches[0]!r}?" if matches else f" Known: {', '.join(sorted(fields))}."
             errors.append(f"{_join(where, name)} is not a setting.{hint}")
     arguments = {}
     for name, field in fields.items():
@@ -74,7 +76,7 @@ def _build(cls: type, values: object, where: str, errors: list[str]) -> Any:
             arguments[name] = _convert(hints[name], values[name], _join(where, name), errors)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             errors.append(f"{_join(where, name)} is missing; expected {_describe(hints[name])}.")
-    if len(errors) > before:
+    if len(errors) > num_errors:
         return None
     try:
         return cls(**arguments)
@@ -120,8 +122,8 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str, errors: lis
         if not attempt:
             return result
         attempts.append(attempt)
-    fewest: list[str] = min(attempts, key=len)
-    errors.extend(fewest)
+    shortest_attempt: list[str] = min(attempts, key=len)
+    errors.extend(shortest_attempt)
     return None
 
 

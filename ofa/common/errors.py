@@ -24,9 +24,9 @@ class StoppedError(Exception):
         self.signal_number = signal_number
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
-    """Return the error for a `name` that is none of the `known` names of its `kind`."""
-    names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+def unknown_name(kind: str, name: object, known_names: Iterable[str]) -> UserError:
+    """Return the error for a `name` that is none of the `known_names` of its `kind`."""
+    names = sorted(known_names)
+    matches = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {matches[0]!r}?" if matches else ""
     return UserError(f"Unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")

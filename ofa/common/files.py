@@ -119,19 +119,19 @@ def new_folder(path: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(path: Path, new: Path) -> None:
-    """Move the folder `new` to `path`; what is there is deleted when `new` has taken its place."""
+def _replace(path: Path, new_path: Path) -> None:
+    """Move the folder `new_path` to `path`; what is there is deleted when `new_path` has taken its place."""
     if not path.exists():
-        new.rename(path)
+        new_path.rename(path)
         return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
+    old_path = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old_path)
     try:
-        new.rename(path)
+        new_path.rename(path)
     except OSError:
-        old.rename(path)
+        old_path.rename(path)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old_path, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -61,21 +61,21 @@ def progress_bar(description: str, visible: bool = True) -> Iterator[ProgressCal
 
 def _line_reporter(description: str, console: Console) -> ProgressCallback:
     start = time.monotonic()
-    last = start
-    first: tuple[float, int] | None = None
+    last_s = start
+    first_report: tuple[float, int] | None = None
 
     def report(done: int, total: int, text: str) -> None:
-        nonlocal last, first
+        nonlocal last_s, first_report
         now = time.monotonic()
         # What was done before the first report may be an earlier start's.
-        first = first or (now, done)
-        if now - last < LINE_INTERVAL_S and done < total:
+        first_report = first_report or (now, done)
+        if now - last_s < LINE_INTERVAL_S and done < total:
             return
-        last = now
-        rate = (done - first[1]) / max(now - first[0], 1e-9)
-        left = f"{(total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+        last_s = now
+        rate = (done - first_report[1]) / max(now - first_report[0], 1e-9)
+        remaining_text = f"{(total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
         share = f"{100 * done / max(total, 1):3.0f} %"
-        line = f"{description} {share} {now - start:.0f} s, {left} {text}"
+        line = f"{description} {share} {now - start:.0f} s, {remaining_text} {text}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return report

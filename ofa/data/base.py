@@ -66,8 +66,8 @@ class ImageData(ABC):
         """Return uint8 images (n, c, h, w) as normalised float32 in channels-last memory format."""
         if device not in self._mean_and_std:
             # Made once: whatever is made from plain values waits for a CUDA device.
-            both = torch.tensor([self.info.mean, self.info.std], device=device)
-            self._mean_and_std[device] = both[:, :, None, None]
+            statistics = torch.tensor([self.info.mean, self.info.std], device=device)
+            self._mean_and_std[device] = statistics[:, :, None, None]
         mean, std = self._mean_and_std[device]
         images = images.to(device, non_blocking=True).float() / 255.0
         return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)

@@ -187,8 +187,10 @@ def folder_classes(settings: DataSettings) -> tuple[str, ...]:
     root = _root(settings)
     train, test = _folders(root / "train"), _folders(root / "val")
     if len(train) < 2:
-        found = f"only the class {train[0]!r}" if train else "no class folders"
-        raise UserError(f"{root / 'train'} has {found}; expected one folder of images per class, 2 at least.")
+        classes_text = f"only the class {train[0]!r}" if train else "no class folders"
+        raise UserError(
+            f"{root / 'train'} has {classes_text}; expected one folder of images per class, 2 at least."
+        )
     if train != test:
         only_train, only_test = sorted(set(train) - set(test)), sorted(set(test) - set(train))
         raise UserError(
@@ -220,15 +222,16 @@ def _folders(path: Path) -> list[str]:
 def _list_files(path: Path, class_names: Sequence[str]) -> tuple[list[Path], list[int]]:
     files: list[Path] = []
     labels: list[int] = []
-    empty = []
+    empty_names = []
     for label, name in enumerate(class_names):
-        found = sorted(f for f in (path / name).rglob("*") if f.suffix.lower() in EXTENSIONS)
-        files += found
-        labels += [label] * len(found)
-        if not found:
-            empty.append(name)
-    if empty:
+        paths = sorted(f for f in (path / name).rglob("*") if f.suffix.lower() in EXTENSIONS)
+        files += paths
+        labels += [label] * len(paths)
+        if not paths:
+            empty_names.append(name)
+    if empty_names:
         raise UserError(
-            f"{path} has no images for {', '.join(empty)}; expected files ending in {', '.join(EXTENSIONS)}."
+            f"{path} has no images for {', '.join(empty_names)}; expected files ending in "
+            f"{', '.join(EXTENSIONS)}."
         )
     return files, labels

@@ -40,14 +40,17 @@ class MemoryData(ImageData):
                 "expected fewer."
             )
         order = torch.from_numpy(np.random.default_rng(settings.split_seed).permutation(len(images)))
-        cut, kept = order[: settings.validation_size], order[settings.validation_size :]
+        validation_indices, train_indices = (
+            order[: settings.validation_size],
+            order[settings.validation_size :],
+        )
         self._splits = {
-            "train": (images[kept], labels[kept]),
-            "validation": (images[cut], labels[cut]),
+            "train": (images[train_indices], labels[train_indices]),
+            "validation": (images[validation_indices], labels[validation_indices]),
             "test": test,
         }
         self._settings = settings
-        values = images[kept].double() / 255.0
+        values = images[train_indices].double() / 255.0
         mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
         info = DataInfo(
             settings.name, images.shape[1], class_names, tuple(mean.tolist()), tuple(std.tolist())
@@ -83,8 +86,8 @@ class MemoryData(ImageData):
         if padding:
             height, width = images.shape[-2:]
             padded: Tensor = V.pad(images, [padding])
-            drawn = rng.integers(0, 2 * padding + 1, (2, batch_size, 1))[:, part]
-            shifts = send(torch.from_numpy(drawn), images.device)
+            offsets = rng.integers(0, 2 * padding + 1, (2, batch_size, 1))[:, part]
+            shifts = send(torch.from_numpy(offsets), images.device)
             rows = shifts[0] + torch.arange(height, device=images.device)
             columns = shifts[1] + torch.arange(width, device=images.device)
             samples = torch.arange(count, device=images.device)[:, None, None]
@@ -92,8 +95,8 @@ class MemoryData(ImageData):
             images = padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]]
             images = images.permute(0, 3, 1, 2)
         if self._settings.horizontal_flip:
-            mirrored = send(torch.from_numpy(rng.random(batch_size)[part] < 0.5), images.device)
-            images = torch.where(mirrored[:, None, None, None], V.horizontal_flip(images), images)
+            is_mirrored = send(torch.from_numpy(rng.random(batch_size)[part] < 0.5), images.device)
+            images = torch.where(is_mirrored[:, None, None, None], V.horizontal_flip(images), images)
         return images
 
     def batches(

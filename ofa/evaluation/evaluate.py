@@ -14,7 +14,7 @@ from ofa.evaluation.task import ClassificationTask, Task
 from ofa.space.config import AnyConfig
 from ofa.supernet.protocol import AbstractSupernet, Network
 
-MAX_KEPT_BYTES = 10**9
+MAX_CACHE_BYTES = 10**9
 
 
 CLASSIFICATION = ClassificationTask()
@@ -51,7 +51,7 @@ def logits_top1(logits: Callable[[Tensor], Tensor], batches: Batches) -> float:
 class SubnetEvaluator(Generic[Network]):
     """Recalibrates and evaluates sub-networks of one supernet on fixed images.
 
-    The resized images of each resolution are kept as long as they fit in `MAX_KEPT_BYTES`, because
+    The resized images of each resolution are kept as long as they fit in `MAX_CACHE_BYTES`, because
     hundreds of networks are evaluated on them; beyond that they are prepared anew for each network.
     """
 
@@ -81,8 +81,8 @@ class SubnetEvaluator(Generic[Network]):
         self._split, self._limit = split, limit
         self._calibration_images, self._batch_size = calibration_images, batch_size
         self._device = next(supernet.parameters()).device
-        self._kept: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
-        self._kept_bytes = 0
+        self._cache: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
+        self._cache_bytes = 0
 
     def network(self, config: AnyConfig) -> Network:
         """Return the extracted and recalibrated sub-network in eval mode."""
@@ -97,7 +97,7 @@ class SubnetEvaluator(Generic[Network]):
 
     def training_images(self, resolution: int) -> Iterable[Tensor]:
         """Return the training images for recalibration, resized to `resolution`, without augmentation."""
-        batches = self._kept_batches("train", resolution, self._calibration_images)
+        batches = self._cached_batches("train", resolution, self._calibration_images)
         return (images for images, _ in batches)
 
     def measure(self, config: AnyConfig) -> dict[str, float]:
@@ -110,20 +110,20 @@ class SubnetEvaluator(Generic[Network]):
 
     def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Return the images that are counted, resized to `resolution`, and their labels."""
-        return self._kept_batches(self._split, resolution, self._limit)
+        return self._cached_batches(self._split, resolution, self._limit)
 
-    def _kept_batches(
+    def _cached_batches(
         self, split: str, resolution: int, limit: int | None
     ) -> Iterable[tuple[Tensor, Tensor]]:
         key = (split, resolution, limit)
-        if key in self._kept:
-            return self._kept[key]
-        plain = self._data.batches(split, self._batch_size, self._device, limit)
-        batches = ((resize(images, resolution), labels) for images, labels in plain)
+        if key in self._cache:
+            return self._cache[key]
+        raw_batches = self._data.batches(split, self._batch_size, self._device, limit)
+        batches = ((resize(images, resolution), labels) for images, labels in raw_batches)
         size = self._data.size(split)
         pixels = min(size, limit or size) * self._data.info.in_channels * resolution**2
-        if self._kept_bytes + 4 * pixels > MAX_KEPT_BYTES:
+        if self._cache_bytes + 4 * pixels > MAX_CACHE_BYTES:
             return batches
-        self._kept_bytes += 4 * pixels
-        self._kept[key] = list(batches)
-        return self._kept[key]
+        self._cache_bytes += 4 * pixels
+        self._cache[key] = list(batches)
+        return self._cache[key]

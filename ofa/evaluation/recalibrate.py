@@ -46,24 +46,24 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
     """
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     modes = {module: module.training for module in network.modules()}
-    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    saved_buffers = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     moments = {layer: _Moments() for layer in layers}
     hooks = [layer.register_forward_pre_hook(lambda m, i: _observe(moments[m], m, i[0])) for layer in layers]
-    done = False
+    is_done = False
     try:
         network.eval()
         for images in batches:
             network(images)
         if layers and moments[layers[0]].count == 0:
             raise UserError("No calibration images were given; batch norm needs at least one batch.")
-        done = True
+        is_done = True
     finally:
         for hook in hooks:
             hook.remove()
-        for layer, buffers in zip(layers, kept, strict=True):
+        for layer, buffers in zip(layers, saved_buffers, strict=True):
             for name, buffer in buffers.items():
                 layer.get_buffer(name).copy_(buffer)
-            if done:
+            if is_done:
                 _store(layer, moments[layer])
         for module, mode in modes.items():
             module.training = mode

@@ -55,9 +55,11 @@ def adaptive_alpha_divergence(
         max_importance: what importances are clipped to, if alpha is not 1.
     """
     log_q, log_p = F.log_softmax(logits, 1), F.log_softmax(teacher_logits.detach(), 1)
-    first, second = (_alpha_divergence(log_q, log_p, alpha, max_importance) for alpha in alphas)
-    first_is_larger = first[0] >= second[0]
-    value, surrogate = (torch.where(first_is_larger, a, b) for a, b in zip(first, second, strict=True))
+    first_terms, second_terms = (_alpha_divergence(log_q, log_p, alpha, max_importance) for alpha in alphas)
+    first_is_larger = first_terms[0] >= second_terms[0]
+    value, surrogate = (
+        torch.where(first_is_larger, a, b) for a, b in zip(first_terms, second_terms, strict=True)
+    )
     # The value of the divergence with the gradient of the clipped one.
     return torch.mean(surrogate + (value - surrogate).detach())
 

@@ -79,8 +79,8 @@ class ClassificationTask(Task):
     def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
         """Return the weighted soft loss of the settings, times the square of the logits' temperature."""
         temperature = self._settings.temperature
-        soft = SOFT_LOSSES[self._settings.soft_loss](outputs / temperature, teacher_outputs / temperature)
-        return weight * temperature**2 * soft
+        distance = SOFT_LOSSES[self._settings.soft_loss](outputs / temperature, teacher_outputs / temperature)
+        return weight * temperature**2 * distance
 
 
 class _Top1Meter(Meter):

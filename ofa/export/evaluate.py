@@ -60,11 +60,13 @@ def card_input(card: ModelCard, info: DataInfo, images: Tensor) -> Tensor:
     images = resize(images, (height, width))
     if (values.mean, values.std, values.pixel_scale) == (info.mean, info.std, 1 / 255):
         return images
-    old, new = (
+    old_moments, new_moments = (
         [torch.tensor(numbers, device=images.device).view(-1, 1, 1) for numbers in (source.mean, source.std)]
         for source in (info, values)
     )
-    return ((images * old[1] + old[0]) * (255 * values.pixel_scale) - new[0]) / new[1]
+    return (
+        (images * old_moments[1] + old_moments[0]) * (255 * values.pixel_scale) - new_moments[0]
+    ) / new_moments[1]
 
 
 def _check_data(card: ModelCard, info: DataInfo) -> None:

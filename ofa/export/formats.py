@@ -140,12 +140,12 @@ def _run_by(runtime: Runtime, files: FileFormat) -> Format:
 def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
     """Return by name PyTorch's own format and those that the engines read."""
     formats = {PT2: Format(_pt2_content, _load_pt2, _pt2_example)}
-    taken = {WEIGHTS_FILE, PT2_FILE}
+    file_names = {WEIGHTS_FILE, PT2_FILE}
     for runtime in runtimes:
         if runtime.format is not None:
-            clash = taken.intersection(runtime.format.file_names)
+            clash = file_names.intersection(runtime.format.file_names)
             assert not clash and runtime.format.name not in formats, (runtime.format.name, clash)
-            taken.update(runtime.format.file_names)
+            file_names.update(runtime.format.file_names)
             formats[runtime.format.name] = _run_by(runtime, runtime.format)
     return formats
 

@@ -101,10 +101,10 @@ def _session(bundle: Bundle, name: str) -> Session | None:
     if kind.runtime is None:
         return None
     check_packages(kind.runtime.packages, f"Running {name}", kind.runtime.extra)
-    offered = kind.runtime.offers().get("cpu", ())
-    if precision not in offered:
+    precisions = kind.runtime.offers().get("cpu", ())
+    if precision not in precisions:
         raise UserError(
-            f"{kind.runtime.title} offers {', '.join(offered)} on this processor; {name} is {precision}."
+            f"{kind.runtime.title} offers {', '.join(precisions)} on this processor; {name} is {precision}."
         )
     return kind.runtime.load(path.parent, torch.get_num_threads(), precision, "cpu")
 
@@ -118,13 +118,13 @@ def run_fresh(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     root = Path(__file__).resolve().parent.parent.parent
     paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "ofa.export.fresh_run", str(path), name, json.dumps(asdict(settings))]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{name} of {path} could not be run in a process of its own: {last}")
-    return build(FreshRun, json.loads(done.stdout.splitlines()[-1]), "the fresh run")
+    if process.returncode != 0:
+        message = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{name} of {path} could not be run in a process of its own: {message}")
+    return build(FreshRun, json.loads(process.stdout.splitlines()[-1]), "the fresh run")
 
 
 @torch.inference_mode()
@@ -133,7 +133,7 @@ def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     set_threads(settings.threads)
     bundle = load_bundle(path)
     images = torch.randn(settings.batch_size, *bundle.card.input_shape)
-    before = _memory_mib("VmRSS")
+    initial_mib = _memory_mib("VmRSS")
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     run = bind_file(bundle, name, images)
@@ -144,8 +144,8 @@ def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
         start = time.perf_counter()
         run()
         runs.append((time.perf_counter() - start) * 1e3)
-    peak = _memory_mib("VmHWM")
-    return FreshRun(tuple(runs), peak, max(peak - before, 0.0))
+    peak_mib = _memory_mib("VmHWM")
+    return FreshRun(tuple(runs), peak_mib, max(peak_mib - initial_mib, 0.0))
 
 
 def _memory_mib(field: str) -> float:
@@ -160,8 +160,8 @@ def _memory_mib(field: str) -> float:
 
 def _main() -> None:
     path, name, settings = sys.argv[1:]
-    found = _measure(Path(path), name, build(FreshRunSettings, json.loads(settings)))
-    sys.stdout.write(json.dumps(asdict(found)) + "\n")
+    result = _measure(Path(path), name, build(FreshRunSettings, json.loads(settings)))
+    sys.stdout.write(json.dumps(asdict(result)) + "\n")
 
 
 if __name__ == "__main__":

@@ -57,17 +57,19 @@ def check_precision(
     Raises:
         UserError: naming everything that does not fit, with what each format offers.
     """
-    problems, unfit = [], []
+    problems, unfit_names = [], []
     for name in formats:
-        offered = offered_precisions(name)
-        if precision not in offered:
-            problems.append(f"Format {name} offers {', '.join(offered)} on this processor, not {precision}.")
-            unfit.append(name)
-        elif precision == INT8 and (missing := missing_packages(_quantiser(name).packages)):
+        precisions = offered_precisions(name)
+        if precision not in precisions:
+            problems.append(
+                f"Format {name} offers {', '.join(precisions)} on this processor, not {precision}."
+            )
+            unfit_names.append(name)
+        elif precision == INT8 and (missing_names := missing_packages(_quantiser(name).packages)):
             extra = FORMATS[name].extra
-            problems.append(f"int8 of {name} needs {', '.join(missing)}: pip install -e '.[{extra}]'.")
-    if unfit and (fitting := [name for name in formats if name not in unfit]):
-        problems.append(f"formats=[{','.join(fitting)}] leaves {', '.join(unfit)} out.")
+            problems.append(f"int8 of {name} needs {', '.join(missing_names)}: pip install -e '.[{extra}]'.")
+    if unfit_names and (fitting_names := [name for name in formats if name not in unfit_names]):
+        problems.append(f"formats=[{','.join(fitting_names)}] leaves {', '.join(unfit_names)} out.")
     if keep.keep_layers != "none" and precision != INT8:
         problems.append(f"keep_layers belongs to precision=int8; precision is {precision}.")
     try:
@@ -99,7 +101,7 @@ def format_key(name: str, precision: str) -> str:
 
 
 def export_lower(
-    name: str, files: Files, source: Source, wanted: WantedPrecision, progress: ProgressCallback = silent
+    name: str, files: Files, source: Source, target: WantedPrecision, progress: ProgressCallback = silent
 ) -> QuantisedNetwork:
     """Return a format's files of lower precision by their names in the bundle, measured on validation images.
 
@@ -110,28 +112,28 @@ def export_lower(
         name: of the format.
         files: in fp32.
         source: the network.
-        wanted: the precision; `check_precision` has passed.
+        target: the precision; `check_precision` has passed.
         progress: called per evaluated network.
 
     Raises:
         UserError: if no choice of layers keeps the loss small enough.
     """
-    reference, samples = source.network, wanted.samples
-    if wanted.precision != INT8:
-        logits = _load(name, files, wanted.precision)
+    reference, samples = source.network, target.samples
+    if target.precision != INT8:
+        logits = _load(name, files, target.precision)
         top1 = logits_top1(logits, samples.validation())
         return QuantisedNetwork(files, (), top1, logits_top1(reference, samples.validation()))
-    made = quantise_network(
+    result = quantise_network(
         source.units,
         lambda calibration: _quantiser(name).prepare(files, calibration),
         lambda quantised: _load(name, quantised, INT8),
         reference,
         samples,
-        wanted.keep,
+        target.keep,
         lambda done, total, text: progress(done, total, f"{name} int8 {text}".strip()),
     )
-    placed = {f"{INT8}/{file}": content for file, content in made.files.items()}
-    return QuantisedNetwork(placed, made.kept_units, made.top1, made.reference_top1)
+    named_files = {f"{INT8}/{file}": content for file, content in result.files.items()}
+    return QuantisedNetwork(named_files, result.kept_units, result.top1, result.reference_top1)
 
 
 def load_lower(name: str, folder: Path, precision: str) -> Logits:

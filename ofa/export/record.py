@@ -91,5 +91,7 @@ def exported_file(
     content: Mapping[str, bytes], max_difference: float, batch_size: int | None = None
 ) -> ExportedFile:
     """Return the record of a format's files by name, of which the first is the one to open."""
-    first, *parts = (FilePart(name, sha256(data), len(data)) for name, data in content.items())
-    return ExportedFile(first.file, first.sha256, first.bytes, max_difference, tuple(parts), batch_size)
+    first_part, *parts = (FilePart(name, sha256(data), len(data)) for name, data in content.items())
+    return ExportedFile(
+        first_part.file, first_part.sha256, first_part.bytes, max_difference, tuple(parts), batch_size
+    )

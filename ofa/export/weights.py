@@ -28,16 +28,16 @@ def weights_content(network: nn.Module) -> Files:
         UserError: naming what the module keeps beside tensors.
     """
     state = network.state_dict()
-    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if others:
+    other_names = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if other_names:
         raise UserError(
-            f"The state of the network has values that are no tensors: {', '.join(others)}. Keep them "
+            f"The state of the network has values that are no tensors: {', '.join(other_names)}. Keep them "
             "outside the state dict, for instance as arguments of the module."
         )
-    own = {
+    tensors = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()
     }
-    return {WEIGHTS_FILE: safetensors.torch.save(own)}
+    return {WEIGHTS_FILE: safetensors.torch.save(tensors)}
 
 
 def load_subnet(folder: Path, weights: ExportedFile, subnet: SubnetFacts) -> StaticNetwork:
@@ -61,10 +61,10 @@ def load_into(folder: Path, weights: ExportedFile, network: nn.Module) -> None:
             another way, the module has been changed and must not be used.
     """
     expected = network.state_dict()
-    without_memory = [name for name, tensor in expected.items() if tensor.is_meta]
-    if without_memory:
+    meta_names = [name for name, tensor in expected.items() if tensor.is_meta]
+    if meta_names:
         raise UserError(
-            f"The module has tensors without memory (on the meta device): {_shown(without_memory)}. "
+            f"The module has tensors without memory (on the meta device): {_shown(meta_names)}. "
             'Give it memory first: module.to_empty(device="cpu").'
         )
     state = _read(folder, weights, expected, "module")
@@ -86,16 +86,16 @@ def _read(
     if not file.is_file():
         raise UserError(f"No weights at {file}. Export the bundle again with: {HOW_TO_MAKE}")
     content = file.read_bytes()
-    damaged = f"Use an intact copy or export it again with: {HOW_TO_MAKE}"
+    advice = f"Use an intact copy or export it again with: {HOW_TO_MAKE}"
     try:
         state = read_weights(content)
     except safetensors.SafetensorError as error:
-        raise UserError(f"The weights {file} cannot be read ({error}); truncated? {damaged}") from error
+        raise UserError(f"The weights {file} cannot be read ({error}); truncated? {advice}") from error
     errors = _misfits(expected, state)
     if errors:
-        raise UserError(f"The weights {file} are not those of this {what}: {_shown(errors, '; ')}. {damaged}")
+        raise UserError(f"The weights {file} are not those of this {what}: {_shown(errors, '; ')}. {advice}")
     if sha256(content) != weights.sha256:
-        raise UserError(f"The weights {file} differ from those that were exported (SHA-256). {damaged}")
+        raise UserError(f"The weights {file} differ from those that were exported (SHA-256). {advice}")
     return state
 
 
@@ -115,11 +115,11 @@ def _misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> lis
     errors = [f"{name} is missing" for name in expected if name not in state]
     errors += [f"{name} is unexpected" for name in state if name not in expected]
     for name in expected.keys() & state.keys():
-        given, wanted = state[name], expected[name]
-        if given.shape != wanted.shape:
-            errors.append(f"{name} has shape {tuple(given.shape)}, expected {tuple(wanted.shape)}")
-        elif given.dtype != wanted.dtype:
-            errors.append(f"{name} is {given.dtype}, expected {wanted.dtype}")
+        tensor, reference = state[name], expected[name]
+        if tensor.shape != reference.shape:
+            errors.append(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(reference.shape)}")
+        elif tensor.dtype != reference.dtype:
+            errors.append(f"{name} is {tensor.dtype}, expected {reference.dtype}")
     return sorted(errors)
 
 

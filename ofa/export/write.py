@@ -46,13 +46,14 @@ class ExportReport:
         size = f"{file.total_bytes / 1e6:.2f} MB"
         if file.validation_top1 is None or file.fp32_validation_top1 is None:
             return f"{names}: {size}, logits within {file.max_difference:.1e} of PyTorch's{batch}"
-        plain = self.files[name.removesuffix(f"_{file.precision}")]
-        share = 100 * file.total_bytes / plain.total_bytes
-        found, expected = 100 * file.validation_top1, 100 * file.fp32_validation_top1
-        kept = f", {file.kept_text} in fp32" if file.kept_text else ""
+        fp32_file = self.files[name.removesuffix(f"_{file.precision}")]
+        share = 100 * file.total_bytes / fp32_file.total_bytes
+        top1_percent, fp32_percent = 100 * file.validation_top1, 100 * file.fp32_validation_top1
+        kept_text = f", {file.kept_text} in fp32" if file.kept_text else ""
         return (
             f"{names}: {size}, {share:.0f} % of fp32; {file.precision} top-1 on validation images "
-            f"{found:.2f} %, fp32 {expected:.2f} % (loss {expected - found:.2f} points{kept}){batch}"
+            f"{top1_percent:.2f} %, fp32 {fp32_percent:.2f} % "
+            f"(loss {fp32_percent - top1_percent:.2f} points{kept_text}){batch}"
         )
 
 
@@ -62,7 +63,7 @@ def export_bundle(
     path: Path,
     formats: Sequence[str] = ("onnx", "pt2"),
     *,
-    wanted: WantedPrecision | None = None,
+    target: WantedPrecision | None = None,
     tolerance: float = 1e-4,
     progress: ProgressCallback = silent,
 ) -> ExportReport:
@@ -78,7 +79,7 @@ def export_bundle(
         card: what the bundle says about it.
         path: the folder to write.
         formats: which of `FORMATS` to write beside the weights.
-        wanted: a further precision of each format beside fp32, measured on validation images; see
+        target: a further precision of each format beside fp32, measured on validation images; see
             `ofa.export.precision`.
         tolerance: largest allowed |difference| of logits, relative to the largest |logit|.
         progress: called after every format.
@@ -88,26 +89,26 @@ def export_bundle(
             cannot be exported, a format does not offer the wanted precision, `path` is something else than a
             bundle or cannot be written, or a format computes other logits.
     """
-    chosen = _choose(formats)
+    chosen_formats = _choose(formats)
     _check_subnet(network, card)
-    if wanted is not None:
-        check_precision(wanted.precision, wanted.keep, formats, layers_of(network))
+    if target is not None:
+        check_precision(target.precision, target.keep, formats, layers_of(network))
     _check_replaceable(path)
     source = Source(network, card.input_shape)
     _check_output(source, card)
-    total = 1 + len(chosen)
+    total = 1 + len(chosen_formats)
     with new_folder(path, "bundle") as folder, quiet():
         progress(0, total, "weights")
         files = {"weights": _add_weights(folder, source, card, tolerance)}
-        for done, (name, kind) in enumerate(chosen.items(), 1):
-            progress(done, total, name)
+        for index, (name, kind) in enumerate(chosen_formats.items(), 1):
+            progress(index, total, name)
             content = kind.serialise(source)
             _write(folder, content)
             difference = _check(name, kind.load(folder), source, tolerance)
             files[name] = exported_file(content, difference, kind.batch_size)
-            if wanted is not None and wanted.precision != FP32:
-                key = format_key(name, wanted.precision)
-                files[key] = _add_lower(folder, name, content, source, wanted, progress)
+            if target is not None and target.precision != FP32:
+                key = format_key(name, target.precision)
+                files[key] = _add_lower(folder, name, content, source, target, progress)
         _write(folder, {README_FILE: bundle_readme(card, files).encode()})
         write_json(folder / DESCRIPTION_FILE, describe(card, files))
     progress(total, total, "")
@@ -163,23 +164,23 @@ def _add_lower(
     name: str,
     content: Files,
     source: Source,
-    wanted: WantedPrecision,
+    target: WantedPrecision,
     progress: ProgressCallback,
 ) -> ExportedFile:
     """Write a format's files of lower precision and return their record."""
-    made = export_lower(name, content, source, wanted, progress)
-    _write(folder, made.files)
-    first = folder / next(iter(made.files))
-    logits = load_lower(name, first.parent, wanted.precision)
-    difference = _check(format_key(name, wanted.precision), logits, source, math.inf)
-    chain = source.units.title == "layer"
+    result = export_lower(name, content, source, target, progress)
+    _write(folder, result.files)
+    first_path = folder / next(iter(result.files))
+    logits = load_lower(name, first_path.parent, target.precision)
+    difference = _check(format_key(name, target.precision), logits, source, math.inf)
+    is_chain = source.units.title == "layer"
     return dataclasses.replace(
-        exported_file(made.files, difference, FORMATS[name].batch_size),
-        precision=wanted.precision,
-        kept_layers=made.kept_units if chain else (),
-        kept_operators=() if chain else made.kept_units,
-        validation_top1=made.top1,
-        fp32_validation_top1=made.reference_top1,
+        exported_file(result.files, difference, FORMATS[name].batch_size),
+        precision=target.precision,
+        kept_layers=result.kept_units if is_chain else (),
+        kept_operators=() if is_chain else result.kept_units,
+        validation_top1=result.top1,
+        fp32_validation_top1=result.reference_top1,
     )
 
 
@@ -205,25 +206,25 @@ def _check_replaceable(path: Path) -> None:
 @torch.no_grad()
 def _check(name: str, logits: Logits, source: Source, tolerance: float) -> float:
     """Return the largest |difference| of logits from those of the network itself."""
-    worst = 0.0
+    max_difference = 0.0
     for count in CHECKED_BATCH_SIZES:
         images = source.images(count)
         expected = source.network(images)
-        found = logits(images)
-        if found.shape != expected.shape:
+        outputs = logits(images)
+        if outputs.shape != expected.shape:
             raise UserError(
-                f"The exported {name} file gives {tuple(found.shape)} logits for {count} images; expected "
+                f"The exported {name} file gives {tuple(outputs.shape)} logits for {count} images; expected "
                 f"{tuple(expected.shape)}. No bundle was written."
             )
-        difference = float((found - expected).abs().max())
+        difference = float((outputs - expected).abs().max())
         limit = tolerance * float(expected.abs().max())
         if not difference <= limit:
             raise UserError(
                 f"The exported {name} file's logits differ from the network's by {difference:.3g} at batch "
                 f"size {count}; at most {limit:.3g} is allowed. No bundle was written."
             )
-        worst = max(worst, difference)
-    return worst
+        max_difference = max(max_difference, difference)
+    return max_difference
 
 
 def _write(folder: Path, files: Files) -> None:

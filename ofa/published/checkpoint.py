@@ -57,14 +57,16 @@ def load_weights(
 
     Names in errors are those of the file; missing ones are written in the form with every operator once.
     """
-    own = network.state_dict()
-    ours = published_names(specs, own)
+    our_state = network.state_dict()
+    our_names = published_names(specs, our_state)
     try:
-        theirs = shorten_names(state)
+        their_names = shorten_names(state)
     except UserError as error:
         raise UserError(f"{what}: {error}") from error
-    expected = {theirs.get(short, short): tuple(own[name].shape) for name, short in ours.items()}
-    used = {name: tensor for name, tensor in state.items() if name in set(theirs.values())}
-    raise_misfits(what, misfits(expected, used), hint)
-    for name, short in ours.items():
-        own[name].copy_(used[theirs[short]])
+    expected = {
+        their_names.get(short, short): tuple(our_state[name].shape) for name, short in our_names.items()
+    }
+    their_state = {name: tensor for name, tensor in state.items() if name in set(their_names.values())}
+    raise_misfits(what, misfits(expected, their_state), hint)
+    for name, short in our_names.items():
+        our_state[name].copy_(their_state[their_names[short]])

@@ -29,15 +29,18 @@ def subnet_of(network: PublishedNetwork, space: StagedSpace) -> SubnetConfig:
             f"The network {network.name} is of family {network.family}; space {space.name!r} is of family "
             f"{space.family}."
         )
-    stages, own = _stages(network.specs), _stages(lower(space.unrestricted, space.unrestricted.largest))
-    widths, own_widths = ([stage[0].out_channels for stage in part] for part in (stages, own))
-    if widths != own_widths:
-        reasons.append(f"its stages have {_join(widths)} channels; those of the space {_join(own_widths)}")
+    stages, space_stages = (
+        _stages(network.specs),
+        _stages(lower(space.unrestricted, space.unrestricted.largest)),
+    )
+    widths, space_widths = ([stage[0].out_channels for stage in part] for part in (stages, space_stages))
+    if widths != space_widths:
+        reasons.append(f"its stages have {_join(widths)} channels; those of the space {_join(space_widths)}")
     if network.resolution not in _allowed(space, "resolution"):
-        known = _join(_allowed(space, "resolution"))
-        reasons.append(f"its resolution is {network.resolution}; the space has {known}")
+        choices_text = _join(_allowed(space, "resolution"))
+        reasons.append(f"its resolution is {network.resolution}; the space has {choices_text}")
     blocks = []
-    for index, stage in enumerate(stages[: len(own)]):
+    for index, stage in enumerate(stages[: len(space_stages)]):
         reasons += _stage_reasons(space, index, stage)
         blocks.append(
             tuple(BlockConfig(spec.kernel_size, _ratio(spec, space.stages[index])) for spec in stage)
@@ -45,10 +48,10 @@ def subnet_of(network: PublishedNetwork, space: StagedSpace) -> SubnetConfig:
     if not reasons:
         config = SubnetConfig(network.resolution, tuple(blocks))
         pairs = itertools.zip_longest(lower(space, config), network.specs)
-        differing = [(ours, theirs) for ours, theirs in pairs if ours != theirs]
-        if not differing:
+        different_pairs = [(ours, theirs) for ours, theirs in pairs if ours != theirs]
+        if not different_pairs:
             return config
-        reasons += [_difference(ours, theirs) for ours, theirs in differing]
+        reasons += [_difference(ours, theirs) for ours, theirs in different_pairs]
     raise UserError(
         f"The network {network.name} is no sub-network of space {space.name!r}: {'; '.join(reasons)}."
     )
@@ -63,8 +66,12 @@ def own_space(network: PublishedNetwork) -> tuple[StagedSpace, SubnetConfig]:
         UserError: if the network has not the structure of its family.
     """
     specs = network.specs
-    stem, first, classifier = specs[0], specs[1], specs[-1]
-    assert isinstance(stem, ConvSpec) and isinstance(first, MBConvSpec) and isinstance(classifier, LinearSpec)
+    stem, first_block, classifier = specs[0], specs[1], specs[-1]
+    assert (
+        isinstance(stem, ConvSpec)
+        and isinstance(first_block, MBConvSpec)
+        and isinstance(classifier, LinearSpec)
+    )
     stages = _stages(specs)
     space = StagedSpace(
         name=network.name,
@@ -77,9 +84,9 @@ def own_space(network: PublishedNetwork) -> tuple[StagedSpace, SubnetConfig]:
         num_classes=classifier.out_features,
         in_channels=stem.in_channels,
         bn_epsilon=stem.bn_epsilon,
-        first_block_channels=first.out_channels,
+        first_block_channels=first_block.out_channels,
     )
-    if first.out_channels == stem.out_channels:
+    if first_block.out_channels == stem.out_channels:
         space = replace(space, first_block_channels=None)
     return space, subnet_of(network, space)
 
@@ -96,15 +103,15 @@ def _stages(specs: Sequence[LayerSpec]) -> list[list[MBConvSpec]]:
 
 
 def _stage_spec(stage: Sequence[MBConvSpec]) -> StageSpec:
-    first = stage[0]
+    first_block = stage[0]
     return StageSpec(
-        channels=first.out_channels,
-        stride=first.stride,
+        channels=first_block.out_channels,
+        stride=first_block.stride,
         depths=(len(stage),),
         kernel_sizes=tuple(sorted({spec.kernel_size for spec in stage})),
         expand_ratios=tuple(sorted({spec.mid_channels / spec.in_channels for spec in stage})),
-        activation=first.activation,
-        squeeze_excite=first.squeeze_excite,
+        activation=first_block.activation,
+        squeeze_excite=first_block.squeeze_excite,
     )
 
 
@@ -117,10 +124,10 @@ def _stage_reasons(space: StagedSpace, index: int, stage: Sequence[MBConvSpec]) 
     for number, spec in enumerate(stage):
         values = {"kernel_size": spec.kernel_size, "expand_ratio": _ratio(spec, space.stages[index])}
         for kind, value in values.items():
-            known = _allowed(space, stage_gene(kind, index, number))
-            if value not in known:
-                place = f"of stage {index}, block {number}"
-                reasons.append(f"{kind} {place} is {value:g}; the space has {_join(known)}")
+            choices = _allowed(space, stage_gene(kind, index, number))
+            if value not in choices:
+                where = f"of stage {index}, block {number}"
+                reasons.append(f"{kind} {where} is {value:g}; the space has {_join(choices)}")
     return reasons
 
 

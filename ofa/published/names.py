@@ -70,9 +70,9 @@ def published_names(specs: Sequence[LayerSpec], names: Iterable[str]) -> dict[st
     prefixes = _prefixes(specs)
     result = {}
     for name in names:
-        _, index, rest = name.split(".", 2)
-        if not rest.endswith(_COUNTER):
-            result[name] = f"{prefixes[int(index)]}.{_entry(specs[int(index)], rest)}"
+        _, index, entry = name.split(".", 2)
+        if not entry.endswith(_COUNTER):
+            result[name] = f"{prefixes[int(index)]}.{_entry(specs[int(index)], entry)}"
     return result
 
 
@@ -82,28 +82,28 @@ def _prefixes(specs: Sequence[LayerSpec]) -> list[str]:
     convolutions = [i for i, spec in enumerate(specs) if isinstance(spec, ConvSpec)]
     stem = [i for i in convolutions if i < blocks[0]]
     head = [i for i in convolutions if i > blocks[-1]]
-    places = {index: f"blocks.{number}" for number, index in enumerate(blocks)}
-    places |= {index: f"input_stem.{number}" for number, index in enumerate(stem)}
+    prefixes = {index: f"blocks.{number}" for number, index in enumerate(blocks)}
+    prefixes |= {index: f"input_stem.{number}" for number, index in enumerate(stem)}
     if len(stem) == 1:
-        places[stem[0]] = "first_conv"
-    places |= dict(zip(reversed(head), ("feature_mix_layer", "final_expand_layer"), strict=False))
-    return [places.get(index, "classifier") for index in range(len(specs))]
+        prefixes[stem[0]] = "first_conv"
+    prefixes |= dict(zip(reversed(head), ("feature_mix_layer", "final_expand_layer"), strict=False))
+    return [prefixes.get(index, "classifier") for index in range(len(specs))]
 
 
 @singledispatch
-def _entry(spec: LayerSpec, rest: str) -> str:
+def _entry(spec: LayerSpec, entry: str) -> str:
     raise UserError(f"Published checkpoints have no layer such as {spec.key}.")
 
 
 @_entry.register(ConvSpec)
 @_entry.register(LinearSpec)
-def _(spec: LayerSpec, rest: str) -> str:
-    return rest.removeprefix("layer.")
+def _(spec: LayerSpec, entry: str) -> str:
+    return entry.removeprefix("layer.")
 
 
 @_entry.register
-def _(spec: MBConvSpec, rest: str) -> str:
-    part, _, leaf = rest.partition(".")
+def _(spec: MBConvSpec, entry: str) -> str:
+    part, _, leaf = entry.partition(".")
     if leaf.startswith("matrices."):
         kernel_size = int(leaf.removeprefix("matrices."))
         leaf = f"{kernel_size + 2}to{kernel_size}_matrix"
@@ -111,6 +111,6 @@ def _(spec: MBConvSpec, rest: str) -> str:
 
 
 @_entry.register
-def _(spec: BottleneckSpec, rest: str) -> str:
-    part, _, leaf = rest.partition(".")
+def _(spec: BottleneckSpec, entry: str) -> str:
+    part, _, leaf = entry.partition(".")
     return f"{_BOTTLENECK_PARTS[part]}.{leaf}"

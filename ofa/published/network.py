@@ -138,18 +138,18 @@ class _Reader:
         """Return our name of an activation."""
         name = values.get("act_func")
         if not (name is None or isinstance(name, str)) or name not in _ACTIVATIONS:
-            known = ", ".join(sorted(filter(None, _ACTIVATIONS)))
-            self.errors.append(f"{where}.act_func is {name!r}; known: {known}")
+            names_text = ", ".join(sorted(filter(None, _ACTIVATIONS)))
+            self.errors.append(f"{where}.act_func is {name!r}; known: {names_text}")
             return "none"
         return _ACTIVATIONS[name]
 
     def group(self, values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         """Return a layer's settings; an empty group and an error if there are none."""
-        found = values.get(name)
-        if not isinstance(found, Mapping):
+        group = values.get(name)
+        if not isinstance(group, Mapping):
             self.errors.append(f"{name} is missing")
             return {}
-        return found
+        return group
 
     # -- layers ------------------------------------------------------------------------------------
 
@@ -198,16 +198,16 @@ class _Reader:
     def block(self, values: object, where: str, size: int) -> MBConvSpec:
         """Return an inverted bottleneck."""
         block = values if isinstance(values, Mapping) else {}
-        inner = block.get("mobile_inverted_conv", block.get("conv"))
-        settings = inner if isinstance(inner, Mapping) else {}
+        conv_values = block.get("mobile_inverted_conv", block.get("conv"))
+        settings = conv_values if isinstance(conv_values, Mapping) else {}
         if settings.get("name") != "MBInvertedConvLayer":
             self.errors.append(f"{where} is a {settings.get('name')!r}; expected an MBInvertedConvLayer")
             return MBConvSpec(size, 1, 1, 1, 3, 1, "relu", False)
         names = ("in_channels", "out_channels", "kernel_size", "stride")
         channels, out_channels, kernel_size, stride = (self.integer(settings, n, where) for n in names)
         ratio = self.number(settings, "expand_ratio", where)
-        given = settings.get("mid_channels") is not None
-        mid = self.integer(settings, "mid_channels", where) if given else round(channels * ratio)
+        has_mid_channels = settings.get("mid_channels") is not None
+        mid = self.integer(settings, "mid_channels", where) if has_mid_channels else round(channels * ratio)
         spec = MBConvSpec(
             size,
             channels,
@@ -234,18 +234,18 @@ class _Reader:
         elif shortcut is not None:
             self.errors.append(f"{where}.shortcut is {shortcut!r}; expected an IdentityLayer or null")
         if spec.residual != (shortcut is not None):
-            found, expected = ("no", "one") if spec.residual else ("a", "none")
+            actual, expected = ("no", "one") if spec.residual else ("a", "none")
             self.errors.append(
-                f"{where} has {found} shortcut; expected {expected} at stride {spec.stride} from "
+                f"{where} has {actual} shortcut; expected {expected} at stride {spec.stride} from "
                 f"{spec.in_channels} to {spec.out_channels} channels"
             )
 
     def check_widths(self, specs: list[LayerSpec]) -> None:
         """Note layers that do not take what the layer before them gives."""
-        for before, after in itertools.pairwise(specs):
-            if before.output_channels != after.input_channels:
+        for layer, next_layer in itertools.pairwise(specs):
+            if layer.output_channels != next_layer.input_channels:
                 self.errors.append(
-                    f"{before.output_channels} channels leave {before.key}, and {after.key} follows"
+                    f"{layer.output_channels} channels leave {layer.key}, and {next_layer.key} follows"
                 )
 
 

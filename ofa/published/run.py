@@ -38,12 +38,12 @@ def save_run(
     """
     check_vacant(directory)
     settings = dataclasses.asdict(data)
-    places = {name: settings.pop(name) for name in ("root", "download", "workers")}
+    machine_settings = {name: settings.pop(name) for name in ("root", "download", "workers")}
     config = {
         "space": supernet.space.to_dict(),
         "data": settings,
         "imported": dict(provenance),
-        "data_root": places["root"],
+        "data_root": machine_settings["root"],
     }
     write_json(directory.path / "config.json", config)
     save_supernet(directory.supernet, supernet, {"imported": dict(provenance)})

@@ -33,8 +33,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Give each phase the name it is listed under."""
-        named = {name: dataclasses.replace(phase, name=name) for name, phase in self.phases.items()}
-        object.__setattr__(self, "phases", named)
+        named_phases = {name: dataclasses.replace(phase, name=name) for name, phase in self.phases.items()}
+        object.__setattr__(self, "phases", named_phases)
 
     def fitted_space(self, info: DataInfo) -> StagedSpace:
         """Return the space with the channels and classes of the data."""
@@ -102,8 +102,8 @@ def claim_directory(directory: RunDirectory, config: TrainConfig) -> None:
         UserError: if it holds a run of a different configuration, naming what differs.
     """
     record = config.record()
-    started = directory.supernet.exists() or any((directory.path / "checkpoints").glob("step_*.pt"))
-    if not (started and directory.config.exists()):
+    has_started = directory.supernet.exists() or any((directory.path / "checkpoints").glob("step_*.pt"))
+    if not (has_started and directory.config.exists()):
         write_json(directory.config, {**record, "data_root": config.data.root})
         return
     changes = differences(_recorded(directory), record)

@@ -44,11 +44,11 @@ def open_run(config: RunConfig) -> TrainedRun:
     directory = config.directory
     data = load_data(load_data_settings(directory, config.data_root))
     supernet, info = load_supernet(directory.supernet)
-    found = data.info.in_channels, data.info.num_classes
+    data_facts = data.info.in_channels, data.info.num_classes
     classes = info.provenance.get("class_names", list(data.info.class_names))
-    if found != (info.space.in_channels, info.space.num_classes) or classes != list(data.info.class_names):
+    if data_facts != (info.space.in_channels, info.space.num_classes) or classes != list(data.info.class_names):
         raise UserError(
-            f"The images of {data.info.name} have {found[0]} channels and the classes "
+            f"The images of {data.info.name} have {data_facts[0]} channels and the classes "
             f"{', '.join(data.info.class_names[:10])}; run {config.run_name!r} was trained on "
             f"{info.space.in_channels} channels and {', '.join(map(str, classes[:10]))}. "
             "Give the data_root of the same images."

@@ -143,15 +143,17 @@ def check_packages(packages: tuple[str, ...], what: str, extra: str, otherwise: 
     Raises:
         UserError: naming those that are missing, the `extra` that installs them, and what else to do.
     """
-    if missing := missing_packages(packages):
-        *first, last = missing
-        names = f"{', '.join(first)} and {last}" if first else last
+    if missing_names := missing_packages(packages):
+        *first_names, last_name = missing_names
+        names = f"{', '.join(first_names)} and {last_name}" if first_names else last_name
         raise UserError(f"{what} needs {names}; install with: pip install -e '.[{extra}]'{otherwise}")
 
 
 def offered_text(offers: Offers) -> str:
     """Return for instance "fp32, bf16 on cpu"."""
-    return "; ".join(f"{', '.join(precisions)} on {place}" for place, precisions in offers.items())
+    return "; ".join(
+        f"{', '.join(precisions)} on {accelerator}" for accelerator, precisions in offers.items()
+    )
 
 
 def write_files(folder: Path, files: Files) -> None:

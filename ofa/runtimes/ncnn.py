@@ -78,11 +78,11 @@ def _copy(network: nn.Module) -> nn.Module:
     Where a pooling window hangs over the edge of a map, PyTorch takes the mean of what is inside. ncnn does
     so only where it is told to leave padding out, which makes no difference to a pool without padding.
     """
-    copied = copy.deepcopy(network).eval()
-    for module in copied.modules():
+    network_copy = copy.deepcopy(network).eval()
+    for module in network_copy.modules():
         if isinstance(module, nn.AvgPool2d) and module.padding == 0:
             module.count_include_pad = False
-    return copied
+    return network_copy
 
 
 def _run_pnnx(folder: Path, shape: tuple[int, ...]) -> None:
@@ -91,12 +91,14 @@ def _run_pnnx(folder: Path, shape: tuple[int, ...]) -> None:
 
     dimensions = ",".join(map(str, shape))
     command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[{dimensions}]", "fp16=0"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0 or not (folder / PARAM_FILE).is_file():
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+    process = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+    )
+    if process.returncode != 0 or not (folder / PARAM_FILE).is_file():
+        messages = (process.stderr or process.stdout).strip().splitlines()[-1:]
         raise UserError(
-            f"pnnx could not convert the network to ncnn (exit code {done.returncode}; {' '.join(last)}). "
-            "Choose another engine or format."
+            f"pnnx could not convert the network to ncnn (exit code {process.returncode}; "
+            f"{' '.join(messages)}). Choose another engine or format."
         )
 
 

@@ -78,10 +78,10 @@ def open_session(folder: Path, threads: int, precision: str, providers: list[Any
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(folder / MODEL_FILE), options, providers=providers)
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if wanted not in session.get_providers():
+    provider = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if provider not in session.get_providers():
         raise UserError(
-            f"ONNX Runtime has {wanted} but could not start it (it would run on "
+            f"ONNX Runtime has {provider} but could not start it (it would run on "
             f"{', '.join(session.get_providers())}). Check the GPU's driver and libraries, or use "
             "accelerator: cpu."
         )

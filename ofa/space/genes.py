@@ -208,5 +208,5 @@ class GeneOperators(ABC):
 def unique_rows(genomes: Genomes) -> NDArray[np.intp]:
     """Return the indices of the first occurrence of each distinct row, in order."""
     keys = np.ascontiguousarray(genomes).view(np.dtype((np.void, genomes.shape[1]))).ravel()
-    _, first = np.unique(keys, return_index=True)
-    return np.sort(first)
+    _, first_indices = np.unique(keys, return_index=True)
+    return np.sort(first_indices)

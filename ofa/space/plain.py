@@ -122,8 +122,8 @@ class GeneSpace(SearchSpace[GeneConfig]):
 
     @override
     def read(self, values: Mapping[str, Any]) -> GeneConfig:
-        wrong = [name for name, value in values.items() if not isinstance(value, int | float)]
-        if wrong or "resolution" not in values:
+        wrong_names = [name for name, value in values.items() if not isinstance(value, int | float)]
+        if wrong_names or "resolution" not in values:
             raise UserError(
                 f"A sub-network is {dict(values)!r}; expected a number for each gene, resolution among them."
             )

@@ -66,15 +66,15 @@ class StemSpec:
 
     def __post_init__(self) -> None:
         """Check that every list of choices is ascending and distinct."""
-        check_choices("depths of the stem", self.depths, least=0)
+        check_choices("depths of the stem", self.depths, minimum=0)
         for name in ("inner_widths", "widths"):
             check_choices(f"{name} of the stem", getattr(self, name))
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
 
-def check_choices(name: str, choices: tuple[float, ...], least: float | None = None) -> None:
-    """Raise the error for choices that are not distinct, ascending, and positive (or at least `least`)."""
-    low = not choices or (min(choices) <= 0 if least is None else min(choices) < least)
+def check_choices(name: str, choices: tuple[float, ...], minimum: float | None = None) -> None:
+    """Raise the error for choices that are not distinct, ascending, and positive (or at least `minimum`)."""
+    low = not choices or (min(choices) <= 0 if minimum is None else min(choices) < minimum)
     if low or list(choices) != sorted(set(choices)):
-        kind = "positive numbers" if least is None else f"numbers from {least:g}"
+        kind = "positive numbers" if minimum is None else f"numbers from {minimum:g}"
         raise UserError(f"{name} are {list(choices)}; expected distinct {kind} in ascending order.")

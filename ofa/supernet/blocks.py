@@ -99,22 +99,22 @@ class ElasticMBConvLayer(ElasticLayer):
         output: Tensor = self.project(hidden, spec.out_channels, 1, "none")
         return images + output if spec.residual else output
 
-    def sort_channels(self, trained: Sequence[MBConvSpec]) -> None:
+    def sort_channels(self, trained_specs: Sequence[MBConvSpec]) -> None:
         """Sort the mid and the squeeze-excite channels; see `sort_channels_between`."""
         if self.expand is None:
             return
         producers = [*self.expand.output_tensors(), self.depthwise.weight]
         producers += self.depthwise_bn.output_tensors()
-        co_sorted = []
+        followers = []
         if self.squeeze_excite is not None:
             reduce, expand = self.squeeze_excite.reduce, self.squeeze_excite.expand
             producers += expand.output_tensors()
-            co_sorted.append(reduce.weight)
-        mid_channels = {spec.mid_channels for spec in trained}
-        sort_channels_between(producers, [self.project.conv.weight], mid_channels, co_sorted)
+            followers.append(reduce.weight)
+        mid_channels = {spec.mid_channels for spec in trained_specs}
+        sort_channels_between(producers, [self.project.conv.weight], mid_channels, followers)
         if self.squeeze_excite is not None:
             sort_channels_between(
-                reduce.output_tensors(), [expand.weight], {spec.se_channels for spec in trained}
+                reduce.output_tensors(), [expand.weight], {spec.se_channels for spec in trained_specs}
             )
 
     def input_weights(self) -> list[Tensor]:

@@ -53,9 +53,9 @@ class ElasticBottleneckLayer(ElasticLayer):
             images = self.shortcut(images, spec.out_channels, 1, "none")
         return activate(hidden + images, spec.activation)
 
-    def sort_channels(self, trained: Sequence[BottleneckSpec]) -> None:
+    def sort_channels(self, trained_specs: Sequence[BottleneckSpec]) -> None:
         """Sort the channels on both sides of the middle convolution; see `sort_channels_between`."""
-        boundaries = {spec.mid_channels for spec in trained}
+        boundaries = {spec.mid_channels for spec in trained_specs}
         sort_channels_between(self.reduce.output_tensors(), [self.middle.conv.weight], boundaries)
         sort_channels_between(self.middle.output_tensors(), [self.expand.conv.weight], boundaries)
 

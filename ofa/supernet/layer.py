@@ -22,8 +22,8 @@ class ElasticLayer(nn.Module, ABC):
     def forward(self, images: Tensor, spec: Any) -> Tensor:
         """Compute the variant `spec` on images (n, in_channels, h, w)."""
 
-    def sort_channels(self, trained: Sequence[Any]) -> None:
-        """Reorder inner channels by importance without changing any variant in `trained`."""
+    def sort_channels(self, trained_specs: Sequence[Any]) -> None:
+        """Reorder inner channels by importance without changing any variant in `trained_specs`."""
 
     @abstractmethod
     def input_weights(self) -> list[Tensor]:
@@ -54,7 +54,7 @@ def sort_channels_between(
     producers: Sequence[Tensor],
     consumers: Sequence[Tensor],
     boundaries: Collection[int],
-    co_sorted: Sequence[Tensor] = (),
+    followers: Sequence[Tensor] = (),
 ) -> None:
     """Sort the channels between layers by the L1 norm of the weights that consume them, in place.
 
@@ -65,10 +65,10 @@ def sort_channels_between(
         producers: dimension 0 of each runs over the channels.
         consumers: weights, dimension 1 of each runs over the channels.
         boundaries: numbers of channels of the networks that must not change.
-        co_sorted: more such weights, which only follow.
+        followers: more such weights, which only follow.
     """
     order = segment_order(channel_importance(consumers), boundaries)
     for tensor in producers:
         tensor.copy_(tensor[order].clone())
-    for tensor in (*consumers, *co_sorted):
+    for tensor in (*consumers, *followers):
         tensor.copy_(tensor[:, order].clone())

@@ -122,16 +122,16 @@ class ElasticBatchNorm2d(nn.Module):
 
     def _synchronised(self, images: Tensor, t: dict[str, Tensor]) -> Tensor:
         """Normalise by the statistics of all processes' images, of which each has as many."""
-        size, wide = self.world.size, images.float()
-        mean = self.world.all_reduce_sum(wide.mean((0, 2, 3), keepdim=True)) / size
-        centred = wide - mean
-        var = self.world.all_reduce_sum(centred.square().mean((0, 2, 3), keepdim=True)) / size
+        size, values = self.world.size, images.float()
+        mean = self.world.all_reduce_sum(values.mean((0, 2, 3), keepdim=True)) / size
+        deviations = values - mean
+        var = self.world.all_reduce_sum(deviations.square().mean((0, 2, 3), keepdim=True)) / size
         scale = t["weight"].view(1, -1, 1, 1) * torch.rsqrt(var + self.epsilon)
         with torch.no_grad():
             count = size * images.numel() // images.shape[1]
             t["running_mean"].lerp_(mean.flatten(), self.momentum)
             t["running_var"].lerp_(var.flatten() * (count / max(count - 1, 1)), self.momentum)
-        return (centred * scale + t["bias"].view(1, -1, 1, 1)).to(images.dtype)
+        return (deviations * scale + t["bias"].view(1, -1, 1, 1)).to(images.dtype)
 
     @torch.no_grad()
     def forget_non_finite(self) -> None:
@@ -157,8 +157,8 @@ class ElasticSqueezeExcite(nn.Module):
 
     def forward(self, images: Tensor, hidden_channels: int) -> Tensor:
         """Scale the channels of images (n, channels, h, w)."""
-        squeezed = images.mean((2, 3), keepdim=True)
-        hidden = F.relu(self.reduce(squeezed, hidden_channels))
+        means = images.mean((2, 3), keepdim=True)
+        hidden = F.relu(self.reduce(means, hidden_channels))
         return images * F.hardsigmoid(self.expand(hidden, images.shape[1]))
 
 

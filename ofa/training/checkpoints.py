@@ -31,8 +31,8 @@ class TrainingCheckpoints:
     def save(self, step: int, values: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, then delete the oldest beyond those kept."""
         save_tensors(self._path(step), {**values, "digest": content_digest(values)})
-        for old in self.steps()[: -self._keep]:
-            self._path(old).unlink(missing_ok=True)
+        for old_step in self.steps()[: -self._keep]:
+            self._path(old_step).unlink(missing_ok=True)
 
     def load_latest(
         self, check: Callable[[Mapping[str, Any], str], None]
@@ -46,31 +46,31 @@ class TrainingCheckpoints:
         Raises:
             UserError: from `check`, or if all files are damaged.
         """
-        for leftover in self._folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-        damaged = []
+        for path in self._folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        damaged_paths = []
         for step in reversed(self.steps()):
             try:
                 values = load_tensors(self._path(step), "checkpoint")
             except UserError:
                 values = {}
             if values.pop("digest", None) != content_digest(values):
-                damaged.append(str(self._path(step)))
+                damaged_paths.append(str(self._path(step)))
                 continue
             check(values, f"checkpoint {self._path(step)}")
-            return values, damaged
-        if damaged:
+            return values, damaged_paths
+        if damaged_paths:
             raise UserError(
-                f"No checkpoint of {self._folder} can be read: {', '.join(damaged)}. "
+                f"No checkpoint of {self._folder} can be read: {', '.join(damaged_paths)}. "
                 "Remove the run's directory to start the training anew."
             )
         return None, []
 
     def check_equal_starts(self, step: int, world: World) -> None:
         """Raise unless all processes go on from the same step: only the first one writes checkpoints."""
-        found = world.gather({str(world.rank): float(step)})
-        if len(set(found.values())) > 1:
-            steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in found.items())
+        steps_by_rank = world.gather({str(world.rank): float(step)})
+        if len(set(steps_by_rank.values())) > 1:
+            steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in steps_by_rank.items())
             raise UserError(
                 f"The processes would go on from different steps: {steps}. All need the same checkpoints in "
                 f"{self._folder}; with several machines runs_dir has to be on storage that they share."

@@ -175,9 +175,9 @@ class _Fit(StepLoop):
             self._save()
 
     def _train_epoch(self, reader: ReportReader) -> None:
-        epoch, first = divmod(self._step, self._steps_per_epoch)
+        epoch, first_batch = divmod(self._step, self._steps_per_epoch)
         size, seed = self._settings.batch_size, self._settings.seed
-        batches = self._data.train_batches(size, seed, epoch, self._device, first, self._world)
+        batches = self._data.train_batches(size, seed, epoch, self._device, first_batch, self._world)
         self._network.train()
         self._run_batches(
             ((resize(images, self._resolution), targets) for images, targets in batches), reader
@@ -197,7 +197,7 @@ class _Fit(StepLoop):
         self._step += 1
         info = StepInfo(
             number=self._step,
-            place=f"epoch {epoch + 1}/{settings.epochs}",
+            epoch_text=f"epoch {epoch + 1}/{settings.epochs}",
             lr=lr,
             resolution=self._resolution,
             macs=None,

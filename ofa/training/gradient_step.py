@@ -136,16 +136,16 @@ class GradientStep:
         self._world.all_reduce_mean_([*gradients, *numbers, *statistics])
         self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
-        together = torch.stack([*numbers, norm])
+        all_numbers = torch.stack([*numbers, norm])
         if self._max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._network.parameters(), self._max_grad_norm, norm)
-        step_if(optimizer, torch.isfinite(together).all())
+        step_if(optimizer, torch.isfinite(all_numbers).all())
         self.scaler.update()
         if self.scaler.is_enabled() or self._skip_non_finite:
             for module in self._norms:
                 _forget_non_finite(module)
         names = tuple(tuple(group) for group in terms)
-        return PendingReport(networks, names, *_copy_to_host_async(together))
+        return PendingReport(networks, names, *_copy_to_host_async(all_numbers))
 
     def read(self, pending: PendingReport) -> StepReport:
         """Return what a step did; steps are read in their order.
@@ -153,19 +153,19 @@ class GradientStep:
         Raises:
             NonFiniteError: if a loss or the gradient was not finite, and may not be skipped.
         """
-        *values, stopping, gradient_norm = pending.values()
-        remaining = iter(values)
-        terms = [{name: next(remaining) for name in names} for names in pending.terms]
-        losses_finite = all(map(math.isfinite, values))
-        finite = losses_finite and math.isfinite(gradient_norm)
-        if finite:
+        *values, num_stopping, gradient_norm = pending.values()
+        value_iterator = iter(values)
+        terms = [{name: next(value_iterator) for name in names} for names in pending.terms]
+        is_loss_finite = all(map(math.isfinite, values))
+        is_finite = is_loss_finite and math.isfinite(gradient_norm)
+        if is_finite:
             self._skipped_in_a_row = 0
         else:
             # Where fp16 overflows in the gradient alone, the scaler has lowered its scale.
-            overflow = self.scaler.is_enabled() and losses_finite
-            self._skip_or_stop(pending.networks, terms, gradient_norm, overflow)
+            is_overflow = self.scaler.is_enabled() and is_loss_finite
+            self._skip_or_stop(pending.networks, terms, gradient_norm, is_overflow)
         losses = tuple(sum(group.values()) for group in terms)
-        return StepReport(losses, gradient_norm, not finite, stopping > 0)
+        return StepReport(losses, gradient_norm, not is_finite, num_stopping > 0)
 
     def _skip_or_stop(
         self,
@@ -200,9 +200,9 @@ def _copy_to_host_async(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | Non
     """Return a copy on the processor, and when it will be complete (None: it is)."""
     if numbers.device.type != "cuda":
         return numbers, None
-    copy, ready = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    ready.record(torch.cuda.current_stream(numbers.device))
-    return copy, ready
+    copy, event = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(numbers.device))
+    return copy, event
 
 
 class NonFiniteError(ArithmeticError):

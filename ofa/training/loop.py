@@ -111,32 +111,32 @@ class StepLoop(ABC):
             UserError: if a step was not finite and may not be skipped.
             StoppedError: after a signal, with the last step saved.
         """
-        step, waiting = 0, time.perf_counter()
+        step, start_s = 0, time.perf_counter()
         for batch in batches:
-            data_wait_s = time.perf_counter() - waiting
+            data_wait_s = time.perf_counter() - start_s
             info, pending = self._train_batch(batch, data_wait_s)
             # What the step before did; that of this one may still be under way on the device.
             stop = reader.add(info, pending)
             step = info.number
-            due = step % self._checkpoint_every_steps == 0
-            if stop or due or pending.ready is None:
+            is_due = step % self._checkpoint_every_steps == 0
+            if stop or is_due or pending.ready is None:
                 stop = reader.flush() or stop
-            spend(time.perf_counter() - waiting, data_wait_s)
+            spend(time.perf_counter() - start_s, data_wait_s)
             if stop:
                 self._save_and_stop(step)
-            if due and not self._phase_ended():
+            if is_due and not self._phase_ended():
                 self._save()
-            waiting = time.perf_counter()
+            start_s = time.perf_counter()
         stop = reader.flush()
-        spend(time.perf_counter() - waiting, 0.0)
+        spend(time.perf_counter() - start_s, 0.0)
         if stop:
             self._save_and_stop(step)
 
     def _save_and_stop(self, step: int) -> None:
         self._save()
-        saved = ""
+        hint = ""
         if self._save_folder is not None:
-            saved = f", which is saved in {self._save_folder}; run the same command to go on"
+            hint = f", which is saved in {self._save_folder}; run the same command to go on"
         raise StoppedError(
-            f"Stopped by {self._stop.sender} after step {step}{saved}.", self._stop.signal_number
+            f"Stopped by {self._stop.sender} after step {step}{hint}.", self._stop.signal_number
         )

@@ -28,7 +28,7 @@ class StepInfo:
 
     Attributes:
         number: of steps of the run, with this one.
-        place: phase and epoch, for the progress.
+        epoch_text: phase and epoch, for the progress.
         lr: learning rate.
         resolution: of its images, in pixels.
         macs: MACs of its sub-networks; None if a single network is trained.
@@ -37,7 +37,7 @@ class StepInfo:
     """
 
     number: int
-    place: str
+    epoch_text: str
     lr: float
     resolution: int
     macs: NDArray[np.float64] | None
@@ -114,8 +114,8 @@ class TrainingMonitor:
         if facts.macs is None or self._log_macs is None:
             return ["training"]
         low, high = self._log_macs
-        places = 3 * (np.log(facts.macs) - low) / max(high - low, 1e-12)
-        return [("small", "middle", "large")[place] for place in np.clip(places, 0, 2).astype(int)]
+        thirds = 3 * (np.log(facts.macs) - low) / max(high - low, 1e-12)
+        return [("small", "middle", "large")[third] for third in np.clip(thirds, 0, 2).astype(int)]
 
     def _show(self, facts: StepInfo, done: int, total: int) -> None:
         step = facts.number
@@ -131,9 +131,9 @@ class TrainingMonitor:
         self._scalar("train/images_per_second", rate, step)
         self._scalar("train/data_wait_share", share, step)
         self._scalar("train/peak_memory_mb", peak_memory_mb(self._device), step)
-        every = [value for values in self._losses.values() for value in values]
-        loss = f"loss {sum(every) / len(every):.3f}" if every else "all steps skipped"
-        self._progress(done, total, f"{facts.place} {loss} {rate:.0f} img/s {self._scores}")
+        all_losses = [value for values in self._losses.values() for value in values]
+        loss = f"loss {sum(all_losses) / len(all_losses):.3f}" if all_losses else "all steps skipped"
+        self._progress(done, total, f"{facts.epoch_text} {loss} {rate:.0f} img/s {self._scores}")
         self._losses.clear()
         self._norms.clear()
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
@@ -143,13 +143,15 @@ class TrainingMonitor:
 
         The time it took is not counted as training.
         """
-        shown = {name: self._metric.scale * value for name, value in scores.items()}
-        for name, value in shown.items():
+        shown_scores = {name: self._metric.scale * value for name, value in scores.items()}
+        for name, value in shown_scores.items():
             self._scalar(f"{self._metric.name}/{name}", value, step)
         if self._writer is not None and self._macs:
             self._writer.add_histogram("sampling/macs_m", np.concatenate(self._macs) / 1e6, step)
         self._macs.clear()
-        self._scores = " ".join(f"{name} {value:.1f}" for name, value in shown.items() if name != "random")
+        self._scores = " ".join(
+            f"{name} {value:.1f}" for name, value in shown_scores.items() if name != "random"
+        )
         self._since = time.perf_counter()
         self._images, self._waited = 0, 0.0
 

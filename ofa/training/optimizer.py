@@ -25,8 +25,8 @@ def build_optimizer(
         for name, parameter in module.named_parameters(recurse=False):
             if is_norm or name == "bias":
                 without_decay.append(parameter)
-    excluded = {id(parameter) for parameter in without_decay}
-    decayed = [parameter for parameter in network.parameters() if id(parameter) not in excluded]
+    excluded_ids = {id(parameter) for parameter in without_decay}
+    decayed = [parameter for parameter in network.parameters() if id(parameter) not in excluded_ids]
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": without_decay, "weight_decay": 0.0},

@@ -80,9 +80,9 @@ class Phase:
         """Time of a step in trainings of one sub-network, for the time left; a teacher only runs forwards."""
         return self.subnets_per_step + _TEACHER_COST * (self.teacher == "frozen")
 
-    def space(self, whole: Space) -> Space:
-        """Return `whole` restricted to the networks that this phase opens; every resolution is open."""
-        return whole.restrict(compound=self.compound).keep_largest(
+    def space(self, whole_space: Space) -> Space:
+        """Return `whole_space` restricted to the networks that this phase opens; every resolution is open."""
+        return whole_space.restrict(compound=self.compound).keep_largest(
             {
                 "kernel_size": self.kernel_sizes,
                 "depth": self.depths,

@@ -23,8 +23,8 @@ def emulates(precision: str, device: torch.device) -> bool:
         return not torch.cuda.is_bf16_supported(including_emulation=False)
     # Older versions of PyTorch do not tell.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    known = [has for name, has in capabilities.items() if "bf16" in name]
-    return bool(known) and not any(known)
+    bf16_flags = [has for name, has in capabilities.items() if "bf16" in name]
+    return bool(bf16_flags) and not any(bf16_flags)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

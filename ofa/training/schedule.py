@@ -45,5 +45,5 @@ class Schedule:
     def work_done(self, position: Position) -> tuple[int, int]:
         """Return work done and total in equal units of cost, so that the time left is right."""
         work = [round(phase.step_cost * self.steps(phase)) for phase in self.phases]
-        under_way = round(self.phases[position.phase].step_cost * position.phase_step)
-        return sum(work[: position.phase]) + under_way, sum(work)
+        phase_work = round(self.phases[position.phase].step_cost * position.phase_step)
+        return sum(work[: position.phase]) + phase_work, sum(work)

@@ -66,12 +66,12 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name, known in (
+        for name, names in (
             ("batch_norm", BATCH_NORMS),
             ("on_non_finite", ON_NON_FINITE),
         ):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, getattr(self, name), known)
+            if getattr(self, name) not in names:
+                raise unknown_name(name, getattr(self, name), names)
         _check_precision_name(self.precision)
         counts = ("batch_size", "checkpoint_every_steps", "keep_checkpoints", "validate_every_epochs")
         images, rates = ("validation_images", "calibration_images"), ("seed", "momentum", "weight_decay")

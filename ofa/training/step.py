@@ -95,14 +95,14 @@ class TrainStep(GradientStep):
         if teacher is not None:
             with self._autocast():
                 soft_targets = teacher(images).float()
-        every_terms = []
+        terms_by_network = []
         for config in plan.configs:
             with self._autocast():
                 outputs = self._supernet(images, config)
             outputs = outputs.float()
             ratio = self._settings.distillation_ratio
             terms = loss_terms(self._task, ratio, outputs, targets, soft_targets)
-            every_terms.append(self._backward(terms))
+            terms_by_network.append(self._backward(terms))
             if in_place and soft_targets is None:
                 soft_targets = outputs.detach()
-        return every_terms
+        return terms_by_network

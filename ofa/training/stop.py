@@ -54,10 +54,10 @@ class StopRequest:
                 signal.signal(number, handlers[number])
                 os.kill(os.getpid(), number)
 
-        for known in handlers:
-            signal.signal(known, note)
+        for number in handlers:
+            signal.signal(number, note)
         try:
             yield
         finally:
-            for known, handler in handlers.items():
-                signal.signal(known, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -54,11 +54,11 @@ class RunSummary:
         Raises:
             UserError: if a file cannot be written, or the table is no such table.
         """
-        dated = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__}
+        stamp = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__}
         values = dataclasses.asdict(self)
         values[values.pop("metric")] = values.pop("scores")
-        write_json(folder / "summary.json", {**dated, **values})
-        row = dated | {
+        write_json(folder / "summary.json", {**stamp, **values})
+        row = stamp | {
             "run_name": self.run_name,
             "space": self.space,
             "data": self.data,
@@ -79,11 +79,11 @@ def _replace_row(table: Path, row: Mapping[str, str]) -> None:
     rows: list[dict[str, str]] = []
     if table.exists():
         with table.open(newline="") as file:
-            rows = [dict(found) for found in csv.DictReader(file)]
-        if any(None in found or "run_name" not in found for found in rows):
+            rows = [dict(entry) for entry in csv.DictReader(file)]
+        if any(None in entry or "run_name" not in entry for entry in rows):
             raise UserError(f"{table} is not a table of runs; move it away to have a new one written.")
-    rows = [found for found in rows if found["run_name"] != row["run_name"]] + [dict(row)]
-    names = list(dict.fromkeys(name for found in rows for name in found))
+    rows = [entry for entry in rows if entry["run_name"] != row["run_name"]] + [dict(row)]
+    names = list(dict.fromkeys(name for entry in rows for name in entry))
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="") as file:

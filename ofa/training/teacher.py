@@ -27,7 +27,7 @@ class Teacher:
         path: Path,
         evaluator: SubnetEvaluator[nn.Module],
         write: bool,
-        begun: bool = False,
+        has_begun: bool = False,
     ) -> None:
         """Load the teacher from `path`, or copy it from `supernet` and, if `write`, save it there.
 
@@ -36,7 +36,7 @@ class Teacher:
             path: file of the run's teacher.
             evaluator: has the images for recalibration.
             write: whether this process writes files.
-            begun: whether the run has distilled before, so that the file must be there.
+            has_begun: whether the run has distilled before, so that the file must be there.
 
         Raises:
             UserError: if the file is damaged, of another space, or lost.
@@ -47,7 +47,7 @@ class Teacher:
             values = load_tensors(path, "teacher of this run (start the run anew if no copy is left)")
             check_fingerprint(values.get("fingerprint"), supernet.space, f"teacher {path}")
             self._network.load_state_dict(values["state"])
-        elif begun:
+        elif has_begun:
             raise UserError(
                 f"The teacher of this run, {path}, is lost; the supernet has been trained further. Bring "
                 "the file back, or start the run anew under another run_name."

@@ -89,7 +89,7 @@ class Trainer(StepLoop):
         self._task = task or ClassificationTask(settings.loss)
         self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self._task)
         self._teacher: Teacher | None = None
-        self._opened = self._space
+        self._phase_space = self._space
         self._position = Position()
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
         self._seconds: dict[str, float] = {}
@@ -121,12 +121,12 @@ class Trainer(StepLoop):
         with self._listening():
             folder = self._folder / "tensorboard" if self._world.is_main else None
             mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
-            first = self._position.step
+            first_step = self._position.step
             monitor = TrainingMonitor(
-                folder, first, mac_range, self._device, self._progress, metric=self.metric
+                folder, first_step, mac_range, self._device, self._progress, metric=self.metric
             )
             if self._configuration:
-                monitor.describe(first, self._configuration)
+                monitor.describe(first_step, self._configuration)
             try:
                 while self._position.phase < len(self._phases):
                     self._train_phase(self._phases[self._position.phase], monitor)
@@ -138,8 +138,8 @@ class Trainer(StepLoop):
     def validate(self) -> dict[str, float]:
         """Return the task's metric of the smallest, middle, largest and a random sub-network, validated."""
         configs = self._named_configs()
-        mine = list(configs)[self._world.rank :: self._world.size]
-        scores = self._world.gather({name: self._evaluator.score(configs[name]) for name in mine})
+        local_names = list(configs)[self._world.rank :: self._world.size]
+        scores = self._world.gather({name: self._evaluator.score(configs[name]) for name in local_names})
         return {name: scores[name] for name in configs}
 
     def summary(self, run_name: str) -> RunSummary:
@@ -167,22 +167,22 @@ class Trainer(StepLoop):
                 self.supernet.sort_channels(self._trained_space())
             self._optimizer = self._new_optimizer()
         self._teacher = self._frozen_teacher(phase)
-        self._opened = phase.space(self._space)
+        self._phase_space = phase.space(self._space)
 
         def note(info: StepInfo, report: StepReport) -> None:
             monitor.note(info, report, *self._schedule.work_done(position))
 
         reader = ReportReader(self._train_step.read, note, REMEDY)
         while not self._phase_ended():
-            epoch, first = divmod(position.phase_step, self._schedule.steps_per_epoch)
-            run_epoch = (position.step - first) // self._schedule.steps_per_epoch
+            epoch, start = divmod(position.phase_step, self._schedule.steps_per_epoch)
+            run_epoch = (position.step - start) // self._schedule.steps_per_epoch
             batches = self._data.train_batches(
-                self._settings.batch_size, self._settings.seed, run_epoch, self._device, first, self._world
+                self._settings.batch_size, self._settings.seed, run_epoch, self._device, start, self._world
             )
             self.supernet.train()
             self._run_batches(batches, reader, self._spend)
-            last = epoch + 1 == phase.epochs
-            if last or (epoch + 1) % self._settings.validate_every_epochs == 0:
+            is_last = epoch + 1 == phase.epochs
+            if is_last or (epoch + 1) % self._settings.validate_every_epochs == 0:
                 monitor.validated(position.step, self.validate())
 
     def _trained_space(self) -> SearchSpace:
@@ -194,14 +194,14 @@ class Trainer(StepLoop):
         if phase.teacher != "frozen" or self._settings.distillation_ratio == 0:
             return None
         position, path, is_main = self._position, self._folder / "teacher.pt", self._world.is_main
-        earlier = self._phases[: position.phase]
-        begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier)
-        return Teacher(self.supernet, path, self._evaluator, is_main, begun)
+        earlier_phases = self._phases[: position.phase]
+        has_begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier_phases)
+        return Teacher(self.supernet, path, self._evaluator, is_main, has_begun)
 
     def _train_batch(self, batch: Batch, data_wait_s: float) -> tuple[StepInfo, PendingReport]:
         position, settings = self._position, self._settings
         phase = self._phases[position.phase]
-        plan = plan_step(self._opened, phase, settings.seed, position.step)
+        plan = plan_step(self._phase_space, phase, settings.seed, position.step)
         lr = self._schedule.learning_rate(position)
         set_learning_rate(self._optimizer, lr)
         pending = self._train_step(
@@ -218,7 +218,7 @@ class Trainer(StepLoop):
         position.phase_step += 1
         info = StepInfo(
             number=position.step,
-            place=f"{phase.name} epoch {epoch + 1}/{phase.epochs}",
+            epoch_text=f"{phase.name} epoch {epoch + 1}/{phase.epochs}",
             lr=lr,
             resolution=plan.resolution,
             macs=self._macs(plan.genomes),
@@ -277,7 +277,7 @@ class Trainer(StepLoop):
         def check(values: Mapping[str, Any], what: str) -> None:
             check_fingerprint(values.get("fingerprint"), self._space, what)
 
-        values, damaged = self._checkpoints.load_latest(check)
+        values, damaged_paths = self._checkpoints.load_latest(check)
         if values is not None:
             self.supernet.load_state_dict(values["supernet"])
             load_optimizer(self._optimizer, values["optimizer"])
@@ -286,7 +286,7 @@ class Trainer(StepLoop):
             self._waited = dict(values.get("waited", {}))
             self._position = Position(values["phase"], values["phase_step"], values["step"])
         self._checkpoints.check_equal_starts(self._position.step, self._world)
-        return damaged
+        return damaged_paths
 
     def _named_configs(self) -> dict[str, AnyConfig]:
         rng = np.random.default_rng([self._settings.seed, self._position.step])

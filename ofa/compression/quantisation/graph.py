@@ -76,8 +76,8 @@ def _is_operator(node: Node, program: ExportedProgram) -> bool:
         return True
     signature = program.graph_signature
     constants = {*signature.inputs_to_parameters, *signature.inputs_to_buffers}
-    second = {aten.matmul: 1, aten.mm: 1, aten.addmm: 2}.get(packet)
-    return second is not None and str(node.args[second]) in constants
+    weight_index = {aten.matmul: 1, aten.mm: 1, aten.addmm: 2}.get(packet)
+    return weight_index is not None and str(node.args[weight_index]) in constants
 
 
 def layers_with_operators(specs: Sequence[LayerSpec]) -> tuple[int, ...]:
@@ -103,14 +103,14 @@ def operators_of(specs: Sequence[LayerSpec], layers: Collection[int]) -> frozens
             problems.append(f"Layer {layer} ({specs[layer].key}) has no weights; nothing to keep.")
     if problems:
         raise UserError("\n".join(problems))
-    found: set[int] = set()
+    operator_positions: set[int] = set()
     start = 0
     for position, spec in enumerate(specs):
         end = start + len(spec.operators)
         if position in layers:
-            found.update(range(start, end))
+            operator_positions.update(range(start, end))
         start = end
-    return frozenset(found)
+    return frozenset(operator_positions)
 
 
 def kept_names(nodes: Sequence[GraphNode], keep: Collection[int]) -> list[str]:
@@ -134,10 +134,10 @@ def kept_names(nodes: Sequence[GraphNode], keep: Collection[int]) -> list[str]:
             count += 1
         else:
             owners.append(max((owners[source] for source in node.sources), default=-1))
-    beyond = sorted(position for position in keep if not 0 <= position < count)
-    if beyond:
+    unknown_positions = sorted(position for position in keep if not 0 <= position < count)
+    if unknown_positions:
         raise UserError(
-            f"Operators {', '.join(map(str, beyond))} shall stay in floating point, but the graph has "
-            f"{count} convolutions and linear layers (0 to {count - 1})."
+            f"Operators {', '.join(map(str, unknown_positions))} shall stay in floating point, but the "
+            f"graph has {count} convolutions and linear layers (0 to {count - 1})."
         )
     return [node.name for node, owner in zip(nodes, owners, strict=True) if owner in keep]

@@ -56,7 +56,7 @@ class OnnxQuantiser:
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-        excluded = kept_names(graph_nodes(onnx.load_from_string(self._model)), keep)
+        excluded_names = kept_names(graph_nodes(onnx.load_from_string(self._model)), keep)
         with tempfile.TemporaryDirectory() as folder:
             source, target, ranges = (Path(folder) / name for name in ("in.onnx", "out.onnx", "ranges.json"))
             source.write_bytes(self._model)
@@ -70,7 +70,7 @@ class OnnxQuantiser:
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=excluded,
+                nodes_to_exclude=excluded_names,
                 calibrate_method=CalibrationMethod.MinMax,
                 calibration_cache_path=ranges,
                 # ONNX Runtime does it when it loads the file, and a float is the smaller record of a bias.
@@ -128,19 +128,19 @@ def _compact(content: bytes) -> bytes:
     graph = model.graph
     names = {value.name: value.name for value in (*graph.input, *graph.output)} | {"": ""}
     constants: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    kept = []
+    initializers = []
     for tensor in graph.initializer:
         value = tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes()
         if value not in constants:
             constants[value] = f"c{len(constants)}"
-            kept.append(tensor)
+            initializers.append(tensor)
         names[tensor.name] = tensor.name = constants[value]
     for node in graph.node:
         node.name = node.doc_string = ""
         node.input[:] = [names[name] for name in node.input]
         node.output[:] = [names.setdefault(name, f"t{len(names)}") for name in node.output]
     del graph.value_info[:], graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(initializers)
     compact: bytes = model.SerializeToString()
     return compact
 
@@ -151,10 +151,10 @@ def _reader(name: str, calibration: Sequence[Images]) -> object:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._left = iter(calibration)
+            self._iterator = iter(calibration)
 
         def get_next(self) -> dict[str, Images] | None:
-            images = next(self._left, None)
+            images = next(self._iterator, None)
             return None if images is None else {name: images}
 
     return Reader()

@@ -42,16 +42,16 @@ def quantise_openvino(
     # The quantiser draws progress bars.
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         nncf = _import_nncf()
-        named = _with_own_names(model)
-        kept = kept_names(graph_nodes(named), keep)
+        named_model = _with_own_names(model)
+        names = kept_names(graph_nodes(named_model), keep)
         return nncf.quantize(
-            named,
+            named_model,
             nncf.Dataset(list(calibration)),
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(calibration),
             fast_bias_correction=True,
-            ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
+            ignored_scope=nncf.IgnoredScope(names=names, validate=False),
         )
 
 
@@ -80,11 +80,11 @@ def graph_nodes(model: openvino.Model) -> list[GraphNode]:
 
 def _with_own_names(model: openvino.Model) -> openvino.Model:
     """Return a copy whose operations, but for inputs and outputs, have names of their own."""
-    copied = model.clone()
-    for position, node in enumerate(copied.get_ordered_ops()):
+    copy = model.clone()
+    for position, node in enumerate(copy.get_ordered_ops()):
         if node.get_type_name() not in ("Parameter", "Result"):
             node.set_friendly_name(f"{position}_{node.get_type_name()}")
-    return copied
+    return copy
 
 
 def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:

@@ -139,16 +139,16 @@ def quantise_network(
     """
     trial = _Trial(units, quantise, load, reference, samples)
     if settings.keep_layers == "auto":
-        found = _search(trial, units, settings, progress)
-        if not found.reached:
-            raise UserError(_cannot(found, units, settings.max_loss))
-        kept = found.layers
+        choice = _search(trial, units, settings, progress)
+        if not choice.reached:
+            raise UserError(_cannot(choice, units, settings.max_loss))
+        kept_units = choice.layers
     elif isinstance(settings.keep_layers, tuple):
-        kept = tuple(sorted(set(settings.keep_layers)))
+        kept_units = tuple(sorted(set(settings.keep_layers)))
     else:
-        kept = ()
-    files = trial.files(frozenset(kept))
-    return QuantisedNetwork(files, kept, trial.top1(frozenset(kept)), trial.reference_top1)
+        kept_units = ()
+    files = trial.files(frozenset(kept_units))
+    return QuantisedNetwork(files, kept_units, trial.top1(frozenset(kept_units)), trial.reference_top1)
 
 
 def _search(
@@ -164,12 +164,14 @@ def _search(
     )
 
 
-def _cannot(found: FloatingPointLayers, units: QuantisationUnits, max_loss: float) -> str:
-    kept = f"{units.title}s {', '.join(map(str, found.layers))}" if found.layers else f"no {units.title}"
+def _cannot(choice: FloatingPointLayers, units: QuantisationUnits, max_loss: float) -> str:
+    units_text = (
+        f"{units.title}s {', '.join(map(str, choice.layers))}" if choice.layers else f"no {units.title}"
+    )
     return (
         f"keep_layers=auto keeps at most half of the {len(units.positions)} {units.title}s in floating point "
-        f"and cannot bring the loss to {max_loss:g} points: the best of {found.evaluations} networks, with "
-        f"{kept} kept, loses {found.loss:.2f}. Give a larger max_loss, more calibration images, or "
+        f"and cannot bring the loss to {max_loss:g} points: the best of {choice.evaluations} networks, with "
+        f"{units_text} kept, loses {choice.loss:.2f}. Give a larger max_loss, more calibration images, or "
         "precision=fp32."
     )
 
@@ -187,35 +189,35 @@ class _Trial:
     ) -> None:
         self._units, self._load, self._samples = units, load, samples
         check_calibration(samples.calibration)
-        some = samples.calibration[:RANKING_IMAGES]
-        self._quantise, self._quantise_roughly = quantise(samples.calibration), quantise(some)
+        ranking_images = samples.calibration[:RANKING_IMAGES]
+        self._quantise, self._quantise_roughly = quantise(samples.calibration), quantise(ranking_images)
         self.reference_top1 = logits_top1(reference, samples.validation())
-        self._ranked_on = torch.from_numpy(np.concatenate(some))
+        self._ranking_images = torch.from_numpy(np.concatenate(ranking_images))
         with torch.inference_mode():
-            self._expected = reference(self._ranked_on)
+            self._expected = reference(self._ranking_images)
         self._top1: dict[frozenset[int], float] = {}
         self._last: tuple[frozenset[int], Files] | None = None
 
-    def files(self, kept: frozenset[int]) -> Files:
-        """Return the files with the layers `kept` in floating point."""
-        if self._last is None or self._last[0] != kept:
-            self._last = (kept, self._quantise(self._units.operators(kept)))
+    def files(self, kept_units: frozenset[int]) -> Files:
+        """Return the files with the layers `kept_units` in floating point."""
+        if self._last is None or self._last[0] != kept_units:
+            self._last = (kept_units, self._quantise(self._units.operators(kept_units)))
         return self._last[1]
 
-    def top1(self, kept: frozenset[int]) -> float:
+    def top1(self, kept_units: frozenset[int]) -> float:
         """Return the accuracy (0..1) on the validation images."""
-        if kept not in self._top1:
-            logits = self._load(self.files(kept))
-            self._top1[kept] = logits_top1(logits, self._samples.validation())
-        return self._top1[kept]
+        if kept_units not in self._top1:
+            logits = self._load(self.files(kept_units))
+            self._top1[kept_units] = logits_top1(logits, self._samples.validation())
+        return self._top1[kept_units]
 
-    def loss(self, kept: frozenset[int]) -> float:
+    def loss(self, kept_units: frozenset[int]) -> float:
         """Return the points of accuracy lost on the validation images."""
-        return 100 * (self.reference_top1 - self.top1(kept))
+        return 100 * (self.reference_top1 - self.top1(kept_units))
 
-    def output_error(self, kept: frozenset[int]) -> float:
+    def output_error(self, kept_units: frozenset[int]) -> float:
         """Return the mean squared error of the logits on a few calibration images, and calibrated on them."""
-        files = self._quantise_roughly(self._units.operators(kept))
-        found = self._load(files)(self._ranked_on)
-        error = float(((found - self._expected) ** 2).mean())
+        files = self._quantise_roughly(self._units.operators(kept_units))
+        outputs = self._load(files)(self._ranking_images)
+        error = float(((outputs - self._expected) ** 2).mean())
         return error if math.isfinite(error) else math.inf

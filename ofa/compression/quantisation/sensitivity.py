@@ -46,8 +46,8 @@ def rank_layers(
         progress: called per layer.
     """
     sensitivity: dict[int, float] = {}
-    for done, layer in enumerate(layers):
-        progress(done, len(layers), f"sensitivity of layer {layer}")
+    for index, layer in enumerate(layers):
+        progress(index, len(layers), f"sensitivity of layer {layer}")
         sensitivity[layer] = output_error(frozenset(layers) - {layer})
     progress(len(layers), len(layers), "")
     return tuple(sorted(layers, key=lambda layer: (-sensitivity[layer], layer)))
@@ -85,28 +85,28 @@ def choose_kept_layers(
             "at least 1 evaluation."
         )
     search = _Search(loss, max_loss, max_evaluations, progress)
-    if search.enough(()):
+    if search.is_enough(()):
         return search.result()
-    ranked = tuple(ranking())[:max_kept]
-    failed, passed = 0, None
-    for count in _doubling(len(ranked)):
-        if search.enough(ranked[:count]):
-            passed = count
+    ranked_layers = tuple(ranking())[:max_kept]
+    low, high = 0, None
+    for count in _doubling(len(ranked_layers)):
+        if search.is_enough(ranked_layers[:count]):
+            high = count
             break
-        failed = count
-    if passed is not None:
-        while passed - failed > 1 and search.left:
-            middle = (failed + passed) // 2
-            failed, passed = (failed, middle) if search.enough(ranked[:middle]) else (middle, passed)
-        for layer in reversed(ranked[: passed - 1]):
-            search.enough([kept for kept in search.best if kept != layer])
+        low = count
+    if high is not None:
+        while high - low > 1 and search.has_budget:
+            middle = (low + high) // 2
+            low, high = (low, middle) if search.is_enough(ranked_layers[:middle]) else (middle, high)
+        for layer in reversed(ranked_layers[: high - 1]):
+            search.is_enough([other for other in search.best if other != layer])
     return search.result()
 
 
-def _doubling(last: int) -> list[int]:
-    """Return 1, 2, 4, ... below `last`, and `last`; nothing if it is 0."""
-    powers = itertools.takewhile(lambda count: count < last, (2**power for power in itertools.count()))
-    return [*powers, last] if last else []
+def _doubling(maximum: int) -> list[int]:
+    """Return 1, 2, 4, ... below `maximum`, and `maximum`; nothing if it is 0."""
+    powers = itertools.takewhile(lambda count: count < maximum, (2**power for power in itertools.count()))
+    return [*powers, maximum] if maximum else []
 
 
 class _Search:
@@ -119,31 +119,31 @@ class _Search:
         self, loss: LayerSetMetric, max_loss: float, max_evaluations: int, progress: ProgressCallback
     ) -> None:
         self._loss, self._max_loss, self._total, self._progress = loss, max_loss, max_evaluations, progress
-        self._done: dict[frozenset[int], float] = {}
+        self._losses: dict[frozenset[int], float] = {}
         self.best: frozenset[int] = frozenset()
 
     @property
-    def left(self) -> bool:
-        return len(self._done) < self._total
+    def has_budget(self) -> bool:
+        return len(self._losses) < self._total
 
-    def enough(self, layers: Collection[int]) -> bool:
+    def is_enough(self, layers: Collection[int]) -> bool:
         """Return whether keeping `layers` is enough; False where no evaluation is left."""
-        kept = frozenset(layers)
-        if kept not in self._done:
-            if not self.left:
+        kept_layers = frozenset(layers)
+        if kept_layers not in self._losses:
+            if not self.has_budget:
                 return False
-            self._progress(len(self._done), self._total, f"keeping {len(kept)} layers")
-            self._done[kept] = self._loss(kept)
-            self.best = min(self._done, key=self._merit)
-        return self._done[kept] <= self._max_loss
+            self._progress(len(self._losses), self._total, f"keeping {len(kept_layers)} layers")
+            self._losses[kept_layers] = self._loss(kept_layers)
+            self.best = min(self._losses, key=self._merit)
+        return self._losses[kept_layers] <= self._max_loss
 
-    def _merit(self, kept: frozenset[int]) -> tuple[bool, float, float]:
-        loss = self._done[kept]
+    def _merit(self, kept_layers: frozenset[int]) -> tuple[bool, float, float]:
+        loss = self._losses[kept_layers]
         if loss <= self._max_loss:
-            return False, len(kept), loss
-        return True, loss, len(kept)
+            return False, len(kept_layers), loss
+        return True, loss, len(kept_layers)
 
     def result(self) -> FloatingPointLayers:
         self._progress(self._total, self._total, "")
-        loss = self._done[self.best]
-        return FloatingPointLayers(tuple(sorted(self.best)), loss, loss <= self._max_loss, len(self._done))
+        loss = self._losses[self.best]
+        return FloatingPointLayers(tuple(sorted(self.best)), loss, loss <= self._max_loss, len(self._losses))

@@ -18,7 +18,7 @@ from latency_tables.measuring.plan import assemble_table, plan_table
 from latency_tables.table.calibration import Validation, choose_networks, fit_affine
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
-from latency_tables.table.timing import LEAST_MS, MeasurementError, Timing, summarize
+from latency_tables.table.timing import MIN_MS, MeasurementError, Timing, summarize
 from ofa.architecture.lowering import distinct_layers
 from ofa.common.errors import UserError
 from ofa.modules.static import GlobalPool, StaticNetwork, static_layer
@@ -260,7 +260,7 @@ def test_a_layer_that_costs_less_than_its_references_costs_nothing(tmp_path: Pat
     pool = next(spec for spec in plan.specs if spec.key.startswith("pool"))
     runs[pool.key] = [[4.9, 4.9]]
     table = assemble_table(plan, {"engine": "fake"}, runs)
-    assert table.entries[pool.key].latency_ms == LEAST_MS
+    assert table.entries[pool.key].latency_ms == MIN_MS
 
 
 def test_incomplete_measurements_are_refused() -> None:
@@ -421,7 +421,7 @@ def test_a_table_of_another_device_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"latency table .*engine\.version was '1' and is '2'"):
         table_of(path, FakeEngine(version="2"))
     path.write_bytes(before[:200])
-    with pytest.raises(UserError, match="in the way; delete it"):
+    with pytest.raises(UserError, match="already exists; delete it"):
         table_of(path, FakeEngine())
     assert path.read_bytes() == before[:200]
 

@@ -11,7 +11,7 @@ import pytest
 from latency_tables.table.calibration import Calibration, MeasuredNetwork, Validation
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable, TableLimit
-from latency_tables.table.timing import LEAST_MS, Timing, standard_error, summarize
+from latency_tables.table.timing import MIN_MS, Timing, standard_error, summarize
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
@@ -198,7 +198,7 @@ def test_latency_is_the_mean_of_the_processes_lower_quartiles() -> None:
 
 
 def test_a_layer_never_costs_less_than_nothing() -> None:
-    assert summarize([[0.01]], references_ms=0.02).latency_ms == LEAST_MS
+    assert summarize([[0.01]], references_ms=0.02).latency_ms == MIN_MS
 
 
 def test_the_standard_error_is_that_of_a_quartile() -> None:

@@ -24,11 +24,11 @@ def test_images_are_prepared_anew_where_they_would_take_too_much_memory(
     supernet, data = build_supernet(SPACE, 0), make_data()
     kept = SubnetEvaluator(supernet, data, calibration_images=60)
     expected = [kept.score(config) for config in (SPACE.smallest, SPACE.largest)]
-    assert kept._kept
-    monkeypatch.setattr(evaluate, "MAX_KEPT_BYTES", 0)
+    assert kept._cache
+    monkeypatch.setattr(evaluate, "MAX_CACHE_BYTES", 0)
     streamed = SubnetEvaluator(supernet, data, calibration_images=60)
     assert [streamed.score(config) for config in (SPACE.smallest, SPACE.largest)] == expected
-    assert not streamed._kept
+    assert not streamed._cache
 
 
 def test_evaluation_recalibrates_a_copy_and_leaves_the_supernet_alone() -> None:

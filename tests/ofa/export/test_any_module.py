@@ -209,7 +209,7 @@ def test_int8_of_a_module(name: str, tmp_path: Path) -> None:
     samples = card_samples(two_branches_card(), random_images(1, 20), 60)
     assert len(samples.calibration) == 60 and samples.calibration[0].shape == (1, *SHAPE)
     wanted = WantedPrecision("int8", samples)
-    report = export_bundle(two_branches(), two_branches_card(), tmp_path / "b", [name], wanted=wanted)
+    report = export_bundle(two_branches(), two_branches_card(), tmp_path / "b", [name], target=wanted)
     small = report.files[f"{name}_int8"]
     assert small.precision == "int8" and small.kept_layers == ()
     assert small.validation_top1 is not None and small.fp32_validation_top1 is not None
@@ -218,7 +218,7 @@ def test_int8_of_a_module(name: str, tmp_path: Path) -> None:
     assert 0 < float((found - two_branches()(images(3))).abs().max()) < 0.1
     wanted = WantedPrecision("int8", samples, MixedPrecisionSettings((0,)))
     with pytest.raises(UserError, match=r"keep_layers is \(0,\).*not a chain of known layers.*=auto or none"):
-        export_bundle(two_branches(), two_branches_card(), tmp_path / "c", [name], wanted=wanted)
+        export_bundle(two_branches(), two_branches_card(), tmp_path / "c", [name], target=wanted)
 
 
 class Sensitive(nn.Module):
@@ -253,7 +253,7 @@ def test_operators_stay_in_floating_point_where_the_accuracy_needs_it(name: str,
     files = {}
     for keep in ("none", "auto"):
         wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(keep, 10.0))
-        report = export_bundle(network, two_branches_card(), tmp_path / keep, [name], wanted=wanted)
+        report = export_bundle(network, two_branches_card(), tmp_path / keep, [name], target=wanted)
         files[keep] = report.files[f"{name}_int8"]
         top1 = logits_top1(load_file(load_bundle(report.path), f"{name}_int8"), batches)
         assert files[keep].validation_top1 == top1

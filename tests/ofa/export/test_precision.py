@@ -79,7 +79,7 @@ def bundle(
     """A bundle with every format that can be written here, and both in int8 that can be."""
     path = tmp_path_factory.mktemp("bundles") / "bundle"
     wanted = WantedPrecision("int8", samples, MixedPrecisionSettings((0, 3)))
-    return export_bundle(network, card, path, BOTH, wanted=wanted).path
+    return export_bundle(network, card, path, BOTH, target=wanted).path
 
 
 # -- what is offered -----------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_nothing_is_written_when_the_precision_is_not_offered(
 ) -> None:
     wanted = WantedPrecision("int8", samples)
     with pytest.raises(UserError, match="Format pt2 offers fp32 on this processor, not int8"):
-        export_bundle(network, card, tmp_path / "bundle", ["pt2"], wanted=wanted)
+        export_bundle(network, card, tmp_path / "bundle", ["pt2"], target=wanted)
     assert list(tmp_path.iterdir()) == []
 
 
