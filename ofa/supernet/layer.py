@@ -5,24 +5,37 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ofa.architecture.layer import LayerSpec
 
-class ElasticLayer(nn.Module, ABC):
+Spec = TypeVar("Spec", bound=LayerSpec)
+
+
+class ElasticLayer(nn.Module, ABC, Generic[Spec]):
     """A layer that computes any of its variants; which one is an argument of each call."""
 
+    def __init__(self, variants: Sequence[Spec], dropout: float) -> None:
+        """Create no parameters; layers that have some create those of the largest of `variants`.
+
+        Args:
+            variants: all layers that the position can hold, at least one.
+            dropout: probability, of the classifier.
+        """
+        super().__init__()
+
     @abstractmethod
-    def tensors(self, spec: Any) -> dict[str, Tensor]:
+    def tensors(self, spec: Spec) -> dict[str, Tensor]:
         """Return the state of the static layer of `spec`, as views or transforms of the parameters."""
 
     @abstractmethod
-    def forward(self, images: Tensor, spec: Any) -> Tensor:
+    def forward(self, images: Tensor, spec: Spec) -> Tensor:
         """Compute the variant `spec` on images (n, in_channels, h, w)."""
 
-    def sort_channels(self, trained: Sequence[Any]) -> None:
+    def sort_channels(self, trained: Sequence[Spec]) -> None:
         """Reorder inner channels by importance without changing any variant in `trained`."""
 
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -26,7 +26,7 @@ def sort_channels(supernet: Supernet, trained: StagedSpace) -> None:
     """
     variants = [slot.variants(trained) for slot in slots(supernet.space)]
     for stream in _channel_groups(supernet):
-        widths = {spec.output_channels for spec in variants[stream.producers[0]]}
+        widths = {spec.out_channels for spec in variants[stream.producers[0]]}
         producers = [t for i in stream.producers for t in _layer(supernet, i).output_tensors()]
         consumers = [t for i in stream.consumers for t in _layer(supernet, i).input_weights()]
         sort_channels_between(producers, consumers, widths)
@@ -58,12 +58,12 @@ def _channel_groups(supernet: Supernet) -> list[_ChannelGroup]:
             streams[-1].producers.append(index)
             continue
         streams.append(_ChannelGroup([index]))
-        if len({spec.output_channels for spec in specs}) > 1:
+        if len({spec.out_channels for spec in specs}) > 1:
             elastic.append(streams[-1])
     return elastic
 
 
-def _layer(supernet: Supernet, index: int) -> ElasticLayer:
+def _layer(supernet: Supernet, index: int) -> ElasticLayer[Any]:
     layer: nn.Module = supernet.layers[index]
     assert isinstance(layer, ElasticLayer)
     return layer

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
+from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import lower_slots, slots
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
@@ -36,6 +39,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         layers = [elastic_layer(slot.variants(self.space), dropout) for slot in slots(self.space)]
         self.layers = nn.ModuleList(layers)
 
+    @override
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
         """Return logits (n, num_classes) of sub-network `config`; see `AbstractSupernet.forward`."""
         if images.shape[-1] != config.resolution or images.shape[-2] != config.resolution:
@@ -48,27 +52,27 @@ class Supernet(AbstractSupernet[StaticNetwork]):
                 images = layer(images, spec)
         return images
 
+    @override
     def extract(self, config: SubnetConfig, dropout: float = 0.0) -> StaticNetwork:
-        """See `extract_subnet`."""
         return extract_subnet(self, config, dropout)
 
+    @override
     def sort_channels(self, trained_space: SearchSpace) -> None:
-        """See `ofa.supernet.sorting.sort_channels`."""
         assert isinstance(trained_space, StagedSpace)
         sort_channels(self, trained_space)
 
     @cached_property
+    @override
     def costs(self) -> Mapping[str, Estimator]:
-        """See `AbstractSupernet.costs`."""
         return {
             "macs": compile_cost(self.space, macs),
             "parameters": compile_cost(self.space, parameters),
             "peak_activation_bytes": compile_cost(self.space, peak_activation_bytes, np.maximum),
         }
 
-    def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer, object]]:
+    def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer[Any], LayerSpec]]:
         """Return the layers that `config` uses, each with its variant."""
-        active: list[tuple[ElasticLayer, object]] = []
+        active: list[tuple[ElasticLayer[Any], LayerSpec]] = []
         for layer, spec in zip(self.layers, lower_slots(self.space, config), strict=True):
             if spec is not None:
                 assert isinstance(layer, ElasticLayer)

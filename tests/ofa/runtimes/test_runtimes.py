@@ -62,7 +62,7 @@ def runtime(name: str) -> Runtime:
 @pytest.fixture(scope="module")
 def layer() -> nn.Module:
     """A block with everything: expansion, kernel 5, squeeze-excite, stride, hard-swish."""
-    module = static_layer(MBConvSpec(9, 8, 24, 16, 5, 2, "hard_swish", True)).eval()
+    module = static_layer(MBConvSpec(9, 8, 16, 5, 2, "hard_swish", True, mid_channels=24)).eval()
     randomise(module, 0)
     return module
 
