@@ -21,8 +21,9 @@ help: ## Show this list.
 quickstart: $(STAMP) ## Train, measure, search and export on the digits; 3 to 4 minutes after installation.
 	@$(BIN)/python scripts/quickstart.py
 
-test: lint ## Check style and types, then run all tests.
-	@$(BIN)/python -m pytest -q
+test: lint ## Check style and types, then run all tests: on all cores, and those that measure time alone.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not timing"
+	@$(BIN)/python -m pytest -q -m timing
 
 lint: $(STAMP) ## Check style and types only.
 	@$(BIN)/ruff check .

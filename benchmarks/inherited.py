@@ -36,7 +36,6 @@ from ofa.runs.config import RunConfig
 from ofa.runs.trained import TrainedRun, open_run
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import build_supernet
 from ofa.training.fit import fit
 from ofa.training.settings import FinetuneSettings
@@ -95,7 +94,7 @@ class Comparison:
         """Return the network trained further, or alone from new weights."""
         space, resolution = self._run.info.space, config.resolution
         if way == "alone":
-            network = extract_subnet(build_supernet(space, settings.seed), config).to(self._run.device)
+            network = build_supernet(space, settings.seed).extract(config).to(self._run.device)
         else:
             network = self._evaluator.network(config)
         largest = dataclasses.replace(space.largest, resolution=resolution)

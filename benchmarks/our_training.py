@@ -26,7 +26,6 @@ from ofa.common.config import build
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet, build_supernet
 from ofa.training.gradient_step import PendingReport
 from ofa.training.optimizer import build_optimizer
@@ -60,7 +59,8 @@ class Fixed(nn.Module):
 
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
         """Return the logits of the network, whatever `config` is."""
-        return torch.as_tensor(self.network(images))
+        logits: Tensor = self.network(images)
+        return logits
 
 
 class Steps:
@@ -77,7 +77,7 @@ class Steps:
         """Return the seconds of one step of the sub-network `config`, with `batch_size` images."""
         config = SubnetConfig.from_dict(request["config"])
         if not self._elastic and config != self._config:
-            self._use(Fixed(extract_subnet(self._supernet, config, self._settings.dropout)))
+            self._use(Fixed(self._supernet.extract(config, self._settings.dropout)))
         self._config = config
         images, labels = random_batch(request["batch_size"], config.resolution)
         batch, plan = (channels_last(images), labels), self._plan(config)
@@ -112,7 +112,7 @@ class Recalibration:
         error: return the largest errors of its statistics against float64 ones in two passes.
         """
         config = SubnetConfig.from_dict(request["config"])
-        network = extract_subnet(self._supernet, config).eval().to(memory_format=torch.channels_last)
+        network = self._supernet.extract(config).eval().to(memory_format=torch.channels_last)
         if request["task"] == "extract":
             state = [t for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")]
             torch.save(state, request["state"])

@@ -33,9 +33,11 @@ def fit_ridge(features: NDArray[np.float32], targets: NDArray[np.float64], seed:
 def fit_gaussian_process(features: NDArray[np.float32], targets: NDArray[np.float64], seed: int) -> Regressor:
     """RBF kernel and white noise; amplitude, length and noise by maximum likelihood."""
     kernel = ConstantKernel(1.0, (1e-3, 1e5)) * RBF(3.0, (1e-1, 1e3)) + WhiteKernel(0.1, (1e-6, 1e1))
-    some = slice(GAUSSIAN_PROCESS_RECORDS)
+    first_records = slice(GAUSSIAN_PROCESS_RECORDS)
     return _predict(
-        GaussianProcessRegressor(kernel, random_state=seed).fit(features[some].astype(float), targets[some])
+        GaussianProcessRegressor(kernel, random_state=seed).fit(
+            features[first_records].astype(float), targets[first_records]
+        )
     )
 
 

@@ -93,12 +93,12 @@ def fit_predictor(
         UserError: if there are too few records, or accuracies that are no finite numbers.
     """
     split = split_records(len(genomes), settings, seed)
-    known, holdout = split.known, split.holdout
+    fitted_indices, holdout = split.known, split.holdout
     steps = settings.max_iterations
     without_holdout = fit_mlp(
         space,
-        genomes[known],
-        values[known],
+        genomes[fitted_indices],
+        values[fitted_indices],
         settings,
         seed,
         report=lambda step, evidence: progress(step, 2 * steps, f"log evidence {evidence:.0f}"),
@@ -181,7 +181,7 @@ def fit_mlp(
             report=report,
         )
         network = posterior.network()
-    scale = TargetScale(mean, std, posterior.scales.noise, posterior.calibration)
+    scale = TargetScale(mean, std, posterior.scales.noise, posterior.interval_factor)
     info = info or PredictorInfo({}, asdict(settings), seed, len(values), 0, {})
     return AccuracyPredictor(features, network, scale, info)
 
@@ -190,9 +190,9 @@ def interval_metrics(
     predictor: AccuracyPredictor, genomes: Genomes, values: NDArray[np.float64], metric: Metric = TOP1
 ) -> dict[str, float]:
     """Return `accuracy_metrics` of a predictor and the share of values inside their 90 % interval."""
-    predicted = predictor(genomes)
-    inside = np.abs(predicted - values) <= COVERAGE_DEVIATIONS * predictor.uncertainty(genomes)
-    return {**accuracy_metrics(predicted, values, metric), "coverage": float(inside.mean())}
+    predictions = predictor(genomes)
+    is_inside = np.abs(predictions - values) <= COVERAGE_DEVIATIONS * predictor.uncertainty(genomes)
+    return {**accuracy_metrics(predictions, values, metric), "coverage": float(is_inside.mean())}
 
 
 def format_metrics(report: FitReport) -> Table:

@@ -30,8 +30,8 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Report everything that is out of range."""
-        least = {"hidden_units": 1, "members": 2, "evidence_records": MIN_FITTED, "max_iterations": 1}
-        errors = below_minimum(self, least)
+        minima = {"hidden_units": 1, "members": 2, "evidence_records": MIN_FITTED, "max_iterations": 1}
+        errors = below_minimum(self, minima)
         if not 0 < self.holdout_fraction < 1:
             errors.append(f"holdout_fraction is {self.holdout_fraction}; expected a number between 0 and 1.")
         if errors:

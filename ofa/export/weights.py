@@ -113,7 +113,7 @@ def read_weights(content: bytes) -> dict[str, Tensor]:
 
 def _misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     errors = [f"{name} is missing" for name in expected if name not in state]
-    errors += [f"{name} is superfluous" for name in state if name not in expected]
+    errors += [f"{name} is unexpected" for name in state if name not in expected]
     for name in expected.keys() & state.keys():
         given, wanted = state[name], expected[name]
         if given.shape != wanted.shape:

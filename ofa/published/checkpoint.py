@@ -21,7 +21,7 @@ def import_supernet(space: StagedSpace, path: Path) -> Supernet:
     """Return the supernet of `space` with the weights of the published checkpoint `path`, in eval mode.
 
     Raises:
-        UserError: if the file is missing or damaged or holds code, or entries are missing, superfluous, of
+        UserError: if the file is missing or damaged or holds code, or entries are missing, unexpected, of
             another shape or not finite; all of them are named.
     """
     supernet = Supernet(space)
@@ -38,7 +38,7 @@ def load_published(supernet: Supernet, state: Mapping[str, Tensor], what: str) -
         what: name of the state in errors.
 
     Raises:
-        UserError: naming every entry that is missing, superfluous or of another shape.
+        UserError: naming every entry that is missing, unexpected or of another shape.
     """
     space = supernet.space
     hint = (

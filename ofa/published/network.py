@@ -57,7 +57,7 @@ class PublishedNetwork:
 
         Raises:
             UserError: if the file is missing or damaged, or does not hold exactly the network's entries; all
-                that are missing, superfluous, of another shape or not finite are named.
+                that are missing, unexpected, of another shape or not finite are named.
         """
         network = StaticNetwork(self.specs, self.dropout)
         if weights is not None:

@@ -28,29 +28,29 @@ def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tens
         # The unpickler comments on the protocol of files that it then refuses.
         warnings.simplefilter("ignore")
         values = load_tensors(path, what)
-    inner = values.get("state_dict")
-    if isinstance(inner, Mapping):
-        values = dict(inner)
-    strangers = [str(name) for name, value in values.items() if not isinstance(value, Tensor)]
+    state_dict = values.get("state_dict")
+    if isinstance(state_dict, Mapping):
+        values = dict(state_dict)
+    other_names = [str(name) for name, value in values.items() if not isinstance(value, Tensor)]
     state = {str(name): value.detach() for name, value in values.items() if isinstance(value, Tensor)}
-    infinite = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
-    errors = [*_listed("not tensors", strangers), *_listed("not finite", infinite)]
+    infinite_names = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    errors = [*_listed("not tensors", other_names), *_listed("not finite", infinite_names)]
     if not values:
         errors.append("no entries")
     raise_misfits(f"The {what} {path}", errors)
     return state
 
 
-def misfits(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> list[str]:
-    """Return a text each for missing, superfluous and wrongly shaped entries; none if all is well."""
+def misfits(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
+    """Return a text each for missing, unexpected and wrongly shaped entries; none if all is well."""
     shapes = [
-        f"{name} has shape {list(found[name].shape)}, expected {list(shape)}"
+        f"{name} has shape {list(state[name].shape)}, expected {list(shape)}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name].shape) != tuple(shape)
+        if name in state and tuple(state[name].shape) != tuple(shape)
     ]
     return [
-        *_listed("missing", (name for name in expected if name not in found)),
-        *_listed("superfluous", (name for name in found if name not in expected)),
+        *_listed("missing", (name for name in expected if name not in state)),
+        *_listed("unexpected", (name for name in state if name not in expected)),
         *_listed("of another shape", shapes),
     ]
 

@@ -109,7 +109,7 @@ class SubnetConfig:
         """Build a config from `to_dict` output.
 
         Raises:
-            UserError: if a key is missing or superfluous, or the lists of a stage differ in length.
+            UserError: if a key is missing or unexpected, or the lists of a stage differ in length.
         """
         if not {"resolution", "stages"} <= set(values) <= {"resolution", "stages", "widths", "stem"}:
             raise UserError(

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from ofa.architecture.lowering import lower
+from ofa.architecture.layer import LayerSpec
 from ofa.modules.static import StaticNetwork
-from ofa.space.subnet import SubnetConfig
+from ofa.supernet.layer import ElasticLayer
 from ofa.supernet.operators import prefixed
-
-if TYPE_CHECKING:
-    from ofa.supernet.supernet import Supernet
 
 
 @torch.no_grad()
-def extract_subnet(supernet: Supernet, config: SubnetConfig, dropout: float = 0.0) -> StaticNetwork:
-    """Return sub-network `config` as a static network in the supernet's mode, dtype and device.
+def extract_layers(
+    layers: Sequence[tuple[ElasticLayer[Any], LayerSpec]], dropout: float = 0.0
+) -> StaticNetwork:
+    """Return variants of elastic layers as a static network; see `AbstractSupernet.extract`.
 
-    In eval mode its output equals the supernet's bit for bit. Its batch-norm statistics are the
-    supernet's shared ones: recalibrate them before the network is used (`ofa.evaluation.recalibrate`).
-
-    Raises:
-        UserError: if the config is outside the supernet's space.
+    Args:
+        layers: each with its variant, in the order they run.
+        dropout: before the classifier.
     """
     with torch.device("meta"):
-        network = StaticNetwork(lower(supernet.space, config), dropout)
+        network = StaticNetwork((spec for _, spec in layers), dropout)
     state: dict[str, torch.Tensor] = {}
-    for index, (layer, spec) in enumerate(supernet.active_layers(config)):
+    for index, (layer, spec) in enumerate(layers):
         tensors = prefixed(f"layers.{index}", layer.tensors(spec))
         state |= {name: tensor.detach().clone() for name, tensor in tensors.items()}
     for name, tensor in network.state_dict().items():
@@ -37,4 +35,4 @@ def extract_subnet(supernet: Supernet, config: SubnetConfig, dropout: float = 0.
     network.load_state_dict(state, assign=True)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    return network.train(supernet.training)
+    return network

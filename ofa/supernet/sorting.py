@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from torch import nn
+from typing import Any
 
 from ofa.architecture.lowering import slots
 from ofa.space.staged import StagedSpace
 from ofa.supernet.layer import ElasticLayer, sort_channels_between
 
-if TYPE_CHECKING:
-    from ofa.supernet.supernet import Supernet
 
-
-def sort_channels(supernet: Supernet, trained: StagedSpace) -> None:
+def sort_layers(space: StagedSpace, layers: Sequence[ElasticLayer[Any]], trained: StagedSpace) -> None:
     """Sort channels by the L1 norm of their consumers, so that narrow networks keep the best ones.
 
     Both the channels inside layers and, where their number is elastic, those between layers.
 
     Args:
-        supernet: changed in place.
+        space: space of the supernet.
+        layers: its layers, one per slot; changed in place.
         trained: restricted space of the networks trained so far, whose outputs stay as they are.
     """
-    variants = [slot.variants(trained) for slot in slots(supernet.space)]
-    for stream in _channel_groups(supernet):
+    variants = [slot.variants(trained) for slot in slots(space)]
+    for stream in _channel_groups(space):
         widths = {spec.out_channels for spec in variants[stream.producers[0]]}
-        producers = [t for i in stream.producers for t in _layer(supernet, i).output_tensors()]
-        consumers = [t for i in stream.consumers for t in _layer(supernet, i).input_weights()]
+        producers = [t for i in stream.producers for t in layers[i].output_tensors()]
+        consumers = [t for i in stream.consumers for t in layers[i].input_weights()]
         sort_channels_between(producers, consumers, widths)
     for index, specs in enumerate(variants):
-        _layer(supernet, index).sort_channels(specs)
+        layers[index].sort_channels(specs)
 
 
 @dataclass
@@ -42,7 +39,7 @@ class _ChannelGroup:
     consumers: list[int] = field(default_factory=list)
 
 
-def _channel_groups(supernet: Supernet) -> list[_ChannelGroup]:
+def _channel_groups(space: StagedSpace) -> list[_ChannelGroup]:
     """Return the streams between layers whose number of channels is elastic.
 
     A residual layer reads a stream and adds to it, and pooling passes it on; any other layer ends one
@@ -50,8 +47,8 @@ def _channel_groups(supernet: Supernet) -> list[_ChannelGroup]:
     """
     streams: list[_ChannelGroup] = []
     elastic: list[_ChannelGroup] = []
-    for index, slot in enumerate(slots(supernet.space)):
-        specs = slot.variants(supernet.space)
+    for index, slot in enumerate(slots(space)):
+        specs = slot.variants(space)
         if streams:
             streams[-1].consumers.append(index)
         if streams and specs[0].keeps_channels:
@@ -61,9 +58,3 @@ def _channel_groups(supernet: Supernet) -> list[_ChannelGroup]:
         if len({spec.out_channels for spec in specs}) > 1:
             elastic.append(streams[-1])
     return elastic
-
-
-def _layer(supernet: Supernet, index: int) -> ElasticLayer[Any]:
-    layer: nn.Module = supernet.layers[index]
-    assert isinstance(layer, ElasticLayer)
-    return layer

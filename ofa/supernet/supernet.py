@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
+from ofa.architecture.cost import space_costs
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import lower_slots, slots
 from ofa.common.errors import UserError
@@ -21,10 +19,10 @@ from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import elastic_layer
-from ofa.supernet.extract import extract_subnet
+from ofa.supernet.extract import extract_layers
 from ofa.supernet.layer import ElasticLayer
 from ofa.supernet.protocol import AbstractSupernet
-from ofa.supernet.sorting import sort_channels
+from ofa.supernet.sorting import sort_layers
 
 
 class Supernet(AbstractSupernet[StaticNetwork]):
@@ -54,21 +52,21 @@ class Supernet(AbstractSupernet[StaticNetwork]):
 
     @override
     def extract(self, config: SubnetConfig, dropout: float = 0.0) -> StaticNetwork:
-        return extract_subnet(self, config, dropout)
+        """Return sub-network `config` as a static network; see `AbstractSupernet.extract`."""
+        return extract_layers(self.active_layers(config), dropout).train(self.training)
 
     @override
     def sort_channels(self, trained_space: SearchSpace) -> None:
+        """Sort channels within and between layers; see `AbstractSupernet.sort_channels`."""
         assert isinstance(trained_space, StagedSpace)
-        sort_channels(self, trained_space)
+        layers = [layer for layer in self.layers if isinstance(layer, ElasticLayer)]
+        assert len(layers) == len(self.layers)
+        sort_layers(self.space, layers, trained_space)
 
-    @cached_property
+    @property
     @override
     def costs(self) -> Mapping[str, Estimator]:
-        return {
-            "macs": compile_cost(self.space, macs),
-            "parameters": compile_cost(self.space, parameters),
-            "peak_activation_bytes": compile_cost(self.space, peak_activation_bytes, np.maximum),
-        }
+        return space_costs(self.space)
 
     def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer[Any], LayerSpec]]:
         """Return the layers that `config` uses, each with its variant."""

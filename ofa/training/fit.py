@@ -63,7 +63,7 @@ def fit(
         UserError: if the device cannot train in the precision, `folder` has a checkpoint of another
             training, or the loss or a weight stops being finite; the network must not be used then.
         StoppedError: after SIGTERM or SIGINT, with the last step saved.
-        ValueError: if a teacher is missing or superfluous.
+        ValueError: if a teacher is missing or unexpected.
     """
     if (teacher is None) != (settings.distillation_ratio == 0):
         raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")

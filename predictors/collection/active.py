@@ -42,12 +42,12 @@ def next_batch(
     Returns:
         Canonical genomes, the most informative first.
     """
-    drawn = plan_subnets(space, min(NUM_CANDIDATES, space.size), (seed, len(genomes)), cost)
-    known = {genome.tobytes() for genome in genomes}
-    candidates = drawn[[genome.tobytes() not in known for genome in drawn]]
+    sample = plan_subnets(space, min(NUM_CANDIDATES, space.size), (seed, len(genomes)), cost)
+    known_keys = {genome.tobytes() for genome in genomes}
+    candidates = sample[[genome.tobytes() not in known_keys for genome in sample]]
     features = FeatureMap.of_space(space)
     posterior = design_posterior(features, genomes, values, seed)
-    references = features(drawn[:NUM_REFERENCES])
+    references = features(sample[:NUM_REFERENCES])
     return np.asarray(candidates[choose_batch(posterior, features(candidates), references, count)])
 
 
@@ -81,16 +81,16 @@ def choose_batch(
     rows = posterior.directions(candidates)
     shared = posterior.directions(references) @ rows.T
     noise = posterior.scales.noise**2
-    chosen: list[int] = []
+    chosen_indices: list[int] = []
     for _ in range(min(count, len(candidates))):
         variances = np.sum(rows**2, axis=1)
         gains = np.sum(shared**2, axis=0) / (variances + noise)
-        gains[chosen] = -1.0
-        best = int(gains.argmax())
-        chosen.append(best)
-        variance, with_best = float(variances[best]), rows @ rows[best]
-        shared -= np.outer(shared[:, best], with_best / (variance + noise))
+        gains[chosen_indices] = -1.0
+        best_index = int(gains.argmax())
+        chosen_indices.append(best_index)
+        variance, inner_products = float(variances[best_index]), rows @ rows[best_index]
+        shared -= np.outer(shared[:, best_index], inner_products / (variance + noise))
         # Shorten every row along the chosen one until the inner products are those after measuring it.
         shrink = (1 - np.sqrt(noise / (variance + noise))) / max(variance, 1e-300)
-        rows = rows - shrink * np.outer(with_best, rows[best])
-    return np.array(chosen, np.intp)
+        rows = rows - shrink * np.outer(inner_products, rows[best_index])
+    return np.array(chosen_indices, np.intp)

@@ -23,8 +23,8 @@ SEED_RECORDS = 25
 BATCH_SIZE = 25
 
 Strategy = Callable[[SearchSpace, int, int, RecordFile], tuple[int, list[AnyConfig]]]
-"""Takes the space, the count, the seed and the records; returns how many of the count are done, and what
-to measure next: nothing if all are. The same arguments give the same answer, however often it is asked."""
+"""Takes the space, the count, the seed and the records; returns the number of them that are done, and the
+next configs to measure. Deterministic, so an interrupted collection continues."""
 
 
 def size_estimator(space: SearchSpace) -> Estimator:
@@ -39,15 +39,15 @@ def size_estimator(space: SearchSpace) -> Estimator:
 def stratified(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
     """Spread the networks evenly over the logarithm of their size; see `plan_subnets`."""
     plan = plan_subnets(space, count, seed, size_estimator(space))
-    missing = [config for config in map(space.config, plan) if config not in records]
-    return count - len(missing), missing
+    missing_configs = [config for config in map(space.config, plan) if config not in records]
+    return count - len(missing_configs), missing_configs
 
 
 def randomly(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
     """Draw every choice uniformly; see `random_subnets`."""
     plan = random_subnets(space, count, seed)
-    missing = [config for config in map(space.config, plan) if config not in records]
-    return count - len(missing), missing
+    missing_configs = [config for config in map(space.config, plan) if config not in records]
+    return count - len(missing_configs), missing_configs
 
 
 def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
@@ -57,20 +57,20 @@ def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> 
     A batch only depends on the records before it, so that a batch begun is finished after a restart.
     """
     check_count(space, count, min(2, space.size))
-    done = min(len(records), count)
-    seeds = min(SEED_RECORDS, count)
+    num_done = min(len(records), count)
+    num_seeds = min(SEED_RECORDS, count)
     cost = size_estimator(space)
-    if done < seeds:
-        batch, end = plan_subnets(space, seeds, seed, cost), seeds
+    if num_done < num_seeds:
+        batch, end = plan_subnets(space, num_seeds, seed, cost), num_seeds
     else:
-        start = done - (done - SEED_RECORDS) % BATCH_SIZE
+        start = num_done - (num_done - SEED_RECORDS) % BATCH_SIZE
         end = min(start + BATCH_SIZE, count)
-        if done == end:
-            return done, []
+        if num_done == end:
+            return num_done, []
         genomes = space.unrestricted.genomes(records.configs[:start])
         batch = next_batch(space, genomes, records.values[:start], BATCH_SIZE, seed, cost)
-    missing = [config for config in map(space.config, batch) if config not in records]
-    return done, missing[: end - done]
+    missing_configs = [config for config in map(space.config, batch) if config not in records]
+    return num_done, missing_configs[: end - num_done]
 
 
 STRATEGIES: dict[str, Strategy] = {"stratified": stratified, "random": randomly, "active": actively}
@@ -107,15 +107,15 @@ def collect(
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)
     metric = records.header.metric
-    done, missing = STRATEGIES[strategy](space, count, seed, records)
-    progress(done, count, f"{done} were already measured" if done else "")
-    while missing:
-        for start in range(0, len(missing), world.size):
-            group = missing[start : start + world.size]
-            own = group[world.rank : world.rank + 1]
-            found = world.gather({config.id: evaluate(config) for config in own})
+    num_done, missing_configs = STRATEGIES[strategy](space, count, seed, records)
+    progress(num_done, count, f"{num_done} were already measured" if num_done else "")
+    while missing_configs:
+        for start in range(0, len(missing_configs), world.size):
+            group = missing_configs[start : start + world.size]
+            local_configs = group[world.rank : world.rank + 1]
+            values = world.gather({config.id: evaluate(config) for config in local_configs})
             for config in group:
-                records.append(config, found[config.id])
-                done += 1
-                progress(done, count, f"{config.id} {metric.title} {metric.show(found[config.id])}")
-        done, missing = STRATEGIES[strategy](space, count, seed, records)
+                records.append(config, values[config.id])
+                num_done += 1
+                progress(num_done, count, f"{config.id} {metric.title} {metric.show(values[config.id])}")
+        num_done, missing_configs = STRATEGIES[strategy](space, count, seed, records)

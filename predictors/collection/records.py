@@ -46,12 +46,12 @@ class RecordFile:
     """
 
     def __init__(
-        self, path: Path, header: RecordHeader, measured: dict[AnyConfig, float], writes: bool
+        self, path: Path, header: RecordHeader, records: dict[AnyConfig, float], writes: bool
     ) -> None:
         """Take the contents of `path` as read; use `RecordFile.open`."""
         self.path, self._writes = path, writes
         self.header = header
-        self._measured = measured
+        self._values = records
 
     @classmethod
     def open(
@@ -85,31 +85,31 @@ class RecordFile:
                 line = _line(asdict(header))
                 write_atomic(path, lambda temporary: temporary.write_bytes(line))
                 return cls(path, header, {}, writes)
-            found, measured, size = _parse(path, path.read_bytes(), space)
-            _check_origin(path, found, header)
+            stored_header, records, size = _parse(path, path.read_bytes(), space)
+            _check_origin(path, stored_header, header)
             if writes:
                 _cut(path, size)
         except OSError as error:
             raise UserError(f"Could not open the accuracy records {path}: {error}.") from error
-        return cls(path, header, measured, writes)
+        return cls(path, header, records, writes)
 
     @property
     def configs(self) -> list[AnyConfig]:
         """The measured sub-networks in the order of the file."""
-        return list(self._measured)
+        return list(self._values)
 
     @property
     def values(self) -> NDArray[np.float64]:
         """Their values of the metric, shape (n,)."""
-        return np.array(list(self._measured.values()), np.float64)
+        return np.array(list(self._values.values()), np.float64)
 
     def __len__(self) -> int:
         """Return the number of records."""
-        return len(self._measured)
+        return len(self._values)
 
     def __contains__(self, config: AnyConfig) -> bool:
         """Return whether `config` has been measured."""
-        return config in self._measured
+        return config in self._values
 
     def append(self, config: AnyConfig, value: float) -> None:
         """Add a record; it is on the disk when this returns.
@@ -122,7 +122,7 @@ class RecordFile:
             UserError: if the sub-network has a record, the metric has no such value, or the line cannot
                 be written; the file then holds what it held before.
         """
-        if config in self._measured:
+        if config in self._values:
             raise UserError(f"Sub-network {config.id} is already in {self.path}; each is measured once.")
         metric, value = self.header.metric, float(value)
         problem = metric.problem(value)
@@ -137,7 +137,7 @@ class RecordFile:
                 f"Could not write to {self.path}: {error}. Check the permissions and free space; "
                 f"its {len(self)} records are intact and collecting resumes from them."
             ) from error
-        self._measured[config] = value
+        self._values[config] = value
 
 
 def read_header(path: Path, space: SearchSpace) -> RecordHeader:
@@ -153,8 +153,8 @@ def load_records(path: Path, space: SearchSpace) -> tuple[list[AnyConfig], NDArr
     Raises:
         UserError: if the file is missing, of another space, or has a corrupt line (named by its number).
     """
-    _, measured, _ = _parse(path, _read(path), space)
-    return list(measured), np.array(list(measured.values()), np.float64)
+    _, records, _ = _parse(path, _read(path), space)
+    return list(records), np.array(list(records.values()), np.float64)
 
 
 def _read(path: Path) -> bytes:
@@ -174,12 +174,12 @@ def _parse(
     size = content.rfind(b"\n") + 1
     lines = content[:size].splitlines()
     header = _parse_header(path, lines[0] if lines else b"", space)
-    whole = space.unrestricted
-    measured: dict[AnyConfig, float] = {}
+    whole_space = space.unrestricted
+    records: dict[AnyConfig, float] = {}
     for number, line in enumerate(lines[1:], start=2):
         try:
-            config, value = _parse_record(line, whole, header.metric)
-            if config in measured:
+            config, value = _parse_record(line, whole_space, header.metric)
+            if config in records:
                 raise UserError(f"sub-network {config.id} has an earlier line.")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             text = error if isinstance(error, UserError) else f"not a record ({error})."
@@ -187,8 +187,8 @@ def _parse(
                 f"Line {number} of the accuracy records {path} is corrupt: {text} "
                 f"Delete that line and complete the file with: {COLLECT_COMMAND}"
             ) from error
-        measured[config] = value
-    return header, measured, size
+        records[config] = value
+    return header, records, size
 
 
 def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
@@ -224,14 +224,14 @@ def _parse_record(line: bytes, space: SearchSpace, metric: Metric) -> tuple[AnyC
     return config, float(values[metric.name])
 
 
-def _check_origin(path: Path, found: RecordHeader, expected: RecordHeader) -> None:
+def _check_origin(path: Path, header: RecordHeader, expected: RecordHeader) -> None:
     """Raise unless two headers agree in metric and provenance."""
-    if found.metric != expected.metric:
+    if header.metric != expected.metric:
         raise UserError(
-            f"The records {path} are of the metric {found.metric.name}; expected {expected.metric.name}. "
+            f"The records {path} are of the metric {header.metric.name}; expected {expected.metric.name}. "
             "Give another path for the new records, or delete the file."
         )
-    changes = differences(found.provenance, expected.provenance)
+    changes = differences(header.provenance, expected.provenance)
     if changes:
         raise UserError(
             f"The accuracy records {path} have another origin: {'; '.join(changes)}. "
@@ -251,12 +251,12 @@ def _cut(path: Path, size: int) -> None:
 def _append_line(path: Path, line: bytes) -> None:
     """Write `line` at the end and through to the disk; on failure put the file back to its old length."""
     with path.open("ab", buffering=0) as file:
-        before = file.tell()
+        old_size = file.tell()
         try:
-            written = file.write(line)
-            if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes were written")
+            num_written = file.write(line)
+            if num_written != len(line):
+                raise OSError(f"only {num_written} of {len(line)} bytes were written")
             os.fsync(file.fileno())
         except BaseException:
-            file.truncate(before)
+            file.truncate(old_size)
             raise

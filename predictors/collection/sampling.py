@@ -61,10 +61,10 @@ def random_subnets(space: SearchSpace, count: int, seed: int) -> Genomes:
     return _first(plan, count)
 
 
-def check_count(space: SearchSpace, count: int, least: int) -> None:
-    """Raise a UserError unless a space has `count` sub-networks and that is at least `least`."""
-    if count < least:
-        raise UserError(f"count is {count}; expected at least {least} of space {space.name!r}.")
+def check_count(space: SearchSpace, count: int, min_count: int) -> None:
+    """Raise a UserError unless a space has `count` sub-networks and that is at least `min_count`."""
+    if count < min_count:
+        raise UserError(f"count is {count}; expected at least {min_count} of space {space.name!r}.")
     if count > space.size:
         raise UserError(
             f"{count} sub-networks were asked for, but space {space.name!r} has only {space.size} with the "

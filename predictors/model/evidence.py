@@ -1,4 +1,4 @@
-"""How strongly an accuracy may depend on what: the weight scales of the MLP, learnt from the records.
+"""Prior weight scales of the accuracy model, chosen by maximum marginal likelihood.
 
 A wide layer with Gaussian weights is a Gaussian process (Neal 1996); for ReLU its covariance is the
 arc-cosine kernel (Cho & Saul 2009). So the probability of the records under such an MLP, all weights
@@ -21,7 +21,7 @@ from predictors.model.features import Array
 # Logarithms of the scales for standardised accuracies before any record is seen; the spread of all is 1.
 START = {"noise": -2.0, "bias": -1.3, "hidden": -1.0, "hidden_bias": 0.0}
 START_LINEAR, START_HIDDEN = -1.0, -0.7
-FURTHEST = 4.0
+MAX_DISTANCE = 4.0
 JITTER = 1e-6
 
 
@@ -83,12 +83,12 @@ def fit_scales(
         iteration += 1
         report(iteration, -float(intermediate_result.fun))
 
-    bounds = [(value - FURTHEST, value + FURTHEST) for value in start]
+    bounds = [(value - MAX_DISTANCE, value + MAX_DISTANCE) for value in start]
     options = {"maxiter": max_iterations}
-    found = scipy.optimize.minimize(
+    optimum = scipy.optimize.minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, callback=callback, options=options
     )
-    return Scales.from_logs(found.x)
+    return Scales.from_logs(optimum.x)
 
 
 def group_products(columns: Array, group: NDArray[np.intp]) -> Array:

@@ -27,7 +27,7 @@ def standardise(values: Array) -> tuple[Array, float, float]:
 
 
 class Posterior:
-    """What the records leave open: the distribution of an MLP's output weights given the records.
+    """Posterior over the output weights of an MLP, given the records.
 
     With scales that maximise the evidence, the mean of the output weights is the solution of a ridge
     regression on the hidden units and the linear path together, and so are samples of them (Matheron's
@@ -61,13 +61,17 @@ class Posterior:
             report: see `fit_scales`.
         """
         columns = views(inputs)
-        some = rng.permutation(len(targets))[:evidence_records]
+        evidence_indices = rng.permutation(len(targets))[:evidence_records]
         self.views = views
-        self.scales: Scales = fit_scales(columns[some], views.group, targets[some], max_iterations, report)
+        self.scales: Scales = fit_scales(
+            columns[evidence_indices], views.group, targets[evidence_indices], max_iterations, report
+        )
         self._hidden_weights = rng.standard_normal((columns.shape[1], hidden_units))
         self._hidden_biases = self.scales.hidden_bias * rng.standard_normal(hidden_units)
         self._known_units = units = self.units(inputs)
-        self.calibration = _calibration(_left_out_errors(units[some], targets[some], self.scales.noise))
+        self.interval_factor = _interval_factor(
+            _left_out_errors(units[evidence_indices], targets[evidence_indices], self.scales.noise)
+        )
         self.weights = _ridge(units, targets[:, None], self.scales.noise)[:, 0]
         draws = rng.standard_normal((units.shape[1], members))
         noise = self.scales.noise * rng.standard_normal((len(targets), members))
@@ -140,7 +144,7 @@ def _left_out_errors(units: Array, targets: Array, noise: float) -> Array:
     return np.asarray(inverse @ targets / np.sqrt(np.diagonal(inverse)))
 
 
-def _calibration(standardised_errors: Array) -> float:
+def _interval_factor(standardised_errors: Array) -> float:
     """Return the factor with which 90 % intervals hold 90 % of the left-out records; at least 1.
 
     The rank counts one record more than there are, as in conformal prediction.

@@ -97,13 +97,13 @@ class TargetScale:
         mean: mean of the records.
         std: standard deviation of the records.
         noise: standard deviation of one measurement, standardised.
-        calibration: factor of the uncertainty, at least 1.
+        interval_factor: factor of the uncertainty, at least 1.
     """
 
     mean: float
     std: float
     noise: float
-    calibration: float
+    interval_factor: float
 
 
 class AccuracyPredictor:
@@ -152,7 +152,7 @@ class AccuracyPredictor:
         with torch.inference_mode(), torch_threads(self.threads):
             members = [self.network.members(inputs).double().numpy() for inputs in self._batches(genomes)]
         deviation = np.sqrt(np.concatenate(members).var(axis=1, ddof=1) + self.scale.noise**2)
-        return np.asarray(self.scale.calibration * self.scale.std * deviation)
+        return np.asarray(self.scale.interval_factor * self.scale.std * deviation)
 
     @property
     def metric(self) -> Metric:
@@ -208,7 +208,7 @@ class AccuracyPredictor:
         tensors = torch.load(io.BytesIO(content), weights_only=True)
         features = FeatureMap(space, tensors.pop("cost_mean").numpy(), tensors.pop("cost_std").numpy())
         state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
-        scale = build(TargetScale, values.get("scale", {}), where=str(twin))
+        scale = build(TargetScale, _renamed(values.get("scale", {})), where=str(twin))
         return cls(features, AccuracyMLP.from_state(state), scale, info, threads=threads)
 
 
@@ -219,14 +219,19 @@ def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorI
             f"The accuracy predictor {path} has schema version {values.get('schema_version')!r}; this "
             f"version reads {SCHEMA_VERSION}. Make it again with: {FIT_COMMAND}"
         )
-    found = values.get("space")
-    name, fingerprint = (found.get("name"), found.get("fingerprint")) if isinstance(found, dict) else ("", "")
+    entry = values.get("space")
+    name, fingerprint = (entry.get("name"), entry.get("fingerprint")) if isinstance(entry, dict) else ("", "")
     if fingerprint != space.fingerprint:
         raise UserError(
             f"The accuracy predictor {path} is of space {name!r} ({fingerprint}); expected space "
             f"{space.name!r} ({space.fingerprint}). Choose that space or another predictor."
         )
     return build(PredictorInfo, values.get("info", {}), where=str(path))
+
+
+def _renamed(scale: dict[str, Any]) -> dict[str, Any]:
+    """Return a scale with the names of today: the factor of the intervals was called calibration."""
+    return {("interval_factor" if name == "calibration" else name): value for name, value in scale.items()}
 
 
 def _versions() -> dict[str, str]:

@@ -100,35 +100,39 @@ class PublishedEncoder:
             )
         self.space, self.num_inputs = space.unrestricted, layout.num_inputs
         pairs = zip(space.genes, space.positions, strict=True)
-        known = [layout.inputs(gene.kind, *position) for gene, position in pairs]
-        _check_choices(space, known)
-        self._places = np.full((len(known), max(len(gene.choices) for gene in space.genes)), _UNKNOWN)
-        for row, gene, inputs in zip(self._places, space.genes, known, strict=True):
+        inputs_by_gene = [layout.inputs(gene.kind, *position) for gene, position in pairs]
+        _check_choices(space, inputs_by_gene)
+        self._input_indices = np.full(
+            (len(inputs_by_gene), max(len(gene.choices) for gene in space.genes)), _UNKNOWN
+        )
+        for row, gene, inputs in zip(self._input_indices, space.genes, inputs_by_gene, strict=True):
             row[: len(gene.choices)] = [inputs.get(choice, _UNKNOWN) for choice in gene.choices]
-        self._columns = np.arange(len(known))
+        self._columns = np.arange(len(inputs_by_gene))
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float32]:
         """Return one-hot inputs, shape (n, num_inputs), of genomes (n, num_genes).
 
         Rows of genomes with choices that the predictor does not know are NaN.
         """
-        places = self._places[self._columns, genomes]
+        input_indices = self._input_indices[self._columns, genomes]
         active = self.space.active(genomes)
-        rows, columns = np.nonzero((places >= 0) & active)
+        rows, columns = np.nonzero((input_indices >= 0) & active)
         inputs = np.zeros((len(genomes), self.num_inputs), np.float32)
-        inputs[rows, places[rows, columns]] = 1.0
-        inputs[((places == _UNKNOWN) & active).any(axis=1)] = np.nan
+        inputs[rows, input_indices[rows, columns]] = 1.0
+        inputs[((input_indices == _UNKNOWN) & active).any(axis=1)] = np.nan
         return inputs
 
 
-def _check_choices(space: StagedSpace, known: Sequence[Mapping[float, int]]) -> None:
-    """Raise unless every allowed choice is among the `known` values of its gene."""
+def _check_choices(space: StagedSpace, inputs_by_gene: Sequence[Mapping[float, int]]) -> None:
+    """Raise unless every allowed choice is among the choices of its gene that have inputs."""
     errors: dict[str, None] = {}
-    for gene, allowed, inputs in zip(space.genes, space.allowed, known, strict=True):
-        strange = [f"{gene.choices[index]:g}" for index in allowed if gene.choices[index] not in inputs]
-        if strange:
+    for gene, allowed, inputs in zip(space.genes, space.allowed, inputs_by_gene, strict=True):
+        unknown_choices = [
+            f"{gene.choices[index]:g}" for index in allowed if gene.choices[index] not in inputs
+        ]
+        if unknown_choices:
             values = ", ".join(f"{value:g}" for value in inputs) or "none"
-            errors[f"{gene.name} {', '.join(strange)} (known: {values})"] = None
+            errors[f"{gene.name} {', '.join(unknown_choices)} (known: {values})"] = None
     if errors:
         raise UserError(
             f"The published predictor of family {space.family} does not know these choices of space "

@@ -124,9 +124,9 @@ class PublishedPredictor:
                 f"{values.get('schema_version')!r}; expected {KIND!r}, {SCHEMA_VERSION}. "
                 f"Import it again with: {IMPORT_COMMAND}"
             )
-        described = values.get("space")
-        found = described.get("fingerprint") if isinstance(described, Mapping) else None
-        check_fingerprint(found, space, f"accuracy predictor {path}")
+        space_values = values.get("space")
+        fingerprint = space_values.get("fingerprint") if isinstance(space_values, Mapping) else None
+        check_fingerprint(fingerprint, space, f"accuracy predictor {path}")
         assert isinstance(space, StagedSpace), "published predictors are of spaces of stages"
         state = load_tensors(path, "accuracy predictor")
         if file_hash(path) != values.get("weights_sha256"):
@@ -156,7 +156,7 @@ def _build_mlp(state: Mapping[str, Tensor], num_inputs: int, what: str) -> Publi
     """Return the MLP of a state dict; biases and the constant may be absent.
 
     Raises:
-        UserError: naming every entry that is missing, superfluous or of another shape.
+        UserError: naming every entry that is missing, unexpected or of another shape.
     """
     numbered: dict[int, dict[str, str]] = {}
     for name in state:
@@ -165,10 +165,10 @@ def _build_mlp(state: Mapping[str, Tensor], num_inputs: int, what: str) -> Publi
     expected: dict[str, tuple[int, ...]] = {}
     inputs = num_inputs
     for index in sorted(numbered):
-        last = index == max(numbered)
+        is_last = index == max(numbered)
         name = numbered[index].get("weight", f"{index}.weight")
-        found = state[name].shape if name in state and state[name].dim() == 2 else (0, 0)
-        outputs = 1 if last else int(found[0])
+        shape = state[name].shape if name in state and state[name].dim() == 2 else (0, 0)
+        outputs = 1 if is_last else int(shape[0])
         expected[name] = (outputs, inputs)
         if "bias" in numbered[index]:
             expected[numbered[index]["bias"]] = (outputs,)

@@ -5,8 +5,8 @@ mutation and crossover. Added to it are
 - diversity: candidates that are like many better ones do not breed (clearing), and some parents are
   networks slightly outside the limits: what lies between two good networks inside is often outside. Radius
   and width of that margin shrink to 0 while the search goes on;
-- thrift: no candidate is looked at twice, and of the children of a generation only those have their
-  accuracy estimated that promise most by a linear model of those seen (`search.population.surrogate`).
+- economy: every candidate is evaluated at most once, and only the most promising children reach the
+  accuracy predictor, by a linear model of the candidates seen (`search.population.surrogate`).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ DIVERSE_SHARE = 0.7
 OUTSIDE_SHARE = 0.4
 """Share of the parents, and of the estimates, for networks in the margin outside the limits."""
 
-CLEARED_FROM = 2
-"""Clearing looks at so many times the number of parents."""
+CLEARING_POOL = 2
+"""Clearing considers this many times `num_parents` candidates."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def evolve(
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
     """
     check_bounded(limits)
-    started = time.perf_counter()
+    start_s = time.perf_counter()
     archive = Archive(space, accuracy, limits)
     breeder = _Breeder(space, limits, settings, rng)
     rows, _, accuracies = first_candidates(
@@ -109,11 +109,11 @@ def evolve(
     )
     breeder.add(Population(rows, space.canonical(rows), accuracies, np.zeros(len(rows))))
 
-    def generation(most: int) -> int:
-        return breeder.generation(archive, most)
+    def generation(max_genes: int) -> int:
+        return breeder.generation(archive, max_genes)
 
     history = run_generations(archive, settings, len(space.genes), generation, progress)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start_s
     return summarise(space, archive, limits, ALGORITHM.name, settings, settings.ranked, history, seconds)
 
 
@@ -142,30 +142,32 @@ class _Breeder:
         self._population = self._population.join(candidates)
         self._guess.learn(candidates.networks, candidates.accuracies)
 
-    def generation(self, archive: Archive, most: int) -> int:
+    def generation(self, archive: Archive, max_genes: int) -> int:
         """Breed and consider a generation; return how many new candidates it found."""
         settings, size = self._settings, self._settings.population_size
-        left = max(0.0, 1 - archive.considered / settings.budget / DIVERSE_SHARE)
-        margin = settings.margin * left
-        parents = self._parents(settings.niche_radius * left, margin)
-        first, second = self._rng.integers(len(parents.genomes), size=(2, size))
-        mates = (parents.genomes[first], parents.genomes[second])
-        children = self.vary.offspring(*mates, settings.mutation_ratio, most, self._rng)
+        remaining_share = max(0.0, 1 - archive.considered / settings.budget / DIVERSE_SHARE)
+        margin = settings.margin * remaining_share
+        parents = self._parents(settings.niche_radius * remaining_share, margin)
+        first_indices, second_indices = self._rng.integers(len(parents.genomes), size=(2, size))
+        mates = (parents.genomes[first_indices], parents.genomes[second_indices])
+        children = self.vary.offspring(*mates, settings.mutation_ratio, max_genes, self._rng)
         networks = self._space.canonical(children)
         mutants = round(settings.mutation_ratio * size)
-        second[:mutants] = first[:mutants]
+        second_indices[:mutants] = first_indices[:mutants]
         # What the linear model misses of the parents' accuracies, their children inherit.
-        missed = parents.accuracies - self._guess(parents.networks)
-        guesses = self._guess(networks) + (missed[first] + missed[second]) / 2
+        residuals = parents.accuracies - self._guess(parents.networks)
+        guesses = self._guess(networks) + (residuals[first_indices] + residuals[second_indices]) / 2
 
         def choose(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.intp]:
             return self._most_promising(guesses[rows], self._excess(values), margin)
 
-        found = archive.consider(networks, settings.budget - archive.considered, choose)
-        picked = found.estimated
-        excess = self._excess(found.values)
-        self.add(Population(children[picked], networks[picked], found.accuracies, excess))
-        return len(found.rows)
+        outcome = archive.consider(networks, settings.budget - archive.considered, choose)
+        estimated_indices = outcome.estimated
+        excess = self._excess(outcome.values)
+        self.add(
+            Population(children[estimated_indices], networks[estimated_indices], outcome.accuracies, excess)
+        )
+        return len(outcome.rows)
 
     def _excess(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(violations(self._limits, values).max(axis=1))
@@ -173,33 +175,33 @@ class _Breeder:
     def _split(
         self, excess: NDArray[np.float64], margin: float, count: int
     ) -> list[tuple[NDArray[np.intp], int]]:
-        """Return the places inside the limits and in the margin, and the part of `count` that each gets."""
-        outside = round(OUTSIDE_SHARE * count) if margin > 0 else 0
-        in_margin = np.flatnonzero((excess > 0) & (excess <= margin))
-        return [(np.flatnonzero(excess == 0), count - outside), (in_margin, outside)]
+        """Return the indices inside the limits and in the margin, and the part of `count` that each gets."""
+        num_outside = round(OUTSIDE_SHARE * count) if margin > 0 else 0
+        margin_indices = np.flatnonzero((excess > 0) & (excess <= margin))
+        return [(np.flatnonzero(excess == 0), count - num_outside), (margin_indices, num_outside)]
 
     def _parents(self, radius: float, margin: float) -> Population:
         """Return who breeds; the population keeps the best inside the limits and in the margin."""
-        kept, parents = [], []
-        for places, count in self._split(self._population.excess, margin, self._settings.num_parents):
-            best = self._population.take(places).best(CLEARED_FROM * count)
-            kept.append(best)
+        pools, parents = [], []
+        for indices, count in self._split(self._population.excess, margin, self._settings.num_parents):
+            pool = self._population.take(indices).best(CLEARING_POOL * count)
+            pools.append(pool)
             if radius > 0:
-                best = best.clear(self._one_hot, radius * self._one_hot.num_genes, self._settings.niche_size)
-            parents.append(best.best(count))
-        self._population = kept[0].join(kept[1])
+                pool = pool.clear(self._one_hot, radius * self._one_hot.num_genes, self._settings.niche_size)
+            parents.append(pool.best(count))
+        self._population = pools[0].join(pools[1])
         return parents[0].join(parents[1])
 
     def _most_promising(
         self, guesses: NDArray[np.float64], excess: NDArray[np.float64], margin: float
     ) -> NDArray[np.intp]:
-        """Return the places of those that have their accuracy estimated, the most promising first."""
+        """Return the indices of those that have their accuracy estimated, the most promising first."""
         count = math.ceil(self._settings.estimated_ratio * len(guesses))
-        picked = [
-            places[np.argsort(-guesses[places], kind="stable")[:part]]
-            for places, part in self._split(excess, margin, count)
+        selections = [
+            indices[np.argsort(-guesses[indices], kind="stable")[:num_selected]]
+            for indices, num_selected in self._split(excess, margin, count)
         ]
-        return np.concatenate(picked)
+        return np.concatenate(selections)
 
 
 ALGORITHM = Algorithm(name="evolution", settings=EvolutionSettings, search=evolve)

@@ -79,12 +79,12 @@ def run_generations(
         progress: told the candidates considered, their planned number and the best accuracy so far.
     """
     history: list[float] = []
-    repeats = fruitless = 0
+    num_repeats = num_fruitless = 0
     while True:
         history.append(archive.best)
         progress(archive.considered, settings.budget, f"best {archive.best:.4f}")
-        if archive.considered >= settings.budget or fruitless > settings.max_retries:
+        if archive.considered >= settings.budget or num_fruitless > settings.max_retries:
             return history
-        new = generation(min(settings.mutated_genes * 2**repeats, num_genes))
-        repeats = 0 if 2 * new >= settings.population_size else repeats + 1
-        fruitless = 0 if new else fruitless + 1
+        num_new = generation(min(settings.mutated_genes * 2**num_repeats, num_genes))
+        num_repeats = 0 if 2 * num_new >= settings.population_size else num_repeats + 1
+        num_fruitless = 0 if num_new else num_fruitless + 1

@@ -67,25 +67,25 @@ def search_front(
     Raises:
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
     """
-    started = time.perf_counter()
+    start_s = time.perf_counter()
     archive, vary = Archive(space, accuracy, limits), Variation(space)
     genomes, values, accuracies = first_candidates(
         space, archive, vary, limits, settings.population_size, settings.budget, rng
     )
     losses = np.column_stack([values, -accuracies])
 
-    def generation(most: int) -> int:
+    def generation(max_genes: int) -> int:
         nonlocal genomes, losses
-        best = fittest(losses, settings.num_parents)
-        genomes, losses = genomes[best], losses[best]
-        children = _breed(genomes, losses, vary, settings, most, rng)
-        new = archive.consider(space.canonical(children), settings.budget - archive.considered)
-        genomes = np.concatenate([genomes, children[new.estimated]])
-        losses = np.concatenate([losses, np.column_stack([new.values, -new.accuracies])])
-        return len(new.rows)
+        parent_indices = fittest(losses, settings.num_parents)
+        genomes, losses = genomes[parent_indices], losses[parent_indices]
+        children = _breed(genomes, losses, vary, settings, max_genes, rng)
+        outcome = archive.consider(space.canonical(children), settings.budget - archive.considered)
+        genomes = np.concatenate([genomes, children[outcome.estimated]])
+        losses = np.concatenate([losses, np.column_stack([outcome.values, -outcome.accuracies])])
+        return len(outcome.rows)
 
     history = run_generations(archive, settings, len(space.genes), generation, progress)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - start_s
     return summarise(
         space,
         archive,
@@ -105,16 +105,18 @@ def _breed(
     losses: NDArray[np.float64],
     vary: Variation,
     settings: ParetoSettings,
-    most: int,
+    max_genes: int,
     rng: np.random.Generator,
 ) -> Genomes:
     """Return children, full rows, of parents picked with equal chance and of mates beside them."""
-    ordered = genomes[np.argsort(losses[:, rng.integers(losses.shape[1])], kind="stable")]
-    picked = rng.integers(len(ordered), size=settings.population_size)
-    reach = max(1.0, NEIGHBOURHOOD * len(ordered))
-    steps = np.rint(rng.normal(0.0, reach, len(picked))).astype(np.intp)
-    mates = np.clip(picked + steps, 0, len(ordered) - 1)
-    return vary.offspring(ordered[picked], ordered[mates], settings.mutation_ratio, most, rng)
+    parents = genomes[np.argsort(losses[:, rng.integers(losses.shape[1])], kind="stable")]
+    parent_indices = rng.integers(len(parents), size=settings.population_size)
+    reach = max(1.0, NEIGHBOURHOOD * len(parents))
+    steps = np.rint(rng.normal(0.0, reach, len(parent_indices))).astype(np.intp)
+    mate_indices = np.clip(parent_indices + steps, 0, len(parents) - 1)
+    return vary.offspring(
+        parents[parent_indices], parents[mate_indices], settings.mutation_ratio, max_genes, rng
+    )
 
 
 ALGORITHM = Algorithm(name="pareto", settings=ParetoSettings, search=search_front, finds_front=True)

@@ -62,14 +62,14 @@ def search_randomly(
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
     """
     check_bounded(limits)
-    started = time.perf_counter()
+    start_s = time.perf_counter()
     archive = Archive(space, accuracy, limits)
     history: list[float] = []
     empty_draws = 0
     while archive.considered < settings.evaluations and empty_draws <= settings.max_retries:
-        drawn = space.sample(settings.batch_size, rng)
-        found = archive.consider(drawn, settings.evaluations - archive.considered)
-        empty_draws = 0 if len(found.rows) else empty_draws + 1
+        genomes = space.sample(settings.batch_size, rng)
+        outcome = archive.consider(genomes, settings.evaluations - archive.considered)
+        empty_draws = 0 if len(outcome.rows) else empty_draws + 1
         if archive.num_feasible:
             history.append(archive.best)
         progress(archive.considered, settings.evaluations, f"best {archive.best:.4f}")
@@ -84,7 +84,7 @@ def search_randomly(
         settings,
         settings.ranked,
         history,
-        time.perf_counter() - started,
+        time.perf_counter() - start_s,
     )
 
 

@@ -31,24 +31,24 @@ def smallest_reachable(
     times. Where the quantity grows with each gene, as sums over layers do, this is the true minimum.
     """
     lowest = np.array([allowed[0] for allowed in space.allowed], np.int8)
-    drawn = space.sample(RANDOM_STARTS, rng)
+    samples = space.sample(RANDOM_STARTS, rng)
     # Genes of inactive blocks get an allowed choice, so that a change of depth alone stays in the space.
-    current = np.concatenate([lowest[None], np.where(space.active(drawn), drawn, lowest)])
-    rows = np.arange(len(current))
-    values = estimator(space.canonical(current))
+    genomes = np.concatenate([lowest[None], np.where(space.active(samples), samples, lowest)])
+    rows = np.arange(len(genomes))
+    values = estimator(space.canonical(genomes))
     for _ in range(MAX_PASSES):
-        before = values
+        previous_values = values
         for gene, allowed in enumerate(space.allowed):
-            trials = np.repeat(current[None], len(allowed), axis=0)
+            trials = np.repeat(genomes[None], len(allowed), axis=0)
             trials[:, :, gene] = np.array(allowed, np.int8)[:, None]
-            flat = estimator(space.canonical(trials.reshape(-1, current.shape[1])))
-            found = np.nan_to_num(flat, nan=np.inf).reshape(len(allowed), -1)
-            picked = found.argmin(axis=0)
-            current, values = trials[picked, rows], found[picked, rows]
-        if not (values < before).any():
+            flat = estimator(space.canonical(trials.reshape(-1, genomes.shape[1])))
+            trial_values = np.nan_to_num(flat, nan=np.inf).reshape(len(allowed), -1)
+            choice_indices = trial_values.argmin(axis=0)
+            genomes, values = trials[choice_indices, rows], trial_values[choice_indices, rows]
+        if not (values < previous_values).any():
             break
-    best = int(values.argmin())
-    return space.canonical(current[best : best + 1])[0], float(values[best])
+    best_index = int(values.argmin())
+    return space.canonical(genomes[best_index : best_index + 1])[0], float(values[best_index])
 
 
 def reachable_genome(space: SearchSpace, limits: Sequence[Limit], rng: np.random.Generator) -> Genomes:
@@ -65,31 +65,31 @@ def reachable_genome(space: SearchSpace, limits: Sequence[Limit], rng: np.random
     genome, total = smallest_reachable(space, total_violation, rng)
     if total == 0.0 and feasible(limits, genome[None])[0]:
         return genome
-    smallest = [smallest_reachable(space, limit.estimator, rng) for limit in limits]
-    for found, _ in smallest:
-        if feasible(limits, found[None])[0]:
-            return found
+    minima = [smallest_reachable(space, limit.estimator, rng) for limit in limits]
+    for candidate, _ in minima:
+        if feasible(limits, candidate[None])[0]:
+            return candidate
     unreachable = [
         f"No sub-network of space {space.name!r} reaches {limit.name} = {limit.show(limit.maximum)}; "
         f"the smallest reachable value is {limit.show(value)}. Raise the limit to at least that."
-        for limit, (_, value) in zip(limits, smallest, strict=True)
+        for limit, (_, value) in zip(limits, minima, strict=True)
         if not value <= limit.maximum
     ]
     if unreachable:
         raise UserError("\n".join(unreachable))
-    raise UserError(_jointly_unreachable(space, limits, genome, [value for _, value in smallest]))
+    raise UserError(_jointly_unreachable(space, limits, genome, [value for _, value in minima]))
 
 
 def _jointly_unreachable(
-    space: SearchSpace, limits: Sequence[Limit], closest: Genomes, smallest: Sequence[float]
+    space: SearchSpace, limits: Sequence[Limit], closest_genome: Genomes, min_values: Sequence[float]
 ) -> str:
-    closest_values = limit_values(limits, closest[None])[0]
-    each = "; ".join(
+    closest_values = limit_values(limits, closest_genome[None])[0]
+    descriptions = "; ".join(
         f"{limit.name} = {limit.show(limit.maximum)} (smallest alone {limit.show(low)}, "
         f"closest network {limit.show(value)})"
-        for limit, low, value in zip(limits, smallest, closest_values, strict=True)
+        for limit, low, value in zip(limits, min_values, closest_values, strict=True)
     )
     return (
-        f"No sub-network of space {space.name!r} was found that keeps all limits at once: {each}. "
+        f"No sub-network of space {space.name!r} was found that keeps all limits at once: {descriptions}. "
         "Raise at least one of them."
     )

@@ -14,7 +14,7 @@ from ofa.space.space import SearchSpace
 from search.limits.limit import Limit, check_limits, limit_values, within
 
 Choose = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[np.intp]]
-"""Takes places of new rows and their limited quantities; returns which of these have accuracy estimated."""
+"""Takes indices of new rows and their limited quantities; returns which of these have accuracy estimated."""
 
 
 @dataclass(frozen=True)
@@ -77,34 +77,36 @@ class Archive:
             ValueError: if the accuracy estimator gives a value that is not finite.
         """
         rows = self._take_new(genomes, at_most)
-        new = genomes[rows]
-        values = limit_values(self._limits, new) if len(rows) else np.zeros((0, len(self._limits)))
-        picked = np.flatnonzero(within(self._limits, values)) if choose is None else choose(rows, values)
-        new, values = new[picked], values[picked]
-        accuracies = self._estimate(new)
-        keep = within(self._limits, values)
-        self._genomes.append(new[keep])
-        self._values.append(values[keep])
-        self._accuracies.append(accuracies[keep])
+        new_genomes = genomes[rows]
+        values = limit_values(self._limits, new_genomes) if len(rows) else np.zeros((0, len(self._limits)))
+        estimated_indices = (
+            np.flatnonzero(within(self._limits, values)) if choose is None else choose(rows, values)
+        )
+        new_genomes, values = new_genomes[estimated_indices], values[estimated_indices]
+        accuracies = self._estimate(new_genomes)
+        is_feasible = within(self._limits, values)
+        self._genomes.append(new_genomes[is_feasible])
+        self._values.append(values[is_feasible])
+        self._accuracies.append(accuracies[is_feasible])
         self.considered += len(rows)
-        self.estimated += len(new)
-        self.num_feasible += int(keep.sum())
-        self.best = max(self.best, float(accuracies[keep].max(initial=-np.inf)))
-        return Considered(rows, rows[picked], values, accuracies)
+        self.estimated += len(new_genomes)
+        self.num_feasible += int(is_feasible.sum())
+        self.best = max(self.best, float(accuracies[is_feasible].max(initial=-np.inf)))
+        return Considered(rows, rows[estimated_indices], values, accuracies)
 
     def _take_new(self, genomes: Genomes, at_most: int) -> NDArray[np.intp]:
-        """Return the places of the first `at_most` distinct rows that are new, and remember them.
+        """Return the indices of the first `at_most` distinct rows that are new, and remember them.
 
         Rows are known by a 64-bit linear hash; that two of a million share one has a chance of 3e-8.
         """
         hashes = genomes.astype(np.uint64) @ self._factors
-        distinct, first = np.unique(hashes, return_index=True)
-        places = np.searchsorted(self._seen, distinct)
-        known = self._seen[places] == distinct
-        picked = np.sort(first[~known])[:at_most]
-        new = np.sort(hashes[picked])
-        self._seen = np.insert(self._seen, np.searchsorted(self._seen, new), new)
-        return np.asarray(picked, np.intp)
+        distinct_hashes, first_indices = np.unique(hashes, return_index=True)
+        positions = np.searchsorted(self._seen, distinct_hashes)
+        is_known = self._seen[positions] == distinct_hashes
+        new_indices = np.sort(first_indices[~is_known])[:at_most]
+        new_hashes = np.sort(hashes[new_indices])
+        self._seen = np.insert(self._seen, np.searchsorted(self._seen, new_hashes), new_hashes)
+        return np.asarray(new_indices, np.intp)
 
     def _estimate(self, genomes: Genomes) -> NDArray[np.float64]:
         if len(genomes) == 0:

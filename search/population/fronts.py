@@ -20,11 +20,13 @@ def non_dominated(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -
     if costs.ndim == 1 or costs.shape[1] == 1:
         column = costs.reshape(-1)
         order = np.lexsort((-accuracies, column))
-        ranked = accuracies[order]
-        best_of_cheaper = np.maximum.accumulate(np.concatenate([[-np.inf], ranked]))[:-1]
-        return np.asarray(order[ranked > best_of_cheaper], np.intp)
-    found = _sweep(np.column_stack([costs, -accuracies]))
-    return np.asarray(found[np.lexsort((-accuracies[found], costs[found, 0]))], np.intp)
+        sorted_accuracies = accuracies[order]
+        best_of_cheaper = np.maximum.accumulate(np.concatenate([[-np.inf], sorted_accuracies]))[:-1]
+        return np.asarray(order[sorted_accuracies > best_of_cheaper], np.intp)
+    front_indices = _sweep(np.column_stack([costs, -accuracies]))
+    return np.asarray(
+        front_indices[np.lexsort((-accuracies[front_indices], costs[front_indices, 0]))], np.intp
+    )
 
 
 def _sweep(losses: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -33,58 +35,58 @@ def _sweep(losses: NDArray[np.float64]) -> NDArray[np.intp]:
     Members that are good in all columns come first, so that few rows are left after few of them.
     """
     spread = np.ptp(losses, axis=0) if len(losses) else np.ones(losses.shape[1])
-    left = np.argsort((losses / np.where(spread > 0, spread, 1.0)).sum(axis=1), kind="stable")
-    done = 0
-    while done < len(left):
-        beats_or_equals = (losses[left] >= losses[left[done]]).all(axis=1)
-        beats_or_equals[done] = False
-        left = left[~beats_or_equals]
-        done += 1
-    return np.sort(left)
+    remaining_indices = np.argsort((losses / np.where(spread > 0, spread, 1.0)).sum(axis=1), kind="stable")
+    num_members = 0
+    while num_members < len(remaining_indices):
+        beats_or_equals = (losses[remaining_indices] >= losses[remaining_indices[num_members]]).all(axis=1)
+        beats_or_equals[num_members] = False
+        remaining_indices = remaining_indices[~beats_or_equals]
+        num_members += 1
+    return np.sort(remaining_indices)
 
 
-def ranks(losses: NDArray[np.float64], enough: int) -> NDArray[np.intp]:
+def ranks(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.intp]:
     """Return the number of each row's front, shape (n,): 0 for rows that none beats, 1 without those, ...
 
-    Rows that are not needed to rank `enough` of them share one last number.
+    Rows that are not needed to rank `min_ranked` of them share one last number.
 
     Args:
         losses: shape (n, number of objectives), smaller is better.
-        enough: how many rows have to be ranked.
+        min_ranked: how many rows have to be ranked.
     """
-    return _ranks_of_two(losses, enough) if losses.shape[1] == 2 else _ranks_of_many(losses, enough)
+    return _ranks_of_two(losses, min_ranked) if losses.shape[1] == 2 else _ranks_of_many(losses, min_ranked)
 
 
-def _ranks_of_two(losses: NDArray[np.float64], enough: int) -> NDArray[np.intp]:
+def _ranks_of_two(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.intp]:
     """Sorted by the first objective, a front is what lies below all before it in the second."""
-    left = np.lexsort((losses[:, 1], losses[:, 0]))
-    found = np.full(len(losses), len(losses), np.intp)
+    remaining_indices = np.lexsort((losses[:, 1], losses[:, 0]))
+    row_ranks = np.full(len(losses), len(losses), np.intp)
     front = 0
-    while len(left) > max(0, len(losses) - enough):
-        second = losses[left, 1]
-        lowest = np.minimum.accumulate(second)
-        member = np.concatenate([[True], second[1:] < lowest[:-1]])
-        found[left[member]] = front
-        left = left[~member]
+    while len(remaining_indices) > max(0, len(losses) - min_ranked):
+        second_losses = losses[remaining_indices, 1]
+        running_minima = np.minimum.accumulate(second_losses)
+        is_member = np.concatenate([[True], second_losses[1:] < running_minima[:-1]])
+        row_ranks[remaining_indices[is_member]] = front
+        remaining_indices = remaining_indices[~is_member]
         front += 1
-    return found
+    return row_ranks
 
 
-def _ranks_of_many(losses: NDArray[np.float64], enough: int) -> NDArray[np.intp]:
+def _ranks_of_many(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.intp]:
     """Compare all pairs once; rows leave when no row that is left beats them."""
     no_worse = np.ones((len(losses), len(losses)), np.bool_)
     for column in losses.T:
         no_worse &= column[:, None] <= column
     beats = no_worse & ~no_worse.T
     beaten_by = beats.sum(axis=0)
-    found = np.full(len(losses), len(losses), np.intp)
+    row_ranks = np.full(len(losses), len(losses), np.intp)
     front = 0
-    while (found < len(losses)).sum() < min(enough, len(losses)):
-        members = np.flatnonzero((beaten_by == 0) & (found == len(losses)))
-        found[members] = front
+    while (row_ranks < len(losses)).sum() < min(min_ranked, len(losses)):
+        members = np.flatnonzero((beaten_by == 0) & (row_ranks == len(losses)))
+        row_ranks[members] = front
         beaten_by -= beats[members].sum(axis=0)
         front += 1
-    return found
+    return row_ranks
 
 
 def crowding(losses: NDArray[np.float64], fronts: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -95,10 +97,12 @@ def crowding(losses: NDArray[np.float64], fronts: NDArray[np.intp]) -> NDArray[n
     distance = np.zeros(len(losses))
     for column in losses.T:
         order = np.lexsort((column, fronts))
-        ordered, groups = column[order], fronts[order]
+        sorted_losses, groups = column[order], fronts[order]
         gaps = np.full(len(order), np.inf)
-        inner = (groups[2:] == groups[1:-1]) & (groups[1:-1] == groups[:-2])
-        gaps[1:-1][inner] = (ordered[2:] - ordered[:-2])[inner] / max(np.ptp(column), 1e-300)
+        is_inner = (groups[2:] == groups[1:-1]) & (groups[1:-1] == groups[:-2])
+        gaps[1:-1][is_inner] = (sorted_losses[2:] - sorted_losses[:-2])[is_inner] / max(
+            np.ptp(column), 1e-300
+        )
         distance[order] += gaps
     return distance
 

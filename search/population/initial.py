@@ -52,16 +52,16 @@ def first_candidates(
     """
     rows = np.concatenate([vary.lowest[None], vary.highest[None], vary.draw(max(0, size - 2), rng)])
     budget = min(budget, max(size, round(START_SHARE * budget)))
-    kept, found = [], []
+    feasible_rows, outcomes = [], []
     for _ in range(MAX_SHRINKS):
-        found.append(archive.consider(space.canonical(rows), budget - archive.considered))
-        kept.append(rows[found[-1].estimated])
-        rows = vary.shrink(np.delete(rows, found[-1].estimated, axis=0), rng)
+        outcomes.append(archive.consider(space.canonical(rows), budget - archive.considered))
+        feasible_rows.append(rows[outcomes[-1].estimated])
+        rows = vary.shrink(np.delete(rows, outcomes[-1].estimated, axis=0), rng)
         if len(rows) == 0 or archive.considered >= budget:
             break
     if archive.num_feasible == 0:
         rows = reachable_genome(space, limits, rng)[None]
-        found.append(archive.consider(rows, 1))
-        kept.append(rows)
-    values = np.concatenate([each.values for each in found])
-    return np.concatenate(kept), values, np.concatenate([each.accuracies for each in found])
+        outcomes.append(archive.consider(rows, 1))
+        feasible_rows.append(rows)
+    values = np.concatenate([outcome.values for outcome in outcomes])
+    return np.concatenate(feasible_rows), values, np.concatenate([outcome.accuracies for outcome in outcomes])

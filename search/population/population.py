@@ -37,7 +37,7 @@ class Population:
         )
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Population:
-        """Return the candidates at the given places."""
+        """Return the candidates at the given indices."""
         return Population(
             self.genomes[which], self.networks[which], self.accuracies[which], self.excess[which]
         )

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from ofa.space.genes import Genomes
 from ofa.space.onehot import OneHot
 
-FORGET = 0.75
-"""How much a candidate counts when the next generation is learned: the model is one of the latest ones."""
+DECAY = 0.75
+"""Weight of older generations in the next fit, per generation."""
 
 RIDGE = 0.5
 """Added to the squared weights, in candidates."""
@@ -37,8 +37,8 @@ class LinearSurrogate:
         if self._origin is None:
             self._origin = float(accuracies.mean())
         one_hot = self._one_hot(genomes)
-        self._products = FORGET * self._products + one_hot.T @ one_hot
-        self._targets = FORGET * self._targets + one_hot.T @ (accuracies - self._origin)
+        self._products = DECAY * self._products + one_hot.T @ one_hot
+        self._targets = DECAY * self._targets + one_hot.T @ (accuracies - self._origin)
         regularised = self._products + RIDGE * np.eye(len(self._targets))
         self._effects = np.asarray(np.linalg.solve(regularised, self._targets), np.float64)
 

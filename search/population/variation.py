@@ -34,58 +34,58 @@ class Variation:
         self.highest = np.array([allowed[-1] for allowed in space.allowed], np.int8)
         widest = max(len(gene.choices) for gene in space.genes)
         self._choices = np.zeros((len(self.counts), self.counts.max()), np.int8)
-        self._places = np.zeros((len(self.counts), widest), np.intp)
+        self._positions = np.zeros((len(self.counts), widest), np.intp)
         for gene, allowed in enumerate(space.allowed):
             self._choices[gene, : len(allowed)] = allowed
-            self._places[gene, list(allowed)] = range(len(allowed))
+            self._positions[gene, list(allowed)] = range(len(allowed))
 
     def draw(self, count: int, rng: np.random.Generator) -> Genomes:
         """Return `count` rows; each gene is drawn uniformly."""
-        places = (rng.random((count, len(self.counts))) * self.counts).astype(np.intp)
-        return np.asarray(self._choices[np.arange(len(self.counts)), places])
+        choice_indices = (rng.random((count, len(self.counts))) * self.counts).astype(np.intp)
+        return np.asarray(self._choices[np.arange(len(self.counts)), choice_indices])
 
-    def cross(self, first: Genomes, second: Genomes, rng: np.random.Generator) -> Genomes:
+    def cross(self, parents: Genomes, mates: Genomes, rng: np.random.Generator) -> Genomes:
         """Return children that take each gene from either parent row with equal chance."""
-        count, width = first.shape
+        count, width = parents.shape
         random_bytes = rng.integers(0, 256, (count, (width + 7) // 8), dtype=np.uint8)
-        from_first = np.unpackbits(random_bytes, axis=1, count=width).view(np.bool_)
-        return np.where(from_first, first, second)
+        from_parents = np.unpackbits(random_bytes, axis=1, count=width).view(np.bool_)
+        return np.where(from_parents, parents, mates)
 
-    def change(self, genomes: Genomes, most: int, rng: np.random.Generator) -> Genomes:
-        """Return children of which 1 to `most` genes have another choice (fewer if a gene is hit twice)."""
+    def change(self, genomes: Genomes, max_genes: int, rng: np.random.Generator) -> Genomes:
+        """Return children of which 1 to `max_genes` genes change (fewer if a gene is hit twice)."""
         children = genomes.copy()
         if len(self.free) == 0:
             return children
-        changes = rng.integers(1, most + 1, len(children))
-        for done in range(most):
-            rows = np.flatnonzero(changes > done)
+        changes = rng.integers(1, max_genes + 1, len(children))
+        for num_changed in range(max_genes):
+            rows = np.flatnonzero(changes > num_changed)
             genes = self.free[rng.integers(len(self.free), size=len(rows))]
             steps = 1 + rng.integers(0, self.counts[genes] - 1)
-            places = (self._places[genes, children[rows, genes]] + steps) % self.counts[genes]
-            children[rows, genes] = self._choices[genes, places]
+            positions = (self._positions[genes, children[rows, genes]] + steps) % self.counts[genes]
+            children[rows, genes] = self._choices[genes, positions]
         return children
 
     def offspring(
         self,
-        first: Genomes,
-        second: Genomes,
+        parents: Genomes,
+        mates: Genomes,
         mutation_ratio: float,
-        most: int,
+        max_genes: int,
         rng: np.random.Generator,
     ) -> Genomes:
         """Return a child per pair of parent rows.
 
         Args:
-            first: parents, shape (n, num_genes).
-            second: their mates, same shape; those of mutated parents are not asked.
+            parents: first parents, shape (n, num_genes).
+            mates: their mates, same shape; those of mutated parents are not asked.
             mutation_ratio: share of children that are mutations of their first parent; the others come
                 from crossover.
-            most: largest number of genes that a mutation changes.
+            max_genes: largest number of genes that a mutation changes.
             rng: source of all randomness.
         """
-        mutants = round(mutation_ratio * len(first))
-        mutated = self.change(first[:mutants], most, rng)
-        return np.concatenate([mutated, self.cross(first[mutants:], second[mutants:], rng)])
+        mutants = round(mutation_ratio * len(parents))
+        mutated = self.change(parents[:mutants], max_genes, rng)
+        return np.concatenate([mutated, self.cross(parents[mutants:], mates[mutants:], rng)])
 
     def shrink(self, genomes: Genomes, rng: np.random.Generator) -> Genomes:
         """Return rows of which each gene got its smallest choice with probability `SHRINK_SHARE`."""

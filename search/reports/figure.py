@@ -45,10 +45,10 @@ def _plot_front(axes: Axes, result: SearchResult, limit: LimitRecord, limits: Se
     if len(limits) == 1:
         axes.step(costs, accuracies, where="post", color="tab:blue", label="non-dominated front")
     else:
-        other = limits[(limits.index(limit) + 1) % len(limits)]
-        colours = [c.values[other.name] for c in result.front]
+        colour_limit = limits[(limits.index(limit) + 1) % len(limits)]
+        colours = [c.values[colour_limit.name] for c in result.front]
         points = axes.scatter(costs, accuracies, s=9, c=colours, cmap="viridis", label="non-dominated front")
-        axes.figure.colorbar(points, ax=axes, label=other.label)
+        axes.figure.colorbar(points, ax=axes, label=colour_limit.label)
     if limit.maximum is not None:
         axes.axvline(limit.maximum, color="tab:red", linestyle="--", linewidth=1, label="limit")
     best = result.best
@@ -65,12 +65,14 @@ def _plot_measured(axes: Axes, verification: Verification, limit: LimitRecord) -
     for network in verification.networks:
         line = [network.predicted, network.measured]
         axes.plot(line, [network.accuracy] * 2, color="0.6", linewidth=0.8, zorder=1)
-    inside = [verification.keeps(n, limit.maximum or 0.0) for n in verification.networks]
-    for kept, colour in ((True, "tab:green"), (False, "tab:orange")):
+    flags = [verification.keeps(n, limit.maximum or 0.0) for n in verification.networks]
+    for is_inside, colour in ((True, "tab:green"), (False, "tab:orange")):
         points = [
-            (n.measured, n.accuracy) for n, i in zip(verification.networks, inside, strict=True) if i == kept
+            (n.measured, n.accuracy)
+            for n, flag in zip(verification.networks, flags, strict=True)
+            if flag == is_inside
         ]
         if points:
             costs, accuracies = _columns(points)
-            label = f"measured, {'inside' if kept else 'outside'}"
+            label = f"measured, {'inside' if is_inside else 'outside'}"
             axes.scatter(costs, accuracies, s=26, marker="x", color=colour, zorder=3, label=label)

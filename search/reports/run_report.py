@@ -67,11 +67,11 @@ def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, me
         if network.name:
             limits = network.search.limits if network.search else ()
             limit = next((f"{bound.maximum:g}" for bound in limits if bound.name == "latency_ms"), "-")
-            found = f"{network.search.seconds:.1f}" if network.search else "-"
-            table.add_row(network.name, limit, *_figures([network], metric), found)
-    drawn = [network for network in networks if network.group == "random"]
-    if drawn:
-        table.add_row(f"mean of {len(drawn)} random", "-", *_figures(drawn, metric), "-")
+            search_seconds = f"{network.search.seconds:.1f}" if network.search else "-"
+            table.add_row(network.name, limit, *_figures([network], metric), search_seconds)
+    random_networks = [network for network in networks if network.group == "random"]
+    if random_networks:
+        table.add_row(f"mean of {len(random_networks)} random", "-", *_figures(random_networks, metric), "-")
     return table
 
 

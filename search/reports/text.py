@@ -17,7 +17,7 @@ from ofa.common.metric import TOP1, Metric
 from search.limits.limit import Limit
 from search.result.result import SearchResult
 from search.result.verification import Verification
-from search.verified.correction import MOST_MARGIN
+from search.verified.correction import MAX_MARGIN
 
 SHOWN_ROWS = 12
 
@@ -52,14 +52,14 @@ def report(result: SearchResult, limits: Sequence[Limit]) -> str:
     console.print(front_table(result))
     if verification and verification.networks:
         console.print("\n", verified_table(verification, limits[0], result.metric), sep="")
-    found = f"found in {result.seconds:.2f} s, {result.evaluations} candidates: {best.config}"
-    lines = [buffer.getvalue().rstrip(), found]
+    summary = f"found in {result.seconds:.2f} s, {result.evaluations} candidates: {best.config}"
+    lines = [buffer.getvalue().rstrip(), summary]
     for limit in limits:
         bound = f" of {limit.show(limit.maximum)}" if limit.bounded else ""
         lines.append(f"{limit.name}: {limit.show(best.values[limit.name])}{bound}")
         if verification and verification.quantity == limit.name:
             lines[-1] += _measured_text(verification, limit)
-    if verification and verification.margin >= MOST_MARGIN:
+    if verification and verification.margin >= MAX_MARGIN:
         lines.append(
             "The processes differ by more than a margin can make up for: something else keeps the device "
             "busy. Search again when it is quiet."
@@ -69,11 +69,11 @@ def report(result: SearchResult, limits: Sequence[Limit]) -> str:
 
 def _measured_text(verification: Verification, limit: Limit) -> str:
     """Return how the value of the best network came about."""
-    chosen = [n for n in verification.networks if n.config.id == verification.chosen]
-    if not chosen:
+    networks = [n for n in verification.networks if n.config.id == verification.chosen]
+    if not networks:
         return ", predicted; not measured yet"
-    processes = sum(map(len, chosen[0].measurements))
-    return f", measured in {processes} processes; {limit.show(chosen[0].predicted)} predicted"
+    processes = sum(map(len, networks[0].measurements))
+    return f", measured in {processes} processes; {limit.show(networks[0].predicted)} predicted"
 
 
 def verified_table(verification: Verification, limit: Limit, metric: Metric = TOP1) -> Table:
@@ -94,8 +94,8 @@ def verified_table(verification: Verification, limit: Limit, metric: Metric = TO
         table.add_column(header, no_wrap=True)
     for network in verification.networks:
         share = f"{100 * network.measured / limit.maximum:.1f}"
-        kept = "inside" if verification.keeps(network, limit.maximum) else "outside"
-        mark = "chosen" if network.config.id == verification.chosen else kept
+        side = "inside" if verification.keeps(network, limit.maximum) else "outside"
+        mark = "chosen" if network.config.id == verification.chosen else side
         accuracy = f"{metric.scale * network.accuracy:.2f}"
         figures = (accuracy, f"{network.predicted:.4g}", f"{network.measured:.4g}")
         table.add_row(*figures, share, mark, network.config.id)

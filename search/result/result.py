@@ -118,15 +118,17 @@ class SearchResult:
         if len(maxima) > len(names):
             raise UserError(f"{len(maxima)} limits are given; the result has only {', '.join(names)}.")
         bounds = dict(zip(names, maxima, strict=False))
-        kept = [c for c in self.front if all(c.values[name] <= most for name, most in bounds.items())]
-        if not kept:
+        candidates = [
+            c for c in self.front if all(c.values[name] <= maximum for name, maximum in bounds.items())
+        ]
+        if not candidates:
             lowest = (f"{name} {min(c.values[name] for c in self.front):.6g}" for name in bounds)
-            asked = ", ".join(f"{name} <= {most:g}" for name, most in bounds.items())
+            bounds_text = ", ".join(f"{name} <= {maximum:g}" for name, maximum in bounds.items())
             raise UserError(
-                f"No candidate of the front keeps {asked}; the smallest values on it are "
+                f"No candidate of the front keeps {bounds_text}; the smallest values on it are "
                 f"{', '.join(lowest)}. Raise the limit."
             )
-        return max(kept, key=lambda candidate: self.metric.sign * candidate.accuracy)
+        return max(candidates, key=lambda candidate: self.metric.sign * candidate.accuracy)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` is the inverse."""
@@ -209,10 +211,10 @@ class SearchResult:
                 f"Make it again with: {HOW_TO_MAKE}"
             )
         try:
-            found = values["space"]["name"], values["space"]["fingerprint"]
-            if found[1] != space.fingerprint:
+            origin = values["space"]["name"], values["space"]["fingerprint"]
+            if origin[1] != space.fingerprint:
                 raise UserError(
-                    f"{path} was searched in space {found[0]!r} ({found[1]}); this is {space.name!r} "
+                    f"{path} was searched in space {origin[0]!r} ({origin[1]}); this is {space.name!r} "
                     f"({space.fingerprint}). Search again with predictor and table of this space."
                 )
             return cls.from_dict(values, space)

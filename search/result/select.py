@@ -42,16 +42,16 @@ def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet
         return SelectedSubnet(ends[name])
     path, maxima = _find(name, folder)
     if not path.is_file():
-        known = sorted(file.stem for file in folder.glob("*.json"))
+        known_names = sorted(file.stem for file in folder.glob("*.json"))
         raise UserError(
-            f"No search result {name!r}; known: {', '.join([*ends, *known])}. Make one with: "
+            f"No search result {name!r}; known: {', '.join([*ends, *known_names])}. Make one with: "
             "python scripts/search_for_device.py"
         )
     result = SearchResult.load(path, space)
-    best = result.best_within(maxima) if maxima else result.best
-    latencies = {limit.name: best.values[limit.name] for limit in result.limits if limit.kind == LATENCY}
-    expected = min(max(best.accuracy, 0.0), 1.0) if result.metric.is_fraction else best.accuracy
-    return SelectedSubnet(best.config, expected, latencies, result.metric)
+    candidate = result.best_within(maxima) if maxima else result.best
+    latencies = {limit.name: candidate.values[limit.name] for limit in result.limits if limit.kind == LATENCY}
+    expected = min(max(candidate.accuracy, 0.0), 1.0) if result.metric.is_fraction else candidate.accuracy
+    return SelectedSubnet(candidate.config, expected, latencies, result.metric)
 
 
 def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:

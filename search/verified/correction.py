@@ -1,4 +1,4 @@
-"""What measurements say of an estimator near a limit: by how much it is off, and how repeatable they are."""
+"""Bias and spread of a latency estimator near the limit, fitted to measurements."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NEAR = 0.25
 """Networks whose measured value differs by no more than this share from the limit decide the correction."""
 
 FIRST_SPREAD = 0.03
-LEAST_SPREAD, MOST_SPREAD = 0.01, 0.06
-LEAST_MARGIN, MOST_MARGIN = 0.005, 0.05
+MIN_SPREAD, MAX_SPREAD = 0.01, 0.06
+MIN_MARGIN, MAX_MARGIN = 0.005, 0.05
 MARGIN_DEVIATIONS = 2.5
 LATER_PROCESSES = 5
 """The margin is meant for the median of so many processes at a later time."""
@@ -50,13 +50,13 @@ def fit_correction(networks: Sequence[VerifiedNetwork], maximum: float) -> Corre
     """
     if not networks:
         return Correction()
-    near = [n for n in networks if abs(n.measured / maximum - 1) <= NEAR] or networks
-    logs = np.log([n.measured / n.predicted for n in near])
+    near_networks = [n for n in networks if abs(n.measured / maximum - 1) <= NEAR] or networks
+    logs = np.log([n.measured / n.predicted for n in near_networks])
     centre = float(np.median(logs))
-    if len(near) < 3:
+    if len(near_networks) < 3:
         return Correction(math.exp(centre))
     spread = _MAD_TO_SIGMA * float(np.median(np.abs(logs - centre)))
-    return Correction(math.exp(centre), min(max(spread, LEAST_SPREAD), MOST_SPREAD))
+    return Correction(math.exp(centre), min(max(spread, MIN_SPREAD), MAX_SPREAD))
 
 
 def fit_margin(networks: Sequence[VerifiedNetwork]) -> float:
@@ -73,7 +73,7 @@ def fit_margin(networks: Sequence[VerifiedNetwork]) -> float:
         deviations += distances
         sizes.append(len(values))
     if not deviations:
-        return MOST_MARGIN / 2
+        return MAX_MARGIN / 2
     sigma = _MAD_TO_SIGMA * statistics.median(deviations)
     difference = sigma * math.sqrt(_MEDIAN_VARIANCE * (1 / statistics.median(sizes) + 1 / LATER_PROCESSES))
-    return min(max(MARGIN_DEVIATIONS * difference, LEAST_MARGIN), MOST_MARGIN)
+    return min(max(MARGIN_DEVIATIONS * difference, MIN_MARGIN), MAX_MARGIN)

@@ -29,7 +29,7 @@ from search.verified.correction import fit_correction, fit_margin
 from search.verified.measure import Measure
 
 AIMS = (-1.5, -0.5, 0.5)
-"""Where candidates are looked for: from the limit, in standard deviations of the corrected estimator."""
+"""Targets relative to the limit, in standard deviations of the corrected estimator."""
 
 TOO_FAST = 0.9
 MORE_TURNS = 3
@@ -119,27 +119,29 @@ class _Verifier:
         self._networks: dict[AnyConfig, VerifiedNetwork] = {}
         self._pending: tuple[AnyConfig, ...] = ()
         self._repeated: set[AnyConfig] = set()
-        genome, self._least = smallest_reachable(space, self._limit.estimator, np.random.default_rng(seed))
+        genome, self._min_value = smallest_reachable(
+            space, self._limit.estimator, np.random.default_rng(seed)
+        )
         self._smallest = space.config(genome)
         self._seconds = 0.0
 
     def run(self, settings: VerifySettings) -> SearchResult:
         """Make the turns; see `verified_search`."""
         self._take({c: v for c, v in self._measure.known.items() if self._space.contains(c)})
-        most, failed = settings.turns + MORE_TURNS, 0
-        for turn in range(most):
+        max_turns, num_failed = settings.turns + MORE_TURNS, 0
+        for turn in range(max_turns):
             self._refuse_unreachable()
             best = self._best()
             if turn >= settings.turns and best and best.measured >= TOO_FAST * self._limit.maximum:
                 break
-            picks = self._pick(settings.candidates, failed) or self._contradicted(settings.candidates)
+            picks = self._pick(settings.candidates, num_failed) or self._contradicted(settings.candidates)
             if not picks or not self._measured(picks):
                 break
-            failed = 0 if self._best() else failed + 1
+            num_failed = 0 if self._best() else num_failed + 1
         if not (self._best() or self._pending or self._smallest in self._networks):
             self._measured([self._smallest])
         self._refuse_unreachable()
-        self._confirm(most)
+        self._confirm(max_turns)
         return self._result()
 
     # -- what is known -----------------------------------------------------------------------------
@@ -149,43 +151,43 @@ class _Verifier:
         networks = tuple(sorted(self._networks.values(), key=lambda n: (-n.accuracy, n.measured)))
         scale = fit_correction(networks, self._limit.maximum).scale
         margin = fit_margin(networks)
-        found = Verification(self._limit.name, scale, margin, networks, None, self._pending)
-        chosen = next((n.config.id for n in networks if found.keeps(n, self._limit.maximum)), None)
-        return dataclasses.replace(found, chosen=chosen)
+        verification = Verification(self._limit.name, scale, margin, networks, None, self._pending)
+        chosen_id = next((n.config.id for n in networks if verification.keeps(n, self._limit.maximum)), None)
+        return dataclasses.replace(verification, chosen=chosen_id)
 
     def _best(self) -> VerifiedNetwork | None:
-        found = self._verification()
-        return next((n for n in found.networks if n.config.id == found.chosen), None)
+        verification = self._verification()
+        return next((n for n in verification.networks if n.config.id == verification.chosen), None)
 
     def _measured(self, configs: Sequence[AnyConfig]) -> bool:
         """Have networks measured; return whether they were, else they are pending."""
-        found = self._measure(configs)
-        self._take(found)
-        self._pending = () if found else tuple(configs)
-        return bool(found)
+        measurements = self._measure(configs)
+        self._take(measurements)
+        self._pending = () if measurements else tuple(configs)
+        return bool(measurements)
 
-    def _take(self, measured: Mapping[AnyConfig, Sequence[float]]) -> None:
-        if not measured:
+    def _take(self, runs: Mapping[AnyConfig, Sequence[float]]) -> None:
+        if not runs:
             return
-        genomes = self._space.genomes(list(measured))
+        genomes = self._space.genomes(list(runs))
         accuracies, predictions = self._accuracy(genomes), self._limit.estimator(genomes)
-        for (config, values), top1, value in zip(measured.items(), accuracies, predictions, strict=True):
-            before = self._networks[config].measurements if config in self._networks else ()
-            measurements = (*before, tuple(map(float, values)))
+        for (config, values), top1, value in zip(runs.items(), accuracies, predictions, strict=True):
+            earlier_measurements = self._networks[config].measurements if config in self._networks else ()
+            measurements = (*earlier_measurements, tuple(map(float, values)))
             self._networks[config] = VerifiedNetwork(config, float(top1), float(value), measurements)
 
     def _refuse_unreachable(self) -> None:
         """Raise if the smallest network was measured outside the limit, and no network inside."""
-        found, limit = self._verification(), self._limit
+        verification, limit = self._verification(), self._limit
         smallest = self._networks.get(self._smallest)
-        if smallest is None or found.chosen is not None:
+        if smallest is None or verification.chosen is not None:
             return
-        least = smallest.measured * (1 + found.margin)
+        min_limit = smallest.measured * (1 + verification.margin)
         raise UserError(
             f"No sub-network of space {self._space.name!r} reaches {limit.name} = "
             f"{limit.show(limit.maximum)}; the smallest reachable was measured at "
             f"{limit.show(smallest.measured)} (predicted {limit.show(smallest.predicted)}). Raise the limit "
-            f"to at least {limit.show(least)}, which leaves room for what measurements differ by."
+            f"to at least {limit.show(min_limit)}, which leaves room for what measurements differ by."
         )
 
     # -- searching ---------------------------------------------------------------------------------
@@ -193,31 +195,31 @@ class _Verifier:
     def _search(self, maximum: float) -> SearchResult:
         """Search with the corrected estimator under `maximum`, or what the smallest network needs."""
         scale = self._verification().scale
-        maximum = max(maximum, scale * self._least * _JUST_ABOVE)
-        first = dataclasses.replace(
+        maximum = max(maximum, scale * self._min_value * _JUST_ABOVE)
+        corrected_limit = dataclasses.replace(
             self._limit, estimator=Affine(self._limit.estimator, scale), maximum=maximum
         )
-        limits = (first, *self._limits[1:])
+        limits = (corrected_limit, *self._limits[1:])
         result = self._plan.run(self._space, self._accuracy, limits, self._seed, self._progress)
         self._seconds += result.seconds
         return result
 
-    def _pick(self, count: int, failed: int) -> list[AnyConfig]:
+    def _pick(self, count: int, num_failed: int) -> list[AnyConfig]:
         """Return networks to measure: new, more accurate than the best, just below and above the limit.
 
         Args:
             count: their largest number.
-            failed: turns on end in which no network kept the limit; each lowers the aims.
+            num_failed: turns on end in which no network kept the limit; each lowers the aims.
         """
         networks, best = list(self._networks.values()), self._best()
         aim = self._limit.maximum / (1 + (fit_margin(networks) if networks else 0.0))
         spread = fit_correction(networks, self._limit.maximum).spread
         picks: list[AnyConfig] = []
         refused: list[UserError] = []
-        for place, offset in enumerate(AIMS):
-            share = count * (place + 1) // len(AIMS) - len(picks)
+        for index, offset in enumerate(AIMS):
+            share = count * (index + 1) // len(AIMS) - len(picks)
             try:
-                result = self._search(aim * (1 + (offset - failed) * spread))
+                result = self._search(aim * (1 + (offset - num_failed) * spread))
             except UserError as error:
                 # Tightened, this limit can be out of reach together with the others.
                 refused.append(error)
@@ -233,57 +235,61 @@ class _Verifier:
         A device that was busy while the first networks were measured makes all of them look too slow, and the
         search stays far below the limit. What was measured of them is forgotten.
         """
-        best, found = self._best(), self._verification()
+        best, verification = self._best(), self._verification()
         if best is None or best.measured >= TOO_FAST * self._limit.maximum or not self._measure.here:
             return []
-        most = self._limit.maximum / (1 + found.margin) * best.predicted / best.measured
-        doubtful = [n.config for n in found.networks if n.accuracy > best.accuracy and n.predicted <= most]
-        again = [config for config in doubtful if config not in self._repeated][:count]
-        self._repeated.update(again)
-        for config in again:
+        max_predicted = self._limit.maximum / (1 + verification.margin) * best.predicted / best.measured
+        candidates = [
+            n.config
+            for n in verification.networks
+            if n.accuracy > best.accuracy and n.predicted <= max_predicted
+        ]
+        repeated_configs = [config for config in candidates if config not in self._repeated][:count]
+        self._repeated.update(repeated_configs)
+        for config in repeated_configs:
             del self._networks[config]
-        return again
+        return repeated_configs
 
     def _different(
-        self, result: SearchResult, taken: Sequence[AnyConfig], count: int, above: float
+        self, result: SearchResult, picks: Sequence[AnyConfig], count: int, above: float
     ) -> list[AnyConfig]:
         """Return up to `count` new candidates with an accuracy above `above`: the best, then unlike ones."""
         # Only the upper end of the front, which reaches down to the smallest networks, competes.
         upper = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))
-        pool = [c.config for c in upper if c.accuracy > above and c.config not in taken]
+        pool = [c.config for c in upper if c.accuracy > above and c.config not in picks]
         pool = [config for config in dict.fromkeys(pool) if config not in self._networks]
-        chosen = pool[: min(1, count)]
-        while len(chosen) < min(count, len(pool)):
-            left = [config for config in pool if config not in chosen]
-            others = self._space.genomes([*taken, *chosen])
-            differing = self._space.genomes(left)[:, None] != others[None]
-            chosen.append(left[int(differing.sum(axis=2).min(axis=1).argmax())])
-        return chosen
+        new_configs = pool[: min(1, count)]
+        while len(new_configs) < min(count, len(pool)):
+            remaining_configs = [config for config in pool if config not in new_configs]
+            other_genomes = self._space.genomes([*picks, *new_configs])
+            differing = self._space.genomes(remaining_configs)[:, None] != other_genomes[None]
+            new_configs.append(remaining_configs[int(differing.sum(axis=2).min(axis=1).argmax())])
+        return new_configs
 
     # -- the result --------------------------------------------------------------------------------
 
-    def _confirm(self, most: int) -> None:
+    def _confirm(self, max_attempts: int) -> None:
         """Measure the choice again, alone; where it fails, the next one."""
-        for _ in range(most if self._measure.here else 0):
+        for _ in range(max_attempts if self._measure.here else 0):
             best = self._best()
             if best is None or len(best.measurements) > 1:
                 return
             self._measured([best.config])
 
     def _result(self) -> SearchResult:
-        found, best, limit = self._verification(), self._best(), self._limit
+        verification, best, limit = self._verification(), self._best(), self._limit
         try:
             result = self._search(limit.maximum)
         except UserError:
             # A network that was measured inside can lie outside all limits together as corrected.
             if best is None:
                 raise
-            result = self._search(found.scale * best.predicted * _JUST_ABOVE)
+            result = self._search(verification.scale * best.predicted * _JUST_ABOVE)
         records = (dataclasses.replace(result.limits[0], maximum=limit.maximum), *result.limits[1:])
-        inside = (n for n in found.networks if found.keeps(n, limit.maximum))
-        ranked = tuple(map(self._candidate, inside)) or result.ranked
+        networks_inside = (n for n in verification.networks if verification.keeps(n, limit.maximum))
+        ranked = tuple(map(self._candidate, networks_inside)) or result.ranked
         return dataclasses.replace(
-            result, limits=records, ranked=ranked, verification=found, seconds=self._seconds
+            result, limits=records, ranked=ranked, verification=verification, seconds=self._seconds
         )
 
     def _candidate(self, network: VerifiedNetwork) -> Candidate:

@@ -159,7 +159,7 @@ def test_fits_use_the_threads_that_they_are_given(
     def note(*values: object) -> None:
         seen.append(set(blas_numbers()))
 
-    def calibration(errors: Array) -> float:
+    def interval_factor(errors: Array) -> float:
         note()
         return 1.0
 
@@ -176,7 +176,7 @@ def test_fits_use_the_threads_that_they_are_given(
     fit_baseline(baseline, micro_space.encode(genomes), top1, 0, threads=threads)
     assert len(seen) == SMALL.max_iterations + 1
     monkeypatch.setattr("predictors.fit.BASELINES", {"probe": baseline})
-    monkeypatch.setattr("predictors.model.posterior._calibration", calibration)
+    monkeypatch.setattr("predictors.model.posterior._interval_factor", interval_factor)
     fit.fit_predictor(micro_space, genomes, top1, SMALL, 0, {}, threads=threads)
     assert len(seen) == SMALL.max_iterations + 1 + 2 + 2
     assert all(found == {threads} for found in seen)
@@ -191,7 +191,7 @@ def test_fits_use_one_thread_by_default(micro_space: StagedSpace, monkeypatch: p
         return 1.0
 
     genomes, top1 = records(micro_space)
-    monkeypatch.setattr("predictors.model.posterior._calibration", note)
+    monkeypatch.setattr("predictors.model.posterior._interval_factor", note)
     fit.fit_predictor(micro_space, genomes, top1, SMALL, 0, {})
     assert set(seen) == {1}
 

@@ -82,6 +82,24 @@ def test_no_folder_imports_from_one_above_it(package: str, root: Path) -> None:
     assert not upwards
 
 
+def test_no_files_import_each_other_in_a_circle(root: Path) -> None:
+    files = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in (root / package).rglob("*.py")
+        if "kit_files" not in path.parts
+    }
+    imports = {}
+    for name, path in files.items():
+        names = imported_modules(ast.parse(path.read_text()))
+        both = {part for module in names for part in (module, module.rpartition(".")[0])}
+        # A folder that hands on names is not a part of what it is made of.
+        imports[name] = {part for part in both & set(files) if not name.startswith(f"{part}.")} - {name}
+    while leaves := {name for name, others in imports.items() if not others}:
+        imports = {name: others - leaves for name, others in imports.items() if name not in leaves}
+    assert not imports
+
+
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
@@ -96,6 +114,7 @@ def test_files_and_functions_are_short(folder: str, root: Path) -> None:
             assert lines <= MAX_FUNCTION_LINES, f"{path}: {function.name}"
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("module", ["ofa.space", "ofa.architecture", "latency_tables.table", "search"])
 def test_light_folders_load_without_torch(module: str, root: Path) -> None:
     folder = root.joinpath(*module.split("."))

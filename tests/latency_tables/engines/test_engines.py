@@ -25,6 +25,8 @@ from ofa.runtimes.onnx_export import export_onnx
 from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 
+pytestmark = pytest.mark.timing
+
 ENGINES = ("pytorch", "onnx_runtime", "openvino")
 
 

@@ -23,8 +23,9 @@ from ofa.modules.static import static_layer
 from ofa.runtimes import tensorrt
 from ofa.runtimes.registry import RUNTIMES
 from ofa.space.staged import StagedSpace
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
+
+pytestmark = pytest.mark.timing
 
 ON_PROCESSORS = ["pytorch", *(runtime.name for runtime in RUNTIMES if runtime is not tensorrt.RUNTIME)]
 
@@ -56,7 +57,7 @@ def test_layers_and_networks_take_a_positive_time_and_nothing_is_said(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     engine = engine_of(name)
-    network = extract_subnet(make_supernet(micro_space, 0), micro_space.largest)
+    network = make_supernet(micro_space, 0).extract(micro_space.largest)
     capfd.readouterr()
     with warnings.catch_warnings(record=True) as caught, engine.measuring():
         warnings.simplefilter("always")

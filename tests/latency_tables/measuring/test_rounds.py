@@ -20,6 +20,8 @@ from latency_tables.measuring.rounds import Visit, time_workloads
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 
+pytestmark = pytest.mark.timing
+
 PROGRAMS = [Workload(f"program-{i}", nn.Identity, (1, 2, 2)) for i in range(6)]
 WALL = SystemLoad(100.0, 1.0, 50.0, 80.0, 2.0)
 

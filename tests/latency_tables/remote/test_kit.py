@@ -43,6 +43,8 @@ from ofa.modules.static import StaticNetwork
 from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 
+pytestmark = pytest.mark.timing
+
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 

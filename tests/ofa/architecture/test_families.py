@@ -27,7 +27,6 @@ from ofa.modules.static import static_layer
 from ofa.runs.supernet_file import load_supernet
 from ofa.runtimes.onnx_export import export_onnx
 from ofa.space.staged import StagedSpace
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 from ofa.training.phases import Phase
 from predictors.collection.records import load_records
@@ -108,7 +107,7 @@ def test_exported_formats_compute_the_same(
     space: StagedSpace, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
     config = space.largest
-    network = extract_subnet(make_supernet(space, 0), config)
+    network = make_supernet(space, 0).extract(config)
     preprocessing = Preprocessing((0.5,) * space.in_channels, (0.25,) * space.in_channels)
     card = subnet_card(space, config, preprocessing, tuple("abcde"))
     report = export_bundle(network, card, tmp_path / "bundle")

@@ -8,7 +8,6 @@ from training_run import SPACE, make_data
 
 from ofa.evaluation import evaluate
 from ofa.evaluation.evaluate import SubnetEvaluator, top1
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import build_supernet
 
 
@@ -37,7 +36,7 @@ def test_evaluation_recalibrates_a_copy_and_leaves_the_supernet_alone() -> None:
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     network = SubnetEvaluator(supernet, make_data(), calibration_images=60).network(SPACE.largest)
     assert all(torch.equal(before[name], tensor) for name, tensor in supernet.state_dict().items())
-    fresh = extract_subnet(supernet, SPACE.largest)
+    fresh = supernet.extract(SPACE.largest)
     name = "layers.0.bn.running_mean"
     assert not torch.equal(network.get_buffer(name), fresh.get_buffer(name))
 

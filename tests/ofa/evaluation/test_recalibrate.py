@@ -12,7 +12,6 @@ from ofa.common.errors import UserError
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.modules.static import StaticNetwork
 from ofa.space.staged import StagedSpace
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 MakeSupernet = Callable[[StagedSpace, int], Supernet]
@@ -43,7 +42,7 @@ def equal_states(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def test_statistics_are_mean_and_population_variance_over_all_images(
     small_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
-    network = extract_subnet(make_supernet(small_space, 0), small_space.largest)
+    network = make_supernet(small_space, 0).extract(small_space.largest)
     layers = batchnorms(network)
     inputs: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
     handles = [
@@ -69,7 +68,7 @@ def test_statistics_are_mean_and_population_variance_over_all_images(
 def test_recalibrated_network_in_eval_mode_does_what_batch_statistics_did(
     micro_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
-    network = extract_subnet(make_supernet(micro_space, 1), micro_space.largest)
+    network = make_supernet(micro_space, 1).extract(micro_space.largest)
     (images,) = batches_of(network, (32,))
     before = network(images)
     recalibrate_batchnorm(network, [images])
@@ -84,7 +83,7 @@ def test_supernet_weights_and_mixed_modes_are_left_alone(
 ) -> None:
     supernet = make_supernet(micro_space, 2)
     supernet_before = state_of(supernet)
-    network = extract_subnet(supernet, micro_space.largest, dropout=0.5)
+    network = supernet.extract(micro_space.largest, dropout=0.5)
     for index, module in enumerate(network.modules()):
         module.training = index % 3 == 0
     for index, layer in enumerate(batchnorms(network)):
@@ -110,7 +109,7 @@ def test_dropout_is_off_while_statistics_are_taken(
     supernet = make_supernet(micro_space, 3)
     states = []
     for dropout in (0.0, 0.9):
-        network = extract_subnet(supernet, micro_space.largest, dropout).train()
+        network = supernet.extract(micro_space.largest, dropout).train()
         recalibrate_batchnorm(network, batches_of(network, (8,)))
         states.append(state_of(network))
     assert equal_states(*states)
@@ -124,7 +123,7 @@ class LoaderError(Exception):
 def test_a_loader_that_raises_midway_changes_nothing(
     training: bool, micro_space: StagedSpace, make_supernet: MakeSupernet
 ) -> None:
-    network = extract_subnet(make_supernet(micro_space, 4), micro_space.largest).train(training)
+    network = make_supernet(micro_space, 4).extract(micro_space.largest).train(training)
     for layer in batchnorms(network):
         layer.momentum = 0.25
     batchnorms(network)[1].train(not training)
@@ -144,7 +143,7 @@ def test_a_loader_that_raises_midway_changes_nothing(
 
 
 def test_no_batch_is_a_user_error(micro_space: StagedSpace, make_supernet: MakeSupernet) -> None:
-    network = extract_subnet(make_supernet(micro_space, 5), micro_space.largest)
+    network = make_supernet(micro_space, 5).extract(micro_space.largest)
     before = state_of(network)
     with pytest.raises(UserError, match="No calibration images were given"):
         recalibrate_batchnorm(network, [])

@@ -18,19 +18,23 @@ import torch
 import torchvision
 from any_modules import CLASSES, TwoBranches, random_images, two_branches, two_branches_card
 from torch import Tensor, nn
+from training_run import make_data
 
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
+from ofa.data.base import resize
 from ofa.data.preprocessing import Preprocessing
-from ofa.evaluation.evaluate import logits_top1
+from ofa.evaluation.evaluate import logits_top1, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.export.bundle import load_bundle
-from ofa.export.card import ModelCard
+from ofa.export.card import MetricValue, ModelCard
 from ofa.export.evaluate import card_batches, card_samples, file_top1, runnable_module
 from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
 from ofa.export.precision import WantedPrecision
 from ofa.export.write import export_bundle
+from ofa.training.fit import fit
+from ofa.training.settings import FinetuneSettings
 
 ENGINES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -369,3 +373,54 @@ def test_the_exported_numbers_do_not_depend_on_the_layout(tmp_path: Path) -> Non
     state = load_bundle(path, network=two_branches(seed=3)).network.state_dict()
     for name, value in two_branches().state_dict().items():
         np.testing.assert_array_equal(state[name].numpy(), value.numpy())
+
+
+@pytest.mark.slow
+def test_a_torchvision_network_goes_the_whole_way(tmp_path: Path) -> None:
+    """Exported, loaded, fine-tuned, recalibrated, evaluated and exported again; it learns."""
+    torch.manual_seed(0)
+    data = make_data()
+    preprocessing = Preprocessing(data.info.mean * 3, data.info.std * 3)
+    card = ModelCard(
+        name="resnet18",
+        input_shape=(3, 16, 16),
+        preprocessing=preprocessing,
+        class_names=data.info.class_names,
+    )
+    export_bundle(torchvision.models.resnet18(num_classes=3), card, tmp_path / "first", ())
+
+    class Grey(nn.Module):
+        """Grey images for a network of colours."""
+
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, images: Tensor) -> Tensor:
+            outputs: Tensor = self.network(images.expand(-1, 3, -1, -1))
+            return outputs
+
+    network = load_bundle(tmp_path / "first", network=torchvision.models.resnet18(num_classes=3)).network
+    grey, cpu = Grey(network), torch.device("cpu")
+    batches = [(resize(pixels, 16), labels) for pixels, labels in data.batches("test", 30, cpu)]
+    settings = FinetuneSettings(
+        epochs=4,
+        lr=0.02,
+        batch_size=30,
+        momentum=0.9,
+        weight_decay=1e-4,
+        label_smoothing=0.0,
+        distillation_ratio=0.0,
+        seed=0,
+    )
+    fit(grey, data, settings, resolution=16)
+    training = (pixels for pixels, _ in data.batches("train", 50, cpu))
+    recalibrate_batchnorm(grey, (resize(pixels, 16) for pixels in training))
+    accuracy = score(grey, batches)
+    assert accuracy > 0.6
+    tuned = dataclasses.replace(card, expected_metric=MetricValue("top1", accuracy))
+    export_bundle(network, tuned, tmp_path / "second", ["pt2"])
+    again = load_bundle(tmp_path / "second")
+    assert again.card.expected_top1 == accuracy
+    run = load_file(again, "pt2")
+    assert logits_top1(lambda pixels: run(pixels.expand(-1, 3, -1, -1)), batches) == accuracy

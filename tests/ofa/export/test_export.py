@@ -29,7 +29,6 @@ from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import missing_packages
 from ofa.space.staged import StagedSpace
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 needs_onnx = pytest.mark.skipif(
@@ -54,7 +53,7 @@ def card(micro_space: StagedSpace) -> ModelCard:
 @pytest.fixture(scope="module")
 def network(card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
     assert card.subnet is not None
-    return extract_subnet(make_supernet(card.subnet.space, 0), card.subnet.config)
+    return make_supernet(card.subnet.space, 0).extract(card.subnet.config)
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +362,7 @@ def test_weights_of_another_network_are_a_user_error(
     assert card.subnet is not None
     space = card.subnet.space
     smallest = subnet_card(space, space.smallest, card.preprocessing, card.class_names)
-    network = extract_subnet(make_supernet(space, 0), space.smallest)
+    network = make_supernet(space, 0).extract(space.smallest)
     export_bundle(network, smallest, tmp_path / "smallest", ())
     (changed / "weights.safetensors").write_bytes((tmp_path / "smallest/weights.safetensors").read_bytes())
     with pytest.raises(

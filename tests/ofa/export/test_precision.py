@@ -29,7 +29,6 @@ from ofa.export.precision import WantedPrecision, check_precision, format_key, o
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
 from ofa.space.staged import StagedSpace
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 
@@ -57,7 +56,7 @@ def card(micro_space: StagedSpace) -> ModelCard:
 @pytest.fixture(scope="module")
 def network(card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
     assert card.subnet is not None
-    return extract_subnet(make_supernet(card.subnet.space, 0), card.subnet.config).eval()
+    return make_supernet(card.subnet.space, 0).extract(card.subnet.config).eval()
 
 
 @pytest.fixture(scope="module")

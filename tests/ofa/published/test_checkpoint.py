@@ -22,7 +22,6 @@ from ofa.published.checkpoint import import_supernet, load_published
 from ofa.published.names import short_name
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 FAMILIES = {
@@ -150,7 +149,7 @@ def test_imported_weights_give_the_published_logits(
     images = torch.from_numpy(weights.images_for(case["image_seed"], case["resolution"]))
     logits, expected = supernet(images, config), torch.tensor(case["logits"], dtype=torch.float64)
     assert (logits - expected).abs().max() <= 1e-9 * expected.abs().max()
-    assert torch.equal(extract_subnet(supernet, config)(images), logits)
+    assert torch.equal(supernet.extract(config)(images), logits)
 
 
 def test_every_misfit_is_named_at_once(supernet: Supernet, tmp_path: Path) -> None:
@@ -171,7 +170,7 @@ def test_every_misfit_is_named_at_once(supernet: Supernet, tmp_path: Path) -> No
     for part in (
         str(path),
         "2 missing",
-        "1 superfluous: blocks.1.mobile_inverted_conv.extra.weight",
+        "1 unexpected: blocks.1.mobile_inverted_conv.extra.weight",
         "classifier.linear.bias has shape [7], expected [5]",
         "family mobilenet_v3, width_multiplier 1 and 5 classes",
     ):

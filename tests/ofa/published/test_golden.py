@@ -30,7 +30,6 @@ from ofa.architecture.cost import compile_cost, macs, network_cost, parameters
 from ofa.architecture.lowering import lower
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 
@@ -105,7 +104,7 @@ def test_logits_and_macs_equal_the_published_ones(
         logits = supernet(images, config)
         expected = torch.tensor(case["logits"], dtype=torch.float64)
         assert (logits - expected).abs().max() <= 1e-9 * expected.abs().max()
-        assert torch.equal(extract_subnet(supernet, config)(images), logits)
+        assert torch.equal(supernet.extract(config)(images), logits)
         assert abs(network_cost(lower(space, config)).macs / 1e6 - case["macs_m"]) <= 1e-6
 
 

@@ -253,7 +253,7 @@ def test_wrong_weights_are_refused(small: PublishedNetwork, weights: Path) -> No
     state["classifier.linear.weight"] = torch.zeros(7, 40)
     torch.save(state, weights)
     message = (
-        r"1 missing: blocks\.1\.depth_conv\.se\.fc\.reduce\.bias\n.*1 superfluous: extra\n.*"
+        r"1 missing: blocks\.1\.depth_conv\.se\.fc\.reduce\.bias\n.*1 unexpected: extra\n.*"
         r"classifier\.linear\.weight has shape \[7, 40\], expected \[6, 40\]"
     )
     with pytest.raises(UserError, match=message):

@@ -32,7 +32,6 @@ from ofa.runtimes.base import (
     write_files,
 )
 from ofa.space.staged import StagedSpace
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 RUNTIMES = {runtime.name: runtime for runtime in registry.RUNTIMES if runtime is not tensorrt.RUNTIME}
@@ -102,7 +101,7 @@ def test_networks_of_every_family_compute_the_same(
     tmp_path: Path,
 ) -> None:
     space: StagedSpace = request.getfixturevalue(family)
-    network = extract_subnet(make_supernet(space, 0), space.largest).eval()
+    network = make_supernet(space, 0).extract(space.largest).eval()
     images = torch.randn(1, *network.image_shape, generator=torch.Generator().manual_seed(2))
     session = loaded(runtime, network, images, tmp_path)
     assert session(images).shape == (1, space.num_classes)
@@ -173,7 +172,7 @@ def test_int8_is_near(
     runtime = installed(name)
     if name == "openvino" and missing_packages(("nncf",)):
         pytest.skip("nncf is not installed")
-    network = extract_subnet(make_supernet(micro_space, 0), micro_space.largest).eval()
+    network = make_supernet(micro_space, 0).extract(micro_space.largest).eval()
     images = torch.randn(1, *network.image_shape, generator=torch.Generator().manual_seed(2))
     error = relative_error(loaded(runtime, network, images, tmp_path, "int8"), network, images)
     assert 1e-4 < error < 0.25

@@ -472,7 +472,7 @@ def test_wrong_stem_and_widths_are_named(
     assert str(caught.value) == text
 
 
-def test_superfluous_stem_and_widths_are_named(micro_space: StagedSpace) -> None:
+def test_unexpected_stem_and_widths_are_named(micro_space: StagedSpace) -> None:
     largest = micro_space.largest
     with pytest.raises(UserError, match="has widths; space 'micro' expects none"):
         micro_space.genome(dataclasses.replace(largest, widths=(1.0, 1.0)))

@@ -14,7 +14,6 @@ from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet, build_supernet
 
 MakeSupernet = Callable[[StagedSpace, int], Supernet]
@@ -52,7 +51,7 @@ def test_extracted_network_is_bit_equal(
         images = images_for(tiny_space, config).contiguous(memory_format=FORMATS[images_format])
         expected = supernet(images, config)
         assert expected.abs().max() > 0.1
-        assert torch.equal(extract_subnet(supernet, config)(images), expected), str(config)
+        assert torch.equal(supernet.extract(config)(images), expected), str(config)
 
 
 @pytest.mark.parametrize("name", ["micro_proxyless", "micro_resnet"])
@@ -73,7 +72,7 @@ def test_extracted_network_of_other_families_is_bit_equal(
         images = images_for(space, config).contiguous(memory_format=FORMATS[images_format])
         expected = supernet(images, config)
         assert expected.abs().max() > 0.1
-        assert torch.equal(extract_subnet(supernet, config)(images), expected), str(config)
+        assert torch.equal(supernet.extract(config)(images), expected), str(config)
 
 
 @torch.no_grad()
@@ -88,9 +87,9 @@ def test_bit_equal_after_save_and_load_of_either(
         expected = supernet(images, config)
         with torch.device("meta"):
             loaded = StaticNetwork(lower(tiny_space, config)).eval()
-        saved_and_loaded(extract_subnet(supernet, config), loaded)
+        saved_and_loaded(supernet.extract(config), loaded)
         assert torch.equal(loaded(images), expected), str(config)
-        assert torch.equal(extract_subnet(loaded_supernet, config)(images), expected), str(config)
+        assert torch.equal(loaded_supernet.extract(config)(images), expected), str(config)
 
 
 def test_extraction_keeps_mode_and_dtype_and_gives_trainable_weights(
@@ -99,18 +98,18 @@ def test_extraction_keeps_mode_and_dtype_and_gives_trainable_weights(
     supernet = make_supernet(micro_space, 3).double()
     config = micro_space.smallest
     images = images_for(micro_space, config).double()
-    network = extract_subnet(supernet, config)
+    network = supernet.extract(config)
     assert torch.equal(network(images), supernet(images, config))
     assert not any(module.training for module in network.modules())
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in network.parameters())
     supernet.train()
-    assert all(module.training for module in extract_subnet(supernet, config).modules())
+    assert all(module.training for module in supernet.extract(config).modules())
 
 
 def test_extracted_weights_are_its_own(micro_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     supernet = make_supernet(micro_space, 4)
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    network = extract_subnet(supernet, micro_space.largest)
+    network = supernet.extract(micro_space.largest)
     with torch.no_grad():
         for tensor in network.state_dict().values():
             tensor.zero_()
@@ -119,7 +118,7 @@ def test_extracted_weights_are_its_own(micro_space: StagedSpace, make_supernet: 
 
 def test_extracted_network_trains(micro_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     config = micro_space.largest
-    network = extract_subnet(make_supernet(micro_space, 5), config, dropout=0.5).train()
+    network = make_supernet(micro_space, 5).extract(config, dropout=0.5).train()
     network(images_for(micro_space, config)).square().mean().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     (dropout,) = (module for module in network.modules() if isinstance(module, nn.Dropout))
@@ -128,4 +127,4 @@ def test_extracted_network_trains(micro_space: StagedSpace, make_supernet: MakeS
 
 def test_config_outside_the_space_is_a_user_error(micro_space: StagedSpace, tiny_space: StagedSpace) -> None:
     with pytest.raises(UserError, match="The sub-network has 3 stages; space 'micro' has 2"):
-        extract_subnet(build_supernet(micro_space, 0), tiny_space.largest)
+        build_supernet(micro_space, 0).extract(tiny_space.largest)

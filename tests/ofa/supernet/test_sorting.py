@@ -13,7 +13,6 @@ from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import ElasticConvLayer, ElasticLinearLayer, ElasticMBConvLayer
 from ofa.supernet.bottleneck import ElasticBottleneckLayer
 from ofa.supernet.layer import segment_order
-from ofa.supernet.sorting import sort_channels
 from ofa.supernet.supernet import Supernet
 
 MakeSupernet = Callable[[StagedSpace, int], Supernet]
@@ -42,7 +41,7 @@ def test_sorting_keeps_the_largest_network(
         {"expand_ratio": [space.stages[0].expand_ratios[0], space.stages[1].expand_ratios[0]]}
     )
     narrow_before = logits(supernet, narrow.largest)
-    sort_channels(supernet, space.keep_largest({"expand_ratio": 1}))
+    supernet.sort_channels(space.keep_largest({"expand_ratio": 1}))
     assert relative_difference(logits(supernet, space.largest), before) <= 1e-5
     # A narrow network, never trained yet, is now made of other channels.
     assert relative_difference(logits(supernet, narrow.largest), narrow_before) > 1e-2
@@ -59,7 +58,7 @@ def test_sorting_keeps_every_network_of_the_trained_space(
         configs = random_configs(trained, 8, 2)
         before = [logits(supernet, config) for config in configs]
         weights = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-        sort_channels(supernet, trained)
+        supernet.sort_channels(trained)
         assert any(not torch.equal(t, weights[name]) for name, t in supernet.state_dict().items())
         for config, expected in zip(configs, before, strict=True):
             assert relative_difference(logits(supernet, config), expected) <= 1e-5
@@ -79,7 +78,7 @@ def test_channels_end_up_in_descending_importance(
     supernet = make_supernet(small_space, 3)
     before = [layer.project.conv.weight.detach().abs().sum((0, 2, 3)) for layer in blocks(supernet)]
     assert not any(is_descending(importance) for importance in before)
-    sort_channels(supernet, small_space.keep_largest({"expand_ratio": 1}))
+    supernet.sort_channels(small_space.keep_largest({"expand_ratio": 1}))
     for layer, old in zip(blocks(supernet), before, strict=True):
         new = layer.project.conv.weight.detach().abs().sum((0, 2, 3))
         assert is_descending(new)
@@ -97,7 +96,7 @@ def test_squeeze_excite_is_sorted_on_both_sides(
     before = [
         layer.squeeze_excite.reduce.weight.detach().clone() for layer in with_se if layer.squeeze_excite
     ]
-    sort_channels(supernet, small_space.keep_largest({"expand_ratio": 1}))
+    supernet.sort_channels(small_space.keep_largest({"expand_ratio": 1}))
     for layer, old in zip(with_se, before, strict=True):
         assert layer.squeeze_excite is not None
         new = layer.squeeze_excite.reduce.weight.detach()
@@ -110,9 +109,9 @@ def test_squeeze_excite_is_sorted_on_both_sides(
 def test_sorting_twice_changes_nothing_more(small_space: StagedSpace, make_supernet: MakeSupernet) -> None:
     supernet = make_supernet(small_space, 5)
     trained = small_space.keep_largest({"expand_ratio": 1})
-    sort_channels(supernet, trained)
+    supernet.sort_channels(trained)
     once = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
-    sort_channels(supernet, trained)
+    supernet.sort_channels(trained)
     assert all(torch.equal(tensor, once[name]) for name, tensor in supernet.state_dict().items())
 
 
@@ -133,7 +132,7 @@ def test_sorting_streams_keeps_every_trained_network(
     configs = random_configs(trained, 12, 2)
     untrained = micro_resnet.smallest
     before, other = [logits(supernet, config) for config in configs], logits(supernet, untrained)
-    sort_channels(supernet, trained)
+    supernet.sort_channels(trained)
     for config, expected in zip(configs, before, strict=True):
         assert relative_difference(logits(supernet, config), expected) <= 1e-5
     assert relative_difference(logits(supernet, untrained), other) > 1e-2
@@ -171,7 +170,7 @@ def test_streams_end_up_in_descending_importance_of_all_their_consumers(
     before = importances()
     assert [len(values) for values in before[:4]] == [16, 32, 64, 96]
     assert not any(is_descending(values) for values in before)
-    sort_channels(supernet, micro_resnet.keep_largest({"width": 1, "expand_ratio": 1}))
+    supernet.sort_channels(micro_resnet.keep_largest({"width": 1, "expand_ratio": 1}))
     for new, old in zip(importances(), before, strict=True):
         tolerance = 1e-5 * float(old.max())
         assert (new.diff() <= tolerance).all()
@@ -184,7 +183,7 @@ def test_streams_that_are_not_elastic_stay_in_order(
     supernet = make_supernet(micro_proxyless, 4)
     names = [name for name in supernet.state_dict() if "project.bn" in name or "layer.bn" in name]
     before = {name: supernet.state_dict()[name].clone() for name in names}
-    sort_channels(supernet, micro_proxyless.keep_largest({"expand_ratio": 1}))
+    supernet.sort_channels(micro_proxyless.keep_largest({"expand_ratio": 1}))
     assert before and all(torch.equal(supernet.state_dict()[name], before[name]) for name in names)
 
 

@@ -149,7 +149,7 @@ def test_all_misfits_of_a_file_are_named(wide_space: StagedSpace, tmp_path: Path
     with pytest.raises(UserError) as caught:
         import_predictor(path, wide_space)
     for text in (
-        "1 superfluous: extra.weight",
+        "1 unexpected: extra.weight",
         "0.weight has shape [5, 82], expected [5, 128]",
         "2.bias has shape [2], expected [1]",
         "Expected an MLP of 128 inputs and one output",
@@ -159,7 +159,7 @@ def test_all_misfits_of_a_file_are_named(wide_space: StagedSpace, tmp_path: Path
     with pytest.raises(UserError, match="1 missing: 0.weight"):
         import_predictor(path, wide_space)
     torch.save({"a": torch.zeros(2)}, path)
-    with pytest.raises(UserError, match="2 missing: 0.weight, 0.bias\n.*1 superfluous: a"):
+    with pytest.raises(UserError, match="2 missing: 0.weight, 0.bias\n.*1 unexpected: a"):
         import_predictor(path, wide_space)
     torch.save(small_mlp() | {"0.bias": torch.full((5,), float("nan")), "note": "text"}, path)
     with pytest.raises(UserError, match="1 not tensors: note\n.*1 not finite: 0.bias"):

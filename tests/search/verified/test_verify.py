@@ -24,7 +24,7 @@ from search.reports.files import save_all
 from search.reports.text import report
 from search.result.result import SearchResult
 from search.result.verification import VerifiedNetwork
-from search.verified.correction import LEAST_MARGIN, MOST_MARGIN, fit_correction, fit_margin
+from search.verified.correction import MAX_MARGIN, MIN_MARGIN, fit_correction, fit_margin
 from search.verified.verify import VerifySettings, verified_search
 
 PLAN = plan_search({"algorithm": "evolution", "population_size": 30, "generations": 12})
@@ -306,14 +306,14 @@ def test_the_correction_is_the_median_near_the_limit() -> None:
 
 def test_the_margin_follows_what_processes_differ_by() -> None:
     quiet, noisy = [network(1.0, 1.0, 1.001, 0.999)], [network(1.0, 1.0, 1.01, 0.99)]
-    assert fit_margin(quiet) == LEAST_MARGIN
+    assert fit_margin(quiet) == MIN_MARGIN
     # 1.4826 * 1 % for a process; medians of 3 and of 5 processes; 2.5 standard deviations.
     assert fit_margin(noisy) == pytest.approx(2.5 * 0.014826 * np.sqrt(np.pi / 2 * (1 / 3 + 1 / 5)), rel=1e-6)
-    assert fit_margin([network(1.0, 1.0, 1.5, 0.5)]) == MOST_MARGIN
+    assert fit_margin([network(1.0, 1.0, 1.5, 0.5)]) == MAX_MARGIN
     # One disturbed process among many networks changes little.
     many = [network(1.0, 1.0, 1.01, 0.99) for _ in range(5)]
     assert fit_margin([*many, network(1.0, 1.0, 1.4, 0.99)]) == pytest.approx(fit_margin(noisy), rel=1e-6)
-    assert LEAST_MARGIN < fit_margin([network(1.0, 1.0)]) < MOST_MARGIN
+    assert MIN_MARGIN < fit_margin([network(1.0, 1.0)]) < MAX_MARGIN
 
 
 def test_measured_is_the_worst_of_its_medians() -> None:

@@ -26,7 +26,6 @@ from ofa.runtimes import onnx_runtime, openvino
 from ofa.runtimes.base import Files
 from ofa.runtimes.onnx_export import export_onnx
 from ofa.space.staged import StagedSpace
-from ofa.supernet.extract import extract_subnet
 from ofa.supernet.supernet import Supernet
 
 FAMILIES = ("micro_space", "micro_proxyless", "micro_resnet")
@@ -49,12 +48,12 @@ QUANTISER_PARAMS = [
 @pytest.fixture(params=FAMILIES)
 def network(request: pytest.FixtureRequest, make_supernet: MakeSupernet) -> StaticNetwork:
     space: StagedSpace = request.getfixturevalue(request.param)
-    return extract_subnet(make_supernet(space, 0), space.largest).eval()
+    return make_supernet(space, 0).extract(space.largest).eval()
 
 
 @pytest.fixture
 def micro(micro_space: StagedSpace, make_supernet: MakeSupernet) -> StaticNetwork:
-    return extract_subnet(make_supernet(micro_space, 0), micro_space.largest).eval()
+    return make_supernet(micro_space, 0).extract(micro_space.largest).eval()
 
 
 def calibration_of(network: StaticNetwork, count: int = 4) -> list[NDArray[np.float32]]:
