@@ -254,6 +254,7 @@ def test_executorch_runs_with_the_threads_it_was_given(
 # -- what is not offered ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [name for name, runtime in RUNTIMES.items() if runtime.packages])
 def test_a_missing_package_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
     runtime = RUNTIMES[name]
