@@ -119,7 +119,7 @@ _IMAGE_CHANNELS = 4
 
 
 def _input_shape(spec: LayerSpec) -> Shape:
-    return spec.input_channels, spec.input_size, spec.input_size
+    return spec.in_channels, spec.input_size, spec.input_size
 
 
 @lru_cache(maxsize=4096)
@@ -132,7 +132,7 @@ def _output_shape(spec: LayerSpec) -> Shape | None:
 
 def _ends(spec: LayerSpec) -> tuple[Shape | None, Shape | None]:
     """Return the shapes at which a slice precedes and follows the layer; None where there is none."""
-    input_shape = _input_shape(spec) if spec.input_channels > _IMAGE_CHANNELS else None
+    input_shape = _input_shape(spec) if spec.in_channels > _IMAGE_CHANNELS else None
     return input_shape, _output_shape(spec)
 
 

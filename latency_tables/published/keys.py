@@ -96,13 +96,13 @@ def _(spec: MBConvSpec, style: KeyStyle, map_size: int) -> str | None:
 def _(spec: PoolSpec, style: KeyStyle, map_size: int) -> str | None:
     if style is KeyStyle.RATIO:
         return None
-    return f"AvgPool2D-input:{_map(spec.input_size, spec.channels)}-output:{_map(1, spec.channels)}"
+    return f"AvgPool2D-input:{_map(spec.input_size, spec.in_channels)}-output:{_map(1, spec.in_channels)}"
 
 
 @_key.register
 def _(spec: LinearSpec, style: KeyStyle, map_size: int) -> str | None:
     size = map_size if style is KeyStyle.RATIO else 1
-    return f"Logits-input:{_map(size, spec.in_features)}-output:{spec.out_features}"
+    return f"Logits-input:{_map(size, spec.in_channels)}-output:{spec.out_channels}"
 
 
 def _map(size: int, channels: int) -> str:

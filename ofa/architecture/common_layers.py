@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from ofa.architecture.layer import LayerSpec, Operator, output_size
 
 
@@ -11,8 +13,6 @@ from ofa.architecture.layer import LayerSpec, Operator, output_size
 class ConvSpec(LayerSpec):
     """Convolution, optional batch norm, activation; `add_input` makes it residual."""
 
-    in_channels: int
-    out_channels: int
     kernel_size: int
     stride: int
     activation: str
@@ -21,8 +21,8 @@ class ConvSpec(LayerSpec):
     add_input: bool = False
 
     @property
+    @override
     def key(self) -> str:
-        """See `LayerSpec.key`."""
         flags = ("-bn" if self.batch_norm else "") + ("-add" if self.add_input else "")
         return (
             f"conv-in{self.input_size}x{self.in_channels}-out{self.out_channels}"
@@ -30,13 +30,13 @@ class ConvSpec(LayerSpec):
         )
 
     @property
+    @override
     def residual(self) -> bool:
-        """See `LayerSpec.residual`."""
         return self.add_input
 
     @property
+    @override
     def operators(self) -> tuple[Operator, ...]:
-        """See `LayerSpec.operators`."""
         return (
             Operator(
                 self.input_size,
@@ -48,116 +48,78 @@ class ConvSpec(LayerSpec):
             ),
         )
 
-    @property
-    def input_channels(self) -> int:
-        """See `LayerSpec.input_channels`."""
-        return self.in_channels
-
-    @property
-    def output_channels(self) -> int:
-        """See `LayerSpec.output_channels`."""
-        return self.out_channels
-
 
 @dataclass(frozen=True)
 class PoolSpec(LayerSpec):
-    """Global average pooling to 1x1."""
+    """Global average pooling to 1x1; as many channels leave as come in."""
 
-    channels: int
+    def __post_init__(self) -> None:
+        """Check that the channels stay as they are."""
+        assert self.in_channels == self.out_channels, self
 
     @property
+    @override
     def key(self) -> str:
-        """See `LayerSpec.key`."""
-        return f"pool-in{self.input_size}x{self.channels}"
+        return f"pool-in{self.input_size}x{self.in_channels}"
 
     @property
+    @override
     def operators(self) -> tuple[Operator, ...]:
-        """See `LayerSpec.operators`."""
         return ()
 
     @property
-    def input_channels(self) -> int:
-        """See `LayerSpec.input_channels`."""
-        return self.channels
-
-    @property
-    def output_channels(self) -> int:
-        """See `LayerSpec.output_channels`."""
-        return self.channels
-
-    @property
+    @override
     def keeps_channels(self) -> bool:
-        """See `LayerSpec.keeps_channels`."""
         return True
 
     @property
+    @override
     def peak_elements(self) -> int:
-        """See `LayerSpec.peak_elements`."""
-        return self.channels * (self.input_size**2 + 1)
+        return self.in_channels * (self.input_size**2 + 1)
 
 
 @dataclass(frozen=True)
 class LinearSpec(LayerSpec):
     """Dropout and linear classifier on a 1x1 feature map."""
 
-    in_features: int
-    out_features: int
-
     @property
+    @override
     def key(self) -> str:
-        """See `LayerSpec.key`."""
-        return f"linear-in{self.in_features}-out{self.out_features}"
+        return f"linear-in{self.in_channels}-out{self.out_channels}"
 
     @property
+    @override
     def operators(self) -> tuple[Operator, ...]:
-        """See `LayerSpec.operators`."""
-        return (Operator(1, self.in_features, self.out_features, bias=True),)
-
-    @property
-    def input_channels(self) -> int:
-        """See `LayerSpec.input_channels`."""
-        return self.in_features
-
-    @property
-    def output_channels(self) -> int:
-        """See `LayerSpec.output_channels`."""
-        return self.out_features
+        return (Operator(1, self.in_channels, self.out_channels, bias=True),)
 
 
 @dataclass(frozen=True)
 class MaxPoolSpec(LayerSpec):
-    """Max-pooling with 'same' padding."""
+    """Max-pooling with 'same' padding; as many channels leave as come in."""
 
-    channels: int
     kernel_size: int
     stride: int
 
-    @property
-    def key(self) -> str:
-        """See `LayerSpec.key`."""
-        return f"maxpool-in{self.input_size}x{self.channels}-k{self.kernel_size}-s{self.stride}"
+    def __post_init__(self) -> None:
+        """Check that the channels stay as they are."""
+        assert self.in_channels == self.out_channels, self
 
     @property
+    @override
+    def key(self) -> str:
+        return f"maxpool-in{self.input_size}x{self.in_channels}-k{self.kernel_size}-s{self.stride}"
+
+    @property
+    @override
     def operators(self) -> tuple[Operator, ...]:
-        """See `LayerSpec.operators`."""
         return ()
 
     @property
-    def input_channels(self) -> int:
-        """See `LayerSpec.input_channels`."""
-        return self.channels
-
-    @property
-    def output_channels(self) -> int:
-        """See `LayerSpec.output_channels`."""
-        return self.channels
-
-    @property
+    @override
     def keeps_channels(self) -> bool:
-        """See `LayerSpec.keeps_channels`."""
         return True
 
     @property
+    @override
     def peak_elements(self) -> int:
-        """See `LayerSpec.peak_elements`."""
-        return self.channels * (self.input_size**2 + output_size(self.input_size, self.stride) ** 2)
+        return self.in_channels * (self.input_size**2 + output_size(self.input_size, self.stride) ** 2)

@@ -43,9 +43,17 @@ class Operator:
 
 @dataclass(frozen=True)
 class LayerSpec(ABC):
-    """One layer with everything that its cost depends on; `input_size` is the side in pixels."""
+    """One layer with everything that its cost depends on.
+
+    Attributes:
+        input_size: side of the input in pixels.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+    """
 
     input_size: int
+    in_channels: int
+    out_channels: int
 
     @property
     @abstractmethod
@@ -56,16 +64,6 @@ class LayerSpec(ABC):
     @abstractmethod
     def operators(self) -> tuple[Operator, ...]:
         """Main-path and squeeze-excite operators in the order they run."""
-
-    @property
-    @abstractmethod
-    def input_channels(self) -> int:
-        """Channels of the layer's input."""
-
-    @property
-    @abstractmethod
-    def output_channels(self) -> int:
-        """Channels of the layer's output."""
 
     @property
     def residual(self) -> bool:
@@ -85,5 +83,5 @@ class LayerSpec(ABC):
         Activations and batch norm are taken to be in place; squeeze-excite's vectors are not counted.
         """
         path = [op for op in self.operators if op.input_size == self.input_size or op.input_size > 1]
-        held = self.input_channels * self.input_size**2 if self.residual else 0
+        held = self.in_channels * self.input_size**2 if self.residual else 0
         return max(op.input_elements + op.output_elements + (held if i else 0) for i, op in enumerate(path))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from typing_extensions import override
 
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
@@ -77,7 +79,9 @@ def _body(space: StagedSpace, stem_activation: str, first_activation: str) -> _B
 
     def build_first(resolution: int) -> LayerSpec:
         size, activation = size_after(resolution, (stride,)), first_activation
-        return MBConvSpec(size, stem, stem, first, 3, 1, activation, False, expand=False, bn_epsilon=epsilon)
+        return MBConvSpec(
+            size, stem, first, 3, 1, activation, False, mid_channels=stem, expand=False, bn_epsilon=epsilon
+        )
 
     resolution = gene_columns(space, {"resolution": "resolution"})
     slots = [Slot(resolution, build_stem), Slot(resolution, build_first)]
@@ -103,12 +107,12 @@ def _block(space: StagedSpace, s: int, b: int, in_channels: int, strides: tuple[
         return MBConvSpec(
             size_after(resolution, strides),
             in_channels,
-            make_divisible(round(in_channels * expand_ratio)),
             _width(space, stage.channels),
             kernel_size,
             stage.stride if b == 0 else 1,
             stage.activation,
             stage.squeeze_excite,
+            mid_channels=make_divisible(round(in_channels * expand_ratio)),
             bn_epsilon=space.bn_epsilon,
         )
 
@@ -130,7 +134,7 @@ def _features_and_pool(space: StagedSpace, body: _Body, features: int, activatio
         return ConvSpec(size, body.channels, features, 1, 1, activation, bn_epsilon=space.bn_epsilon)
 
     def build_pool(resolution: int) -> LayerSpec:
-        return PoolSpec(size_after(resolution, body.strides), features)
+        return PoolSpec(size_after(resolution, body.strides), features, features)
 
     resolution = gene_columns(space, {"resolution": "resolution"})
     return Slot(resolution, build_features), Slot(resolution, build_pool)
@@ -147,9 +151,7 @@ class MBConvSpec(LayerSpec):
     (Sandler et al. 2018; squeeze-excite and hard-swish as in Howard et al. 2019.)
     """
 
-    in_channels: int
-    mid_channels: int
-    out_channels: int
+    mid_channels: int = field(kw_only=True)
     kernel_size: int
     stride: int
     activation: str
@@ -158,8 +160,8 @@ class MBConvSpec(LayerSpec):
     bn_epsilon: float = 1e-5
 
     @property
+    @override
     def key(self) -> str:
-        """See `LayerSpec.key`."""
         flags = ("-se" if self.squeeze_excite else "") + ("" if self.expand else "-noexpand")
         return (
             f"mbconv-in{self.input_size}x{self.in_channels}-mid{self.mid_channels}-out{self.out_channels}"
@@ -167,6 +169,7 @@ class MBConvSpec(LayerSpec):
         )
 
     @property
+    @override
     def residual(self) -> bool:
         """Whether the block adds its input: stride 1 and equal widths."""
         return self.stride == 1 and self.in_channels == self.out_channels
@@ -177,8 +180,8 @@ class MBConvSpec(LayerSpec):
         return make_divisible(self.mid_channels // 4)
 
     @property
+    @override
     def operators(self) -> tuple[Operator, ...]:
-        """See `LayerSpec.operators`."""
         size, mid = self.input_size, self.mid_channels
         out_size = output_size(size, self.stride)
         operators = [
@@ -192,13 +195,3 @@ class MBConvSpec(LayerSpec):
             squeeze = [Operator(1, mid, hidden, bias=True), Operator(1, hidden, mid, bias=True)]
             operators[-1:-1] = squeeze
         return tuple(operators)
-
-    @property
-    def input_channels(self) -> int:
-        """See `LayerSpec.input_channels`."""
-        return self.in_channels
-
-    @property
-    def output_channels(self) -> int:
-        """See `LayerSpec.output_channels`."""
-        return self.out_channels

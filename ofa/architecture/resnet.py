@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from typing_extensions import override
 
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
@@ -37,7 +39,7 @@ def resnet(space: StagedSpace) -> tuple[Slot, ...]:
     channels = _widths(space, space.stages[last].channels)
 
     def build_pool(resolution: int, width: float) -> LayerSpec:
-        return PoolSpec(size_after(resolution, strides), channels(width))
+        return PoolSpec(size_after(resolution, strides), channels(width), channels(width))
 
     def build_classifier(width: float) -> LayerSpec:
         return LinearSpec(1, channels(width), space.num_classes)
@@ -94,7 +96,8 @@ def _stem(space: StagedSpace, stem: StemSpec) -> tuple[Slot, ...]:
         return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
 
     def build_pool(resolution: int, outer_width: float) -> LayerSpec:
-        return MaxPoolSpec(size_after(resolution, strides), outer(outer_width), 3, POOL_STRIDE)
+        size, width = size_after(resolution, strides), outer(outer_width)
+        return MaxPoolSpec(size, width, width, 3, POOL_STRIDE)
 
     middle_genes = resolution | inner_width | depth
     middle = (Slot(middle_genes, build_middle(place)) for place in range(stem.depths[-1]))
@@ -119,11 +122,11 @@ def _block(space: StagedSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot
         return BottleneckSpec(
             size_after(resolution, strides),
             channels,
-            make_divisible(round(out * expand_ratio)),
             out,
             kernel_size,
             stage.stride if b == 0 else 1,
             stage.activation,
+            mid_channels=make_divisible(round(out * expand_ratio)),
             project=b == 0,
             bn_epsilon=space.bn_epsilon,
         )
@@ -161,9 +164,7 @@ class BottleneckSpec(LayerSpec):
     (variant D of He et al. 2019); without, the input itself.
     """
 
-    in_channels: int
-    mid_channels: int
-    out_channels: int
+    mid_channels: int = field(kw_only=True)
     kernel_size: int
     stride: int
     activation: str
@@ -171,8 +172,8 @@ class BottleneckSpec(LayerSpec):
     bn_epsilon: float = 1e-5
 
     @property
+    @override
     def key(self) -> str:
-        """See `LayerSpec.key`."""
         return (
             f"bottleneck-in{self.input_size}x{self.in_channels}-mid{self.mid_channels}"
             f"-out{self.out_channels}-k{self.kernel_size}-s{self.stride}-{self.activation}"
@@ -180,11 +181,13 @@ class BottleneckSpec(LayerSpec):
         )
 
     @property
+    @override
     def residual(self) -> bool:
         """Whether the shortcut is the input itself."""
         return not self.project
 
     @property
+    @override
     def operators(self) -> tuple[Operator, ...]:
         """See `LayerSpec.operators`; the shortcut's convolution comes last."""
         size, out_size = self.input_size, output_size(self.input_size, self.stride)
@@ -199,16 +202,7 @@ class BottleneckSpec(LayerSpec):
         return tuple(operators)
 
     @property
-    def input_channels(self) -> int:
-        """See `LayerSpec.input_channels`."""
-        return self.in_channels
-
-    @property
-    def output_channels(self) -> int:
-        """See `LayerSpec.output_channels`."""
-        return self.out_channels
-
-    @property
+    @override
     def peak_elements(self) -> int:
         """See `LayerSpec.peak_elements`.
 

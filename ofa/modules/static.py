@@ -175,7 +175,7 @@ def _(spec: LinearSpec, dropout: float = 0.0) -> nn.Module:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     parts["flatten"] = nn.Flatten()
     parts["dropout"] = nn.Dropout(dropout)
-    parts["linear"] = nn.Linear(spec.in_features, spec.out_features)
+    parts["linear"] = nn.Linear(spec.in_channels, spec.out_channels)
     return nn.Sequential(parts)
 
 
@@ -192,7 +192,7 @@ class StaticNetwork(nn.Module):
     def image_shape(self) -> tuple[int, int, int]:
         """Shape of one input image: (channels, resolution, resolution)."""
         first = self.specs[0]
-        return first.input_channels, first.input_size, first.input_size
+        return first.in_channels, first.input_size, first.input_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, in_channels, resolution, resolution) to logits (n, num_classes)."""

@@ -32,7 +32,7 @@ def photograph_card(
     home, config = own_space(network) if space is None else (space, subnet_of(network, space))
     classifier = network.specs[-1]
     assert isinstance(classifier, LinearSpec)
-    names = tuple(map(str, range(classifier.out_features))) if class_names is None else _lines(class_names)
+    names = tuple(map(str, range(classifier.out_channels))) if class_names is None else _lines(class_names)
     if not weights.is_file():
         raise UserError(f"No weights at {weights}; expected the published weights of {network.name}.")
     return subnet_card(

@@ -81,7 +81,7 @@ def own_space(network: PublishedNetwork) -> tuple[StagedSpace, SubnetConfig]:
         stem_stride=stem.stride,
         stages=tuple(_stage_spec(stage) for stage in stages),
         head_channels=tuple(s.out_channels for s in specs[2:] if isinstance(s, ConvSpec)),
-        num_classes=classifier.out_features,
+        num_classes=classifier.out_channels,
         in_channels=stem.in_channels,
         bn_epsilon=stem.bn_epsilon,
         first_block_channels=first_block.out_channels,

@@ -167,11 +167,11 @@ class _Reader:
         if "final_expand_layer" in values:
             name = "final_expand_layer"
             specs.append(self.convolution(self.group(values, name), name, _size_after(specs[-1])))
-            specs.append(PoolSpec(_size_after(specs[-1]), specs[-1].output_channels))
+            specs.append(_pool_after(specs[-1]))
         name = "feature_mix_layer"
         specs.append(self.convolution(self.group(values, name), name, _size_after(specs[-1])))
         if "final_expand_layer" not in values:
-            specs.append(PoolSpec(_size_after(specs[-1]), specs[-1].output_channels))
+            specs.append(_pool_after(specs[-1]))
         classifier = self.group(values, "classifier")
         self.expect(classifier, "classifier", {"name": "LinearLayer", **_LINEAR})
         features = self.integer(classifier, "in_features", "classifier")
@@ -202,7 +202,7 @@ class _Reader:
         settings = conv_values if isinstance(conv_values, Mapping) else {}
         if settings.get("name") != "MBInvertedConvLayer":
             self.errors.append(f"{where} is a {settings.get('name')!r}; expected an MBInvertedConvLayer")
-            return MBConvSpec(size, 1, 1, 1, 3, 1, "relu", False)
+            return MBConvSpec(size, 1, 1, 3, 1, "relu", False, mid_channels=1)
         names = ("in_channels", "out_channels", "kernel_size", "stride")
         channels, out_channels, kernel_size, stride = (self.integer(settings, n, where) for n in names)
         ratio = self.number(settings, "expand_ratio", where)
@@ -211,12 +211,12 @@ class _Reader:
         spec = MBConvSpec(
             size,
             channels,
-            mid,
             out_channels,
             kernel_size,
             stride,
             self.activation(settings, where),
             settings.get("use_se") is True,
+            mid_channels=mid,
             expand=ratio != 1,
             bn_epsilon=self.epsilon,
         )
@@ -243,10 +243,14 @@ class _Reader:
     def check_widths(self, specs: list[LayerSpec]) -> None:
         """Note layers that do not take what the layer before them gives."""
         for layer, next_layer in itertools.pairwise(specs):
-            if layer.output_channels != next_layer.input_channels:
+            if layer.out_channels != next_layer.in_channels:
                 self.errors.append(
-                    f"{layer.output_channels} channels leave {layer.key}, and {next_layer.key} follows"
+                    f"{layer.out_channels} channels leave {layer.key}, and {next_layer.key} follows"
                 )
+
+
+def _pool_after(spec: LayerSpec) -> PoolSpec:
+    return PoolSpec(_size_after(spec), spec.out_channels, spec.out_channels)
 
 
 def _size_after(spec: LayerSpec) -> int:

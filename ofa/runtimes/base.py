@@ -104,8 +104,9 @@ class Runtime:
     Attributes:
         name: what `engine` of a device names.
         title: its name for people.
-        packages: packages (with modules of the same name) that must be installed to convert and to run.
-        extra: the extra of this project that installs them.
+        packages: packages (with modules of the same name) that must be installed to convert and to run,
+            beside those that this project always needs.
+        extra: the extra of this project that installs them; empty where there are none.
         offers: returns the precisions by accelerator that it runs here and now; called when the packages
             are there. Int8 counts where it runs quantised files, whoever makes them.
         convert: takes a network, an example input and a precision other than int8; returns files of fixed

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import singledispatch
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec
@@ -26,42 +26,42 @@ from ofa.supernet.operators import (
 )
 
 
-class ElasticConvLayer(ElasticLayer):
+class ElasticConvLayer(ElasticLayer[ConvSpec]):
     """`ConvSpec`: convolution, batch norm, activation."""
 
-    def __init__(self, variants: Sequence[ConvSpec]) -> None:
+    def __init__(self, variants: Sequence[ConvSpec], dropout: float) -> None:
         """Create the largest of `variants`; all have one kernel size."""
-        super().__init__()
+        super().__init__(variants, dropout)
         example = variants[0]
         in_channels = max(spec.in_channels for spec in variants)
         out_channels = max(spec.out_channels for spec in variants)
         epsilon = example.bn_epsilon if example.batch_norm else None
         self.layer = ElasticConvBNAct(in_channels, out_channels, example.kernel_size, epsilon)
 
+    @override
     def tensors(self, spec: ConvSpec) -> dict[str, Tensor]:
-        """See `ElasticLayer.tensors`."""
         return self.layer.tensors(spec.in_channels, spec.out_channels)
 
+    @override
     def forward(self, images: Tensor, spec: ConvSpec) -> Tensor:
-        """See `ElasticLayer.forward`."""
         hidden: Tensor = self.layer(images, spec.out_channels, spec.stride, spec.activation)
         return images + hidden if spec.add_input else hidden
 
+    @override
     def input_weights(self) -> list[Tensor]:
-        """See `ElasticLayer.input_weights`."""
         return [self.layer.conv.weight]
 
+    @override
     def output_tensors(self) -> list[Tensor]:
-        """See `ElasticLayer.output_tensors`."""
         return self.layer.output_tensors()
 
 
-class ElasticMBConvLayer(ElasticLayer):
+class ElasticMBConvLayer(ElasticLayer[MBConvSpec]):
     """`MBConvSpec`: inverted bottleneck with elastic kernel size and expand ratio."""
 
-    def __init__(self, variants: Sequence[MBConvSpec]) -> None:
+    def __init__(self, variants: Sequence[MBConvSpec], dropout: float) -> None:
         """Create the largest of `variants` and a kernel transform for each smaller kernel size."""
-        super().__init__()
+        super().__init__(variants, dropout)
         largest = max(variants, key=lambda spec: (spec.mid_channels, spec.kernel_size))
         kernel_sizes = tuple({spec.kernel_size for spec in variants})
         mid, epsilon = largest.mid_channels, largest.bn_epsilon
@@ -73,8 +73,8 @@ class ElasticMBConvLayer(ElasticLayer):
         )
         self.project = ElasticConvBNAct(mid, largest.out_channels, 1, epsilon)
 
+    @override
     def tensors(self, spec: MBConvSpec) -> dict[str, Tensor]:
-        """See `ElasticLayer.tensors`."""
         mid = spec.mid_channels
         tensors = {
             **prefixed("depthwise", self.depthwise.tensors(mid, spec.kernel_size)),
@@ -87,8 +87,8 @@ class ElasticMBConvLayer(ElasticLayer):
             tensors |= prefixed("squeeze_excite", self.squeeze_excite.tensors(mid, spec.se_channels))
         return tensors
 
+    @override
     def forward(self, images: Tensor, spec: MBConvSpec) -> Tensor:
-        """See `ElasticLayer.forward`."""
         hidden = images
         if self.expand is not None:
             hidden = self.expand(hidden, spec.mid_channels, 1, spec.activation)
@@ -99,100 +99,98 @@ class ElasticMBConvLayer(ElasticLayer):
         output: Tensor = self.project(hidden, spec.out_channels, 1, "none")
         return images + output if spec.residual else output
 
+    @override
     def sort_channels(self, trained_specs: Sequence[MBConvSpec]) -> None:
         """Sort the mid and the squeeze-excite channels; see `sort_channels_between`."""
         if self.expand is None:
             return
         producers = [*self.expand.output_tensors(), self.depthwise.weight]
         producers += self.depthwise_bn.output_tensors()
-        followers = []
+        co_sorted = []
         if self.squeeze_excite is not None:
             reduce, expand = self.squeeze_excite.reduce, self.squeeze_excite.expand
             producers += expand.output_tensors()
-            followers.append(reduce.weight)
+            co_sorted.append(reduce.weight)
         mid_channels = {spec.mid_channels for spec in trained_specs}
-        sort_channels_between(producers, [self.project.conv.weight], mid_channels, followers)
+        sort_channels_between(producers, [self.project.conv.weight], mid_channels, co_sorted)
         if self.squeeze_excite is not None:
             sort_channels_between(
                 reduce.output_tensors(), [expand.weight], {spec.se_channels for spec in trained_specs}
             )
 
+    @override
     def input_weights(self) -> list[Tensor]:
         """See `ElasticLayer.input_weights`; not for blocks without expansion, which have none."""
         assert self.expand is not None, "the input of a block without expansion is not elastic"
         return [self.expand.conv.weight]
 
+    @override
     def output_tensors(self) -> list[Tensor]:
-        """See `ElasticLayer.output_tensors`."""
         return self.project.output_tensors()
 
 
-class ElasticPoolLayer(ElasticLayer):
+class ElasticPoolLayer(ElasticLayer[PoolSpec]):
     """`PoolSpec`: global average pooling; no parameters."""
 
+    @override
     def tensors(self, spec: PoolSpec) -> dict[str, Tensor]:
-        """See `ElasticLayer.tensors`."""
         return {}
 
+    @override
     def forward(self, images: Tensor, spec: PoolSpec) -> Tensor:
-        """See `ElasticLayer.forward`."""
         return images.mean((2, 3), keepdim=True)
 
+    @override
     def input_weights(self) -> list[Tensor]:
-        """See `ElasticLayer.input_weights`."""
         return []
 
+    @override
     def output_tensors(self) -> list[Tensor]:
-        """See `ElasticLayer.output_tensors`."""
         return []
 
 
-class ElasticLinearLayer(ElasticLayer):
+class ElasticLinearLayer(ElasticLayer[LinearSpec]):
     """`LinearSpec`: dropout and classifier."""
 
     def __init__(self, variants: Sequence[LinearSpec], dropout: float) -> None:
         """Create the classifier with the most inputs."""
-        super().__init__()
-        largest = max(variants, key=lambda spec: spec.in_features)
+        super().__init__(variants, dropout)
+        largest = max(variants, key=lambda spec: spec.in_channels)
         self.dropout = dropout
-        self.linear = ElasticLinear(largest.in_features, largest.out_features)
+        self.linear = ElasticLinear(largest.in_channels, largest.out_channels)
 
+    @override
     def tensors(self, spec: LinearSpec) -> dict[str, Tensor]:
-        """See `ElasticLayer.tensors`."""
-        return prefixed("linear", self.linear.tensors(spec.in_features))
+        return prefixed("linear", self.linear.tensors(spec.in_channels))
 
+    @override
     def forward(self, images: Tensor, spec: LinearSpec) -> Tensor:
         """Map images (n, in_features, 1, 1) to logits (n, out_features)."""
         features = F.dropout(images.flatten(1), self.dropout, self.training)
         logits: Tensor = self.linear(features)
         return logits
 
+    @override
     def input_weights(self) -> list[Tensor]:
-        """See `ElasticLayer.input_weights`."""
         return [self.linear.weight]
 
+    @override
     def output_tensors(self) -> list[Tensor]:
-        """See `ElasticLayer.output_tensors`."""
         return [self.linear.weight, self.linear.bias]
 
 
-def elastic_layer(variants: Sequence[LayerSpec], dropout: float) -> ElasticLayer:
+ELASTIC_LAYERS: dict[type[LayerSpec], type[ElasticLayer[Any]]] = {
+    ConvSpec: ElasticConvLayer,
+    MBConvSpec: ElasticMBConvLayer,
+    BottleneckSpec: ElasticBottleneckLayer,
+    MaxPoolSpec: ElasticMaxPoolLayer,
+    PoolSpec: ElasticPoolLayer,
+    LinearSpec: ElasticLinearLayer,
+}
+
+
+def elastic_layer(variants: Sequence[LayerSpec], dropout: float) -> ElasticLayer[Any]:
     """Return the elastic layer that computes all `variants` of one slot."""
-    return _build(variants[0], variants, dropout)
-
-
-@singledispatch
-def _build(example: LayerSpec, variants: Sequence[Any], dropout: float) -> ElasticLayer:
-    raise NotImplementedError(f"no elastic layer for {type(example).__name__}")
-
-
-def _register(kind: type[LayerSpec], make: Callable[[Sequence[Any], float], ElasticLayer]) -> None:
-    _build.register(kind, lambda example, variants, dropout: make(variants, dropout))
-
-
-_register(ConvSpec, lambda variants, dropout: ElasticConvLayer(variants))
-_register(MBConvSpec, lambda variants, dropout: ElasticMBConvLayer(variants))
-_register(BottleneckSpec, lambda variants, dropout: ElasticBottleneckLayer(variants))
-_register(MaxPoolSpec, lambda variants, dropout: ElasticMaxPoolLayer())
-_register(PoolSpec, lambda variants, dropout: ElasticPoolLayer())
-_register(LinearSpec, ElasticLinearLayer)
+    kind = type(variants[0])
+    assert kind in ELASTIC_LAYERS, f"no elastic layer for {kind.__name__}"
+    return ELASTIC_LAYERS[kind](variants, dropout)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from ofa.architecture.common_layers import MaxPoolSpec
 from ofa.architecture.resnet import BottleneckSpec
@@ -14,12 +15,12 @@ from ofa.supernet.layer import ElasticLayer, sort_channels_between
 from ofa.supernet.operators import ElasticConvBNAct, prefixed
 
 
-class ElasticBottleneckLayer(ElasticLayer):
+class ElasticBottleneckLayer(ElasticLayer[BottleneckSpec]):
     """`BottleneckSpec`: bottleneck with elastic input, mid and output channels."""
 
-    def __init__(self, variants: Sequence[BottleneckSpec]) -> None:
+    def __init__(self, variants: Sequence[BottleneckSpec], dropout: float) -> None:
         """Create the largest of `variants`; all have one kernel size."""
-        super().__init__()
+        super().__init__(variants, dropout)
         example = variants[0]
         kernel_size, epsilon = example.kernel_size, example.bn_epsilon
         source = max(spec.in_channels for spec in variants)
@@ -30,8 +31,8 @@ class ElasticBottleneckLayer(ElasticLayer):
         self.expand = ElasticConvBNAct(mid, out, 1, epsilon)
         self.shortcut = ElasticConvBNAct(source, out, 1, epsilon) if example.project else None
 
+    @override
     def tensors(self, spec: BottleneckSpec) -> dict[str, Tensor]:
-        """See `ElasticLayer.tensors`."""
         mid, out = spec.mid_channels, spec.out_channels
         tensors = {
             **prefixed("reduce", self.reduce.tensors(spec.in_channels, mid)),
@@ -42,8 +43,8 @@ class ElasticBottleneckLayer(ElasticLayer):
             tensors |= prefixed("shortcut", self.shortcut.tensors(spec.in_channels, out))
         return tensors
 
+    @override
     def forward(self, images: Tensor, spec: BottleneckSpec) -> Tensor:
-        """See `ElasticLayer.forward`."""
         hidden = self.reduce(images, spec.mid_channels, 1, spec.activation)
         hidden = self.middle(hidden, spec.mid_channels, spec.stride, spec.activation)
         hidden = self.expand(hidden, spec.out_channels, 1, "none")
@@ -53,38 +54,39 @@ class ElasticBottleneckLayer(ElasticLayer):
             images = self.shortcut(images, spec.out_channels, 1, "none")
         return activate(hidden + images, spec.activation)
 
+    @override
     def sort_channels(self, trained_specs: Sequence[BottleneckSpec]) -> None:
         """Sort the channels on both sides of the middle convolution; see `sort_channels_between`."""
         boundaries = {spec.mid_channels for spec in trained_specs}
         sort_channels_between(self.reduce.output_tensors(), [self.middle.conv.weight], boundaries)
         sort_channels_between(self.middle.output_tensors(), [self.expand.conv.weight], boundaries)
 
+    @override
     def input_weights(self) -> list[Tensor]:
-        """See `ElasticLayer.input_weights`."""
         shortcut = [] if self.shortcut is None else [self.shortcut.conv.weight]
         return [self.reduce.conv.weight, *shortcut]
 
+    @override
     def output_tensors(self) -> list[Tensor]:
-        """See `ElasticLayer.output_tensors`."""
         shortcut = [] if self.shortcut is None else self.shortcut.output_tensors()
         return [*self.expand.output_tensors(), *shortcut]
 
 
-class ElasticMaxPoolLayer(ElasticLayer):
+class ElasticMaxPoolLayer(ElasticLayer[MaxPoolSpec]):
     """`MaxPoolSpec`: max-pooling; no parameters."""
 
+    @override
     def tensors(self, spec: MaxPoolSpec) -> dict[str, Tensor]:
-        """See `ElasticLayer.tensors`."""
         return {}
 
+    @override
     def forward(self, images: Tensor, spec: MaxPoolSpec) -> Tensor:
-        """See `ElasticLayer.forward`."""
         return F.max_pool2d(images, spec.kernel_size, spec.stride, spec.kernel_size // 2)
 
+    @override
     def input_weights(self) -> list[Tensor]:
-        """See `ElasticLayer.input_weights`."""
         return []
 
+    @override
     def output_tensors(self) -> list[Tensor]:
-        """See `ElasticLayer.output_tensors`."""
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -13,7 +14,9 @@ from ofa.supernet.operators import prefixed
 
 
 @torch.no_grad()
-def extract_layers(layers: Sequence[tuple[ElasticLayer, LayerSpec]], dropout: float = 0.0) -> StaticNetwork:
+def extract_layers(
+    layers: Sequence[tuple[ElasticLayer[Any], LayerSpec]], dropout: float = 0.0
+) -> StaticNetwork:
     """Return variants of elastic layers as a static network; see `AbstractSupernet.extract`.
 
     Args:

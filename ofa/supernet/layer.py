@@ -5,24 +5,37 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ofa.architecture.layer import LayerSpec
 
-class ElasticLayer(nn.Module, ABC):
+Spec = TypeVar("Spec", bound=LayerSpec)
+
+
+class ElasticLayer(nn.Module, ABC, Generic[Spec]):
     """A layer that computes any of its variants; which one is an argument of each call."""
 
+    def __init__(self, variants: Sequence[Spec], dropout: float) -> None:
+        """Create no parameters; layers that have some create those of the largest of `variants`.
+
+        Args:
+            variants: all layers that the position can hold, at least one.
+            dropout: probability, of the classifier.
+        """
+        super().__init__()
+
     @abstractmethod
-    def tensors(self, spec: Any) -> dict[str, Tensor]:
+    def tensors(self, spec: Spec) -> dict[str, Tensor]:
         """Return the state of the static layer of `spec`, as views or transforms of the parameters."""
 
     @abstractmethod
-    def forward(self, images: Tensor, spec: Any) -> Tensor:
+    def forward(self, images: Tensor, spec: Spec) -> Tensor:
         """Compute the variant `spec` on images (n, in_channels, h, w)."""
 
-    def sort_channels(self, trained_specs: Sequence[Any]) -> None:
+    def sort_channels(self, trained_specs: Sequence[Spec]) -> None:
         """Reorder inner channels by importance without changing any variant in `trained_specs`."""
 
     @abstractmethod
@@ -54,7 +67,7 @@ def sort_channels_between(
     producers: Sequence[Tensor],
     consumers: Sequence[Tensor],
     boundaries: Collection[int],
-    followers: Sequence[Tensor] = (),
+    co_sorted: Sequence[Tensor] = (),
 ) -> None:
     """Sort the channels between layers by the L1 norm of the weights that consume them, in place.
 
@@ -65,10 +78,10 @@ def sort_channels_between(
         producers: dimension 0 of each runs over the channels.
         consumers: weights, dimension 1 of each runs over the channels.
         boundaries: numbers of channels of the networks that must not change.
-        followers: more such weights, which only follow.
+        co_sorted: more such weights, which only follow.
     """
     order = segment_order(channel_importance(consumers), boundaries)
     for tensor in producers:
         tensor.copy_(tensor[order].clone())
-    for tensor in (*consumers, *followers):
+    for tensor in (*consumers, *co_sorted):
         tensor.copy_(tensor[:, order].clone())

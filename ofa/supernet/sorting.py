@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ofa.architecture.lowering import slots
 from ofa.space.staged import StagedSpace
 from ofa.supernet.layer import ElasticLayer, sort_channels_between
 
 
-def sort_layers(space: StagedSpace, layers: Sequence[ElasticLayer], trained: StagedSpace) -> None:
+def sort_layers(space: StagedSpace, layers: Sequence[ElasticLayer[Any]], trained: StagedSpace) -> None:
     """Sort channels by the L1 norm of their consumers, so that narrow networks keep the best ones.
 
     Both the channels inside layers and, where their number is elastic, those between layers.
@@ -22,7 +23,7 @@ def sort_layers(space: StagedSpace, layers: Sequence[ElasticLayer], trained: Sta
     """
     variants = [slot.variants(trained) for slot in slots(space)]
     for stream in _channel_groups(space):
-        widths = {spec.output_channels for spec in variants[stream.producers[0]]}
+        widths = {spec.out_channels for spec in variants[stream.producers[0]]}
         producers = [t for i in stream.producers for t in layers[i].output_tensors()]
         consumers = [t for i in stream.consumers for t in layers[i].input_weights()]
         sort_channels_between(producers, consumers, widths)
@@ -54,6 +55,6 @@ def _channel_groups(space: StagedSpace) -> list[_ChannelGroup]:
             streams[-1].producers.append(index)
             continue
         streams.append(_ChannelGroup([index]))
-        if len({spec.output_channels for spec in specs}) > 1:
+        if len({spec.out_channels for spec in specs}) > 1:
             elastic.append(streams[-1])
     return elastic

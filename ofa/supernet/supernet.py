@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.architecture.cost import space_costs
 from ofa.architecture.layer import LayerSpec
@@ -35,6 +37,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         layers = [elastic_layer(slot.variants(self.space), dropout) for slot in slots(self.space)]
         self.layers = nn.ModuleList(layers)
 
+    @override
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
         """Return logits (n, num_classes) of sub-network `config`; see `AbstractSupernet.forward`."""
         if images.shape[-1] != config.resolution or images.shape[-2] != config.resolution:
@@ -47,10 +50,12 @@ class Supernet(AbstractSupernet[StaticNetwork]):
                 images = layer(images, spec)
         return images
 
+    @override
     def extract(self, config: SubnetConfig, dropout: float = 0.0) -> StaticNetwork:
         """Return sub-network `config` as a static network; see `AbstractSupernet.extract`."""
         return extract_layers(self.active_layers(config), dropout).train(self.training)
 
+    @override
     def sort_channels(self, trained_space: SearchSpace) -> None:
         """Sort channels within and between layers; see `AbstractSupernet.sort_channels`."""
         assert isinstance(trained_space, StagedSpace)
@@ -59,13 +64,13 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         sort_layers(self.space, layers, trained_space)
 
     @property
+    @override
     def costs(self) -> Mapping[str, Estimator]:
-        """See `AbstractSupernet.costs`."""
         return space_costs(self.space)
 
-    def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer, LayerSpec]]:
+    def active_layers(self, config: SubnetConfig) -> list[tuple[ElasticLayer[Any], LayerSpec]]:
         """Return the layers that `config` uses, each with its variant."""
-        active: list[tuple[ElasticLayer, LayerSpec]] = []
+        active: list[tuple[ElasticLayer[Any], LayerSpec]] = []
         for layer, spec in zip(self.layers, lower_slots(self.space, config), strict=True):
             if spec is not None:
                 assert isinstance(layer, ElasticLayer)

@@ -48,11 +48,15 @@ def quantised(runtime: Runtime, network: nn.Module, example: Tensor) -> Files:
 
 
 def packages_of(runtimes: Iterable[Runtime]) -> dict[str, tuple[str, ...]]:
-    """Return by extra of this project the packages that convert, quantise, write and run for the engines."""
+    """Return by extra of this project the packages that convert, quantise, write and run for the engines.
+
+    Engines that need no package but those of the project itself are left out.
+    """
     packages: dict[str, list[str]] = {}
     for runtime in runtimes:
         of_format = runtime.format.packages if runtime.format else ()
         quantiser = QUANTISERS.get(runtime.name)
         of_quantiser = quantiser.packages if quantiser else ()
-        packages.setdefault(runtime.extra, []).extend((*runtime.packages, *of_format, *of_quantiser))
+        if needed := (*runtime.packages, *of_format, *of_quantiser):
+            packages.setdefault(runtime.extra, []).extend(needed)
     return {extra: tuple(dict.fromkeys(names)) for extra, names in packages.items()}

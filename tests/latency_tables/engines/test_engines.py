@@ -114,7 +114,7 @@ def test_eager_engine_uses_the_dtype_in_eval_and_inference_mode() -> None:
 
 def test_exported_layer_computes_what_the_module_computes() -> None:
     torch.manual_seed(0)
-    layer = static_layer(MBConvSpec(9, 8, 24, 8, 5, 1, "hard_swish", True)).eval()
+    layer = static_layer(MBConvSpec(9, 8, 8, 5, 1, "hard_swish", True, mid_channels=24)).eval()
     images = torch.randn(2, 8, 9, 9)
     model = export_onnx(layer, images)
     onnx.checker.check_model(onnx.load_from_string(model))

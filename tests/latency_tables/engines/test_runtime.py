@@ -40,7 +40,7 @@ def engine_of(name: str, precision: str = "fp32") -> Engine:
 
 
 def block() -> nn.Module:
-    module = static_layer(MBConvSpec(9, 8, 24, 16, 5, 2, "hard_swish", True))
+    module = static_layer(MBConvSpec(9, 8, 16, 5, 2, "hard_swish", True, mid_channels=24))
     randomise(module, 0)
     return module
 

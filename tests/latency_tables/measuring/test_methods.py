@@ -11,19 +11,19 @@ from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.space.staged import StagedSpace
 
-BLOCK = MBConvSpec(9, 8, 24, 16, 5, 2, "hard_swish", True)
+BLOCK = MBConvSpec(9, 8, 16, 5, 2, "hard_swish", True, mid_channels=24)
 
 
 @pytest.mark.parametrize(
     ("spec", "references"),
     [
         (BLOCK, ["slices-in9x8", "slices-in5x16"]),
-        (MBConvSpec(7, 8, 24, 8, 3, 1, "relu", False), ["slices-in7x8", "slices-in7x8"]),
+        (MBConvSpec(7, 8, 8, 3, 1, "relu", False, mid_channels=24), ["slices-in7x8", "slices-in7x8"]),
         (ConvSpec(32, 3, 16, 3, 2, "relu"), ["slices-in16x16"]),
         (ConvSpec(1, 16, 24, 1, 1, "relu", batch_norm=False), ["slices-in1x16", "slices-in1x24"]),
-        (PoolSpec(7, 16), ["slices-in7x16", "slices-in1x16"]),
-        (MaxPoolSpec(11, 8, 3, 2), ["slices-in11x8", "slices-in6x8"]),
-        (BottleneckSpec(8, 16, 8, 32, 3, 2, "relu", True), ["slices-in8x16", "slices-in4x32"]),
+        (PoolSpec(7, 16, 16), ["slices-in7x16", "slices-in1x16"]),
+        (MaxPoolSpec(11, 8, 8, 3, 2), ["slices-in11x8", "slices-in6x8"]),
+        (BottleneckSpec(8, 16, 32, 3, 2, "relu", True, mid_channels=8), ["slices-in8x16", "slices-in4x32"]),
         (LinearSpec(1, 16, 10), ["slices-in1x16"]),
     ],
     ids=lambda value: value.key if isinstance(value, LayerSpec) else "",
@@ -42,7 +42,7 @@ def test_a_sandwiched_layer_is_less_half_of_the_slices_at_its_ends(
         for reference, _ in found:
             images = torch.randn(2, *reference.image_shape)
             assert reference.build().eval()(images).shape == images.shape
-    if spec.input_channels > 4:
+    if spec.in_channels > 4:
         assert found[0][0].image_shape == program.image_shape
     if not isinstance(spec, LinearSpec):
         assert found[-1][0].image_shape == output.shape[1:]
@@ -64,7 +64,7 @@ def test_references_are_shared_and_random_numbers_left_alone(tiny_space: StagedS
     layers = distinct_layers(tiny_space)
     keys = {program.key for spec in layers for program, _ in METHODS["sandwich"].references(spec)}
     assert len(keys) < len(layers) / 4
-    maps = {(s.input_channels, s.input_size) for s in layers if s.input_channels > 4}
+    maps = {(s.in_channels, s.input_size) for s in layers if s.in_channels > 4}
     assert {f"slices-in{size}x{channels}" for channels, size in maps} == keys
     assert torch.equal(torch.get_rng_state(), state)
     assert lower(tiny_space, tiny_space.smallest)

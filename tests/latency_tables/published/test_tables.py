@@ -66,9 +66,9 @@ def rows_of(space: StagedSpace, resolution: int) -> dict[str, Any]:
             maps = f"{size}x{size}x{spec.in_channels}-output:{size}x{size}x{spec.out_channels}"
             add(f"{name}-input:{maps}")
         elif isinstance(spec, PoolSpec):
-            add(f"AvgPool2D-input:{size}x{size}x{spec.channels}-output:1x1x{spec.channels}")
+            add(f"AvgPool2D-input:{size}x{size}x{spec.in_channels}-output:1x1x{spec.in_channels}")
         elif isinstance(spec, LinearSpec):
-            add(f"Logits-input:1x1x{spec.in_features}-output:{spec.out_features}")
+            add(f"Logits-input:1x1x{spec.in_channels}-output:{spec.out_channels}")
     return rows
 
 
@@ -89,17 +89,17 @@ def files(micro_space: StagedSpace, tmp_path: Path) -> Path:
     ("spec", "channels", "ratio"),
     [
         (
-            MBConvSpec(56, 32, 192, 48, 5, 2, "relu", True),
+            MBConvSpec(56, 32, 48, 5, 2, "relu", True, mid_channels=192),
             "expanded_conv-input:56x56x32-output:28x28x48-expand:192-kernel:5-stride:2-idskip:0-se:1-hs:0",
             "expanded_conv-input:56x56x32-output:28x28x48-expand:6-kernel:5-stride:2-idskip:0",
         ),
         (
-            MBConvSpec(112, 24, 24, 24, 3, 1, "relu", False, expand=False),
+            MBConvSpec(112, 24, 24, 3, 1, "relu", False, expand=False, mid_channels=24),
             "expanded_conv-input:112x112x24-output:112x112x24-expand:24-kernel:3-stride:1-idskip:1-se:0-hs:0",
             "expanded_conv-input:112x112x24-output:112x112x24-expand:1-kernel:3-stride:1-idskip:1",
         ),
         (
-            MBConvSpec(14, 96, 288, 96, 7, 1, "hard_swish", False),
+            MBConvSpec(14, 96, 96, 7, 1, "hard_swish", False, mid_channels=288),
             "expanded_conv-input:14x14x96-output:14x14x96-expand:288-kernel:7-stride:1-idskip:1-se:0-hs:1",
             "expanded_conv-input:14x14x96-output:14x14x96-expand:3-kernel:7-stride:1-idskip:1",
         ),
@@ -118,7 +118,7 @@ def files(micro_space: StagedSpace, tmp_path: Path) -> Path:
             "Conv_2-input:1x1x1152-output:1x1x1536",
             "Conv_2-input:1x1x1152-output:1x1x1536",
         ),
-        (PoolSpec(7, 1152), "AvgPool2D-input:7x7x1152-output:1x1x1152", None),
+        (PoolSpec(7, 1152, 1152), "AvgPool2D-input:7x7x1152-output:1x1x1152", None),
         (LinearSpec(1, 1280, 1000), "Logits-input:1x1x1280-output:1000", "Logits-input:7x7x1280-output:1000"),
     ],
 )
@@ -129,7 +129,7 @@ def test_keys_of_layers(spec: Any, channels: str, ratio: str | None) -> None:
 
 def test_layers_without_a_published_key_are_named() -> None:
     with pytest.raises(UserError, match="no key for a layer such as maxpool-in56x64"):
-        published_key(MaxPoolSpec(56, 64, 3, 2), KeyStyle.CHANNELS, 7)
+        published_key(MaxPoolSpec(56, 64, 64, 3, 2), KeyStyle.CHANNELS, 7)
     with pytest.raises(UserError, match="Unknown key style 'channel'; known: channels, ratio"):
         key_style_named("channel")
 

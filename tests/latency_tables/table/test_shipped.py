@@ -37,8 +37,10 @@ def test_tables_fit_their_space_and_device(path: Path) -> None:
     assert (latencies > 0).all()
 
 
-def test_every_space_has_a_table() -> None:
-    assert {path.stem for path in (CONF / "space").glob("*.yaml")} == {p.parent.name for p in TABLES}
+def test_the_spaces_with_tables() -> None:
+    published = {"mobilenet_v2", "mobilenet_v3", "mobilenet_v3_tiny", "proxyless_nas", "resnet50"}
+    assert {path.parent.name for path in TABLES} == published
+    assert {path.stem for path in (CONF / "space").glob("*.yaml")} >= published
 
 
 def test_there_are_tables_of_several_engines() -> None:

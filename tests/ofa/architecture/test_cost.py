@@ -123,14 +123,14 @@ def test_costs_of_a_full_size_network_equal_counts(
         # Expansion 8 -> 16 at 4x4, depthwise 3x3, squeeze-excite 16 -> 8 -> 16 at 1x1, projection 16 -> 8;
         # the widest moment is the depthwise layer with the block's input held for the addition.
         (
-            MBConvSpec(4, 8, 16, 8, 3, 1, "relu", True),
+            MBConvSpec(4, 8, 8, 3, 1, "relu", True, mid_channels=16),
             16 * (8 * 16 + 16 * 9 + 16 * 8) + 16 * 8 + 8 * 16,
             (8 * 16 + 32) + (16 * 9 + 32) + (16 * 8 + 8) + (8 * 16 + 16) + (16 * 8 + 16),
             16 * (16 + 16 + 8),
         ),
         # Stride 2: no residual; the expansion's output and the smaller depthwise output are live together.
         (
-            MBConvSpec(4, 8, 16, 8, 3, 2, "relu", False),
+            MBConvSpec(4, 8, 8, 3, 2, "relu", False, mid_channels=16),
             16 * 8 * 16 + 4 * (16 * 9 + 16 * 8),
             (8 * 16 + 32) + (16 * 9 + 32) + (16 * 8 + 16),
             16 * 8 + 16 * 16,
@@ -139,27 +139,27 @@ def test_costs_of_a_full_size_network_equal_counts(
         (ConvSpec(4, 8, 8, 3, 1, "relu", add_input=True), 16 * 64 * 9, 64 * 9 + 16, 2 * 16 * 8),
         # 1x1 16 -> 8, 3x3 8 -> 8, 1x1 8 -> 16 at 4x4; the input is held throughout.
         (
-            BottleneckSpec(4, 16, 8, 16, 3, 1, "relu", project=False),
+            BottleneckSpec(4, 16, 16, 3, 1, "relu", project=False, mid_channels=8),
             16 * (16 * 8 + 64 * 9 + 8 * 16),
             (16 * 8 + 16) + (64 * 9 + 16) + (8 * 16 + 32),
             16 * (16 + 8 + 16),
         ),
         # The same from 5x5 to 3x3 with 1x1 16 -> 32 as shortcut; the middle convolution beside the input.
         (
-            BottleneckSpec(5, 16, 8, 32, 3, 2, "relu", project=True),
+            BottleneckSpec(5, 16, 32, 3, 2, "relu", project=True, mid_channels=8),
             25 * 16 * 8 + 9 * (64 * 9 + 8 * 32 + 16 * 32),
             (16 * 8 + 16) + (64 * 9 + 16) + (8 * 32 + 64) + (16 * 32 + 64),
             25 * 16 + 9 * 16 + 9 * 32,
         ),
         # Stride 1: the projection's input and output beside the main path's output.
         (
-            BottleneckSpec(4, 8, 8, 32, 3, 1, "relu", project=True),
+            BottleneckSpec(4, 8, 32, 3, 1, "relu", project=True, mid_channels=8),
             16 * (64 + 64 * 9 + 8 * 32 + 8 * 32),
             (64 + 16) + (64 * 9 + 16) + 2 * (8 * 32 + 64),
             16 * (8 + 32 + 32),
         ),
-        (MaxPoolSpec(5, 3, 3, 2), 0, 0, 3 * 25 + 3 * 9),
-        (PoolSpec(5, 3), 0, 0, 3 * 25 + 3),
+        (MaxPoolSpec(5, 3, 3, 3, 2), 0, 0, 3 * 25 + 3 * 9),
+        (PoolSpec(5, 3, 3), 0, 0, 3 * 25 + 3),
         (LinearSpec(1, 6, 5), 30, 35, 11),
     ],
 )

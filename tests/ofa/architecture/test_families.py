@@ -121,13 +121,13 @@ def test_every_kind_of_layer_runs_in_onnx_runtime(space: StagedSpace) -> None:
         odd = spec.input_size % 2
         kinds[type(spec), odd, spec.residual, len(spec.operators)] = spec
     for spec in kinds.values():
-        shape = (2, spec.input_channels, spec.input_size, spec.input_size)
+        shape = (2, spec.in_channels, spec.input_size, spec.input_size)
         images = torch.randn(shape, generator=generator)
         layer = static_layer(spec).eval()
         session = onnxruntime.InferenceSession(export_onnx(layer, images), providers=["CPUExecutionProvider"])
         (output,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         expected = layer(images).detach().numpy()
-        assert expected.shape[1] == spec.output_channels
+        assert expected.shape[1] == spec.out_channels
         np.testing.assert_allclose(output, expected, atol=1e-5, err_msg=spec.key)
 
 

@@ -28,12 +28,12 @@ def test_layers_of_a_network_written_by_hand(micro_space: StagedSpace) -> None:
     config = SubnetConfig(12, ((BlockConfig(5, 6),), (BlockConfig(3, 2), BlockConfig(7, 4))))
     assert lower(micro_space, config) == (
         ConvSpec(12, 2, 8, 3, 1, "hard_swish"),
-        MBConvSpec(12, 8, 8, 8, 3, 1, "relu", False, expand=False),
-        MBConvSpec(12, 8, 48, 8, 5, 1, "relu", False),
-        MBConvSpec(12, 8, 16, 16, 3, 2, "hard_swish", True),
-        MBConvSpec(6, 16, 64, 16, 7, 1, "hard_swish", True),
+        MBConvSpec(12, 8, 8, 3, 1, "relu", False, expand=False, mid_channels=8),
+        MBConvSpec(12, 8, 8, 5, 1, "relu", False, mid_channels=48),
+        MBConvSpec(12, 8, 16, 3, 2, "hard_swish", True, mid_channels=16),
+        MBConvSpec(6, 16, 16, 7, 1, "hard_swish", True, mid_channels=64),
         ConvSpec(6, 16, 24, 1, 1, "hard_swish"),
-        PoolSpec(6, 24),
+        PoolSpec(6, 24, 24),
         ConvSpec(1, 24, 32, 1, 1, "hard_swish", batch_norm=False),
         LinearSpec(1, 32, 5),
     )
@@ -44,12 +44,12 @@ def test_layers_of_a_proxyless_network_written_by_hand(micro_proxyless: StagedSp
     e = 1e-3
     assert lower(micro_proxyless, config) == (
         ConvSpec(12, 2, 16, 3, 1, "relu6", bn_epsilon=e),
-        MBConvSpec(12, 16, 16, 8, 3, 1, "relu6", False, expand=False, bn_epsilon=e),
-        MBConvSpec(12, 8, 24, 16, 5, 2, "relu6", False, bn_epsilon=e),
-        MBConvSpec(6, 16, 32, 16, 3, 1, "relu6", False, bn_epsilon=e),
-        MBConvSpec(6, 16, 96, 24, 5, 1, "relu6", False, bn_epsilon=e),
+        MBConvSpec(12, 16, 8, 3, 1, "relu6", False, expand=False, bn_epsilon=e, mid_channels=16),
+        MBConvSpec(12, 8, 16, 5, 2, "relu6", False, bn_epsilon=e, mid_channels=24),
+        MBConvSpec(6, 16, 16, 3, 1, "relu6", False, bn_epsilon=e, mid_channels=32),
+        MBConvSpec(6, 16, 24, 5, 1, "relu6", False, bn_epsilon=e, mid_channels=96),
         ConvSpec(6, 24, 32, 1, 1, "relu6", bn_epsilon=e),
-        PoolSpec(6, 32),
+        PoolSpec(6, 32, 32),
         LinearSpec(1, 32, 5),
     )
 
@@ -61,11 +61,11 @@ def test_layers_of_a_resnet_written_by_hand(micro_resnet: StagedSpace) -> None:
         ConvSpec(20, 2, 8, 3, 2, "relu"),
         ConvSpec(10, 8, 8, 3, 1, "relu", add_input=True),
         ConvSpec(10, 8, 32, 3, 1, "relu"),
-        MaxPoolSpec(10, 32, 3, 2),
-        BottleneckSpec(5, 32, 24, 48, 3, 1, "relu", project=True),
-        BottleneckSpec(5, 48, 16, 48, 3, 2, "relu", project=True),
-        BottleneckSpec(3, 48, 24, 48, 3, 1, "relu", project=False),
-        PoolSpec(3, 48),
+        MaxPoolSpec(10, 32, 32, 3, 2),
+        BottleneckSpec(5, 32, 48, 3, 1, "relu", project=True, mid_channels=24),
+        BottleneckSpec(5, 48, 48, 3, 2, "relu", project=True, mid_channels=16),
+        BottleneckSpec(3, 48, 48, 3, 1, "relu", project=False, mid_channels=24),
+        PoolSpec(3, 48, 48),
         LinearSpec(1, 48, 5),
     )
     without = dataclasses.replace(config, stem=StemConfig(0, 0.5, 1.0))
@@ -79,10 +79,10 @@ def test_each_layer_takes_what_the_one_before_gives(name: str, request: pytest.F
     for genome in space.sample(200, np.random.default_rng(0)):
         layers = lower(space, space.config(genome))
         for spec, following in itertools.pairwise(layers):
-            assert spec.output_channels == following.input_channels
+            assert spec.out_channels == following.in_channels
             if spec.keeps_channels:
-                assert spec.input_channels == spec.output_channels
-        assert layers[-1].output_channels == space.num_classes
+                assert spec.in_channels == spec.out_channels
+        assert layers[-1].out_channels == space.num_classes
 
 
 def test_slots_hold_none_where_the_network_has_no_layer(micro_space: StagedSpace) -> None:
@@ -111,15 +111,15 @@ def test_keys_tell_layers_of_a_space_apart(name: str, load_space: Callable[[str]
 
 def test_key_depends_on_every_cost_relevant_field() -> None:
     conv = ConvSpec(12, 8, 16, 3, 1, "relu")
-    block = MBConvSpec(12, 8, 16, 8, 3, 1, "relu", False)
-    residual = BottleneckSpec(12, 32, 8, 32, 3, 1, "relu", project=False)
-    pool = MaxPoolSpec(12, 8, 3, 2)
+    block = MBConvSpec(12, 8, 8, 3, 1, "relu", False, mid_channels=16)
+    residual = BottleneckSpec(12, 32, 32, 3, 1, "relu", project=False, mid_channels=8)
+    pool = MaxPoolSpec(12, 8, 8, 3, 2)
     changes: dict[LayerSpec, dict[str, Any]] = {
         conv: {"input_size": 6, "in_channels": 4, "out_channels": 4, "kernel_size": 1, "stride": 2}
         | {"activation": "none", "batch_norm": False, "add_input": True},
         residual: {"input_size": 6, "in_channels": 16, "mid_channels": 16, "out_channels": 16}
         | {"kernel_size": 5, "stride": 2, "activation": "relu6", "project": True},
-        pool: {"input_size": 6, "channels": 4, "kernel_size": 2, "stride": 1},
+        pool: {"input_size": 6, "kernel_size": 2, "stride": 1},
         block: {"input_size": 6, "in_channels": 4, "mid_channels": 8, "out_channels": 16}
         | {
             "kernel_size": 5,
@@ -132,8 +132,16 @@ def test_key_depends_on_every_cost_relevant_field() -> None:
     for spec, fields in changes.items():
         keys = {dataclasses.replace(spec, **{name: value}).key for name, value in fields.items()}
         assert len(keys | {spec.key}) == len(fields) + 1
-    assert PoolSpec(6, 8).key != PoolSpec(6, 16).key != PoolSpec(3, 16).key
+    assert dataclasses.replace(pool, in_channels=4, out_channels=4).key != pool.key
+    assert PoolSpec(6, 8, 8).key != PoolSpec(6, 16, 16).key != PoolSpec(3, 16, 16).key
     assert LinearSpec(1, 8, 5).key != LinearSpec(1, 8, 6).key != LinearSpec(1, 9, 6).key
+
+
+def test_pooling_keeps_the_channels() -> None:
+    with pytest.raises(AssertionError, match="out_channels=16"):
+        PoolSpec(6, 8, 16)
+    with pytest.raises(AssertionError, match="out_channels=16"):
+        MaxPoolSpec(6, 8, 16, 3, 2)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -177,7 +185,7 @@ def test_widths_of_the_published_families(load_space: Callable[[str], StagedSpac
         ("mobilenet_v2", [32, 16, 24, 32, 64, 96, 160, 320, 1280]),
     ):
         layers = lower(load_space(name), load_space(name).largest)[:-2]
-        channels = [spec.output_channels for spec in layers]
+        channels = [spec.out_channels for spec in layers]
         assert [c for c, before in itertools.pairwise([*channels, 0]) if c != before] == expected
     resnet = load_space("resnet50")
     widest, narrowest = lower(resnet, resnet.largest), lower(resnet, resnet.smallest)
@@ -185,8 +193,8 @@ def test_widths_of_the_published_families(load_space: Callable[[str], StagedSpac
     assert len(blocks) == 18
     assert [spec.out_channels for spec in blocks if spec.project] == [256, 512, 1024, 2048]
     assert [spec.mid_channels for spec in blocks if spec.project] == [88, 176, 360, 720]
-    assert [spec.output_channels for spec in widest[:4]] == [32, 32, 64, 64]
-    assert [spec.output_channels for spec in narrowest[:3]] == [24, 40, 40]
+    assert [spec.out_channels for spec in widest[:4]] == [32, 32, 64, 64]
+    assert [spec.out_channels for spec in narrowest[:3]] == [24, 40, 40]
     assert len([spec for spec in narrowest if isinstance(spec, BottleneckSpec)]) == 2 + 2 + 4 + 2
 
 

@@ -21,7 +21,7 @@ def batches_of(network: StaticNetwork, sizes: tuple[int, ...]) -> list[Tensor]:
     """Images whose mean and scale differ from batch to batch."""
     spec = network.specs[0]
     generator = torch.Generator().manual_seed(0)
-    shape = (spec.input_channels, spec.input_size, spec.input_size)
+    shape = (spec.in_channels, spec.input_size, spec.input_size)
     return [
         i - 1 + (1 + i) * torch.randn((size, *shape), generator=generator) for i, size in enumerate(sizes)
     ]

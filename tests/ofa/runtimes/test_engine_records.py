@@ -121,6 +121,7 @@ def test_one_more_record_is_one_more_name_everywhere() -> None:
     assert set(engines_of(runtimes)) == {*engines_of(RUNTIMES), "toy_engine"}
     assert list(kit_runtimes_of(runtimes)) == [*kit_runtimes_of(RUNTIMES), "toy_engine"]
     assert packages_of(runtimes) == packages_of(RUNTIMES) | {"toy": ("numpy", "scipy")}
+    assert packages_of([dataclasses.replace(TOY, packages=(), extra="", format=None)]) == {}
     # What the commands know is folded from the list and from nothing else.
     assert list(FORMATS) == list(formats_of(RUNTIMES))
     assert set(ENGINES) == set(engines_of(RUNTIMES))

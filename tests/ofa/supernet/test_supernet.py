@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ofa.architecture.common_layers import ConvSpec, LinearSpec
+from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.architecture.cost import network_cost
+from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import lower, lower_slots
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.common.errors import UserError
+from ofa.modules.static import static_layer
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
+from ofa.supernet.blocks import ELASTIC_LAYERS, elastic_layer
 from ofa.supernet.slicing import transform_kernel
 from ofa.supernet.supernet import Supernet, build_supernet
 
@@ -58,8 +62,8 @@ def used_elements(supernet: Supernet, config: SubnetConfig) -> dict[str, Tensor]
                 use(f"{layer}.{part}.bn.weight", outputs)
                 use(f"{layer}.{part}.bn.bias", outputs)
         elif isinstance(spec, LinearSpec):
-            use(f"{layer}.linear.weight", spec.out_features, spec.in_features)
-            use(f"{layer}.linear.bias", spec.out_features)
+            use(f"{layer}.linear.weight", spec.out_channels, spec.in_channels)
+            use(f"{layer}.linear.bias", spec.out_channels)
         elif isinstance(spec, MBConvSpec):
             mid, hidden = spec.mid_channels, spec.se_channels
             bns = ["depthwise_bn"]
@@ -251,3 +255,22 @@ def test_a_layer_that_is_not_elastic_is_an_error(
     supernet.layers[0] = nn.Identity()
     with pytest.raises(AssertionError):
         supernet.active_layers(micro_space.largest)
+
+
+def kinds_of_layers() -> list[type[LayerSpec]]:
+    return [kind for kind in LayerSpec.__subclasses__() if kind.__module__.startswith("ofa.")]
+
+
+@pytest.mark.parametrize("kind", kinds_of_layers(), ids=lambda kind: kind.__name__)
+def test_every_kind_of_layer_is_elastic_and_static(kind: type[LayerSpec]) -> None:
+    assert kind in ELASTIC_LAYERS
+    assert kind in static_layer.registry
+
+
+def test_a_layer_of_no_elastic_kind_is_named() -> None:
+    @dataclass(frozen=True)
+    class MineSpec(PoolSpec):
+        pass
+
+    with pytest.raises(AssertionError, match="no elastic layer for MineSpec"):
+        elastic_layer([MineSpec(4, 8, 8)], 0.0)

@@ -99,7 +99,7 @@ def test_impossible_settings_are_user_errors() -> None:
 
 SPECS: tuple[LayerSpec, ...] = (
     *(ConvSpec(8, 4, 4, 3, 1, "relu") for _ in range(8)),
-    PoolSpec(8, 4),
+    PoolSpec(8, 4, 4),
     LinearSpec(1, 4, 2),
 )
 IMAGES = 200
