@@ -143,7 +143,7 @@ def test_finetuning_that_was_interrupted_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("finetune_subnet.export_bundle", interrupt)
+        patch.setattr("ofa.export.write.export_bundle", interrupt)
         finetune_subnet.run(*common, *tuning)
     (checkpoint,) = (folder / "checkpoints").glob("*.pt")
     trained = load_tensors(checkpoint, "checkpoint")["network"]
