@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofa.common.config import ConfigError, build, differences
-from ofa.data.settings import DataInfo, DataSettings
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
+from ofa.data.settings import DataInfo, DataSettings
 from ofa.runs.directory import RunDirectory
-from ofa.space.staged import StagedSpace
 from ofa.runs.supernet_info import read_supernet_info, trained_space
+from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
 from ofa.training.settings import TrainSettings
 

@@ -43,7 +43,7 @@ class RunDirectory:
         return self.path / "kits" / name
 
     def locked(self, stage: str, writes: bool) -> AbstractContextManager[None]:
-        """Return the lock of a stage, for the process of it that `writes` files; see `ofa.common.files.locked`."""
+        """Return the lock of a stage, for the process of it that `writes` files."""
         if not writes:
             return nullcontext()
         return locked(self.path / f".{stage}.lock", f"the {stage} of {self.path}")

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, checked on load, with a JSON twin for trained supernets."""
+"""The weights of a trained supernet: written atomically, checked on load, with a JSON twin."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
-from ofa.space.staged import StagedSpace
-from ofa.space.space import check_fingerprint
-from ofa.supernet.supernet import Supernet
-from ofa.runs.supernet_info import SUPERNET_SCHEMA, TRAIN_COMMAND, SupernetInfo, read_supernet_info
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
+from ofa.runs.supernet_info import SUPERNET_SCHEMA, TRAIN_COMMAND, SupernetInfo, read_supernet_info
+from ofa.space.space import check_fingerprint
+from ofa.space.staged import StagedSpace
+from ofa.supernet.supernet import Supernet
 
 
 def save_supernet(path: Path, supernet: Supernet, provenance: Mapping[str, Any]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import read_json
-from ofa.space.staged import StagedSpace
 from ofa.space.space import check_fingerprint
+from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
 
 SUPERNET_SCHEMA = 1

@@ -1,4 +1,4 @@
-"""A run's directory: where each stage's files are, and the configuration it belongs to."""
+"""`open_run`: a trained run with its supernet and its images."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 
 from ofa.common.accelerator import choose_accelerator
-from ofa.runs.supernet_file import load_supernet
+from ofa.common.errors import UserError
 from ofa.data.base import ImageData
 from ofa.data.sources import load_data
-from ofa.common.errors import UserError
 from ofa.runs.config import RunConfig, load_data_settings
 from ofa.runs.directory import RunDirectory
+from ofa.runs.supernet_file import load_supernet
+from ofa.runs.supernet_info import SupernetInfo, trained_space
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
-from ofa.runs.supernet_info import SupernetInfo, trained_space
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ def open_run(config: RunConfig) -> TrainedRun:
     directory = config.directory
     data = load_data(load_data_settings(directory, config.data_root))
     supernet, info = load_supernet(directory.supernet)
-    data_facts = data.info.in_channels, data.info.num_classes
-    classes = info.provenance.get("class_names", list(data.info.class_names))
-    if data_facts != (info.space.in_channels, info.space.num_classes) or classes != list(data.info.class_names):
+    names = list(data.info.class_names)
+    classes = info.provenance.get("class_names", names)
+    expected_shape = info.space.in_channels, info.space.num_classes
+    if (data.info.in_channels, data.info.num_classes) != expected_shape or classes != names:
         raise UserError(
-            f"The images of {data.info.name} have {data_facts[0]} channels and the classes "
-            f"{', '.join(data.info.class_names[:10])}; run {config.run_name!r} was trained on "
+            f"The images of {data.info.name} have {data.info.in_channels} channels and the classes "
+            f"{', '.join(names[:10])}; run {config.run_name!r} was trained on "
             f"{info.space.in_channels} channels and {', '.join(map(str, classes[:10]))}. "
             "Give the data_root of the same images."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,21 @@ def test_only_the_launcher_knows_hydra(root: Path) -> None:
 def test_no_script_shadows_a_package_and_tests_are_no_package(root: Path) -> None:
     assert not {path.stem for path in (root / "scripts").glob("*.py")} & {*PACKAGES, *SCRIPT_FOLDERS, "tests"}
     assert not list((root / "tests").rglob("__init__.py"))
+
+
+def test_git_ignores_nothing_that_belongs_to_the_project(root: Path) -> None:
+    """What git ignores is neither linted nor committed: `runs/` in .gitignore would hide `ofa/runs/`."""
+    folders = {path.parent for package in (*PACKAGES, "tests") for path in (root / package).rglob("*.py")}
+    for folder in sorted(folders):
+        ignored = subprocess.run(["git", "check-ignore", "-q", folder / "new_file.py"], cwd=root, check=False)
+        assert ignored.returncode != 0, folder
+
+
+def test_every_folder_says_what_it_is(root: Path) -> None:
+    folders = {path.parent for package in PACKAGES for path in (root / package).rglob("*.py")}
+    # The kit's programs run on a device, from a folder of their own.
+    lacking = [folder for folder in folders if not (folder / "__init__.py").exists()]
+    assert [folder.name for folder in lacking] == ["kit_files"]
 
 
 def test_every_package_is_listed_for_installation(root: Path) -> None:
