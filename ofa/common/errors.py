@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave; commands print its text without a traceback."""
+    """A mistake in what the user gave; commands print its text without a traceback.
+
+    Attributes:
+        stage: sub-command of `ofa` that makes what is missing or damaged, e.g. "collect"; empty if there is
+            none. The commands name it below the text; the library knows no command line.
+        settings: settings of that sub-command that the error implies, by name.
+    """
+
+    def __init__(self, text: str = "", *, stage: str = "", settings: Mapping[str, str] | None = None) -> None:
+        """Keep the text for the user, and what remedies the mistake."""
+        super().__init__(text)
+        self.stage = stage
+        self.settings = dict(settings or {})
 
 
 class StoppedError(Exception):
