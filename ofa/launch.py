@@ -5,6 +5,7 @@ The only module that knows Hydra and OmegaConf.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -49,15 +50,14 @@ class Command(Generic[Config, Result]):
 
         def task(config: DictConfig) -> None:
             try:
-                job = swept_settings()
-                if job:
-                    Console().rule(job)
+                if in_sweep():
+                    Console().rule(_job_text())
                 self._execute(self._typed(config))
             except UserError as error:
                 Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
                 if not in_sweep():
                     sys.exit(2)
-                failed_jobs.append(job)
+                failed_jobs.append(_job_text())
             except StoppedError as stopped:
                 Console(stderr=True).print(escape(str(stopped)), soft_wrap=True)
                 sys.exit(128 + stopped.signal_number)
@@ -129,21 +129,32 @@ def in_sweep() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def swept_settings(without: Sequence[str] = ()) -> str:
-    """Return the settings that tell this job of a sweep from the others, e.g. "training.seed=1".
-
-    Empty outside a sweep. Names of runs and results end in it, so that each job has one of its own.
-
-    Args:
-        without: settings to leave out, with all that lie below them.
-    """
+def swept_settings() -> dict[str, str]:
+    """Return by name the settings that tell this job of a sweep from its others; empty outside a sweep."""
     if not in_sweep():
-        return ""
+        return {}
     parser = OverridesParser.create()
     swept = {o.key_or_group for o in map(parser.parse_override, _sweep_arguments()) if o.is_sweep_override()}
-    job = parser.parse_overrides(list(HydraConfig.get().overrides.task))
-    left_out = {name for name in swept for start in without if name == start or name.startswith(f"{start}.")}
-    return ",".join(o.input_line or "" for o in job if o.key_or_group in swept - left_out)
+    job = (override.partition("=") for override in HydraConfig.get().overrides.task)
+    return {name: value for key, _, value in job if (name := key.lstrip("+")) in swept}
+
+
+def job_name(name: str, told: Sequence[str]) -> str:
+    """Return a name for what this job of a sweep makes, so that each job makes its own.
+
+    Args:
+        name: name outside a sweep.
+        told: settings that the name tells already, with all that lie below them.
+    """
+    parts = [name]
+    for setting, value in swept_settings().items():
+        if not any(setting == known or setting.startswith(f"{known}.") for known in told):
+            parts.append(re.sub(r"[^\w.-]+", "_", f"{setting.rpartition('.')[2]}_{value}"))
+    return "-".join(parts)
+
+
+def _job_text() -> str:
+    return " ".join(f"{name}={value}" for name, value in swept_settings().items())
 
 
 def _sweep_arguments() -> list[str]:

@@ -11,7 +11,7 @@ from latency_tables.table.shipped import find_table, is_shipped
 from latency_tables.table.table import LatencyTable, TableLimit
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, progress_bar
-from ofa.launch import command, swept_settings
+from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.estimator import Estimator
 from ofa.space.staged import StagedSpace
@@ -86,9 +86,8 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
         space = table.covered_space(space)
         print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
     limits = build_limits(space, bounds, *_latencies(config, table, space))
-    name = config.name or plan.result_name(config.device.name, limits)
-    if swept := swept_settings(without=["run_name", "name", *(() if config.name else ("limits", "device"))]):
-        name = f"{name}-{swept}"
+    told = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
+    name = job_name(config.name or plan.result_name(config.device.name, limits), told)
     with threads_set(config.threads), progress_bar("searching") as progress:
         measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
         predictor = load_predictor(run.predictor, space, config.threads)

@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from ofa.common.progress import progress_bar
-from ofa.launch import command, swept_settings
+from ofa.launch import command, job_name
 from ofa.runs.config import TrainConfig, next_command
 from ofa.runs.directory import RunDirectory
 
@@ -21,8 +21,7 @@ def train_supernet(config: TrainConfig) -> Path:
     from ofa.common.distributed import launched_world
     from ofa.runs.train import train_run
 
-    if swept := swept_settings(without=["run_name"]):
-        config = dataclasses.replace(config, run_name=f"{config.run_name}-{swept}")
+    config = dataclasses.replace(config, run_name=job_name(config.run_name, ["run_name"]))
     device = choose_accelerator(config.accelerator, config.threads)
     with (
         launched_world(device) as world,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,12 +14,13 @@ from rich.table import Table
 
 import ofa.common.files
 from ofa.common.metric import TOP1, Metric
-from ofa.modules.cost import module_cost
-from ofa.runs.networks import RunNetwork
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from search.population.fronts import non_dominated
 from search.result.result import SearchResult
+
+if TYPE_CHECKING:
+    from ofa.runs.networks import RunNetwork
 
 MARKERS = {"searched": "*", "chosen": "s", "random": "o"}
 
@@ -74,7 +76,6 @@ def report_networks(
     """
     rows = []
     for network, measured_ms in zip(networks, latencies_ms, strict=True):
-        cost = module_cost(network.network, network.image_shape)
         genomes = None if network.config is None else space.genomes([network.config])
         rows.append(
             ReportedNetwork(
@@ -84,8 +85,8 @@ def report_networks(
                 measured=network.top1,
                 predicted_ms=None if genomes is None else float(latency(genomes)[0]),
                 measured_ms=measured_ms,
-                macs=cost.macs,
-                parameters=cost.parameters,
+                macs=network.cost.macs,
+                parameters=network.cost.parameters,
             )
         )
     return rows
