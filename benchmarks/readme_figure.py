@@ -4,7 +4,7 @@ The space is mobilenet_v3 at 224 pixels. The accuracy is a predictor fitted on 1
 accuracies (see predictor_quality.py), the latencies are two tables that come with the project. One search
 per engine finds its whole front.
 
-Run: python benchmarks/readme_figure.py [--output docs/figures/front.png]
+Run: python benchmarks/readme_figure.py [--tables cascadelake cascadelake_ncnn] [--output FILE.png]
 """
 
 from __future__ import annotations
@@ -42,14 +42,22 @@ WHITE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
 
 @dataclass(frozen=True)
 class Engine:
-    """A shipped table, how the figure calls its engine, and the colour of what is found for it."""
+    """How the figure calls an engine, and the colour of what is found for it."""
 
-    table: str
     name: str
     colour: str
 
 
-ENGINES = (Engine("cascadelake", "PyTorch", "#c8553d"), Engine("cascadelake_ncnn", "ncnn", "#2a6f97"))
+NAMES = {
+    "cascadelake": "PyTorch",
+    "cascadelake_ncnn": "ncnn",
+    "cascadelake_onnx": "ONNX Runtime",
+    "cascadelake_onnx_int8": "ONNX Runtime int8",
+    "cascadelake_openvino": "OpenVINO",
+    "cascadelake_openvino_int8": "OpenVINO int8",
+}
+"""What the figure calls the engine of each table that comes with the project."""
+COLOURS = ("#c8553d", "#2a6f97")
 
 
 @dataclass(frozen=True)
@@ -141,13 +149,15 @@ def _mark_gain(axes: Axes, own: Points, random: Points) -> None:
     axes.annotate(text, middle, (7, -8), textcoords="offset points", fontsize=9.5, bbox=WHITE)
 
 
-def plot(random: Sequence[Points], fronts: Sequence[Sequence[Points]], path: Path) -> None:
+def plot(
+    engines: Sequence[Engine], random: Sequence[Points], fronts: Sequence[Sequence[Points]], path: Path
+) -> None:
     """Write the figure; `fronts[i][j]` are the networks found for engine j, as engine i runs them."""
     figure = Figure(figsize=(9.6, 4.4), layout="constrained", facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
     for here, axes in enumerate(panels):
         there = 1 - here
-        draw(axes, ENGINES[here], random[here], fronts[here][here], (ENGINES[there], fronts[here][there]))
+        draw(axes, engines[here], random[here], fronts[here][here], (engines[there], fronts[here][there]))
     panels[0].set_ylabel("ImageNet top-1, predicted [%]")
     figure.savefig(path, dpi=170)
 
@@ -158,25 +168,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--tables", nargs=2, choices=NAMES, default=["cascadelake", "cascadelake_ncnn"])
     parser.add_argument("--output", type=Path, default=ROOT / "docs/figures/front.png")
     arguments = parser.parse_args()
     whole, genomes, top1 = measured()
     space = whole.restrict({"resolution": [RESOLUTION]})
     accuracy = fit_mlp(space, genomes, top1, FitSettings(), 0)
-    tables = [LatencyTable.load(DATA / space.name / f"{engine.table}.json") for engine in ENGINES]
+    engines = [Engine(NAMES[table], colour) for table, colour in zip(arguments.tables, COLOURS, strict=True)]
+    tables = [LatencyTable.load(DATA / space.name / f"{table}.json") for table in arguments.tables]
     latencies = [table.estimator(space) for table in tables]
     found = [
         front_of(space, accuracy, latency, engine.name)
-        for latency, engine in zip(latencies, ENGINES, strict=True)
+        for latency, engine in zip(latencies, engines, strict=True)
     ]
     usual = space.sample(NUM_RANDOM, np.random.default_rng(0))
     random = [Points.of(usual, latency, accuracy) for latency in latencies]
     fronts = [[Points.of(networks, latency, accuracy) for networks in found] for latency in latencies]
     for here, there in ((0, 1), (1, 0)):
         extra = extra_percent(fronts[here][here], fronts[here][there])
-        names = f"{ENGINES[there].name}'s networks run by {ENGINES[here].name}"
+        names = f"{engines[there].name}'s networks run by {engines[here].name}"
         print(f"{names}: {np.median(extra):.1f} % slower in the median, {extra.max():.1f} % at worst")
-    plot(random, fronts, arguments.output)
+    plot(engines, random, fronts, arguments.output)
 
 
 if __name__ == "__main__":
