@@ -1,0 +1,122 @@
+"""The documentation is complete: public names have an entry in the API pages, relative links a target."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("ofa", "predictors", "latency_tables", "search")
+DIRECTIVE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#+ (.+?)(?: \{ #([\w-]+) \})?$", re.MULTILINE)
+
+
+def module_file(root: Path, module: str) -> Path:
+    """Return the file of a module or of a package."""
+    path = root.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def public_names(source: str) -> list[str]:
+    """Return the names of a module's `__all__`."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            names: list[str] = ast.literal_eval(node.value)
+            return names
+    return []
+
+
+def is_described(root: Path, module: str, name: str) -> bool:
+    """Return whether a name has a docstring where it is defined; API pages leave out names without one."""
+    tree = ast.parse(module_file(root, module).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            originals = {alias.asname or alias.name: alias.name for alias in node.names}
+            if name in originals:
+                return is_described(root, node.module, originals[name])
+    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return ast.get_docstring(node) is not None
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            value = following.value if isinstance(following, ast.Expr) else None
+            return isinstance(value, ast.Constant) and isinstance(value.value, str)
+    raise AssertionError(f"{module} does not define {name}")
+
+
+def num_entries(root: Path, module: str, name: str, directives: list[str]) -> int:
+    """Return how often the API pages describe a public name: with its folder, or by itself."""
+    return directives.count(f"{module}.{name}") + directives.count(module) * is_described(root, module, name)
+
+
+def pages(root: Path) -> Iterator[Path]:
+    """Yield README and all pages."""
+    yield root / "README.md"
+    yield from sorted((root / "docs").rglob("*.md"))
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings."""
+    slugs = set()
+    for heading, anchor in HEADING.findall(FENCE.sub("", text)):
+        words = re.sub(r"[^\w\s-]", "", heading).strip().lower()
+        slugs.add(anchor or re.sub(r"[-\s]+", "-", words))
+    return slugs
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the relative links of a page whose file or heading does not exist."""
+    broken = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_has_one_entry_in_the_api_pages(package: str, root: Path) -> None:
+    text = "\n".join(path.read_text() for path in (root / "docs" / "api").glob("*.md"))
+    assert "members:" not in text and "filters:" not in text
+    directives = DIRECTIVE.findall(text)
+    for file in sorted((root / package).rglob("__init__.py")):
+        module = ".".join(file.parent.relative_to(root).parts)
+        for name in public_names(file.read_text()):
+            assert num_entries(root, module, name, directives) == 1, f"{module}.{name}"
+
+
+def test_every_directive_of_the_api_pages_names_something_public(root: Path) -> None:
+    for path in (root / "docs" / "api").glob("*.md"):
+        for directive in DIRECTIVE.findall(path.read_text()):
+            module, _, name = directive.rpartition(".")
+            file = module_file(root, directive)
+            assert file.exists() or name in public_names(module_file(root, module).read_text()), directive
+
+
+def test_relative_links_have_a_target(root: Path) -> None:
+    broken = {str(page.relative_to(root)): links for page in pages(root) if (links := broken_links(page))}
+    assert not broken
+
+
+def test_what_is_missing_is_noticed(tmp_path: Path) -> None:
+    source = (
+        'from pack.a import b as c\n__all__ = ["c", "f", "x", "y"]\ndef f(): pass\nx = 1\n"""X."""\ny = 2\n'
+    )
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text(source)
+    (tmp_path / "pack" / "a.py").write_text('class b:\n    """B."""\n')
+    counts = [num_entries(tmp_path, "pack", name, ["pack", "pack.y"]) for name in public_names(source)]
+    assert counts == [1, 0, 1, 1]
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b` c\n## D { #e }\n[1](page.md#a-b-c) [2](#e) [3](no.md) [4](#d) [5](https://x/no)\n"
+    )
+    assert broken_links(page) == ["no.md", "#d"]
