@@ -27,7 +27,7 @@ from ofa.common.threads import blas_threads
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.staged import StagedSpace
-from predictors.fit import fit_mlp
+from predictors.fitting import fit_mlp
 from predictors.settings import FitSettings
 from search.algorithms.nsga2 import ParetoSettings, search_front
 from search.limits.limit import Limit

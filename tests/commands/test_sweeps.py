@@ -36,13 +36,11 @@ def ofa(folder: Path, root: Path, *arguments: str) -> subprocess.CompletedProces
 def test_every_job_of_training_has_its_run_and_a_failing_one_ends_no_other(
     tmp_path: Path, root: Path
 ) -> None:
-    done = ofa(
-        tmp_path, root, "train", "-m", "run_name=mr", "data.validation_size=2000,1000,1001", *SHORT[:-1]
-    )
+    done = ofa(tmp_path, root, "train", "-m", "run_name=mr", "data.validation_size=2000,200,201", *SHORT)
     assert done.returncode == 2
     assert done.stderr.count("error: validation_size is 2000 of 1438 training images") == 1
     assert done.stderr.rstrip().splitlines()[-1] == "failed: data.validation_size=2000"
-    runs = ["mr-validation_size_1000", "mr-validation_size_1001"]
+    runs = ["mr-validation_size_200", "mr-validation_size_201"]
     for run in runs:
         assert (tmp_path / "runs" / run / "supernet.pt").is_file()
         assert f"next: ofa collect run_name={run}" in done.stdout
