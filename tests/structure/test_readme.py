@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from page_commands import BLOCK, block_commands, span_commands
 
 from ofa.cli import COMMANDS
 from ofa.common.errors import UserError
@@ -19,30 +18,6 @@ from ofa.launch import compose
 MAX_LINES = 90
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SPAN = re.compile(r"`([^`\n]+)`")
-COMMAND = re.compile(r"^(?:torchrun [^#]*-m )?ofa (.+?)(?: *#.*)?$")
-
-
-def block_commands(text: str) -> Iterator[list[str]]:
-    """Yield the words after `ofa` of every command of the code blocks; shell variables have their values."""
-    variables: dict[str, str] = {}
-    for language, block in BLOCK.findall(text):
-        if language == "python":
-            continue
-        for line in block.replace("\\\n", " ").splitlines():
-            if assignment := re.fullmatch(r'([A-Z]+)="(.*)"', line):
-                variables[assignment[1]] = assignment[2]
-            elif command := COMMAND.match(line):
-                words = re.sub(r"\$([A-Z]+)", lambda match: variables[match[1]], command[1])
-                yield shlex.split(words)
-
-
-def span_commands(text: str) -> Iterator[list[str]]:
-    """Yield the words after `ofa` of every command that stands in a line of text."""
-    for span in SPAN.findall(BLOCK.sub("", text)):
-        if (command := COMMAND.match(span)) and not command[1].startswith("NAME"):
-            yield command[1].split()
 
 
 def check(words: list[str]) -> None:

@@ -1,0 +1,77 @@
+"""What README shows runs: its commands on a small folder of photographs, and its Python on the digits."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from page_commands import BLOCK, block_commands
+from PIL import Image
+
+from ofa.cli import COMMANDS
+from ofa.launch import Command
+
+TIMING = ("device.rounds=1", "device.runs_per_visit=1", "device.warmup_runs=1", "device.processes=1")
+# What makes the commands small; all else is as in README.
+SMALL: dict[str, tuple[str, ...]] = {
+    "train": (
+        *("space=mobilenet_v3_tiny", "space.resolutions=[16,24]", "data.image_size=24", "data.workers=0"),
+        *("data.validation_size=12", "training.batch_size=12", "training.calibration_images=12"),
+        *("phases.largest.epochs=1", "phases.largest.warmup_epochs=0", "phases.elastic.epochs=1"),
+    ),
+    "collect": ("count=24", "calibration_images=12"),
+    "fit": ("predictor.hidden_units=16", "predictor.max_iterations=3"),
+    "measure": (*TIMING, "device.min_rounds=1"),
+    "search": ("search.generations=3", "max_table_error=1000"),
+    "export": ("calibration_images=12",),
+    "report": (*TIMING, "device.min_rounds=1", "random_networks=1", "calibration_images=12"),
+}
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Two classes, 30 pictures for training and 6 for testing in each."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 30), ("val", 6)):
+        for label, name in enumerate(("daisy", "tulip")):
+            folder = tmp_path / "photographs" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(100 * label, 100 * label + 100, (30, 40, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.jpg")
+    return tmp_path / "photographs"
+
+
+@pytest.mark.slow
+def test_every_command_of_readme_runs(
+    readme: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    for name, *settings in block_commands(readme):
+        script = COMMANDS[name]
+        command: Command[object, object] = getattr(importlib.import_module(script), script)
+        command.run(*(setting.replace("=DIR", f"={photographs}") for setting in settings), *SMALL[name])
+    assert (tmp_path / "runs" / "mine" / "bundles" / "my_cpu_onnx-10ms" / "model.onnx").is_file()
+    assert (tmp_path / "runs" / "mine" / "pareto.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_of_readme_runs(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for language, block in BLOCK.findall(readme) if language == "python")
+    # A limit that is within reach on any machine.
+    middle = "float(table.estimator(space)(space.genomes([space.middle]))[0])"
+    assert code.count(" 0.4)") == 1
+    names: dict[str, object] = {}
+    exec(code.replace(" 0.4)", f" {middle})"), names)
+    assert (tmp_path / "runs" / "notebook" / "bundle" / "model.onnx").is_file()
+    assert names["best"].accuracy > 0.5  # type: ignore[attr-defined]
