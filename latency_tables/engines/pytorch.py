@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from latency_tables.engines.base import Description, TimedRun, processor_name, timed
+from latency_tables.engines.base import Description, Engine, TimedRun, processor_name, timed
 from latency_tables.table.device import DeviceSpec
 from ofa.common.accelerator import threads_set
 from ofa.common.errors import UserError
@@ -23,7 +24,7 @@ from ofa.common.errors import UserError
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class PyTorchEngine:
+class PyTorchEngine(Engine):
     """Eager execution under inference mode."""
 
     def __init__(self, device: DeviceSpec) -> None:
@@ -45,8 +46,8 @@ class PyTorchEngine:
             )
         self._device = device
 
+    @override
     def describe(self) -> Description:
-        """See `Engine.describe`."""
         cuda = self._device.accelerator == "cuda"
         return {
             "engine": "PyTorch eager",
@@ -56,8 +57,8 @@ class PyTorchEngine:
             "clock": "CUDA events" if cuda else "perf_counter",
         }
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
-        """See `Engine.prepare`."""
         torch_device, dtype = torch.device(self._device.accelerator), DTYPES[self._device.precision]
         model = copy.deepcopy(module).eval().to(torch_device, dtype)
         images = example.to(torch_device, dtype)

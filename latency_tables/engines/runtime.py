@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from latency_tables.engines.base import Description, TimedRun, processor_name, timed
+from latency_tables.engines.base import Description, Engine, TimedRun, processor_name, timed
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.registry import converted, offers_of
 from ofa.runtimes.base import Runtime, check_packages, offered_text, quiet, write_files
 
 
-class RuntimeEngine:
+class RuntimeEngine(Engine):
     """Times what a runtime makes of a module: one call with the input where the runtime wants it."""
 
     def __init__(self, runtime: Runtime, device: DeviceSpec) -> None:
@@ -42,15 +43,15 @@ class RuntimeEngine:
         self._runtime = runtime
         self._device = device
 
+    @override
     def describe(self) -> Description:
-        """See `Engine.describe`."""
         on_gpu = self._device.accelerator == "cuda" and torch.cuda.is_available()
         processor = torch.cuda.get_device_name() if on_gpu else processor_name()
         facts = {"engine": self._runtime.title, "processor": processor, "clock": "perf_counter"}
         return facts | self._runtime.facts()
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
-        """See `Engine.prepare`."""
         device = self._device
         with tempfile.TemporaryDirectory() as name, quiet():
             folder = Path(name)

@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from latency_tables.engines.base import Description, TimedRun, processor_name
+from latency_tables.engines.base import Description, Engine, TimedRun, processor_name
 from latency_tables.engines.pytorch import DTYPES, time_on_cpu
 from latency_tables.table.device import DeviceSpec
 from ofa.common.accelerator import threads_set
@@ -22,7 +23,7 @@ from ofa.common.errors import UserError
 from ofa.runtimes.base import quiet
 
 
-class TorchCompileEngine:
+class TorchCompileEngine(Engine):
     """TorchInductor's code for fixed input shapes, under inference mode."""
 
     def __init__(self, device: DeviceSpec) -> None:
@@ -45,8 +46,8 @@ class TorchCompileEngine:
             )
         self._device = device
 
+    @override
     def describe(self) -> Description:
-        """See `Engine.describe`."""
         return {
             "engine": "torch.compile",
             "version": torch.__version__,
@@ -55,8 +56,9 @@ class TorchCompileEngine:
             "clock": "perf_counter",
         }
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
-        """See `Engine.prepare`; the module is compiled here, not by the first timed run."""
+        """Compile a copy of `module` now, not in the first timed run, and return a timed run of it."""
         dtype = DTYPES[self._device.precision]
         images = example.to(dtype)
         with quiet():

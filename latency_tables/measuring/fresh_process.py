@@ -131,7 +131,7 @@ def _ending(exit_code: int | None) -> str:
 
 
 def _end(process: BaseProcess, patience_s: float) -> None:
-    """See to it that the process is gone, which may take this long to go by itself."""
+    """Wait this long for the process to end by itself, then terminate it."""
     process.join(patience_s)
     for stop in (process.terminate, process.kill):
         if process.is_alive():

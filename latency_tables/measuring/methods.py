@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from latency_tables.table import device
 from ofa.architecture.layer import LayerSpec
@@ -63,7 +64,7 @@ class LayerMethod(Protocol):
 
 
 @dataclass(frozen=True)
-class IsolatedLayers:
+class IsolatedLayers(LayerMethod):
     """Each layer alone with random weights and input.
 
     A call of the engine costs something by itself (for ONNX Runtime as much as a small layer), which a
@@ -72,17 +73,17 @@ class IsolatedLayers:
 
     name: str = "isolated layers less call overhead"
 
+    @override
     def program(self, spec: LayerSpec) -> Workload:
-        """See `LayerMethod.program`."""
         return Workload(spec.key, partial(static_layer, spec), _input_shape(spec))
 
+    @override
     def references(self, spec: LayerSpec) -> tuple[tuple[Workload, float], ...]:
-        """See `LayerMethod.references`."""
         return ((Workload("baseline", nn.Identity, (1, 1, 1)), 1.0),)
 
 
 @dataclass(frozen=True)
-class SandwichedLayers:
+class SandwichedLayers(LayerMethod):
     """Each layer X between slices: latency(W X N) less half of latency(W N) at either end.
 
     Engines keep feature maps in layouts of their own. A layer alone also pays for the conversion from and
@@ -98,14 +99,14 @@ class SandwichedLayers:
 
     name: str = "layers between narrow 1x1 convolutions less these"
 
+    @override
     def program(self, spec: LayerSpec) -> Workload:
-        """See `LayerMethod.program`."""
         slice_shape, _ = _ends(spec)
         shape = _input_shape(spec) if slice_shape is None else (_SLICE_CHANNELS, *slice_shape[1:])
         return Workload(spec.key, partial(_sandwich, spec), shape)
 
+    @override
     def references(self, spec: LayerSpec) -> tuple[tuple[Workload, float], ...]:
-        """See `LayerMethod.references`."""
         return tuple((_slices(shape), 0.5) for shape in _ends(spec) if shape is not None)
 
 

@@ -189,7 +189,7 @@ class BottleneckSpec(LayerSpec):
     @property
     @override
     def operators(self) -> tuple[Operator, ...]:
-        """See `LayerSpec.operators`; the shortcut's convolution comes last."""
+        """All operators; the shortcut's convolution comes last."""
         size, out_size = self.input_size, output_size(self.input_size, self.stride)
         mid = self.mid_channels
         operators = [
@@ -204,10 +204,10 @@ class BottleneckSpec(LayerSpec):
     @property
     @override
     def peak_elements(self) -> int:
-        """See `LayerSpec.peak_elements`.
+        """The largest number of activation elements alive at once.
 
-        The input lives until the shortcut has consumed it, which comes after the main path; the main
-        path's output lives until the shortcut is added.
+        The input lives until the shortcut has consumed it, after the main path. The output of the main path
+        lives until the shortcut is added.
         """
         reduce, middle, expand = (op.input_elements + op.output_elements for op in self.operators[:3])
         source = self.operators[0].input_elements

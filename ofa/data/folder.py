@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
@@ -111,11 +112,12 @@ class FolderData(ImageData):
         }
         super().__init__(DataInfo(settings.name, 3, class_names, PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE))
 
+    @override
     def size(self, split: str) -> int:
-        """See `ImageData.size`."""
         check_split(split)
         return len(self._rows[split])
 
+    @override
     def train_batches(
         self,
         batch_size: int,
@@ -125,7 +127,6 @@ class FolderData(ImageData):
         first: int = 0,
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.train_batches`."""
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(self._rows["train"]).tolist()
         seeds = rng.integers(0, 2**31, len(order)).tolist()
@@ -135,10 +136,10 @@ class FolderData(ImageData):
         plan = [items[i * batch_size : (i + 1) * batch_size][part] for i in range(first, stop)]
         yield from self._load(self._datasets["train"], plan, device)
 
+    @override
     def batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.batches`."""
         check_split(split)
         rows = [(row, None) for row in self._rows[split][:limit]]
         plan = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]

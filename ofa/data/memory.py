@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
+from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
@@ -57,11 +58,12 @@ class MemoryData(ImageData):
         )
         super().__init__(info)
 
+    @override
     def size(self, split: str) -> int:
-        """See `ImageData.size`."""
         check_split(split)
         return len(self._splits[split][0])
 
+    @override
     def train_batches(
         self,
         batch_size: int,
@@ -71,7 +73,6 @@ class MemoryData(ImageData):
         first: int = 0,
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.train_batches`."""
         images, labels = self._on(device, "train")
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(images)))
         for batch in range(first, self.num_batches(batch_size)):
@@ -99,10 +100,10 @@ class MemoryData(ImageData):
             images = torch.where(is_mirrored[:, None, None, None], V.horizontal_flip(images), images)
         return images
 
+    @override
     def batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.batches`."""
         check_split(split)
         images, labels = self._on(device, split)
         stop = len(images) if limit is None else min(limit, len(images))

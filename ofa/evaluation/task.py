@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from ofa.common.metric import TOP1, Metric
 from ofa.evaluation.settings import LossSettings
@@ -68,8 +69,8 @@ class ClassificationTask(Task):
         """Top-1: the share of images (0..1) whose largest logit is the label."""
         return (TOP1,)
 
+    @override
     def meter(self) -> Meter:
-        """See `Task.meter`."""
         return _Top1Meter()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.common.errors import UserError
 from ofa.runtimes.base import (
@@ -22,6 +23,7 @@ from ofa.runtimes.base import (
     NetworkSource,
     Offers,
     Runtime,
+    Session,
     does_not_load,
     quiet,
 )
@@ -29,7 +31,7 @@ from ofa.runtimes.base import (
 MODEL_FILE = "model.pte"
 
 
-class ExecuTorchSession:
+class ExecuTorchSession(Session):
     """A loaded program of one method."""
 
     def __init__(self, method: Any) -> None:
@@ -37,13 +39,13 @@ class ExecuTorchSession:
         self._method = method
         _SESSIONS.add(self)
 
+    @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        """See `Session`."""
         (output,) = self._method.execute((images.detach().contiguous(),))
         return torch.as_tensor(output).clone()
 
+    @override
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """See `Session.bind`."""
         inputs = (images.detach().contiguous(),)
         return lambda: self._method.execute(inputs)
 

@@ -12,28 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.common.errors import UserError
-from ofa.runtimes.base import FP32, FileFormat, Files, NetworkSource, Offers, Runtime, quiet
+from ofa.runtimes.base import FP32, FileFormat, Files, NetworkSource, Offers, Runtime, Session, quiet
 
 PARAM_FILE, WEIGHTS_FILE = "model.ncnn.param", "model.ncnn.bin"
 INPUT, OUTPUT = "in0", "out0"
 
 
-class NcnnSession:
+class NcnnSession(Session):
     """A loaded network; it takes one image at a time and drops dimensions of 1 from its output."""
 
     def __init__(self, net: Any) -> None:
         """Take an `ncnn.Net`."""
         self._net = net
 
+    @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        """See `Session`; the output (1, ...) lacks trailing dimensions of size 1."""
+        """Return the output (1, ...) for one image, without trailing dimensions of size 1."""
         output = self._extract(_single(images))
         return torch.from_numpy(np.array(output))[None]
 
+    @override
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """See `Session.bind`."""
         array = _single(images)
         return lambda: self._extract(array)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.common.errors import UserError
-from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime
+from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime, Session
 from ofa.runtimes.onnx_export import INPUT, export_onnx, exporter_facts
 
 MODEL_FILE = "model.onnx"
@@ -20,7 +21,7 @@ CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
 
-class OnnxSession:
+class OnnxSession(Session):
     """A session of ONNX Runtime; on a GPU a run includes the transfer of input and output."""
 
     def __init__(self, session: Any, dtype: torch.dtype) -> None:
@@ -29,13 +30,13 @@ class OnnxSession:
         self._dtype = dtype
         self._input = session.get_inputs()[0].name
 
+    @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        """See `Session`."""
         (output,) = self._session.run(None, self._feed(images))
         return torch.from_numpy(output).float()
 
+    @override
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """See `Session.bind`."""
         return partial(self._session.run, None, self._feed(images))
 
     def _feed(self, images: Tensor) -> dict[str, Any]:
