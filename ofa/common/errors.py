@@ -1,4 +1,4 @@
-"""The error that a user's mistake raises: what was found, what was expected, what to do."""
+"""Errors for users: what was found, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class UserError(ValueError):
 
 
 class StoppedError(Exception):
-    """Work ended early because the process was told to; what was done is saved.
+    """Work that ended early on a signal; finished work is saved.
 
     Attributes:
-        signal_number: of the signal that told it.
+        signal_number: number of the signal received.
     """
 
     def __init__(self, text: str, signal_number: int = signal.SIGTERM) -> None:
@@ -25,7 +25,7 @@ class StoppedError(Exception):
 
 
 def unknown_name(kind: str, name: object, known_names: Iterable[str]) -> UserError:
-    """Return the error for a `name` that is none of the `known_names` of its `kind`."""
+    """Return the error for a `name` of `kind` that is not one of `known_names`."""
     names = sorted(known_names)
     matches = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {matches[0]!r}?" if matches else ""

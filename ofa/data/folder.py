@@ -31,14 +31,14 @@ CENTRE_SHARE = 0.875
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """Stands in a batch for an image that could not be decoded: its path and the reason."""
+    """Replaces a batch with an image that could not be decoded: its path and the reason."""
 
     path: str
     reason: str
 
 
 class _Images(Dataset[Any]):
-    """Decodes (index, seed) pairs; the seed fixes the augmentation, None means evaluation."""
+    """Decodes (index, seed) pairs; the seed determines the augmentation, None means evaluation."""
 
     def __init__(self, files: Sequence[Path], labels: Sequence[int], settings: DataSettings) -> None:
         size = settings.image_size
@@ -85,7 +85,7 @@ class FolderData(ImageData):
         """List the files; images are decoded batch by batch.
 
         Raises:
-            UserError: for a missing, empty or one-class folder, or different classes in train and val.
+            UserError: if a folder is missing or empty, there is a single class, or train and val differ.
         """
         root = _root(settings)
         class_names = folder_classes(settings)
@@ -101,7 +101,7 @@ class FolderData(ImageData):
             "train": _Images(files, labels, settings),
             "test": _Images(test_files, test_labels, settings),
         }
-        # By a hash of the name, so that a removed file moves no other one between the splits.
+        # By a hash of the name, so removing a file moves no other file between the splits.
         order = sorted(
             range(len(files)), key=lambda i: _digest(files[i].relative_to(root), settings.split_seed)
         )
@@ -148,7 +148,7 @@ class FolderData(ImageData):
     def _load(
         self, dataset: _Images, plan: Sequence[Sequence[tuple[int, int | None]]], device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        # A dataset indexed by (row, seed) pairs: DataLoader's types only know integer rows.
+        # The dataset is indexed by (row, seed) pairs; DataLoader's type hints only allow integers.
         batches: Any = plan
         loader: DataLoader[Any] = DataLoader(
             dataset,
@@ -156,7 +156,7 @@ class FolderData(ImageData):
             num_workers=min(self._settings.workers, max(len(plan), 1)),
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
-            # Without a generator of its own the loader draws from the global one.
+            # Without its own generator the loader draws from the global one.
             generator=torch.Generator(),
             worker_init_fn=_ignore_stop_signals,
         )
@@ -171,9 +171,9 @@ class FolderData(ImageData):
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Leave the end to the training process, which still has to save.
+    """Ignore stop signals in a worker: the training process still has to save a checkpoint.
 
-    A pre-emption, and Ctrl-C, signal its whole group. A worker without a parent ends by itself.
+    A pre-emption or Ctrl-C signals the whole process group. Workers without a parent exit by themselves.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

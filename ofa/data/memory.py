@@ -29,7 +29,7 @@ class MemoryData(ImageData):
         """Cut the validation split from `train`, stratified by shuffling, and compute mean and std.
 
         Args:
-            settings: split and augmentation.
+            settings: settings of split and augmentation.
             class_names: name of each label.
             train: uint8 images (n, c, h, w) and int64 labels (n,).
             test: the same for the test split.
@@ -82,7 +82,7 @@ class MemoryData(ImageData):
             yield self.normalise(self._augment(images[rows], rng, batch_size, part), device), labels[rows]
 
     def _augment(self, images: Tensor, rng: np.random.Generator, batch_size: int, part: slice) -> Tensor:
-        """Shift and mirror each image (n, c, h, w) by its own random draw; they are `part` of a batch."""
+        """Shift and mirror each image (n, c, h, w) independently; they are the slice `part` of a batch."""
         count, padding = len(images), self._settings.crop_padding
         if padding:
             height, width = images.shape[-2:]
@@ -112,7 +112,7 @@ class MemoryData(ImageData):
             yield self.normalise(images[part], device), labels[part]
 
     def _on(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
-        """Return the images and labels of a split, which move to the device once."""
+        """Return the images and labels of a split on the device; they are copied once."""
         images, labels = self._splits[split]
         self._splits[split] = images.to(device), labels.to(device)
         return self._splits[split]

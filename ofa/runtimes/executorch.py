@@ -51,7 +51,7 @@ class ExecuTorchSession(Session):
 
 
 _SESSIONS: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
-"""Those in use. All of a process share one pool of threads, which cannot be replaced under them."""
+"""Sessions in use. All sessions of a process share one thread pool, which cannot be replaced meanwhile."""
 
 
 def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
@@ -71,7 +71,7 @@ def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -
     Raises:
         UserError: if a session with another number of threads is in use in this process.
     """
-    with quiet(), redirect_stderr(io.StringIO()):  # notes of compiled code come there, too
+    with quiet(), redirect_stderr(io.StringIO()):  # compiled code logs there
         from executorch.runtime import Runtime as ExecuTorch
 
         _set_threads(threads)

@@ -75,10 +75,10 @@ def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
 
 
 def _copy(network: nn.Module) -> nn.Module:
-    """Return a copy in eval mode that ncnn reads rightly.
+    """Return a copy in eval mode that ncnn interprets correctly.
 
-    Where a pooling window hangs over the edge of a map, PyTorch takes the mean of what is inside. ncnn does
-    so only where it is told to leave padding out, which makes no difference to a pool without padding.
+    Where a pooling window extends over the edge of a map, PyTorch averages the pixels inside. ncnn does so
+    only with `count_include_pad` off, which has no effect on pooling without padding.
     """
     network_copy = copy.deepcopy(network).eval()
     for module in network_copy.modules():
@@ -88,7 +88,7 @@ def _copy(network: nn.Module) -> nn.Module:
 
 
 def _run_pnnx(folder: Path, shape: tuple[int, ...]) -> None:
-    """Convert `model.pt` in `folder`; `pnnx.export` would import what it writes, which fails on our names."""
+    """Convert `model.pt` in `folder`; `pnnx.export` would import the code it writes, and fail."""
     import pnnx
 
     dimensions = ",".join(map(str, shape))

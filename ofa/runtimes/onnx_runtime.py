@@ -45,7 +45,7 @@ class OnnxSession(Session):
 
 def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
     """Return `network` as an ONNX model of the example's shape."""
-    assert precision != INT8, "int8 files are made by ofa.quantisation"
+    assert precision != INT8, "int8 files are made by ofa.compression.quantisation"
     if precision == "fp16":
         half = copy.deepcopy(network).half()
         return {MODEL_FILE: export_onnx(half, example.half())}
@@ -59,13 +59,13 @@ def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -
 
 
 def open_session(folder: Path, threads: int, precision: str, providers: list[Any]) -> OnnxSession:
-    """Return a session of the model in `folder` on the first of the providers.
+    """Return a session of the model in `folder` on the first of `providers`.
 
     Args:
-        folder: where the model is.
-        threads: processor threads that a run may use.
-        precision: of the model's input.
-        providers: by preference, each a name or a name and its settings.
+        folder: folder of the model.
+        threads: number of processor threads per run.
+        precision: precision of the model's input.
+        providers: execution providers in order of preference, each a name or a pair (name, settings).
 
     Raises:
         UserError: if the first provider does not start.
@@ -75,7 +75,7 @@ def open_session(folder: Path, threads: int, precision: str, providers: list[Any
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait busily after a run would take the cores from the session that runs next.
+    # Threads that spin after a run would occupy the cores of the session that runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(folder / MODEL_FILE), options, providers=providers)
