@@ -26,7 +26,7 @@ from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.card import ModelCard, subnet_card
 from ofa.export.evaluate import file_top1
 from ofa.export.fresh_run import bind_file
-from ofa.export.precision import WantedPrecision
+from ofa.export.precision import TargetPrecision
 from ofa.export.record import ExportedFile
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
@@ -96,11 +96,11 @@ def print_network(
     """Print the rows of one network."""
     for engine in engines:
         for choice in ("none", "auto"):
-            wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(choice, max_loss))
+            target = TargetPrecision("int8", samples, MixedPrecisionSettings(choice, max_loss))
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 try:
-                    report = export_bundle(network, card, Path(folder) / "bundle", [engine], target=wanted)
+                    report = export_bundle(network, card, Path(folder) / "bundle", [engine], target=target)
                 except UserError as error:
                     print(f"{name:12s} {engine:9s} {error}")
                     break

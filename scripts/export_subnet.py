@@ -32,7 +32,7 @@ def export_subnet(config: ExportConfig) -> Path:
     from ofa.data.preprocessing import Preprocessing
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.export.card import subnet_card, top1_metric
-    from ofa.export.precision import WantedPrecision
+    from ofa.export.precision import TargetPrecision
     from ofa.export.write import export_bundle
     from ofa.runs.trained import open_run
 
@@ -52,7 +52,7 @@ def export_subnet(config: ExportConfig) -> Path:
         provenance={"run": config.run_name, "subnet": config.subnet, "supernet": run.info.sha256},
     )
     samples = samples_of(evaluator, selection.config.resolution, config.quantisation_images)
-    target = WantedPrecision(config.precision, samples, keep)
+    target = TargetPrecision(config.precision, samples, keep)
     path = run.directory.bundles / (config.name or Path(config.subnet).name.removesuffix(".json"))
     with progress_bar("exporting") as progress:
         report = export_bundle(network, card, path, config.formats, target=target, progress=progress)

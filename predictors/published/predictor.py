@@ -17,7 +17,7 @@ from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
 from ofa.common.metric import TOP1, Metric
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
-from ofa.published.state import misfits, raise_misfits, read_state
+from ofa.published.state import mismatches, raise_mismatches, read_state
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace, check_fingerprint
 from ofa.space.staged import StagedSpace
@@ -143,7 +143,7 @@ def import_predictor(path: Path, space: StagedSpace) -> PublishedPredictor:
     """Return the published predictor of the file `path` for `space`.
 
     Raises:
-        UserError: if the file is missing, damaged, holds code or no such MLP (all misfits are named), or
+        UserError: if the file is missing, damaged, holds code or no such MLP (all mismatches are named), or
             there is no published predictor that knows the space.
     """
     encoder = PublishedEncoder(space)
@@ -177,7 +177,9 @@ def _build_mlp(state: Mapping[str, Tensor], num_inputs: int, what: str) -> Publi
         expected |= {"0.weight": (400, num_inputs), "0.bias": (400,)}
     if _BASE in state:
         expected[_BASE] = (1,)
-    raise_misfits(what, misfits(expected, state), f"Expected an MLP of {num_inputs} inputs and one output.")
+    raise_mismatches(
+        what, mismatches(expected, state), f"Expected an MLP of {num_inputs} inputs and one output."
+    )
     layers = []
     for index in sorted(numbered):
         tensors = {part: state[name].float() for part, name in numbered[index].items()}
