@@ -105,7 +105,7 @@ def print_limits(
         seconds = time.monotonic() - started
         found = verified.verification
         assert found is not None
-        chosen = next(n for n in found.networks if n.config.id == found.chosen)
+        chosen = next(n for n in found.networks if n.config.id == found.best_id)
         ratios = [again(task, r.best.config, checks, 1000 + place) / maximum for r in (plain, verified)]
         # A network far below the limit is right only where the search knows no more accurate one that fits.
         known = [c.accuracy for c in verified.front] + [plain.best.accuracy] * (ratios[0] <= 1)

@@ -32,8 +32,8 @@ class MeasureHere:
     processes: int
     seed: int = 0
     progress: ProgressCallback = silent
-    here: bool = True
-    known: Mapping[SubnetConfig, Sequence[float]] = field(default_factory=dict)
+    is_local: bool = True
+    known_values: Mapping[SubnetConfig, Sequence[float]] = field(default_factory=dict)
     next_step: str = ""
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
@@ -57,12 +57,12 @@ class MeasureByKit:
     """Knows what kits have measured on another device; asked for more, it writes a kit.
 
     Attributes:
-        here: nothing is measured at once.
-        known: milliseconds of each network in each process, from the kits given.
+        is_local: always False.
+        known_values: milliseconds of each network in each process, from the kits given.
         next_step: what the user has to do with the kit that was written; empty if none was.
     """
 
-    here = False
+    is_local = False
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class MeasureByKit:
             name, threads, batch_size = self._device.name, self._device.threads, self._device.batch_size
             self._device = DeviceSpec(name, "onnx_runtime", threads=threads, batch_size=batch_size)
         self._seed, self._progress = seed, progress
-        self.known: dict[SubnetConfig, list[float]] = {}
+        self.known_values: dict[SubnetConfig, list[float]] = {}
         self.next_step = ""
         for kit in kits:
-            self.known |= networks_from_kit(kit, self._space, table)
+            self.known_values |= networks_from_kit(kit, self._space, table)
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
         """Write a kit of these networks and return nothing, as it has to be measured elsewhere."""

@@ -548,15 +548,15 @@ def test_candidates_are_measured_by_a_kit(measured: Path, tmp_path: Path) -> Non
     table = table_from_kit(measured, space)
     kits = tmp_path / "kits" / "name"
     measure = choose_measure(table, table.device, space, 3, kits)
-    assert isinstance(measure, MeasureByKit) and not measure.here and measure.known == {}
+    assert isinstance(measure, MeasureByKit) and not measure.is_local and measure.known_values == {}
     configs = [space.smallest, space.largest]
     assert measure(configs) == {}
     assert "from_kit=" in measure.next_step and "(2 networks" in measure.next_step
     assert run_kit(kits).returncode == 0
     again = choose_measure(table, table.device, space, 3, kits, str(kits))
     assert isinstance(again, MeasureByKit)
-    assert set(again.known) == set(configs)
-    assert all(len(values) == 2 and min(values) > 0 for values in again.known.values())
+    assert set(again.known_values) == set(configs)
+    assert all(len(values) == 2 and min(values) > 0 for values in again.known_values.values())
     # A second kit takes a free name and both are to be given.
     assert again([space.middle]) == {}
     assert (tmp_path / "kits" / "name-1" / "manifest.json").is_file()
@@ -581,7 +581,7 @@ def test_this_machine_measures_at_once_and_an_imported_table_by_a_kit(measured: 
     space, table = make_space(), table_from_kit(measured, make_space())
     own = dataclasses.replace(table, engine={"engine": "ONNX Runtime"})
     measure = choose_measure(own, own.device, space, 1, tmp_path)
-    assert isinstance(measure, MeasureHere) and measure.here
+    assert isinstance(measure, MeasureHere) and measure.is_local
     imported = DeviceSpec("phone", "imported", accelerator="other", precision="other")
     other = dataclasses.replace(table, device=imported, engine={"engine": "?"})
     assert isinstance(choose_measure(other, imported, space, 1, tmp_path / "phone"), MeasureByKit)
