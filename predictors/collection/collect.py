@@ -1,4 +1,4 @@
-"""Measuring sub-networks that have no record yet, in the order of a strategy."""
+"""`collect`: measuring sub-networks without a record, in the order of a strategy."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SEED_RECORDS = 25
 BATCH_SIZE = 25
 
 Strategy = Callable[[SearchSpace, int, int, RecordFile], tuple[int, list[AnyConfig]]]
-"""Takes the space, the count, the seed and the records; returns the number of them that are done, and the
+"""Takes the space, the count, the seed and the records; returns the number of finished ones, and the
 next configs to measure. Deterministic, so an interrupted collection continues."""
 
 
 def size_estimator(space: SearchSpace) -> Estimator:
-    """Return the MACs of networks or, in a space without known costs, how large their choices are."""
+    """Return the MACs of networks or, in a space without known costs, 1 + the sum of their choice indices."""
 
     def size_of_choices(genomes: Genomes, /) -> NDArray[np.float64]:
         return np.asarray(1.0 + np.where(space.active(genomes), genomes, 0).sum(axis=1), np.float64)
@@ -51,10 +51,10 @@ def randomly(space: SearchSpace, count: int, seed: int, records: RecordFile) -> 
 
 
 def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
-    """Choose batches that a predictor fitted on the records so far would learn most from.
+    """Choose batches that reduce the uncertainty of a predictor of the existing records most.
 
-    The first records are stratified. `count` is the number of records in the file, whatever chose them.
-    A batch only depends on the records before it, so that a batch begun is finished after a restart.
+    The first records are stratified. `count` is the number of records in the file, regardless of their
+    origin. A batch only depends on the records before it, so a restart continues an unfinished batch.
     """
     check_count(space, count, min(2, space.size))
     num_done = min(len(records), count)
@@ -86,23 +86,23 @@ def collect(
     world: World = SINGLE_PROCESS,
     strategy: str = "stratified",
 ) -> None:
-    """Measure what a strategy chooses and append each record as soon as it is measured.
+    """Measure the sub-networks that a strategy chooses, and append each record immediately.
 
-    It may be interrupted anywhere and called again: only what is missing is measured. A larger count
-    with the same seed extends an earlier collection.
+    A repeated call after an interruption measures only what is missing. A larger count with the same seed
+    extends an earlier collection.
 
     Args:
-        space: where to draw from.
+        space: space to sample from.
         count: number of sub-networks.
-        seed: of the strategy.
-        evaluate: returns the records' metric of a sub-network; its errors pass through.
+        seed: seed of the strategy.
+        evaluate: returns the records' metric of a sub-network; errors are not caught.
         records: an open record file of this space.
-        progress: called with the number of sub-networks that are done.
-        world: the processes among which the measuring is shared out; all hold equal `records`.
+        progress: called with the number of sub-networks measured so far.
+        world: processes that share the measurements; all hold equal `records`.
         strategy: one of `STRATEGIES`.
 
     Raises:
-        UserError: if the strategy is unknown or cannot give so many, and as `RecordFile.append`.
+        UserError: if the strategy is unknown or `count` too large, or `RecordFile.append` fails.
     """
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)

@@ -1,4 +1,4 @@
-"""Published accuracy predictors: MLPs on one-hot architectures, as estimators of our spaces."""
+"""Published accuracy predictors: MLPs on one-hot architectures, as estimators."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KIND = "published"
 SCHEMA_VERSION = 1
 IMPORT_COMMAND = "python scripts/import_predictor.py"
 ROWS_AT_ONCE = 512
-"""Few enough for the activations of a hidden layer to stay in a core's cache."""
+"""Rows per forward pass, so that a hidden layer's activations fit in a core's cache."""
 
 _ENTRY = re.compile(r"(?:layers\.)?(\d+)(?:\.0)?\.(weight|bias)")
 _BASE = "base_acc"
@@ -35,11 +35,11 @@ _BASE = "base_acc"
 
 @dataclass(frozen=True)
 class PublishedMLP:
-    """Linear layers with ReLU between them, and a constant that is added to the last one's output.
+    """Linear layers with ReLU between them, and a constant that is added to the output.
 
     Attributes:
         layers: transposed weight (inputs, outputs) and bias (outputs,) of each layer, float32.
-        base: the constant.
+        base: constant that is added to the output.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -60,12 +60,12 @@ class PublishedPredictor:
     def __init__(
         self, space: StagedSpace, mlp: PublishedMLP, source: str, *, threads: int | None = 1
     ) -> None:
-        """Take the space (its restriction limits what the MLP must know), the MLP, and where it is from.
+        """Take the space (the MLP must know all choices its restriction allows), the MLP, and its source.
 
-        `threads` are the CPU threads of a call; None for as many as PyTorch uses.
+        `threads` are the CPU threads of a call; None for PyTorch's number.
 
         Raises:
-            UserError: see `PublishedEncoder`.
+            UserError: if the predictor does not fit the space; see `PublishedEncoder`.
         """
         self._encoder = PublishedEncoder(space)
         self.space, self.mlp, self.source = space.unrestricted, mlp, source
@@ -86,14 +86,14 @@ class PublishedPredictor:
 
     @property
     def metric(self) -> Metric:
-        """What is predicted."""
+        """The predicted metric."""
         return TOP1
 
     def save(self, path: Path) -> None:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
 
         Raises:
-            UserError: if a file cannot be written; the old one then stays.
+            UserError: if a file cannot be written; the old file is then unchanged.
         """
         tensors: dict[str, Tensor] = {_BASE: torch.tensor([self.mlp.base])}
         for index, (weight, bias) in enumerate(self.mlp.layers):
@@ -113,8 +113,8 @@ class PublishedPredictor:
         """Return the predictor that `save` wrote to `path`; `threads` as in the constructor.
 
         Raises:
-            UserError: if one of the two files is missing, damaged or not of the other's making, or the
-                predictor is of another space.
+            UserError: if one of the two files is missing, damaged, or the two do not match, or the
+                predictor belongs to another space.
         """
         twin = path.with_suffix(".json")
         values = read_json(twin, "accuracy predictor", IMPORT_COMMAND)
@@ -127,7 +127,7 @@ class PublishedPredictor:
         space_values = values.get("space")
         fingerprint = space_values.get("fingerprint") if isinstance(space_values, Mapping) else None
         check_fingerprint(fingerprint, space, f"accuracy predictor {path}")
-        assert isinstance(space, StagedSpace), "published predictors are of spaces of stages"
+        assert isinstance(space, StagedSpace), "published predictors require a staged space"
         state = load_tensors(path, "accuracy predictor")
         if file_hash(path) != values.get("weights_sha256"):
             raise UserError(
@@ -143,8 +143,8 @@ def import_predictor(path: Path, space: StagedSpace) -> PublishedPredictor:
     """Return the published predictor of the file `path` for `space`.
 
     Raises:
-        UserError: if the file is missing, damaged, holds code or no such MLP (all mismatches are named), or
-            there is no published predictor that knows the space.
+        UserError: if the file is missing, damaged, holds code or another network (all mismatches are named),
+            or no published predictor fits the space.
     """
     encoder = PublishedEncoder(space)
     state = read_state(path, "published accuracy predictor")
