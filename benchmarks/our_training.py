@@ -58,7 +58,7 @@ class Fixed(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
-        """Return the logits of the network, whatever `config` is."""
+        """Return the logits of the network; `config` is ignored."""
         logits: Tensor = self.network(images)
         return logits
 

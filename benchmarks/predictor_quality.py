@@ -3,10 +3,10 @@
 1,081 sub-networks of the width-1.0 MobileNetV3 supernet, measured by others (IntelLabs/DyNAS-T). Three
 parts, each printed as a table, one thread:
 
-- `predictors`: fitted on N random records, judged on all others, means over splits. The plain MLP has the
+- `predictors`: fitted on N random records, evaluated on all others, means over splits. The plain MLP has the
   three hidden layers of 400 of the published predictor.
 - `collection`: records chosen from a pool at random, evenly over log MACs, or by the predictor itself;
-  judged on 300 networks outside the pool, means over runs.
+  evaluated on 300 networks outside the pool, means over runs.
 - `speed`: predictions per second.
 
 Run: python benchmarks/predictor_quality.py [--parts predictors collection speed] [--counts 50 100 250 500]

@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         published: folder of the published package, if it takes part.
-        threads: of each process.
+        threads: number of threads of each process.
         rounds: measured turns of each process per sub-network.
         clock: "wall" or "cpu".
     """

@@ -1,7 +1,7 @@
 """PyTorch eager on the processor (clock) or on CUDA (events).
 
-Modules run in PyTorch's default memory layout, which is what a network has that is loaded and called
-without further settings.
+Modules run in PyTorch's default memory layout, that of a network which is loaded and called without further
+settings.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class PyTorchEngine(Engine):
         """Check that the accelerator exists.
 
         Raises:
-            UserError: if the device asks for CUDA and this machine or this PyTorch has none, or for something
-                that PyTorch does not offer.
+            UserError: if the device asks for CUDA and this machine or this PyTorch lacks it, or for an
+                accelerator or precision that PyTorch does not offer.
         """
         if device.accelerator not in ("cpu", "cuda") or device.precision not in DTYPES:
             raise UserError(
@@ -70,7 +70,7 @@ class PyTorchEngine(Engine):
 
 
 def time_on_cpu(module: Callable[[Tensor], object], images: Tensor) -> TimedRun:
-    """Return a run of `module` that is timed by the clock."""
+    """Return a run of `module`, timed by the wall clock."""
 
     once = timed(lambda: module(images))
 
@@ -82,7 +82,7 @@ def time_on_cpu(module: Callable[[Tensor], object], images: Tensor) -> TimedRun:
 
 
 def time_on_cuda(module: nn.Module, images: Tensor) -> TimedRun:
-    """Return a run of `module` that is timed between two CUDA events, beginning on an idle device."""
+    """Return a run of `module`, timed between two CUDA events, starting on an idle device."""
     # PyTorch leaves the constructor and the result of its events untyped.
     new_event: Callable[[], Any] = partial(torch.cuda.Event, enable_timing=True)
     start, end = new_event(), new_event()

@@ -18,10 +18,10 @@ from ofa.runtimes.base import Runtime, check_packages, offered_text, quiet, writ
 
 
 class RuntimeEngine(Engine):
-    """Times what a runtime makes of a module: one call with the input where the runtime wants it."""
+    """Times a module converted for a runtime: one call, with the input in the runtime's memory."""
 
     def __init__(self, runtime: Runtime, device: DeviceSpec) -> None:
-        """Check that the packages are there and that the runtime can do what the device asks for.
+        """Check that the packages are installed and that the runtime supports the device's settings.
 
         Raises:
             UserError: if a package is missing or does not load, or the runtime offers no such precision,
@@ -60,5 +60,5 @@ class RuntimeEngine(Engine):
         return timed(session.bind(example))
 
     def measuring(self) -> AbstractContextManager[None]:
-        """Nothing to hold: threads are settings of each session."""
+        """Change nothing: threads are settings of each session."""
         return nullcontext()

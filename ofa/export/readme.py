@@ -19,7 +19,7 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
         card: description of the network.
         files: files of the bundle by format.
     """
-    sections = [_about(card)]
+    sections = [_introduction(card)]
     for name, file in files.items():
         if name == "weights":
             code = _subnet_example() if card.subnet is not None else _weights_example(file)
@@ -30,7 +30,7 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _about(card: ModelCard) -> str:
+def _introduction(card: ModelCard) -> str:
     (_, height, width), area = card.input_shape, "the whole, "
     size = f"({width}, {height})"
     if card.preprocessing.centre_share < 1:

@@ -95,7 +95,7 @@ def _read(
     if errors:
         raise UserError(f"The weights {file} are not those of this {what}: {_shown(errors, '; ')}. {advice}")
     if sha256(content) != weights.sha256:
-        raise UserError(f"The weights {file} differ from those that were exported (SHA-256). {advice}")
+        raise UserError(f"The weights {file} differ from the exported ones (SHA-256). {advice}")
     return state
 
 

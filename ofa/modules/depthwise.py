@@ -101,7 +101,7 @@ def _backward(
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients; `output_mask` says whether those of images and weight are needed."""
-    strides, one, none, groups = [stride, stride], [1, 1], [0, 0], images.shape[1]
+    strides, dilation, output_padding, groups = [stride, stride], [1, 1], [0, 0], images.shape[1]
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         gradient,
         images,
@@ -109,9 +109,9 @@ def _backward(
         None,
         strides,
         [padding, padding],
-        one,
+        dilation,
         False,
-        none,
+        output_padding,
         groups,
         [*output_mask, False],
     )

@@ -44,6 +44,6 @@ class Schedule:
 
     def work_done(self, position: Position) -> tuple[int, int]:
         """Return work done and total in equal units of cost, for an accurate time left."""
-        work = [round(phase.step_cost * self.steps(phase)) for phase in self.phases]
+        phase_costs = [round(phase.step_cost * self.steps(phase)) for phase in self.phases]
         phase_work = round(self.phases[position.phase].step_cost * position.phase_step)
-        return sum(work[: position.phase]) + phase_work, sum(work)
+        return sum(phase_costs[: position.phase]) + phase_work, sum(phase_costs)

@@ -56,8 +56,8 @@ def random_subnets(space: SearchSpace, count: int, seed: int) -> Genomes:
     rng = np.random.default_rng(seed)
     plan = space.sample(MAX_CANDIDATES, rng)
     if space.size <= MAX_CANDIDATES:
-        everything = space.all_genomes()
-        plan = np.concatenate([plan, everything[rng.permutation(len(everything))]])
+        genomes = space.all_genomes()
+        plan = np.concatenate([plan, genomes[rng.permutation(len(genomes))]])
     return _first(plan, count)
 
 

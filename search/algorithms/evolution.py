@@ -92,7 +92,7 @@ def evolve(
     Args:
         space: the (restricted) space to search.
         accuracy: estimator that is maximised.
-        limits: at least one limit; the first is the cost axis of the result's front.
+        limits: limits to keep, at least one; the first is the cost axis of the result's front.
         settings: settings of the evolution.
         rng: source of all randomness.
         progress: called with the number of considered candidates, the budget and the best accuracy.
@@ -133,14 +133,14 @@ class _Breeder:
             settings = dataclasses.replace(settings, estimated_ratio=1.0, margin=0.0)
         self._space, self._limits, self._settings, self._rng = space, limits, settings, rng
         self._one_hot = OneHot(space)
-        self._guess = LinearSurrogate(self._one_hot)
-        no_rows, nothing = np.zeros((0, len(space.genes)), np.int8), np.zeros(0)
-        self._population = Population(no_rows, no_rows, nothing, nothing)
+        self._surrogate = LinearSurrogate(self._one_hot)
+        no_rows, no_values = np.zeros((0, len(space.genes)), np.int8), np.zeros(0)
+        self._population = Population(no_rows, no_rows, no_values, no_values)
 
     def add(self, candidates: Population) -> None:
         """Add candidates to the population, and fit the surrogate to them."""
         self._population = self._population.join(candidates)
-        self._guess.learn(candidates.networks, candidates.accuracies)
+        self._surrogate.learn(candidates.networks, candidates.accuracies)
 
     def generation(self, archive: Archive, max_genes: int) -> int:
         """Create and consider a generation; return the number of new candidates."""
@@ -155,11 +155,11 @@ class _Breeder:
         mutants = round(settings.mutation_ratio * size)
         second_indices[:mutants] = first_indices[:mutants]
         # The residuals of the linear model at the parents are added to their children's predictions.
-        residuals = parents.accuracies - self._guess(parents.networks)
-        guesses = self._guess(networks) + (residuals[first_indices] + residuals[second_indices]) / 2
+        residuals = parents.accuracies - self._surrogate(parents.networks)
+        predictions = self._surrogate(networks) + (residuals[first_indices] + residuals[second_indices]) / 2
 
         def choose(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.intp]:
-            return self._most_promising(guesses[rows], self._excess(values), margin)
+            return self._most_promising(predictions[rows], self._excess(values), margin)
 
         outcome = archive.consider(networks, settings.budget - archive.num_considered, choose)
         estimated_indices = outcome.estimated
@@ -193,12 +193,12 @@ class _Breeder:
         return parents[0].join(parents[1])
 
     def _most_promising(
-        self, guesses: NDArray[np.float64], excess: NDArray[np.float64], margin: float
+        self, predictions: NDArray[np.float64], excess: NDArray[np.float64], margin: float
     ) -> NDArray[np.intp]:
         """Return the indices of the candidates to estimate, the most promising first."""
-        count = math.ceil(self._settings.estimated_ratio * len(guesses))
+        count = math.ceil(self._settings.estimated_ratio * len(predictions))
         selections = [
-            indices[np.argsort(-guesses[indices], kind="stable")[:num_selected]]
+            indices[np.argsort(-predictions[indices], kind="stable")[:num_selected]]
             for indices, num_selected in self._split(excess, margin, count)
         ]
         return np.concatenate(selections)

@@ -71,7 +71,7 @@ class Archive:
         Args:
             genomes: canonical rows, shape (n, num_genes); may include rows that were considered before.
             max_rows: largest number of rows to consider.
-            choose: selects the new rows whose accuracy is estimated; None: those that keep the limits.
+            choose: selects the new rows whose accuracy is estimated; None: the rows that keep the limits.
 
         Raises:
             ValueError: if the accuracy estimator gives a value that is not finite.

@@ -130,5 +130,5 @@ def _joint_front(searches: Sequence[SearchResult], metric: Metric) -> NDArray[np
     candidates = [candidate for candidate in candidates if "latency_ms" in candidate.values]
     costs = np.array([candidate.values["latency_ms"] for candidate in candidates])
     accuracies = np.array([candidate.accuracy for candidate in candidates])
-    keep = non_dominated(costs, metric.sign * accuracies)
-    return np.column_stack([costs[keep], metric.scale * accuracies[keep]])
+    front_indices = non_dominated(costs, metric.sign * accuracies)
+    return np.column_stack([costs[front_indices], metric.scale * accuracies[front_indices]])

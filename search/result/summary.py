@@ -78,5 +78,5 @@ def _candidate(
     values: NDArray[np.float64],
     accuracy: float,
 ) -> Candidate:
-    named = {limit.name: float(value) for limit, value in zip(limits, values, strict=True)}
-    return Candidate(space.config(genome), float(accuracy), named)
+    values_by_name = {limit.name: float(value) for limit, value in zip(limits, values, strict=True)}
+    return Candidate(space.config(genome), float(accuracy), values_by_name)

@@ -256,8 +256,8 @@ class _Verifier:
     ) -> list[AnyConfig]:
         """Return up to `count` new candidates with an accuracy above `above`: best first, then dissimilar."""
         # Only the accurate end of the front is relevant; it also contains the smallest networks.
-        upper = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))
-        pool = [c.config for c in upper if c.accuracy > above and c.config not in picks]
+        accurate_end = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))
+        pool = [c.config for c in accurate_end if c.accuracy > above and c.config not in picks]
         pool = [config for config in dict.fromkeys(pool) if config not in self._networks]
         new_configs = pool[: min(1, count)]
         while len(new_configs) < min(count, len(pool)):
@@ -296,5 +296,7 @@ class _Verifier:
     def _candidate(self, network: VerifiedNetwork) -> Candidate:
         """Return the network as a candidate with the measured value of the first limit."""
         genome = self._space.genome(network.config)[None]
-        others = {limit.name: float(limit.estimator(genome)[0]) for limit in self._limits[1:]}
-        return Candidate(network.config, network.accuracy, {self._limit.name: network.measured, **others})
+        other_values = {limit.name: float(limit.estimator(genome)[0]) for limit in self._limits[1:]}
+        return Candidate(
+            network.config, network.accuracy, {self._limit.name: network.measured, **other_values}
+        )

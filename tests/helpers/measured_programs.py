@@ -43,7 +43,7 @@ class Modules:
     classes: tuple[type[nn.Module] | None, ...]
 
     @property
-    def programs(self) -> tuple[Workload, ...]:
+    def workloads(self) -> tuple[Workload, ...]:
         if None in self.classes:
             raise UserError("There is nothing to measure.")
         return tuple(Workload(c.__name__, c, (1, 4, 4)) for c in self.classes if c is not None)
