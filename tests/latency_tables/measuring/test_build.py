@@ -248,7 +248,9 @@ def test_an_engine_that_fails_midway_names_the_program_and_loses_nothing(tmp_pat
             return fail
 
     path = tmp_path / "t.json"
-    with pytest.raises(UserError, match=r"The engine failed at \S+: RuntimeError: device lost\. .* are saved"):
+    with pytest.raises(
+        UserError, match=r"The engine failed at \S+: RuntimeError: device lost\. .* are saved"
+    ):
         table_of(path, Failing())
     assert len(journal_path(path).read_text().splitlines()) > 50
     assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
