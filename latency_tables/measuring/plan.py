@@ -147,7 +147,7 @@ def _check(plan: TablePlan, runs: Mapping[str, Sequence[Sequence[float]]]) -> No
         raise UserError(
             f"The measurements lack {len(missing_keys)} of the {len(keys)} programs of space "
             f"{plan.space.name!r}: {', '.join(missing_keys[:_SHOWN])}{more}. "
-            "Go on measuring until all are there."
+            "Continue measuring until none is missing."
         )
     for key in keys:
         for process_runs in runs[key]:

@@ -155,7 +155,7 @@ class _Rounds:
                 min_s = (min_rounds - number) * (now - start) / num_made
                 share = max(share, (now - start) / (now - start + max(deadline - now, min_s, 0.0)))
             rounds = f"at most {device.rounds}" if now <= deadline else f"at least {min_rounds}"
-            text = f"round {number + 1} of {rounds}, {100 * small_share:.0f} % settled"
+            text = f"round {number + 1} of {rounds}, {100 * small_share:.0f} % with a small spread"
             num_done = len(self._workloads) * (_PREPARING_SHARE + (1 - _PREPARING_SHARE) * share)
             self._round(number, deadline, num_done, text)
             number += 1

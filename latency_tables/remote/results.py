@@ -253,8 +253,8 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
         name for name, path in paths.items() if sha256(path.read_bytes()) != checksums[name]
     ]:
         raise UserError(
-            f"Files of the kit {folder} were changed: {_listed(changed_names)}. What was "
-            f"measured with them is invalid; make the kit again with: {MAKE_COMMANDS[manifest['purpose']]}"
+            f"Files of the kit {folder} were changed: {_listed(changed_names)}. Measurements "
+            f"with them are invalid; make the kit again with: {MAKE_COMMANDS[manifest['purpose']]}"
         )
 
 
@@ -279,7 +279,7 @@ def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVi
     if problems:
         raise UserError(
             f"The measurements {folder / RESULT_FILE} cannot be used: {'; '.join(problems)}. "
-            "Start measure.py on the device again, and copy the file when it says that it is done."
+            "Start measure.py on the device again, and copy the file when it reports that it is done."
         )
 
 

@@ -169,7 +169,7 @@ class Calibration:
         if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset_ms)):
             raise UserError(
                 f"scale and offset_ms are {self.scale} and {self.offset_ms}; "
-                "expected a positive and any number."
+                "expected a positive scale and a finite offset_ms."
             )
 
 

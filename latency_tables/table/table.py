@@ -181,10 +181,10 @@ class LatencyTable:
         if self.validation and not self.validation.mape_percent <= max_table_error:
             raise UserError(
                 f"The latency table of device {self.device.name!r} has an error of "
-                f"{self.validation.mape_percent:.1f} % (MAPE on {len(self.validation.networks)} whole networks); "
-                f"at most {max_table_error:g} % is allowed. Delete it and measure again while the machine is "
-                f"quiet, with more device.rounds or another device.method: {self._command}; or accept it with "
-                "a larger max_table_error."
+                f"{self.validation.mape_percent:.1f} % (MAPE on {len(self.validation.networks)} whole "
+                f"networks); at most {max_table_error:g} % is allowed. Delete it and measure again while the "
+                f"machine is quiet, with more device.rounds or another device.method: {self._command}; or "
+                "accept it with a larger max_table_error."
             )
 
     def network_ms(self, specs: Iterable[LayerSpec], resolution: int) -> float:

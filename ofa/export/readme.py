@@ -42,7 +42,7 @@ The answer is the position of the largest logit among `class_names` in `{DESCRIP
     return f"""# {card.name}
 
 {_kind(card)}
-{_expected(card)}Everything that is known of it is in `{DESCRIPTION_FILE}`.
+{_expected(card)}Its full description is in `{DESCRIPTION_FILE}`.
 
 Each part below runs in this folder. Images are {width} x {height} pixels; of others take {area}scaled
 bilinearly with antialiasing (Pillow: `image.resize({size}, Image.Resampling.BILINEAR)`).{answer}"""

@@ -136,5 +136,5 @@ def _check_choices(space: StagedSpace, inputs_by_gene: Sequence[Mapping[float, i
     if errors:
         raise UserError(
             f"The published predictor of family {space.family} does not know these choices of space "
-            f"{space.name!r}: {'; '.join(errors)}. Restrict the space to what it knows."
+            f"{space.name!r}: {'; '.join(errors)}. Restrict the space to known choices."
         )

@@ -105,8 +105,8 @@ def check_kept_layers(specs: Sequence[LayerSpec] | None, settings: MixedPrecisio
         return
     if specs is None:
         raise UserError(
-            f"keep_layers is {settings.keep_layers}, but this network is a module of its own, not a chain of "
-            "known layers whose operators could be told apart in every engine's graph. Use keep_layers=auto "
+            f"keep_layers is {settings.keep_layers}, but this network is not a chain of layers, so its "
+            "layers cannot be identified in every engine's graph. Use keep_layers=auto "
             "or none."
         )
     operators_of(specs, settings.keep_layers)
