@@ -1,8 +1,8 @@
 """Int8 of a run's networks: accuracy, file size and latency against fp32 in the same engine.
 
-Each network is exported as a user does it; where int8 loses more than --max-loss points on validation images,
-a second row shows keep_layers=auto. Test images are only looked at. Both files are timed in this process in
-turns, batch 1, one thread; the ratio is the median over the turns.
+Each network is exported by the user's function; if int8 loses more than --max-loss points on validation
+images, a second row shows keep_layers=auto. Test images only evaluate. Both files are timed in this process
+in turns, batch 1, one thread; the ratio is the median over the turns.
 
 Run: python benchmarks/int8.py --runs-dir DIR --run-name NAME [--networks smallest middle largest]
 """

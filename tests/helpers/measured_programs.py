@@ -1,4 +1,4 @@
-"""Lists of programs for tests of fresh processes; they import this file by its name."""
+"""Lists of workloads for tests of fresh processes, which import this file by name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Threads(nn.Module):
 
 @dataclass(frozen=True)
 class Modules:
-    """One program per module class; the class `None` stands for a user's mistake."""
+    """One workload per module class; the class `None` stands for a user's mistake."""
 
     classes: tuple[type[nn.Module] | None, ...]
 

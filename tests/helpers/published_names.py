@@ -1,6 +1,6 @@
-"""Names of published checkpoint entries and published architectures, for our supernets.
+"""Names of published checkpoint entries and published architectures, for this project's supernets.
 
-Only the newer generation of names; layers are told apart by what they are made of and where they stand.
+Covers the newer generation of names; layers are identified by type and position.
 """
 
 from __future__ import annotations
