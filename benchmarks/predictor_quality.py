@@ -119,7 +119,7 @@ def collection_errors(
     order = rng.permutation(len(top1))
     held, pool = order[:HELD_OUT], order[HELD_OUT:]
     even = pool[stratified_order(compile_cost(space, macs)(genomes[pool]))]
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     inputs = features(genomes)
     chosen = even[:SEED_RECORDS]
     while len(chosen) < STEPS[-1]:

@@ -167,7 +167,7 @@ def fit_mlp(
         raise UserError(f"{len(values)} accuracy records; expected at least {MIN_FITTED} to fit a predictor.")
     if not np.isfinite(values).all():
         raise UserError("Some accuracies are not finite; expected numbers. Check the records.")
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     targets, mean, std = standardise(values)
     with blas_threads(threads):
         posterior = Posterior(

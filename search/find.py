@@ -10,7 +10,7 @@ from ofa.space.estimator import Affine, Estimator
 from ofa.space.space import SearchSpace
 from search.algorithms.registry import SearchPlan, plan_search
 from search.limits.limit import Limit
-from search.result.result import SearchResult, in_metric
+from search.result.result import SearchResult, convert_to_metric
 from search.verified.measure import Measure
 from search.verified.verify import VerifySettings, verified_search
 
@@ -46,6 +46,8 @@ def find(
     plan = plan or plan_search({"algorithm": "evolution"})
     score = accuracy if metric.higher_is_better else Affine(accuracy, -1.0)
     if measure is None:
-        return in_metric(plan.run(space, score, limits, seed, progress), metric)
+        return convert_to_metric(plan.run(space, score, limits, seed, progress), metric)
     settings = verification or VerifySettings()
-    return in_metric(verified_search(plan, space, score, limits, seed, measure, settings, progress), metric)
+    return convert_to_metric(
+        verified_search(plan, space, score, limits, seed, measure, settings, progress), metric
+    )

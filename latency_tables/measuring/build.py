@@ -9,7 +9,7 @@ from pathlib import Path
 
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.fresh_process import of_process, process_seed, time_in_fresh_process
+from latency_tables.measuring.fresh_process import process_progress, process_seed, time_in_fresh_process
 from latency_tables.measuring.journal import Identity, MeasurementJournal, refuse_other
 from latency_tables.measuring.methods import METHODS
 from latency_tables.measuring.plan import (
@@ -125,7 +125,7 @@ def _measure(
             continue
         seed = process_seed(plan.seed, process)
         record = partial(measurements.append, process)
-        report = of_process(progress, process, device.processes)
+        report = process_progress(progress, process, device.processes)
         budget_s = max(60 * device.minutes / device.processes - _spent_s(earlier, device), 0.0)
         if engine is None:
             time_in_fresh_process(plan, device, seed, record, earlier, report, budget_s)

@@ -36,7 +36,7 @@ def process_seed(seed: int, process: int) -> int:
     return int(np.random.SeedSequence([seed, process]).generate_state(1)[0])
 
 
-def of_process(progress: ProgressCallback, process: int, processes: int) -> ProgressCallback:
+def process_progress(progress: ProgressCallback, process: int, processes: int) -> ProgressCallback:
     """Return a callback for one process that reports the progress of all processes."""
 
     def report(done: int, total: int, text: str) -> None:
@@ -75,8 +75,8 @@ def time_in_fresh_process(
     """Run `latency_tables.measuring.rounds.time_workloads` in a separate process.
 
     Raises:
-        UserError: also if the process ends early, e.g. for lack of memory or a lost device; what it had
-            recorded stays recorded.
+        UserError: also if the process ends early, e.g. for lack of memory or a lost device; its
+            recorded visits are saved.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)

@@ -10,7 +10,7 @@ from torch import nn
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.drift import runs_without_drift
-from latency_tables.measuring.fresh_process import of_process, process_seed, time_in_fresh_process
+from latency_tables.measuring.fresh_process import process_progress, process_seed, time_in_fresh_process
 from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Workload
 from latency_tables.measuring.plan import network_workload
 from latency_tables.measuring.rounds import Visit, time_workloads
@@ -100,7 +100,7 @@ def measure_subnets(
     latencies: list[list[float]] = [[] for _ in configs]
     subnets = _Subnets(space, tuple(configs))
     for process in range(count):
-        runs, report = _Runs(), of_process(progress, process, count)
+        runs, report = _Runs(), process_progress(progress, process, count)
         its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
         time_in_fresh_process(subnets, device, its_seed, runs.add, progress=report, budget_s=budget_s)
         runs_by_key = runs.by_key()

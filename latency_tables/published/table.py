@@ -222,7 +222,7 @@ def _missing_error(
         f"The tables lack {len(missing_keys)} of the {len(needed_keys)} keys that space {space.name!r} needs "
         f"at {_join(resolutions)} px: "
         f"{', '.join(shown_keys)}{more}. They cover {published.coverage}; use the space of "
-        f"these widths (see width_multiplier), or restrict it to what is covered.{hint}"
+        f"these widths (see width_multiplier), or restrict it to the covered part.{hint}"
     )
 
 

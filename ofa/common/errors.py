@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave; commands print its text without a traceback."""
+    """A mistake in the user's input; commands print its text without a traceback."""
 
 
 class StoppedError(Exception):

@@ -45,7 +45,7 @@ class SearchSpace(GeneOperators, Generic[C]):
     compound: bool = field(default=False, kw_only=True)
 
     def __hash__(self) -> int:
-        """Hash what is compared, once."""
+        """Return the cached hash of the compared values."""
         return self._hash
 
     @cached_property

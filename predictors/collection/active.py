@@ -45,7 +45,7 @@ def next_batch(
     sample = plan_subnets(space, min(NUM_CANDIDATES, space.size), (seed, len(genomes)), cost)
     known_keys = {genome.tobytes() for genome in genomes}
     candidates = sample[[genome.tobytes() not in known_keys for genome in sample]]
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     posterior = design_posterior(features, genomes, values, seed)
     references = features(sample[:NUM_REFERENCES])
     return np.asarray(candidates[choose_batch(posterior, features(candidates), references, count)])

@@ -36,21 +36,27 @@ def size_estimator(space: SearchSpace) -> Estimator:
     return space_costs(space).get("macs", size_of_choices)
 
 
-def stratified(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
+def stratified_strategy(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[AnyConfig]]:
     """Spread the networks evenly over the logarithm of their size; see `plan_subnets`."""
     plan = plan_subnets(space, count, seed, size_estimator(space))
     missing_configs = [config for config in map(space.config, plan) if config not in records]
     return count - len(missing_configs), missing_configs
 
 
-def randomly(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
+def random_strategy(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[AnyConfig]]:
     """Draw every choice uniformly; see `random_subnets`."""
     plan = random_subnets(space, count, seed)
     missing_configs = [config for config in map(space.config, plan) if config not in records]
     return count - len(missing_configs), missing_configs
 
 
-def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
+def active_strategy(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[AnyConfig]]:
     """Choose batches that reduce the uncertainty of a predictor of the existing records most.
 
     The first records are stratified. `count` is the number of records in the file, regardless of their
@@ -73,7 +79,11 @@ def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> 
     return num_done, missing_configs[: end - num_done]
 
 
-STRATEGIES: dict[str, Strategy] = {"stratified": stratified, "random": randomly, "active": actively}
+STRATEGIES: dict[str, Strategy] = {
+    "stratified": stratified_strategy,
+    "random": random_strategy,
+    "active": active_strategy,
+}
 
 
 def collect(

@@ -40,7 +40,7 @@ class FeatureMap:
         self._costs = known_costs(self.space)
 
     @classmethod
-    def of_space(cls, space: SearchSpace) -> FeatureMap:
+    def from_space(cls, space: SearchSpace) -> FeatureMap:
         """Return the map with costs standardised over random networks of the unrestricted space."""
         num_costs = len(known_costs(space.unrestricted))
         features = cls(space, np.zeros(num_costs), np.ones(num_costs))

@@ -229,7 +229,7 @@ class SearchResult:
             ) from error
 
 
-def in_metric(result: SearchResult, metric: Metric) -> SearchResult:
+def convert_to_metric(result: SearchResult, metric: Metric) -> SearchResult:
     """Convert the result of a search that maximised `metric.sign * value` to values of the metric."""
 
     def turned(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

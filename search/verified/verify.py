@@ -2,9 +2,8 @@
 
 A search is biased towards networks whose latency its estimator underestimates. Therefore candidates just
 below and just above the limit are measured end to end, the estimator is scaled to the measurements, and the
-search is repeated for candidates that are more accurate than the best one that keeps the limit. The result
-was measured inside the limit with a margin for the spread of measurements, and confirmed by a separate
-measurement.
+search is repeated for more accurate candidates than the best that keeps the limit. The result was measured
+inside the limit with a margin for the spread of measurements, and confirmed by a separate measurement.
 """
 
 from __future__ import annotations
@@ -296,7 +295,6 @@ class _Verifier:
     def _candidate(self, network: VerifiedNetwork) -> Candidate:
         """Return the network as a candidate with the measured value of the first limit."""
         genome = self._space.genome(network.config)[None]
-        other_values = {limit.name: float(limit.estimator(genome)[0]) for limit in self._limits[1:]}
-        return Candidate(
-            network.config, network.accuracy, {self._limit.name: network.measured, **other_values}
-        )
+        values = {self._limit.name: network.measured}
+        values |= {limit.name: float(limit.estimator(genome)[0]) for limit in self._limits[1:]}
+        return Candidate(network.config, network.accuracy, values)
