@@ -30,7 +30,7 @@ class TrainedRun:
 
     @property
     def trained_space(self) -> StagedSpace:
-        """The space that the supernet was trained on, with its restrictions."""
+        """See `trained_space`."""
         return trained_space(self.info)
 
 

@@ -254,7 +254,7 @@ class _Verifier:
         self, result: SearchResult, picks: Sequence[AnyConfig], count: int, above: float
     ) -> list[AnyConfig]:
         """Return up to `count` new candidates with an accuracy above `above`: best first, then dissimilar."""
-        # Only the accurate end of the front is relevant; it also contains the smallest networks.
+        # Only the accurate end of the front is relevant: the front reaches down to the smallest networks.
         accurate_end = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))
         pool = [c.config for c in accurate_end if c.accuracy > above and c.config not in picks]
         pool = [config for config in dict.fromkeys(pool) if config not in self._networks]
