@@ -1,12 +1,13 @@
-# make quickstart, make test: each creates .venv, installs what it needs and runs.
+# make quickstart, make test, make docs: each creates .venv, installs what it needs and runs.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test lint docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The first Python of version 3.11 or later; choose another with: make PYTHON=/path/to/python quickstart
@@ -30,8 +31,12 @@ lint: $(STAMP) ## Check style and types only.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+docs: $(DOCS_STAMP) ## Build the documentation site into site/; broken links and references fail.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is site/index.html."
+
 clean: ## Remove .venv, build files and caches; runs/ stays.
-	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installs again exactly when pyproject.toml is newer than the last installation.
@@ -41,4 +46,9 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
 	@$(BIN)/python -m pip install --quiet -e '.[dev,onnx,openvino]'
+	@touch $@
+
+# The documentation's tools on top of the others.
+$(DOCS_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet -e '.[docs]'
 	@touch $@

@@ -24,7 +24,7 @@ from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
-from predictors.fit import fit_mlp
+from predictors.fitting import fit_mlp
 from predictors.settings import FitSettings
 from search.algorithms.registry import SearchPlan, plan_search
 from search.limits.limit import Limit

@@ -37,7 +37,7 @@ from ofa.runs.trained import TrainedRun, open_run
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.supernet import build_supernet
-from ofa.training.fit import fit
+from ofa.training.fitting import fit
 from ofa.training.settings import FinetuneSettings
 
 SINGLE_PROCESS = FinetuneSettings(14, 0.08, 128, 0.9, 2e-4, 0.1, 0.0, 0)

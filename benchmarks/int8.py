@@ -20,7 +20,6 @@ import torch
 
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples, samples_of
-from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.card import ModelCard, subnet_card
@@ -133,12 +132,10 @@ def main() -> None:
         )
     )
     evaluator = SubnetEvaluator(run.supernet, run.data)
-    facts = run.data.info
     print(HEADER)
     for name in arguments.networks:
         config = select_subnet(run.info.space, name, run.directory.path / "search").config
-        preprocessing = Preprocessing(facts.mean, facts.std, centre_share=facts.centre_share)
-        card = subnet_card(run.info.space, config, preprocessing, facts.class_names)
+        card = subnet_card(run.info.space, config, run.data.info)
         samples = samples_of(evaluator, config.resolution, arguments.calibration_images)
         network = evaluator.network(config)
         print_network(run, name, arguments.engines, arguments.max_loss, network, card, samples)

@@ -37,7 +37,7 @@ from ofa.space.subnet import BlockConfig, SubnetConfig
 from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
 from predictors.collection.active import choose_batch, design_posterior
 from predictors.collection.sampling import stratified_order
-from predictors.fit import fit_mlp, interval_metrics
+from predictors.fitting import fit_mlp, interval_metrics
 from predictors.model.features import FeatureMap
 from predictors.settings import FitSettings
 

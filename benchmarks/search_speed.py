@@ -38,7 +38,7 @@ from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.layer import LayerSpec
 from ofa.common.config import build
 from ofa.space import Estimator, Genomes, StagedSpace
-from predictors.fit import fit_predictor
+from predictors.fitting import fit_predictor
 from predictors.published.predictor import import_predictor
 from predictors.settings import FitSettings
 from search.algorithms.evolution import EvolutionSettings, evolve

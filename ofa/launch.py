@@ -5,23 +5,27 @@ The only module that knows Hydra and OmegaConf.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
+from ofa.common.command_line import command_line
 from ofa.common.config import build
 from ofa.common.errors import StoppedError, UserError, unknown_name
+from ofa.common.shipped import CONF
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 
@@ -37,24 +41,38 @@ class Command(Generic[Config, Result]):
         self.name, self._schema, self._function = name, schema, function
 
     def __call__(self) -> None:
-        """Run with the arguments of the command line; exit with 2 after a user's mistake."""
+        """Run with the arguments of the command line; exit with 2 after a user's mistake.
+
+        With `-m` it runs once for every combination of the values that settings list. A job that fails does
+        not end the others; the exit status is 2 if one did.
+        """
+        failed_jobs: list[str] = []
 
         def task(config: DictConfig) -> None:
             try:
-                self._function(self._typed(config))
+                if in_sweep():
+                    Console().rule(_job_text())
+                self._execute(self._typed(config))
             except UserError as error:
                 Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-                sys.exit(2)
+                if not in_sweep():
+                    sys.exit(2)
+                failed_jobs.append(_job_text())
             except StoppedError as stopped:
                 Console(stderr=True).print(escape(str(stopped)), soft_wrap=True)
                 sys.exit(128 + stopped.signal_number)
             except KeyboardInterrupt:
                 Console(stderr=True).print(
-                    "Interrupted; nothing half-done is left behind. Run the same command again."
+                    "Interrupted. All finished work is saved; run the same command to continue."
                 )
                 sys.exit(130)
 
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.name)(task)()
+        if failed_jobs:
+            Console(stderr=True).print(
+                f"[bold red]failed:[/] {escape('; '.join(failed_jobs))}", soft_wrap=True
+            )
+            sys.exit(2)
 
     def run(self, *overrides: str) -> Result:
         """Run with `overrides` such as "run_name=mine" and return what the function returns.
@@ -62,11 +80,26 @@ class Command(Generic[Config, Result]):
         Raises:
             UserError: for overrides that do not compose, and every mistake the function names.
         """
-        return self._function(self._typed(compose(self.name, overrides)))
+        return self._execute(self._typed(compose(self.name, overrides)))
 
     def config(self, *overrides: str) -> Config:
         """Return the typed configuration without running anything."""
         return self._typed(compose(self.name, overrides))
+
+    def _execute(self, config: Config) -> Result:
+        """Run the function; an error that a stage remedies gets the line that runs the stage."""
+        try:
+            return self._function(config)
+        except UserError as error:
+            if not error.stage:
+                raise
+            runs_dir = getattr(config, "runs_dir", "runs")
+            settings = {
+                "run_name": getattr(config, "run_name", None),
+                "runs_dir": None if runs_dir == "runs" else runs_dir,
+                **error.settings,
+            }
+            raise UserError(f"{error}\nMake it with: {command_line(error.stage, settings)}") from error
 
     def _typed(self, config: DictConfig) -> Config:
         try:
@@ -89,6 +122,44 @@ def command(
         return Command(name, schema, function)
 
     return decorate
+
+
+def in_sweep() -> bool:
+    """Return whether this is one of the jobs of a command that was started with `-m`."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def swept_settings() -> dict[str, str]:
+    """Return by name the settings that tell this job of a sweep from its others; empty outside a sweep."""
+    if not in_sweep():
+        return {}
+    parser = OverridesParser.create()
+    swept = {o.key_or_group for o in map(parser.parse_override, _sweep_arguments()) if o.is_sweep_override()}
+    job = (override.partition("=") for override in HydraConfig.get().overrides.task)
+    return {name: value for key, _, value in job if (name := key.lstrip("+")) in swept}
+
+
+def job_name(name: str, told: Sequence[str]) -> str:
+    """Return a name for what this job of a sweep makes, so that each job makes its own.
+
+    Args:
+        name: name outside a sweep.
+        told: settings that the name tells already, with all that lie below them.
+    """
+    parts = [name]
+    for setting, value in swept_settings().items():
+        if not any(setting == known or setting.startswith(f"{known}.") for known in told):
+            parts.append(re.sub(r"[^\w.-]+", "_", f"{setting.rpartition('.')[2]}_{value}"))
+    return "-".join(parts)
+
+
+def _job_text() -> str:
+    return " ".join(f"{name}={value}" for name, value in swept_settings().items())
+
+
+def _sweep_arguments() -> list[str]:
+    """Return the settings that this process was started with; options such as -m are none."""
+    return [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
 
 
 def compose(name: str | None, overrides: Sequence[str] = ()) -> DictConfig:

@@ -36,5 +36,5 @@ def load_predictor(path: Path, space: SearchSpace, threads: int | None = 1) -> P
     Raises:
         UserError: if a file is missing or damaged, or the predictor belongs to another space.
     """
-    values = read_json(path.with_suffix(".json"), "accuracy predictor", "python scripts/fit_predictor.py")
+    values = read_json(path.with_suffix(".json"), "accuracy predictor", "fit")
     return LOADERS.get(str(values.get("kind")), AccuracyPredictor.load)(path, space, threads)

@@ -1,4 +1,4 @@
-"""Write a latency table as published YAML files, e.g. `export_latency_table.py run_name=x device=my_cpu`."""
+"""Write a latency table as published YAML files, e.g. `ofa export-table run_name=x device=my_cpu`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fit the accuracy predictor on collected records, e.g. `fit_predictor.py run_name=digits`."""
+"""Fit the accuracy predictor on collected records, e.g. `ofa fit run_name=digits`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.console import Console
 
 from ofa.common.progress import progress_bar
 from ofa.launch import command
-from ofa.runs.config import RunConfig
+from ofa.runs.config import RunConfig, next_command
 from predictors.settings import FitSettings
 
 if TYPE_CHECKING:
-    from predictors.fit import FitReport
+    from predictors import AccuracyPredictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,35 +25,23 @@ class FitConfig(RunConfig):
 
 
 @command("fit_predictor", FitConfig)
-def fit(config: FitConfig) -> FitReport:
-    """Fit, compare with the baselines, save the predictor and return the report."""
+def fit_predictor(config: FitConfig) -> AccuracyPredictor:
+    """Fit, compare with the baselines, save the predictor and return it."""
     from ofa.common.accelerator import threads_set
-    from predictors.collection.records import load_records, read_header
-    from predictors.fit import fit_predictor, format_metrics
+    from predictors import RecordFile, fit
+    from predictors.fitting import format_metrics
 
-    run, space = config.directory, config.trained_space
-    configs, values = load_records(run.records, space)
-    header = read_header(run.records, space)
+    run = config.directory
+    records = RecordFile.read(run.records, config.trained_space)
     with threads_set(config.threads), progress_bar("fitting") as progress:
-        genomes = space.genomes(configs)
-        report = fit_predictor(
-            space,
-            genomes,
-            values,
-            config.predictor,
-            config.seed,
-            header.provenance,
-            progress,
-            metric=header.metric,
-            threads=config.threads,
+        predictor = fit(
+            records, config.predictor, seed=config.seed, progress=progress, threads=config.threads
         )
-    report.predictor.save(run.predictor)
-    Console().print(format_metrics(report))
-    print(
-        f"predictor: {run.predictor}\nnext: python scripts/build_latency_table.py run_name={config.run_name}"
-    )
-    return report
+    predictor.save(run.predictor)
+    Console().print(format_metrics(predictor.info))
+    print(f"predictor: {run.predictor}\n{next_command(config, 'measure')}")
+    return predictor
 
 
 if __name__ == "__main__":
-    fit()
+    fit_predictor()

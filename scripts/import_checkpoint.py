@@ -1,4 +1,4 @@
-"""Import a published supernet, e.g. `import_checkpoint.py run_name=mine file=PATH space=mobilenet_v3`."""
+"""Import a published supernet, e.g. `ofa import-supernet run_name=mine file=PATH space=mobilenet_v3`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ofa.data.settings import DataSettings
 from ofa.launch import command
-from ofa.runs.config import RunConfig
+from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
 
 
@@ -33,10 +33,8 @@ def import_checkpoint(config: ImportCheckpointConfig) -> Path:
     save_run(run, supernet, config.data, {"file": path.name, "sha256": file_hash(path)})
     count = sum(parameter.numel() for parameter in supernet.parameters())
     print(f"supernet of {config.space.name}: {count / 1e6:.2f} M parameters\n{run.supernet}")
-    print(
-        f"next: python scripts/collect_accuracy.py run_name={config.run_name} data_root=DIR, or "
-        f"python scripts/import_predictor.py run_name={config.run_name} file=PATH"
-    )
+    print(next_command(config, "collect", {"data_root": "DIR"}))
+    print(f"or {next_command(config, 'import-predictor', {'file': 'PATH'})}")
     return run.supernet
 
 

@@ -1,4 +1,4 @@
-"""Import published latency tables, e.g. `import_latency_table.py files=[DIR] device.name=note10`."""
+"""Import published latency tables, e.g. `ofa import-table files=[DIR] device.name=note10`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from ofa.launch import command
-from ofa.runs.config import RunConfig
+from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
 
 
@@ -37,10 +37,13 @@ def import_latency_table(config: ImportTableConfig) -> LatencyTable:
     table.save(path)
     resolutions_text = ",".join(map(str, table.covered_resolutions(space)))
     print(f"{len(table.entries)} layers of space {space.name}; {table.error_text}")
-    print(
-        f"table: {path}\nnext: python scripts/search_for_device.py run_name={config.run_name} "
-        f"device=imported device.name={name} resolutions=[{resolutions_text}] limits.latency_ms=VALUE"
-    )
+    settings = {
+        "device": "imported",
+        "device.name": name,
+        "resolutions": f"[{resolutions_text}]",
+        "limits.latency_ms": "VALUE",
+    }
+    print(f"table: {path}\n{next_command(config, 'search', settings)}")
     return table
 
 

@@ -1,4 +1,4 @@
-"""Export a published fixed network as a bundle, e.g. `import_network.py net_config=PATH weights=PATH`."""
+"""Export a published fixed network as a bundle, e.g. `ofa import-network net_config=PATH weights=PATH`."""
 
 from __future__ import annotations
 

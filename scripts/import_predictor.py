@@ -1,4 +1,4 @@
-"""Import a published accuracy predictor, e.g. `import_predictor.py run_name=mine file=PATH`."""
+"""Import a published accuracy predictor, e.g. `ofa import-predictor run_name=mine file=PATH`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.launch import command
-from ofa.runs.config import RunConfig
+from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
 
 
@@ -20,22 +20,20 @@ class ImportPredictorConfig(RunConfig):
 
 
 @command("import_predictor", ImportPredictorConfig)
-def import_published_predictor(config: ImportPredictorConfig) -> Path:
+def import_predictor(config: ImportPredictorConfig) -> Path:
     """Write the predictor and return its path."""
-    from predictors.published.predictor import import_predictor
+    import predictors.published.predictor
 
     space = config.space or config.trained_space
-    predictor = import_predictor(Path(config.file), space)
+    predictor = predictors.published.predictor.import_predictor(Path(config.file), space)
     path = Path(config.output or config.directory.predictor)
     predictor.save(path)
     low, high = 100 * predictor(space.genomes([space.smallest, space.largest]))
     print(f"predicted top-1 of the smallest and largest network: {low:.2f} and {high:.2f} %")
-    print(
-        f"predictor: {path}\nnext: python scripts/import_latency_table.py run_name={config.run_name} "
-        "files=[DIR] device.name=NAME"
-    )
+    settings = {"files": "[DIR]", "device.name": "NAME"}
+    print(f"predictor: {path}\n{next_command(config, 'import-table', settings)}")
     return path
 
 
 if __name__ == "__main__":
-    import_published_predictor()
+    import_predictor()

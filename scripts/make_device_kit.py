@@ -1,4 +1,4 @@
-"""Write a kit that measures a table on another device, e.g. `make_device_kit.py device.name=raspberry_pi`."""
+"""Write a kit that measures a table on another device, e.g. `ofa kit device.name=raspberry_pi`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from latency_tables.table.device import DeviceSpec
 from ofa.common.progress import progress_bar
 from ofa.launch import command
-from ofa.runs.config import RunConfig
+from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def make_device_kit(config: KitConfig) -> KitInfo:
     path = Path(config.output or (kits if config.space else config.directory.kit(device.name)))
     with threads_set(config.threads), progress_bar(f"writing the kit for {device.name}") as progress:
         kit = make_table_kit(plan_table(space, device, config.seed, *networks), path, progress)
-    origin = f"run_name={config.run_name}" + (f" space={space.name}" if config.space else "")
+    settings = {"space": space.name if config.space else None, "from_kit": path}
     print(
         f"kit: {path}, {kit.num_programs} programs, {kit.size / 1e6:.1f} MB. Copy it to the device, run "
         "there: python3 measure.py\nIt needs Python 3.8, numpy and the engine. Bring measurements.json back, "
         "then:\n"
-        f"next: python scripts/build_latency_table.py {origin} from_kit={path}"
+        f"{next_command(config, 'measure', settings)}"
     )
     return kit
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from build_latency_table import build_latency_table
 from collect_accuracy import collect_accuracy
 from export_subnet import export_subnet
-from fit_predictor import fit
+from fit_predictor import fit_predictor
 from report_run import report_run
 from rich.console import Console
 from search_for_device import search_for_device
@@ -42,7 +42,7 @@ def quickstart(config: QuickstartConfig) -> None:
     rule("2/6 evaluate sub-networks")
     collect_accuracy.run(*options, images, f"count={config.subnets}")
     rule("3/6 fit the accuracy predictor")
-    fit.run(*options)
+    fit_predictor.run(*options)
     rule("4/6 measure the latency table of this processor")
     space, table = config.trained_space, build_latency_table.run(*options, rounds, "device.processes=1")
     rule("5/6 search and export three sub-networks, and export the largest")

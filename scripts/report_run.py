@@ -1,4 +1,4 @@
-"""Measure all bundles of a run side by side and plot them, e.g. `report_run.py run_name=digits`."""
+"""Measure all bundles of a run side by side and plot them, e.g. `ofa report run_name=digits`."""
 
 from __future__ import annotations
 
@@ -35,43 +35,33 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     """Print the table, write `pareto.png` and return the networks."""
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
     from ofa.evaluation.evaluate import SubnetEvaluator
-    from ofa.modules.cost import module_cost
     from ofa.runs.networks import run_networks
     from ofa.runs.trained import open_run
     from predictors.load import load_predictor
-    from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
+    from search.reports.run_report import plot_tradeoff, report_networks, report_table
 
     run, directory, device = open_run(config), config.directory, config.device
-    space, images = run.info.space, config.calibration_images
+    space = run.info.space
     table = LatencyTable.load(find_table(directory, device.name, space))
-    estimate = table.estimator(space, device, max_table_error=float("inf"))
-    evaluator = SubnetEvaluator(run.supernet, run.data, config.split, calibration_images=images)
-    count, split = config.random_networks, config.split
-    networks = run_networks(run, evaluator, split, num_random=count, seed=config.seed)
-    timed_networks = {str(i): TimedNetwork(c.network, c.image_shape) for i, c in enumerate(networks)}
+    predictor = load_predictor(directory.predictor, space)
+    evaluator = SubnetEvaluator(
+        run.supernet, run.data, config.split, calibration_images=config.calibration_images
+    )
+    networks = run_networks(run, evaluator, config.split, num_random=config.random_networks, seed=config.seed)
+    timed_networks = {str(i): TimedNetwork(n.network, n.image_shape) for i, n in enumerate(networks)}
     with progress_bar("timing") as progress:
         timings = measure_networks(timed_networks, device, config.seed, progress)
-    predictor = load_predictor(directory.predictor, space)
-    searches, metric = searches_by_subnet(directory.path / "search", space), predictor.metric
-    rows = []
-    for i, network in enumerate(networks):
-        cost, timing = module_cost(network.network, network.image_shape), timings[str(i)]
-        genomes = None if network.config is None else space.genomes([network.config])
-        rows.append(
-            ReportedNetwork(
-                name=network.name,
-                search=searches.get(network.subnet),
-                predicted=None if genomes is None else float(predictor(genomes)[0]),
-                measured=network.top1,
-                predicted_ms=None if genomes is None else float(estimate(genomes)[0]),
-                measured_ms=timing.latency_ms,
-                macs=cost.macs,
-                parameters=cost.parameters,
-            )
-        )
+    rows = report_networks(
+        networks,
+        [timings[name].latency_ms for name in timed_networks],
+        space=space,
+        predictor=predictor,
+        latency=table.estimator(space, device, max_table_error=float("inf")),
+        searches=searches_by_subnet(directory.path / "search", space),
+    )
     title = f"{config.run_name} on {device.name}"
-    plot_tradeoff(rows, directory.path / "pareto.png", metric)
-    Console().print(report_table(rows, title, config.split, metric))
+    plot_tradeoff(rows, directory.path / "pareto.png", predictor.metric)
+    Console().print(report_table(rows, title, config.split, predictor.metric))
     print(f"figure: {directory.path / 'pareto.png'}")
     return rows
 

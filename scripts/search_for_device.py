@@ -1,4 +1,4 @@
-"""Search the best sub-network, e.g. `search_for_device.py device=my_cpu limits.latency_ms=3.5`."""
+"""Search the best sub-network, e.g. `ofa search device=my_cpu limits.latency_ms=3.5`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from latency_tables.table.shipped import find_table, is_shipped
 from latency_tables.table.table import LatencyTable, TableLimit
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, progress_bar
-from ofa.launch import command
-from ofa.runs.config import RunConfig
+from ofa.launch import command, job_name
+from ofa.runs.config import RunConfig, next_command
+from ofa.space.estimator import Estimator
 from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.find import find
@@ -79,19 +80,14 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
 
     plan, run, space = plan_search(config.search), config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
-    path, max_error = Path(config.table or find_table(run, config.device.name, space)), config.max_table_error
+    path = Path(config.table or find_table(run, config.device.name, space))
     table = LatencyTable.load(path) if bounds.latency_ms else None
     if table and config.resolutions is None and is_shipped(path):
-        resolutions = table.covered_resolutions(space)
-        space = space.restrict({"resolution": resolutions}) if resolutions else space
-        print(f"{path}: {table.error_text}; {', '.join(map(str, resolutions))} px")
-    latency = table.estimator(space, config.device, max_error) if table else None
-    more_latencies = {
-        n: (table_limit.estimator(space, max_error), table_limit.latency_ms)
-        for n, table_limit in config.more_tables.items()
-    }
-    limits = build_limits(space, bounds, latency, more_latencies)
-    name = config.name or plan.result_name(config.device.name, limits)
+        space = table.covered_space(space)
+        print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
+    limits = build_limits(space, bounds, *_latencies(config, table, space))
+    told = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
+    name = job_name(config.name or plan.result_name(config.device.name, limits), told)
     with threads_set(config.threads), progress_bar("searching") as progress:
         measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
         predictor = load_predictor(run.predictor, space, config.threads)
@@ -111,9 +107,20 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     print(f"{report(result, limits)}\nresult: {run.search(name)} (and .png, .csv)")
     if measure and measure.next_step:
         print(measure.next_step)
-    subnet = f"{name}@LIMIT" if plan.finds_front else name
-    print(f"next: python scripts/export_subnet.py run_name={config.run_name} subnet={subnet}")
+    print(next_command(config, "export", {"subnet": f"{name}@LIMIT" if plan.finds_front else name}))
     return name, result
+
+
+def _latencies(
+    config: SearchConfig, table: LatencyTable | None, space: StagedSpace
+) -> tuple[Estimator | None, dict[str, tuple[Estimator, float]]]:
+    """Return the latency on the device, if it is limited, and the latencies and limits on further ones."""
+    latency = table.estimator(space, config.device, config.max_table_error) if table else None
+    more_latencies = {
+        name: (table_limit.estimator(space, config.max_table_error), table_limit.latency_ms)
+        for name, table_limit in config.more_tables.items()
+    }
+    return latency, more_latencies
 
 
 def _measure(

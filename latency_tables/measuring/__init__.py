@@ -1,1 +1,22 @@
 """Measuring layers and networks on this machine."""
+
+from typing import TYPE_CHECKING
+
+from ofa.common.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from latency_tables.measuring.build import measure
+    from latency_tables.measuring.networks import measure_network_ms
+
+__all__ = [
+    "measure",
+    "measure_network_ms",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "build": ["measure"],
+        "networks": ["measure_network_ms"],
+    },
+)

@@ -1,4 +1,4 @@
-"""`build_table`: measure every layer of a space on a device, calibrate and validate, resumably."""
+"""`measure`: time every layer of a space on a device, calibrate and validate, resumably."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.space.staged import StagedSpace
 
 
-def build_table(
+def measure(
     space: StagedSpace,
     device: DeviceSpec,
-    path: Path,
-    seed: int,
+    path: str | Path,
+    *,
+    seed: int = 0,
     progress: ProgressCallback = silent,
     num_calibration: int = NUM_CALIBRATION,
     num_validation: int = NUM_VALIDATION,
@@ -61,6 +62,7 @@ def build_table(
         UserError: if the engine is unknown, not installed or fails, a table or journal at `path`
             was measured differently, the space is too small, or a file cannot be written.
     """
+    path = Path(path)
     description = (engine or create_engine(device)).describe()
     identity = table_identity(device, description, METHODS[device.method].name)
     existing = _existing(path, identity)

@@ -32,10 +32,9 @@ from ofa.common.files import read_json, sha256
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
-MAKE_COMMANDS = {
-    TABLE: "python scripts/make_device_kit.py",
-    VERIFICATION: "python scripts/search_for_device.py verify=true",
-}
+MAKING_STAGES = {TABLE: "kit", VERIFICATION: "search"}
+"""By the purpose of a kit, the sub-command that makes such kits; a search does where it is verified."""
+
 MEASURED_BY_KIT = "kit"
 """Key in the description of an engine for the checksum of the manifest of a measured kit."""
 
@@ -98,7 +97,8 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
     if differing_keys := sorted(planned_keys ^ set(results.runs_ms)):
         raise UserError(
             f"The kit {folder} was made by another version of this program: its programs differ in "
-            f"{_listed(differing_keys)}. Make it again with: {MAKE_COMMANDS[TABLE]}"
+            f"{_listed(differing_keys)}. Make it again.",
+            stage=MAKING_STAGES[TABLE],
         )
     return assemble_table(plan, results.engine, results.runs_ms)
 
@@ -114,11 +114,11 @@ def save_table(table: LatencyTable, path: Path) -> None:
     table.save(path)
 
 
-def search_options(device: DeviceSpec) -> str:
-    """Return the settings that describe a kit's device to other commands, without a file in conf/device."""
+def device_settings(device: DeviceSpec) -> dict[str, str]:
+    """Return by name the settings that describe a kit's device to commands, without a file in conf/device."""
     values = {field: getattr(device, field) for field in ("name", *DEVICE_FIELDS)}
     values["affinity"] = device.affinity and f"[{','.join(map(str, device.affinity))}]"
-    return " ".join(f"device.{field}={value}" for field, value in values.items() if value is not None)
+    return {f"device.{field}": str(value) for field, value in values.items() if value is not None}
 
 
 def networks_from_kit(
@@ -157,9 +157,9 @@ def read_kit(folder: Path, purpose: str, space: StagedSpace) -> KitResults:
     """Return the measurements in `folder`; see `table_from_kit`."""
     manifest = _read_manifest(folder, purpose, space)
     _check_files(folder, manifest)
-    command = f"python3 {folder / PROGRAM_FILE}"
-    values = read_json(folder / RESULT_FILE, "kit's measurements", f"{command} (on the device)")
-    _check_version(values, f"The measurements {folder / RESULT_FILE}", f"{command} (on the device)")
+    advice = f"Make them on the device with: python3 {folder / PROGRAM_FILE}"
+    values = read_json(folder / RESULT_FILE, "kit's measurements", advice=advice)
+    _check_version(values, f"The measurements {folder / RESULT_FILE}", advice=advice)
     try:
         manifest_sha256 = values["manifest_sha256"]
         visits = [
@@ -210,16 +210,14 @@ def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list
 
 
 def _read_manifest(folder: Path, purpose: str, space: StagedSpace) -> dict[str, Any]:
-    command = MAKE_COMMANDS[purpose]
-    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest", command)
-    _check_version(manifest, f"The kit {folder}", command)
+    stage = MAKING_STAGES[purpose]
+    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest", stage)
+    _check_version(manifest, f"The kit {folder}", stage)
     names = {"purpose", "space", "space_fingerprint", "restriction", "device", "seed", "exporter", "files"}
     names |= {"programs", *({"num_calibration", "num_validation"} if purpose == TABLE else {"networks"})}
     if manifest.get("purpose") not in (None, purpose):
-        make_command = MAKE_COMMANDS.get(str(manifest["purpose"]), "another command")
         raise UserError(
-            f"The kit {folder} is for {manifest['purpose']!r}; this needs one for {purpose!r}. "
-            f"It was made with: {make_command}"
+            f"The kit {folder} is for {manifest['purpose']!r}; this needs one for {purpose!r}.", stage=stage
         )
     if missing_names := sorted(names - set(manifest)):
         raise UserError(f"The kit {folder} is damaged: its manifest lacks {', '.join(missing_names)}.")
@@ -227,18 +225,19 @@ def _read_manifest(folder: Path, purpose: str, space: StagedSpace) -> dict[str, 
         name = manifest["space"].get("name")
         raise UserError(
             f"The kit {folder} was made for space {name!r} ({manifest['space_fingerprint']}); this is space "
-            f"{space.name!r} ({space.fingerprint}). Choose that space, or make a kit of this one with: "
-            f"{command}"
+            f"{space.name!r} ({space.fingerprint}). Choose that space, or make a kit of this one.",
+            stage=stage,
         )
     return manifest
 
 
-def _check_version(values: dict[str, Any], what: str, command: str) -> None:
+def _check_version(values: dict[str, Any], what: str, stage: str = "", advice: str = "") -> None:
     version = values.get("schema_version")
     if version != KIT_SCHEMA_VERSION:
         raise UserError(
             f"{what} has schema version {version}; this program reads version {KIT_SCHEMA_VERSION}. "
-            f"Make it again with: {command}"
+            f"{advice}".rstrip(),
+            stage=stage,
         )
 
 
@@ -254,7 +253,8 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
     ]:
         raise UserError(
             f"Files of the kit {folder} were changed: {_listed(changed_names)}. Measurements "
-            f"with them are invalid; make the kit again with: {MAKE_COMMANDS[manifest['purpose']]}"
+            f"with them are invalid; make the kit again.",
+            stage=MAKING_STAGES[manifest["purpose"]],
         )
 
 

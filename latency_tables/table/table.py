@@ -22,8 +22,6 @@ from ofa.space.estimator import Affine, Estimator
 from ofa.space.staged import StagedSpace
 
 SCHEMA_VERSION = 2
-BUILD_COMMAND = "python scripts/build_latency_table.py"
-IMPORT_COMMAND = "python scripts/import_latency_table.py"
 MAX_TABLE_ERROR = 10.0
 """Largest accepted MAPE of a table on whole networks in percent, by default."""
 _SHOWN = 20
@@ -81,19 +79,20 @@ class LatencyTable:
             UserError: if the file is missing, truncated, of another schema version, or contains invalid
                 values.
         """
-        values = read_json(path, "latency table", BUILD_COMMAND)
+        values = read_json(path, "latency table", "measure")
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise UserError(
                 f"The latency table {path} has schema version {version}; this program reads version "
-                f"{SCHEMA_VERSION}. Make it again with: {BUILD_COMMAND}"
+                f"{SCHEMA_VERSION}.",
+                stage="measure",
             )
         try:
             return build(cls, values)
         except ConfigError as error:
             raise UserError(
-                f"The latency table {path} is not valid: {_shorten(str(error).splitlines(), ' ')} "
-                f"Make it again with: {BUILD_COMMAND}"
+                f"The latency table {path} is not valid: {_shorten(str(error).splitlines(), ' ')}",
+                stage="measure",
             ) from error
 
     def entry(self, spec: LayerSpec, resolution: int) -> Timing | ImportedTiming | None:
@@ -118,12 +117,15 @@ class LatencyTable:
             if all(self.entry(spec, resolution) for spec in specs)
         )
 
+    def covered_space(self, space: StagedSpace) -> StagedSpace:
+        """Return the space restricted to the covered resolutions; unchanged if there are none."""
+        resolutions = self.covered_resolutions(space)
+        return space.restrict({"resolution": resolutions}) if resolutions else space
+
     @property
-    def _command(self) -> str:
-        """The command that makes this table."""
-        if self.seed is None:
-            return IMPORT_COMMAND
-        return f"{BUILD_COMMAND} device={self.device.name}"
+    def _stage(self) -> str:
+        """The sub-command that makes this table."""
+        return "import-table" if self.seed is None else "measure"
 
     @property
     def error_text(self) -> str:
@@ -142,7 +144,9 @@ class LatencyTable:
             raise UserError(
                 f"The latency table of device {self.device.name!r} was made for space {self.space_name!r} "
                 f"({self.space_fingerprint}); this is space {space.name!r} ({space.fingerprint}). "
-                f"Make a table of this space with: {self._command}"
+                "It needs a table of this space.",
+                stage=self._stage,
+                settings={"device": self.device.name},
             )
         missing_keys = self.missing_entries(space)
         if missing_keys:
@@ -152,7 +156,9 @@ class LatencyTable:
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of space "
                 f"{space.name!r}: {keys}. {advice if resolutions else ''}"
-                f"Make a complete table with: {self._command}"
+                "Make a complete table.",
+                stage=self._stage,
+                settings={"device": self.device.name},
             )
 
     def check_device(self, device: DeviceSpec) -> None:
@@ -164,7 +170,8 @@ class LatencyTable:
         if changes := device_differences(DEVICE_FIELDS, self.device, device):
             raise UserError(
                 f"The latency table of device {self.device.name!r} has other settings: {'; '.join(changes)}. "
-                f"Measure a table for these settings under another device.name with: {BUILD_COMMAND}"
+                "Measure a table for these settings under another device name.",
+                stage="measure",
             )
 
     def check_error(self, max_table_error: float = MAX_TABLE_ERROR) -> None:
@@ -182,9 +189,11 @@ class LatencyTable:
             raise UserError(
                 f"The latency table of device {self.device.name!r} has an error of "
                 f"{self.validation.mape_percent:.1f} % (MAPE on {len(self.validation.networks)} whole "
-                f"networks); at most {max_table_error:g} % is allowed. Delete it and measure again while the "
-                f"machine is quiet, with more device.rounds or another device.method: {self._command}; or "
-                "accept it with a larger max_table_error."
+                f"networks); at most {max_table_error:g} % is allowed. Accept it with a larger "
+                "max_table_error, or delete it and measure again while the machine is quiet, with more "
+                "rounds or another method.",
+                stage=self._stage,
+                settings={"device": self.device.name},
             )
 
     def network_ms(self, specs: Iterable[LayerSpec], resolution: int) -> float:
@@ -201,7 +210,9 @@ class LatencyTable:
         if missing_keys:
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of this "
-                f"network: {_shorten(missing_keys, ', ')}. Make a complete table with: {self._command}"
+                f"network: {_shorten(missing_keys, ', ')}. Make a complete table.",
+                stage=self._stage,
+                settings={"device": self.device.name},
             )
         total = sum(entry.latency_ms for entry in entries if entry is not None)
         return self.calibration.scale * total + self.calibration.offset_ms

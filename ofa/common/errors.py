@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
-    """A mistake in the user's input; commands print its text without a traceback."""
+    """A mistake in the user's input; commands print its text without a traceback.
+
+    Attributes:
+        stage: sub-command of `ofa` that makes the missing or damaged file, e.g. "collect"; empty without one.
+            The commands name it below the text; the library does not know the command line.
+        settings: settings of that sub-command that the error implies, by name.
+    """
+
+    def __init__(self, text: str = "", *, stage: str = "", settings: Mapping[str, str] | None = None) -> None:
+        """Take the text for the user, and the remedy."""
+        super().__init__(text)
+        self.stage = stage
+        self.settings = dict(settings or {})
 
 
 class StoppedError(Exception):

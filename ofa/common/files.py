@@ -62,27 +62,28 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text))
 
 
-def read_json(path: Path, what: str, how_to_make: str) -> dict[str, Any]:
+def read_json(path: Path, what: str, stage: str = "", advice: str = "") -> dict[str, Any]:
     """Return the JSON object in `path`.
 
     Args:
         path: the file.
         what: name of such a file in error texts, e.g. "latency table".
-        how_to_make: the command that makes one.
+        stage: sub-command that makes such a file; see `UserError`.
+        advice: sentence that ends the error texts.
 
     Raises:
         UserError: if the file is missing, truncated or not a JSON object.
     """
     if not path.is_file():
-        raise UserError(f"No {what} at {path}. Make one with: {how_to_make}")
+        raise UserError(f"No {what} at {path}. {advice}".rstrip(), stage=stage)
     try:
         values = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"The {what} {path} cannot be read: {error}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"The {what} {path} is not valid JSON ({error}); it may be truncated. "
-            f"Make it again with: {how_to_make}"
+            f"The {what} {path} is not valid JSON ({error}); it may be truncated. {advice}".rstrip(),
+            stage=stage,
         ) from error
     if not isinstance(values, dict):
         raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected a JSON object.")

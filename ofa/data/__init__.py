@@ -1,1 +1,29 @@
 """Image sets: reading, splitting, augmenting and normalising."""
+
+from typing import TYPE_CHECKING
+
+from ofa.common.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ofa.data.base import ImageData
+    from ofa.data.preprocessing import Preprocessing
+    from ofa.data.settings import DataInfo, DataSettings
+    from ofa.data.sources import load_data
+
+__all__ = [
+    "DataInfo",
+    "DataSettings",
+    "ImageData",
+    "Preprocessing",
+    "load_data",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "base": ["ImageData"],
+        "preprocessing": ["Preprocessing"],
+        "settings": ["DataInfo", "DataSettings"],
+        "sources": ["load_data"],
+    },
+)

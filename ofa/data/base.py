@@ -24,6 +24,16 @@ class ImageData(ABC):
         self.info = info
         self._mean_and_std: dict[torch.device, Tensor] = {}
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return self.info.in_channels
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.info.num_classes
+
     @abstractmethod
     def size(self, split: str) -> int:
         """Return the number of images of a split."""

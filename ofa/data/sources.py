@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 import torchvision.datasets
 from torch import Tensor
 
+from ofa.common.config import build
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.shipped import read_preset
 from ofa.data.base import ImageData
 from ofa.data.folder import FolderData, folder_classes
 from ofa.data.memory import MemoryData
@@ -28,12 +31,21 @@ class Source:
     num_classes: Callable[[DataSettings], int]
 
 
-def load_data(settings: DataSettings) -> ImageData:
-    """Load the image set that `settings` name.
+def load_data(data: str | Path | DataSettings, root: str | Path | None = None) -> ImageData:
+    """Load an image set.
+
+    Args:
+        data: name of a file of `conf/data/` such as "digits", a YAML file of that kind, or the settings.
+        root: folder of the images, for sets that are not embedded; None for the one of the settings.
 
     Raises:
         UserError: for an unknown name, or files that are missing or unfit.
     """
+    settings = data
+    if not isinstance(settings, DataSettings):
+        settings = build(DataSettings, read_preset("data", settings), str(data))
+    if root is not None:
+        settings = dataclasses.replace(settings, root=str(root))
     return _source(settings).load(settings)
 
 

@@ -48,6 +48,20 @@ def logits_top1(logits: Callable[[Tensor], Tensor], batches: Batches) -> float:
     return score(logits, batches)
 
 
+def extract(
+    supernet: AbstractSupernet[Network], config: AnyConfig, data: ImageData, *, calibration_images: int = 2000
+) -> Network:
+    """Return a sub-network as a network of its own, on the CPU in eval mode, its batch norms recalibrated.
+
+    Args:
+        supernet: the network it is a part of; not changed.
+        config: sub-network to evaluate.
+        data: images; the statistics are those of the first images of the training split.
+        calibration_images: number of these images.
+    """
+    return SubnetEvaluator(supernet, data, calibration_images=calibration_images).network(config).cpu()
+
+
 class SubnetEvaluator(Generic[Network]):
     """Recalibrates and evaluates sub-networks of one supernet on fixed images.
 

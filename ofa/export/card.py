@@ -12,6 +12,7 @@ from torch import Tensor
 from ofa.common.errors import UserError
 from ofa.common.metric import TOP1
 from ofa.data.preprocessing import Preprocessing
+from ofa.data.settings import DataInfo
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
@@ -95,14 +96,21 @@ def top1_metric(value: float | None) -> MetricValue | None:
 def subnet_card(
     space: StagedSpace,
     config: SubnetConfig,
-    preprocessing: Preprocessing,
-    class_names: tuple[str, ...],
+    info: DataInfo,
     *,
     expected_metric: MetricValue | None = None,
     expected_latency_ms: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> ModelCard:
-    """Return the card of the sub-network `config` of `space`, named after both.
+    """Return the card of a sub-network, named after its space and itself.
+
+    Args:
+        space: the space.
+        config: the sub-network.
+        info: facts of the images it was trained on: class names and how pixels are normalised.
+        expected_metric: expected value of a metric; None if unknown.
+        expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
+        provenance: plain JSON values: how the network was made.
 
     Raises:
         UserError: naming every mismatch.
@@ -110,8 +118,8 @@ def subnet_card(
     return ModelCard(
         name=subnet_name(space.name, config.id),
         input_shape=(space.in_channels, config.resolution, config.resolution),
-        preprocessing=preprocessing,
-        class_names=class_names,
+        preprocessing=Preprocessing(info.mean, info.std, centre_share=info.centre_share),
+        class_names=info.class_names,
         expected_metric=expected_metric,
         expected_latency_ms=expected_latency_ms or {},
         provenance=provenance or {},

@@ -19,7 +19,7 @@ from ofa.common.metric import TOP1
 from ofa.compression.quantisation.registry import packages_of
 from ofa.data.preprocessing import Preprocessing
 from ofa.export.card import CLASSIFICATION, MetricValue, ModelCard, SubnetFacts, subnet_name
-from ofa.export.record import HOW_TO_MAKE, ExportedFile
+from ofa.export.record import ExportedFile
 from ofa.runtimes.registry import RUNTIMES
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
@@ -93,18 +93,18 @@ def read_description(file: Path) -> tuple[Description, ModelCard]:
     Raises:
         UserError: if it is missing, damaged, of a later schema, or inconsistent.
     """
-    values = read_json(file, "bundle", HOW_TO_MAKE)
+    values = read_json(file, "bundle", "export")
     schema = values.get("schema_version")
     if schema == 1:
         values = _from_schema_1(values)
     elif schema != BUNDLE_SCHEMA:
         raise UserError(
-            f"{file} has schema version {schema!r}; this version reads 1 and {BUNDLE_SCHEMA}. Export it "
-            f"again with: {HOW_TO_MAKE}"
+            f"{file} has schema version {schema!r}; this version reads 1 and {BUNDLE_SCHEMA}.",
+            stage="export",
         )
     description = build(Description, values, str(file))
     if "weights" not in description.files:
-        raise UserError(f"{file} lists no weights. Export the bundle again with: {HOW_TO_MAKE}")
+        raise UserError(f"{file} lists no weights.", stage="export")
     return description, _card(file, description)
 
 
@@ -149,7 +149,8 @@ def _subnet_facts(file: Path, subnet: SubnetRecord) -> SubnetFacts:
     if subnet.space.fingerprint != subnet.fingerprint:
         raise UserError(
             f"The space in {file} has fingerprint {subnet.space.fingerprint}; {subnet.fingerprint} "
-            f"is recorded, so the file was changed. Export it again with: {HOW_TO_MAKE}"
+            f"is recorded, so the file was changed.",
+            stage="export",
         )
     return SubnetFacts(subnet.space, SubnetConfig.from_dict(subnet.config))
 

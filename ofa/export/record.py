@@ -9,8 +9,6 @@ from pathlib import Path
 from ofa.common.errors import UserError
 from ofa.common.files import sha256
 
-HOW_TO_MAKE = "python scripts/export_subnet.py"
-
 
 @dataclass(frozen=True)
 class FilePart:
@@ -66,11 +64,12 @@ class ExportedFile:
         for part in self.every_part:
             path = folder / part.file
             if not path.is_file():
-                raise UserError(f"{path} is missing from the bundle. Export it again with: {HOW_TO_MAKE}")
+                raise UserError(f"{path} is missing from the bundle.", stage="export")
             if sha256(path.read_bytes()) != part.sha256:
                 raise UserError(
-                    f"{path} differs from the file that was exported (SHA-256). Use an intact copy or "
-                    f"export it again with: {HOW_TO_MAKE}"
+                    f"{path} differs from the file that was exported (SHA-256). Use an intact copy, or "
+                    "export it again.",
+                    stage="export",
                 )
         return folder / self.file
 

@@ -14,7 +14,7 @@ from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
 from ofa.common.files import sha256
 from ofa.export.card import SubnetFacts
-from ofa.export.record import HOW_TO_MAKE, ExportedFile
+from ofa.export.record import ExportedFile
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import Files
 
@@ -84,18 +84,25 @@ def _read(
     """Return the tensors of a weights file that has exactly the `expected` tensors."""
     file = folder / weights.file
     if not file.is_file():
-        raise UserError(f"No weights at {file}. Export the bundle again with: {HOW_TO_MAKE}")
+        raise UserError(f"No weights at {file}.", stage="export")
     content = file.read_bytes()
-    advice = f"Use an intact copy or export it again with: {HOW_TO_MAKE}"
+    advice = "Use an intact copy, or export it again."
     try:
         state = read_weights(content)
     except safetensors.SafetensorError as error:
-        raise UserError(f"The weights {file} cannot be read ({error}); truncated? {advice}") from error
+        raise UserError(
+            f"The weights {file} cannot be read ({error}); truncated? {advice}", stage="export"
+        ) from error
     errors = _mismatches(expected, state)
     if errors:
-        raise UserError(f"The weights {file} are not those of this {what}: {_shown(errors, '; ')}. {advice}")
+        raise UserError(
+            f"The weights {file} are not those of this {what}: {_shown(errors, '; ')}. {advice}",
+            stage="export",
+        )
     if sha256(content) != weights.sha256:
-        raise UserError(f"The weights {file} differ from the exported ones (SHA-256). {advice}")
+        raise UserError(
+            f"The weights {file} differ from the exported ones (SHA-256). {advice}", stage="export"
+        )
     return state
 
 

@@ -60,7 +60,7 @@ class ExportReport:
 def export_bundle(
     network: nn.Module,
     card: ModelCard,
-    path: Path,
+    path: str | Path,
     formats: Sequence[str] = ("onnx", "pt2"),
     *,
     target: TargetPrecision | None = None,
@@ -89,6 +89,7 @@ def export_bundle(
             cannot be exported, a format does not offer the target precision, `path` is not a bundle or cannot
             be written, or the logits of a format differ.
     """
+    path = Path(path)
     chosen_formats = _choose(formats)
     _check_subnet(network, card)
     if target is not None:

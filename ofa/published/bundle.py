@@ -8,7 +8,7 @@ from ofa.architecture.common_layers import LinearSpec
 from ofa.common.errors import UserError
 from ofa.common.tensors import file_hash
 from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
-from ofa.data.preprocessing import Preprocessing
+from ofa.data.settings import DataInfo
 from ofa.export.card import ModelCard, subnet_card
 from ofa.published.convert import own_space, subnet_of
 from ofa.published.network import PublishedNetwork
@@ -38,8 +38,7 @@ def photograph_card(
     return subnet_card(
         home,
         config,
-        Preprocessing(PHOTO_MEAN, PHOTO_STD, centre_share=CENTRE_SHARE),
-        names,
+        DataInfo("photographs", 3, names, PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE),
         provenance={"published": network.name, "weights": weights.name, "sha256": file_hash(weights)},
     )
 

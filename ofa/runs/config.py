@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ofa.common.command_line import command_line
 from ofa.common.config import ConfigError, build, differences
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
@@ -15,7 +17,10 @@ from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_info import read_supernet_info, trained_space
 from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
+from ofa.training.recipe import Recipe, name_phases
 from ofa.training.settings import TrainSettings
+
+DEFAULT_RUNS_DIR = "runs"
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,18 @@ class TrainConfig:
     data: DataSettings
     phases: dict[str, Phase]
     training: TrainSettings
-    runs_dir: str = "runs"
+    runs_dir: str = DEFAULT_RUNS_DIR
     accelerator: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:
         """Give each phase the name it is listed under."""
-        named_phases = {name: dataclasses.replace(phase, name=name) for name, phase in self.phases.items()}
-        object.__setattr__(self, "phases", named_phases)
+        object.__setattr__(self, "phases", {phase.name: phase for phase in name_phases(self.phases)})
 
-    def fitted_space(self, info: DataInfo) -> StagedSpace:
-        """Return the space with the channels and classes of the data."""
-        return dataclasses.replace(self.space, in_channels=info.in_channels, num_classes=info.num_classes)
+    @property
+    def recipe(self) -> Recipe:
+        """How the supernet is trained."""
+        return Recipe(tuple(self.phases.values()), self.training)
 
     def record(self) -> dict[str, Any]:
         """Return the plain values that decide a run's result, without places and machine settings."""
@@ -93,6 +98,15 @@ class RunConfig:
         return trained_space(read_supernet_info(self.directory.supernet))
 
 
+def next_command(
+    config: TrainConfig | RunConfig, stage: str, settings: Mapping[str, object] | None = None
+) -> str:
+    """Return the line that tells how to go on: `next: ofa STAGE run_name=NAME …`."""
+    runs_dir = None if config.runs_dir == DEFAULT_RUNS_DIR else config.runs_dir
+    run_settings = {"run_name": config.run_name, "runs_dir": runs_dir}
+    return f"next: {command_line(stage, {**run_settings, **(settings or {})})}"
+
+
 def claim_directory(directory: RunDirectory, config: TrainConfig) -> None:
     """Make a run's directory belong to `config`, or check that it does.
 
@@ -116,7 +130,7 @@ def claim_directory(directory: RunDirectory, config: TrainConfig) -> None:
 
 def _recorded(directory: RunDirectory) -> dict[str, Any]:
     """Return the run's record as it is written today: settings added since have their defaults."""
-    values = read_json(directory.config, "run configuration", "python scripts/train_supernet.py")
+    values = read_json(directory.config, "run configuration", "train")
     values.pop("data_root", None)
     if "imported" in values:
         raise UserError(
@@ -138,7 +152,6 @@ def load_data_settings(directory: RunDirectory, root: str | None) -> DataSetting
     Raises:
         UserError: if there is no such run.
     """
-    command = f"python scripts/train_supernet.py run_name={directory.name}"
-    values = read_json(directory.config, f"run {directory.name!r}", command)
+    values = read_json(directory.config, f"run {directory.name!r}", "train")
     where = {"root": root or values.get("data_root")}
     return build(DataSettings, {**values.get("data", {}), **where}, str(directory.config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1, top1
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.evaluate import card_batches, runnable_module
+from ofa.modules.cost import ModuleCost, module_cost
 from ofa.modules.static import StaticNetwork
 from ofa.runs.trained import TrainedRun
 from ofa.space.subnet import SubnetConfig
@@ -36,6 +38,11 @@ class RunNetwork:
     network: nn.Module
     image_shape: tuple[int, int, int]
     top1: float
+
+    @cached_property
+    def cost(self) -> ModuleCost:
+        """What one image costs: MACs, parameters, memory of activations."""
+        return module_cost(self.network, self.image_shape)
 
 
 def run_networks(

@@ -12,7 +12,7 @@ import torch
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
-from ofa.runs.supernet_info import SUPERNET_SCHEMA, TRAIN_COMMAND, SupernetInfo, read_supernet_info
+from ofa.runs.supernet_info import SUPERNET_SCHEMA, SupernetInfo, read_supernet_info
 from ofa.space.space import check_fingerprint
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
@@ -53,7 +53,8 @@ def load_supernet(
     if file_hash(path) != info.sha256:
         raise UserError(
             f"{path} is not the file that {path.with_suffix('.json').name} describes (SHA-256 differs). "
-            f"Use the pair that was saved together, or finish the training again with: {TRAIN_COMMAND}"
+            "Use the pair that was saved together, or finish the training again.",
+            stage="train",
         )
     if dropout is None:
         dropout = float(info.provenance.get("config", {}).get("training", {}).get("dropout", 0.0))

@@ -14,7 +14,6 @@ from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
 
 SUPERNET_SCHEMA = 1
-TRAIN_COMMAND = "python scripts/train_supernet.py"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def read_supernet_info(path: Path) -> SupernetInfo:
         UserError: if the description is missing, damaged or of another version.
     """
     file = path.with_suffix(".json")
-    values = read_json(file, "supernet description", TRAIN_COMMAND)
+    values = read_json(file, "supernet description", "train")
     if values.get("schema_version") != SUPERNET_SCHEMA:
         raise UserError(
             f"{file} has schema version {values.get('schema_version')}; this version reads "

@@ -3,6 +3,7 @@
 from ofa.space.config import Config
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Condition, Gene, Genomes
+from ofa.space.load import load_space
 from ofa.space.plain import GeneSpace
 from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
@@ -21,4 +22,5 @@ __all__ = [
     "StagedSpace",
     "StemSpec",
     "SubnetConfig",
+    "load_space",
 ]

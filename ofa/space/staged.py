@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import override
 
@@ -21,6 +21,18 @@ STEM_GENES = ("stem.depth", "stem.inner_width", "stem.width")
 def stage_gene(kind: str, stage: int, block: int | None = None) -> str:
     """Return the name of the gene of a stage, or of one of its blocks."""
     return f"stages.{stage}.{kind}" if block is None else f"stages.{stage}.blocks.{block}.{kind}"
+
+
+class ImageFacts(Protocol):
+    """Properties of images that a space depends on; image sets and their descriptions have them."""
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels of an image."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,10 @@ class StagedSpace(SearchSpace[SubnetConfig]):
     bn_epsilon: float = 1e-5
     first_block_channels: int | None = None
     stem: StemSpec | None = None
+
+    def for_data(self, data: ImageFacts) -> StagedSpace:
+        """Return the space with the channels and the number of classes of an image set."""
+        return replace(self, in_channels=data.in_channels, num_classes=data.num_classes)
 
     # Otherwise the dataclass defines a hash that walks all stages at every cache look-up.
     __hash__ = SearchSpace.__hash__

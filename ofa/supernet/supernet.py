@@ -78,7 +78,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         return active
 
 
-def build_supernet(space: StagedSpace, seed: int, dropout: float = 0.0) -> Supernet:
+def build_supernet(space: StagedSpace, seed: int = 0, dropout: float = 0.0) -> Supernet:
     """Return a supernet whose initial weights depend on `seed` alone; global generators are unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

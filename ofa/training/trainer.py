@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ofa.common.accelerator import peak_memory_mb
+from ofa.common.accelerator import choose_accelerator, peak_memory_mb
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.metric import Metric
 from ofa.common.progress import ProgressCallback, silent
@@ -27,9 +27,9 @@ from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import build_optimizer, load_optimizer, set_learning_rate
 from ofa.training.phases import Phase, check_phases
 from ofa.training.precision import check_precision
+from ofa.training.recipe import Recipe
 from ofa.training.sampling import dropout_seed, plan_step
 from ofa.training.schedule import Position, Schedule
-from ofa.training.settings import TrainSettings
 from ofa.training.step import TrainStep
 from ofa.training.summary import RunSummary
 from ofa.training.teacher import Teacher
@@ -47,11 +47,10 @@ class Trainer(StepLoop):
         self,
         supernet: AbstractSupernet[nn.Module],
         data: ImageData,
-        phases: Sequence[Phase],
-        settings: TrainSettings,
+        recipe: Recipe,
         *,
-        folder: Path,
-        device: torch.device,
+        folder: str | Path,
+        device: torch.device | None = None,
         progress: ProgressCallback = silent,
         world: World = SINGLE_PROCESS,
         configuration: Mapping[str, Any] | None = None,
@@ -63,10 +62,9 @@ class Trainer(StepLoop):
             supernet: new, loaded or imported supernet, equal in every process; moved to `device` and trained
                 in place. Its channels and classes are those of `data`.
             data: training and validation images.
-            phases: phases in the order they run.
-            settings: settings of all phases; dropout is a property of the supernet.
+            recipe: phases and their settings; dropout is a property of the supernet.
             folder: run directory for checkpoints, teacher and TensorBoard events.
-            device: training device.
+            device: training device; None: a CUDA device if there is one, else the CPU.
             progress: called every tenth step.
             world: processes that train together; each takes its part of every batch, and the first
                 writes the files.
@@ -76,12 +74,14 @@ class Trainer(StepLoop):
         Raises:
             UserError: if phases and settings do not fit, or `folder` has a checkpoint of another training.
         """
+        phases, settings, folder = recipe.phases, recipe.settings, Path(folder)
+        device = choose_accelerator("auto", None) if device is None else device
         check_phases(phases, trained=True)
         check_precision(settings.precision, device)
         check_batch_size(settings.batch_size, world)
         super().__init__(folder, settings.checkpoint_every_steps)
         self._space, self._data, self._settings = supernet.space, data, settings
-        self._phases, self._folder, self._device = tuple(phases), folder, device
+        self._phases, self._folder, self._device = phases, folder, device
         size = settings.batch_size
         self._schedule = Schedule(self._phases, data.num_batches(size), size / 64)
         self._progress, self._world, self._configuration = progress, world, configuration

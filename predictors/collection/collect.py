@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from ofa.architecture.cost import space_costs
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import unknown_name
 from ofa.common.progress import ProgressCallback, silent
+from ofa.data.base import ImageData
+from ofa.evaluation.evaluate import CLASSIFICATION, SubnetEvaluator
+from ofa.evaluation.task import Task
 from ofa.space.config import AnyConfig
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
+from ofa.supernet.protocol import AbstractSupernet
 from predictors.collection.active import next_batch
-from predictors.collection.records import RecordFile
 from predictors.collection.sampling import check_count, plan_subnets, random_subnets
+from predictors.records import RecordFile
 
 SEED_RECORDS = 25
 BATCH_SIZE = 25
@@ -79,6 +86,15 @@ def active_strategy(
     return num_done, missing_configs[: end - num_done]
 
 
+@dataclass(frozen=True)
+class CollectionPlan:
+    """The sub-networks to measure: their number, one of `STRATEGIES`, and its seed."""
+
+    count: int
+    strategy: str = "stratified"
+    seed: int = 0
+
+
 STRATEGIES: dict[str, Strategy] = {
     "stratified": stratified_strategy,
     "random": random_strategy,
@@ -87,33 +103,87 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def collect(
-    space: SearchSpace,
+    supernet: AbstractSupernet[nn.Module],
+    data: ImageData,
+    *,
     count: int,
-    seed: int,
-    evaluate: Callable[[AnyConfig], float],
-    records: RecordFile,
+    file: str | Path | None = None,
+    space: SearchSpace | None = None,
+    strategy: str = "stratified",
+    seed: int = 0,
+    calibration_images: int = 2000,
+    validation_images: int | None = None,
+    task: Task | None = None,
+    provenance: Mapping[str, str] | None = None,
     progress: ProgressCallback = silent,
     world: World = SINGLE_PROCESS,
-    strategy: str = "stratified",
-) -> None:
-    """Measure the sub-networks that a strategy chooses, and append each record immediately.
+) -> RecordFile:
+    """Evaluate sub-networks of a supernet on validation images, and return their records.
 
-    A repeated call after an interruption measures only what is missing. A larger count with the same seed
-    extends an earlier collection.
+    With a `file`, a repeated call after an interruption measures only what is missing. A larger count with
+    the same seed extends an earlier collection.
+
+    Args:
+        supernet: supernet in eval mode, evaluated on its device; not changed.
+        data: image set.
+        count: number of sub-networks.
+        file: JSON lines of the records; None keeps them in memory.
+        space: space to sample from; None for the supernet's.
+        strategy: one of `STRATEGIES`.
+        seed: seed of the strategy.
+        calibration_images: number of training images that recalibrate each sub-network.
+        validation_images: number of validation images; None for all.
+        task: task that defines the metric; None for classification.
+        provenance: origin of the supernet, stored with the records.
+        progress: called with the number of sub-networks measured so far.
+        world: processes that share the measurements.
+
+    Raises:
+        UserError: if the strategy is unknown or `count` too large, or the file holds records of another
+            space, origin or metric, or cannot be written.
+    """
+    evaluator = SubnetEvaluator(
+        supernet,
+        data,
+        calibration_images=calibration_images,
+        limit=validation_images,
+        task=task or CLASSIFICATION,
+    )
+    metric = evaluator.task.metric
+    num_validation = min(validation_images or data.size("validation"), data.size("validation"))
+    origin = {"validation": f"{num_validation} images of {data.info.name}"}
+    origin |= {"calibration": f"{calibration_images} images", **(provenance or {})}
+    if file is None:
+        records = RecordFile.in_memory(supernet.space, origin, metric=metric)
+    else:
+        records = RecordFile.open(Path(file), supernet.space, origin, world, metric=metric)
+    plan = CollectionPlan(count, strategy, seed)
+    collect_records(space or supernet.space, records, evaluator.score, plan, progress, world)
+    return records
+
+
+def collect_records(
+    space: SearchSpace,
+    records: RecordFile,
+    evaluate: Callable[[AnyConfig], float],
+    plan: CollectionPlan,
+    progress: ProgressCallback = silent,
+    world: World = SINGLE_PROCESS,
+) -> None:
+    """Measure the sub-networks that a plan chooses, and append each record immediately; see `collect`.
 
     Args:
         space: space to sample from.
-        count: number of sub-networks.
-        seed: seed of the strategy.
+        records: open records of this space; equal in all processes.
         evaluate: returns the records' metric of a sub-network; errors are not caught.
-        records: an open record file of this space.
+        plan: choice of the sub-networks.
         progress: called with the number of sub-networks measured so far.
-        world: processes that share the measurements; all hold equal `records`.
-        strategy: one of `STRATEGIES`.
+        world: processes that share the measurements.
 
     Raises:
-        UserError: if the strategy is unknown or `count` too large, or `RecordFile.append` fails.
+        UserError: if the plan's strategy is unknown or its count too large, or `RecordFile.append` fails.
     """
+    count, strategy, seed = plan.count, plan.strategy, plan.seed
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)
     metric = records.header.metric

@@ -25,7 +25,6 @@ from ofa.space.space import SearchSpace
 from predictors.model.features import FeatureMap
 
 SCHEMA_VERSION = 2
-FIT_COMMAND = "python scripts/fit_predictor.py"
 ROWS_AT_ONCE = 1024
 
 
@@ -195,15 +194,16 @@ class AccuracyPredictor:
                 predictor belongs to another space.
         """
         twin = path.with_suffix(".json")
-        values = read_json(twin, "accuracy predictor", FIT_COMMAND)
+        values = read_json(twin, "accuracy predictor", "fit")
         info = _check(twin, values, space)
         if not path.is_file():
-            raise UserError(f"No accuracy predictor at {path}. Make one with: {FIT_COMMAND}")
+            raise UserError(f"No accuracy predictor at {path}.", stage="fit")
         content = path.read_bytes()
         if sha256(content) != values.get("weights_sha256"):
             raise UserError(
                 f"The weights {path} do not match {twin.name}: the file is truncated, or the two were not "
-                f"written together. Make them again with: {FIT_COMMAND}"
+                f"written together.",
+                stage="fit",
             )
         tensors = torch.load(io.BytesIO(content), weights_only=True)
         features = FeatureMap(space, tensors.pop("cost_mean").numpy(), tensors.pop("cost_std").numpy())
@@ -217,7 +217,8 @@ def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorI
     if values.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
             f"The accuracy predictor {path} has schema version {values.get('schema_version')!r}; this "
-            f"version reads {SCHEMA_VERSION}. Make it again with: {FIT_COMMAND}"
+            f"version reads {SCHEMA_VERSION}.",
+            stage="fit",
         )
     entry = values.get("space")
     name, fingerprint = (entry.get("name"), entry.get("fingerprint")) if isinstance(entry, dict) else ("", "")

@@ -25,7 +25,6 @@ from predictors.published.layouts import PublishedEncoder
 
 KIND = "published"
 SCHEMA_VERSION = 1
-IMPORT_COMMAND = "python scripts/import_predictor.py"
 ROWS_AT_ONCE = 512
 """Rows per forward pass, so that a hidden layer's activations fit in a core's cache."""
 
@@ -117,12 +116,12 @@ class PublishedPredictor:
                 predictor belongs to another space.
         """
         twin = path.with_suffix(".json")
-        values = read_json(twin, "accuracy predictor", IMPORT_COMMAND)
+        values = read_json(twin, "accuracy predictor", "import-predictor")
         if (values.get("kind"), values.get("schema_version")) != (KIND, SCHEMA_VERSION):
             raise UserError(
                 f"{twin} is a predictor of kind {values.get('kind')!r}, schema version "
-                f"{values.get('schema_version')!r}; expected {KIND!r}, {SCHEMA_VERSION}. "
-                f"Import it again with: {IMPORT_COMMAND}"
+                f"{values.get('schema_version')!r}; expected {KIND!r}, {SCHEMA_VERSION}.",
+                stage="import-predictor",
             )
         space_values = values.get("space")
         fingerprint = space_values.get("fingerprint") if isinstance(space_values, Mapping) else None
@@ -131,8 +130,8 @@ class PublishedPredictor:
         state = load_tensors(path, "accuracy predictor")
         if file_hash(path) != values.get("weights_sha256"):
             raise UserError(
-                f"The weights {path} do not match {twin.name}: the two were not written together. Import "
-                f"the predictor again with: {IMPORT_COMMAND}"
+                f"The weights {path} do not match {twin.name}: the two were not written together.",
+                stage="import-predictor",
             )
         encoder = PublishedEncoder(space)
         mlp = _build_mlp(state, encoder.num_inputs, str(path))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,8 +14,13 @@ from rich.table import Table
 
 import ofa.common.files
 from ofa.common.metric import TOP1, Metric
+from ofa.space.estimator import Estimator
+from ofa.space.space import SearchSpace
 from search.population.fronts import non_dominated
 from search.result.result import SearchResult
+
+if TYPE_CHECKING:
+    from ofa.runs.networks import RunNetwork
 
 MARKERS = {"searched": "*", "chosen": "s", "random": "o"}
 
@@ -47,6 +53,43 @@ class ReportedNetwork:
     def group(self) -> str:
         """Return searched, chosen (another bundle) or random."""
         return "searched" if self.search else "chosen" if self.name else "random"
+
+
+def report_networks(
+    networks: Sequence[RunNetwork],
+    latencies_ms: Sequence[float],
+    *,
+    space: SearchSpace,
+    predictor: Estimator,
+    latency: Estimator,
+    searches: Mapping[str, SearchResult],
+) -> list[ReportedNetwork]:
+    """Return what is predicted of each network of a run beside what was measured.
+
+    Args:
+        networks: the networks, with their measured accuracies.
+        latencies_ms: measured latency of each, milliseconds.
+        space: space of the sub-networks.
+        predictor: accuracy of populations.
+        latency: estimated milliseconds of populations.
+        searches: search results by the name of the sub-network found.
+    """
+    rows = []
+    for network, measured_ms in zip(networks, latencies_ms, strict=True):
+        genomes = None if network.config is None else space.genomes([network.config])
+        rows.append(
+            ReportedNetwork(
+                name=network.name,
+                search=searches.get(network.subnet),
+                predicted=None if genomes is None else float(predictor(genomes)[0]),
+                measured=network.top1,
+                predicted_ms=None if genomes is None else float(latency(genomes)[0]),
+                measured_ms=measured_ms,
+                macs=network.cost.macs,
+                parameters=network.cost.parameters,
+            )
+        )
+    return rows
 
 
 def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, metric: Metric = TOP1) -> Table:

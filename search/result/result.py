@@ -17,7 +17,6 @@ from search.limits.limit import LATENCY
 from search.result.verification import Verification
 
 SCHEMA_VERSION = 1
-HOW_TO_MAKE = "python scripts/search_for_device.py"
 
 
 @dataclass(frozen=True)
@@ -207,12 +206,12 @@ class SearchResult:
         Raises:
             UserError: if the file is missing, truncated, of another version or space, or lacks entries.
         """
-        values = ofa.common.files.read_json(path, "search result", HOW_TO_MAKE)
+        values = ofa.common.files.read_json(path, "search result", "search")
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise UserError(
-                f"The search result {path} has schema_version {version!r}; expected {SCHEMA_VERSION}. "
-                f"Make it again with: {HOW_TO_MAKE}"
+                f"The search result {path} has schema_version {version!r}; expected {SCHEMA_VERSION}.",
+                stage="search",
             )
         try:
             origin = values["space"]["name"], values["space"]["fingerprint"]
@@ -224,9 +223,7 @@ class SearchResult:
             return cls.from_dict(values, space)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise UserError(
-                f"The search result {path} is damaged ({reason}). Make it again with: {HOW_TO_MAKE}"
-            ) from error
+            raise UserError(f"The search result {path} is damaged ({reason}).", stage="search") from error
 
 
 def convert_to_metric(result: SearchResult, metric: Metric) -> SearchResult:
@@ -254,7 +251,7 @@ def convert_to_metric(result: SearchResult, metric: Metric) -> SearchResult:
 
 def searched_fingerprint(path: Path) -> object:
     """Return the fingerprint of the space of a result file; None if the file has none."""
-    space = ofa.common.files.read_json(path, "search result", HOW_TO_MAKE).get("space")
+    space = ofa.common.files.read_json(path, "search result", "search").get("space")
     return space.get("fingerprint") if isinstance(space, dict) else None
 
 

@@ -44,8 +44,7 @@ def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet
     if not path.is_file():
         known_names = sorted(file.stem for file in folder.glob("*.json"))
         raise UserError(
-            f"No search result {name!r}; known: {', '.join([*ends, *known_names])}. Make one with: "
-            "python scripts/search_for_device.py"
+            f"No search result {name!r}; known: {', '.join([*ends, *known_names])}.", stage="search"
         )
     result = SearchResult.load(path, space)
     candidate = result.best_within(maxima) if maxima else result.best

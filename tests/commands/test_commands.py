@@ -16,7 +16,7 @@ from collect_accuracy import collect_accuracy
 from evaluate_subnet import evaluate_subnet
 from export_subnet import export_subnet
 from finetune_subnet import finetune_subnet
-from fit_predictor import fit
+from fit_predictor import fit_predictor
 from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
@@ -53,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     common = (f"runs_dir={folder}", "run_name=tiny")
     train_supernet.run(*common, *QUICK)
     collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
-    fit.run(*common, "predictor.hidden_units=64")
+    fit_predictor.run(*common, "predictor.hidden_units=64")
     build_latency_table.run(*common, *FAST_TIMING)
     search_for_device.run(*common, *FAST_TIMING, "limits.macs_m=1.2", "search.generations=10", "name=small")
     export_subnet.run(*common, "subnet=small", "calibration_images=60", "formats=[]")
@@ -86,7 +86,7 @@ def test_a_stage_that_is_done_does_nothing_again(
     train_supernet.run(*common, *QUICK)
     assert run.records.read_bytes() == records
     assert run.table("my_cpu").read_bytes() == table
-    assert "next: python scripts/" in capsys.readouterr().out
+    assert "next: ofa collect run_name=tiny runs_dir=" in capsys.readouterr().out
 
 
 def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
@@ -143,14 +143,14 @@ def test_finetuning_that_was_interrupted_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("ofa.export.write.export_bundle", interrupt)
+        patch.setattr("ofa.runs.finetune.export_bundle", interrupt)
         finetune_subnet.run(*common, *tuning)
     (checkpoint,) = (folder / "checkpoints").glob("*.pt")
     trained = load_tensors(checkpoint, "checkpoint")["network"]
     with pytest.raises(UserError, match="belongs to another training: settings.lr was"):
         finetune_subnet.run(*common, *tuning, "finetuning.lr=0.5")
     with monkeypatch.context() as patch:
-        patch.setattr("ofa.training.fit.NetworkStep.__call__", interrupt)
+        patch.setattr("ofa.training.fitting.NetworkStep.__call__", interrupt)
         path = finetune_subnet.run(*common, *tuning)
     weights = dict(load_bundle(path).network.named_parameters())
     assert all(torch.equal(weight, trained[name]) for name, weight in weights.items())
@@ -190,8 +190,12 @@ def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tup
 @pytest.mark.parametrize(
     ("command", "overrides", "message"),
     [
-        (collect_accuracy, ("run_name=none",), "No run 'none'.*train_supernet.py run_name=none"),
-        (fit, ("run_name=none",), "No supernet description at .*Make one with"),
+        (
+            collect_accuracy,
+            ("run_name=none",),
+            r"No run 'none'.*\nMake it with: ofa train run_name=none",
+        ),
+        (fit_predictor, ("run_name=none",), "No supernet description at .*Make it with: ofa train"),
         (search_for_device, (), "needs at least one limit"),
         (search_for_device, ("limits.macs_m=0.001",), "smallest reachable value is"),
         (search_for_device, ("limits.macs_m=-1",), "expected a positive number"),
@@ -239,7 +243,7 @@ def test_files_of_another_space_are_refused(runs: Path, tmp_path: Path, kind: st
     common = (f"runs_dir={tmp_path}", "run_name=tiny")
     with pytest.raises(UserError, match="0123456789abcdef"):
         if kind == "records":
-            fit.run(*common)
+            fit_predictor.run(*common)
         else:
             search_for_device.run(*common, "limits.latency_ms=1000", "max_table_error=1000")
 
@@ -337,9 +341,9 @@ def test_an_interruption_says_how_to_go_on(
     def interrupt(settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ofa.data.sources.load_data", interrupt)
+    monkeypatch.setattr("ofa.runs.train.load_data", interrupt)
     assert command_line(train_supernet) == 130
-    assert "Run the same command again" in capfd.readouterr().err
+    assert "run the same command to continue" in capfd.readouterr().err
 
 
 def test_accelerators() -> None:

@@ -11,8 +11,9 @@ from latency_tables.table.device import DeviceSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.config import build
 from ofa.common.errors import UserError
+from ofa.common.shipped import CONF
 from ofa.data.settings import DataSettings
-from ofa.launch import CONF, Command, compose, compose_group
+from ofa.launch import Command, compose, compose_group
 from ofa.runs.config import TrainConfig
 from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase, check_phases

@@ -14,7 +14,7 @@ from export_subnet import export_subnet
 from import_checkpoint import import_checkpoint
 from import_latency_table import import_latency_table
 from import_network import import_network
-from import_predictor import import_published_predictor
+from import_predictor import import_predictor
 from published_names import mobilenet_v3_name
 from search_for_device import search_for_device
 from train_supernet import train_supernet
@@ -69,7 +69,7 @@ def test_a_checkpoint_of_another_space_makes_no_run(checkpoint: Path, tmp_path: 
 def test_search_with_an_imported_table_and_predictor(shared_data: Path, tmp_path: Path) -> None:
     common = (f"runs_dir={tmp_path}", "run_name=note10", *WIDE)
     predictor = shared_data / "predictor" / "ofa_mbv3_acc_predictor.pth"
-    import_published_predictor.run(*common, f"file={predictor}")
+    import_predictor.run(*common, f"file={predictor}")
     files = {name: f"files=[{shared_data / 'latency' / name}]" for name in ("note10", "ultra96")}
     import_latency_table.run(*common, files["note10"], "device.name=note10")
     with pytest.raises(UserError, match="AvgPool2D-input:7x7x1152"):

@@ -32,12 +32,13 @@ from ofa.architecture.cost import compile_cost, macs
 from ofa.common.accelerator import choose_accelerator, threads_set
 from ofa.common.errors import UserError
 from ofa.common.metric import TOP1
+from ofa.common.shipped import CONF
 from ofa.common.threads import blas_threads
-from ofa.launch import CONF, Command, compose
+from ofa.launch import Command, compose
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.staged import StagedSpace
-from predictors import fit
+from predictors import fitting
 from predictors.baselines import fit_baseline
 from predictors.collection.active import next_batch
 from predictors.model.predictor import AccuracyPredictor
@@ -172,12 +173,12 @@ def test_fits_use_the_threads_that_they_are_given(
         return predict
 
     genomes, top1 = records(micro_space)
-    fit.fit_mlp(micro_space, genomes, top1, SMALL, 0, report=note, threads=threads)
+    fitting.fit_mlp(micro_space, genomes, top1, SMALL, 0, report=note, threads=threads)
     fit_baseline(baseline, micro_space.encode(genomes), top1, 0, threads=threads)
     assert len(seen) == SMALL.max_iterations + 1
-    monkeypatch.setattr("predictors.fit.BASELINES", {"probe": baseline})
+    monkeypatch.setattr("predictors.fitting.BASELINES", {"probe": baseline})
     monkeypatch.setattr("predictors.model.posterior._interval_factor", interval_factor)
-    fit.fit_predictor(micro_space, genomes, top1, SMALL, 0, {}, threads=threads)
+    fitting.fit_predictor(micro_space, genomes, top1, SMALL, 0, {}, threads=threads)
     assert len(seen) == SMALL.max_iterations + 1 + 2 + 2
     assert all(found == {threads} for found in seen)
     assert numbers() == {2}
@@ -192,7 +193,7 @@ def test_fits_use_one_thread_by_default(micro_space: StagedSpace, monkeypatch: p
 
     genomes, top1 = records(micro_space)
     monkeypatch.setattr("predictors.model.posterior._interval_factor", note)
-    fit.fit_predictor(micro_space, genomes, top1, SMALL, 0, {})
+    fitting.fit_predictor(micro_space, genomes, top1, SMALL, 0, {})
     assert set(seen) == {1}
 
 
@@ -207,7 +208,7 @@ def test_predictors_use_the_threads_that_they_are_given(
             return inputs.sum(dim=1)
 
     genomes, top1 = records(micro_space)
-    fitted = fit.fit_mlp(micro_space, genomes, top1, SMALL, 0)
+    fitted = fitting.fit_mlp(micro_space, genomes, top1, SMALL, 0)
     fitted.network.hidden.register_forward_hook(lambda *values: seen.append(torch.get_num_threads()))
     for threads, expected in ((1, 1), (3, 3), (None, 2)):
         parts = fitted.features, fitted.network, fitted.scale, fitted.info
@@ -233,16 +234,16 @@ DATA = "ofa.runs.trained.load_data_settings"
 TINY = "space=mobilenet_v3_tiny"
 # Of each command: the function that it computes with, or what it calls just before, and its settings.
 COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
-    "train_supernet": (train_supernet.train_supernet, "ofa.data.sources.load_data", ()),
+    "train_supernet": (train_supernet.train_supernet, "ofa.runs.train.load_data", ()),
     "collect_accuracy": (collect_accuracy.collect_accuracy, DATA, ()),
     "evaluate_subnet": (evaluate_subnet.evaluate_subnet, DATA, ("bundle=b",)),
     "export_subnet": (export_subnet.export_subnet, DATA, ("subnet=largest",)),
     "finetune_subnet": (finetune_subnet.finetune_subnet, DATA, ("bundle=b",)),
     "report_run": (report_run.report_run, DATA, ()),
-    "fit_predictor": (fit_predictor.fit, "predictors.fit.fit_predictor", ()),
+    "fit_predictor": (fit_predictor.fit_predictor, "predictors.fitting.fit", ()),
     "build_latency_table": (
         build_latency_table.build_latency_table,
-        "latency_tables.measuring.build.build_table",
+        "latency_tables.measuring.build.measure",
         (TINY,),
     ),
     "make_device_kit": (make_device_kit.make_device_kit, "latency_tables.remote.kit.make_table_kit", (TINY,)),
@@ -256,7 +257,7 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
         "ofa.export.write.export_bundle",
         ("net_config=n", "weights=w"),
     ),
-    "quickstart": (quickstart.quickstart, "ofa.data.sources.load_data", ()),
+    "quickstart": (quickstart.quickstart, "ofa.runs.train.load_data", ()),
 }
 
 
@@ -270,10 +271,7 @@ def without_files(monkeypatch: pytest.MonkeyPatch, micro_space: StagedSpace) -> 
     """What some commands read before they compute."""
     read = SimpleNamespace(provenance={}, metric=TOP1, name="n", build=lambda weights: None)
     monkeypatch.setattr("ofa.runs.config.RunConfig.trained_space", micro_space)
-    monkeypatch.setattr(
-        "predictors.collection.records.load_records", lambda *_: ([micro_space.smallest], np.zeros(1))
-    )
-    monkeypatch.setattr("predictors.collection.records.read_header", lambda *_: read)
+    monkeypatch.setattr("predictors.records.RecordFile.read", lambda *_: read)
     monkeypatch.setattr("ofa.published.network.read_network", lambda *_: read)
     monkeypatch.setattr("ofa.published.bundle.photograph_card", lambda *_: read)
 

@@ -9,7 +9,7 @@ import numpy as np
 from ofa.common.config import build
 from ofa.launch import compose_group
 from ofa.space.staged import StagedSpace
-from predictors.fit import fit_mlp
+from predictors.fitting import fit_mlp
 from predictors.settings import FitSettings
 
 

@@ -29,6 +29,7 @@ from ofa.space.stages import StageSpec
 from ofa.supernet.supernet import build_supernet
 from ofa.training.gradient_step import PendingReport
 from ofa.training.phases import Phase
+from ofa.training.recipe import Recipe
 from ofa.training.settings import TrainSettings
 from ofa.training.trainer import Trainer
 
@@ -88,8 +89,7 @@ def make_trainer(
     return Trainer(
         build_supernet(space, values.seed, values.dropout),
         make_data(),
-        phases,
-        values,
+        Recipe(tuple(phases), values),
         folder=folder,
         device=torch.device(device),
         progress=progress,

@@ -16,10 +16,10 @@ from ofa.common.errors import UserError
 from ofa.common.metric import Metric
 from ofa.space.genes import Condition, Gene, Genomes
 from ofa.space.plain import GeneConfig, GeneSpace
-from predictors.collection.collect import STRATEGIES, collect
-from predictors.collection.records import RecordFile, load_records, read_header
-from predictors.fit import fit_predictor, format_metrics
+from predictors.collection.collect import STRATEGIES, CollectionPlan, collect_records
+from predictors.fitting import fit_predictor, format_metrics
 from predictors.load import load_predictor
+from predictors.records import RecordFile
 from predictors.settings import FitSettings
 from search.algorithms.registry import ALGORITHMS, plan_search
 from search.find import find
@@ -71,14 +71,14 @@ def milliseconds(genomes: Genomes) -> NDArray[np.float64]:
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "records.jsonl"
     file = RecordFile.open(path, SPACE, {"toy": "yes"}, metric=ERROR)
-    collect(SPACE, 24, 0, error_mm, file)
+    collect_records(SPACE, file, error_mm, CollectionPlan(24))
     return path
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_every_strategy_collects(tmp_path: Path, strategy: str) -> None:
     file = RecordFile.open(tmp_path / "r.jsonl", SPACE, {}, metric=ERROR)
-    collect(SPACE, 20, 0, error_mm, file, strategy=strategy)
+    collect_records(SPACE, file, error_mm, CollectionPlan(20, strategy=strategy))
     assert len(file) == 20 and file.values.tolist() == [error_mm(config) for config in file.configs]
 
 
@@ -92,11 +92,12 @@ def test_records_name_their_metric(records: Path) -> None:
 
 
 def test_a_predictor_is_fitted_saved_and_loaded(records: Path, tmp_path: Path) -> None:
-    configs, values = load_records(records, SPACE)
-    genomes, metric = SPACE.genomes(configs), read_header(records, SPACE).metric
+    read = RecordFile.read(records, SPACE)
+    configs, values = read.configs, read.values
+    genomes, metric = SPACE.genomes(configs), read.header.metric
     settings = FitSettings(hidden_units=64, members=8, max_iterations=10)
     fitted = fit_predictor(SPACE, genomes, values, settings, 0, {}, metric=metric)
-    assert "RMSE of error" in {column.header for column in format_metrics(fitted).columns}
+    assert "RMSE of error" in {column.header for column in format_metrics(fitted.predictor.info).columns}
     fitted.predictor.save(tmp_path / "predictor.pt")
     loaded = load_predictor(tmp_path / "predictor.pt", SPACE)
     assert loaded.metric == ERROR

@@ -13,7 +13,7 @@ from torch import nn
 
 from latency_tables.engines.pytorch import time_on_cuda
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.build import build_table, journal_path
+from latency_tables.measuring.build import journal_path, measure
 from latency_tables.measuring.networks import TimedNetwork, measure_network_ms, measure_networks
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
@@ -59,7 +59,7 @@ def test_a_table_is_measured_on_the_real_engine(engine: str, tmp_path: Path) -> 
     space = small_space()
     path = tmp_path / "table.json"
     device = quick(engine)
-    table = build_table(space, device, path, seed=0, num_calibration=2, num_validation=3)
+    table = measure(space, device, path, seed=0, num_calibration=2, num_validation=3)
     assert set(table.entries) == {spec.key for spec in distinct_layers(space)}
     assert all(math.isfinite(e.latency_ms) and e.latency_ms > 0 for e in table.entries.values())
     assert {entry.count for entry in table.entries.values()} == {2}

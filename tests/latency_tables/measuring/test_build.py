@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor, nn
 
 from latency_tables.engines.base import TimedRun
-from latency_tables.measuring.build import build_table, journal_path
+from latency_tables.measuring.build import journal_path, measure
 from latency_tables.measuring.disturbance import SystemLoad
 from latency_tables.measuring.plan import assemble_table, plan_table
 from latency_tables.table.calibration import Validation, choose_networks, fit_affine
@@ -99,7 +99,7 @@ def validation_of(table: LatencyTable) -> Validation:
 def table_of(
     path: Path, engine: FakeEngine, space: StagedSpace | None = None, device: DeviceSpec = DEVICE
 ) -> LatencyTable:
-    return build_table(space or make_space(), device, path, 3, num_validation=12, engine=engine)
+    return measure(space or make_space(), device, path, seed=3, num_validation=12, engine=engine)
 
 
 def comparable(table: LatencyTable) -> LatencyTable:
@@ -376,7 +376,7 @@ def test_an_unfinished_table_of_another_device_is_refused(tmp_path: Path) -> Non
     assert "unfinished table" in str(caught.value)
     other = replace(DEVICE, name="there", threads=2)
     with pytest.raises(UserError, match=r"device\.name was 'fake' and is 'there'; device\.threads was 1"):
-        build_table(make_space(), other, path, 3, engine=FakeEngine())
+        measure(make_space(), other, path, seed=3, engine=FakeEngine())
     assert journal_path(path).read_bytes() == before
 
 
@@ -451,7 +451,7 @@ def test_progress_counts_up_to_its_total(tmp_path: Path) -> None:
     def progress(done: int, total: int, text: str) -> None:
         seen.append((done, total))
 
-    build_table(make_space(), DEVICE, tmp_path / "t.json", 3, progress, engine=FakeEngine())
+    measure(make_space(), DEVICE, tmp_path / "t.json", seed=3, progress=progress, engine=FakeEngine())
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len({total for _, total in seen}) == 1
     assert seen[-1][0] == seen[-1][1]
@@ -480,7 +480,7 @@ def test_a_space_that_is_too_small_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gave 2 distinct networks; .* need 18"):
         table_of(tmp_path / "t.json", FakeEngine(), space)
     with pytest.raises(UserError, match="are 1 and 16; expected at least 2"):
-        build_table(space, DEVICE, tmp_path / "t.json", 3, num_calibration=1, engine=FakeEngine())
+        measure(space, DEVICE, tmp_path / "t.json", seed=3, num_calibration=1, engine=FakeEngine())
 
 
 def test_chosen_networks_are_distinct_reproducible_and_spread(tiny_space: StagedSpace) -> None:

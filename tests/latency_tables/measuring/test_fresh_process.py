@@ -7,7 +7,7 @@ import pytest
 from measured_programs import DiesAtRun, Modules, Threads
 from torch import nn
 
-from latency_tables.measuring.build import build_table
+from latency_tables.measuring.build import measure
 from latency_tables.measuring.fresh_process import time_in_fresh_process
 from latency_tables.measuring.networks import measure_subnets
 from latency_tables.measuring.rounds import Visit
@@ -63,7 +63,7 @@ def test_a_table_and_networks_are_measured_in_fresh_processes(
     micro_space: StagedSpace, tmp_path: Path
 ) -> None:
     space = micro_space.restrict({"resolution": [8]})
-    table = build_table(space, QUICK, tmp_path / "t.json", 0, num_calibration=2, num_validation=2)
+    table = measure(space, QUICK, tmp_path / "t.json", seed=0, num_calibration=2, num_validation=2)
     assert not table.missing_entries(space)
     configs = [space.smallest, space.largest]
     latencies = measure_subnets(space, configs, QUICK, processes=2)

@@ -27,10 +27,10 @@ from latency_tables.measuring.plan import TablePlan, plan_table
 from latency_tables.remote.kit import PERIOD, make_table_kit, make_verification_kit, repeat_weights
 from latency_tables.remote.results import (
     MEASURED_BY_KIT,
+    device_settings,
     networks_from_kit,
     read_kit,
     save_table,
-    search_options,
     table_from_kit,
 )
 from latency_tables.remote.verification import MeasureByKit, MeasureHere, choose_measure
@@ -601,12 +601,12 @@ def test_a_table_of_another_processor_is_verified_there(measured: Path, tmp_path
         choose_measure(eager, eager.device, space, 1, tmp_path / "kit")
 
 
-def test_search_options_describe_the_device() -> None:
-    options = search_options(DEVICE).split()
-    assert "device.engine=onnx_runtime" in options and "device.name=there" in options
-    assert not any("affinity" in option for option in options)
+def test_settings_describe_the_device() -> None:
+    settings = device_settings(DEVICE)
+    assert settings["device.engine"] == "onnx_runtime" and settings["device.name"] == "there"
+    assert "device.affinity" not in settings
     pinned = dataclasses.replace(DEVICE, affinity=(0, 2))
-    assert "device.affinity=[0,2]" in search_options(pinned).split()
+    assert device_settings(pinned)["device.affinity"] == "[0,2]"
 
 
 def test_an_engine_that_fails_names_the_program_and_keeps_what_was_measured(kit: Path) -> None:

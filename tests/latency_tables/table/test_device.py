@@ -9,7 +9,8 @@ from latency_tables.engines.registry import ENGINES, create_engine
 from latency_tables.table.device import DeviceSpec
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import UserError
-from ofa.launch import CONF, compose_group
+from ofa.common.shipped import CONF
+from ofa.launch import compose_group
 
 DEVICES = sorted(path.stem for path in (CONF / "device").glob("*.yaml"))
 

@@ -15,7 +15,8 @@ from latency_tables.table.shipped import DATA, find_table
 from latency_tables.table.table import LatencyTable
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.launch import CONF, compose_group
+from ofa.common.shipped import CONF
+from ofa.launch import compose_group
 from ofa.runs.directory import RunDirectory
 from ofa.space.staged import StagedSpace
 

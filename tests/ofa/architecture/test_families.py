@@ -14,13 +14,13 @@ from build_latency_table import build_latency_table
 from collect_accuracy import collect_accuracy
 from evaluate_subnet import evaluate_subnet
 from export_subnet import export_subnet
-from fit_predictor import fit
+from fit_predictor import fit_predictor
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.lowering import distinct_layers
-from ofa.data.preprocessing import Preprocessing
+from ofa.data.settings import DataInfo
 from ofa.export.card import subnet_card
 from ofa.export.write import export_bundle
 from ofa.modules.static import static_layer
@@ -29,8 +29,8 @@ from ofa.runtimes.onnx_export import export_onnx
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
 from ofa.training.phases import Phase
-from predictors.collection.records import load_records
 from predictors.collection.sampling import plan_subnets
+from predictors.records import RecordFile
 
 FAMILIES = ["micro_proxyless", "micro_resnet"]
 QUICK = (
@@ -67,7 +67,7 @@ def test_the_whole_pipeline(space: StagedSpace, tmp_path: Path) -> None:
     trained = load_supernet(checkpoint)[1].space
     assert (trained.family, trained.stages, trained.stem) == (space.family, space.stages, space.stem)
     collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
-    fit.run(*common)
+    fit_predictor.run(*common)
     table = build_latency_table.run(*common, *FAST_TIMING)
     assert set(table.entries) == {spec.key for spec in distinct_layers(trained)}
     smallest, largest = (
@@ -94,9 +94,9 @@ def test_after_a_compound_training_all_stages_stay_compound(
     compound = info.space.restrict(compound=True)
     count = min(30, compound.size)
     records = collect_accuracy.run(*common, f"count={count}", "calibration_images=60", "validation_images=60")
-    measured = load_records(records, info.space)[0]
+    measured = RecordFile.read(records, info.space).configs
     assert len(measured) == count and all(map(compound.contains, measured))
-    fit.run(*common)
+    fit_predictor.run(*common)
     result = search_for_device.run(
         *common, "limits.latency_ms=null", "limits.macs_m=1000", "search.generations=5"
     )[1]
@@ -108,8 +108,8 @@ def test_exported_formats_compute_the_same(
 ) -> None:
     config = space.largest
     network = make_supernet(space, 0).extract(config)
-    preprocessing = Preprocessing((0.5,) * space.in_channels, (0.25,) * space.in_channels)
-    card = subnet_card(space, config, preprocessing, tuple("abcde"))
+    mean, std = (0.5,) * space.in_channels, (0.25,) * space.in_channels
+    card = subnet_card(space, config, DataInfo("toy", space.in_channels, tuple("abcde"), mean, std))
     report = export_bundle(network, card, tmp_path / "bundle")
     assert set(report.files) == {"weights", "onnx", "pt2"}
 

@@ -99,17 +99,19 @@ def test_a_folder_that_cannot_exist_is_a_user_error(tmp_path: Path) -> None:
 def test_json_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "values.json"
     write_json(path, {"a": [1, 2.5, None], "b": {"c": "ä"}})
-    assert read_json(path, "table", "make it") == {"a": [1, 2.5, None], "b": {"c": "ä"}}
+    assert read_json(path, "table") == {"a": [1, 2.5, None], "b": {"c": "ä"}}
 
 
 def test_missing_truncated_or_wrong_json_is_a_user_error(tmp_path: Path) -> None:
     path = tmp_path / "values.json"
-    with pytest.raises(UserError, match=r"No latency table at .*values\.json\. Make one with: do this"):
-        read_json(path, "latency table", "do this")
+    with pytest.raises(UserError, match=r"No latency table at .*values\.json\. Do this\.") as caught:
+        read_json(path, "latency table", "measure", "Do this.")
+    assert caught.value.stage == "measure"
     for content in (b'{"a": [1, 2', b"", b"\xff\xfe\x00"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"is not valid JSON.*Make it again with: do this"):
-            read_json(path, "latency table", "do this")
+        with pytest.raises(UserError, match=r"is not valid JSON.*; it may be truncated\.$") as caught:
+            read_json(path, "latency table", "measure")
+        assert caught.value.stage == "measure"
     path.write_text("[1, 2]")
     with pytest.raises(UserError, match="holds a list; expected a JSON object"):
-        read_json(path, "latency table", "do this")
+        read_json(path, "latency table")

@@ -19,6 +19,7 @@ from ofa.evaluation.evaluate import SubnetEvaluator, measure, score, top1
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.task import ClassificationTask, Meter, Task
 from ofa.supernet.supernet import build_supernet
+from ofa.training.recipe import Recipe
 from ofa.training.settings import TrainSettings
 from ofa.training.trainer import Trainer
 
@@ -93,8 +94,7 @@ def test_a_trainer_trains_and_reports_what_its_task_says(tmp_path: Path) -> None
     trainer = Trainer(
         ToySupernet(),
         make_data(),
-        PHASES[:2],
-        settings,
+        Recipe(tuple(PHASES[:2]), settings),
         folder=tmp_path,
         device=torch.device("cpu"),
         task=Regression(),

@@ -33,7 +33,7 @@ from ofa.export.evaluate import card_batches, card_samples, file_top1, runnable_
 from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
 from ofa.export.precision import TargetPrecision
 from ofa.export.write import export_bundle
-from ofa.training.fit import fit
+from ofa.training.fitting import fit
 from ofa.training.settings import FinetuneSettings
 
 ENGINES = {

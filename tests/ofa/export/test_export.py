@@ -22,6 +22,7 @@ import ofa.export.write
 from ofa.common.errors import UserError
 from ofa.data.base import resize
 from ofa.data.preprocessing import Preprocessing
+from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
 from ofa.export.card import MetricValue, ModelCard, subnet_card
 from ofa.export.record import ExportedFile, FilePart
@@ -36,14 +37,15 @@ needs_onnx = pytest.mark.skipif(
     reason="the extra onnx is not installed",
 )
 
+INFO = DataInfo("toy", 2, ("ant", "bee", "cat", "dog", "eel"), (0.5, 0.25), (0.2, 0.4))
+
 
 @pytest.fixture(scope="module")
 def card(micro_space: StagedSpace) -> ModelCard:
     return subnet_card(
         micro_space,
         micro_space.largest,
-        Preprocessing((0.5, 0.25), (0.2, 0.4)),
-        ("ant", "bee", "cat", "dog", "eel"),
+        INFO,
         expected_metric=MetricValue("top1", 0.75),
         expected_latency_ms={"my_cpu": 1.5},
         provenance={"run": "test", "phases": ["a", "b"]},
@@ -292,7 +294,7 @@ def test_network_of_another_config_is_a_user_error(
 ) -> None:
     assert card.subnet is not None
     space = card.subnet.space
-    other = subnet_card(space, space.smallest, card.preprocessing, card.class_names)
+    other = subnet_card(space, space.smallest, INFO)
     with pytest.raises(UserError, match="does not have the layers of the sub-network 8px"):
         export_bundle(network, other, tmp_path / "bundle", ())
 
@@ -302,7 +304,8 @@ def test_a_card_reports_all_misfits_at_once(card: ModelCard) -> None:
     config = dataclasses.replace(card.subnet.config, resolution=16)
     wrong = MetricValue("top1", 75.0)
     with pytest.raises(UserError) as caught:
-        subnet_card(card.subnet.space, config, Preprocessing((0.5,), (1.0,)), ("ant",), expected_metric=wrong)
+        info = DataInfo("toy", 1, ("ant",), (0.5,), (1.0,))
+        subnet_card(card.subnet.space, config, info, expected_metric=wrong)
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
     assert "resolution is 16" in lines[0] and "1 class names; space 'micro' has 5" in lines[1]
@@ -326,8 +329,9 @@ def test_wrong_preprocessing_is_a_user_error(
 
 
 def test_missing_files_are_user_errors(changed: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"No bundle at .*subnet\.json.*scripts/export_subnet\.py"):
+    with pytest.raises(UserError, match=r"No bundle at .*subnet\.json") as caught:
         load_bundle(tmp_path / "nothing")
+    assert caught.value.stage == "export"
     (changed / "model.pt2").unlink()
     loaded = load_bundle(changed)
     with pytest.raises(UserError, match=r"model\.pt2 is missing"):
@@ -361,7 +365,7 @@ def test_weights_of_another_network_are_a_user_error(
 ) -> None:
     assert card.subnet is not None
     space = card.subnet.space
-    smallest = subnet_card(space, space.smallest, card.preprocessing, card.class_names)
+    smallest = subnet_card(space, space.smallest, INFO)
     network = make_supernet(space, 0).extract(space.smallest)
     export_bundle(network, smallest, tmp_path / "smallest", ())
     (changed / "weights.safetensors").write_bytes((tmp_path / "smallest/weights.safetensors").read_bytes())

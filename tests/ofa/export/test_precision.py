@@ -20,7 +20,7 @@ import ofa.export.formats
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
-from ofa.data.preprocessing import Preprocessing
+from ofa.data.settings import DataInfo
 from ofa.evaluation.evaluate import logits_top1
 from ofa.export.bundle import load_bundle
 from ofa.export.card import ModelCard, subnet_card, top1_metric
@@ -49,8 +49,8 @@ needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra onnx is not installe
 @pytest.fixture(scope="module")
 def card(micro_space: StagedSpace) -> ModelCard:
     classes = ("ant", "bee", "cat", "dog", "eel")
-    preprocessing, metric = Preprocessing((0.5, 0.25), (0.2, 0.4)), top1_metric(0.75)
-    return subnet_card(micro_space, micro_space.largest, preprocessing, classes, expected_metric=metric)
+    info = DataInfo("toy", 2, classes, (0.5, 0.25), (0.2, 0.4))
+    return subnet_card(micro_space, micro_space.largest, info, expected_metric=top1_metric(0.75))
 
 
 @pytest.fixture(scope="module")

@@ -58,8 +58,7 @@ def evaluated(run: Any, num_random: int) -> list[Any]:
 
 def test_bundles_come_first_and_random_networks_are_of_the_trained_space(run: Any) -> None:
     config, info = run.trained_space.smallest, run.data.info
-    preprocessing = Preprocessing(info.mean, info.std)
-    card = subnet_card(run.trained_space, config, preprocessing, info.class_names)
+    card = subnet_card(run.trained_space, config, info)
     export_bundle(run.supernet.extract(config).eval(), card, run.directory.bundles / "small", ())
     networks = evaluated(run, 2)
     assert [network.name for network in networks] == ["small", "", ""]

@@ -27,7 +27,7 @@ from ofa.evaluation.soft_losses import kl_divergence, soft_cross_entropy
 from ofa.modules.static import StaticNetwork
 from ofa.supernet.supernet import build_supernet
 from ofa.training.checkpoints import TrainingCheckpoints
-from ofa.training.fit import fit
+from ofa.training.fitting import fit
 from ofa.training.optimizer import build_optimizer, learning_rate
 from ofa.training.settings import FinetuneSettings
 
@@ -227,7 +227,7 @@ from pathlib import Path
 from torch import nn
 from training_run import make_data
 from ofa.common.distributed import launched_world
-from ofa.training.fit import fit
+from ofa.training.fitting import fit
 from ofa.training.settings import FinetuneSettings
 
 def trained(**given):
@@ -300,7 +300,7 @@ def test_momentum_has_the_memory_format_of_what_is_fine_tuned(
         made.append(build_optimizer(*given))
         return made[-1]
 
-    monkeypatch.setattr("ofa.training.fit.build_optimizer", spy)
+    monkeypatch.setattr("ofa.training.fitting.build_optimizer", spy)
     space, data = dataclasses.replace(SPACE, in_channels=in_channels), make_data()
     network = build_supernet(space, 0).extract(space.smallest)
     images = make_data().train_batches

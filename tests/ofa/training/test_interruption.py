@@ -60,6 +60,7 @@ from ofa.data.settings import DataSettings
 from ofa.data.folder import FolderData
 from ofa.common.errors import StoppedError
 from ofa.supernet.supernet import build_supernet
+from ofa.training.recipe import Recipe
 from ofa.training.trainer import Trainer
 from ofa.training.settings import TrainSettings
 
@@ -72,7 +73,12 @@ def progress(done, total, text):
         os.killpg(os.getpgid(0), signal.Signals[sys.argv[3]])
 supernet = build_supernet(space, 0, train.dropout)
 trainer = Trainer(
-    supernet, FolderData(settings), PHASES, train, folder=folder, device=device, progress=progress
+    supernet,
+    FolderData(settings),
+    Recipe(tuple(PHASES), train),
+    folder=folder,
+    device=device,
+    progress=progress,
 )
 try:
     trainer.train()

@@ -18,6 +18,7 @@ from ofa.runs.supernet_file import load_supernet, save_supernet
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.supernet.supernet import build_supernet
 from ofa.training.phases import Phase
+from ofa.training.recipe import Recipe
 from ofa.training.sampling import plan_step
 from ofa.training.settings import TrainSettings
 from ofa.training.step import TrainStep
@@ -28,7 +29,7 @@ CPU = torch.device("cpu")
 
 def trainer_of(supernet: AbstractSupernet[nn.Module], folder: Path, *phases: Phase) -> Trainer:
     settings = TrainSettings(30, calibration_images=60, validation_images=30, checkpoint_every_steps=3)
-    return Trainer(supernet, make_data(), phases, settings, folder=folder, device=CPU)
+    return Trainer(supernet, make_data(), Recipe(tuple(phases), settings), folder=folder, device=CPU)
 
 
 def test_a_loaded_supernet_is_trained_further(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from ofa.space.genes import Genomes
 from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.space.subnet import SubnetConfig
-from predictors.collection.collect import BATCH_SIZE, SEED_RECORDS, collect
-from predictors.collection.records import RecordFile, load_records
+from predictors.collection.collect import BATCH_SIZE, SEED_RECORDS, CollectionPlan, collect_records
 from predictors.collection.sampling import plan_subnets, random_subnets
+from predictors.records import RecordFile
 
 
 def make_space(num_stages: int = 3, resolutions: tuple[int, ...] = (16, 24, 32)) -> StagedSpace:
@@ -146,8 +146,15 @@ def test_collecting_measures_the_plan_in_order(tmp_path: Path) -> None:
     space = make_space()
     evaluate = Evaluator()
     reports: list[tuple[int, int, str]] = []
-    collect(space, 12, 3, evaluate, open_records(tmp_path, space), lambda *report: reports.append(report))
-    configs, top1 = load_records(tmp_path / "accuracy.jsonl", space)
+    collect_records(
+        space,
+        open_records(tmp_path, space),
+        evaluate,
+        CollectionPlan(12, seed=3),
+        progress=lambda *report: reports.append(report),
+    )
+    read = RecordFile.read(tmp_path / "accuracy.jsonl", space)
+    configs, top1 = read.configs, read.values
     assert configs == evaluate.calls == [space.config(genome) for genome in plan(space, 12, 3)]
     assert top1.tolist() == [int(config.id, 16) / 16**10 for config in configs]
     assert [report[:2] for report in reports] == [(i, 12) for i in range(13)]
@@ -157,17 +164,23 @@ def test_an_interrupted_collection_resumes_with_what_is_missing(tmp_path: Path) 
     space = make_space()
     first = Evaluator(fail_at=5)
     with pytest.raises(KeyboardInterrupt):
-        collect(space, 12, 3, first, open_records(tmp_path, space))
+        collect_records(space, open_records(tmp_path, space), first, CollectionPlan(12, seed=3))
     with (tmp_path / "accuracy.jsonl").open("ab") as file:
         file.write(b'{"subnet": {"resolu')
     second = Evaluator()
     reports: list[int] = []
     records = open_records(tmp_path, space)
-    collect(space, 12, 3, second, records, lambda done, total, text: reports.append(done))
+    collect_records(
+        space,
+        records,
+        second,
+        CollectionPlan(12, seed=3),
+        progress=lambda done, total, text: reports.append(done),
+    )
     assert reports == list(range(5, 13))
     assert [*first.calls, *second.calls] == [space.config(genome) for genome in plan(space, 12, 3)]
     whole = tmp_path / "whole"
-    collect(space, 12, 3, Evaluator(), open_records(whole, space))
+    collect_records(space, open_records(whole, space), Evaluator(), CollectionPlan(12, seed=3))
     assert (whole / "accuracy.jsonl").read_bytes() == (tmp_path / "accuracy.jsonl").read_bytes()
 
 
@@ -179,23 +192,30 @@ def test_every_strategy_resumes_as_if_never_interrupted(tmp_path: Path, strategy
     space, count = make_space(2), SEED_RECORDS + BATCH_SIZE + 2
     reports: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        collect(space, count, 3, Evaluator(stop), open_records(tmp_path, space), strategy=strategy)
+        collect_records(
+            space,
+            open_records(tmp_path, space),
+            Evaluator(stop),
+            CollectionPlan(count, strategy=strategy, seed=3),
+        )
     records = open_records(tmp_path, space)
-    collect(
+    collect_records(
         space,
-        count,
-        3,
-        Evaluator(),
         records,
-        lambda done, total, text: reports.append(done),
-        strategy=strategy,
+        Evaluator(),
+        CollectionPlan(count, strategy=strategy, seed=3),
+        progress=lambda done, total, text: reports.append(done),
     )
     assert reports == list(range(stop, count + 1))
     whole = tmp_path / "whole"
-    collect(space, count, 3, Evaluator(), open_records(whole, space), strategy=strategy)
+    collect_records(
+        space, open_records(whole, space), Evaluator(), CollectionPlan(count, strategy=strategy, seed=3)
+    )
     assert (whole / "accuracy.jsonl").read_bytes() == (tmp_path / "accuracy.jsonl").read_bytes()
     again = Evaluator()
-    collect(space, count, 3, again, open_records(tmp_path, space), strategy=strategy)
+    collect_records(
+        space, open_records(tmp_path, space), again, CollectionPlan(count, strategy=strategy, seed=3)
+    )
     assert again.calls == []
 
 
@@ -203,11 +223,11 @@ def test_active_collection_starts_stratified_and_extends_other_records(tmp_path:
     space = make_space(2)
     evaluate = Evaluator()
     records = open_records(tmp_path, space)
-    collect(space, 10, 3, evaluate, records, strategy="active")
+    collect_records(space, records, evaluate, CollectionPlan(10, strategy="active", seed=3))
     assert rows(space.genomes(evaluate.calls)) <= rows(plan(space, SEED_RECORDS, 3))
-    collect(space, 40, 9, evaluate, records, strategy="random")
+    collect_records(space, records, evaluate, CollectionPlan(40, strategy="random", seed=9))
     before = len(records)
-    collect(space, before + 6, 3, evaluate, records, strategy="active")
+    collect_records(space, records, evaluate, CollectionPlan(before + 6, strategy="active", seed=3))
     assert len(records) == before + 6
 
 
@@ -215,34 +235,43 @@ def test_active_collection_can_measure_a_whole_small_space(tmp_path: Path) -> No
     space = nano_space()
     assert space.size > SEED_RECORDS
     evaluate = Evaluator()
-    collect(space, space.size, 0, evaluate, open_records(tmp_path, space), strategy="active")
+    collect_records(
+        space, open_records(tmp_path, space), evaluate, CollectionPlan(space.size, strategy="active")
+    )
     assert set(evaluate.calls) == brute_force_networks(space)
     with pytest.raises(UserError, match=f"'nano' has only {space.size}"):
-        collect(space, space.size + 1, 0, evaluate, open_records(tmp_path, space), strategy="active")
+        collect_records(
+            space, open_records(tmp_path, space), evaluate, CollectionPlan(space.size + 1, strategy="active")
+        )
 
 
 def test_an_unknown_strategy_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"'activ'; known: active, random, stratified\. Did you mean 'active'"
     ):
-        collect(nano_space(), 5, 0, Evaluator(), open_records(tmp_path, nano_space()), strategy="activ")
+        collect_records(
+            nano_space(),
+            open_records(tmp_path, nano_space()),
+            Evaluator(),
+            CollectionPlan(5, strategy="activ"),
+        )
 
 
 def test_nothing_is_measured_twice(tmp_path: Path) -> None:
     space = make_space()
-    collect(space, 10, 3, Evaluator(), open_records(tmp_path, space))
+    collect_records(space, open_records(tmp_path, space), Evaluator(), CollectionPlan(10, seed=3))
     again = Evaluator()
-    collect(space, 10, 3, again, open_records(tmp_path, space))
+    collect_records(space, open_records(tmp_path, space), again, CollectionPlan(10, seed=3))
     assert again.calls == []
-    collect(space, 25, 3, again, open_records(tmp_path, space))
+    collect_records(space, open_records(tmp_path, space), again, CollectionPlan(25, seed=3))
     assert len(again.calls) == 15
-    collect(space, 25, 4, Evaluator(), open_records(tmp_path, space))
-    configs, _ = load_records(tmp_path / "accuracy.jsonl", space)
+    collect_records(space, open_records(tmp_path, space), Evaluator(), CollectionPlan(25, seed=4))
+    configs = RecordFile.read(tmp_path / "accuracy.jsonl", space).configs
     assert len(set(configs)) == len(configs)
 
 
 def test_an_accuracy_that_is_no_fraction_stops_the_collection(tmp_path: Path) -> None:
     space = make_space()
     with pytest.raises(UserError, match=r"97.* expected a fraction"):
-        collect(space, 5, 0, lambda config: 97.0, open_records(tmp_path, space))
-    assert load_records(tmp_path / "accuracy.jsonl", space)[0] == []
+        collect_records(space, open_records(tmp_path, space), lambda config: 97.0, CollectionPlan(5))
+    assert RecordFile.read(tmp_path / "accuracy.jsonl", space).configs == []

@@ -55,8 +55,9 @@ def test_damaged_files_are_user_errors(
     result: SearchResult, small_space: StagedSpace, tmp_path: Path
 ) -> None:
     path = tmp_path / "search.json"
-    with pytest.raises(UserError, match=r"No search result at .*Make one with"):
+    with pytest.raises(UserError, match="No search result at") as caught:
         SearchResult.load(path, small_space)
+    assert caught.value.stage == "search"
     result.save(path, {})
     text = path.read_text()
     path.write_text(text[: len(text) // 2])

@@ -19,6 +19,7 @@ from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
 from predictors.model.features import FeatureMap, space_views
 from predictors.model.posterior import COVERAGE_DEVIATIONS, Posterior, standardise
 from predictors.model.predictor import AccuracyPredictor, PredictorInfo, TargetScale
+from predictors.records import RecordFile
 from predictors.settings import MIN_FITTED, FitSettings
 
 MIN_HOLDOUT = 2
@@ -62,6 +63,40 @@ def split_records(num_records: int, settings: FitSettings, seed: int) -> Split:
             "holdout_fraction."
         )
     return Split(order[num_holdout:], order[:num_holdout])
+
+
+def fit(
+    records: RecordFile,
+    settings: FitSettings | None = None,
+    *,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+    threads: int | None = 1,
+) -> AccuracyPredictor:
+    """Return a predictor fitted on all records; its `info` says how well it did on a hold-out.
+
+    Args:
+        records: records of `collect`, at least about twelve.
+        settings: settings of the fit; None for the default ones.
+        seed: seed of the hold-out, the hidden layer and the members.
+        progress: called after each iteration.
+        threads: threads of linear algebra; None for the libraries' choice.
+
+    Raises:
+        UserError: if there are too few records, or accuracies that are no finite numbers.
+    """
+    report = fit_predictor(
+        records.space,
+        records.space.genomes(records.configs),
+        records.values,
+        settings or FitSettings(),
+        seed,
+        records.header.provenance,
+        progress,
+        metric=records.header.metric,
+        threads=threads,
+    )
+    return report.predictor
 
 
 def fit_predictor(
@@ -196,17 +231,16 @@ def interval_metrics(
     return {**accuracy_metrics(predictions, values, metric), "coverage": float(is_inside.mean())}
 
 
-def format_metrics(report: FitReport) -> Table:
+def format_metrics(info: PredictorInfo) -> Table:
     """Return a table of the hold-out metrics of the MLP and the baselines, side by side."""
-    info = report.predictor.info
     table = Table(title=f"On {info.num_holdout} held-out of {info.num_records} sub-networks")
     table.add_column("predictor")
     metric = info.metric
     rmse = f"RMSE (points of {metric.title})" if metric.is_fraction else f"RMSE of {metric.title}"
     for title in (rmse, "Kendall tau", "Spearman"):
         table.add_column(title, justify="right")
-    for name, values in report.metrics.items():
+    for name, values in info.metrics.items():
         table.add_row(name, *(f"{values[key]:.3f}" for key in HOLDOUT_METRICS))
-    coverage = report.metrics["mlp"]["coverage"]
+    coverage = info.metrics["mlp"]["coverage"]
     table.caption = f"{100 * coverage:.0f} % inside the 90 % intervals; then fitted on all {info.num_records}"
     return table

@@ -21,7 +21,6 @@ from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 
 SCHEMA_VERSION = 1
-COLLECT_COMMAND = "python scripts/collect_accuracy.py"
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,37 @@ class RecordFile:
     """
 
     def __init__(
-        self, path: Path, header: RecordHeader, records: dict[AnyConfig, float], writes: bool
+        self,
+        path: Path | None,
+        space: SearchSpace,
+        header: RecordHeader,
+        records: dict[AnyConfig, float],
+        *,
+        writes: bool,
     ) -> None:
-        """Take the parsed contents of `path`; use `RecordFile.open` instead."""
+        """Take the parsed contents of `path`; use `open`, `read` or `in_memory` instead."""
         self.path, self._writes = path, writes
-        self.header = header
+        self.space, self.header = space, header
         self._values = records
+
+    @classmethod
+    def in_memory(
+        cls, space: SearchSpace, provenance: Mapping[str, str], *, metric: Metric = TOP1
+    ) -> RecordFile:
+        """Return records without a file, none yet."""
+        return cls(None, space, _header(space, provenance, metric), {}, writes=False)
+
+    @classmethod
+    def read(cls, path: Path, space: SearchSpace) -> RecordFile:
+        """Return the records of a file, to be read alone.
+
+        A last line that was cut off while being written is left out; the file is not changed.
+
+        Raises:
+            UserError: if the file is missing, of another space, or has a corrupt line (named by its number).
+        """
+        header, records, _ = _parse(path, _read(path), space)
+        return cls(path, space, header, records, writes=False)
 
     @classmethod
     def open(
@@ -70,7 +94,7 @@ class RecordFile:
         Raises:
             UserError: if the file has another space, origin or metric, is corrupt, or cannot be written.
         """
-        header = RecordHeader(SCHEMA_VERSION, space.name, space.fingerprint, dict(provenance), metric)
+        header = _header(space, provenance, metric)
         if not world.is_main:
             world.wait()
         records = cls._open(path, space, header, world.is_main)
@@ -84,14 +108,14 @@ class RecordFile:
             if not path.exists() or path.stat().st_size == 0:
                 line = _line(asdict(header))
                 write_atomic(path, lambda temporary: temporary.write_bytes(line))
-                return cls(path, header, {}, writes)
+                return cls(path, space, header, {}, writes=writes)
             stored_header, records, size = _parse(path, path.read_bytes(), space)
             _check_origin(path, stored_header, header)
             if writes:
                 _cut(path, size)
         except OSError as error:
             raise UserError(f"Could not open the accuracy records {path}: {error}.") from error
-        return cls(path, header, records, writes)
+        return cls(path, space, header, records, writes=writes)
 
     @property
     def configs(self) -> list[AnyConfig]:
@@ -102,6 +126,16 @@ class RecordFile:
     def values(self) -> NDArray[np.float64]:
         """The values of the metric of `configs`, shape (n,)."""
         return np.array(list(self._values.values()), np.float64)
+
+    @property
+    def summary(self) -> str:
+        """One line: how many sub-networks, and the range of their values."""
+        metric = self.header.metric
+        lowest, highest = self.values.min(), self.values.max()
+        return (
+            f"{len(self)} sub-networks, validation {metric.title} "
+            f"{metric.scale * lowest:.2f} to {metric.show(highest)}"
+        )
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -123,14 +157,14 @@ class RecordFile:
                 cannot be written; the file is then unchanged.
         """
         if config in self._values:
-            raise UserError(f"Sub-network {config.id} is already in {self.path}; each is measured once.")
+            raise UserError(f"Sub-network {config.id} has a record already; each is measured once.")
         metric, value = self.header.metric, float(value)
         problem = metric.problem(value)
         if problem:
             raise UserError(f"Sub-network {config.id}: {problem}")
         line = _line({"subnet": config.to_dict(), "id": config.id, metric.name: value})
         try:
-            if self._writes:
+            if self._writes and self.path is not None:
                 _append_line(self.path, line)
         except OSError as error:
             raise UserError(
@@ -140,26 +174,13 @@ class RecordFile:
         self._values[config] = value
 
 
-def read_header(path: Path, space: SearchSpace) -> RecordHeader:
-    """Return the header of a record file of `space`; raises the errors of `load_records`."""
-    return _parse(path, _read(path), space)[0]
-
-
-def load_records(path: Path, space: SearchSpace) -> tuple[list[AnyConfig], NDArray[np.float64]]:
-    """Return the measured sub-networks of a record file and their values of the metric, shape (n,).
-
-    An incomplete last line is ignored; the file is not changed.
-
-    Raises:
-        UserError: if the file is missing, has another space, or a corrupt line (named by its number).
-    """
-    _, records, _ = _parse(path, _read(path), space)
-    return list(records), np.array(list(records.values()), np.float64)
+def _header(space: SearchSpace, provenance: Mapping[str, str], metric: Metric) -> RecordHeader:
+    return RecordHeader(SCHEMA_VERSION, space.name, space.fingerprint, dict(provenance), metric)
 
 
 def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise UserError(f"No accuracy records at {path}. Collect them with: {COLLECT_COMMAND}")
+        raise UserError(f"No accuracy records at {path}.", stage="collect")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -185,7 +206,8 @@ def _parse(
             text = error if isinstance(error, UserError) else f"not a record ({error})."
             raise UserError(
                 f"Line {number} of the accuracy records {path} is corrupt: {text} "
-                f"Delete that line and complete the file with: {COLLECT_COMMAND}"
+                "Delete that line and complete the file.",
+                stage="collect",
             ) from error
         records[config] = value
     return header, records, size
@@ -197,12 +219,14 @@ def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
     except ValueError as error:
         raise UserError(
             f"{path} is not a file of accuracy records: its first line is not a header. "
-            f"Give another path, or collect anew with: {COLLECT_COMMAND}"
+            "Give another path, or collect anew.",
+            stage="collect",
         ) from error
     if header.schema_version != SCHEMA_VERSION:
         raise UserError(
             f"The accuracy records {path} have schema version {header.schema_version}; this version reads "
-            f"{SCHEMA_VERSION}. Collect them anew with: {COLLECT_COMMAND}"
+            f"{SCHEMA_VERSION}. Collect them anew.",
+            stage="collect",
         )
     if header.fingerprint != space.fingerprint:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ofa.common.errors import UserError
 from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.space.subnet import SubnetConfig
-from predictors.collection.records import RecordFile, load_records, read_header
+from predictors.records import RecordFile
 
 PROVENANCE = {"checkpoint": "abc123", "validation": "digits, 300 images, seed 0"}
 
@@ -51,11 +52,12 @@ def test_records_come_back_exactly_and_in_order(path: Path) -> None:
     values = [1 / 3, 0.0, 1.0, np.float64(2 / 7)]
     for config, value in zip(make_configs(space), values, strict=True):
         records.append(config, value)
-    configs, top1 = load_records(path, space)
+    read = RecordFile.read(path, space)
+    configs, top1 = read.configs, read.values
     assert configs == make_configs(space) == records.configs
     assert top1.dtype == np.float64
     assert top1.tolist() == values == records.values.tolist()
-    header = read_header(path, space)
+    header = read.header
     assert (header.space, header.fingerprint, header.provenance) == ("small", space.fingerprint, PROVENANCE)
 
 
@@ -76,7 +78,7 @@ def test_each_line_is_plain_json_as_documented(path: Path) -> None:
 def test_append_is_on_disk_before_the_file_is_closed(path: Path) -> None:
     space = make_space()
     records = fill(path, space, 2)
-    assert len(load_records(path, space)[0]) == len(records) == 2
+    assert len(RecordFile.read(path, space)) == len(records) == 2
 
 
 def test_a_file_cut_at_any_byte_of_its_last_line_resumes(path: Path) -> None:
@@ -89,7 +91,7 @@ def test_a_file_cut_at_any_byte_of_its_last_line_resumes(path: Path) -> None:
     content = path.read_bytes()
     for length in range(kept, len(content)):
         path.write_bytes(content[:length])
-        assert load_records(path, space)[0] == configs[:2]
+        assert RecordFile.read(path, space).configs == configs[:2]
         assert path.stat().st_size == length, "reading must not change the file"
         records = RecordFile.open(path, space, PROVENANCE)
         assert path.stat().st_size == kept
@@ -102,7 +104,7 @@ def test_an_empty_file_is_started_anew(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
     fill(path, make_space(), 1)
-    assert len(load_records(path, make_space())[0]) == 1
+    assert len(RecordFile.read(path, make_space())) == 1
 
 
 def test_duplicates_and_values_that_are_no_fractions_are_refused(path: Path) -> None:
@@ -122,7 +124,11 @@ def test_a_file_of_another_space_is_refused_with_both_names(path: Path) -> None:
     fill(path, make_space(), 1)
     before = path.read_bytes()
     other = make_space("wide", channels=16)
-    for attempt in (lambda: RecordFile.open(path, other, PROVENANCE), lambda: load_records(path, other)):
+    attempts: list[Callable[[], RecordFile]] = [
+        lambda: RecordFile.open(path, other, PROVENANCE),
+        lambda: RecordFile.read(path, other),
+    ]
+    for attempt in attempts:
         with pytest.raises(UserError, match=r"'small'.*'wide'"):
             attempt()
     assert path.read_bytes() == before
@@ -132,7 +138,7 @@ def test_a_restricted_space_shares_the_records_of_the_whole_one(path: Path) -> N
     space = make_space()
     fill(path, space, 4)
     restricted = space.restrict({"resolution": [8]})
-    assert len(load_records(path, restricted)[0]) == 4
+    assert len(RecordFile.read(path, restricted)) == 4
     assert len(RecordFile.open(path, restricted, PROVENANCE)) == 4
 
 
@@ -146,8 +152,9 @@ def test_other_provenance_is_refused_with_both_values(path: Path) -> None:
 
 
 def test_a_missing_file_names_the_command(path: Path) -> None:
-    with pytest.raises(UserError, match=r"scripts/collect_accuracy\.py"):
-        load_records(path, make_space())
+    with pytest.raises(UserError, match="No accuracy records at") as caught:
+        RecordFile.read(path, make_space())
+    assert caught.value.stage == "collect"
 
 
 @pytest.mark.parametrize("content", ["hello\n", "[1, 2]\n", '{"space": "small"}\n', "no line break"])
@@ -163,7 +170,7 @@ def test_another_schema_version_is_refused(path: Path) -> None:
     fill(path, make_space(), 1)
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
     with pytest.raises(UserError, match="schema version 9"):
-        load_records(path, make_space())
+        RecordFile.read(path, make_space())
 
 
 def corrupt(line: str, kind: str) -> str:
@@ -196,7 +203,11 @@ def test_a_corrupt_middle_line_is_named_by_its_number(path: Path, kind: str) -> 
     lines = path.read_text().splitlines()
     lines[2] = corrupt(lines[2], kind)
     path.write_text("\n".join(lines) + "\n")
-    for attempt in (lambda: load_records(path, space), lambda: RecordFile.open(path, space, PROVENANCE)):
+    attempts: list[Callable[[], RecordFile]] = [
+        lambda: RecordFile.read(path, space),
+        lambda: RecordFile.open(path, space, PROVENANCE),
+    ]
+    for attempt in attempts:
         with pytest.raises(UserError, match=r"^Line 3 of .* is corrupt"):
             attempt()
 
@@ -207,7 +218,7 @@ def test_a_repeated_line_is_an_error(path: Path) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, lines[1]]) + "\n")
     with pytest.raises(UserError, match=r"Line 4 .*earlier line"):
-        load_records(path, space)
+        RecordFile.read(path, space)
 
 
 def test_a_failed_write_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,4 +235,4 @@ def test_a_failed_write_leaves_the_file_as_it_was(path: Path, monkeypatch: pytes
             records.append(space.largest, 0.9)
     assert path.read_bytes() == before
     records.append(space.largest, 0.9)
-    assert load_records(path, space)[0] == records.configs
+    assert RecordFile.read(path, space).configs == records.configs

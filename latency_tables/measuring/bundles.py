@@ -1,0 +1,59 @@
+"""`measure_bundle`: latency and memory of a bundle's file, end to end in a fresh process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latency_tables.measuring.networks import measure_network_ms
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.timing import summarize
+from ofa.common.progress import ProgressCallback, silent
+from ofa.export.bundle import Bundle
+from ofa.export.fresh_run import FreshRunSettings, run_fresh
+
+WEIGHTS = "weights"
+_RUNS = 100
+
+
+@dataclass(frozen=True)
+class BundleMeasurement:
+    """Latency and memory of one file of a bundle.
+
+    Attributes:
+        latency_ms: milliseconds of a run, robust to disturbances.
+        median_ms: median of the runs.
+        added_mib: memory that loading and running the network added to the process, MiB.
+        peak_mib: peak memory of the whole process, MiB.
+    """
+
+    latency_ms: float
+    median_ms: float
+    added_mib: float
+    peak_mib: float
+
+
+def measure_bundle(
+    bundle: Bundle, format_name: str, device: DeviceSpec, *, progress: ProgressCallback = silent
+) -> BundleMeasurement:
+    """Measure a file of a bundle on this machine.
+
+    Args:
+        bundle: the bundle.
+        format_name: one of its files, e.g. "onnx", run by its own engine; "weights" is run by the engine of
+            the device.
+        device: threads, batch size and measuring effort.
+        progress: called while the weights are timed.
+
+    Raises:
+        UserError: if the bundle lacks the file, or the engine is not installed or fails.
+    """
+    is_weights = format_name == WEIGHTS
+    # The runs of the weights in the fresh process are for the memory alone.
+    settings = FreshRunSettings(device.threads, device.batch_size, runs=5 if is_weights else _RUNS)
+    fresh = run_fresh(bundle.path, format_name, settings)
+    if is_weights:
+        network, image_shape = bundle.network.cpu(), bundle.card.input_shape
+        timing = measure_network_ms(network, image_shape, device, progress=progress)
+    else:
+        timing = summarize([fresh.runs_ms])
+    return BundleMeasurement(timing.latency_ms, timing.median_ms, fresh.added_mib, fresh.peak_mib)

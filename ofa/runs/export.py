@@ -1,0 +1,66 @@
+"""`export_subnet`: a sub-network of a run as a bundle in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ofa.common.progress import ProgressCallback, silent
+from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, samples_of
+from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.export.card import MetricValue, subnet_card
+from ofa.export.precision import TargetPrecision
+from ofa.export.write import ExportReport, export_bundle
+from ofa.runs.trained import TrainedRun
+from ofa.space.subnet import SubnetConfig
+
+
+def export_subnet(
+    run: TrainedRun,
+    config: SubnetConfig,
+    name: str,
+    *,
+    formats: Sequence[str] = ("onnx", "pt2"),
+    precision: str = "fp32",
+    keep: MixedPrecisionSettings | None = None,
+    calibration_images: int = 2000,
+    quantisation_images: int = 300,
+    expected_metric: MetricValue | None = None,
+    expected_latency_ms: Mapping[str, float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    progress: ProgressCallback = silent,
+) -> ExportReport:
+    """Extract, recalibrate and export a sub-network of a run.
+
+    Args:
+        run: the run.
+        config: the sub-network.
+        name: name of the bundle; one that is there is replaced.
+        formats: files to write beside the weights; see `ofa.export.formats`.
+        precision: further precision of each format beside fp32, e.g. "int8".
+        keep: layers that stay in fp32; None for none.
+        calibration_images: training images that recalibrate batch norm.
+        quantisation_images: training images from which ranges of activations are taken.
+        expected_metric: what the search expects of it.
+        expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
+        provenance: further facts of how it was made.
+        progress: called after every format.
+
+    Raises:
+        UserError: as `export_bundle`.
+    """
+    keep = keep or MixedPrecisionSettings()
+    evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
+    network = evaluator.network(config).cpu()
+    card = subnet_card(
+        run.info.space,
+        config,
+        run.data.info,
+        expected_metric=expected_metric,
+        expected_latency_ms=expected_latency_ms,
+        provenance={"run": run.directory.name, **(provenance or {}), "supernet": run.info.sha256},
+    )
+    samples = samples_of(evaluator, config.resolution, quantisation_images)
+    target = TargetPrecision(precision, samples, keep)
+    path = run.directory.bundles / name
+    return export_bundle(network, card, path, formats, target=target, progress=progress)

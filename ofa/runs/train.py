@@ -1,0 +1,79 @@
+"""`train_run`: the training of a supernet in the folder of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from ofa.common.distributed import SINGLE_PROCESS, World
+from ofa.common.progress import ProgressCallback, silent
+from ofa.data.sources import load_data
+from ofa.runs.config import TrainConfig, claim_directory
+from ofa.runs.directory import RunDirectory
+from ofa.runs.supernet_file import save_supernet
+from ofa.supernet.supernet import build_supernet
+from ofa.training.phases import check_phases
+from ofa.training.precision import EMULATED, emulates
+from ofa.training.summary import RunSummary
+from ofa.training.trainer import Trainer
+
+
+def train_run(
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    world: World = SINGLE_PROCESS,
+    progress: ProgressCallback = silent,
+    note: Callable[[str], object] = lambda text: None,
+) -> RunSummary:
+    """Train the supernet of a run, or go on with it, and save it with how it was made.
+
+    Args:
+        config: everything that the training depends on, and the run's folder.
+        device: where to train.
+        world: the processes that train together; all call this.
+        progress: told about every tenth step.
+        note: called with lines for the user: what is trained, and how good it became.
+
+    Raises:
+        UserError: for settings that cannot work, images that are missing, a folder that holds another run,
+            or a loss that is not finite.
+        StoppedError: after a signal, with a checkpoint of the last step written.
+    """
+    check_phases(config.recipe.phases)
+    data = load_data(config.data)
+    run = RunDirectory(config.runs_dir, config.run_name)
+    space = config.space.for_data(data)
+    with run.locked("training", world.is_main):
+        if world.is_main:
+            claim_directory(run, config)
+        world.wait()
+        note(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
+        note(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
+        if emulates(config.training.precision, device):
+            note(EMULATED)
+        supernet = build_supernet(space, config.training.seed, config.training.dropout)
+        trainer = Trainer(
+            supernet,
+            data,
+            config.recipe,
+            folder=run.path,
+            device=device,
+            progress=progress,
+            world=world,
+            configuration=dataclasses.asdict(config),
+        )
+        for file in trainer.damaged_checkpoints:
+            note(f"passed over the damaged checkpoint {file}")
+        if trainer.resumed_at:
+            note(f"going on after step {trainer.resumed_at}")
+        trainer.train()
+        summary = trainer.summary(config.run_name)
+        if world.is_main:
+            save_supernet(run.supernet, supernet, config.provenance(data.info))
+            summary.write(run.path, run.path.parent / "runs.csv")
+    for name, value in summary.scores.items():
+        note(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.show(value):>8s}")
+    return summary
