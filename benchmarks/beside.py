@@ -1,4 +1,4 @@
-"""Processes that keep the machine busy beside a measurement, and end with it.
+"""Background loads for measurements; they end with the measuring process.
 
 Run by hand: python benchmarks/beside.py busy|training
 """
@@ -16,15 +16,15 @@ import torch
 from torch import nn
 
 MAX_SECONDS = 600.0
-"""After which a load ends by itself."""
+"""A load ends by itself after this time."""
 
 
 @contextmanager
 def load(name: str) -> Iterator[None]:
-    """Run the load of that name, one of `LOADS` or "idle" for none, in a process of its own.
+    """Run the load `name`, one of `LOADS` or "idle" for none, in a separate process.
 
     Raises:
-        RuntimeError: if it ends before it has begun; its own error is on the error stream.
+        RuntimeError: if it ends before it reports its start; its error is on the error stream.
     """
     if name == "idle":
         yield
@@ -41,7 +41,7 @@ def load(name: str) -> Iterator[None]:
 
 
 def busy() -> Callable[[], object]:
-    """Return a step that keeps one core busy with Python for some milliseconds."""
+    """Return a step that keeps one core busy with Python for a few milliseconds."""
     return lambda: sum(range(200_000))
 
 
@@ -65,7 +65,7 @@ LOADS: dict[str, Callable[[], Callable[[], object]]] = {"busy": busy, "training"
 
 
 def main() -> None:
-    """Say that the load has begun, and go on until the parent has ended or `MAX_SECONDS` are over."""
+    """Report the start, and run until the parent has ended or `MAX_SECONDS` have passed."""
     parent, end = os.getppid(), time.monotonic() + MAX_SECONDS
     step = LOADS[sys.argv[1]]()
     step()

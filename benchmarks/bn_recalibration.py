@@ -1,10 +1,10 @@
 """Recalibration of batch norm: time, peak memory and errors of the statistics.
 
-The same extracted sub-networks of the full MobileNetV3 space, weights and images; 200 images a batch, the
-published package's default. Ours and, if --published names the folder that it was installed to (pip install
---no-deps --target DIR ofa==0.1.0.post202307202001 tqdm pyyaml), the package's take turns, each in a process
-of its own. Errors are against float64 statistics in two passes over what each layer saw: of the mean in
-standard deviations, of the variance as a share of it.
+Both packages use the same extracted sub-networks of the full MobileNetV3 space, weights and images, with 200
+images a batch, the published package's default. This project and, if --published names its folder (pip
+install --no-deps --target DIR ofa==0.1.0.post202307202001 tqdm pyyaml), the published package take turns,
+each in a separate process. Errors are against two-pass float64 statistics of each layer's inputs: of the mean
+in standard deviations, of the variance as a share of it.
 
 Run: python benchmarks/bn_recalibration.py [--published DIR] [--images 2000] [--resolution 160] [--rounds 2]
 """
@@ -72,7 +72,7 @@ def main() -> None:
         workers["published"] = Worker("published_training.py", options)
     print(f"{arguments.images} images at {arguments.resolution} px, {arguments.threads} threads")
     print("network              seconds  peak MiB   errors: mean (max, median), variance (max, median)")
-    # The last turn is timed like the others, before its errors are found.
+    # The last turn is timed like the others, before its errors are computed.
     tasks = ["run"] * (arguments.rounds - 1) + ["run" if arguments.without_errors else "error"]
     space = full_space()
     for name in arguments.networks:

@@ -1,11 +1,11 @@
-"""Different devices, different networks: the best network of each device, and what it is worth on the others.
+"""Different devices, different networks: the best network of each device, evaluated on the others.
 
 The space is mobilenet_v3 at 224 pixels, the accuracy a predictor fitted on 1,081 measured ImageNet accuracies
 (see predictor_quality.py), the latencies are tables of several engines and precisions. The limit of each
-device is what the same random networks take there in the median, times --share. The loss on another device
-is against the best network of that device which is as fast there.
+device is the median latency of the same random networks on it, times --share. The loss on another device is
+against the best network of that device that is as fast there.
 
-Run: python benchmarks/devices.py [TABLE.json ...] [--share 1.0]    (default: the tables that come with us)
+Run: python benchmarks/devices.py [TABLE.json ...] [--share 1.0]    (default: the shipped tables)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from predictor_quality import measured
+from predictor_quality import load_measurements
 
 from latency_tables.table.shipped import DATA
 from latency_tables.table.table import LatencyTable
@@ -34,7 +34,7 @@ RESOLUTION = 224
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, the space with the accuracy of its networks, and how."""
+    """A space with the accuracy of its networks, and the plan of a search."""
 
     space: StagedSpace
     accuracy: Estimator
@@ -66,14 +66,14 @@ def stages(config: SubnetConfig) -> str:
 
 
 def main() -> None:
-    """Search for each device, and price each network on all of them."""
+    """Search for each device, and evaluate each network on all of them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tables", nargs="*", type=Path)
     parser.add_argument("--share", type=float, default=1.0)
     arguments = parser.parse_args()
-    whole, genomes, top1 = measured()
+    whole, genomes, top1 = load_measurements()
     space = whole.restrict({"resolution": [RESOLUTION]})
     plan = plan_search(compose_group("search", "evolution"))
     search = Search(space, fit_mlp(space, genomes, top1, FitSettings(), 0), plan)

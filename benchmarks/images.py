@@ -1,4 +1,4 @@
-"""Images that are the same in every process of a benchmark; needs nothing but PyTorch."""
+"""Images that are equal in every process of a benchmark; needs only PyTorch."""
 
 from __future__ import annotations
 

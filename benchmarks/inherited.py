@@ -1,12 +1,12 @@
-"""Are sub-networks as good as networks trained alone? Inherited, fine-tuned and alone, on the test split.
+"""Test accuracy of sub-networks: inherited, fine-tuned, and trained alone from scratch.
 
 Architectures are spread over the MACs of the space: the smallest, the largest, and random ones between. Each
 is tested as inherited from the supernet, after a short fine-tuning, and trained alone from scratch. Each
-result is a file in `inherited` of the run, so that an interrupted comparison goes on, and several processes
-may share it: --part 1/2 and --part 2/2 side by side, and then once without. Of several runs, supernets of
-several seeds, the means count; in the first run networks are fine-tuned and trained alone with seed 0, in the
-second with seed 1, and so on. With 10 and more architectures, Kendall's tau of inherited against alone is
-printed.
+result is a file in `inherited` of the run, so an interrupted comparison continues, and several processes can
+share it: --part 1/2 and --part 2/2 in parallel, and then one call without --part. With several runs
+(supernets of several seeds) the table shows means; networks are fine-tuned and trained alone with seed 0 in
+the first run, seed 1 in the second, and so on. With 10 or more architectures, Kendall's tau of inherited
+against alone is printed.
 
 Run: python benchmarks/inherited.py --run-names fashion_mnist [SECOND_SEED ...] [--architectures 5]
      [--epochs 14] [--ways inherited tuned alone] [--part 1/2]
@@ -59,10 +59,10 @@ def spread_architectures(space: StagedSpace, count: int) -> list[SubnetConfig]:
 
 
 class Comparison:
-    """Tests networks of one run and keeps what was found."""
+    """Tests networks of one run and saves the results."""
 
     def __init__(self, run: TrainedRun, seed: int, epochs: int, finetune_epochs: int) -> None:
-        """Results go to a folder of the run; all trainings are made with `seed`."""
+        """Save results in a folder of the run; all trainings use `seed`."""
         self._run, self.folder = run, run.directory.path / "inherited"
         self._trainings = {
             "tuned": dataclasses.replace(FINETUNED, epochs=finetune_epochs, seed=seed),
@@ -91,7 +91,7 @@ class Comparison:
         return found
 
     def _train(self, way: str, config: SubnetConfig, settings: FinetuneSettings) -> StaticNetwork:
-        """Return the network trained further, or alone from new weights."""
+        """Return the network fine-tuned, or trained alone from new weights."""
         space, resolution = self._run.info.space, config.resolution
         if way == "alone":
             network = build_supernet(space, settings.seed).extract(config).to(self._run.device)

@@ -1,8 +1,8 @@
 """Int8 of a run's networks: accuracy, file size and latency against fp32 in the same engine.
 
-Each network is exported as a user does it; where int8 loses more than --max-loss points on validation images,
-a second row shows keep_layers=auto. Test images are only looked at. Both files are timed in this process in
-turns, batch 1, one thread; the ratio is the median over the turns.
+Each network is exported by the user's function; if int8 loses more than --max-loss points on validation
+images, a second row shows keep_layers=auto. Test images only evaluate. Both files are timed in this process
+in turns, batch 1, one thread; the ratio is the median over the turns.
 
 Run: python benchmarks/int8.py --runs-dir DIR --run-name NAME [--networks smallest middle largest]
 """
@@ -25,7 +25,7 @@ from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.card import ModelCard, subnet_card
 from ofa.export.evaluate import file_top1
 from ofa.export.fresh_run import bind_file
-from ofa.export.precision import WantedPrecision
+from ofa.export.precision import TargetPrecision
 from ofa.export.record import ExportedFile
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
@@ -95,11 +95,11 @@ def print_network(
     """Print the rows of one network."""
     for engine in engines:
         for choice in ("none", "auto"):
-            wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(choice, max_loss))
+            target = TargetPrecision("int8", samples, MixedPrecisionSettings(choice, max_loss))
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
                 try:
-                    report = export_bundle(network, card, Path(folder) / "bundle", [engine], target=wanted)
+                    report = export_bundle(network, card, Path(folder) / "bundle", [engine], target=target)
                 except UserError as error:
                     print(f"{name:12s} {engine:9s} {error}")
                     break

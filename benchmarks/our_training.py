@@ -1,4 +1,4 @@
-"""Training steps and recalibrations of this project, as a process of their own; see turns.py.
+"""Training steps and recalibrations of this project, as a separate process; see turns.py.
 
 Started by train_step.py and bn_recalibration.py:
 
@@ -45,12 +45,12 @@ def full_space() -> StagedSpace:
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """Return images as the data of this project yields them."""
+    """Return images in the memory format of this project's data."""
     return images.contiguous(memory_format=torch.channels_last)
 
 
 class Fixed(nn.Module):
-    """A static network in the place of a supernet."""
+    """A static network with the interface of a supernet."""
 
     def __init__(self, network: nn.Module) -> None:
         """Take the network."""
@@ -58,16 +58,16 @@ class Fixed(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, config: SubnetConfig) -> Tensor:
-        """Return the logits of the network, whatever `config` is."""
+        """Return the logits of the network; `config` is ignored."""
         logits: Tensor = self.network(images)
         return logits
 
 
 class Steps:
-    """The trainer's step, without teacher, of sub-networks inside their supernet or extracted."""
+    """The trainer's step, without teacher, for sub-networks inside their supernet or extracted."""
 
     def __init__(self, elastic: bool, precision: str) -> None:
-        """Create the supernet; static networks are extracted from it when they are asked for."""
+        """Create the supernet; static networks are extracted from it on request."""
         self._elastic, self._settings = elastic, TrainSettings(batch_size=1, precision=precision)
         self._supernet = build_supernet(full_space(), 0, self._settings.dropout)
         self._config: SubnetConfig | None = None
@@ -105,11 +105,11 @@ class Recalibration:
         self._supernet = build_supernet(full_space(), 0)
 
     def answer(self, request: Request) -> Any:
-        """Do what `task` names with the sub-network `config`.
+        """Run the request's `task` for the sub-network `config`.
 
         extract: write the state that `published_training.py` reads into the file `state`.
         run: return the seconds of one recalibration.
-        error: return the largest errors of its statistics against float64 ones in two passes.
+        error: return the largest errors of its statistics against two-pass float64 statistics.
         """
         config = SubnetConfig.from_dict(request["config"])
         network = self._supernet.extract(config).eval().to(memory_format=torch.channels_last)
@@ -124,7 +124,7 @@ class Recalibration:
 
 
 def handler(kind: str, *rest: str) -> Callable[[Request], Any]:
-    """Return the function that answers, from the arguments of the command line."""
+    """Return the function that answers requests, from the arguments of the command line."""
     if kind == "recalibrate":
         count, resolution, batch_size = map(int, rest)
         return Recalibration(count, resolution, batch_size).answer

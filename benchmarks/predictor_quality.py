@@ -1,12 +1,12 @@
-"""Quality of the accuracy predictor, and of choosing what to measure, on measured ImageNet accuracies.
+"""Quality of the accuracy predictor, and of collection strategies, on measured ImageNet accuracies.
 
-1,081 sub-networks of the width-1.0 MobileNetV3 supernet, measured by others (IntelLabs/DyNAS-T). Three
+1,081 sub-networks of the width-1.0 MobileNetV3 supernet, with public measurements (IntelLabs/DyNAS-T). Three
 parts, each printed as a table, one thread:
 
-- `predictors`: fitted on N random records, judged on all others, means over splits. The plain MLP has the
+- `predictors`: fitted on N random records, evaluated on all others, means over splits. The plain MLP has the
   three hidden layers of 400 of the published predictor.
 - `collection`: records chosen from a pool at random, evenly over log MACs, or by the predictor itself;
-  judged on 300 networks outside the pool, means over runs.
+  evaluated on 300 networks outside the pool, means over runs.
 - `speed`: predictions per second.
 
 Run: python benchmarks/predictor_quality.py [--parts predictors collection speed] [--counts 50 100 250 500]
@@ -54,7 +54,7 @@ MAX_SHARE = 0.7
 COLUMNS = ("rmse_points", "kendall_tau", "coverage", "seconds")
 
 
-def measured() -> tuple[StagedSpace, Genomes, NDArray[np.float64]]:
+def load_measurements() -> tuple[StagedSpace, Genomes, NDArray[np.float64]]:
     """Return the space, the networks and their top-1 fractions."""
     folder = Path(os.environ.get("OFA_SHARED_DATA", ROOT.parent / "shared" / "data"))
     path = folder / "accuracy" / "ofa_mbv3_w1.0_imagenet.jsonl"
@@ -90,8 +90,8 @@ def split_metrics(
 
 
 def compare_predictors(counts: Sequence[int], splits: range) -> list[str]:
-    """Print means over the splits for each number of records, and return what is worse than required."""
-    space, genomes, top1 = measured()
+    """Print means over the splits for each number of records, and return unmet requirements."""
+    space, genomes, top1 = load_measurements()
     problems = []
     print("records  predictor          RMSE points  Kendall tau  in 90 % interval  fit s")
     for count in counts:
@@ -119,7 +119,7 @@ def collection_errors(
     order = rng.permutation(len(top1))
     held, pool = order[:HELD_OUT], order[HELD_OUT:]
     even = pool[stratified_order(compile_cost(space, macs)(genomes[pool]))]
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     inputs = features(genomes)
     chosen = even[:SEED_RECORDS]
     while len(chosen) < STEPS[-1]:
@@ -138,8 +138,8 @@ def collection_errors(
 
 
 def compare_collection(runs: range) -> None:
-    """Print the mean errors, and how many actively chosen records give the error of random ones."""
-    space, genomes, top1 = measured()
+    """Print the mean errors, and the number of actively chosen records with the error of random ones."""
+    space, genomes, top1 = load_measurements()
     found = []
     for seed in runs:
         found.append(collection_errors(space, genomes, top1, seed))
@@ -159,19 +159,19 @@ def compare_collection(runs: range) -> None:
     print(f"at most {100 * MAX_SHARE:.0f} % of the records at: {where} of {', '.join(map(str, STEPS))}")
 
 
-def records_needed(errors: NDArray[np.float64], wanted: float) -> float:
-    """Return the number of records at which errors at `STEPS` fall to `wanted`, between steps linearly."""
+def records_needed(errors: NDArray[np.float64], max_error: float) -> float:
+    """Return the number of records at which the errors at `STEPS` fall to `max_error`, interpolated."""
     falling = np.minimum.accumulate(errors)
-    if falling[0] <= wanted:
+    if falling[0] <= max_error:
         return float(STEPS[0])
-    if falling[-1] > wanted:
+    if falling[-1] > max_error:
         return float("nan")
-    return float(np.interp(-wanted, -falling, STEPS))
+    return float(np.interp(-max_error, -falling, STEPS))
 
 
 def measure_speed() -> None:
-    """Print the seconds that 50,000 predictions take, beside those of a plain 3 x 400 MLP."""
-    space, genomes, top1 = measured()
+    """Print the seconds of 50,000 predictions, and those of a plain 3 x 400 MLP."""
+    space, genomes, top1 = load_measurements()
     predictor = fit_mlp(space, genomes[:250], top1[:250], FitSettings(), 0)
     sizes = (space.num_features, 400, 400, 400)
     layers = [layer for i in range(3) for layer in (nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU())]

@@ -1,8 +1,8 @@
-"""One search with the published once-for-all package, as a process of its own; prints one JSON line.
+"""One search with the published once-for-all package, as a separate process; prints one JSON line.
 
-Started by search_speed.py: the package has the import name `ofa`, as this project has. Only its public
-classes are called. What it lacks is supplied from outside: its yaml.load calls lack a loader, its tables
-and weights are read from the given folder instead of being downloaded, and so its downloader may be absent.
+Started by search_speed.py: the package has the import name `ofa`, like this project. Only its public classes
+are called. Missing parts are supplied from outside: its yaml.load calls lack a loader, and its tables and
+weights are read from the given folder instead of being downloaded, so its downloader may be absent.
 
     python benchmarks/published_search.py PACKAGE_FOLDER DATA_FOLDER LIMIT_MS SEED POPULATION GENERATIONS
 """

@@ -1,7 +1,7 @@
-"""Training steps and recalibrations of the published package, as a process of their own; see turns.py.
+"""Training steps and recalibrations of the published package, as a separate process; see turns.py.
 
-Started by train_step.py and bn_recalibration.py: the package has the import name `ofa`, as this project
-has. Only its public classes and functions are called, with its own defaults.
+Started by train_step.py and bn_recalibration.py: the package has the import name `ofa`, like this
+project. Only its public classes and functions are called, with its own defaults.
 
     python benchmarks/published_training.py THREADS PACKAGE_FOLDER step
     python benchmarks/published_training.py THREADS PACKAGE_FOLDER recalibrate IMAGES RESOLUTION BATCH_SIZE
@@ -31,7 +31,7 @@ def supernet() -> Any:
 
 
 def activate(network: Any, stages: Sequence[dict[str, list[float]]]) -> None:
-    """Choose a sub-network; blocks that it lacks get some choice, which is not used."""
+    """Choose a sub-network; inactive blocks get an arbitrary choice, which is not used."""
     kernel_sizes: list[int] = []
     expand_ratios: list[int] = []
     for stage in stages:
@@ -42,7 +42,7 @@ def activate(network: Any, stages: Sequence[dict[str, list[float]]]) -> None:
 
 
 class Steps:
-    """Training steps of sub-networks as the package's training loop does them, without teacher."""
+    """Training steps of sub-networks like the package's training loop, without teacher."""
 
     def __init__(self) -> None:
         """Create supernet and optimiser."""
@@ -77,10 +77,10 @@ class Recalibration:
         self._supernet = supernet()
 
     def answer(self, request: Request) -> Any:
-        """Do what `task` names with the sub-network `config`, whose weights are in the file `state`.
+        """Run the request's `task` for the sub-network `config` with the weights in the file `state`.
 
         run: return the seconds of one recalibration.
-        error: return the largest errors of its statistics against float64 ones in two passes.
+        error: return the largest errors of its statistics against two-pass float64 statistics.
         """
         activate(self._supernet, request["config"]["stages"])
         network = self._supernet.get_active_subnet().eval()
@@ -97,7 +97,7 @@ class Recalibration:
 
 
 def handler(package: str, kind: str, *rest: str) -> Callable[[Request], Any]:
-    """Return the function that answers, from the arguments of the command line."""
+    """Return the function that answers requests, from the arguments of the command line."""
     sys.path.insert(0, package)
     if kind == "recalibrate":
         count, resolution, batch_size = map(int, rest)

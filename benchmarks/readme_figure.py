@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from predictor_quality import ROOT, measured
+from predictor_quality import ROOT, load_measurements
 
 from latency_tables.table.shipped import DATA
 from latency_tables.table.table import LatencyTable
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs=2, choices=NAMES, default=["cascadelake", "cascadelake_ncnn"])
     parser.add_argument("--output", type=Path, default=ROOT / "docs/figures/front.png")
     arguments = parser.parse_args()
-    whole, genomes, top1 = measured()
+    whole, genomes, top1 = load_measurements()
     space = whole.restrict({"resolution": [RESOLUTION]})
     accuracy = fit_mlp(space, genomes, top1, FitSettings(), 0)
     engines = [Engine(NAMES[table], colour) for table, colour in zip(arguments.tables, COLOURS, strict=True)]

@@ -1,6 +1,6 @@
 """Speed and quality of the search, one thread; each part prints its table.
 
-With --beside only its time: idle, beside a busy process, and beside a PyTorch training, in turns.
+With --beside only times: idle, beside a busy process, and beside a PyTorch training, in turns.
 
 - `note10`: published latency tables of the Note10 and published accuracy predictor, the limits and seeds of
   the table; the default settings, and the published budget of 50,000 candidates.
@@ -59,7 +59,7 @@ PUBLISHED_BUDGET = EvolutionSettings(population_size=500, generations=100)
 
 @dataclass(frozen=True)
 class Task:
-    """A space, what is maximised, and a latency in ms."""
+    """A space, the accuracy to maximise, and a latency in ms."""
 
     space: StagedSpace
     accuracy: Estimator
@@ -72,7 +72,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Timed:
-    """A search result and the seconds of wall and processor time that it took."""
+    """A search result, and its wall and processor time in seconds."""
 
     result: SearchResult
     wall_s: float
@@ -113,7 +113,7 @@ def search_once(task: Task, limits: Sequence[Limit], settings: EvolutionSettings
 
 
 def single_searches(task: Task, settings: EvolutionSettings, seeds: int) -> list[list[Timed]]:
-    """Return a list of runs per limit; limits take turns, so that a slow moment meets all of them."""
+    """Return a list of runs per limit; limits take turns, so a slow phase affects all of them."""
     runs: list[list[Timed]] = [[] for _ in LIMITS_MS]
     for seed in range(seeds):
         for place, maximum in enumerate(LIMITS_MS):
@@ -196,13 +196,13 @@ def print_joint(data: Path) -> None:
 
 
 def stand_in_latency_ms(spec: LayerSpec) -> float:
-    """Time of the arithmetic, of the memory traffic, and a fixed overhead."""
+    """Return the time of arithmetic and memory traffic, and a fixed overhead."""
     moved = sum(op.input_elements + op.output_elements for op in spec.operators)
     return 0.02 + macs(spec) / 2e7 + moved / 4e6
 
 
 def stand_in_top1(space: StagedSpace, rng: np.random.Generator) -> Callable[[Genomes], NDArray[np.float64]]:
-    """Return an accuracy that rises with size, saturates, and depends on which blocks are next to another."""
+    """Return an accuracy that rises with size, saturates, and depends on pairs of adjacent blocks."""
     network_macs = compile_cost(space, macs)
     pairs = 0.15 * rng.standard_normal((space.num_features, space.num_features)) / space.num_features**0.5
     single = 0.2 * rng.standard_normal(space.num_features)
@@ -228,7 +228,7 @@ def print_synthetic(task: Task, seeds: int) -> None:
     """Print evolution and random search with 50,000 candidates each, at three limits."""
     latencies = task.latency(task.space.sample(10_000, np.random.default_rng(0)))
     largest = float(task.latency(task.space.genomes([task.space.largest]))[0])
-    # The last limit excludes nothing, so that all candidates go through the MLP.
+    # The last limit excludes nothing, so all candidates are estimated by the MLP.
     maxima = [*(float(np.quantile(latencies, share)) for share in (0.01, 0.5)), largest]
     print("\nsynthetic, 50,000 candidates\n  limit  seed  evolution   random   wall s  cpu s  estimates")
     for maximum in maxima:
@@ -248,7 +248,7 @@ def print_synthetic(task: Task, seeds: int) -> None:
 
 
 def print_beside(task: Task, rounds: int) -> None:
-    """Print times of a search of `BESIDE_MS` with each load beside it, medians over rounds of one seed."""
+    """Print times of a search of `BESIDE_MS` beside each load, as medians over rounds of one seed."""
     search = (task, [task.limit(BESIDE_MS)], EvolutionSettings(), 0)
     runs: dict[str, list[Timed]] = {name: [] for name in ("idle", *LOADS)}
     search_once(*search)

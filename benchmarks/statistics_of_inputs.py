@@ -1,4 +1,4 @@
-"""Float64 statistics of what batch-norm layers see, in two passes; needs nothing but PyTorch."""
+"""Two-pass float64 statistics of the inputs of batch-norm layers; needs only PyTorch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def two_pass_statistics(network: nn.Module, recalibrate: Callable[[], None]) -> dict[str, float]:
-    """Return errors of the running statistics that `recalibrate` gives to `network`.
+    """Return the errors of the running statistics of `network` after `recalibrate`.
 
-    Mean and population variance of each layer's input, over all images, are taken in float64: the mean in
-    one pass, the squared deviations from it in another one. The layers see the same inputs each time.
+    The mean and population variance of each layer's input, over all images, are computed in float64: the mean
+    in one pass, the squared deviations in another. The layers see the same inputs each time.
 
     Returns:
         Largest error over all channels of all layers: `mean_error` in standard deviations, `variance_error`
@@ -38,7 +38,7 @@ def two_pass_statistics(network: nn.Module, recalibrate: Callable[[], None]) -> 
 def _averages(
     layers: list[nn.BatchNorm2d], recalibrate: Callable[[], None], centres: list[Tensor], power: int
 ) -> list[Tensor]:
-    """Return per layer and channel the average of (input - centre) ** power in one run of `recalibrate`."""
+    """Return, per layer and channel, the average of (input - centre) ** power in a run of `recalibrate`."""
     sums = [torch.zeros_like(centre) for centre in centres]
     counts = [0] * len(layers)
 

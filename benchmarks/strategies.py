@@ -1,8 +1,8 @@
-"""Training strategies compared: each trains a supernet, then the same sub-networks are tested.
+"""Comparison of training strategies: each trains a supernet, then the same sub-networks are tested.
 
-The phases of conf/phases/small_*.yaml take about the same time; the table says how long each one took. Other
-numbers of epochs are given as NAME:EPOCHS,EPOCHS…, one per phase, and several precisions of each can be
-compared. A run that has been trained is not trained again, so that an interrupted comparison goes on.
+The phases of conf/phases/small_*.yaml take about the same time; the table shows each time. Other numbers of
+epochs are given as NAME:EPOCHS,EPOCHS…, one per phase, and several precisions can be compared. Trained runs
+are not trained again, so an interrupted comparison continues.
 
 Run: python benchmarks/strategies.py --experiment fashion_mnist --data-root DIR [--processes 2]
      [--phases small_sandwich:7 small_uniform:7,4 ...] [--precisions fp32 bf16] [--random 50]
@@ -31,7 +31,7 @@ STRATEGIES = ("small_images", "small_progressive", "small_sandwich", "small_unif
 
 
 def train(choice: str, precision: str, run_name: str, arguments: argparse.Namespace) -> None:
-    """Train one supernet with the command that users have; `choice` is a file of conf/phases[:EPOCHS,...]."""
+    """Train one supernet by the train_supernet command; `choice` is a file of conf/phases[:EPOCHS,...]."""
     phases, _, epochs = choice.partition(":")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += [f"--nproc-per-node={arguments.processes}", str(ROOT / "scripts" / "train_supernet.py")]
@@ -51,8 +51,8 @@ def train(choice: str, precision: str, run_name: str, arguments: argparse.Namesp
 def tested(run_name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Return the test top-1 in percent of the smallest, middle and largest, and means of random networks.
 
-    Compound networks, whose kernels and widths follow their depth, are the only ones that a compound phase
-    trains; their mean stands beside that of the whole space.
+    A compound phase only trains compound networks, whose kernels and widths follow their depth; their mean is
+    given beside that of the unrestricted space.
     """
     run = open_run(RunConfig(run_name=run_name, runs_dir=arguments.runs_dir, data_root=arguments.data_root))
     space, evaluator = run.info.space, SubnetEvaluator(run.supernet, run.data, "test")

@@ -1,12 +1,12 @@
-"""How far latency tables are from the truth: networks that had no part in a table, measured and predicted.
+"""Error of latency tables: predictions against measurements of networks that the tables do not use.
 
-For each engine a table of the space is built, or a finished one taken from the folder. Its validation
-networks, random ones that had no part in the calibration, were measured in the same rounds; they are
-predicted by the table and by a * MACs + b fitted on the same calibration networks. --twice builds a second
-table with another seed and prints how much the estimates of the two differ on 1,000 networks; --compare does
-that with two tables that are there. The folder gets a figure per engine and errors.json. Bars for one thread
-and the space mobilenet_v3 at 160 to 224 pixels: MAPE at most 3 %, largest error at most 12 %, Kendall tau at
-least 0.93; estimates of two tables within 4 % in the median.
+For each engine a table of the space is built, or an existing one used. Its validation networks, random ones
+that are not used for the calibration, are measured in the same rounds; they are predicted by the table and by
+a * MACs + b fitted to the same calibration networks. --twice builds a second table with another seed and
+prints the difference of the two tables' estimates for 1,000 networks; --compare does that for two existing
+tables. The folder gets a figure per engine and errors.json. Bars for one thread and the space mobilenet_v3 at
+160 to 224 pixels: MAPE at most 3 %, largest error at most 12 %, Kendall tau at least 0.93; median difference
+of two tables' estimates at most 4 %.
 
 Run: python benchmarks/table_error.py [ENGINE[:PRECISION] ...] [--folder runs/table_error]
      [--space mobilenet_v3] [--resolutions 160 176 192 208 224] [--networks 40] [--threads 1] [--minutes 14]
@@ -56,7 +56,7 @@ Values = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Of predictions: mean and largest absolute error in percent, and the rank correlation."""
+    """Mean and largest absolute error of predictions in percent, and the rank correlation."""
 
     mape: float
     worst: float
@@ -73,7 +73,7 @@ class Errors:
 
 
 def device_of(engine: str, threads: int, minutes: float | None, method: str | None) -> DeviceSpec:
-    """Return the device for "ENGINE" or "ENGINE:PRECISION", with the effort of its file in conf/device."""
+    """Return the device for "ENGINE" or "ENGINE:PRECISION", with the effort in its file in conf/device."""
     name, _, precision = engine.partition(":")
     values = compose_group("device", _BASES.get(name, "my_cpu_onnx"))
     values |= {"name": f"{name}_{precision or 'fp32'}_{threads}", "engine": name, "threads": threads}
@@ -97,9 +97,9 @@ def predicted_by_macs(space: StagedSpace, table: LatencyTable, configs: Sequence
 
 
 def table_of(space: StagedSpace, device: DeviceSpec, path: Path, seed: int, count: int) -> LatencyTable:
-    """Return the table at `path`, built if it is not there."""
+    """Return the table at `path`, built if it is missing."""
     if path.is_file():
-        print(f"{path} is there already; delete it to build it again")
+        print(f"{path} already exists; delete it to build it again")
     with progress_bar(f"{device.name}, seed {seed}") as progress:
         table = measure(space, device, path, seed=seed, progress=progress, num_validation=count)
     floored = sum(entry.latency_ms <= 1e-6 for entry in table.entries.values())
@@ -113,7 +113,7 @@ def table_of(space: StagedSpace, device: DeviceSpec, path: Path, seed: int, coun
 
 
 def difference_percent(space: StagedSpace, first: LatencyTable, second: LatencyTable) -> float:
-    """Return the median relative difference of the two tables' estimates of 1,000 networks."""
+    """Return the median relative difference of the two tables' estimates for 1,000 networks."""
     genomes = space.sample(1000, np.random.default_rng(0))
     estimates = [table.estimator(space, max_table_error=np.inf)(genomes) for table in (first, second)]
     return float(100 * np.median(np.abs(estimates[0] - estimates[1]) / np.mean(estimates, axis=0)))
@@ -205,7 +205,7 @@ def main() -> None:
         except UserError as error:
             if arguments.engines:
                 raise
-            print(f"{engine} is left out: {error}")
+            print(f"{engine} is skipped: {error}")
             continue
         found[device.name] = report(space, device, folder, arguments.networks, arguments.twice)
         (folder / "errors.json").write_text(json.dumps(found, indent=2) + "\n")

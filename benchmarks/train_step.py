@@ -1,17 +1,17 @@
 """Speed and memory of one training step, for random sub-networks of the full MobileNetV3 space.
 
-A step is the trainer's with one sub-network and without teacher. Compared are, each in a
-process of its own, taking turns step by step:
+A step is the trainer's, with one sub-network and without teacher. The following are compared, each in a
+separate process, taking turns step by step:
 
 - `elastic`: the sub-network inside its supernet, fp32; `elastic bf16`: in bf16 autocast.
-- `static`: the same sub-network extracted, fp32, same memory format; its process holds the supernet too.
+- `static`: the same sub-network extracted, fp32, same memory format; its process also holds the supernet.
 - `published`: the same sub-network inside the published package's supernet, with its own defaults, if
   --published names the folder that it was installed to:
   pip install --no-deps --target DIR ofa==0.1.0.post202307202001 tqdm pyyaml
 
 Ratios are medians over the sub-networks of the ratios of the medians over the rounds. --growth prints how
-time per image and peak memory of a middling sub-network grow with batch and resolution instead. On a machine
-that others use too, --clock cpu --threads 1 compares processor time.
+time per image and peak memory of a medium sub-network grow with batch and resolution instead. On a machine
+shared with others, --clock cpu --threads 1 compares processor time.
 
 Run: python benchmarks/train_step.py [--published DIR] [--settings 224x16 64x64] [--networks 20] [--rounds 2]
 """
@@ -40,11 +40,11 @@ Workers = Mapping[str, Worker]
 
 @dataclass(frozen=True)
 class Plan:
-    """How steps are measured.
+    """Settings of the measurement.
 
     Attributes:
         published: folder of the published package, if it takes part.
-        threads: of each process.
+        threads: number of threads of each process.
         rounds: measured turns of each process per sub-network.
         clock: "wall" or "cpu".
     """
@@ -56,7 +56,7 @@ class Plan:
 
 
 def start_workers(plan: Plan, with_static: bool) -> dict[str, Worker]:
-    """Return fresh processes by name, so that peak memory is that of what follows."""
+    """Return fresh processes by name, so that peak memory excludes earlier work."""
     kinds = {"elastic": ("elastic", "fp32"), "elastic bf16": ("elastic", "bf16")}
     if with_static:
         kinds["static"] = ("static", "fp32")
@@ -113,9 +113,9 @@ def print_ratio(runs: Sequence[Mapping[str, Turn]], above: str, below: str, bar:
 
 
 def print_growth(plan: Plan) -> None:
-    """Print milliseconds per image and peak memory as batch and resolution grow, from few pixels to many.
+    """Print milliseconds per image and peak memory by batch and resolution, from few pixels to many.
 
-    One process at a time: together their largest batches need more memory than many machines have.
+    One process at a time: together, their largest batches need too much memory.
     """
     middle = full_space().middle
     sizes = sorted(product(RESOLUTIONS, BATCH_SIZES), key=lambda size: size[0] ** 2 * size[1])

@@ -1,6 +1,7 @@
-"""Processes that take turns: one of them works at a time, asked by lines of JSON and answering by them.
+"""Processes that take turns: one works at a time; requests and answers are lines of JSON.
 
-Two packages with the import name `ofa` cannot live in one process, and peak memory is that of a process.
+Two packages with the import name `ofa` cannot be loaded in one process, and peak memory is measured per
+process.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Worker:
         """Return the answer to `request`.
 
         Raises:
-            RuntimeError: if the process ended instead; its own error is on the error stream.
+            RuntimeError: if the process ended; its error is on the error stream.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -50,7 +51,7 @@ class Worker:
 
 
 def serve(answer: Callable[[Request], Any]) -> None:
-    """Answer the requests on the input one by one; what `answer` prints goes to the error stream."""
+    """Answer the requests on the input one by one; output of `answer` goes to the error stream."""
     for line in sys.stdin:
         with contextlib.redirect_stdout(sys.stderr):
             found = answer(json.loads(line))

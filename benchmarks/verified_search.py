@@ -1,9 +1,9 @@
-"""Verified search at several limits on several engines: is the network inside the limit when measured again?
+"""Verified search at several limits on several engines: is a repeated measurement inside the limit?
 
-For each table, made on this machine, networks are searched at limits spread over the space's latencies, once
-plainly and once verified. Each network found is then measured again in fresh processes. The accuracy is a
-function that rises with multiply-accumulates, layers and kernels, or that of a published predictor
-(--predictor, for --space mobilenet_v3 --width 1.2).
+For each table of this machine, networks are searched at limits spread over the space's latencies, with and
+without verification. Each result is then measured again in fresh processes. The accuracy is a function that
+increases with multiply-accumulates, layers and kernels, or that of a published predictor (--predictor, for
+--space mobilenet_v3 --width 1.2).
 
 Run: python benchmarks/verified_search.py [TABLE.json ...] [--space NAME] [--shares ...]
 """
@@ -42,7 +42,7 @@ DEVICES = ("cascadelake_onnx", "cascadelake_openvino")
 
 @dataclass(frozen=True)
 class Task:
-    """What is searched on one device."""
+    """A space, its accuracy and latency, and the device."""
 
     space: StagedSpace
     accuracy: Estimator
@@ -68,12 +68,12 @@ def synthetic_accuracy(space: StagedSpace) -> Estimator:
 
 
 def limits_of(task: Task, shares: Sequence[float]) -> list[float]:
-    """Return latencies (ms, three digits) that these shares of the random networks of the space keep."""
+    """Return latencies (ms, three digits) that these shares of random networks keep."""
     drawn = task.latency(task.space.sample(2000, np.random.default_rng(task.seed)))
     return [float(f"{value:.3g}") for value in np.quantile(drawn, shares)]
 
 
-def again(task: Task, config: SubnetConfig, processes: int, seed: int) -> float:
+def measure_again(task: Task, config: SubnetConfig, processes: int, seed: int) -> float:
     """Return the latency (ms) of a network, measured alone in fresh processes."""
     return statistics.median(MeasureHere(task.space, task.device, processes, seed)([config])[config])
 
@@ -105,9 +105,11 @@ def print_limits(
         seconds = time.monotonic() - started
         found = verified.verification
         assert found is not None
-        chosen = next(n for n in found.networks if n.config.id == found.chosen)
-        ratios = [again(task, r.best.config, checks, 1000 + place) / maximum for r in (plain, verified)]
-        # A network far below the limit is right only where the search knows no more accurate one that fits.
+        chosen = next(n for n in found.networks if n.config.id == found.best_id)
+        ratios = [
+            measure_again(task, r.best.config, checks, 1000 + place) / maximum for r in (plain, verified)
+        ]
+        # A network far below the limit is acceptable only if no more accurate network fits.
         known = [c.accuracy for c in verified.front] + [plain.best.accuracy] * (ratios[0] <= 1)
         better = max(known) > chosen.accuracy + 1e-9
         good = ratios[1] <= 1 and (ratios[1] >= TOO_FAST or not better)
@@ -122,7 +124,7 @@ def print_limits(
 
 
 def main() -> None:
-    """Measure all engines that are installed."""
+    """Measure all installed engines."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tables", nargs="*", type=Path)
     parser.add_argument("--space", default="mobilenet_v3")

@@ -1,4 +1,4 @@
-"""What the predictor is compared with: scikit-learn's regressors on the same one-hot features."""
+"""Baselines of the predictor: scikit-learn's regressors on the same one-hot features."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ofa.common.threads import blas_threads
 Regressor = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 Fit = Callable[[NDArray[np.float32], NDArray[np.float64], int], Regressor]
 NUM_TREES = 200
-# A Gaussian process takes cubic time: beyond so many records it is fitted on the first of them.
+# A Gaussian process takes cubic time: it is fitted on at most this many records, the first ones.
 GAUSSIAN_PROCESS_RECORDS = 1000
 
 
 def fit_ridge(features: NDArray[np.float32], targets: NDArray[np.float64], seed: int) -> Regressor:
-    """Linear regression; its strength is chosen by leave-one-out."""
+    """Ridge regression; its strength is chosen by leave-one-out."""
     return _predict(RidgeCV(alphas=np.logspace(-3, 3, 25)).fit(features, targets))
 
 
@@ -70,18 +70,18 @@ def fit_baseline(
     *,
     threads: int | None = 1,
 ) -> Regressor:
-    """Return the regressor that one of `BASELINES` fits to standardised accuracies.
+    """Return the regressor fitted by one of `BASELINES` to standardised accuracies.
 
     Args:
-        fit: which one.
+        fit: fitting function, one of `BASELINES`.
         features: `SearchSpace.encode` rows, shape (n, num_features).
         values: values of the metric, shape (n,).
-        seed: of what is random in it.
-        threads: of linear algebra while it is fitted; None for the libraries' choice.
+        seed: seed of the regressor.
+        threads: threads of linear algebra during the fit; None for the libraries' default.
     """
     mean, std = float(values.mean()), float(values.std()) or 1.0
     with warnings.catch_warnings(), blas_threads(threads):
-        # Parameters at their bounds, as with equal accuracies, and all epochs used up are fine here.
+        # Parameters at their bounds, as with equal accuracies, and an exhausted epoch limit are acceptable.
         warnings.simplefilter("ignore", ConvergenceWarning)
         predict = fit(features, (values - mean) / std, seed)
     return lambda rows: predict(rows) * std + mean
@@ -99,6 +99,6 @@ def accuracy_metrics(
 
 
 def _predict(model: object) -> Regressor:
-    """Return a fitted model's `predict`, as float64."""
+    """Return the `predict` of a fitted model, with float64 results."""
     predict = getattr(model, "predict")  # noqa: B009 - the models share no typed base
     return lambda rows: np.asarray(predict(rows), np.float64)

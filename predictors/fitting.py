@@ -28,18 +28,18 @@ HOLDOUT_METRICS = ("rmse_points", "kendall_tau", "spearman")
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint indices of the records: those fitted for the metrics, and those the metrics come from."""
+    """Disjoint indices of the records: for the fit behind the metrics, and for the metrics."""
 
-    known: NDArray[np.intp]
-    holdout: NDArray[np.intp]
+    fit_indices: NDArray[np.intp]
+    holdout_indices: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """A predictor fitted on all records, and how well one without the hold-out did there.
+    """A predictor fitted on all records, and the metrics of one fitted without the hold-out.
 
     `metrics` maps mlp and each baseline to rmse_points, kendall_tau and spearman on the hold-out, and mlp
-    also to `coverage`: the share of held-out accuracies inside their 90 % interval.
+    also to `coverage`: the share of held-out accuracies within their 90 % interval.
     """
 
     predictor: AccuracyPredictor
@@ -76,7 +76,7 @@ def fit(
     """Return a predictor fitted on all records; its `info` says how well it did on a hold-out.
 
     Args:
-        records: at least twelve or so; see `collect`.
+        records: records of `collect`, at least about twelve.
         settings: settings of the fit; None for the default ones.
         seed: seed of the hold-out, the hidden layer and the members.
         progress: called after each iteration.
@@ -111,24 +111,24 @@ def fit_predictor(
     metric: Metric = TOP1,
     threads: int | None = 1,
 ) -> FitReport:
-    """Fit the MLP and the baselines without the hold-out, measure all on it, and fit the MLP on everything.
+    """Fit the MLP and the baselines without the hold-out, evaluate both on it, and fit the MLP on all.
 
     Args:
         space: space of the genomes.
         genomes: distinct canonical genomes, shape (n, num_genes).
-        values: their measured values of the metric, shape (n,).
-        settings: see `FitSettings`.
-        seed: of the split, the hidden layer and the members; the global generators are left alone.
-        provenance: where the records come from, kept with the predictor.
+        values: measured values of the metric, shape (n,).
+        settings: settings of the fit.
+        seed: seed of the split, the hidden layer and the members; global generators are not used.
+        provenance: origin of the records, stored with the predictor.
         progress: called after each iteration of either fit.
-        metric: what the values are.
-        threads: of linear algebra; more than one rarely pay off. None for the libraries' choice.
+        metric: metric of `values`.
+        threads: threads of linear algebra; more than one rarely help. None for the libraries' default.
 
     Raises:
-        UserError: if there are too few records, or accuracies that are no finite numbers.
+        UserError: if there are too few records, or an accuracy is not finite.
     """
     split = split_records(len(genomes), settings, seed)
-    fitted_indices, holdout = split.known, split.holdout
+    fitted_indices, holdout = split.fit_indices, split.holdout_indices
     steps = settings.max_iterations
     without_holdout = fit_mlp(
         space,
@@ -163,11 +163,12 @@ def fit_predictor(
 def _baseline_metrics(
     features: NDArray[np.float32], values: NDArray[np.float64], split: Split, seed: int, metric: Metric
 ) -> dict[str, dict[str, float]]:
-    """Return the metrics of every baseline on the hold-out of records."""
+    """Return the metrics of every baseline on the hold-out."""
+    fitted, holdout = split.fit_indices, split.holdout_indices
     metrics = {}
     for name, fit in BASELINES.items():
-        predict = fit_baseline(fit, features[split.known], values[split.known], seed, threads=None)
-        metrics[name] = accuracy_metrics(predict(features[split.holdout]), values[split.holdout], metric)
+        predict = fit_baseline(fit, features[fitted], values[fitted], seed, threads=None)
+        metrics[name] = accuracy_metrics(predict(features[holdout]), values[holdout], metric)
     return metrics
 
 
@@ -182,26 +183,26 @@ def fit_mlp(
     *,
     threads: int | None = 1,
 ) -> AccuracyPredictor:
-    """Return the predictor fitted on all the given records; see `fit_predictor` for the arguments.
+    """Return the predictor fitted on all the given records; see `fit_predictor` for further arguments.
 
     Args:
         space: space of the genomes.
-        genomes: shape (n, num_genes).
+        genomes: genomes, shape (n, num_genes).
         values: values of the metric, shape (n,).
-        settings: see `FitSettings`; the hold-out is not used.
-        seed: of the hidden layer and the members.
-        info: kept with the predictor; by default it has no metrics.
+        settings: settings of the fit; the hold-out fraction is not used.
+        seed: seed of the hidden layer and the members.
+        info: information stored with the predictor; by default without metrics.
         report: called with the iteration and the log evidence.
-        threads: see `fit_predictor`.
+        threads: threads of linear algebra; None for the libraries' default.
 
     Raises:
-        UserError: if there are fewer than eight records, or accuracies that are no finite numbers.
+        UserError: if there are fewer than eight records, or an accuracy is not finite.
     """
     if len(values) < MIN_FITTED:
         raise UserError(f"{len(values)} accuracy records; expected at least {MIN_FITTED} to fit a predictor.")
     if not np.isfinite(values).all():
         raise UserError("Some accuracies are not finite; expected numbers. Check the records.")
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     targets, mean, std = standardise(values)
     with blas_threads(threads):
         posterior = Posterior(
@@ -224,7 +225,7 @@ def fit_mlp(
 def interval_metrics(
     predictor: AccuracyPredictor, genomes: Genomes, values: NDArray[np.float64], metric: Metric = TOP1
 ) -> dict[str, float]:
-    """Return `accuracy_metrics` of a predictor and the share of values inside their 90 % interval."""
+    """Return `accuracy_metrics` of a predictor and the share of values within their 90 % interval."""
     predictions = predictor(genomes)
     is_inside = np.abs(predictions - values) <= COVERAGE_DEVIATIONS * predictor.uncertainty(genomes)
     return {**accuracy_metrics(predictions, values, metric), "coverage": float(is_inside.mean())}

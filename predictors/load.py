@@ -15,26 +15,26 @@ from predictors.published import predictor as published
 
 
 class Predictor(Estimator, Protocol):
-    """An estimator that says what its values are."""
+    """An estimator of a known metric."""
 
     @property
     def metric(self) -> Metric:
-        """What is predicted."""
+        """The predicted metric."""
 
 
 LOADERS: dict[str, Callable[[Path, SearchSpace, int | None], Predictor]] = {
     published.KIND: published.PublishedPredictor.load,
 }
-"""By the kind that the JSON twin names; predictors fitted here name none."""
+"""Loaders by the kind in the JSON twin; predictors of this project have no kind."""
 
 
 def load_predictor(path: Path, space: SearchSpace, threads: int | None = 1) -> Predictor:
     """Return the predictor at `path` (predictor.pt, with its .json twin), an estimator of its metric.
 
-    It computes with so many CPU `threads`; None for as many as PyTorch uses.
+    It computes with `threads` CPU threads; None for PyTorch's number.
 
     Raises:
-        UserError: if a file is missing or damaged, or the predictor is of another space.
+        UserError: if a file is missing or damaged, or the predictor belongs to another space.
     """
     values = read_json(path.with_suffix(".json"), "accuracy predictor", "fit")
     return LOADERS.get(str(values.get("kind")), AccuracyPredictor.load)(path, space, threads)

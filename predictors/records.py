@@ -1,4 +1,4 @@
-"""Append-only JSON lines of measured networks: written through, resumable, of one space and one origin."""
+"""Append-only JSON lines of measured networks: resumable, for one space and one origin."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class RecordHeader:
-    """First line of a record file: the space, the metric, and where its values come from.
+    """First line of a record file: the space, the metric, and the origin of its values.
 
-    `provenance` says in free words what was evaluated on what, e.g. the supernet's checkpoint and the
-    validation split; records of different provenance are never mixed.
+    `provenance` describes the evaluation in free text, e.g. the supernet's checkpoint and the validation
+    split; records of different provenance are never mixed.
     """
 
     schema_version: int
@@ -39,7 +39,7 @@ class RecordHeader:
 
 
 class RecordFile:
-    """An open record file; `configs` and `values` hold what is in it, `append` adds to both.
+    """An open record file; `configs` and `values` are its content, `append` adds to both.
 
     Only one process may write a file at a time.
     """
@@ -53,7 +53,7 @@ class RecordFile:
         *,
         writes: bool,
     ) -> None:
-        """Take the contents of `path` as read; use `open`, `read` or `in_memory`."""
+        """Take the parsed contents of `path`; use `open`, `read` or `in_memory` instead."""
         self.path, self._writes = path, writes
         self.space, self.header = space, header
         self._values = records
@@ -87,12 +87,12 @@ class RecordFile:
         *,
         metric: Metric = TOP1,
     ) -> RecordFile:
-        """Create the file, or resume it: a last line that was cut off while being written is removed.
+        """Create the file, or resume it; an incomplete last line is removed.
 
-        Of several processes the main one creates and writes the file; the others know the same records.
+        With several processes, the main one creates and writes the file; the others hold the same records.
 
         Raises:
-            UserError: if the file is of another space, origin or metric, corrupt, or cannot be written.
+            UserError: if the file has another space, origin or metric, is corrupt, or cannot be written.
         """
         header = _header(space, provenance, metric)
         if not world.is_main:
@@ -124,7 +124,7 @@ class RecordFile:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """Their values of the metric, shape (n,)."""
+        """The values of the metric of `configs`, shape (n,)."""
         return np.array(list(self._values.values()), np.float64)
 
     @property
@@ -146,15 +146,15 @@ class RecordFile:
         return config in self._values
 
     def append(self, config: AnyConfig, value: float) -> None:
-        """Add a record; it is on the disk when this returns.
+        """Add a record and synchronise it to disk.
 
         Args:
             config: a sub-network without a record.
-            value: its value of the metric.
+            value: value of the metric.
 
         Raises:
-            UserError: if the sub-network has a record, the metric has no such value, or the line cannot
-                be written; the file then holds what it held before.
+            UserError: if the sub-network has a record, the value is invalid for the metric, or the line
+                cannot be written; the file is then unchanged.
         """
         if config in self._values:
             raise UserError(f"Sub-network {config.id} has a record already; each is measured once.")
@@ -190,8 +190,8 @@ def _read(path: Path) -> bytes:
 def _parse(
     path: Path, content: bytes, space: SearchSpace
 ) -> tuple[RecordHeader, dict[AnyConfig, float], int]:
-    """Return header, records and the length in bytes of the whole lines."""
-    # Whatever follows the last line break was cut off: a line is written together with its break.
+    """Return header, records and the length in bytes of the complete lines."""
+    # Text after the last line break is incomplete: a line is written together with its break.
     size = content.rfind(b"\n") + 1
     lines = content[:size].splitlines()
     header = _parse_header(path, lines[0] if lines else b"", space)
@@ -218,7 +218,7 @@ def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
         header = build(RecordHeader, json.loads(line))
     except ValueError as error:
         raise UserError(
-            f"{path} is not a file of accuracy records: its first line is no header. "
+            f"{path} is not a file of accuracy records: its first line is not a header. "
             "Give another path, or collect anew.",
             stage="collect",
         ) from error
@@ -249,7 +249,7 @@ def _parse_record(line: bytes, space: SearchSpace, metric: Metric) -> tuple[AnyC
 
 
 def _check_origin(path: Path, header: RecordHeader, expected: RecordHeader) -> None:
-    """Raise unless two headers agree in metric and provenance."""
+    """Raise unless the headers agree in metric and provenance."""
     if header.metric != expected.metric:
         raise UserError(
             f"The records {path} are of the metric {header.metric.name}; expected {expected.metric.name}. "
@@ -273,7 +273,7 @@ def _cut(path: Path, size: int) -> None:
 
 
 def _append_line(path: Path, line: bytes) -> None:
-    """Write `line` at the end and through to the disk; on failure put the file back to its old length."""
+    """Write `line` at the end and synchronise; on failure truncate the file to its old length."""
     with path.open("ab", buffering=0) as file:
         old_size = file.tell()
         try:

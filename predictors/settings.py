@@ -1,4 +1,4 @@
-"""`FitSettings`: how the accuracy predictor is fitted."""
+"""`FitSettings`: settings of the accuracy predictor's fit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MIN_FITTED = 8
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How the MLP is fitted; nothing here needs tuning to the number of records or their noise.
+    """Settings of the MLP's fit; none needs tuning to the number of records or their noise.
 
     Attributes:
         hidden_units: width of the hidden layer; more are slower and a little better.
-        members: sampled output layers, whose spread is the uncertainty.
-        evidence_records: the scales of the weights are fitted on at most so many records.
-        max_iterations: of that fit; it usually ends after 20 to 50.
-        holdout_fraction: part of the records that the reported metrics come from.
+        members: number of sampled output layers; their spread is the uncertainty.
+        evidence_records: largest number of records for fitting the weight scales.
+        max_iterations: largest number of iterations of that fit; it usually ends after 20 to 50.
+        holdout_fraction: share of the records for the reported metrics.
     """
 
     hidden_units: int = 1024
@@ -29,7 +29,7 @@ class FitSettings:
     holdout_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        """Report everything that is out of range."""
+        """Check all ranges and report every value out of range."""
         minima = {"hidden_units": 1, "members": 2, "evidence_records": MIN_FITTED, "max_iterations": 1}
         errors = below_minimum(self, minima)
         if not 0 < self.holdout_fraction < 1:

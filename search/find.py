@@ -10,7 +10,7 @@ from ofa.space.estimator import Affine, Estimator
 from ofa.space.space import SearchSpace
 from search.algorithms.registry import SearchPlan, plan_search
 from search.limits.limit import Limit
-from search.result.result import SearchResult, in_metric
+from search.result.result import SearchResult, convert_to_metric
 from search.verified.measure import Measure
 from search.verified.verify import VerifySettings, verified_search
 
@@ -30,15 +30,15 @@ def find(
     """Search `space` for the best sub-networks under `limits`.
 
     Args:
-        space: what is searched; it may be restricted.
-        accuracy: values of `metric` of populations, e.g. a predictor.
-        limits: upper bounds.
-        plan: algorithm and its settings; None for evolution with its defaults.
-        seed: equal arguments give equal results.
-        metric: what is estimated; its direction decides what is best.
-        measure: measures latencies; where it is given, candidates are verified by it.
+        space: space to search; may be restricted.
+        accuracy: estimator of `metric`, e.g. a predictor.
+        limits: upper bounds on estimated quantities.
+        plan: search algorithm with its settings; None for evolution with its defaults.
+        seed: seed; equal arguments give equal results.
+        metric: metric that is estimated; its direction decides which values are better.
+        measure: measures latencies; if given, candidates are verified by measurement.
         verification: effort of the verification; None for the default.
-        progress: told about every generation.
+        progress: called after every generation.
 
     Raises:
         UserError: if no sub-network keeps the limits; see `search.verified.verify.verified_search`.
@@ -46,6 +46,8 @@ def find(
     plan = plan or plan_search({"algorithm": "evolution"})
     score = accuracy if metric.higher_is_better else Affine(accuracy, -1.0)
     if measure is None:
-        return in_metric(plan.run(space, score, limits, seed, progress), metric)
+        return convert_to_metric(plan.run(space, score, limits, seed, progress), metric)
     settings = verification or VerifySettings()
-    return in_metric(verified_search(plan, space, score, limits, seed, measure, settings, progress), metric)
+    return convert_to_metric(
+        verified_search(plan, space, score, limits, seed, measure, settings, progress), metric
+    )

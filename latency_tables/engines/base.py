@@ -1,4 +1,4 @@
-"""`Engine`: what an inference engine offers so that layers and networks can be timed on it."""
+"""`Engine`: the interface of inference engines for timing layers and networks."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ TimedRun = Callable[[], float]
 """Runs a prepared module once and returns the elapsed milliseconds."""
 
 Description = dict[str, str]
-"""What an engine says of itself; tables are only extended while it stays the same."""
+"""Facts about an engine; a table is only extended while they stay the same."""
 
 
 class Engine(Protocol):
     """An inference engine on one device; created by `latency_tables.engines.registry.create_engine`."""
 
     def describe(self) -> Description:
-        """Return engine, version, processor and whatever else makes latencies comparable."""
+        """Return engine, version, processor and everything else that latencies depend on."""
         ...
 
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
         """Return a timed run of `module` on `example`, which includes the batch dimension.
 
-        `module` is left as it is: it is copied or converted, always in eval mode.
+        `module` is not changed: it is copied or converted, always in eval mode.
         """
         ...
 
     def measuring(self) -> AbstractContextManager[None]:
-        """Hold the process as runs need it (for instance its thread count) and restore it afterwards."""
+        """Configure the process for the runs (e.g. its thread count), and restore it afterwards."""
         ...
 
 
 def timed(call: Callable[[], object]) -> TimedRun:
-    """Return a run that makes the call and takes its time by the clock."""
+    """Return a run that times `call` by the wall clock."""
 
     def run() -> float:
         start = time.perf_counter()

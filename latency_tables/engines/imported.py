@@ -8,12 +8,12 @@ from ofa.common.errors import UserError
 
 
 def refuse_imported(device: DeviceSpec) -> Engine:
-    """Say that nothing is measured on an imported device.
+    """Refuse to measure on an imported device.
 
     Raises:
         UserError: always.
     """
     raise UserError(
-        f"Device {device.name!r} is known by its imported latency table alone; nothing can be measured on it "
+        f"Device {device.name!r} has an imported latency table only; it cannot be measured "
         "from here. Search with that table, or choose a device of this machine, for instance device=my_cpu."
     )

@@ -1,7 +1,7 @@
 """PyTorch eager on the processor (clock) or on CUDA (events).
 
-Modules run in PyTorch's default memory layout, which is what a network has that is loaded and called
-without further settings.
+Modules run in PyTorch's default memory layout, that of a network which is loaded and called without further
+settings.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from latency_tables.engines.base import Description, TimedRun, processor_name, timed
+from latency_tables.engines.base import Description, Engine, TimedRun, processor_name, timed
 from latency_tables.table.device import DeviceSpec
 from ofa.common.accelerator import threads_set
 from ofa.common.errors import UserError
@@ -23,15 +24,15 @@ from ofa.common.errors import UserError
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class PyTorchEngine:
+class PyTorchEngine(Engine):
     """Eager execution under inference mode."""
 
     def __init__(self, device: DeviceSpec) -> None:
         """Check that the accelerator exists.
 
         Raises:
-            UserError: if the device asks for CUDA and this machine or this PyTorch has none, or for something
-                that PyTorch does not offer.
+            UserError: if the device asks for CUDA and this machine or this PyTorch lacks it, or for an
+                accelerator or precision that PyTorch does not offer.
         """
         if device.accelerator not in ("cpu", "cuda") or device.precision not in DTYPES:
             raise UserError(
@@ -45,8 +46,8 @@ class PyTorchEngine:
             )
         self._device = device
 
+    @override
     def describe(self) -> Description:
-        """See `Engine.describe`."""
         cuda = self._device.accelerator == "cuda"
         return {
             "engine": "PyTorch eager",
@@ -56,8 +57,8 @@ class PyTorchEngine:
             "clock": "CUDA events" if cuda else "perf_counter",
         }
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
-        """See `Engine.prepare`."""
         torch_device, dtype = torch.device(self._device.accelerator), DTYPES[self._device.precision]
         model = copy.deepcopy(module).eval().to(torch_device, dtype)
         images = example.to(torch_device, dtype)
@@ -69,7 +70,7 @@ class PyTorchEngine:
 
 
 def time_on_cpu(module: Callable[[Tensor], object], images: Tensor) -> TimedRun:
-    """Return a run of `module` that is timed by the clock."""
+    """Return a run of `module`, timed by the wall clock."""
 
     once = timed(lambda: module(images))
 
@@ -81,7 +82,7 @@ def time_on_cpu(module: Callable[[Tensor], object], images: Tensor) -> TimedRun:
 
 
 def time_on_cuda(module: nn.Module, images: Tensor) -> TimedRun:
-    """Return a run of `module` that is timed between two CUDA events, beginning on an idle device."""
+    """Return a run of `module`, timed between two CUDA events, starting on an idle device."""
     # PyTorch leaves the constructor and the result of its events untyped.
     new_event: Callable[[], Any] = partial(torch.cuda.Event, enable_timing=True)
     start, end = new_event(), new_event()

@@ -1,4 +1,4 @@
-"""Engines by name: those of `ofa.runtimes.registry`, and those beside this file, which run in PyTorch."""
+"""Engines by name: the runtimes of `ofa.runtimes.registry`, and PyTorch's engines in this folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EngineOf = Callable[[DeviceSpec], Engine]
 
 
 def engines_of(runtimes: Iterable[Runtime]) -> dict[str, EngineOf]:
-    """Return by name what measures on a device: PyTorch's own engines and the given ones."""
+    """Return the constructors of engines by name: PyTorch's own engines and `runtimes`."""
     return {
         "pytorch": PyTorchEngine,
         "torch_compile": TorchCompileEngine,
@@ -36,7 +36,7 @@ def create_engine(device: DeviceSpec) -> Engine:
 
     Raises:
         UserError: if the name is unknown (listing the known ones), a package is missing, or the engine
-            cannot do what the device asks for.
+            does not support the device's settings.
     """
     if device.engine not in ENGINES:
         raise unknown_name("engine", device.engine, ENGINES)

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from latency_tables.engines.base import Description, TimedRun, processor_name, timed
+from latency_tables.engines.base import Description, Engine, TimedRun, processor_name, timed
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.registry import converted, offers_of
 from ofa.runtimes.base import Runtime, check_packages, offered_text, quiet, write_files
 
 
-class RuntimeEngine:
-    """Times what a runtime makes of a module: one call with the input where the runtime wants it."""
+class RuntimeEngine(Engine):
+    """Times a module converted for a runtime: one call, with the input in the runtime's memory."""
 
     def __init__(self, runtime: Runtime, device: DeviceSpec) -> None:
-        """Check that the packages are there and that the runtime can do what the device asks for.
+        """Check that the packages are installed and that the runtime supports the device's settings.
 
         Raises:
             UserError: if a package is missing or does not load, or the runtime offers no such precision,
@@ -42,15 +43,15 @@ class RuntimeEngine:
         self._runtime = runtime
         self._device = device
 
+    @override
     def describe(self) -> Description:
-        """See `Engine.describe`."""
         on_gpu = self._device.accelerator == "cuda" and torch.cuda.is_available()
         processor = torch.cuda.get_device_name() if on_gpu else processor_name()
         facts = {"engine": self._runtime.title, "processor": processor, "clock": "perf_counter"}
         return facts | self._runtime.facts()
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
-        """See `Engine.prepare`."""
         device = self._device
         with tempfile.TemporaryDirectory() as name, quiet():
             folder = Path(name)
@@ -59,5 +60,5 @@ class RuntimeEngine:
         return timed(session.bind(example))
 
     def measuring(self) -> AbstractContextManager[None]:
-        """Nothing to hold: threads are settings of each session."""
+        """Change nothing: threads are settings of each session."""
         return nullcontext()

@@ -1,4 +1,4 @@
-"""`torch.compile` on the processor: each module becomes C++ code, which takes seconds to make.
+"""`torch.compile` on the processor: each module becomes C++ code, which takes seconds.
 
 A table of a hundred layers takes some ten minutes to prepare, and needs a C++ compiler.
 """
@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from latency_tables.engines.base import Description, TimedRun, processor_name
+from latency_tables.engines.base import Description, Engine, TimedRun, processor_name
 from latency_tables.engines.pytorch import DTYPES, time_on_cpu
 from latency_tables.table.device import DeviceSpec
 from ofa.common.accelerator import threads_set
@@ -22,11 +23,11 @@ from ofa.common.errors import UserError
 from ofa.runtimes.base import quiet
 
 
-class TorchCompileEngine:
+class TorchCompileEngine(Engine):
     """TorchInductor's code for fixed input shapes, under inference mode."""
 
     def __init__(self, device: DeviceSpec) -> None:
-        """Check that the engine can do what the device asks for.
+        """Check that the engine supports the device's settings.
 
         Raises:
             UserError: if the device is not a processor, its precision is not offered, or there is no C++
@@ -45,8 +46,8 @@ class TorchCompileEngine:
             )
         self._device = device
 
+    @override
     def describe(self) -> Description:
-        """See `Engine.describe`."""
         return {
             "engine": "torch.compile",
             "version": torch.__version__,
@@ -55,8 +56,9 @@ class TorchCompileEngine:
             "clock": "perf_counter",
         }
 
+    @override
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
-        """See `Engine.prepare`; the module is compiled here, not by the first timed run."""
+        """Compile a copy of `module` now, not in the first timed run, and return a timed run of it."""
         dtype = DTYPES[self._device.precision]
         images = example.to(dtype)
         with quiet():
@@ -65,14 +67,14 @@ class TorchCompileEngine:
         return run
 
     def measuring(self) -> AbstractContextManager[None]:
-        """Set the number of threads, which the code is compiled for; see `Engine.measuring`."""
+        """Set the number of threads that the code is compiled for; see `Engine.measuring`."""
         return threads_set(self._device.threads)
 
 
 def compiled(module: nn.Module, images: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the module in eval mode, compiled for inputs of the shape of `images` at its first call."""
-    # A graph has code of its own. Compilations are remembered per code object, only a few for each, and
-    # all blocks of one class share theirs.
+    # A graph has its own code object. PyTorch caches only a few compilations per code object, and all blocks
+    # of a class share one.
     graph = torch.export.export(module.eval(), (images,)).module()
     result: Callable[[Tensor], Tensor] = torch.compile(graph, dynamic=False)
     return result

@@ -12,10 +12,10 @@ from ofa.common.errors import UserError
 
 @contextlib.contextmanager
 def pinned(cores: tuple[int, ...] | None) -> Iterator[None]:
-    """Keep all threads of this process, also those started meanwhile, on `cores`; None changes nothing.
+    """Keep all threads of this process, including new ones, on `cores`; None changes nothing.
 
     Raises:
-        UserError: if the system cannot pin processes, or this one may not use all of these cores.
+        UserError: if the system cannot pin processes, or this process may not use all `cores`.
     """
     if cores is None:
         yield

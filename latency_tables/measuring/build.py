@@ -9,7 +9,7 @@ from pathlib import Path
 
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.fresh_process import of_process, process_seed, time_in_fresh_process
+from latency_tables.measuring.fresh_process import process_progress, process_seed, time_in_fresh_process
 from latency_tables.measuring.journal import Identity, MeasurementJournal, refuse_other
 from latency_tables.measuring.methods import METHODS
 from latency_tables.measuring.plan import (
@@ -40,26 +40,26 @@ def measure(
     num_validation: int = NUM_VALIDATION,
     engine: Engine | None = None,
 ) -> LatencyTable:
-    """Measure what is missing of the table of `space` on `device`, and save it at `path`.
+    """Measure the missing entries of the table of `space` on `device`, and save it at `path`.
 
     Layers, calibration networks and validation networks are timed together in shuffled rounds, in
-    `device.processes` processes one after the other. Every visit is appended to `journal_path(path)`, so an
-    interrupted build continues where it was; the file goes when the table is saved. Entries of a table that
-    lies at `path` already are kept, if they belong to the space; if none is missing, that table is returned
-    as it is. A table of other resolutions of the space is extended: its networks are then of all of them.
+    `device.processes` processes in sequence. Every visit is appended to `journal_path(path)`, so an
+    interrupted build continues; that file is deleted when the table is saved. An existing table at `path`
+    keeps its entries, if they belong to the space; a complete table is returned unchanged. A table of other
+    resolutions of the space is extended: its networks then cover all resolutions.
 
     Args:
-        space: its restriction, if any, limits what is measured.
-        device: where and how thoroughly.
-        path: the table, a JSON file.
-        seed: of the networks, orders, weights and inputs.
-        progress: steps of all processes together.
-        num_calibration: networks that the affine map is fitted on, at least 2.
-        num_validation: other networks that the table's error is measured on, at least 2.
-        engine: what times, in this process; by default the engine that `device` names, in fresh processes.
+        space: space to measure; its restriction limits the layers and networks.
+        device: device, engine and measuring effort.
+        path: JSON file of the table.
+        seed: seed of the networks, orders, weights and inputs.
+        progress: called with the steps of all processes together.
+        num_calibration: number of networks for fitting the affine map, at least 2.
+        num_validation: number of other networks for measuring the table's error, at least 2.
+        engine: engine in this process; None: the engine of `device`, in fresh processes.
 
     Raises:
-        UserError: if the engine is unknown, not installed or fails, a table or an unfinished one at `path`
+        UserError: if the engine is unknown, not installed or fails, a table or journal at `path`
             was measured differently, the space is too small, or a file cannot be written.
     """
     path = Path(path)
@@ -83,12 +83,12 @@ def measure(
 
 
 def journal_path(path: Path) -> Path:
-    """Return where the measurements of the unfinished table `path` lie."""
+    """Return the path of the journal of the unfinished table `path`."""
     return path.with_name(f"{path.stem}.partial.jsonl")
 
 
 def _existing(path: Path, identity: Identity) -> LatencyTable | None:
-    """Return the table at `path` if there is one; it must have been measured in the same way."""
+    """Return the table at `path`, if any; its identity must match."""
     if not path.exists():
         return None
     try:
@@ -114,12 +114,12 @@ def _with_resolutions_of(table: LatencyTable, space: StagedSpace) -> StagedSpace
 def _measure(
     plan: TablePlan, measurements: MeasurementJournal, engine: Engine | None, progress: ProgressCallback
 ) -> None:
-    """Measure what is missing, in one process after the other; with an `engine` all in this process.
+    """Measure the missing workloads in processes in sequence; with `engine`, all in this process.
 
-    A process that had finished goes on if the plan has workloads that it did not know.
+    A finished process continues if the plan has new workloads.
     """
     device = plan.device
-    keys = [workload.key for workload in plan.programs]
+    keys = [workload.key for workload in plan.workloads]
     for process in range(device.processes):
         visits = measurements.visits(process)
         earlier = {key: visits[key] for key in keys if key in visits}
@@ -127,16 +127,16 @@ def _measure(
             continue
         seed = process_seed(plan.seed, process)
         record = partial(measurements.append, process)
-        report = of_process(progress, process, device.processes)
+        report = process_progress(progress, process, device.processes)
         budget_s = max(60 * device.minutes / device.processes - _spent_s(earlier, device), 0.0)
         if engine is None:
             time_in_fresh_process(plan, device, seed, record, earlier, report, budget_s)
         else:
-            time_workloads(engine, plan.programs, device, seed, record, earlier, report, budget_s)
+            time_workloads(engine, plan.workloads, device, seed, record, earlier, report, budget_s)
         measurements.finish(process)
 
 
 def _spent_s(visits: Mapping[str, Sequence[Sequence[float]]], device: DeviceSpec) -> float:
-    """Return about how long it took to make these visits: the timed runs (ms), and those before them."""
+    """Return the approximate duration of these visits in seconds: timed runs and warm-up runs."""
     timed_ms = sum(sum(runs) for visit_runs in visits.values() for runs in visit_runs)
     return timed_ms / 1e3 * (1 + device.warmup_runs / device.runs_per_visit)

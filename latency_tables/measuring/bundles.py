@@ -42,7 +42,7 @@ def measure_bundle(
         format_name: one of its files, e.g. "onnx", run by its own engine; "weights" is run by the engine of
             the device.
         device: threads, batch size and measuring effort.
-        progress: told about the timing of weights.
+        progress: called while the weights are timed.
 
     Raises:
         UserError: if the bundle lacks the file, or the engine is not installed or fails.

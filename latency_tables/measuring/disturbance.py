@@ -1,4 +1,4 @@
-"""The noise guard: sees that something else kept the machine busy while workloads were timed."""
+"""Detection of disturbances: other load on the machine while workloads are timed."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from pathlib import Path
 import numpy as np
 
 MAX_LOST_SHARE = 0.05
-"""Share of the time that a window may lose to other processes or other guests of the host."""
+"""Largest share of a window's time lost to other processes or other guests of the host."""
 MAX_SLOWDOWN = 1.15
-"""How much longer than before the visits of a window may take, in the median."""
+"""Largest median ratio of a window's latencies to earlier ones."""
 
 
 @dataclass(frozen=True)
 class SystemLoad:
-    """Readings of the system since it started, in seconds; 0 where it does not tell.
+    """Readings of system counters in seconds; 0 where unavailable.
 
     Attributes:
-        wall_s: the clock.
-        waited_s: threads of this process were ready to run and did not.
-        own_s: this process ran.
-        busy_s: all processes ran.
-        stolen_s: the host gave the cores to other guests.
+        wall_s: wall-clock time.
+        runnable_wait_s: time that threads of this process were runnable but not running.
+        process_s: CPU time of this process.
+        busy_s: CPU time of all processes.
+        stolen_s: time that the host gave to other guests.
     """
 
     wall_s: float
-    waited_s: float
-    own_s: float
+    runnable_wait_s: float
+    process_s: float
     busy_s: float
     stolen_s: float
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What a window of visits was like.
+    """Assessment of a window of visits.
 
     Attributes:
-        disturbed: whether its visits should be measured again.
-        text: how the machine was busy; empty where it was not.
+        disturbed: whether the visits have to be repeated.
+        text: description of the other load; empty without any.
     """
 
     disturbed: bool
@@ -49,19 +49,19 @@ class Disturbance:
 
 
 def read_system_load() -> SystemLoad:
-    """Return the readings of this moment (Linux; elsewhere the clock and the own time alone)."""
+    """Return the current readings (complete on Linux; elsewhere wall-clock and process time only)."""
     busy_s, stolen_s = _machine_s()
-    return SystemLoad(time.perf_counter(), _waited_s(), time.process_time(), busy_s, stolen_s)
+    return SystemLoad(time.perf_counter(), _runnable_wait_s(), time.process_time(), busy_s, stolen_s)
 
 
-def _waited_s() -> float:
-    waited = 0.0
+def _runnable_wait_s() -> float:
+    wait_s = 0.0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:
-            waited += float(path.read_text().split()[1]) / 1e9
+            wait_s += float(path.read_text().split()[1]) / 1e9
         except (OSError, IndexError):  # a thread that ended meanwhile
             continue
-    return waited
+    return wait_s
 
 
 def _machine_s() -> tuple[float, float]:
@@ -75,19 +75,19 @@ def _machine_s() -> tuple[float, float]:
 
 
 def assess(start: SystemLoad, end: SystemLoad, slowdowns: Sequence[float]) -> Disturbance:
-    """Return what the window between two readings was like.
+    """Return the assessment of the window between two readings.
 
-    Visits are disturbed where this process lost time, or where they took longer than those of the same
-    workloads before. Other load is reported but not treated as a disturbance.
+    Visits are disturbed if this process lost time, or if they took longer than earlier visits of the same
+    workloads. Other load is reported but not treated as a disturbance.
 
     Args:
-        start: reading at its start.
-        end: reading at its end.
-        slowdowns: of its visits, each divided by the usual latency of the same workload.
+        start: reading at the start of the window.
+        end: reading at the end of the window.
+        slowdowns: latency of each visit, divided by the usual latency of the same workload.
     """
     wall = max(end.wall_s - start.wall_s, 1e-9)
-    lost_share = (end.waited_s - start.waited_s + end.stolen_s - start.stolen_s) / wall
-    other_cores = (end.busy_s - start.busy_s - (end.own_s - start.own_s)) / wall
+    lost_share = (end.runnable_wait_s - start.runnable_wait_s + end.stolen_s - start.stolen_s) / wall
+    other_cores = (end.busy_s - start.busy_s - (end.process_s - start.process_s)) / wall
     slowdown = float(np.median(slowdowns)) if slowdowns else 1.0
     disturbed = lost_share > MAX_LOST_SHARE or slowdown > MAX_SLOWDOWN
     causes = [f"other processes use {other_cores:.1f} cores"] if other_cores > 0.2 else []

@@ -1,4 +1,4 @@
-"""Measuring in fresh processes: what one process leaves behind is no part of another's latencies."""
+"""Measuring in fresh processes: the state of one process does not affect the latencies of another."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _PATIENCE_S = 10.0
 
 
 class WorkloadList(Protocol):
-    """Something picklable that has workloads; the workloads themselves are made in the process."""
+    """A picklable list of workloads; the process creates the workloads themselves."""
 
     @property
-    def programs(self) -> tuple[Workload, ...]:
-        """What is timed."""
+    def workloads(self) -> tuple[Workload, ...]:
+        """The workloads to time."""
         ...
 
 
 def process_seed(seed: int, process: int) -> int:
-    """Return the seed of one of several processes that measure the same."""
+    """Return the seed of one of several processes that measure the same workloads."""
     return int(np.random.SeedSequence([seed, process]).generate_state(1)[0])
 
 
-def of_process(progress: ProgressCallback, process: int, processes: int) -> ProgressCallback:
-    """Return the progress of one process as a part of that of all."""
+def process_progress(progress: ProgressCallback, process: int, processes: int) -> ProgressCallback:
+    """Return a callback for one process that reports the progress of all processes."""
 
     def report(done: int, total: int, text: str) -> None:
         progress(process * total + done, processes * total, f"process {process + 1} of {processes}: {text}")
@@ -72,11 +72,11 @@ def time_in_fresh_process(
     progress: ProgressCallback = silent,
     budget_s: float | None = None,
 ) -> None:
-    """Do as `latency_tables.measuring.rounds.time_workloads` does, in a process of its own.
+    """Run `latency_tables.measuring.rounds.time_workloads` in a separate process.
 
     Raises:
-        UserError: also if the process ends before its time, as when the device or the memory is gone; what
-            it had recorded stays recorded.
+        UserError: also if the process ends early, e.g. for lack of memory or a lost device; its
+            recorded visits are saved.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -100,7 +100,7 @@ def _receive(
     record: Callable[[Sequence[Visit]], None],
     progress: ProgressCallback,
 ) -> None:
-    """Hand on what the process sends until it says that it is done."""
+    """Forward the messages of the process until it reports its end."""
     while True:
         try:
             message = receiver.recv()
@@ -108,7 +108,7 @@ def _receive(
             process.join(_PATIENCE_S)
             raise UserError(
                 f"The process that measured on device {device.name!r} {_ending(process.exitcode)}: the "
-                "device, its driver or the memory may be gone. Nothing that it measured is lost; start again "
+                "device, its driver or the memory may be gone. All measurements are saved; start again "
                 "to go on."
             ) from error
         match message:
@@ -131,7 +131,7 @@ def _ending(exit_code: int | None) -> str:
 
 
 def _end(process: BaseProcess, patience_s: float) -> None:
-    """See to it that the process is gone, which may take this long to go by itself."""
+    """Wait this long for the process to end by itself, then terminate it."""
     process.join(patience_s)
     for stop in (process.terminate, process.kill):
         if process.is_alive():
@@ -147,14 +147,14 @@ def _work(
     earlier: Mapping[str, Sequence[Sequence[float]]],
     budget_s: float | None,
 ) -> None:
-    """Measure and send everything; an interruption is the parent's to handle."""
+    """Measure and send the results; the parent handles interruptions."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def progress(done: int, total: int, text: str) -> None:
         sender.send(_Progress(done, total, text))
 
     try:
-        workloads = plan.programs
+        workloads = plan.workloads
         time_workloads(
             create_engine(device), workloads, device, seed, sender.send, earlier, progress, budget_s
         )

@@ -1,7 +1,7 @@
 """The measurements of an unfinished table: a JSON-lines file that a restart continues.
 
-The first line says what was measured on; every further line is one visit (the process that made it, counted
-from 0, a workload and its runs), or says that a process has finished.
+The first line identifies the measurement; every further line is one visit (the process that made it, counted
+from 0, a workload and its runs), or marks a process as finished.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from latency_tables.measuring.drift import levelled_runs
-from latency_tables.table.device import DeviceSpec, plain
+from latency_tables.measuring.drift import runs_without_drift
+from latency_tables.table.device import DeviceSpec, device_values
 from ofa.common.config import build, differences
 from ofa.common.errors import UserError
 
 Identity = Mapping[str, Any]
-"""What measurements must have in common to share a table: nested plain values."""
+"""Nested plain values that must be equal for measurements to share a table."""
 
 
 def refuse_other(path: Path, what: str, identity: Identity, expected: Identity) -> None:
-    """Raise if measurements of different identity lie at `path`; settings added since have their defaults.
+    """Raise if measurements at `path` have another identity; newer settings take their defaults.
 
     Raises:
         UserError: naming every difference.
     """
     device = build(DeviceSpec, identity.get("device", {}), f"{what} {path}: device")
-    changes = differences({**identity, "device": plain(device)}, expected)
+    changes = differences({**identity, "device": device_values(device)}, expected)
     if changes:
         raise UserError(
             f"The {what} {path} was measured differently: {'; '.join(changes)}. "
@@ -40,12 +40,12 @@ class MeasurementJournal:
     """Visits per process and workload, held in memory and appended to a file; a context that closes it."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
-        """Read what `path` holds already, or start it.
+        """Read the existing file `path`, or create it.
 
-        A last line cut off by a crash is dropped.
+        An incomplete last line is dropped.
 
         Raises:
-            UserError: if the file was measured on something else, is not such a file, or cannot be written.
+            UserError: if the file has another identity, is not a journal, or cannot be written.
         """
         self.path = path
         self._windows: dict[tuple[int, int], list[tuple[str, list[float]]]] = {}
@@ -64,7 +64,7 @@ class MeasurementJournal:
             ) from error
 
     def _read(self, identity: Identity) -> list[bytes]:
-        """Take in and return the whole lines, header first; nothing if not even that is whole."""
+        """Read and return the complete lines, header first; an empty list without a complete header."""
         lines = self.path.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
@@ -91,7 +91,7 @@ class MeasurementJournal:
         self._windows.setdefault((process, window), []).append((key, runs_ms))
 
     def visits(self, process: int) -> Mapping[str, list[list[float]]]:
-        """Return the runs of each visit that a process has made, per workload."""
+        """Return the runs of each visit of a process, per workload."""
         runs: dict[str, list[list[float]]] = {}
         for (its_process, _), visits in self._windows.items():
             for key, runs_ms in visits if its_process == process else ():
@@ -99,14 +99,14 @@ class MeasurementJournal:
         return runs
 
     def is_finished(self, process: int) -> bool:
-        """Return whether a process has measured all that it should."""
+        """Return whether a process has finished its measurements."""
         return process in self._finished
 
     def append(self, process: int, visits: Sequence[tuple[str, list[float]]]) -> None:
-        """Add visits that a process made within a short time: a workload's key and its runs (ms) each.
+        """Add a window of visits of a process: pairs of a workload's key and its runs (ms).
 
         Raises:
-            UserError: if the disk is full.
+            UserError: if the file cannot be written.
         """
         window = len(self._windows)
         for key, runs_ms in visits:
@@ -114,10 +114,10 @@ class MeasurementJournal:
             self._write({"process": process, "window": window, "key": key, "runs_ms": runs_ms})
 
     def finish(self, process: int) -> None:
-        """Note that a process has measured all that it should.
+        """Mark a process as finished.
 
         Raises:
-            UserError: if the disk is full.
+            UserError: if the file cannot be written.
         """
         self._finished.add(process)
         self._write({"process": process, "finished": True})
@@ -133,14 +133,14 @@ class MeasurementJournal:
     @property
     def runs(self) -> dict[str, list[list[float]]]:
         """All timed runs (ms) of each workload at a common speed of the machine, one list per process."""
-        return levelled_runs([(name[0], self._windows[name]) for name in sorted(self._windows)])
+        return runs_without_drift([(name[0], self._windows[name]) for name in sorted(self._windows)])
 
     def __enter__(self) -> MeasurementJournal:
-        """Return itself."""
+        """Return the journal."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file; what was appended stays on disk whatever has happened."""
+        """Close the file; appended lines stay on disk."""
         self._file.close()

@@ -9,8 +9,8 @@ from torch import nn
 
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.drift import levelled_runs
-from latency_tables.measuring.fresh_process import of_process, process_seed, time_in_fresh_process
+from latency_tables.measuring.drift import runs_without_drift
+from latency_tables.measuring.fresh_process import process_progress, process_seed, time_in_fresh_process
 from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Workload
 from latency_tables.measuring.plan import network_workload
 from latency_tables.measuring.rounds import Visit, time_workloads
@@ -36,20 +36,21 @@ def measure_networks(
     progress: ProgressCallback = silent,
     engine: Engine | None = None,
 ) -> dict[str, Timing]:
-    """Time several networks in shuffled rounds, so that all see the same phases of the machine.
+    """Time several networks in shuffled rounds, so that all run in the same phases of the machine.
 
-    The latencies are the statistic that latency tables predict, of this process alone. The networks are left
-    as they are.
+    The latencies are the statistic that latency tables predict, from this process alone. The networks are not
+    changed.
 
     Args:
-        networks: by a name of the caller's choice.
-        device: where, with which batch size, and how thoroughly.
-        seed: of the orders and inputs.
+        networks: networks by any name.
+        device: device, batch size and measuring effort.
+        seed: seed of the orders and inputs.
         progress: called per prepared network and per round.
-        engine: what times; by default the engine that `device` names.
+        engine: engine; None: the engine of `device`.
 
     Raises:
-        UserError: if the engine is unknown, not installed or fails, or cannot do what the device asks for.
+        UserError: if the engine is unknown, not installed or fails, or does not support the device's
+            settings.
     """
     workloads = [_workload(name, network) for name, network in networks.items()]
     runs = _Runs()
@@ -79,31 +80,31 @@ def measure_subnets(
     progress: ProgressCallback = silent,
     processes: int | None = None,
 ) -> list[list[float]]:
-    """Time networks of a space with random weights, together in each of several fresh processes.
+    """Time networks of a space with random weights, together in several fresh processes.
 
     Args:
-        space: of the networks.
-        configs: the networks.
-        device: where, with which batch size, and how thoroughly.
-        seed: of the orders, weights and inputs.
-        progress: steps of all processes together.
-        processes: how many; by default those of `device`.
+        space: space of the networks.
+        configs: sub-networks of `space`.
+        device: device, batch size and measuring effort.
+        seed: seed of the orders, weights and inputs.
+        progress: called with the steps of all processes together.
+        processes: number of processes; None: that of `device`.
 
     Returns:
-        For each network its latency (ms) in each process.
+        The latency (ms) of each network in each process.
 
     Raises:
-        UserError: if the engine is unknown, not installed or fails, or a process ends before its time.
+        UserError: if the engine is unknown, not installed or fails, or a process ends early.
     """
     count = device.processes if processes is None else processes
     latencies: list[list[float]] = [[] for _ in configs]
     subnets = _Subnets(space, tuple(configs))
     for process in range(count):
-        runs, report = _Runs(), of_process(progress, process, count)
+        runs, report = _Runs(), process_progress(progress, process, count)
         its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
         time_in_fresh_process(subnets, device, its_seed, runs.add, progress=report, budget_s=budget_s)
         runs_by_key = runs.by_key()
-        for latency, workload in zip(latencies, subnets.programs, strict=True):
+        for latency, workload in zip(latencies, subnets.workloads, strict=True):
             latency.append(process_latency_ms(runs_by_key[workload.key]))
     return latencies
 
@@ -116,8 +117,8 @@ class _Subnets:
     configs: tuple[SubnetConfig, ...]
 
     @property
-    def programs(self) -> tuple[Workload, ...]:
-        """One per network."""
+    def workloads(self) -> tuple[Workload, ...]:
+        """One workload per network."""
         return tuple(network_workload(self.space, config) for config in self.configs)
 
 
@@ -132,7 +133,7 @@ class _Runs:
 
     def by_key(self) -> dict[str, list[float]]:
         """Return the runs (ms) of each workload at a common speed of the machine."""
-        runs = levelled_runs([(0, window) for window in self._windows])
+        runs = runs_without_drift([(0, window) for window in self._windows])
         return {key: runs_ms for key, (runs_ms,) in runs.items()}
 
 

@@ -1,6 +1,6 @@
-"""`TablePlan`: what is measured for a table, and how the measurements become one.
+"""`TablePlan`: the workloads of a table, and assembling it from measurements.
 
-The measurements may come from this machine (`latency_tables.measuring.build`) or from another.
+The measurements come from this machine (`latency_tables.measuring.build`) or another one.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What is measured for a table.
+    """The measurements that a table needs.
 
     Attributes:
-        space: its restriction, if any, limits what is measured.
-        device: where, and how thoroughly.
-        method: how the entry of a layer is measured.
-        seed: of the networks.
+        space: space to measure; its restriction limits layers and networks.
+        device: device, engine and measuring effort.
+        method: method for the entries of layers.
+        seed: seed of the networks.
         specs: layers to measure.
-        calibration: networks that the affine map is fitted on.
-        validation: other networks that the table's error is measured on.
+        calibration: networks for fitting the affine map.
+        validation: other networks for measuring the table's error.
     """
 
     space: StagedSpace
@@ -52,10 +52,10 @@ class TablePlan:
     validation: tuple[SubnetConfig, ...]
 
     @property
-    def programs(self) -> tuple[Workload, ...]:
-        """Everything to time, each key once: references of layers, layers, networks."""
+    def workloads(self) -> tuple[Workload, ...]:
+        """All workloads, each key once: references of layers, layers, networks."""
         references = [workload for spec in self.specs for workload, _ in self.method.references(spec)]
-        layers = [self.method.program(spec) for spec in self.specs]
+        layers = [self.method.workload(spec) for spec in self.specs]
         networks = [network_workload(self.space, config) for config in (*self.calibration, *self.validation)]
         return tuple({workload.key: workload for workload in (*references, *layers, *networks)}.values())
 
@@ -67,9 +67,9 @@ def plan_table(
     num_calibration: int = NUM_CALIBRATION,
     num_validation: int = NUM_VALIDATION,
 ) -> TablePlan:
-    """Return the plan of a whole table of the (restricted) `space`; equal arguments give equal plans.
+    """Return the plan of a complete table of the (restricted) `space`; equal arguments give equal plans.
 
-    A compound space has the table of all networks with its choices.
+    The table of a compound space covers all networks with its choices.
 
     Raises:
         UserError: if there are fewer than 2 networks of either kind, or the space is too small for them.
@@ -85,7 +85,7 @@ def plan_table(
 
 
 def network_workload(space: StagedSpace, config: SubnetConfig) -> Workload:
-    """Return a whole network; its key names the space, because equal ids of two spaces differ."""
+    """Return the workload of a network; its key names the space, because ids of two spaces can be equal."""
     shape = (space.in_channels, config.resolution, config.resolution)
     key = f"network-{space.fingerprint}-{config.id}"
     return Workload(key, partial(StaticNetwork, lower(space, config)), shape, NETWORK_VISITS_PER_ROUND)
@@ -97,16 +97,16 @@ def assemble_table(
     runs: Mapping[str, Sequence[Sequence[float]]],
     more_entries: Mapping[str, Timing] | None = None,
 ) -> LatencyTable:
-    """Return the table that measurements of the plan give.
+    """Assemble the table from the measurements of the plan.
 
     Args:
-        plan: what was measured.
-        engine: what the engine says of itself.
-        runs: milliseconds of all runs of each workload, one list per process that measured it.
+        plan: plan that was measured.
+        engine: facts about the engine.
+        runs: milliseconds of all runs of each workload, one list per process.
         more_entries: entries of further layers, by key.
 
     Raises:
-        MeasurementError: if a run took no time, or not a finite one.
+        MeasurementError: if the time of a run is not positive and finite.
         UserError: if workloads of the plan were not measured.
     """
     _check(plan, runs)
@@ -134,20 +134,20 @@ def assemble_table(
 
 
 def _entry(method: LayerMethod, spec: LayerSpec, runs: Mapping[str, Sequence[Sequence[float]]]) -> Timing:
-    """Return the layer's own latency: that of its workload less its references."""
+    """Return the layer's entry: the latency of its workload minus its references."""
     references_ms = sum(weight * latency_ms(runs[p.key]) for p, weight in method.references(spec))
     return summarize(runs[spec.key], references_ms)
 
 
 def _check(plan: TablePlan, runs: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    keys = [workload.key for workload in plan.programs]
+    keys = [workload.key for workload in plan.workloads]
     missing_keys = [key for key in keys if not runs.get(key) or not all(runs[key])]
     if missing_keys:
         more = f" and {len(missing_keys) - _SHOWN} more" if len(missing_keys) > _SHOWN else ""
         raise UserError(
             f"The measurements lack {len(missing_keys)} of the {len(keys)} programs of space "
             f"{plan.space.name!r}: {', '.join(missing_keys[:_SHOWN])}{more}. "
-            "Go on measuring until all are there."
+            "Continue measuring until none is missing."
         )
     for key in keys:
         for process_runs in runs[key]:

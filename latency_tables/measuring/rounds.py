@@ -1,4 +1,4 @@
-"""Timing of many workloads in shuffled rounds, until the spread is small or the time is over.
+"""Timing of many workloads in shuffled rounds, until the spread is small or the time budget is used.
 
 A busy or throttled machine has phases in which everything takes longer. Visiting all workloads in every
 round, in random order, gives each the same share of every phase.
@@ -28,10 +28,10 @@ Visit = tuple[str, list[float]]
 """A workload's key and the milliseconds of the timed runs of one visit."""
 
 STEPS = 1000
-"""Total that `time_workloads` reports progress of."""
+"""Total steps in the progress of `time_workloads`."""
 CHUNK_WORKLOADS = 2000
 CHUNK_PARAMETERS = 500_000_000
-"""Workloads, and their parameters, that are held in memory at a time."""
+"""Limits on workloads, and on their parameters, in memory at a time."""
 
 _NEARLY_ALL = 0.9
 _WINDOW_VISITS = 50
@@ -50,23 +50,23 @@ def time_workloads(
 ) -> None:
     """Visit every workload in each round and report the visits, in this process.
 
-    Rounds end when the standard error of nearly all latencies is below `device.spread_percent`, when the
-    time is over (but not before `device.min_rounds`), or after `device.rounds`. Visits that something
-    disturbed are made once more at the end of their round and not reported before; see
+    Rounds end when the standard error of nearly all latencies is below `device.spread_percent`, when the time
+    budget is used (but not before `device.min_rounds`), or after `device.rounds`. Disturbed visits are
+    repeated once at the end of their round, and only the repetition is reported; see
     `latency_tables.measuring.disturbance`.
 
     Args:
-        engine: what times the workloads.
-        workloads: all are held in memory, or in several chunks where they are too large for that.
+        engine: engine that times the workloads.
+        workloads: workloads; held in memory together, or in several chunks if they are too large.
         device: batch size and measuring effort.
-        seed: of the orders, the random weights and the inputs.
-        record: takes some visits, never between the runs of one.
-        earlier: runs of each visit that earlier calls have recorded, per key; they count.
-        progress: counts up to `STEPS`; never called between the runs of a visit.
+        seed: seed of the orders, the random weights and the inputs.
+        record: takes a window of visits; never called within a visit.
+        earlier: runs of each visit recorded by earlier calls, per key; they count.
+        progress: called with steps up to `STEPS`; never within a visit.
         budget_s: time for this call in seconds; by default `device.minutes`.
 
     Raises:
-        MeasurementError: if a run took no time, or not a finite one.
+        MeasurementError: if the time of a run is not positive and finite.
         UserError: if the engine fails, naming the workload, or the process cannot be pinned.
     """
     queue = [workloads[i] for i in np.random.default_rng(seed).permutation(len(workloads))]
@@ -81,14 +81,14 @@ def time_workloads(
             chunk_deadline = now + (deadline - now) * len(chunk) / (len(chunk) + len(queue))
             _Rounds(chunk, runs, visits, device, seed, record, report).run(chunk_deadline)
             report.chunk_done(len(chunk))
-            del runs  # before the workloads of the next chunk take its memory
+            del runs  # frees memory for the next chunk
     report(0, "done")
 
 
 def _prepare_chunk(
     engine: Engine, queue: Sequence[Workload], device: DeviceSpec, seed: int, report: _Report
 ) -> dict[str, TimedRun]:
-    """Return the first workloads ready to be timed, as many as may be in memory at a time."""
+    """Return the first workloads of the queue, prepared, as many as fit the memory limits."""
     runs: dict[str, TimedRun] = {}
     parameters = 0
     for workload in queue[:CHUNK_WORKLOADS]:
@@ -119,8 +119,8 @@ def _failures_named(key: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())
         raise UserError(
-            f"The engine failed at {key}: {type(error).__name__}: {text[:500]}. What was measured before is "
-            "kept; when the cause is removed, start again to go on."
+            f"The engine failed at {key}: {type(error).__name__}: {text[:500]}. Earlier measurements are "
+            "saved; after removing the cause, start again to continue."
         ) from error
 
 
@@ -137,39 +137,39 @@ class _Rounds:
         record: Callable[[Sequence[Visit]], None],
         report: _Report,
     ) -> None:
-        """Take the workloads with their runs, and the latency of each visit so far, which is added to."""
+        """Take the workloads with their runs, and the latencies of earlier visits, which are extended."""
         self._workloads, self._runs, self._visits = workloads, runs, visits
         self._device, self._seed, self._record, self._report = device, seed, record, report
 
     def run(self, deadline: float) -> None:
-        """Make rounds until one of the reasons to end holds; `deadline` is a time of the monotonic clock."""
+        """Run rounds until a stopping condition holds; `deadline` is a time of the monotonic clock."""
         device, start = self._device, time.monotonic()
         min_rounds = min(device.min_rounds, device.rounds)
         first_number = number = min(len(self._visits[p.key]) // p.visits_per_round for p in self._workloads)
         while number < device.rounds:
-            settled_share, now = self._settled() if number else 0.0, time.monotonic()
-            if number >= min_rounds and (settled_share >= _NEARLY_ALL or now > deadline):
+            small_share, now = self._small_spread_share() if number else 0.0, time.monotonic()
+            if number >= min_rounds and (small_share >= _NEARLY_ALL or now > deadline):
                 return
             share = number / device.rounds
             if num_made := number - first_number:
                 min_s = (min_rounds - number) * (now - start) / num_made
                 share = max(share, (now - start) / (now - start + max(deadline - now, min_s, 0.0)))
             rounds = f"at most {device.rounds}" if now <= deadline else f"at least {min_rounds}"
-            text = f"round {number + 1} of {rounds}, {100 * settled_share:.0f} % settled"
+            text = f"round {number + 1} of {rounds}, {100 * small_share:.0f} % with a small spread"
             num_done = len(self._workloads) * (_PREPARING_SHARE + (1 - _PREPARING_SHARE) * share)
             self._round(number, deadline, num_done, text)
             number += 1
 
-    def _settled(self) -> float:
-        """Return the share of the workloads of which the spread is small."""
+    def _small_spread_share(self) -> float:
+        """Return the share of the workloads with a small spread."""
         max_spread = self._device.spread_percent / 100
         visits = [self._visits[p.key] for p in self._workloads]
         return float(np.mean([standard_error(v) <= max_spread * process_latency_ms(v) for v in visits]))
 
     def _round(self, number: int, deadline: float, num_done: float, text: str) -> None:
-        """Make the visits that complete the round, those that were disturbed once more.
+        """Make the remaining visits of the round, and repeat disturbed visits once.
 
-        A round beyond those that must be made stops where the time is over.
+        A round beyond the required minimum stops at the deadline.
         """
         rng = np.random.default_rng([self._seed, number])
         counts = {
@@ -183,16 +183,16 @@ class _Rounds:
             if disturbance.disturbed:
                 disturbed_keys += [key for key, _ in window]
             else:
-                self._keep(window)
+                self._record_window(window)
             if disturbance.text:
                 self._report(num_done, f"{text}; {disturbance.text}")
             if number >= self._device.min_rounds and time.monotonic() > deadline:
                 return
         for window, _ in self._windows(disturbed_keys):
-            self._keep(window)
+            self._record_window(window)
 
     def _windows(self, keys: Sequence[str]) -> Iterator[tuple[list[Visit], Disturbance]]:
-        """Yield the visits to these workloads by short stretches of time, and what each was like."""
+        """Yield windows of visits to these workloads, each with its assessment."""
         window: list[Visit] = []
         start = read_system_load()
         for index, key in enumerate(keys):
@@ -210,11 +210,11 @@ class _Rounds:
         return [run() for _ in range(self._device.runs_per_visit)]
 
     def _slowdowns(self, window: Sequence[Visit]) -> list[float]:
-        """Return each visit's latency divided by the latency that its workload has had so far."""
+        """Return each visit's latency divided by the median latency of its workload so far."""
         pairs = ((runs, visits) for key, runs in window if (visits := self._visits[key]))
         return [process_latency_ms(runs) / process_latency_ms(visits) for runs, visits in pairs]
 
-    def _keep(self, window: Sequence[Visit]) -> None:
+    def _record_window(self, window: Sequence[Visit]) -> None:
         for key, runs in window:
             self._visits[key].append(process_latency_ms(runs))
         self._record(window)
@@ -228,9 +228,9 @@ class _Report:
         self._num_done, self._steps = 0, 0
 
     def __call__(self, num_done: float, text: str) -> None:
-        """Report that work worth `num_done` whole workloads of the present chunk is done."""
+        """Report progress worth `num_done` workloads of the current chunk."""
         share = (self._num_done + num_done) / self._num_workloads
-        # All steps are done when all workloads are, not when the time is over.
+        # The steps count workloads, not time.
         is_finished = self._num_done >= self._num_workloads
         self._steps = max(self._steps, STEPS if is_finished else min(round(STEPS * share), STEPS - 1))
         self._progress(self._steps, STEPS, text)

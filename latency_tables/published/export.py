@@ -1,4 +1,4 @@
-"""Tables of ours as published latency tables (YAML, ms per block key, a file per resolution)."""
+"""Export of tables as published latency tables (YAML, ms per block key, a file per resolution)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ofa.space.staged import StagedSpace
 def export_table(table: LatencyTable, space: StagedSpace, style: KeyStyle, folder: Path) -> list[Path]:
     """Write `table` as published files, one per resolution that it covers, and return their paths.
 
-    The sum of a network's keys is the table's estimate: the calibration's scale is applied to each key and
-    its offset is part of the key Conv, which every network has once.
+    The sum of a network's keys equals the table's estimate: the calibration's scale is applied to each key,
+    and its offset is part of the key Conv, which every network has once.
 
     Args:
         table: a table of `space`.
         space: the (restricted) space whose layers are written.
-        style: how block keys are written; the files name it in their first lines.
-        folder: where RESOLUTION_lookup_table.yaml go.
+        style: style of the block keys; the files name it in their first lines.
+        folder: folder of the files RESOLUTION_lookup_table.yaml.
 
     Raises:
         UserError: if the table covers no resolution, layers of the space have no published keys or share
-            one though their latencies differ, or a file cannot be written.
+            one with different latencies, or a file cannot be written.
     """
     resolutions = table.covered_resolutions(space)
     if not resolutions or table.space_fingerprint != space.fingerprint:

@@ -1,8 +1,8 @@
-"""Block keys of published latency tables: which key a layer of ours has there.
+"""Block keys of published latency tables: the key of each layer.
 
-Two styles are in use. Tables of MobileNetV3 networks give a block's mid channels, squeeze-excite and
-hard-swish, and pool and classifier each have a key. Tables of MobileNetV2 networks give the expand ratio
-alone, and the classifier's key includes the pooling before it.
+There are two styles. Tables of MobileNetV3 networks give a block's mid channels, squeeze-excite and
+hard-swish, and separate keys for pooling and classifier. Tables of MobileNetV2 networks give the expand ratio
+only, and the classifier's key includes the pooling before it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def key_style_named(name: str) -> KeyStyle:
     """Return the style of that name.
 
     Raises:
-        UserError: for another name, listing the known ones.
+        UserError: if the name is unknown, listing the known ones.
     """
     styles = {style.value: style for style in KeyStyle}
     if name not in styles:
@@ -52,11 +52,11 @@ def published_key(spec: LayerSpec, style: KeyStyle, map_size: int) -> str | None
 
     Args:
         spec: the layer.
-        style: of the table.
-        map_size: side in pixels of the map that the network pools; some classifiers are keyed by it.
+        style: key style of the table.
+        map_size: side in pixels of the map before pooling, which is part of some classifiers' keys.
 
     Raises:
-        UserError: if published tables have no key for such a layer.
+        UserError: if published tables have no key for this kind of layer.
     """
     return _key(spec, style, map_size)
 
@@ -76,7 +76,7 @@ def _key(spec: LayerSpec, style: KeyStyle, map_size: int) -> str | None:
 def _(spec: ConvSpec, style: KeyStyle, map_size: int) -> str | None:
     out = output_size(spec.input_size, spec.stride)
     maps = f"input:{_map(spec.input_size, spec.in_channels)}-output:{_map(out, spec.out_channels)}"
-    # The convolution after the pooling is the one without batch norm.
+    # Only the convolution after pooling has no batch norm.
     name = "Conv" if spec.kernel_size > 1 else "Conv_1" if spec.batch_norm else "Conv_2"
     return f"{name}-{maps}"
 
@@ -110,15 +110,15 @@ def _map(size: int, channels: int) -> str:
 
 
 def key_style(key: str) -> KeyStyle | None:
-    """Return the style that a block's key shows; None for keys that both styles share.
+    """Return the style of a block's key; None for keys that both styles share.
 
     Raises:
-        UserError: if the key is none of a published table.
+        UserError: if the key is not a key of published tables.
     """
     match = _KEY.fullmatch(key)
     if match is None:
         raise UserError(
-            f"{key!r} is no published block key; expected e.g. Conv-input:224x224x3-output:112x112x24 or "
+            f"{key!r} is not a published block key; expected e.g. Conv-input:224x224x3-output:112x112x24 or "
             "expanded_conv-input:...-output:...-expand:...-kernel:...-stride:...-idskip:..."
         )
     if match["block"] is None:
@@ -132,7 +132,7 @@ def key_kind(key: str) -> str:
 
 
 def key_resolution(key: str) -> int | None:
-    """Return the input size (pixels) that the key of a network's first layer tells; None for other keys."""
+    """Return the input size (pixels) in the key of a network's first layer; None for other keys."""
     match = re.match(r"Conv-input:(\d+)x", key)
     return int(match[1]) if match else None
 

@@ -1,4 +1,4 @@
-"""Published latency tables (YAML, ms per block key, a file per resolution) as tables of ours, and back."""
+"""Published latency tables (YAML, ms per block key, a file per resolution) as latency tables."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _KINDS = ("Conv", "expanded_conv", "Conv_1", "AvgPool2D", "Conv_2", "Logits")
 
 @dataclass(frozen=True)
 class PublishedTables:
-    """What published files of one device say.
+    """The content of the published files of one device.
 
     Attributes:
-        style: of the block keys.
-        rows: by resolution in pixels, the entry of each block key.
-        sources: SHA-256 (16 hex digits) by file name.
+        style: style of the block keys.
+        rows: entry of each block key, by resolution in pixels.
+        sources: SHA-256 (16 hex digits) of each file, by file name.
     """
 
     style: KeyStyle
@@ -49,8 +49,8 @@ class PublishedTables:
     sources: Mapping[str, str]
 
     @property
-    def covers(self) -> str:
-        """Resolutions and widths of the tables, in words."""
+    def coverage(self) -> str:
+        """Resolutions and widths of the tables, as text."""
         widths = {w for rows in self.rows.values() for key in rows for w in key_widths(key) or ()}
         return f"resolutions {_join(sorted(self.rows))} and blocks of {_join(sorted(widths))} channels"
 
@@ -59,7 +59,7 @@ def read_published_tables(paths: Sequence[Path]) -> PublishedTables:
     """Read the YAML files of one device; a folder stands for all YAML files in it.
 
     Raises:
-        UserError: naming everything at once that is missing, no YAML, no block key or no latency.
+        UserError: naming every missing file, invalid YAML, unknown block key and invalid latency.
     """
     errors: list[str] = []
     rows: dict[int, Mapping[str, ImportedTiming]] = {}
@@ -140,28 +140,28 @@ def import_table(
     missing_ms: Mapping[str, float] | None = None,
     description: str = "",
 ) -> LatencyTable:
-    """Return the latency table of `device` for the resolutions that space and published tables share.
+    """Return the latency table of `device` for the resolutions shared by space and published tables.
 
-    A network's latency is the plain sum of its layers. The table carries no measured error of its own.
-    Where files of several resolutions give a layer different latencies, each resolution keeps its own.
+    A network's latency is the plain sum of its layers. The table has no measured error. If files of several
+    resolutions give a layer different latencies, each resolution keeps its own.
 
     Args:
-        space: its restriction, if any, limits the layers that must be there.
-        published: what `read_published_tables` read.
-        device: a device of ours that the table belongs to.
-        missing_ms: milliseconds of each kind of layer that the device does not run as a layer of its own,
+        space: space of the table; its restriction limits the required layers.
+        published: result of `read_published_tables`.
+        device: description of the device of the table.
+        missing_ms: milliseconds of each kind of layer that the device does not run separately,
             e.g. {"AvgPool2D": 0.0}.
-        description: what the device is, in words that are kept with the table.
+        description: free text about the device, stored with the table.
 
     Raises:
-        UserError: if no resolution is shared, layers are missing (all are named), or `missing_ms` is wrong.
+        UserError: if no resolution is shared, layers are missing (all are named), or `missing_ms` is invalid.
     """
     given_timings = _check_missing_ms(missing_ms or {})
     layers = layers_by_resolution(space)
     shared_resolutions = [resolution for resolution in layers if resolution in published.rows]
     if not shared_resolutions:
         raise UserError(
-            f"The tables cover {published.covers}; space {space.name!r} has the resolutions "
+            f"The tables cover {published.coverage}; space {space.name!r} has the resolutions "
             f"{_join(layers)}. Use a space that shares a resolution with the tables."
         )
     timings: dict[str, dict[int, ImportedTiming]] = {}
@@ -221,15 +221,15 @@ def _missing_error(
     return UserError(
         f"The tables lack {len(missing_keys)} of the {len(needed_keys)} keys that space {space.name!r} needs "
         f"at {_join(resolutions)} px: "
-        f"{', '.join(shown_keys)}{more}. They cover {published.covers}; use the space of "
-        f"these widths (see width_multiplier), or restrict it to what is covered.{hint}"
+        f"{', '.join(shown_keys)}{more}. They cover {published.coverage}; use the space of "
+        f"these widths (see width_multiplier), or restrict it to the covered part.{hint}"
     )
 
 
 def _merge(
     timings_by_key: Mapping[str, Mapping[int, ImportedTiming]], layers: Mapping[int, Sequence[LayerSpec]]
 ) -> dict[str, Timing | ImportedTiming]:
-    """Return an entry per layer, or one per layer and resolution where these differ."""
+    """Return an entry per layer, or one per layer and resolution if these differ."""
     entries: dict[str, Timing | ImportedTiming] = {}
     for spec in {spec.key: spec for specs in layers.values() for spec in specs}.values():
         timings = timings_by_key.get(spec.key, {})

@@ -1,9 +1,9 @@
-"""Kits: folders that are carried to another device, measured there without PyTorch, and brought back.
+"""Kits: folders to copy to another device, measure there without PyTorch, and copy back.
 
-A kit holds the programs as ONNX models, a manifest with their checksums, and `measure.py`, which needs Python
-3.8, numpy and an engine. Random weights do not compress; therefore the values of each weight repeat after
-`PERIOD`. To an engine they are numbers like any others: what it computes, where it puts it and how long that
-takes depend on shapes.
+A kit contains the programs as ONNX models, a manifest with their checksums, and `measure.py`, which needs
+Python 3.8, numpy and an engine. Random weights do not compress; therefore the values of each weight repeat
+with period `PERIOD`. This does not affect latencies: computation, memory layout and time depend on shapes,
+not on values.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FILES = Path(__file__).with_name("kit_files")
 
 
 def kit_runtimes_of(runtimes: Iterable[Runtime]) -> dict[str, Runtime]:
-    """Return by name those of the engines that `measure.py` can measure with."""
+    """Return, by name, the engines that `measure.py` supports."""
     return {runtime.name: runtime for runtime in runtimes if runtime.kit_precisions}
 
 
@@ -50,7 +50,7 @@ KIT_RUNTIMES = kit_runtimes_of(RUNTIMES)
 
 @dataclass(frozen=True)
 class KitInfo:
-    """A kit that was written: its folder, number of programs and size in bytes."""
+    """A written kit: its folder, number of programs and size in bytes."""
 
     path: Path
     num_programs: int
@@ -61,12 +61,12 @@ def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = s
     """Write the kit that measures all programs of a latency table.
 
     Args:
-        plan: the table; its device names engine, threads, precision and effort.
-        folder: a new folder; it appears only when the kit is whole.
+        plan: plan of the table; its device names engine, threads, precision and effort.
+        folder: new folder; it appears only when the kit is complete.
         progress: called per program.
 
     Raises:
-        UserError: if the engine or precision is none that kits have, a package is missing, or the folder
+        UserError: if kits do not support the engine or precision, a package is missing, or the folder
             exists or cannot be written.
     """
     description = {
@@ -74,7 +74,7 @@ def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = s
         "num_calibration": len(plan.calibration),
         "num_validation": len(plan.validation),
     }
-    return _write_kit(folder, plan.programs, plan.space, plan.device, plan.seed, description, progress)
+    return _write_kit(folder, plan.workloads, plan.space, plan.device, plan.seed, description, progress)
 
 
 def make_verification_kit(
@@ -165,7 +165,7 @@ def _write_program(
 
 @torch.no_grad()
 def repeat_weights(module: nn.Module) -> None:
-    """Let the values of every parameter of `module` repeat after `PERIOD`, so that they compress."""
+    """Repeat the values of every parameter of `module` with period `PERIOD`, so that they compress."""
     for parameter in module.parameters():
         values = parameter.flatten()
         repeats = -(-len(values) // PERIOD)
@@ -173,10 +173,10 @@ def repeat_weights(module: nn.Module) -> None:
 
 
 def _converter(device: DeviceSpec) -> Callable[[nn.Module, Tensor], Files]:
-    """Return what makes the files of a module; an int8 model is made by the engine's quantiser here.
+    """Return the function from a module to its files; int8 models are quantised on this machine.
 
     Raises:
-        UserError: if kits do not have the engine or precision, or a package is missing.
+        UserError: if kits do not support the engine or precision, or a package is missing.
     """
     runtime = KIT_RUNTIMES.get(device.engine)
     if runtime is None or device.accelerator == "cuda" or device.precision not in runtime.kit_precisions:

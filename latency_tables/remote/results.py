@@ -1,4 +1,4 @@
-"""What a kit brings back: its measurements, checked, as a latency table or as latencies of networks."""
+"""The results of a kit: its checked measurements, as a latency table or latencies of networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latency_tables.engines.base import Description
-from latency_tables.measuring.drift import WINDOW_S, levelled_runs
+from latency_tables.measuring.drift import WINDOW_S, runs_without_drift
 from latency_tables.measuring.journal import refuse_other
 from latency_tables.measuring.plan import assemble_table, plan_table
 from latency_tables.remote.kit import (
@@ -36,13 +36,13 @@ MAKING_STAGES = {TABLE: "kit", VERIFICATION: "search"}
 """By the purpose of a kit, the sub-command that makes such kits; a search does where it is verified."""
 
 MEASURED_BY_KIT = "kit"
-"""What the description of an engine holds if a kit was measured: the checksum of its manifest."""
+"""Key in the description of an engine for the checksum of the manifest of a measured kit."""
 
 _SHOWN = 12
 
 
 class KitVisit(NamedTuple):
-    """The runs (ms) of a program that a process made one after the other, and the seconds of the visit."""
+    """A visit of a process to a program: milliseconds of its runs, and seconds of the visit."""
 
     process: int
     key: str
@@ -55,10 +55,10 @@ class KitResults:
     """The measurements of a kit.
 
     Attributes:
-        manifest: what the kit says of itself.
-        device: with the engine and the threads that were used.
-        engine: what was measured on.
-        runs_ms: by program, a list of runs per process, at a common speed of the machine.
+        manifest: manifest of the kit.
+        device: device, with the engine and the threads that were used.
+        engine: facts about the engine.
+        runs_ms: runs in milliseconds by program, one list per process, at a common speed of the machine.
     """
 
     manifest: dict[str, Any]
@@ -68,22 +68,22 @@ class KitResults:
 
 
 def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
-    """Return the latency table that a kit measured; the file is not written.
+    """Return the latency table of a measured kit; the file is not written.
 
     Args:
-        folder: the kit, with its measurements.json.
-        space: the space that the table is wanted for; a restriction must be the kit's.
+        folder: folder of the kit, with its measurements.json.
+        space: space of the table; its restriction must be the kit's.
 
     Raises:
         UserError: if manifest or measurements are missing, damaged, incomplete, of another kit, space or
-            schema version, or hold times that no clock gives.
+            schema version, or contain invalid times.
     """
     results = read_kit(folder, TABLE, space)
     manifest = results.manifest
     restriction = manifest["restriction"] and tuple(map(tuple, manifest["restriction"]))
     if restriction != space.restriction and space.allowed != space.unrestricted.allowed:
         raise UserError(
-            f"The kit {folder} measured other choices of space {space.name!r} than are asked for; leave out "
+            f"The kit {folder} measured other choices of space {space.name!r} than requested; leave out "
             "resolutions, or make a kit of these."
         )
     plan = plan_table(
@@ -93,7 +93,7 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
         manifest["num_calibration"],
         manifest["num_validation"],
     )
-    planned_keys = {program.key for program in plan.programs}
+    planned_keys = {program.key for program in plan.workloads}
     if differing_keys := sorted(planned_keys ^ set(results.runs_ms)):
         raise UserError(
             f"The kit {folder} was made by another version of this program: its programs differ in "
@@ -104,7 +104,7 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
 
 
 def save_table(table: LatencyTable, path: Path) -> None:
-    """Write the table of a kit; an earlier one of the same kit is replaced.
+    """Write the table of a kit, replacing an earlier one of the same kit.
 
     Raises:
         UserError: if the table at `path` was measured differently, or the file cannot be written.
@@ -124,11 +124,11 @@ def device_settings(device: DeviceSpec) -> dict[str, str]:
 def networks_from_kit(
     folder: Path, space: StagedSpace, table: LatencyTable
 ) -> dict[SubnetConfig, list[float]]:
-    """Return the latency (ms) of each network of a verification kit in each process.
+    """Return the latency (ms) of each network in a verification kit, in each process.
 
     Raises:
-        UserError: as `table_from_kit`, and if the kit was measured on another device, or otherwise, than the
-            `table` whose networks it verifies.
+        UserError: for the reasons of `table_from_kit`, or if the kit was measured on another device or with
+            other settings than `table`.
     """
     results = read_kit(folder, VERIFICATION, space)
     _check_device(folder, results, table)
@@ -140,7 +140,7 @@ def networks_from_kit(
 
 
 def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> None:
-    """Refuse a kit that was measured elsewhere than the table, or otherwise; an imported one has a name."""
+    """Refuse a kit of another device or other settings than the table; imported tables only have a name."""
     names = ("name", *DEVICE_FIELDS) if table.device.engine in KIT_RUNTIMES else ("name",)
     changes = device_differences(names, table.device, results.device)
     processor, expected = results.engine["processor"], table.engine.get("processor")
@@ -148,7 +148,7 @@ def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> Non
         changes.append(f"processor was {expected!r} and is {processor!r}")
     if changes:
         raise UserError(
-            f"The kit {folder} was measured on another device than the table, or otherwise: "
+            f"The kit {folder} was measured on another device or with other settings than the table: "
             f"{'; '.join(changes)}. Give the table of the kit's device, or measure it as the table was."
         )
 
@@ -193,11 +193,11 @@ def read_kit(folder: Path, purpose: str, space: StagedSpace) -> KitResults:
             "checksum differs. Give the folder of the kit that was measured."
         )
     _check_visits(folder, manifest, visits)
-    return KitResults(manifest, device, engine, levelled_runs(_windows(visits)))
+    return KitResults(manifest, device, engine, runs_without_drift(_windows(visits)))
 
 
 def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list[float]]]]]:
-    """Return the visits, in their order, in windows of time with the number of their process."""
+    """Return the visits, in their order, grouped in windows with the number of their process."""
     windows: list[tuple[int, list[tuple[str, list[float]]]]] = []
     spent = math.inf
     for visit in visits:
@@ -242,7 +242,7 @@ def _check_version(values: dict[str, Any], what: str, stage: str = "", advice: s
 
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse files that were changed; models need not have come back from the device."""
+    """Refuse changed files; the models need not be copied back from the device."""
     checksums = dict(manifest["files"])
     checksums |= {
         file["file"]: file["sha256"] for program in manifest["programs"] for file in program["files"]
@@ -252,14 +252,14 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
         name for name, path in paths.items() if sha256(path.read_bytes()) != checksums[name]
     ]:
         raise UserError(
-            f"Files of the kit {folder} are not as they were made: {_listed(changed_names)}. What was "
-            f"measured with them is of no use; make the kit again.",
+            f"Files of the kit {folder} were changed: {_listed(changed_names)}. Measurements "
+            f"with them are invalid; make the kit again.",
             stage=MAKING_STAGES[manifest["purpose"]],
         )
 
 
 def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVisit]) -> None:
-    """Refuse measurements that are incomplete, or times that no clock gives."""
+    """Refuse measurements that are incomplete, or invalid times."""
     counts = Counter((visit.process, visit.key) for visit in visits if visit.runs_ms)
     keys = dict.fromkeys(visit.key for visit in visits)
     kit_keys = {program["key"]: None for program in manifest["programs"]}
@@ -279,7 +279,7 @@ def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVi
     if problems:
         raise UserError(
             f"The measurements {folder / RESULT_FILE} cannot be used: {'; '.join(problems)}. "
-            "Start measure.py on the device again, and copy the file when it says that it is done."
+            "Start measure.py on the device again, and copy the file when it reports that it is done."
         )
 
 

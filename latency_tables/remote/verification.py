@@ -20,27 +20,27 @@ from ofa.space.subnet import SubnetConfig
 
 _MINUTES_PER_PROCESS = 0.5
 _ROUNDS, _SPREAD_PERCENT = 4, 0.5
-"""Least rounds, and standard error: a few networks are measured more thoroughly than a whole table."""
+"""Minimum rounds and standard error: a few networks are measured more thoroughly than a table."""
 
 
 @dataclass(frozen=True)
 class MeasureHere:
-    """Measures networks of `space` on this machine, in so many fresh `processes`; seeded by `seed`."""
+    """Measures networks of `space` on this machine, in `processes` fresh processes, seeded by `seed`."""
 
     space: StagedSpace
     device: DeviceSpec
     processes: int
     seed: int = 0
     progress: ProgressCallback = silent
-    here: bool = True
-    known: Mapping[SubnetConfig, Sequence[float]] = field(default_factory=dict)
+    is_local: bool = True
+    known_values: Mapping[SubnetConfig, Sequence[float]] = field(default_factory=dict)
     next_step: str = ""
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
         """Return the latency (ms) of each network in each process.
 
         Raises:
-            UserError: if the engine is not installed or fails, or a process ends before its time.
+            UserError: if the engine is not installed or fails, or a process ends early.
         """
         device = dataclasses.replace(
             self.device,
@@ -54,15 +54,15 @@ class MeasureHere:
 
 
 class MeasureByKit:
-    """Knows what kits have measured on another device; asked for more, it writes a kit.
+    """Provides measurements of kits from another device; writes a kit for further networks.
 
     Attributes:
-        here: nothing is measured at once.
-        known: milliseconds of each network in each process, from the kits given.
-        next_step: what the user has to do with the kit that was written; empty if none was.
+        is_local: always False.
+        known_values: milliseconds of each network in each process, from the given kits.
+        next_step: instructions for the user on the written kit; empty if none was written.
     """
 
-    here = False
+    is_local = False
 
     def __init__(
         self,
@@ -73,25 +73,26 @@ class MeasureByKit:
         seed: int = 0,
         progress: ProgressCallback = silent,
     ) -> None:
-        """Read the measurements of `kits`; a new kit goes to `folder`, or a name beside it that is free.
+        """Read the measurements of `kits`; a new kit is written to `folder`, or to a free name beside it.
 
         Raises:
-            UserError: if a kit is incomplete or damaged, or of another space or device than the table.
+            UserError: if a kit is incomplete or damaged, or belongs to another space or device than the
+                table.
         """
         self._space, self._folder, self._kits = space.unrestricted, folder, tuple(kits)
         self._device = table.device
         if self._device.engine not in KIT_RUNTIMES:
-            # An imported table: its own engine measures nothing, so that of the kit decides.
+            # An imported table has no engine to measure with, so the kit's engine is used.
             name, threads, batch_size = self._device.name, self._device.threads, self._device.batch_size
             self._device = DeviceSpec(name, "onnx_runtime", threads=threads, batch_size=batch_size)
         self._seed, self._progress = seed, progress
-        self.known: dict[SubnetConfig, list[float]] = {}
+        self.known_values: dict[SubnetConfig, list[float]] = {}
         self.next_step = ""
         for kit in kits:
-            self.known |= networks_from_kit(kit, self._space, table)
+            self.known_values |= networks_from_kit(kit, self._space, table)
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
-        """Write a kit of these networks and return nothing, as it has to be measured elsewhere."""
+        """Write a kit of these networks and return an empty result: it has to be measured elsewhere."""
         info = make_verification_kit(
             self._space, configs, self._device, self._seed, self._free_folder(), self._progress
         )
@@ -121,21 +122,21 @@ def choose_measure(
     seed: int = 0,
     progress: ProgressCallback = silent,
 ) -> MeasureHere | MeasureByKit:
-    """Return what measures the candidates of a search with `table`.
+    """Return the measuring object for the candidates of a search with `table`.
 
     Args:
-        table: of the device that is searched for; None if the search does not limit its latency.
-        device: as the user describes it.
-        space: the space.
+        table: latency table of the target device; None if the search does not limit its latency.
+        device: device as described by the user.
+        space: space to search.
         processes: fresh processes per measurement on this machine.
-        folder: where a kit goes if the table's device is not this machine.
-        from_kit: folders of kits that were measured for this search.
-        seed: of the orders, weights and inputs.
-        progress: of measuring, or of writing a kit.
+        folder: folder of a new kit, if the table's device is not this machine.
+        from_kit: folders of measured kits for this search.
+        seed: seed of the orders, weights and inputs.
+        progress: called while measuring, or while writing a kit.
 
     Raises:
-        UserError: if there is no table, a kit cannot be read, or the device is another one and kits cannot
-            measure with its engine.
+        UserError: if there is no table, a kit cannot be read, or the device is another machine and kits do
+            not support its engine.
     """
     if table is None:
         raise UserError("verify=true needs a latency to verify; give limits.latency_ms=VALUE.")
@@ -153,7 +154,7 @@ def choose_measure(
 
 
 def _is_other_machine(table: LatencyTable, device: DeviceSpec) -> bool:
-    """Return whether the device searched for is the table's, on a processor that this machine has not."""
+    """Return whether the device is the table's, with another processor than this machine's."""
     if device.accelerator != "cpu" or device.name != table.device.name:
         return False
     return table.engine.get("processor", processor_name()) != processor_name()

@@ -1,4 +1,4 @@
-"""Whole networks beside the layers: which are measured, the affine fit, and the table's error."""
+"""Networks for calibrating and validating a table: their choice, the affine fit, the error."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 Entries = Mapping[str, Timing | ImportedTiming]
-"""By layer key."""
+"""Entries by layer key."""
 
 Runs = Sequence[Sequence[float]]
-"""Milliseconds of all runs of a network, a list per process."""
+"""Milliseconds of all runs of a network, one list per process."""
 
 _CANDIDATES_PER_CALIBRATION_NETWORK = 12
 
@@ -31,10 +31,10 @@ _CANDIDATES_PER_CALIBRATION_NETWORK = 12
 def choose_networks(
     space: StagedSpace, num_calibration: int, num_validation: int, rng: np.random.Generator
 ) -> tuple[tuple[SubnetConfig, ...], tuple[SubnetConfig, ...]]:
-    """Return distinct random networks: for the calibration, and others for the validation.
+    """Return distinct random networks: for the calibration, and for the validation.
 
-    Those of the validation are plain draws. Those of the calibration are spread evenly over the MACs of
-    further draws, so that the fit rests on short and long networks.
+    Validation networks are plain draws. Calibration networks are spread evenly over the MACs of further
+    draws, so that the fit covers short and long latencies.
 
     Raises:
         UserError: if the space is too small for so many distinct networks.
@@ -55,14 +55,14 @@ def choose_networks(
 
 
 def layer_sum_ms(space: StagedSpace, config: SubnetConfig, entries: Entries) -> float:
-    """Return the summed latency of the network's layers, in ms."""
+    """Return the summed latency of the network's layers, in milliseconds."""
     return sum(entries[spec.key].latency_ms for spec in lower(space, config))
 
 
 def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
     """Return scale and offset of the line from sums to measurements with the least squared relative errors.
 
-    Where noise leaves no rising line (or the sums are all equal), the ratio of the means and no offset.
+    If noise permits no rising line (or all sums are equal), the ratio of the means without offset.
     """
     sums, measurements = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
     weights = measurements**-2
@@ -91,7 +91,7 @@ def validate(
     runs: Sequence[Runs],
     calibration: Calibration,
 ) -> Validation:
-    """Return the errors of the calibrated sums on these networks, and how well runs of them repeat."""
+    """Return the errors of the calibrated sums on these networks, and their repeatability."""
     networks = _records(space, configs, entries, runs, calibration.scale, calibration.offset_ms)
     predictions = np.array([network.predicted_ms for network in networks])
     measurements = np.array([network.measured_ms for network in networks])
@@ -106,9 +106,9 @@ def validate(
 
 
 def repeatability_percent(runs: Sequence[Runs]) -> float | None:
-    """Return the median difference of a network's latency between two processes, in percent of it.
+    """Return the median relative difference of a network's latency between processes, in percent.
 
-    No estimate can be expected to come closer to a single process. None if there was only one process.
+    No estimate can be expected to be closer to a single process. None with a single process.
     """
     differences = []
     for processes in runs:
@@ -150,7 +150,7 @@ class MeasuredNetwork:
     spread_ms: float
 
     def __post_init__(self) -> None:
-        """Check that the values are finite."""
+        """Check that all values are finite."""
         for name in ("measured_ms", "predicted_ms", "spread_ms"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number.")
@@ -165,25 +165,25 @@ class Calibration:
     networks: tuple[MeasuredNetwork, ...]
 
     def __post_init__(self) -> None:
-        """Check that a longer sum gives a longer latency."""
+        """Check that the latency increases with the sum."""
         if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset_ms)):
             raise UserError(
                 f"scale and offset_ms are {self.scale} and {self.offset_ms}; "
-                "expected a positive and any number."
+                "expected a positive scale and a finite offset_ms."
             )
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The table's error on random networks that had no part in the calibration.
+    """The table's error on random networks that were not used for the calibration.
 
     Attributes:
-        mape_percent: mean absolute error of the predictions.
-        max_error_percent: largest error.
+        mape_percent: mean absolute percentage error of the predictions.
+        max_error_percent: largest error, in percent.
         kendall_tau: rank correlation of predictions and measurements.
-        networks: what was predicted and measured.
-        repeatability_percent: median difference of a network's latency between two processes, at a common
-            speed of the machine: the floor under any error. None if the table was measured in one process.
+        networks: predicted and measured networks.
+        repeatability_percent: median relative difference of a network's latency between processes, at a
+            common speed of the machine: a lower bound of any error. None with a single process.
     """
 
     mape_percent: float

@@ -1,4 +1,4 @@
-"""`DeviceSpec`: what a latency is measured on, and how thoroughly."""
+"""`DeviceSpec`: the device of a latency, and the measuring effort."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACCELERATORS = ("cpu", "cuda", "other")
 METHODS = ("sandwich", "isolated")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "other")
 DEVICE_FIELDS = ("engine", "accelerator", "threads", "affinity", "batch_size", "precision")
-"""What latencies depend on; the other fields say how thoroughly they are measured."""
+"""Fields that latencies depend on; the other fields set the measuring effort."""
 
 _MINIMUMS = {
     "threads": 1,
@@ -35,20 +35,20 @@ class DeviceSpec:
 
     Attributes:
         name: letters, digits, dots, dashes and underscores; tables are named after it.
-        engine: a name that `latency_tables.engines.registry` knows.
-        accelerator: "cpu", "cuda", or "other" for a device that nothing is measured on from here.
-        threads: processor threads that one run may use.
+        engine: name of an engine in `latency_tables.engines.registry`.
+        accelerator: "cpu", "cuda", or "other" for a remote or imported device.
+        threads: number of processor threads per run.
         batch_size: images per run; latencies are per run.
         precision: number format of weights and activations; "int8" means quantised; "other" as above.
-        affinity: processor cores that runs are pinned to; None leaves the choice to the system.
-        method: how the entry of a layer is measured, one of `METHODS`.
-        min_rounds: rounds that are made even where the spread is small or the time is over; not above rounds.
-        rounds: the most rounds; each visits all layers and networks in a new random order.
+        affinity: processor cores to pin runs to; None: not pinned.
+        method: method for the entries of layers, one of `METHODS`.
+        min_rounds: minimum number of rounds, regardless of spread and time; at most `rounds`.
+        rounds: maximum number of rounds; each visits all layers and networks in a new random order.
         runs_per_visit: timed runs per visit.
         warmup_runs: untimed runs at the start of each visit.
-        spread_percent: rounds end when the standard error of nearly all latencies is below this.
-        minutes: rounds also end when the measurement has taken this long, all processes together.
-        processes: fresh processes that measure a table one after the other; its latencies are their means.
+        spread_percent: standard error of nearly all latencies, in percent, at which rounds end.
+        minutes: time budget of the measurement in minutes, over all processes.
+        processes: number of fresh processes that measure a table in sequence; latencies are their means.
     """
 
     name: str
@@ -68,10 +68,10 @@ class DeviceSpec:
     processes: int = 2
 
     def __post_init__(self) -> None:
-        """Check every value; whether the engine and the cores exist is checked where they are used.
+        """Check every value; the existence of engine and cores is checked on use.
 
         Raises:
-            UserError: with a line for each wrong value.
+            UserError: listing every wrong value.
         """
         problems = below_minimum(self, _MINIMUMS)
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
@@ -95,13 +95,13 @@ class DeviceSpec:
             raise UserError("\n".join(problems))
 
 
-def plain(device: DeviceSpec) -> dict[str, Any]:
+def device_values(device: DeviceSpec) -> dict[str, Any]:
     """Return the plain JSON values of a device."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(device)))
     return values
 
 
 def device_differences(names: Iterable[str], old: DeviceSpec, new: DeviceSpec) -> list[str]:
-    """Return a sentence for each of the named fields in which two devices differ."""
+    """Return one sentence per named field in which two devices differ."""
     old_values, new_values = ({name: getattr(device, name) for name in names} for device in (old, new))
     return differences(old_values, new_values)

@@ -19,7 +19,7 @@ class _PerResolution:
     """A sum for each choice of the resolution; NaN for choices without one."""
 
     def __init__(self, column: int, totals: Mapping[int, Estimator]) -> None:
-        """Take the gene's column, and the estimators by choice; each is of the space with it alone."""
+        """Take the resolution's column, and an estimator per choice, for the space with it alone."""
         self._column, self._totals = column, totals
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
@@ -27,14 +27,14 @@ class _PerResolution:
         for choice, total in self._totals.items():
             rows = np.flatnonzero(genomes[:, self._column] == choice)
             if len(rows):
-                alone = genomes[rows]
-                alone[:, self._column] = 0
-                values[rows] = total(alone)
+                other_genes = genomes[rows]
+                other_genes[:, self._column] = 0
+                values[rows] = total(other_genes)
         return values
 
 
 def sum_by_resolution(space: StagedSpace, build: Callable[[StagedSpace, int], Estimator]) -> Estimator:
-    """Return an estimator of `space` made of one per allowed resolution; NaN at the others.
+    """Return an estimator of `space` from one estimator per allowed resolution; NaN at other resolutions.
 
     Args:
         space: a (restricted) space.
@@ -43,13 +43,13 @@ def sum_by_resolution(space: StagedSpace, build: Callable[[StagedSpace, int], Es
     column, totals = space.gene_index["resolution"], {}
     for choice in space.allowed[column]:
         resolution = space.resolutions[choice]
-        alone = dataclasses.replace(space.unrestricted, resolutions=(resolution,))
-        totals[choice] = build(alone, resolution)
+        single_space = dataclasses.replace(space.unrestricted, resolutions=(resolution,))
+        totals[choice] = build(single_space, resolution)
     return _PerResolution(column, totals)
 
 
 def resolution_key(spec: LayerSpec, resolution: int) -> str:
-    """Return the key of an entry that holds in networks of `resolution` pixels alone."""
+    """Return the key of an entry that is valid only in networks of `resolution` pixels."""
     return f"{spec.key}@{resolution}"
 
 

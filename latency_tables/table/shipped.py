@@ -11,14 +11,14 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def find_table(run: RunDirectory, device_name: str, space: StagedSpace) -> Path:
-    """Return the run's own table of a device, or the shipped one where the run has none.
+    """Return the run's own table of a device, or the shipped one if the run has none.
 
-    Where there is neither, this is the path at which the run's own would be.
+    If both are missing, return the path of the run's own table.
     """
     run_path, shipped_path = run.table(device_name), DATA / space.name / f"{device_name}.json"
     return run_path if run_path.exists() or not shipped_path.exists() else shipped_path
 
 
 def is_shipped(path: Path) -> bool:
-    """Return whether this table came with the project."""
+    """Return whether the table is shipped with the project."""
     return path.resolve().is_relative_to(DATA)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.table.calibration import Calibration, Validation
-from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences, plain
+from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences, device_values
 from latency_tables.table.estimate import layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.cost import compile_cost
@@ -23,7 +23,7 @@ from ofa.space.staged import StagedSpace
 
 SCHEMA_VERSION = 2
 MAX_TABLE_ERROR = 10.0
-"""Percent that a table's MAPE on whole networks may be unless somebody allows more."""
+"""Largest accepted MAPE of a table on whole networks in percent, by default."""
 _SHOWN = 20
 
 
@@ -32,18 +32,18 @@ class LatencyTable:
     """Latencies of all layers of a space on a device.
 
     Attributes:
-        device: what was measured on, and the effort.
-        engine: what the engine says of itself: name, version, processor.
-        method: how an entry is measured.
+        device: measured device, and the measuring effort.
+        engine: facts about the engine: name, version, processor.
+        method: method of measuring an entry.
         date: end of the measurement, ISO 8601 with time zone.
-        seed: of the networks, orders and inputs; None if the table was not measured here.
-        space_name: name of the space whose layers these are.
+        seed: seed of the networks, orders and inputs; None if the table was not measured here.
+        space_name: name of the space of the layers.
         space_fingerprint: fingerprint of that space.
-        entries: statistics per `LayerSpec.key`, or per `KEY@RESOLUTION` where a layer's entry holds in
-            networks of that resolution alone.
-        calibration: from sums of entries to network latencies.
-        validation: the table's own measured error; None for an imported table, which carries none.
-        schema_version: of the file.
+        entries: statistics per `LayerSpec.key`, or per `KEY@RESOLUTION` if a layer's entry is valid only in
+            networks of that resolution.
+        calibration: affine map from sums of entries to network latencies.
+        validation: measured error of the table; None for an imported table.
+        schema_version: schema version of the file.
     """
 
     device: DeviceSpec
@@ -60,7 +60,7 @@ class LatencyTable:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What further measurements must have in common with this table; see `table_identity`."""
+        """Values that further measurements must share with this table; see `table_identity`."""
         return table_identity(self.device, self.engine, self.method)
 
     def save(self, path: Path) -> None:
@@ -76,8 +76,8 @@ class LatencyTable:
         """Read a table.
 
         Raises:
-            UserError: if the file is missing, truncated, of another schema version, or holds values that
-                no measurement gives.
+            UserError: if the file is missing, truncated, of another schema version, or contains invalid
+                values.
         """
         values = read_json(path, "latency table", "measure")
         version = values.get("schema_version")
@@ -96,7 +96,7 @@ class LatencyTable:
             ) from error
 
     def entry(self, spec: LayerSpec, resolution: int) -> Timing | ImportedTiming | None:
-        """Return the entry of a layer in networks of `resolution` pixels; None where the table lacks it."""
+        """Return the entry of a layer in networks of `resolution` pixels; None if the table lacks it."""
         return self.entries.get(resolution_key(spec, resolution)) or self.entries.get(spec.key)
 
     def missing_entries(self, space: StagedSpace) -> tuple[str, ...]:
@@ -118,24 +118,24 @@ class LatencyTable:
         )
 
     def covered_space(self, space: StagedSpace) -> StagedSpace:
-        """Return the space restricted to the covered resolutions; as it is if there are none."""
+        """Return the space restricted to the covered resolutions; unchanged if there are none."""
         resolutions = self.covered_resolutions(space)
         return space.restrict({"resolution": resolutions}) if resolutions else space
 
     @property
     def _stage(self) -> str:
-        """The sub-command that makes such a table."""
+        """The sub-command that makes this table."""
         return "import-table" if self.seed is None else "measure"
 
     @property
     def error_text(self) -> str:
-        """One line about the table's own error on whole networks."""
+        """One line of text about the table's error on whole networks."""
         if self.validation is None:
             return "imported table: its error on whole networks was not measured"
         return self.validation.text
 
     def check(self, space: StagedSpace) -> None:
-        """Raise unless the table serves the (restricted) `space`.
+        """Raise unless the table covers the (restricted) `space`.
 
         Raises:
             UserError: if the table was made for another space, or lacks entries (all are named).
@@ -156,41 +156,42 @@ class LatencyTable:
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of space "
                 f"{space.name!r}: {keys}. {advice if resolutions else ''}"
-                "Make a whole table.",
+                "Make a complete table.",
                 stage=self._stage,
                 settings={"device": self.device.name},
             )
 
     def check_device(self, device: DeviceSpec) -> None:
-        """Raise unless the table was measured as `device` runs; how thoroughly may differ.
+        """Raise unless the table was measured with the settings of `device`; the effort may differ.
 
         Raises:
-            UserError: naming what differs.
+            UserError: naming all differences.
         """
         if changes := device_differences(DEVICE_FIELDS, self.device, device):
             raise UserError(
-                f"The latency table of device {self.device.name!r} is of another one: {'; '.join(changes)}. "
-                "Measure one for these settings under another device name.",
+                f"The latency table of device {self.device.name!r} has other settings: {'; '.join(changes)}. "
+                "Measure a table for these settings under another device name.",
                 stage="measure",
             )
 
     def check_error(self, max_table_error: float = MAX_TABLE_ERROR) -> None:
-        """Raise if the table's own error is too large; an imported table has none to judge by.
+        """Raise if the table's error is too large; an imported table has no error.
 
         Args:
-            max_table_error: percent that its MAPE on whole networks may be.
+            max_table_error: largest accepted MAPE on whole networks, in percent.
 
         Raises:
-            UserError: naming both, and how to go on.
+            UserError: naming both values, and the remedies.
         """
         if not max_table_error > 0:
             raise UserError(f"max_table_error is {max_table_error}; expected a number above 0, in percent.")
         if self.validation and not self.validation.mape_percent <= max_table_error:
             raise UserError(
-                f"The latency table of device {self.device.name!r} is {self.validation.mape_percent:.1f} % "
-                f"wrong (MAPE on {len(self.validation.networks)} whole networks); at most "
-                f"{max_table_error:g} % is allowed. Accept it with a larger max_table_error, or delete it "
-                "and measure again while the machine is quiet, with more rounds or another method.",
+                f"The latency table of device {self.device.name!r} has an error of "
+                f"{self.validation.mape_percent:.1f} % (MAPE on {len(self.validation.networks)} whole "
+                f"networks); at most {max_table_error:g} % is allowed. Accept it with a larger "
+                "max_table_error, or delete it and measure again while the machine is quiet, with more "
+                "rounds or another method.",
                 stage=self._stage,
                 settings={"device": self.device.name},
             )
@@ -209,7 +210,7 @@ class LatencyTable:
         if missing_keys:
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of this "
-                f"network: {_shorten(missing_keys, ', ')}. Make a whole table.",
+                f"network: {_shorten(missing_keys, ', ')}. Make a complete table.",
                 stage=self._stage,
                 settings={"device": self.device.name},
             )
@@ -224,10 +225,10 @@ class LatencyTable:
     ) -> Estimator:
         """Return the latency (ms) of populations of the (restricted) `space`.
 
-        Genomes outside the restriction get NaN where the table lacks their layers.
+        Genomes outside the restriction get NaN if the table lacks their layers.
 
         Raises:
-            UserError: see `check`, `check_error`, and `check_device` if the `device` to run on is given.
+            UserError: raised by `check`, `check_error` and, if `device` is given, `check_device`.
         """
         self.check(space)
         if device is not None:
@@ -240,7 +241,7 @@ class LatencyTable:
         return Affine(total, self.calibration.scale, self.calibration.offset_ms)
 
     def _sum(self, space: StagedSpace, resolution: int) -> Estimator:
-        """Return the uncalibrated sum of the layers, all in networks of `resolution`; NaN where one lacks."""
+        """Return the uncalibrated sum of the layers in networks of `resolution`; NaN if one is missing."""
 
         def latency_ms(spec: LayerSpec) -> float:
             entry = self.entry(spec, resolution)
@@ -250,12 +251,17 @@ class LatencyTable:
 
 
 def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:
-    """Return what measurements must have in common to share a table, as plain values of JSON."""
-    return {"schema_version": SCHEMA_VERSION, "device": plain(device), "engine": engine, "method": method}
+    """Return the values that must be equal for measurements to share a table, as plain JSON values."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "device": device_values(device),
+        "engine": engine,
+        "method": method,
+    }
 
 
 def _shorten(texts: Iterable[str], separator: str) -> str:
-    """Join the first texts and count the others."""
+    """Join the first texts and the number of further ones."""
     listed = list(texts)
     more = len(listed) - _SHOWN
     return separator.join(listed[:_SHOWN]) + (f" ... and {more} more" if more > 0 else "")
@@ -263,7 +269,7 @@ def _shorten(texts: Iterable[str], separator: str) -> str:
 
 @dataclass(frozen=True)
 class TableLimit:
-    """A bound in milliseconds on the latency by a table."""
+    """An upper bound in milliseconds on the latency estimated by a table."""
 
     table: str
     latency_ms: float

@@ -1,10 +1,9 @@
-"""`Timing`: what is kept of the runs of one program, and which statistic is its latency.
+"""`Timing`: statistics of the runs of one program, and the definition of its latency.
 
-A program is visited at many moments, and several runs follow each other at a visit. A busy or throttled
-machine has phases in which everything takes longer, so the latency is a low percentile of the runs. It is not
-a very low one: where fast phases are rare, some programs have runs in them and others have none. What differs
-from one process to the next (addresses, packed weights, the core) is no noise that further runs average out;
-the mean over processes does.
+A program is visited at many times, with several runs per visit. A busy or throttled machine has phases in
+which everything takes longer, so the latency is a low percentile of the runs. A very low percentile would not
+work: if fast phases are rare, only some programs have runs in them. Differences between processes (addresses,
+packed weights, the core) are not noise that further runs average out; the mean over processes does.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from ofa.common.errors import UserError
 LATENCY_PERCENTILE = 25.0
 
 MIN_MS = 1e-6
-"""Latency of a layer that costs no more than its references."""
+"""Latency in milliseconds of a layer that costs no more than its references."""
 
 
 class MeasurementError(UserError):
-    """A measured time that no working clock gives."""
+    """An invalid measured time."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class Timing:
     """Statistics of the runs of one program.
 
     Attributes:
-        latency_ms: latency on the undisturbed machine: the lower quartile of each process's runs, averaged
-            over the processes; for a layer in a table less the latency of its references.
-        median_ms: median of all runs as they were.
+        latency_ms: latency on the undisturbed machine: lower quartile of each process's runs, averaged
+            over the processes; for a layer in a table, minus the latency of its references.
+        median_ms: median of all runs, without corrections.
         spread_ms: interquartile range of all runs.
         count: number of runs.
     """
@@ -58,10 +57,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class ImportedTiming:
-    """What somebody else's table says of one layer.
+    """The entry of one layer in an imported table.
 
     Attributes:
-        latency_ms: mean of its runs, in ms; 0 for a layer that costs nothing because it is fused.
+        latency_ms: mean of the runs in milliseconds; 0 for a layer that is fused with another.
         std_ms: standard deviation of the runs; None if unknown.
         count: number of runs; None if unknown.
     """
@@ -95,7 +94,7 @@ def check_runs(key: str, runs_ms: Sequence[float]) -> None:
 
 
 def process_latency_ms(runs_ms: Sequence[float]) -> float:
-    """Return the latency (ms) that the runs of one process give."""
+    """Return the latency (ms) of the runs of one process."""
     return float(np.percentile(runs_ms, LATENCY_PERCENTILE))
 
 
@@ -108,9 +107,9 @@ def summarize(processes_ms: Sequence[Sequence[float]], references_ms: float = 0.
     """Return the statistics of the runs of each process (ms each).
 
     Args:
-        processes_ms: a list of runs per process.
-        references_ms: what is subtracted from the latency alone. A layer cannot make a network faster: where
-            noise leaves nothing of it, its latency is `MIN_MS`.
+        processes_ms: runs in milliseconds, one list per process.
+        references_ms: milliseconds subtracted from the latency. A layer cannot make a network faster: if the
+            result is not positive because of noise, the latency is `MIN_MS`.
     """
     runs = np.concatenate([np.asarray(runs, float) for runs in processes_ms])
     quarter, median, three_quarters = np.percentile(runs, [25, 50, 75])
@@ -119,10 +118,11 @@ def summarize(processes_ms: Sequence[Sequence[float]], references_ms: float = 0.
 
 
 def standard_error(visits_ms: Sequence[float]) -> float:
-    """Return the standard error (ms) of the latency that a process's visits give, inf for less than five.
+    """Return the standard error (ms) of the latency of a process's visits; inf for fewer than five.
 
     Args:
-        visits_ms: the latency of each visit. Runs of one visit share its moment, so visits are what counts.
+        visits_ms: latency of each visit in milliseconds. Runs of one visit are correlated, so visits are
+            counted.
 
     The rank of a percentile among n values is binomial; half the distance between the values one standard
     deviation of it below and above is the error.

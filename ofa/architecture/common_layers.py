@@ -1,4 +1,4 @@
-"""Layers that every family has: convolution, pooling and classifier."""
+"""Layers that all families share: convolution, pooling and classifier."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class ConvSpec(LayerSpec):
 
 @dataclass(frozen=True)
 class PoolSpec(LayerSpec):
-    """Global average pooling to 1x1; as many channels leave as come in."""
+    """Global average pooling to 1x1; the number of channels stays."""
 
     def __post_init__(self) -> None:
-        """Check that the channels stay as they are."""
+        """Check that input and output channels are equal."""
         assert self.in_channels == self.out_channels, self
 
     @property
@@ -95,13 +95,13 @@ class LinearSpec(LayerSpec):
 
 @dataclass(frozen=True)
 class MaxPoolSpec(LayerSpec):
-    """Max-pooling with 'same' padding; as many channels leave as come in."""
+    """Max-pooling with 'same' padding; the number of channels stays."""
 
     kernel_size: int
     stride: int
 
     def __post_init__(self) -> None:
-        """Check that the channels stay as they are."""
+        """Check that input and output channels are equal."""
         assert self.in_channels == self.out_channels, self
 
     @property

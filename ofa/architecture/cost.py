@@ -42,7 +42,7 @@ def parameters(spec: LayerSpec) -> int:
 
 
 def peak_activation_bytes(spec: LayerSpec, bytes_per_element: int = 4) -> int:
-    """Largest sum of live activations while the layer runs on one image; see `LayerSpec.peak_elements`."""
+    """Peak activation memory of the layer in bytes, for one image; see `LayerSpec.peak_elements`."""
     return bytes_per_element * spec.peak_elements
 
 
@@ -65,9 +65,9 @@ def network_cost(specs: Iterable[LayerSpec]) -> NetworkCost:
 
 @singledispatch
 def space_costs(space: SearchSpace) -> Mapping[str, Estimator]:
-    """Return the costs that are known of a space: "macs", "parameters" and "peak_activation_bytes".
+    """Return the known costs of a space by name: "macs", "parameters" and "peak_activation_bytes".
 
-    A kind of space whose networks have layers registers itself; of others nothing is known.
+    A type of space whose networks consist of layers registers itself; other types have no known costs.
     """
     return {}
 
@@ -86,9 +86,9 @@ def compile_cost(space: StagedSpace, cost: LayerCost, combine: np.ufunc = np.add
     """Compile a function of one layer into an estimator of whole populations.
 
     Args:
-        space: where the genomes come from; a restriction makes no difference.
+        space: space of the genomes; its restriction has no effect.
         cost: value of one layer; called once per distinct layer.
-        combine: how layers combine: np.add for sums, np.maximum for peaks.
+        combine: reduction over layers: np.add for sums, np.maximum for peaks.
     """
     cache: dict[LayerSpec, float] = {}
     tables = []
@@ -107,10 +107,10 @@ def compile_cost(space: StagedSpace, cost: LayerCost, combine: np.ufunc = np.add
 
 
 class _LookupEstimator:
-    """Values of all slots in one flat array; a network is one gather and one reduction.
+    """Values of all slots in one flat array; a network costs one gather and one reduction.
 
-    A slot's place in the array is an integer-weighted sum of its genes, so the places of all slots are
-    one matrix product of the population with a (num_genes, num_slots) matrix.
+    The index of a slot's value is an integer-weighted sum of its genes, so the indices of all slots are one
+    matrix product of the population with a (num_genes, num_slots) matrix.
     """
 
     def __init__(

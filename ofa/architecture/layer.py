@@ -58,7 +58,7 @@ class LayerSpec(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """Readable text, equal exactly for layers of equal cost; latency tables are keyed by it."""
+        """Readable text that is equal exactly for layers of equal cost; the key in latency tables."""
 
     @property
     @abstractmethod
@@ -67,20 +67,20 @@ class LayerSpec(ABC):
 
     @property
     def residual(self) -> bool:
-        """Whether the input is held until the end and added."""
+        """Whether the input is added to the output."""
         return False
 
     @property
     def keeps_channels(self) -> bool:
-        """Whether output channel i is, or has added to it, input channel i."""
+        """Whether output channel i is input channel i, or includes it as a summand."""
         return self.residual
 
     @property
     def peak_elements(self) -> int:
-        """Largest number of activation elements that live at once while the layer runs on one image.
+        """Largest number of activation elements alive at once while the layer runs on one image.
 
-        Live are the input and output of the running operator and, in a residual layer, the layer's input.
-        Activations and batch norm are taken to be in place; squeeze-excite's vectors are not counted.
+        Alive are the input and output of the running operator and, in a residual layer, the layer's input.
+        Activations and batch norm count as in-place; the vectors of squeeze-excite do not count.
         """
         path = [op for op in self.operators if op.input_size == self.input_size or op.input_size > 1]
         held = self.in_channels * self.input_size**2 if self.residual else 0

@@ -1,7 +1,7 @@
 """`lower`: how a space's choices become layers.
 
-A family describes a space as slots (`ofa.architecture.slots`): positions of the supernet that name the
-genes they depend on and build the layer that these genes ask for. It is the one place that knows a topology.
+A family describes a space as slots (`ofa.architecture.slots`): positions of the supernet that name the genes
+they depend on and build the corresponding layer. Only the families know a topology.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAMILIES: dict[str, Callable[[StagedSpace], tuple[Slot, ...]]] = {
 
 @lru_cache(maxsize=256)
 def slots(space: StagedSpace) -> tuple[Slot, ...]:
-    """Return the positions of the space's supernet, input to output."""
+    """Return the positions of the space's supernet, from input to output."""
     if space.family not in FAMILIES:
         raise unknown_name("family", space.family, FAMILIES)
     return FAMILIES[space.family](space)

@@ -17,7 +17,7 @@ def mobilenet_v3(space: StagedSpace) -> tuple[Slot, ...]:
     """MobileNetV3 with elastic stages (Howard et al. 2019; Cai et al. 2020).
 
     Raises:
-        UserError: if the space declares what the family has not.
+        UserError: if the space declares something that the family does not support.
     """
     _check(space, ("of the expansion before pooling", "of the features after it"))
     body = _body(space, "hard_swish", "relu")
@@ -34,7 +34,7 @@ def proxyless_nas(space: StagedSpace) -> tuple[Slot, ...]:
     """MobileNetV2 blocks, without squeeze-excite by design (Sandler et al. 2018; Cai et al. 2019).
 
     Raises:
-        UserError: if the space declares what the family has not.
+        UserError: if the space declares something that the family does not support.
     """
     _check(space, ("of the features before pooling",))
     body = _body(space, "relu6", "relu6")
@@ -57,7 +57,7 @@ def _check(space: StagedSpace, head: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class _Body:
-    """Slots up to the last stage, its output channels, and all strides so far."""
+    """Slots up to the last stage, its output channels, and the strides of its layers."""
 
     slots: tuple[Slot, ...]
     channels: int
@@ -127,7 +127,7 @@ def _block(space: StagedSpace, s: int, b: int, in_channels: int, strides: tuple[
 
 
 def _features_and_pool(space: StagedSpace, body: _Body, features: int, activation: str) -> tuple[Slot, Slot]:
-    """Return the last convolution over pixels and the global pooling."""
+    """Return the last convolution before pooling, and the global pooling."""
 
     def build_features(resolution: int) -> LayerSpec:
         size = size_after(resolution, body.strides)

@@ -20,11 +20,11 @@ POOL_STRIDE = 2
 def resnet(space: StagedSpace) -> tuple[Slot, ...]:
     """ResNet-D with elastic depth, expand ratio, widths and stem (He et al. 2016, 2019; Cai et al. 2020).
 
-    The stem is a convolution with the stride, residual middle ones, one to its full width, and
+    The stem is a strided convolution, residual middle convolutions, a convolution to its full width, and
     max-pooling. The first block of each stage projects its shortcut.
 
     Raises:
-        UserError: if the space declares what the family has not, or lacks what it needs.
+        UserError: if the space declares something that the family does not support, or lacks a required part.
     """
     stem = _check(space)
     slots = [*_stem(space, stem)]
@@ -63,7 +63,7 @@ def _check(space: StagedSpace) -> StemSpec:
 
 
 def _widths(space: StagedSpace, channels: int) -> Callable[[float], int]:
-    """Return the function from a width's choice to the number of channels."""
+    """Return the function from a width multiplier to the number of channels."""
     return lambda width: make_divisible(channels * space.width_multiplier * width)
 
 
@@ -83,11 +83,11 @@ def _stem(space: StagedSpace, stem: StemSpec) -> tuple[Slot, ...]:
         sizes = (resolution, space.in_channels, inner(inner_width), 3, space.stem_stride)
         return ConvSpec(*sizes, "relu", bn_epsilon=epsilon)
 
-    def build_middle(place: int) -> Callable[..., LayerSpec | None]:
+    def build_middle(position: int) -> Callable[..., LayerSpec | None]:
         def build(resolution: int, inner_width: float, depth: int) -> LayerSpec | None:
             sizes = (size_after(resolution, strides), inner(inner_width), inner(inner_width), 3, 1)
             middle = ConvSpec(*sizes, "relu", bn_epsilon=epsilon, add_input=True)
-            return middle if place < depth else None
+            return middle if position < depth else None
 
         return build
 
@@ -100,7 +100,7 @@ def _stem(space: StagedSpace, stem: StemSpec) -> tuple[Slot, ...]:
         return MaxPoolSpec(size, width, width, 3, POOL_STRIDE)
 
     middle_genes = resolution | inner_width | depth
-    middle = (Slot(middle_genes, build_middle(place)) for place in range(stem.depths[-1]))
+    middle = (Slot(middle_genes, build_middle(position)) for position in range(stem.depths[-1]))
     return (
         Slot(resolution | inner_width, build_first),
         *middle,
@@ -161,7 +161,7 @@ class BottleneckSpec(LayerSpec):
     """Bottleneck: 1x1 reduction, k x k convolution with the stride, 1x1 expansion, addition, activation.
 
     (He et al. 2016.) With `project`, the shortcut is average-pooling by the stride and a 1x1 convolution
-    (variant D of He et al. 2019); without, the input itself.
+    (variant D of He et al. 2019); without it, the shortcut is the input.
     """
 
     mid_channels: int = field(kw_only=True)
@@ -183,13 +183,13 @@ class BottleneckSpec(LayerSpec):
     @property
     @override
     def residual(self) -> bool:
-        """Whether the shortcut is the input itself."""
+        """Whether the input is added to the output unchanged."""
         return not self.project
 
     @property
     @override
     def operators(self) -> tuple[Operator, ...]:
-        """See `LayerSpec.operators`; the shortcut's convolution comes last."""
+        """All operators; the shortcut's convolution comes last."""
         size, out_size = self.input_size, output_size(self.input_size, self.stride)
         mid = self.mid_channels
         operators = [
@@ -204,10 +204,10 @@ class BottleneckSpec(LayerSpec):
     @property
     @override
     def peak_elements(self) -> int:
-        """See `LayerSpec.peak_elements`.
+        """The largest number of activation elements alive at once.
 
-        The input lives until the shortcut has consumed it, which comes after the main path; the main
-        path's output lives until the shortcut is added.
+        The input lives until the shortcut has consumed it, after the main path. The output of the main path
+        lives until the shortcut is added.
         """
         reduce, middle, expand = (op.input_elements + op.output_elements for op in self.operators[:3])
         source = self.operators[0].input_elements

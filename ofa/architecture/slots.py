@@ -1,4 +1,4 @@
-"""`Slot`: one position of a supernet, and which layers it can hold."""
+"""`Slot`: one position of a supernet, and the layers that it can hold."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Slot:
     """One position of the supernet.
 
     Attributes:
-        genes: columns of the genes that the layer depends on, by the parameter of `build` that takes the
-            gene's value, in the order of these parameters.
-        build: takes the values of these genes; None where the layer does not exist.
+        genes: columns of the genes that the layer depends on, by parameter of `build` and in the order of
+            its parameters.
+        build: takes the values of these genes and returns the layer; None if it does not exist.
     """
 
     genes: Mapping[str, int]
     build: Callable[..., LayerSpec | None]
 
     def __post_init__(self) -> None:
-        """Check that the genes have the names and the order of the parameters: `build` is called by place."""
+        """Check that the genes match the names and the order of `build`'s parameters."""
         parameters = tuple(inspect.signature(self.build).parameters)
         assert tuple(self.genes) == parameters[: len(self.genes)], (tuple(self.genes), parameters)
 

@@ -49,14 +49,14 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
 
 
 def set_threads(threads: int) -> None:
-    """Let PyTorch, and the BLAS of NumPy and SciPy, use so many CPU threads from now on."""
+    """Let PyTorch, and the BLAS of NumPy and SciPy, use `threads` CPU threads from now on."""
     torch.set_num_threads(threads)
     set_blas_threads(threads)
 
 
 @contextmanager
 def torch_threads(threads: int | None) -> Iterator[None]:
-    """Let PyTorch use so many CPU threads (None: as many as before), and restore the number afterwards."""
+    """Let PyTorch use `threads` CPU threads (None: leave the number), and restore the number afterwards."""
     old_threads = torch.get_num_threads()
     torch.set_num_threads(old_threads if threads is None else threads)
     try:
@@ -67,7 +67,7 @@ def torch_threads(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def threads_set(threads: int | None) -> Iterator[None]:
-    """Do as `set_threads` (None: nothing), and restore the numbers afterwards.
+    """Apply `set_threads` (None: change nothing), and restore the numbers afterwards.
 
     Raises:
         UserError: if `threads` is below 1.
@@ -78,9 +78,9 @@ def threads_set(threads: int | None) -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-    """Let malloc keep what tensors free, so that the next step does not fault its pages in again.
+    """Let malloc keep freed memory, so that the next step does not fault its pages in again.
 
-    Only glibc has this; with its defaults a training step of small images spends a tenth of its time there.
+    Only glibc needs this; with its defaults a training step of small images spends a tenth of its time there.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -89,9 +89,9 @@ def _keep_freed_memory() -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the most memory that this process has held so far: of the device, or of the machine on a CPU."""
+    """Return the peak memory of this process in MB: of a CUDA `device`, or else of the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    # Kilobytes, but bytes on macOS.
+    # In kilobytes; on macOS in bytes.
     unit = 2**20 if platform.system() == "Darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -24,7 +24,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     Args:
         cls: a dataclass whose fields are int, float, str, bool, None-unions, tuples, dicts or dataclasses.
         values: plain values, e.g. parsed JSON or a resolved Hydra configuration.
-        where: name of the place the values come from, put in front of each error.
+        where: origin of the values, e.g. a file name; each error begins with it.
 
     Raises:
         ConfigError: naming every unknown, missing or wrongly typed entry, and errors of `__post_init__`.
@@ -37,7 +37,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
-    """Return a sentence for each value in which two nested mappings of plain values differ."""
+    """Return one sentence per difference between two nested mappings of plain values."""
     texts = []
     for name in dict.fromkeys([*old, *new]):
         entry, old_value, new_value = _join(where, name), old.get(name), new.get(name)
@@ -49,7 +49,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
 
 
 def below_minimum(settings: object, minimums: Mapping[str, float]) -> list[str]:
-    """Return a sentence for each named attribute of `settings` that is below its minimum."""
+    """Return one sentence per attribute of `settings` that is below its minimum."""
     values = ((name, getattr(settings, name), minimum) for name, minimum in minimums.items())
     return [
         f"{name} is {value}; expected at least {minimum}."

@@ -1,8 +1,8 @@
-"""Several processes as one training run: who am I, and the few collective operations that are needed.
+"""The processes of a training run: rank and size, and the collective operations.
 
-Started by `torchrun --nproc-per-node=N script.py ...`, every process finds its place in the environment.
-A process started without it is a world of one, for which every operation is the identity, so that the
-same code serves both.
+Under `torchrun --nproc-per-node=N script.py ...`, each process reads its rank from the environment. A process
+started without torchrun is a world of size 1, in which every operation is the identity, so the same code
+serves both.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class World:
         """Replace every tensor by its mean over all processes, in one transfer.
 
         Args:
-            tensors: of any shapes but one data type; the same list of shapes in every process.
+            tensors: any shapes, one data type; every process passes the same list of shapes.
         """
         if self.size == 1 or not tensors:
             return
@@ -54,14 +54,14 @@ class World:
             tensor.copy_(part.view_as(tensor))
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
-        """Return the sum of all processes' tensors of one shape; gradients flow back to all of them."""
+        """Return the sum of the tensors of all processes, which have one shape; gradients flow to all."""
         if self.size == 1:
             return tensor
         result: Tensor = _Sum.apply(tensor)
         return result
 
     def gather(self, values: dict[str, float]) -> dict[str, float]:
-        """Return the entries of all processes' dictionaries, in the same order everywhere."""
+        """Return the entries of the dictionaries of all processes, in the same order everywhere."""
         if self.size == 1:
             return values
         gathered: list[dict[str, float] | None] = [None] * self.size
@@ -69,18 +69,18 @@ class World:
         return {name: value for part in gathered if part for name, value in part.items()}
 
     def local_slice(self, batch_size: int) -> slice:
-        """Return which of a batch's images are this process's; `batch_size` is divisible by `size`."""
+        """Return the slice of a batch that belongs to this process; `batch_size` is divisible by `size`."""
         count = batch_size // self.size
         return slice(self.rank * count, (self.rank + 1) * count)
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Block until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes: each one's loss depends on every one's tensor."""
+    """Sum over processes: each process's loss depends on the tensors of all."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ SINGLE_PROCESS = World()
 
 
 def check_batch_size(batch_size: int, world: World) -> None:
-    """Raise the error for a batch that the processes cannot share equally."""
+    """Raise the error for a batch that cannot be split equally."""
     if batch_size % world.size:
         raise UserError(
             f"batch_size {batch_size} cannot be shared equally by {world.size} processes; "
@@ -110,7 +110,7 @@ def check_batch_size(batch_size: int, world: World) -> None:
 
 
 def local_rank() -> int:
-    """Return the number of this process among those of its machine."""
+    """Return the rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -119,7 +119,7 @@ def launched_world(device: torch.device) -> Iterator[World]:
     """Yield the world that torchrun started this process in, or a world of one.
 
     Args:
-        device: where this process computes: NCCL connects CUDA devices, Gloo processors.
+        device: device of this process; CUDA devices communicate through NCCL, processors through Gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE_PROCESS

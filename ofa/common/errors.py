@@ -1,4 +1,4 @@
-"""The error that a user's mistake raises: what was found, what was expected, what to do."""
+"""Errors for users: what was found, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave; commands print its text without a traceback.
+    """A mistake in the user's input; commands print its text without a traceback.
 
     Attributes:
-        stage: sub-command of `ofa` that makes what is missing or damaged, e.g. "collect"; empty if there is
-            none. The commands name it below the text; the library knows no command line.
+        stage: sub-command of `ofa` that makes the missing or damaged file, e.g. "collect"; empty without one.
+            The commands name it below the text; the library does not know the command line.
         settings: settings of that sub-command that the error implies, by name.
     """
 
     def __init__(self, text: str = "", *, stage: str = "", settings: Mapping[str, str] | None = None) -> None:
-        """Keep the text for the user, and what remedies the mistake."""
+        """Take the text for the user, and the remedy."""
         super().__init__(text)
         self.stage = stage
         self.settings = dict(settings or {})
 
 
 class StoppedError(Exception):
-    """Work ended early because the process was told to; what was done is saved.
+    """Work that ended early on a signal; finished work is saved.
 
     Attributes:
-        signal_number: of the signal that told it.
+        signal_number: number of the signal received.
     """
 
     def __init__(self, text: str, signal_number: int = signal.SIGTERM) -> None:
@@ -37,7 +37,7 @@ class StoppedError(Exception):
 
 
 def unknown_name(kind: str, name: object, known_names: Iterable[str]) -> UserError:
-    """Return the error for a `name` that is none of the `known_names` of its `kind`."""
+    """Return the error for a `name` of `kind` that is not one of `known_names`."""
     names = sorted(known_names)
     matches = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {matches[0]!r}?" if matches else ""

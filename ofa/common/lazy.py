@@ -12,7 +12,7 @@ def lazy_names(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[st
 
     Args:
         package: full name of the package.
-        names: by module below the package, the public names that it defines. No module of the package may
+        names: public names by the module below the package that defines them. No module of the package may
             have a public name: importing that module would put it in the name's place.
     """
     modules = {name: module for module, module_names in names.items() for name in module_names}

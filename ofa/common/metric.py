@@ -1,4 +1,4 @@
-"""`Metric`: what a network is judged by, and in which direction."""
+"""`Metric`: a number that networks are compared by, and its direction."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Metric:
     """A number per network; files name it, so that values of different metrics never mix.
 
     Attributes:
-        name: in files.
-        title: for people.
-        higher_is_better: the direction.
-        is_fraction: whether it lies in 0..1 and is shown in percent.
+        name: identifier in files and settings.
+        title: text in tables and figures.
+        higher_is_better: whether larger values are better.
+        is_fraction: whether values lie in 0..1 and are shown in percent.
     """
 
     name: str
@@ -24,12 +24,12 @@ class Metric:
 
     @property
     def unit(self) -> str:
-        """Unit of shown values; empty if there is none."""
+        """Unit of displayed values; empty without one."""
         return "%" if self.is_fraction else ""
 
     @property
     def scale(self) -> float:
-        """Factor from values to what is shown."""
+        """Factor from stored to displayed values."""
         return 100.0 if self.is_fraction else 1.0
 
     @property
@@ -39,20 +39,20 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """Title and unit, for axes."""
+        """Title and unit, for the axis of a figure."""
         return f"{self.title} [{self.unit}]" if self.unit else self.title
 
     @property
     def heading(self) -> str:
-        """Title and unit, for columns."""
+        """Title and unit, for the heading of a column."""
         return f"{self.title} {self.unit}".rstrip()
 
     def show(self, value: float) -> str:
-        """Return a value with its unit."""
+        """Return `value` as text with its unit."""
         return f"{self.scale * value:.2f} {self.unit}".rstrip()
 
     def problem(self, value: object) -> str | None:
-        """Say what is wrong with a value of the metric; None if nothing is."""
+        """Return why `value` is not a value of this metric; None if it is valid."""
         bounds = (0.0, 1.0) if self.is_fraction else (-math.inf, math.inf)
         if isinstance(value, int | float) and math.isfinite(value) and bounds[0] <= value <= bounds[1]:
             return None

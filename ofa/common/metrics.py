@@ -19,7 +19,7 @@ def mape(predicted: ArrayLike, actual: ArrayLike) -> float:
 
 def kendall_tau(predicted: ArrayLike, actual: ArrayLike) -> float:
     """Kendall's tau-b; 0 where one side is constant."""
-    from scipy.stats import kendalltau  # takes half a second, which readers of a table need not spend
+    from scipy.stats import kendalltau  # takes half a second; loading a table does not need it
 
     return _rank(kendalltau(predicted, actual).statistic)
 

@@ -1,4 +1,4 @@
-"""Progress with time left, shown by whoever calls the library; the library only reports."""
+"""Progress bars with time left. The library reports progress; the caller displays it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rich.progress import (
 )
 
 ProgressCallback = Callable[[int, int, str], None]
-"""Takes the steps done, their total, and a short text on the present state."""
+"""Called as (finished steps, total steps, short status text)."""
 
 # Seconds between lines where the output is a file and a bar cannot be redrawn.
 LINE_INTERVAL_S = 20.0
 
 
 def silent(done: int, total: int, text: str) -> None:
-    """Report nothing."""
+    """Ignore the progress."""
 
 
 @contextmanager
 def progress_bar(description: str, visible: bool = True) -> Iterator[ProgressCallback]:
-    """Yield a callback that draws a bar with share, elapsed time, time left and the text.
+    """Yield a callback that draws a bar with percentage, elapsed time, time left and the text.
 
-    Where the output is no terminal, it prints a line every `LINE_INTERVAL_S` seconds instead; a process
-    that shall not be `visible` shows nothing.
+    Where the output is not a terminal, it prints a line every `LINE_INTERVAL_S` seconds instead. With
+    `visible=False`, as in all but the first process, it prints nothing.
     """
     if not visible:
         yield silent
@@ -67,7 +67,7 @@ def _line_reporter(description: str, console: Console) -> ProgressCallback:
     def report(done: int, total: int, text: str) -> None:
         nonlocal last_s, first_report
         now = time.monotonic()
-        # What was done before the first report may be an earlier start's.
+        # Steps before the first report may be those of an earlier start.
         first_report = first_report or (now, done)
         if now - last_s < LINE_INTERVAL_S and done < total:
             return

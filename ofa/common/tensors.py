@@ -1,4 +1,4 @@
-"""Files of tensors: written atomically, loaded without running what they hold, and their hashes."""
+"""Files of tensors: written atomically, loaded without executing their content, and hashed."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path, what: str) -> dict[str, Any]:
-    """Load what `save_tensors` wrote, onto the CPU; nothing but tensors and plain values is unpickled.
+    """Load what `save_tensors` wrote, onto the CPU; only tensors and plain values are unpickled.
 
     Raises:
-        UserError: if the file is missing, truncated or of another kind.
+        UserError: if the file is missing, truncated or not a mapping.
     """
     if not path.is_file():
         raise UserError(f"No {what} at {path}.")
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # On a damaged file the unpickler raises whatever it runs into.
+    except Exception as error:  # On a damaged file the unpickler can raise any exception.
         raise UserError(
             f"The {what} {path} cannot be read; it is truncated or not such a file. "
             "Use an intact copy or make it again."

@@ -1,7 +1,7 @@
-"""How many threads linear algebra uses: NumPy's, SciPy's and scikit-learn's BLAS; PyTorch is not loaded.
+"""Number of threads of the BLAS of NumPy, SciPy and scikit-learn; loads without PyTorch.
 
-The matrices of a search or a fit have some hundred rows. On these, the threads of a BLAS mostly wait for
-each other, and ten to a hundred times longer where another process or PyTorch's threads hold the processor.
+The matrices of a search or a fit have some hundred rows. On these, BLAS threads mostly wait for each other,
+and ten to a hundred times longer when another process or PyTorch's threads occupy the cores.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ def check_threads(threads: int | None) -> None:
     """Check a setting `threads`.
 
     Raises:
-        UserError: if it is below 1.
+        UserError: if `threads` is below 1.
     """
     if threads is not None and threads < 1:
         raise UserError(f"threads is {threads}; expected at least 1, or null for the libraries' choice.")
 
 
 def set_blas_threads(threads: int) -> None:
-    """Let every BLAS library that is loaded use so many threads, from now on."""
+    """Let every loaded BLAS library use `threads` threads from now on."""
     threadpool_limits(threads, user_api="blas")
 
 
 @contextmanager
 def blas_threads(threads: int | None) -> Iterator[None]:
-    """Let every BLAS library that is loaded use so many threads, and restore their numbers afterwards.
+    """Let every loaded BLAS library use `threads` threads, and restore the numbers afterwards.
 
-    Also a decorator. Looking for the libraries takes about a millisecond: meant for a whole search or fit.
-    The numbers are those of the whole process, of all its Python threads.
+    Also usable as a decorator. Listing the libraries takes about a millisecond, so wrap a whole search or
+    fit. The setting holds for all Python threads of the process.
 
     Args:
-        threads: at least 1; None leaves the numbers as they are.
+        threads: number of threads, at least 1; None leaves the numbers unchanged.
     """
     if threads is None:
         yield

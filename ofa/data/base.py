@@ -1,4 +1,4 @@
-"""What every image set offers: its facts, and batches of normalised images of three splits."""
+"""`ImageData`: an image set with batches of normalised images from three splits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImageData(ABC):
     """Batches (images, labels): float32 images (n, channels, h, w), normalised, and int64 labels (n,)."""
 
     def __init__(self, info: DataInfo) -> None:
-        """Keep the facts."""
+        """Take the properties of the images."""
         self.info = info
         self._mean_and_std: dict[torch.device, Tensor] = {}
 
@@ -48,10 +48,10 @@ class ImageData(ABC):
         first: int = 0,
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's part of the augmented full batches of one epoch from batch `first` on.
+        """Yield this process's part of one epoch's augmented full batches, starting at batch `first`.
 
-        Order and augmentation depend on `seed`, `epoch` and the batch's index alone, so that the parts of
-        all processes are the batch of a single one.
+        Order and augmentation depend only on `seed`, `epoch` and the index of the batch, so the parts of all
+        processes together equal the batch of a single process.
         """
 
     @abstractmethod
@@ -60,7 +60,7 @@ class ImageData(ABC):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the first `limit` images of a split (None: all) without augmentation, in fixed order.
 
-        The order of the training split is a fixed shuffle, so that its first images are a fair sample.
+        The order of the training split is a fixed shuffle, so its first images are a representative sample.
         """
 
     def num_batches(self, batch_size: int) -> int:
@@ -75,7 +75,7 @@ class ImageData(ABC):
     def normalise(self, images: Tensor, device: torch.device) -> Tensor:
         """Return uint8 images (n, c, h, w) as normalised float32 in channels-last memory format."""
         if device not in self._mean_and_std:
-            # Made once: whatever is made from plain values waits for a CUDA device.
+            # Created once: creating a tensor from plain values waits for a CUDA device.
             statistics = torch.tensor([self.info.mean, self.info.std], device=device)
             self._mean_and_std[device] = statistics[:, :, None, None]
         mean, std = self._mean_and_std[device]
@@ -93,7 +93,7 @@ def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device; the processor does not wait until a CUDA device has it."""
+    """Return `tensor` on `device`; a copy to a CUDA device is asynchronous."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
+from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
@@ -30,14 +31,14 @@ CENTRE_SHARE = 0.875
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """Stands in a batch for an image that could not be decoded: its path and the reason."""
+    """Replaces a batch with an image that could not be decoded: its path and the reason."""
 
     path: str
     reason: str
 
 
 class _Images(Dataset[Any]):
-    """Decodes (index, seed) pairs; the seed fixes the augmentation, None means evaluation."""
+    """Decodes (index, seed) pairs; the seed determines the augmentation, None means evaluation."""
 
     def __init__(self, files: Sequence[Path], labels: Sequence[int], settings: DataSettings) -> None:
         size = settings.image_size
@@ -84,7 +85,7 @@ class FolderData(ImageData):
         """List the files; images are decoded batch by batch.
 
         Raises:
-            UserError: for a missing, empty or one-class folder, or different classes in train and val.
+            UserError: if a folder is missing or empty, there is a single class, or train and val differ.
         """
         root = _root(settings)
         class_names = folder_classes(settings)
@@ -100,7 +101,7 @@ class FolderData(ImageData):
             "train": _Images(files, labels, settings),
             "test": _Images(test_files, test_labels, settings),
         }
-        # By a hash of the name, so that a removed file moves no other one between the splits.
+        # By a hash of the name, so removing a file moves no other file between the splits.
         order = sorted(
             range(len(files)), key=lambda i: _digest(files[i].relative_to(root), settings.split_seed)
         )
@@ -111,11 +112,12 @@ class FolderData(ImageData):
         }
         super().__init__(DataInfo(settings.name, 3, class_names, PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE))
 
+    @override
     def size(self, split: str) -> int:
-        """See `ImageData.size`."""
         check_split(split)
         return len(self._rows[split])
 
+    @override
     def train_batches(
         self,
         batch_size: int,
@@ -125,7 +127,6 @@ class FolderData(ImageData):
         first: int = 0,
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.train_batches`."""
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(self._rows["train"]).tolist()
         seeds = rng.integers(0, 2**31, len(order)).tolist()
@@ -135,10 +136,10 @@ class FolderData(ImageData):
         plan = [items[i * batch_size : (i + 1) * batch_size][part] for i in range(first, stop)]
         yield from self._load(self._datasets["train"], plan, device)
 
+    @override
     def batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.batches`."""
         check_split(split)
         rows = [(row, None) for row in self._rows[split][:limit]]
         plan = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
@@ -147,7 +148,7 @@ class FolderData(ImageData):
     def _load(
         self, dataset: _Images, plan: Sequence[Sequence[tuple[int, int | None]]], device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        # A dataset indexed by (row, seed) pairs: DataLoader's types only know integer rows.
+        # The dataset is indexed by (row, seed) pairs; DataLoader's type hints only allow integers.
         batches: Any = plan
         loader: DataLoader[Any] = DataLoader(
             dataset,
@@ -155,7 +156,7 @@ class FolderData(ImageData):
             num_workers=min(self._settings.workers, max(len(plan), 1)),
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
-            # Without a generator of its own the loader draws from the global one.
+            # Without its own generator the loader draws from the global one.
             generator=torch.Generator(),
             worker_init_fn=_ignore_stop_signals,
         )
@@ -170,9 +171,9 @@ class FolderData(ImageData):
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Leave the end to the training process, which still has to save.
+    """Ignore stop signals in a worker: the training process still has to save a checkpoint.
 
-    A pre-emption, and Ctrl-C, signal its whole group. A worker without a parent ends by itself.
+    A pre-emption or Ctrl-C signals the whole process group. Workers without a parent exit by themselves.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
+from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
@@ -28,7 +29,7 @@ class MemoryData(ImageData):
         """Cut the validation split from `train`, stratified by shuffling, and compute mean and std.
 
         Args:
-            settings: split and augmentation.
+            settings: settings of split and augmentation.
             class_names: name of each label.
             train: uint8 images (n, c, h, w) and int64 labels (n,).
             test: the same for the test split.
@@ -57,11 +58,12 @@ class MemoryData(ImageData):
         )
         super().__init__(info)
 
+    @override
     def size(self, split: str) -> int:
-        """See `ImageData.size`."""
         check_split(split)
         return len(self._splits[split][0])
 
+    @override
     def train_batches(
         self,
         batch_size: int,
@@ -71,7 +73,6 @@ class MemoryData(ImageData):
         first: int = 0,
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.train_batches`."""
         images, labels = self._on(device, "train")
         order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(images)))
         for batch in range(first, self.num_batches(batch_size)):
@@ -81,7 +82,7 @@ class MemoryData(ImageData):
             yield self.normalise(self._augment(images[rows], rng, batch_size, part), device), labels[rows]
 
     def _augment(self, images: Tensor, rng: np.random.Generator, batch_size: int, part: slice) -> Tensor:
-        """Shift and mirror each image (n, c, h, w) by its own random draw; they are `part` of a batch."""
+        """Shift and mirror each image (n, c, h, w) independently; they are the slice `part` of a batch."""
         count, padding = len(images), self._settings.crop_padding
         if padding:
             height, width = images.shape[-2:]
@@ -99,10 +100,10 @@ class MemoryData(ImageData):
             images = torch.where(is_mirrored[:, None, None, None], V.horizontal_flip(images), images)
         return images
 
+    @override
     def batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `ImageData.batches`."""
         check_split(split)
         images, labels = self._on(device, split)
         stop = len(images) if limit is None else min(limit, len(images))
@@ -111,7 +112,7 @@ class MemoryData(ImageData):
             yield self.normalise(images[part], device), labels[part]
 
     def _on(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
-        """Return the images and labels of a split, which move to the device once."""
+        """Return the images and labels of a split on the device; they are copied once."""
         images, labels = self._splits[split]
         self._splits[split] = images.to(device), labels.to(device)
         return self._splits[split]

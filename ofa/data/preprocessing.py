@@ -1,4 +1,4 @@
-"""`Preprocessing`: how the pixels of an image become a network's input, as training does it."""
+"""`Preprocessing`: conversion of pixels to a network's input, identical to training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _RESIZE = "bilinear, antialiased"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become the network's input: scale, normalise per channel, resize to the resolution.
+    """Scaling of pixels, normalisation per channel, and resizing to the resolution.
 
     Attributes:
-        mean: per channel, of scaled pixels.
-        std: per channel, of scaled pixels.
+        mean: mean of the scaled pixels, per channel.
+        std: standard deviation of the scaled pixels, per channel.
         pixel_scale: factor of the pixels 0..255 before normalisation.
-        resize: kind of interpolation; the one that training uses.
-        centre_share: share of the short side that is kept, as a centred square; 1 resizes whole images.
+        resize: interpolation method; only the one used in training.
+        centre_share: share of the short side kept by the square centre crop; 1 resizes whole images.
     """
 
     mean: tuple[float, ...]
@@ -61,7 +61,7 @@ class Preprocessing:
             resolution: side of the result in pixels, or its height and width.
 
         Raises:
-            UserError: if the number of channels is another one.
+            UserError: if the number of channels differs.
         """
         if images.dim() != 4 or images.shape[1] != self.in_channels:
             raise UserError(

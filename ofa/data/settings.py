@@ -1,4 +1,4 @@
-"""`DataSettings` and `DataInfo`: which images, and what a network needs to know of them."""
+"""`DataSettings` and `DataInfo`: the choice of an image set, and its properties."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ofa.common.errors import UserError
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, and how they are split and augmented.
+    """Choice of an image set, its splits and its augmentation.
 
     Attributes:
-        name: one of the known sets (`ofa.data.sources.SOURCES`).
+        name: name of a known set (`ofa.data.sources.SOURCES`).
         root: folder of the files; null for embedded sets.
         download: whether torchvision may download a missing set into `root`.
         validation_size: images cut from the training set for predictor and selection.
         crop_padding: pixels of zero padding for random crops of sets held in memory.
         horizontal_flip: whether training images are mirrored at random.
-        image_size: side of the images that folder sets yield, before the step's resolution.
+        image_size: side of the images from folder sets in pixels, before resizing to the step's resolution.
         crop_scale: smallest area share of random resized crops of folder sets.
         workers: processes that decode images of folder sets.
         split_seed: seed of the validation split.
@@ -47,15 +47,15 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Facts that a network needs of its images.
+    """Properties of an image set that a network depends on.
 
     Attributes:
-        name: of the set.
-        in_channels: of an image.
+        name: name of the image set.
+        in_channels: number of channels of an image.
         class_names: name of each label.
-        mean: per channel, of values in 0..1.
-        std: per channel, of values in 0..1.
-        centre_share: share of the short side that evaluation keeps, as a centred square; 1: whole images.
+        mean: mean of the pixels scaled to 0..1, per channel.
+        std: standard deviation of the pixels scaled to 0..1, per channel.
+        centre_share: share of the short side kept by the square centre crop of evaluation; 1: whole images.
     """
 
     name: str
@@ -66,7 +66,7 @@ class DataInfo:
     centre_share: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check that images can be divided by the deviations."""
+        """Check that no standard deviation is zero."""
         if min(self.std) < 1e-6:
             raise UserError(
                 f"All images of {self.name} have equal values in a channel: nothing can be learnt."

@@ -1,4 +1,4 @@
-"""Evaluation: extract, recalibrate, and measure on a split what the task asks for."""
+"""Evaluation: extract, recalibrate, and compute the task's metrics on a split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 def measure(
     outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION
 ) -> dict[str, float]:
-    """Return the task's metrics by name, of a network in eval mode or any other function of images."""
+    """Return the task's metrics by name, for a network in eval mode or any other function of images."""
     meter = task.meter()
     for images, targets in batches:
         meter.add(outputs_of(images), targets)
@@ -33,7 +33,7 @@ def measure(
 
 
 def score(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION) -> float:
-    """Return the metric of the task that networks are chosen by; see `measure`."""
+    """Return the task's primary metric; see `measure`."""
     return measure(outputs_of, batches, task)[task.metric.name]
 
 
@@ -44,7 +44,7 @@ def top1(network: nn.Module, batches: Batches) -> float:
 
 
 def logits_top1(logits: Callable[[Tensor], Tensor], batches: Batches) -> float:
-    """Return the share of images (0..1) whose largest logit is the label, by any function to logits."""
+    """Return the top-1 accuracy (0..1) for any function that returns logits."""
     return score(logits, batches)
 
 
@@ -55,7 +55,7 @@ def extract(
 
     Args:
         supernet: the network it is a part of; not changed.
-        config: which sub-network.
+        config: sub-network to evaluate.
         data: images; the statistics are those of the first images of the training split.
         calibration_images: number of these images.
     """
@@ -65,8 +65,8 @@ def extract(
 class SubnetEvaluator(Generic[Network]):
     """Recalibrates and evaluates sub-networks of one supernet on fixed images.
 
-    The resized images of each resolution are kept as long as they fit in `MAX_CACHE_BYTES`, because
-    hundreds of networks are evaluated on them; beyond that they are prepared anew for each network.
+    The resized images of each resolution are cached up to `MAX_CACHE_BYTES`, because hundreds of networks are
+    evaluated on them; beyond that they are prepared anew for each network.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class SubnetEvaluator(Generic[Network]):
         """Choose the images.
 
         Args:
-            supernet: evaluated where it is (device); never changed.
-            data: images; recalibration uses the first images of its training split, not augmented.
-            split: whose images are counted.
+            supernet: supernet, evaluated on its device; never changed.
+            data: image set; recalibration uses the first images of its training split without augmentation.
+            split: split that is evaluated.
             calibration_images: number of images for batch-norm recalibration.
-            limit: number of images counted; None for the whole split.
+            limit: number of evaluated images; None for the whole split.
             batch_size: images per forward pass.
-            task: what networks are judged by.
+            task: task that defines the metrics.
         """
         self._supernet, self._data, self.task = supernet, data, task
         self._split, self._limit = split, limit
@@ -119,11 +119,11 @@ class SubnetEvaluator(Generic[Network]):
         return measure(self.network(config), self.batches(config.resolution), self.task)
 
     def score(self, config: AnyConfig) -> float:
-        """Return the metric of the recalibrated sub-network that networks are chosen by."""
+        """Return the task's primary metric of the recalibrated sub-network."""
         return self.measure(config)[self.task.metric.name]
 
     def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Return the images that are counted, resized to `resolution`, and their labels."""
+        """Return the images of the evaluated split, resized to `resolution`, and their labels."""
         return self._cached_batches(self._split, resolution, self._limit)
 
     def _cached_batches(

@@ -1,4 +1,4 @@
-"""Batch-norm recalibration: running statistics belong to a sub-network and are recomputed for it."""
+"""Batch-norm recalibration: recomputes the running statistics for one sub-network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ofa.common.errors import UserError
 
-# Values of a chunk on a CPU: its deviations from its mean stay in a core's cache.
+# Values per chunk on a CPU, so that the deviations from the mean fit in a core's cache.
 _CHUNK = 2**17
 
 
 class _Moments:
-    """Mean and sum of squared deviations per channel in float64, merged part by part (Chan et al. 1979)."""
+    """Mean and sum of squared deviations per channel in float64, merged chunk by chunk (Chan et al. 1979)."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -33,12 +33,12 @@ class _Moments:
 def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace all batch-norm running statistics of `network` by those of the given images.
 
-    Each layer normalises by its batch statistics; what is stored is the mean and the population variance
-    over *all* images of the layer's input, merged in float64. Train/eval modes are restored. If anything
-    fails midway, the old statistics are put back.
+    Each layer normalises by its batch statistics; the stored values are the mean and population variance of
+    its input over *all* images, merged in float64. Train/eval modes are restored. After an error the old
+    statistics are restored.
 
     Args:
-        network: changed in place.
+        network: network, changed in place.
         batches: image tensors on the network's device, shape (n, channels, h, w).
 
     Raises:
@@ -70,7 +70,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
 
 
 def _observe(moments: _Moments, layer: nn.BatchNorm2d, images: Tensor) -> None:
-    """Merge the statistics of a batch, and let the layer, in eval mode, normalise by them."""
+    """Merge the statistics of a batch, and make the layer, in eval mode, normalise by them."""
     if images.numel() == images.shape[1]:
         raise UserError(
             "A calibration batch has a single value per channel; use at least two images a batch."
@@ -89,8 +89,8 @@ def _store(layer: nn.BatchNorm2d, moments: _Moments) -> None:
 def _moments_of(images: Tensor) -> _Moments:
     """Return the moments of images (n, channels, h, w).
 
-    In channels-last format, PyTorch's batch norm on a CPU adds up a channel's values in plain float32, which
-    may lose four of seven digits. Chunks with two passes each lose none, at a similar cost.
+    In channels-last format, PyTorch's batch norm on a CPU sums a channel's values in plain float32, which can
+    lose four of seven digits. Chunks with two passes each keep them, at a similar cost.
     """
     moments, count = _Moments(), images.numel() // images.shape[1]
     if images.device.type != "cpu":

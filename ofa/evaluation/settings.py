@@ -11,13 +11,13 @@ SOFT_LOSS_NAMES = ("soft_cross_entropy", "kl_divergence", "adaptive_alpha_diverg
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Hard cross-entropy with label smoothing, plus a weighted soft loss where there is a teacher.
+    """Hard cross-entropy with label smoothing, plus a weighted soft loss if there is a teacher.
 
     Attributes:
         label_smoothing: smoothing of the hard targets.
         distillation_ratio: weight of the soft loss; 0 for none.
         soft_loss: one of `SOFT_LOSS_NAMES`.
-        temperature: both logits are divided by it in the soft loss, which is multiplied by its square.
+        temperature: divisor of both logits in the soft loss, which is multiplied by its square.
     """
 
     label_smoothing: float

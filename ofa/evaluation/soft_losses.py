@@ -19,8 +19,8 @@ def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Return the mean cross-entropy between the teacher's and the student's class probabilities.
 
     Args:
-        logits: student's, shape (n, classes).
-        teacher_logits: teacher's, the same shape; no gradient flows into them.
+        logits: student's logits, shape (n, classes).
+        teacher_logits: teacher's logits, the same shape; no gradient flows into them.
     """
     targets = teacher_logits.detach().softmax(1)
     return torch.mean(torch.sum(-targets * F.log_softmax(logits, 1), 1))
@@ -29,7 +29,7 @@ def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 def kl_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Return the mean Kullback-Leibler divergence of the student from the teacher, KL(teacher || student).
 
-    Its gradient is that of `soft_cross_entropy`; it is 0 where both agree. Arguments as there.
+    Its gradient is that of `soft_cross_entropy`; its value is 0 where both agree. The arguments are the same.
     """
     targets = teacher_logits.detach().log_softmax(1)
     return F.kl_div(F.log_softmax(logits, 1), targets, reduction="batchmean", log_target=True)
@@ -44,15 +44,15 @@ def adaptive_alpha_divergence(
     """Return the mean over images of the larger of two alpha-divergences (AlphaNet; Wang et al. 2021).
 
     With p of the teacher and q of the student, D_alpha = sum q ((p/q)^alpha - 1) / (alpha (alpha - 1)), and
-    KL(p || q) for alpha = 1. A negative alpha punishes classes that the student overrates, a positive one
-    those that it underrates. The importance (p/q)^alpha is clipped, in the value and in the gradient, but for
-    alpha = 1, where q cancels and the gradient is bounded without.
+    KL(p || q) for alpha = 1. A negative alpha penalises classes that the student overestimates, a positive
+    alpha classes that it underestimates. The importance (p/q)^alpha is clipped in value and gradient, except
+    for alpha = 1, where q cancels and the gradient is bounded.
 
     Args:
-        logits: student's, shape (n, classes).
-        teacher_logits: teacher's, the same shape; no gradient flows into them.
-        alphas: neither is 0.
-        max_importance: what importances are clipped to, if alpha is not 1.
+        logits: student's logits, shape (n, classes).
+        teacher_logits: teacher's logits, the same shape; no gradient flows into them.
+        alphas: the two alphas, both not 0.
+        max_importance: upper bound of the importances where alpha is not 1.
     """
     log_q, log_p = F.log_softmax(logits, 1), F.log_softmax(teacher_logits.detach(), 1)
     first_terms, second_terms = (_alpha_divergence(log_q, log_p, alpha, max_importance) for alpha in alphas)
@@ -60,14 +60,14 @@ def adaptive_alpha_divergence(
     value, surrogate = (
         torch.where(first_is_larger, a, b) for a, b in zip(first_terms, second_terms, strict=True)
     )
-    # The value of the divergence with the gradient of the clipped one.
+    # Value of the divergence, gradient of the clipped divergence.
     return torch.mean(surrogate + (value - surrogate).detach())
 
 
 def _alpha_divergence(
     log_q: Tensor, log_p: Tensor, alpha: float, max_importance: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the divergence per image, and what has its gradient: -1/alpha sum q (p/q)^alpha d log q."""
+    """Return the divergence per image, and a term with its gradient: -1/alpha sum q (p/q)^alpha d log q."""
     log_ratio = log_p - log_q.detach()
     weight = log_q.detach().exp()
     if alpha == 1.0:

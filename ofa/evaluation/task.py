@@ -1,4 +1,4 @@
-"""`Task`: what the outputs of networks are for, hence their losses and what they are worth."""
+"""`Task`: the losses and metrics of a kind of network output."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
 from ofa.common.metric import TOP1, Metric
 from ofa.evaluation.settings import LossSettings
@@ -13,11 +14,11 @@ from ofa.evaluation.soft_losses import SOFT_LOSSES
 
 
 class Meter(ABC):
-    """Collects the outputs of the batches of a split and returns the metrics of all of them together."""
+    """Collects the outputs of a split's batches and returns the metrics over all of them."""
 
     @abstractmethod
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take the outputs of a batch and what they should be."""
+        """Add the outputs and targets of a batch."""
 
     @abstractmethod
     def values(self) -> dict[str, float]:
@@ -25,15 +26,15 @@ class Meter(ABC):
 
 
 class Task(ABC):
-    """What networks are trained and judged by.
+    """Losses and metrics for one kind of output.
 
-    Targets are what the image set yields beside its images; outputs are what a network returns, in float32.
+    Targets are the image set's values beside the images; outputs are a network's results, in float32.
     """
 
     @property
     @abstractmethod
     def metrics(self) -> tuple[Metric, ...]:
-        """All metrics; the first one is what networks are chosen by."""
+        """All metrics; the first is the primary metric."""
 
     @abstractmethod
     def meter(self) -> Meter:
@@ -52,7 +53,7 @@ class Task(ABC):
 
     @property
     def metric(self) -> Metric:
-        """The metric that networks are chosen by."""
+        """The primary metric, by which networks are compared."""
         return self.metrics[0]
 
 
@@ -60,7 +61,7 @@ class ClassificationTask(Task):
     """One class per image: logits (n, classes), labels (n,)."""
 
     def __init__(self, settings: LossSettings | None = None) -> None:
-        """Take the settings of the losses; None for plain cross-entropies."""
+        """Take the settings of the losses; None for plain cross-entropy."""
         self._settings = settings or LossSettings(label_smoothing=0.0, distillation_ratio=1.0)
 
     @property
@@ -68,8 +69,8 @@ class ClassificationTask(Task):
         """Top-1: the share of images (0..1) whose largest logit is the label."""
         return (TOP1,)
 
+    @override
     def meter(self) -> Meter:
-        """See `Task.meter`."""
         return _Top1Meter()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

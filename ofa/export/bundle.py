@@ -1,4 +1,4 @@
-"""Bundles: what stands in an exported folder, and getting the network back from it."""
+"""Bundles: the contents of an exported folder, and loading it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Bundle:
     """A loaded bundle.
 
     Attributes:
-        path: its folder.
-        card: what the bundle says about the network.
-        files: the exported files by format: weights, and those asked for.
-        versions: of Python and of the packages that wrote the bundle.
-        date: when it was written, UTC.
+        path: folder of the bundle.
+        card: description of the network.
+        files: the exported files by format, "weights" included.
+        versions: versions of Python and of the packages that wrote the bundle.
+        date: date of the export, UTC.
         module: the network with the bundle's weights; None if its architecture is unknown.
     """
 
@@ -39,10 +39,10 @@ class Bundle:
     def network(self) -> nn.Module:
         """The network in eval mode, with the bundle's weights.
 
-        A sub-network is on the CPU, a module that `load_bundle` was given is that module.
+        A sub-network is on the CPU. A module that was passed to `load_bundle` is returned itself.
 
         Raises:
-            UserError: if the bundle is not of a sub-network and was loaded without a module.
+            UserError: if the network is not a sub-network and the bundle was loaded without a module.
         """
         if self.module is None:
             raise UserError(
@@ -54,10 +54,10 @@ class Bundle:
 
     @property
     def subnet(self) -> SubnetFacts:
-        """The space and the config of the network.
+        """The network's space and its config.
 
         Raises:
-            UserError: if it is not a sub-network of a space.
+            UserError: if the network is not a sub-network of a space.
         """
         if self.card.subnet is None:
             raise UserError(
@@ -67,7 +67,7 @@ class Bundle:
 
     @property
     def info(self) -> SubnetFacts:
-        """The same as `subnet`: the name that the READMEs of bundles of schema 1 use."""
+        """Alias of `subnet`, used in the READMEs of bundles of schema 1."""
         return self.subnet
 
     def preprocess(self, images: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ class Bundle:
         """Return the path of the (first) file of format `name`.
 
         Raises:
-            UserError: if the bundle has no such format, or one of its files is gone or is not as it was
-                exported.
+            UserError: if the bundle has no such format, or one of its files is missing or differs from the
+                exported one.
         """
         if name not in self.files:
             raise UserError(
@@ -92,7 +92,7 @@ def load_bundle(path: Path | str, network: nn.Module | None = None) -> Bundle:
     """Load a bundle; `load_bundle(path).network` is the network in eval mode.
 
     Args:
-        path: the folder.
+        path: folder of the bundle.
         network: a module of the bundle's architecture, whose weights are replaced by the bundle's. Not needed
             for sub-networks, nor for running one of the engines' files by `ofa.export.fresh_run.load_file`.
 

@@ -1,4 +1,4 @@
-"""`ModelCard`: what is said about a network, whatever it is made of, so that others can use it."""
+"""`ModelCard`: the description of any network that its users need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSIFICATION = "classification"
 
 @dataclass(frozen=True)
 class MetricValue:
-    """The value of a metric; that of `top1` is a share from 0 to 1."""
+    """The value of a metric; `top1` is a share from 0 to 1."""
 
     name: str
     value: float
@@ -29,7 +29,7 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class SubnetFacts:
-    """Where a network comes from, if it is a sub-network: its space, and which one it is there."""
+    """The origin of a sub-network: its space, and its config in that space."""
 
     space: StagedSpace
     config: SubnetConfig
@@ -37,18 +37,18 @@ class SubnetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a bundle says about its network.
+    """Description of a bundle's network.
 
     Attributes:
-        name: of the network, for people.
-        input_shape: of one image: (channels, height, width).
-        preprocessing: how pixels become its input.
-        class_names: name of each output; needed for classification, empty otherwise.
-        task: what it does; for classification the answer is the largest logit.
-        expected_metric: what its maker expects of it; None if unknown.
-        expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
-        provenance: plain JSON values: how the network was made.
-        subnet: its space and config; None for a network of no space.
+        name: name of the network, for users.
+        input_shape: shape of one input image: (channels, height, width).
+        preprocessing: conversion of pixels to the network's input.
+        class_names: name of each output, required for classification; otherwise empty.
+        task: task of the network; for classification, the position of the largest logit is the answer.
+        expected_metric: expected value of a metric; None if unknown.
+        expected_latency_ms: estimated latency in milliseconds by name of the search limit.
+        provenance: origin of the network, as plain JSON values.
+        subnet: space and config of a sub-network; None for any other network.
     """
 
     name: str
@@ -62,7 +62,7 @@ class ModelCard:
     subnet: SubnetFacts | None = None
 
     def __post_init__(self) -> None:
-        """Check that all parts fit each other; all misfits are reported at once."""
+        """Check that all parts are consistent; all mismatches are reported at once."""
         errors = [] if self.subnet is None else _subnet_errors(self, self.subnet)
         if not self.name or not self.task:
             errors.append(f"name is {self.name!r} and task {self.task!r}; expected texts.")
@@ -78,7 +78,7 @@ class ModelCard:
 
     @property
     def expected_top1(self) -> float | None:
-        """The expected top-1 accuracy (0..1), if that is the expected metric."""
+        """The expected top-1 accuracy (0..1); None if another metric is expected."""
         metric = self.expected_metric
         return metric.value if metric is not None and metric.name == TOP1.name else None
 
@@ -108,12 +108,12 @@ def subnet_card(
         space: the space.
         config: the sub-network.
         info: facts of the images it was trained on: class names and how pixels are normalised.
-        expected_metric: what its maker expects of it; None if unknown.
+        expected_metric: expected value of a metric; None if unknown.
         expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
         provenance: plain JSON values: how the network was made.
 
     Raises:
-        UserError: naming everything that does not fit.
+        UserError: naming every mismatch.
     """
     return ModelCard(
         name=subnet_name(space.name, config.id),
@@ -128,7 +128,7 @@ def subnet_card(
 
 
 def subnet_name(space_name: str, config_id: str) -> str:
-    """Return the name of a sub-network that has no other."""
+    """Return the default name of a sub-network."""
     return f"{space_name}-{config_id}"
 
 
@@ -156,7 +156,7 @@ def _image_errors(input_shape: tuple[int, int, int], preprocessing: Preprocessin
     channels, height, width = input_shape
     if preprocessing.in_channels != channels:
         errors.append(
-            f"mean and std are of {preprocessing.in_channels} channels; the network takes {channels}."
+            f"mean and std have {preprocessing.in_channels} channels; the network takes {channels}."
         )
     if preprocessing.centre_share < 1 and height != width:
         errors.append(

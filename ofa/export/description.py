@@ -1,4 +1,4 @@
-"""`subnet.json`: the description of a bundle as plain JSON values, and reading it, older ones included."""
+"""`subnet.json`: the description of a bundle as plain JSON values, and readers for all schemas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PACKAGES = ("once-for-all-search", "torch", "torchvision")
 
 @dataclass(frozen=True)
 class SubnetRecord:
-    """A sub-network in a description; the config is read by `SubnetConfig.from_dict`."""
+    """A sub-network in a description; `SubnetConfig.from_dict` reads the config."""
 
     id: str
     config: dict[str, Any]
@@ -88,10 +88,10 @@ def _subnet_values(subnet: SubnetFacts) -> dict[str, Any]:
 
 
 def read_description(file: Path) -> tuple[Description, ModelCard]:
-    """Read a description of this or an earlier schema, and the card that it holds.
+    """Read a description of this or an earlier schema, and return it with its card.
 
     Raises:
-        UserError: if it is missing, damaged, of a later schema, or its parts do not fit each other.
+        UserError: if it is missing, damaged, of a later schema, or inconsistent.
     """
     values = read_json(file, "bundle", "export")
     schema = values.get("schema_version")
@@ -109,7 +109,7 @@ def read_description(file: Path) -> tuple[Description, ModelCard]:
 
 
 def _from_schema_1(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a description of schema 1, in which every network was a sub-network, as one of today's."""
+    """Convert a description of schema 1, in which every network was a sub-network, to the current schema."""
     subnet = {name: values[name] for name in ("id", "space", "fingerprint") if name in values}
     if "subnet" in values:
         subnet["config"] = values["subnet"]

@@ -1,4 +1,4 @@
-"""A bundle on the images of a data set: the input that its card asks for, and its accuracy."""
+"""Evaluation of a bundle on an image set: the input according to its card, and its accuracy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CPU = torch.device("cpu")
 def card_batches(
     card: ModelCard, data: ImageData, split: str, *, device: torch.device = _CPU, limit: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return the first `limit` images of a split as the card's network takes them, and their labels.
+    """Return the first `limit` images of a split in the form that the card's network takes, and their labels.
 
     Raises:
         UserError: if the images do not fit the card.
@@ -37,7 +37,7 @@ def card_batches(
 
 
 def card_samples(card: ModelCard, data: ImageData, num_calibration: int, limit: int | None = None) -> Samples:
-    """Return training images to calibrate on and the first `limit` validation images, as the card asks.
+    """Return training images to calibrate on and the first `limit` validation images, according to the card.
 
     Raises:
         UserError: if the images do not fit the card.
@@ -77,7 +77,7 @@ def _check_data(card: ModelCard, info: DataInfo) -> None:
         )
     if card.task == CLASSIFICATION and len(card.class_names) != info.num_classes:
         problems.append(
-            f"{card.name} tells {len(card.class_names)} classes apart; {info.name} has {info.num_classes}."
+            f"{card.name} has {len(card.class_names)} classes; {info.name} has {info.num_classes}."
         )
     if card.preprocessing.centre_share > info.centre_share:
         problems.append(
@@ -94,25 +94,25 @@ def file_top1(
     """Return the top-1 accuracy (0..1) of one of a bundle's files on a split.
 
     Args:
-        bundle: of a classification network.
-        name: as in `bundle.files`; weights run on `device`, the other files by their engines on the CPU.
-        data: images with as many classes.
-        split: of the images.
-        device: where the bundle's network goes.
+        bundle: bundle of a classification network.
+        name: key in `bundle.files`; "weights" run on `device`, other files by their engines on the CPU.
+        data: image set with the same number of classes.
+        split: split that is evaluated.
+        device: device of the bundle's network.
 
     Raises:
-        UserError: if the network does something else than classify, the images do not fit, or as `load_file`.
+        UserError: if the network is not a classification, the images do not fit, or `load_file` fails.
     """
     card = bundle.card
     if card.task != CLASSIFICATION:
-        raise UserError(f"{card.name} is a network for {card.task}; top-1 is of {CLASSIFICATION}.")
+        raise UserError(f"{card.name} is a network for {card.task}; top-1 is a metric of {CLASSIFICATION}.")
     if name != "weights":
         return logits_top1(load_file(bundle, name), card_batches(card, data, split))
     return logits_top1(bundle.network.to(device), card_batches(card, data, split, device=device))
 
 
 class ExportedNetwork(nn.Module):
-    """A graph of `torch.export` as a module that can be asked for eval mode, the only one it has."""
+    """A graph of `torch.export` as a module in eval mode, its only mode."""
 
     def __init__(self, graph: nn.Module) -> None:
         """Take the module of an exported program."""
@@ -126,10 +126,10 @@ class ExportedNetwork(nn.Module):
         return output
 
     def train(self, mode: bool = True) -> ExportedNetwork:
-        """Return the module as it is.
+        """Return the module unchanged.
 
         Raises:
-            UserError: if it is to be trained.
+            UserError: if `mode` is True.
         """
         if mode:
             raise UserError(
@@ -139,10 +139,10 @@ class ExportedNetwork(nn.Module):
 
 
 def runnable_module(bundle: Bundle) -> nn.Module:
-    """Return the bundle's network, or, where its architecture is unknown, the graph of its pt2 file.
+    """Return the bundle's network, or, if its architecture is unknown, the graph of its pt2 file.
 
     Raises:
-        UserError: if there is neither, or the file is damaged.
+        UserError: if both are missing, or the file is damaged.
     """
     if bundle.module is not None or PT2 not in bundle.files:
         return bundle.network

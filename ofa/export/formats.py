@@ -1,4 +1,4 @@
-"""File formats of an exported network: what is written, and how the written files are run."""
+"""File formats of an exported network: writing them, and running the written files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ PT2_FILE = "model.pt2"
 
 
 class Source:
-    """The network being exported: on the CPU, in eval mode; traced once for all formats."""
+    """The network that is exported: on the CPU, in eval mode, traced once for all formats."""
 
     def __init__(self, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
-        """Copy `network`, which takes images of `input_shape`; it is not changed."""
+        """Copy `network`, which takes images of `input_shape`."""
         self.network = (
             copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
         )
@@ -44,21 +44,21 @@ class Source:
 
     @cached_property
     def units(self) -> QuantisationUnits:
-        """What can stay in floating point: layers of a chain of layers, operators of other modules."""
+        """The parts that can stay in floating point: layers of a chain, operators of other modules."""
         specs = layers_of(self.network)
         return operator_units(count_operators(self.program)) if specs is None else layer_units(specs)
 
     def images(self, count: int) -> Tensor:
-        """Return normally distributed images, the same in every call."""
+        """Return normally distributed images, equal in every call."""
         generator = torch.Generator().manual_seed(count)
         return torch.randn(count, *self._input_shape, generator=generator)
 
     @cached_property
     def program(self) -> ExportedProgram:
-        """The network as a graph with any number of images.
+        """The network as a graph for any number of images.
 
         Raises:
-            UserError: if PyTorch cannot make it.
+            UserError: if PyTorch cannot export the network.
         """
         try:
             return torch.export.export(self.network, (self.images(2),), dynamic_shapes=DYNAMIC_BATCH)
@@ -72,12 +72,12 @@ class Source:
 
     @cached_property
     def onnx(self) -> bytes:
-        """The network as an ONNX model with any number of images."""
+        """The network as an ONNX model for any number of images."""
         return export_onnx(self.program, self.images(2))
 
 
 def layers_of(network: nn.Module) -> tuple[LayerSpec, ...] | None:
-    """Return the layers of a network that is a chain of them; None for any other module."""
+    """Return the layers of a network that is a chain of layers; None for any other module."""
     return network.specs if isinstance(network, StaticNetwork) else None
 
 
@@ -89,9 +89,9 @@ class Format:
         serialise: takes the source, returns the content of each file by its name in the bundle.
         load: takes the bundle's folder, returns the function from images to logits.
         example: returns the README's lines of Python; see `FileFormat.example`.
-        packages: what must be installed.
-        extra: the extra of this project that installs it.
-        batch_size: the only number of images per run; None where any number will do. `load` runs more
+        packages: packages that the format needs.
+        extra: the extra of this project that installs them.
+        batch_size: the only number of images per run; None for any number. `load` runs more
             images one after another.
         runtime: the engine that runs the files; None for PyTorch itself.
     """
@@ -138,7 +138,7 @@ def _run_by(runtime: Runtime, files: FileFormat) -> Format:
 
 
 def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
-    """Return by name PyTorch's own format and those that the engines read."""
+    """Return, by name, PyTorch's own format and the formats of the engines."""
     formats = {PT2: Format(_pt2_content, _load_pt2, _pt2_example)}
     file_names = {WEIGHTS_FILE, PT2_FILE}
     for runtime in runtimes:
@@ -157,7 +157,7 @@ def format_of(key: str, precision: str) -> Format:
     """Return the format of a file of a bundle.
 
     Args:
-        key: as in `Bundle.files`: a format, or a format and its precision such as "onnx_int8".
-        precision: of that file.
+        key: key in `Bundle.files`: a format, or a format and its precision such as "onnx_int8".
+        precision: precision of that file.
     """
     return FORMATS[key.removesuffix(f"_{precision}")]

@@ -1,4 +1,4 @@
-"""Running a bundle's files in their engines: logits, timed runs, and memory in a process of their own."""
+"""Running a bundle's files in their engines: logits, timed runs, and memory in a separate process."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ofa.runtimes.base import Logits, Session, check_packages, each_image
 
 @dataclass(frozen=True)
 class FreshRun:
-    """Runs of a file in a process of its own.
+    """Measurements of a file in a separate process.
 
     Attributes:
         runs_ms: milliseconds of each timed run.
         peak_mib: largest resident memory of the whole process, Python and PyTorch's import included.
-        added_mib: the part of it that came with loading the engine and the file, and with running it.
+        added_mib: the part of `peak_mib` added by loading the engine and the file, and by running it.
     """
 
     runs_ms: tuple[float, ...]
@@ -41,7 +41,7 @@ class FreshRun:
 
 @dataclass(frozen=True)
 class FreshRunSettings:
-    """What a `FreshRun` runs: threads, images per run, and how often."""
+    """Settings of a `FreshRun`: threads, images per run, and numbers of runs."""
 
     threads: int = 1
     batch_size: int = 1
@@ -54,7 +54,7 @@ def load_file(bundle: Bundle, name: str) -> Logits:
 
     Args:
         bundle: the bundle.
-        name: as in `bundle.files`: weights, a format, or a format and its precision such as onnx_int8.
+        name: key in `bundle.files`: weights, a format, or a format and its precision such as onnx_int8.
 
     Raises:
         UserError: if the bundle has no such file, it is damaged, or its engine is not installed or does not
@@ -69,17 +69,17 @@ def load_file(bundle: Bundle, name: str) -> Logits:
 
 
 def _network(bundle: Bundle) -> nn.Module:
-    """Return the network: a sub-network is loaded anew, so that its memory can be measured."""
+    """Return the network; a sub-network is loaded anew to measure its memory."""
     if bundle.card.subnet is None:
         return bundle.network
     return load_subnet(bundle.path, bundle.files["weights"], bundle.card.subnet)
 
 
 def bind_file(bundle: Bundle, name: str, images: Tensor) -> Callable[[], object]:
-    """Return one run of a file on `images`, as short as its engine allows: what is timed.
+    """Return a function that runs a file on `images` with the least overhead, for timing.
 
     Raises:
-        UserError: as `load_file`, or if the file cannot run that many images at once.
+        UserError: if `load_file` fails, or the file cannot run that many images at once.
     """
     batch_size = bundle.files[name].batch_size if name in bundle.files else None
     if batch_size not in (None, len(images)):
@@ -92,7 +92,7 @@ def bind_file(bundle: Bundle, name: str, images: Tensor) -> Callable[[], object]
 
 
 def _session(bundle: Bundle, name: str) -> Session | None:
-    """Return the loaded file, or None where PyTorch itself runs it."""
+    """Return the loaded file, or None if PyTorch itself runs it."""
     path = bundle.file(name)
     if name == "weights":
         return None
@@ -113,7 +113,7 @@ def run_fresh(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     """Run a bundle's file on random images in a new process.
 
     Raises:
-        UserError: if the file cannot be run there; the text is the process's own.
+        UserError: if the file cannot be run; the text is that of the process.
     """
     root = Path(__file__).resolve().parent.parent.parent
     paths = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -135,7 +135,7 @@ def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     images = torch.randn(settings.batch_size, *bundle.card.input_shape)
     initial_mib = _memory_mib("VmRSS")
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+        Path("/proc/self/clear_refs").write_text("5")  # resets the recorded peak
     run = bind_file(bundle, name, images)
     for _ in range(settings.warmup_runs):
         run()

@@ -1,4 +1,4 @@
-"""Exports in a precision below fp32, beside those in fp32: made by the means of the engine, then measured."""
+"""Exports in a precision below fp32, beside those in fp32: made by the engine's own tools, then measured."""
 
 from __future__ import annotations
 
@@ -35,27 +35,30 @@ from ofa.runtimes.base import (
 
 
 @dataclass(frozen=True)
-class WantedPrecision:
-    """A precision to export in; fp32 asks for nothing more than every bundle has.
+class TargetPrecision:
+    """A precision to export in; fp32 adds no further files.
 
     Attributes:
-        precision: for instance "int8" or "bf16".
-        samples: images to calibrate on and to measure with.
-        keep: which layers stay in floating point when the others are quantised.
+        precision: precision, e.g. "int8" or "bf16".
+        samples: images for calibration and evaluation.
+        mixed_precision: choice of layers that stay in floating point when the others are quantised.
     """
 
     precision: str
     samples: Samples
-    keep: MixedPrecisionSettings = field(default_factory=MixedPrecisionSettings)
+    mixed_precision: MixedPrecisionSettings = field(default_factory=MixedPrecisionSettings)
 
 
 def check_precision(
-    precision: str, keep: MixedPrecisionSettings, formats: Sequence[str], specs: Sequence[LayerSpec] | None
+    precision: str,
+    mixed_precision: MixedPrecisionSettings,
+    formats: Sequence[str],
+    specs: Sequence[LayerSpec] | None,
 ) -> None:
-    """Check that every format offers the precision on this machine, and that layers to keep exist.
+    """Check that every format offers the precision on this machine, and that the kept layers exist.
 
     Raises:
-        UserError: naming everything that does not fit, with what each format offers.
+        UserError: naming every mismatch, with the precisions that each format offers.
     """
     problems, unfit_names = [], []
     for name in formats:
@@ -70,10 +73,10 @@ def check_precision(
             problems.append(f"int8 of {name} needs {', '.join(missing_names)}: pip install -e '.[{extra}]'.")
     if unfit_names and (fitting_names := [name for name in formats if name not in unfit_names]):
         problems.append(f"formats=[{','.join(fitting_names)}] leaves {', '.join(unfit_names)} out.")
-    if keep.keep_layers != "none" and precision != INT8:
+    if mixed_precision.keep_layers != "none" and precision != INT8:
         problems.append(f"keep_layers belongs to precision=int8; precision is {precision}.")
     try:
-        check_kept_layers(specs, keep)
+        check_kept_layers(specs, mixed_precision)
     except UserError as error:
         problems.append(str(error))
     if problems:
@@ -89,34 +92,34 @@ def offered_precisions(name: str) -> tuple[str, ...]:
 
 
 def _quantiser(name: str) -> Quantiser:
-    """Return what makes the int8 files of a format that offers them."""
+    """Return the quantiser of a format that offers int8."""
     runtime = FORMATS[name].runtime
     assert runtime is not None
     return QUANTISERS[runtime.name]
 
 
 def format_key(name: str, precision: str) -> str:
-    """Return the name of a format's files of one precision among the files of a bundle."""
+    """Return the name of a format's files of one precision in `Bundle.files`."""
     return name if precision == FP32 else f"{name}_{precision}"
 
 
 def export_lower(
-    name: str, files: Files, source: Source, target: WantedPrecision, progress: ProgressCallback = silent
+    name: str, files: Files, source: Source, target: TargetPrecision, progress: ProgressCallback = silent
 ) -> QuantisedNetwork:
     """Return a format's files of lower precision by their names in the bundle, measured on validation images.
 
-    Int8 is a file of its own, in a folder named after it. In other precisions the engine computes with the
-    files that it has in fp32.
+    Int8 has a separate file, in a folder named after it. In other precisions the engine runs the
+    fp32 files.
 
     Args:
-        name: of the format.
-        files: in fp32.
+        name: name of the format.
+        files: files of the format in fp32.
         source: the network.
-        target: the precision; `check_precision` has passed.
+        target: target precision; `check_precision` has passed.
         progress: called per evaluated network.
 
     Raises:
-        UserError: if no choice of layers keeps the loss small enough.
+        UserError: if no set of floating-point layers keeps the loss small enough.
     """
     reference, samples = source.network, target.samples
     if target.precision != INT8:
@@ -129,7 +132,7 @@ def export_lower(
         lambda quantised: _load(name, quantised, INT8),
         reference,
         samples,
-        target.keep,
+        target.mixed_precision,
         lambda done, total, text: progress(done, total, f"{name} int8 {text}".strip()),
     )
     named_files = {f"{INT8}/{file}": content for file, content in result.files.items()}

@@ -16,10 +16,10 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
     """Return the text of a bundle's README, in Markdown.
 
     Args:
-        card: what the bundle says about its network.
-        files: its files by format.
+        card: description of the network.
+        files: files of the bundle by format.
     """
-    sections = [_about(card)]
+    sections = [_introduction(card)]
     for name, file in files.items():
         if name == "weights":
             code = _subnet_example() if card.subnet is not None else _weights_example(file)
@@ -30,7 +30,7 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _about(card: ModelCard) -> str:
+def _introduction(card: ModelCard) -> str:
     (_, height, width), area = card.input_shape, "the whole, "
     size = f"({width}, {height})"
     if card.preprocessing.centre_share < 1:
@@ -42,7 +42,7 @@ The answer is the position of the largest logit among `class_names` in `{DESCRIP
     return f"""# {card.name}
 
 {_kind(card)}
-{_expected(card)}Everything that is known of it is in `{DESCRIPTION_FILE}`.
+{_expected(card)}Its full description is in `{DESCRIPTION_FILE}`.
 
 Each part below runs in this folder. Images are {width} x {height} pixels; of others take {area}scaled
 bilinearly with antialiasing (Pillow: `image.resize({size}, Image.Resampling.BILINEAR)`).{answer}"""
@@ -69,7 +69,7 @@ def _expected(card: ModelCard) -> str:
 
 
 def _subnet_example() -> str:
-    """Return lines that make the logits of an image of any size: these need no `images`."""
+    """Return lines that compute the logits of an image of any size; they do not use `images`."""
     return """import torch
 from ofa.export import load_bundle  # of the project that made this bundle
 bundle = load_bundle(".")
@@ -78,7 +78,7 @@ logits = bundle.network(bundle.preprocess(pixels)).detach().numpy()"""
 
 
 def _weights_example(file: ExportedFile) -> str:
-    """Return lines that read the weights of a module whose code is elsewhere."""
+    """Return lines that read the weights of a module whose code is not in the bundle."""
     return f"""from safetensors.torch import load_file
 state = load_file("{file.file}")  # for module.load_state_dict, or: load_bundle(".", network=module)"""
 
@@ -102,7 +102,7 @@ def _facts(file: ExportedFile) -> str:
 
 
 def _images(card: ModelCard) -> str:
-    """Return the lines that make the input `images` of pixels."""
+    """Return the lines that compute the input `images` from pixels."""
     (channels, height, width), values = card.input_shape, card.preprocessing
     scale = "/ 255" if values.pixel_scale == 1 / 255 else f"* {values.pixel_scale!r}"
     mean, std = _per_channel(values.mean), _per_channel(values.std)

@@ -1,4 +1,4 @@
-"""What a bundle records of one format: its files, their checksums, and what was measured of them."""
+"""The record of one format in a bundle: files, checksums, and measurements."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class ExportedFile:
     """One format of a bundle.
 
     Attributes:
-        file: name of its (first) file.
-        sha256: of that file.
-        bytes: size of that file.
-        max_difference: largest |difference| of its logits from PyTorch's.
+        file: name of the (first) file.
+        sha256: SHA-256 of that file, hex.
+        bytes: size of that file in bytes.
+        max_difference: largest |difference| between its logits and PyTorch's.
         parts: further files, which must lie beside the first.
-        batch_size: the only number of images per run; None where any number will do.
-        precision: what it computes in, fp32 unless made otherwise.
+        batch_size: the only number of images per run; None for any number.
+        precision: precision of the computation, fp32 by default.
         kept_layers: positions of the layers that are in floating point although `precision` is int8.
-        kept_operators: the same of a module that is no chain of layers: positions of its convolutions and
+        kept_operators: the same for a module that is not a chain of layers: positions of its convolutions and
             linear layers in the engine's graph.
-        validation_top1: accuracy (0..1) on validation images, measured where the precision is below fp32.
-        fp32_validation_top1: that of the network in fp32, on the same images.
+        validation_top1: accuracy (0..1) on validation images, measured if the precision is below fp32.
+        fp32_validation_top1: accuracy (0..1) of the fp32 network on the same images.
     """
 
     file: str
@@ -52,14 +52,14 @@ class ExportedFile:
 
     @property
     def every_part(self) -> tuple[FilePart, ...]:
-        """All its files, the first in front."""
+        """All files, the first one first."""
         return (FilePart(self.file, self.sha256, self.bytes), *self.parts)
 
     def checked(self, folder: Path) -> Path:
         """Return the path of the first file in `folder`.
 
         Raises:
-            UserError: if one of the files is gone or is not as it was exported.
+            UserError: if one of the files is missing or differs from the exported one.
         """
         for part in self.every_part:
             path = folder / part.file
@@ -75,21 +75,21 @@ class ExportedFile:
 
     @property
     def kept_text(self) -> str:
-        """What is in floating point, for instance "layers 0, 3"; empty if nothing is."""
+        """The parts in floating point, e.g. "layers 0, 3"; empty without any."""
         title = "layers" if self.kept_layers else "operators"
         positions = ", ".join(map(str, self.kept_layers or self.kept_operators))
         return f"{title} {positions}" if positions else ""
 
     @property
     def total_bytes(self) -> int:
-        """Size of all its files."""
+        """Size of all files in bytes."""
         return self.bytes + sum(part.bytes for part in self.parts)
 
 
 def exported_file(
     content: Mapping[str, bytes], max_difference: float, batch_size: int | None = None
 ) -> ExportedFile:
-    """Return the record of a format's files by name, of which the first is the one to open."""
+    """Return the record of a format's files, given by name; the first is the one to open."""
     first_part, *parts = (FilePart(name, sha256(data), len(data)) for name, data in content.items())
     return ExportedFile(
         first_part.file, first_part.sha256, first_part.bytes, max_difference, tuple(parts), batch_size

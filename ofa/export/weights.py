@@ -1,4 +1,4 @@
-"""The weights of a bundle: the tensors of a module by name, and putting them back into one."""
+"""The weights of a bundle: saving the tensors of a module by name, and loading them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ WEIGHTS_FILE = "weights.safetensors"
 
 
 def weights_content(network: nn.Module) -> Files:
-    """Return the file of weights; a tensor that has several names is stored under each of them.
+    """Return the file of weights; a tensor with several names is stored under each of them.
 
     Raises:
-        UserError: naming what the module keeps beside tensors.
+        UserError: naming the state entries that are not tensors.
     """
     state = network.state_dict()
     other_names = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if other_names:
         raise UserError(
-            f"The state of the network has values that are no tensors: {', '.join(other_names)}. Keep them "
+            f"The state of the network has values that are not tensors: {', '.join(other_names)}. Keep them "
             "outside the state dict, for instance as arguments of the module."
         )
     tensors = {
@@ -44,7 +44,7 @@ def load_subnet(folder: Path, weights: ExportedFile, subnet: SubnetFacts) -> Sta
     """Return the sub-network with a bundle's weights, in eval mode.
 
     Raises:
-        UserError: if the weights are missing, damaged or of another network.
+        UserError: if the weights are missing, damaged or belong to another network.
     """
     with torch.device("meta"):
         network = StaticNetwork(lower(subnet.space.unrestricted, subnet.config))
@@ -57,8 +57,8 @@ def load_into(folder: Path, weights: ExportedFile, network: nn.Module) -> None:
     """Copy a bundle's weights into `network`, which stays on its device, and leave it in eval mode.
 
     Raises:
-        UserError: if the weights are missing, damaged or of another architecture; if they are only tied in
-            another way, the module has been changed and must not be used.
+        UserError: if the weights are missing, damaged or belong to another architecture; if only the ties
+            differ, the module has been changed and must not be used.
     """
     expected = network.state_dict()
     meta_names = [name for name, tensor in expected.items() if tensor.is_meta]
@@ -81,7 +81,7 @@ def load_into(folder: Path, weights: ExportedFile, network: nn.Module) -> None:
 def _read(
     folder: Path, weights: ExportedFile, expected: Mapping[str, Tensor], what: str
 ) -> dict[str, Tensor]:
-    """Return the tensors of a file of weights that has exactly the `expected` ones."""
+    """Return the tensors of a weights file that has exactly the `expected` tensors."""
     file = folder / weights.file
     if not file.is_file():
         raise UserError(f"No weights at {file}.", stage="export")
@@ -93,7 +93,7 @@ def _read(
         raise UserError(
             f"The weights {file} cannot be read ({error}); truncated? {advice}", stage="export"
         ) from error
-    errors = _misfits(expected, state)
+    errors = _mismatches(expected, state)
     if errors:
         raise UserError(
             f"The weights {file} are not those of this {what}: {_shown(errors, '; ')}. {advice}",
@@ -101,15 +101,15 @@ def _read(
         )
     if sha256(content) != weights.sha256:
         raise UserError(
-            f"The weights {file} differ from those that were exported (SHA-256). {advice}", stage="export"
+            f"The weights {file} differ from the exported ones (SHA-256). {advice}", stage="export"
         )
     return state
 
 
 def read_weights(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a file of weights, each in memory of its own.
+    """Return the tensors of a weights file, each in its own memory.
 
-    As read they lie in one buffer, at addresses that are no multiples of a cache line; a network with these
+    The file is read into one buffer, with addresses that are not multiples of a cache line; a network on it
     took 5 to 9 % longer.
 
     Raises:
@@ -118,7 +118,7 @@ def read_weights(content: bytes) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
 
 
-def _misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+def _mismatches(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     errors = [f"{name} is missing" for name in expected if name not in state]
     errors += [f"{name} is unexpected" for name in state if name not in expected]
     for name in expected.keys() & state.keys():
@@ -131,6 +131,6 @@ def _misfits(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> lis
 
 
 def _shown(texts: list[str], separator: str = ", ") -> str:
-    """Return the first five texts and the number of the others."""
+    """Return the first five texts and the number of further ones."""
     more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
     return separator.join(texts[:5]) + more

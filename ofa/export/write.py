@@ -1,4 +1,4 @@
-"""Export: a network as a folder of files that run elsewhere, each checked before it is kept."""
+"""Export: a network as a folder of files that run elsewhere, all checked before the folder appears."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
 from ofa.export.formats import FORMATS, Format, Source, layers_of
-from ofa.export.precision import WantedPrecision, check_precision, export_lower, format_key, load_lower
+from ofa.export.precision import TargetPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.export.readme import README_FILE, bundle_readme
 from ofa.export.record import ExportedFile, exported_file
 from ofa.export.weights import load_into, load_subnet, weights_content
@@ -31,13 +31,13 @@ CHECKED_BATCH_SIZES = (1, 3)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """Where a bundle was written, and its files by format with their largest |difference| of logits."""
+    """Path of a written bundle, and the records of its files by format."""
 
     path: Path
     files: Mapping[str, ExportedFile]
 
     def lines(self) -> list[str]:
-        """Return a line on each format."""
+        """Return one line of text per format."""
         return [self._line(name, file) for name, file in self.files.items()]
 
     def _line(self, name: str, file: ExportedFile) -> str:
@@ -63,22 +63,22 @@ def export_bundle(
     path: str | Path,
     formats: Sequence[str] = ("onnx", "pt2"),
     *,
-    target: WantedPrecision | None = None,
+    target: TargetPrecision | None = None,
     tolerance: float = 1e-4,
     progress: ProgressCallback = silent,
 ) -> ExportReport:
     """Write `network` as the folder `path`: description, weights, and the model in each format.
 
-    Every format is loaded from its files, run on 1 and on 3 images (one by one where it takes single images
-    only) and compared with the network's own logits. The folder appears under its name only when all of it
-    is written and checked; a bundle that was there before is replaced then and not earlier.
+    Every format is loaded from its files, run on 1 and on 3 images (one by one if it takes single images
+    only) and compared with the network's own logits. The folder appears under its name only when it is
+    complete and checked; it then replaces an earlier bundle of that name.
 
     Args:
-        network: any module from images (n, *card.input_shape) to logits (n, ...); it is not changed. If the
+        network: any module from images (n, *card.input_shape) to logits (n, ...); not changed. If the
             card names a sub-network, its static network, recalibrated.
-        card: what the bundle says about it.
-        path: the folder to write.
-        formats: which of `FORMATS` to write beside the weights.
+        card: description of the network.
+        path: folder of the bundle.
+        formats: names in `FORMATS` to write beside the weights.
         target: a further precision of each format beside fp32, measured on validation images; see
             `ofa.export.precision`.
         tolerance: largest allowed |difference| of logits, relative to the largest |logit|.
@@ -86,14 +86,14 @@ def export_bundle(
 
     Raises:
         UserError: if a format is unknown or its packages are missing, `network` does not fit the card or
-            cannot be exported, a format does not offer the wanted precision, `path` is something else than a
-            bundle or cannot be written, or a format computes other logits.
+            cannot be exported, a format does not offer the target precision, `path` is not a bundle or cannot
+            be written, or the logits of a format differ.
     """
     path = Path(path)
     chosen_formats = _choose(formats)
     _check_subnet(network, card)
     if target is not None:
-        check_precision(target.precision, target.keep, formats, layers_of(network))
+        check_precision(target.precision, target.mixed_precision, formats, layers_of(network))
     _check_replaceable(path)
     source = Source(network, card.input_shape)
     _check_output(source, card)
@@ -117,7 +117,7 @@ def export_bundle(
 
 
 def _check_subnet(network: nn.Module, card: ModelCard) -> None:
-    """Check that a network is the sub-network that its card names, if any."""
+    """Check that a network has the layers of the sub-network that its card names, if any."""
     if card.subnet is None:
         return
     config = card.subnet.config
@@ -145,7 +145,7 @@ def _check_output(source: Source, card: ModelCard) -> None:
 
 
 def _add_weights(folder: Path, source: Source, card: ModelCard, tolerance: float) -> ExportedFile:
-    """Write the weights, check that they alone make the network, and return their record."""
+    """Write the weights, check that they determine the network, and return their record."""
     content = weights_content(source.network)
     _write(folder, content)
     record = exported_file(content, 0.0)
@@ -165,7 +165,7 @@ def _add_lower(
     name: str,
     content: Files,
     source: Source,
-    target: WantedPrecision,
+    target: TargetPrecision,
     progress: ProgressCallback,
 ) -> ExportedFile:
     """Write a format's files of lower precision and return their record."""
@@ -193,7 +193,7 @@ def _choose(formats: Sequence[str]) -> dict[str, Format]:
         otherwise = f", or leave {name} out of the formats"
         check_packages(kind.packages, f"Export to {name}", kind.extra, otherwise)
         if kind.runtime is not None:
-            kind.runtime.offers()  # tells now if a package is there and does not load
+            kind.runtime.offers()  # fails here if an installed package does not load
     return {name: FORMATS[name] for name in formats}
 
 
@@ -206,7 +206,7 @@ def _check_replaceable(path: Path) -> None:
 
 @torch.no_grad()
 def _check(name: str, logits: Logits, source: Source, tolerance: float) -> float:
-    """Return the largest |difference| of logits from those of the network itself."""
+    """Return the largest |difference| of logits from the network's own logits."""
     max_difference = 0.0
     for count in CHECKED_BATCH_SIZES:
         images = source.images(count)

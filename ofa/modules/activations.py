@@ -1,4 +1,4 @@
-"""Small functions that elastic and static layers share."""
+"""Activation functions that elastic and static layers share."""
 
 from __future__ import annotations
 

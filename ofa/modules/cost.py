@@ -1,4 +1,4 @@
-"""MACs and parameters of any module, counted while it runs once."""
+"""MACs and parameters of any module, counted in one forward pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ModuleCost:
 
 @torch.no_grad()
 def module_cost(network: nn.Module, image_shape: tuple[int, int, int]) -> ModuleCost:
-    """Return the costs of `network`, in eval mode, for an image (channels, height, width)."""
+    """Return the costs of `network`, in eval mode, for one image of shape (channels, height, width)."""
     parameters = list(network.parameters())
     device = parameters[0].device if parameters else torch.device("cpu")
     counter = FlopCounterMode(display=False)

@@ -1,10 +1,10 @@
 """Depthwise convolution on CPUs: in float32 under autocast, and with a faster weight gradient.
 
-In bfloat16, oneDNN's depthwise convolutions of 5x5 and 7x7 take several times as long as in float32; in
-autocast they are therefore computed in float32 between two casts. CUDA keeps autocast's choice.
+oneDNN's 5x5 and 7x7 depthwise convolutions take several times as long in bfloat16 as in float32; under
+autocast they are therefore computed in float32 between two casts. On CUDA, autocast decides.
 
-oneDNN's weight gradient of a depthwise kernel more than 3 columns wide takes 5 to 20 times that of a
-narrow one. The gradient of a wide kernel is that of its columns, so it is computed in strips of 2 or 3.
+oneDNN's weight gradient of a depthwise kernel wider than 3 columns takes 5 to 20 times that of a narrow one.
+The gradient of a wide kernel is therefore computed in strips of 2 or 3 columns.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def depthwise_conv2d(images: Tensor, weight: Tensor, stride: int) -> Tensor:
     Args:
         images: shape (n, channels, h, w).
         weight: shape (channels, 1, k, k).
-        stride: of both directions.
+        stride: stride in both directions.
 
     Returns:
-        Shape (n, channels, h', w'), in autocast's dtype where it is on.
+        Shape (n, channels, h', w'), in autocast's dtype if autocast is on.
     """
     if images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
@@ -71,20 +71,20 @@ class _StripGradient(torch.autograd.Function):
 
 
 def strip_weight_gradient(images: Tensor, gradient: Tensor, kernel_size: int, stride: int) -> Tensor:
-    """Return the gradient of depthwise weights, shape (channels, 1, k, k).
+    """Return the gradient of the depthwise weights, shape (channels, 1, k, k).
 
     Args:
         images: input of the convolution, (n, channels, h, w).
-        gradient: of its output, (n, channels, h', w').
-        kernel_size: k.
-        stride: of the convolution.
+        gradient: gradient of the output, (n, channels, h', w').
+        kernel_size: side k of the kernel.
+        stride: stride in both directions.
     """
     padding, count = kernel_size // 2, -(-kernel_size // MAX_STRIP)
     edges = [kernel_size * strip // count for strip in range(count + 1)]
     bottom = (gradient.shape[-2] - 1) * stride + kernel_size - padding - images.shape[-2]
     strips = []
     for first, last in pairwise(edges):
-        # The part of the padded images that these columns of the kernel meet.
+        # The part of the padded images that these kernel columns cover.
         right = (gradient.shape[-1] - 1) * stride + last - padding - images.shape[-1]
         covered_input = F.pad(images, (padding - first, right, padding, bottom))
         weight = images.new_empty(images.shape[1], 1, kernel_size, last - first)
@@ -98,10 +98,10 @@ def _backward(
     weight: Tensor,
     stride: int,
     padding: int,
-    wanted: list[bool],
+    output_mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of images and weight as far as `wanted`."""
-    strides, one, none, groups = [stride, stride], [1, 1], [0, 0], images.shape[1]
+    """Return the gradients; `output_mask` says whether those of images and weight are needed."""
+    strides, dilation, output_padding, groups = [stride, stride], [1, 1], [0, 0], images.shape[1]
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         gradient,
         images,
@@ -109,10 +109,10 @@ def _backward(
         None,
         strides,
         [padding, padding],
-        one,
+        dilation,
         False,
-        none,
+        output_padding,
         groups,
-        [*wanted, False],
+        [*output_mask, False],
     )
     return result

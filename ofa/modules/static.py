@@ -1,4 +1,4 @@
-"""Plain `nn` networks from `LayerSpec`s: what is deployed, measured and fine-tuned."""
+"""Plain `nn` networks from `LayerSpec`s: the networks that are deployed, measured and fine-tuned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ofa.modules.depthwise import depthwise_conv2d
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution that trains, and runs under autocast, as the elastic one does."""
+    """Depthwise convolution with the gradient and autocast behaviour of the elastic one."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int) -> None:
         """Create the convolution with 'same' padding and without bias."""
@@ -104,7 +104,7 @@ class Bottleneck(nn.Module):
 
 
 class AddInput(nn.Sequential):
-    """Modules in sequence, to whose output the input is added."""
+    """Modules in sequence, with the input added to their output."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, channels, h, w) to the same shape."""
@@ -180,7 +180,7 @@ def _(spec: LinearSpec, dropout: float = 0.0) -> nn.Module:
 
 
 class StaticNetwork(nn.Module):
-    """A fixed network: the layers of `specs` one after another."""
+    """A fixed network: the layers of `specs` in sequence."""
 
     def __init__(self, specs: Iterable[LayerSpec], dropout: float = 0.0) -> None:
         """Create the randomly initialised network of `specs`."""

@@ -1,4 +1,4 @@
-"""What a bundle of a published network says about it."""
+"""The model card of a published network."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ofa.space.staged import StagedSpace
 def photograph_card(
     network: PublishedNetwork, space: StagedSpace | None, weights: Path, class_names: Path | None = None
 ) -> ModelCard:
-    """Return the card of a published network of photographs, normalised as ImageNet's.
+    """Return the card of a published network for photographs with ImageNet's normalisation.
 
     Args:
-        network: what `read_network` read.
-        space: the space it is a sub-network of; None gives it a space of its own.
-        weights: its weights file.
+        network: result of `read_network`.
+        space: space that contains the network; None: a space that holds just this network.
+        weights: file of the published weights.
         class_names: a text file with a name per line, in the order of the outputs; None numbers them.
 
     Raises:

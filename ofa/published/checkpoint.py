@@ -1,4 +1,4 @@
-"""Published checkpoints as supernets of ours, and as weights of static networks."""
+"""Published checkpoints as supernets, and as weights of static networks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import slots
 from ofa.common.errors import UserError
 from ofa.published.names import published_names, shorten_names
-from ofa.published.state import misfits, raise_misfits, read_state
+from ofa.published.state import mismatches, raise_mismatches, read_state
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
 
@@ -21,7 +21,7 @@ def import_supernet(space: StagedSpace, path: Path) -> Supernet:
     """Return the supernet of `space` with the weights of the published checkpoint `path`, in eval mode.
 
     Raises:
-        UserError: if the file is missing or damaged or holds code, or entries are missing, unexpected, of
+        UserError: if the file is missing or damaged or contains code, or entries are missing, unexpected, of
             another shape or not finite; all of them are named.
     """
     supernet = Supernet(space)
@@ -33,7 +33,7 @@ def load_published(supernet: Supernet, state: Mapping[str, Tensor], what: str) -
     """Fill `supernet` with a published state dict of either generation of names, in its own precision.
 
     Args:
-        supernet: changed only if everything fits.
+        supernet: supernet, changed only if all entries match.
         state: tensors by published name.
         what: name of the state in errors.
 
@@ -55,7 +55,7 @@ def load_weights(
 ) -> None:
     """Fill a supernet or static network of `specs` with a published state dict; see `load_published`.
 
-    Names in errors are those of the file; missing ones are written in the form with every operator once.
+    Errors use the names in the file; missing entries are named by their short form.
     """
     our_state = network.state_dict()
     our_names = published_names(specs, our_state)
@@ -67,6 +67,6 @@ def load_weights(
         their_names.get(short, short): tuple(our_state[name].shape) for name, short in our_names.items()
     }
     their_state = {name: tensor for name, tensor in state.items() if name in set(their_names.values())}
-    raise_misfits(what, misfits(expected, their_state), hint)
+    raise_mismatches(what, mismatches(expected, their_state), hint)
     for name, short in our_names.items():
         our_state[name].copy_(their_state[their_names[short]])

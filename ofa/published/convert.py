@@ -1,4 +1,4 @@
-"""Published networks as sub-networks: of a space of ours, or of the space that holds just that network."""
+"""Published networks as sub-networks of a given space, or of a space that holds just that network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ofa.space.subnet import BlockConfig, SubnetConfig
 
 
 def subnet_of(network: PublishedNetwork, space: StagedSpace) -> SubnetConfig:
-    """Return the sub-network of the (restricted) `space` that has exactly the layers of `network`.
+    """Return the sub-network of the (restricted) `space` with exactly the layers of `network`.
 
     Raises:
         UserError: naming every reason why the space has no such sub-network.
@@ -60,10 +60,10 @@ def subnet_of(network: PublishedNetwork, space: StagedSpace) -> SubnetConfig:
 def own_space(network: PublishedNetwork) -> tuple[StagedSpace, SubnetConfig]:
     """Return a small space that contains `network`, and the network as its sub-network.
 
-    With it a published network outside our spaces is exported, described and costed like any other.
+    It allows exporting and costing a published network that no existing space contains.
 
     Raises:
-        UserError: if the network has not the structure of its family.
+        UserError: if the network does not have the structure of its family.
     """
     specs = network.specs
     stem, first_block, classifier = specs[0], specs[1], specs[-1]
@@ -92,7 +92,7 @@ def own_space(network: PublishedNetwork) -> tuple[StagedSpace, SubnetConfig]:
 
 
 def _stages(specs: Sequence[LayerSpec]) -> list[list[MBConvSpec]]:
-    """Return the blocks after the first one by stage; a stage starts where the channels change."""
+    """Return the blocks after the first one by stage; a stage starts at a change of channels."""
     stages: list[list[MBConvSpec]] = []
     for spec in (spec for spec in specs[2:] if isinstance(spec, MBConvSpec)):
         if spec.residual and stages:
@@ -132,7 +132,7 @@ def _stage_reasons(space: StagedSpace, index: int, stage: Sequence[MBConvSpec]) 
 
 
 def _difference(ours: LayerSpec | None, theirs: LayerSpec | None) -> str:
-    """Say that a layer is another one; by keys, where these tell it."""
+    """Describe the difference of two layers, by their keys if these differ."""
     if ours is not None and theirs is not None and ours.key != theirs.key:
         return f"it has {theirs.key} where the space has {ours.key}"
     return f"it has {theirs} where the space has {ours}"

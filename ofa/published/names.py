@@ -1,7 +1,7 @@
-"""Names of published checkpoint entries, and which of them a tensor of ours is.
+"""Names of published checkpoint entries, and their correspondence to tensors of this project.
 
-Published files name an entry in one of two ways; `short_name` brings both to one, in which every operator
-is named once: blocks.3.depth_conv.bn.weight. Ours are translated to the same form.
+Published files name an entry in one of two ways. `short_name` converts both to a common form, in which every
+operator occurs once: blocks.3.depth_conv.bn.weight. Names of this project are converted to the same form.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _BOTTLENECK_PARTS = {"reduce": "conv1", "middle": "conv2", "expand": "conv3", "s
 
 
 def short_name(name: str) -> str:
-    """Return the one form of a published name of either generation."""
+    """Return the common form of a published name of either generation."""
     name = _REPEATED.sub(lambda match: f".{match[1]}.", name)
     name = _WRAPPER.sub(r"\1.", name)
     return _STEM_WRAPPER.sub(r"\1.", name)
 
 
 def shorten_names(names: Iterable[str]) -> dict[str, str]:
-    """Return each published name by its short form, without counters of batches.
+    """Return the published names by their short form, without batch counters.
 
     Raises:
         UserError: if two names have the same short form.
@@ -64,8 +64,8 @@ def published_names(specs: Sequence[LayerSpec], names: Iterable[str]) -> dict[st
     """Return the short published name of each tensor of a supernet or static network.
 
     Args:
-        specs: one layer per index of the network's `layers`, such as any variant of each slot.
-        names: of its state; counters of batches, which need not be in a checkpoint, are left out.
+        specs: one layer per index of the network's `layers`, e.g. any variant of each slot.
+        names: tensor names in its state; batch counters, which checkpoints may omit, are left out.
     """
     prefixes = _prefixes(specs)
     result = {}
@@ -77,7 +77,7 @@ def published_names(specs: Sequence[LayerSpec], names: Iterable[str]) -> dict[st
 
 
 def _prefixes(specs: Sequence[LayerSpec]) -> list[str]:
-    """Return where the published code keeps each layer, by what it is and where it stands."""
+    """Return the published name prefix of each layer, from its type and position."""
     blocks = [i for i, spec in enumerate(specs) if isinstance(spec, MBConvSpec | BottleneckSpec)]
     convolutions = [i for i, spec in enumerate(specs) if isinstance(spec, ConvSpec)]
     stem = [i for i in convolutions if i < blocks[0]]

@@ -1,4 +1,4 @@
-"""Published network descriptions (`net.config`, `run.config`) as layers of ours."""
+"""Published network descriptions (`net.config`, `run.config`) as layers of this project."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
 from ofa.published.checkpoint import load_weights
-from ofa.published.state import raise_misfits, read_state
+from ofa.published.state import raise_mismatches, read_state
 
 FAMILIES = {"MobileNetV3": "mobilenet_v3", "ProxylessNASNets": "proxyless_nas"}
-"""Our family of each published kind of network."""
+"""Family by published type of network."""
 
 _ACTIVATIONS = {None: "none", "relu": "relu", "relu6": "relu6", "h_swish": "hard_swish"}
 _PLAIN = {"dilation": 1, "groups": 1, "has_shuffle": False, "ops_order": "weight_bn_act"}
@@ -33,13 +33,13 @@ _LINEAR = {
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """One fixed network as its authors describe it.
+    """One fixed network as described by its authors.
 
     Attributes:
-        name: of the network, for descriptions.
-        family: of ours that it belongs to.
-        specs: its layers.
-        dropout: probability before the classifier.
+        name: name of the network in texts.
+        family: family of this project that it belongs to.
+        specs: layers of the network.
+        dropout: dropout probability before the classifier.
     """
 
     name: str
@@ -56,8 +56,8 @@ class PublishedNetwork:
         """Return the network in eval mode, with the published weights or (None) random ones.
 
         Raises:
-            UserError: if the file is missing or damaged, or does not hold exactly the network's entries; all
-                that are missing, unexpected, of another shape or not finite are named.
+            UserError: if the file is missing or damaged, or its entries do not match the network's; all
+                missing, unexpected, wrongly shaped or non-finite entries are named.
         """
         network = StaticNetwork(self.specs, self.dropout)
         if weights is not None:
@@ -70,11 +70,11 @@ def read_network(net_config: Path, run_config: Path | None = None) -> PublishedN
     """Read a published network; the input size is the `image_size` of `run_config`.
 
     Args:
-        net_config: the description of the layers, JSON.
-        run_config: the description of its training, JSON; by default `run.config` beside the other.
+        net_config: JSON description of the layers.
+        run_config: JSON description of the training; by default `run.config` beside `net_config`.
 
     Raises:
-        UserError: naming everything at once that is missing, not JSON, or a layer that ours cannot compute.
+        UserError: naming every missing or invalid file, and every layer that is not supported.
     """
     values = _read(net_config)
     run = run_config or net_config.with_name("run.config")
@@ -87,7 +87,7 @@ def read_network(net_config: Path, run_config: Path | None = None) -> PublishedN
         )
     reader.epsilon = float(reader.number(values.get("bn"), "eps", "bn"))
     specs, dropout = reader.network(values, resolution)
-    raise_misfits(f"{net_config}", reader.errors)
+    raise_mismatches(f"{net_config}", reader.errors)
     return PublishedNetwork(net_config.absolute().parent.name, FAMILIES[kind], specs, dropout)
 
 
@@ -104,7 +104,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 class _Reader:
-    """Translates layers and collects everything that is wrong with them."""
+    """Translates layers and collects all errors."""
 
     def __init__(self, errors: list[str]) -> None:
         self.errors = errors
@@ -113,7 +113,7 @@ class _Reader:
     # -- values ------------------------------------------------------------------------------------
 
     def number(self, values: object, name: str, where: str) -> float:
-        """Return a number of at least 0; 0 and an error if there is none."""
+        """Return a number of at least 0; on an error, note it and return 0."""
         value = values.get(name) if isinstance(values, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             self.errors.append(f"{where}.{name} is {value!r}; expected a number")
@@ -121,7 +121,7 @@ class _Reader:
         return value
 
     def integer(self, values: object, name: str, where: str) -> int:
-        """Return a positive integer; 1 and an error if there is none."""
+        """Return a positive integer; on an error, note it and return 1."""
         value = values.get(name) if isinstance(values, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             self.errors.append(f"{where}.{name} is {value!r}; expected a positive integer")
@@ -129,13 +129,13 @@ class _Reader:
         return value
 
     def expect(self, values: Mapping[str, Any], where: str, expected: Mapping[str, object]) -> None:
-        """Note every value that is there and is not the one that our layers have."""
+        """Note every value that is present and differs from the fixed value of this project's layers."""
         for name, value in expected.items():
             if name in values and values[name] != value:
                 self.errors.append(f"{where}.{name} is {values[name]!r}; expected {value!r}")
 
     def activation(self, values: Mapping[str, Any], where: str) -> str:
-        """Return our name of an activation."""
+        """Return the name of an activation in this project."""
         name = values.get("act_func")
         if not (name is None or isinstance(name, str)) or name not in _ACTIVATIONS:
             names_text = ", ".join(sorted(filter(None, _ACTIVATIONS)))
@@ -144,7 +144,7 @@ class _Reader:
         return _ACTIVATIONS[name]
 
     def group(self, values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-        """Return a layer's settings; an empty group and an error if there are none."""
+        """Return a layer's settings; on an error, note it and return an empty group."""
         group = values.get(name)
         if not isinstance(group, Mapping):
             self.errors.append(f"{name} is missing")
@@ -224,7 +224,7 @@ class _Reader:
         return spec
 
     def check_block(self, spec: MBConvSpec, shortcut: object, where: str) -> None:
-        """Note a block that ours would compute differently."""
+        """Note a block whose computation differs from this project's."""
         if not spec.expand and spec.mid_channels != spec.in_channels:
             self.errors.append(f"{where}.mid_channels is {spec.mid_channels} without an expansion")
         if spec.kernel_size % 2 == 0:
@@ -241,7 +241,7 @@ class _Reader:
             )
 
     def check_widths(self, specs: list[LayerSpec]) -> None:
-        """Note layers that do not take what the layer before them gives."""
+        """Note layers whose input channels differ from the previous layer's output."""
         for layer, next_layer in itertools.pairwise(specs):
             if layer.out_channels != next_layer.in_channels:
                 self.errors.append(

@@ -1,4 +1,4 @@
-"""A run directory from an imported supernet: later stages go on from it as from a trained one."""
+"""A run directory from an imported supernet: later stages use it like a trained run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ofa.supernet.supernet import Supernet
 
 
 def check_vacant(directory: RunDirectory) -> None:
-    """Raise unless the run directory is still to be made.
+    """Raise if the directory already holds a run.
 
     Raises:
-        UserError: if a run is there.
+        UserError: if there is a run.
     """
     for file in (directory.supernet, directory.path / "config.json"):
         if file.exists():
@@ -31,10 +31,10 @@ def check_vacant(directory: RunDirectory) -> None:
 def save_run(
     directory: RunDirectory, supernet: Supernet, data: DataSettings, provenance: Mapping[str, Any]
 ) -> None:
-    """Write the supernet with its description, and which images the run's later stages use.
+    """Write the supernet with its description, and the data settings for the run's later stages.
 
     Raises:
-        UserError: if a run is there already, or a file cannot be written.
+        UserError: if there is a run already, or a file cannot be written.
     """
     check_vacant(directory)
     settings = dataclasses.asdict(data)

@@ -1,4 +1,4 @@
-"""Published weight files: read without running anything in them, and checked entry by entry."""
+"""Published weight files: read without executing code in them, and checked entry by entry."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SHOWN = 100
 def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tensor]:
     """Return the named tensors of a file written by `torch.save`, on the CPU.
 
-    The file holds them itself or under "state_dict". Nothing but tensors and plain values is unpickled.
+    The file holds them directly or under "state_dict". Only tensors and plain values are unpickled.
 
     Raises:
-        UserError: if the file is missing or damaged, holds code, or holds anything but finite tensors (all
-            such entries are named).
+        UserError: if the file is missing or damaged, contains code, or has entries that are not finite
+            tensors (all of them are named).
     """
     with warnings.catch_warnings():
-        # The unpickler comments on the protocol of files that it then refuses.
+        # The unpickler warns about the protocol of files that it then rejects.
         warnings.simplefilter("ignore")
         values = load_tensors(path, what)
     state_dict = values.get("state_dict")
@@ -37,12 +37,12 @@ def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tens
     errors = [*_listed("not tensors", other_names), *_listed("not finite", infinite_names)]
     if not values:
         errors.append("no entries")
-    raise_misfits(f"The {what} {path}", errors)
+    raise_mismatches(f"The {what} {path}", errors)
     return state
 
 
-def misfits(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
-    """Return a text each for missing, unexpected and wrongly shaped entries; none if all is well."""
+def mismatches(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
+    """Return one text each for missing, unexpected and wrongly shaped entries."""
     shapes = [
         f"{name} has shape {list(state[name].shape)}, expected {list(shape)}"
         for name, shape in expected.items()
@@ -55,16 +55,16 @@ def misfits(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]
     ]
 
 
-def raise_misfits(what: str, errors: Iterable[str], hint: str = "") -> None:
-    """Raise one error with all `errors`; nothing if there is none."""
+def raise_mismatches(what: str, errors: Iterable[str], hint: str = "") -> None:
+    """Raise one error with all `errors`, if there are any."""
     listed = list(errors)
     if listed:
         lines = "\n".join(f"  {error}" for error in listed)
-        raise UserError(f"{what} does not hold what is expected:\n{lines}{hint and chr(10) + hint}")
+        raise UserError(f"{what} does not have the expected entries:\n{lines}{hint and chr(10) + hint}")
 
 
 def _listed(title: str, names: Iterable[str]) -> list[str]:
-    """Return one text with all names and their number, or nothing where there are no names."""
+    """Return one text with all names and their number; an empty list without names."""
     listed = list(names)
     if not listed:
         return []

@@ -9,7 +9,7 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, samples_of
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.export.card import MetricValue, subnet_card
-from ofa.export.precision import WantedPrecision
+from ofa.export.precision import TargetPrecision
 from ofa.export.write import ExportReport, export_bundle
 from ofa.runs.trained import TrainedRun
 from ofa.space.subnet import SubnetConfig
@@ -61,6 +61,6 @@ def export_subnet(
         provenance={"run": run.directory.name, **(provenance or {}), "supernet": run.info.sha256},
     )
     samples = samples_of(evaluator, config.resolution, quantisation_images)
-    target = WantedPrecision(precision, samples, keep)
+    target = TargetPrecision(precision, samples, keep)
     path = run.directory.bundles / name
     return export_bundle(network, card, path, formats, target=target, progress=progress)

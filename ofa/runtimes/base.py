@@ -1,4 +1,4 @@
-"""`Runtime`: the one record of an inference engine; formats, kits, READMEs and measured engines follow."""
+"""`Runtime`: the record of an inference engine, from which formats, kits, READMEs and timing follow."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ Offers = Mapping[str, tuple[str, ...]]
 """Precisions by accelerator."""
 
 FP32 = "fp32"
-"""The precision of a network as it was trained, which every bundle has."""
+"""The precision of the exported weights; every bundle has it."""
 
 INT8 = "int8"
-"""The precision that is made above the runtimes, by a quantiser: `ofa.compression.quantisation.registry`."""
+"""Precision made above the runtimes, by a quantiser: `ofa.compression.quantisation.registry`."""
 
 _LOGGERS = ("torch", "onnxscript", "onnx_ir", "executorch", "nncf")
 
 
 class Session(Protocol):
-    """A loaded network; calling it is `Logits`, with an output of its own memory."""
+    """A loaded network; a call maps images to an output in memory of its own."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
         """Return the float32 output for float32 images."""
         ...
 
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """Return one run on these images, as short as the engine allows: what is timed.
+        """Return a function that runs the network on these images with the least overhead, for timing.
 
-        The images are handed over without copies where the engine can, and the output stays where the
-        engine puts it. The result holds for as long as the session.
+        The images are passed without copies if the engine supports it, and the output stays in the engine's
+        memory. The result is valid as long as the session.
         """
         ...
 
 
 class NetworkSource(Protocol):
-    """A network to be delivered, on the CPU and in eval mode, in the forms that files are made from."""
+    """A network to be exported, on the CPU and in eval mode, in the forms that file formats start from."""
 
     @property
     def network(self) -> nn.Module:
@@ -62,16 +62,16 @@ class NetworkSource(Protocol):
 
     @property
     def program(self) -> ExportedProgram:
-        """The network as a graph with any number of images."""
+        """The network as a graph for any number of images."""
         ...
 
     @property
     def onnx(self) -> bytes:
-        """The network as an ONNX model with any number of images."""
+        """The network as an ONNX model for any number of images."""
         ...
 
     def images(self, count: int) -> Tensor:
-        """Return example images (count, channels, h, w), the same in every call."""
+        """Return example images (count, channels, h, w), equal in every call."""
         ...
 
 
@@ -80,13 +80,13 @@ class FileFormat:
     """The files that hold a network for an engine in a bundle.
 
     Attributes:
-        name: what `formats` of the export names.
-        file_names: names in the bundle, which no other format has; the first is the file that a user opens.
-        write: returns the content of these files, in fp32.
+        name: name in the setting `formats` of the export.
+        file_names: file names in the bundle, unique to the format; the user opens the first.
+        write: takes the source, returns the content of these files in fp32.
         example: takes the paths of the written files, in the order of `file_names`, and their precision;
-            returns the lines of Python, for the bundle's README, that make `logits` of the array `images`.
-        packages: what must be installed to write them, beside the engine's own packages.
-        batch_size: the only number of images per run; None where any number will do.
+            returns Python lines for the bundle's README that compute `logits` from the array `images`.
+        packages: packages needed to write the files, beside the engine's own.
+        batch_size: the only number of images per run; None for any number.
     """
 
     name: str
@@ -102,22 +102,22 @@ class Runtime:
     """One inference engine; `ofa.runtimes.registry` lists them.
 
     Attributes:
-        name: what `engine` of a device names.
-        title: its name for people.
-        packages: packages (with modules of the same name) that must be installed to convert and to run,
-            beside those that this project always needs.
-        extra: the extra of this project that installs them; empty where there are none.
-        offers: returns the precisions by accelerator that it runs here and now; called when the packages
-            are there. Int8 counts where it runs quantised files, whoever makes them.
+        name: name in the setting `engine` of a device.
+        title: name in texts for users.
+        packages: packages (with modules of the same name) needed to convert and to run, beside this project's
+            own dependencies.
+        extra: the extra of this project that installs `packages`; empty without any.
+        offers: returns the precisions by accelerator that this machine supports; called only if the packages
+            are installed. Includes int8 if the engine runs quantised files, whichever tool makes them.
         convert: takes a network, an example input and a precision other than int8; returns files of fixed
-            input shape. The network is left as it is: it is copied, always in eval mode.
-        load: takes the folder of the files, the threads that a run may use, the precision and the
+            input shape. The network is copied, not changed, and converted in eval mode.
+        load: takes the folder of the files, the number of threads per run, the precision and the
             accelerator.
-        facts: returns version and whatever else makes latencies comparable.
-        one_image: whether it runs only one image at a time.
-        format: what a bundle holds for it; None if nothing.
-        kit_precisions: what a kit can measure with it, from an ONNX model, or from the engine's own files in
-            int8; empty if nothing. The kit's program loads it by a function in its `kit_engines.py`.
+        facts: returns version and everything else that latencies depend on.
+        one_image: whether the engine runs only one image at a time.
+        format: the engine's file format in bundles; None without one.
+        kit_precisions: precisions that a kit can measure, from an ONNX model, or from the engine's own files
+            in int8; empty for none. The kit loads the engine by a function in its `kit_engines.py`.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Runtime:
 
 
 def missing_packages(packages: tuple[str, ...]) -> list[str]:
-    """Return those of the packages that are not installed."""
+    """Return the packages that are not installed."""
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
@@ -142,7 +142,7 @@ def check_packages(packages: tuple[str, ...], what: str, extra: str, otherwise: 
     """Check that optional packages are installed.
 
     Raises:
-        UserError: naming those that are missing, the `extra` that installs them, and what else to do.
+        UserError: naming the missing packages, the `extra` that installs them, and the alternative.
     """
     if missing_names := missing_packages(packages):
         *first_names, last_name = missing_names
@@ -151,21 +151,21 @@ def check_packages(packages: tuple[str, ...], what: str, extra: str, otherwise: 
 
 
 def offered_text(offers: Offers) -> str:
-    """Return for instance "fp32, bf16 on cpu"."""
+    """Return the offers as text, e.g. "fp32, bf16 on cpu"."""
     return "; ".join(
         f"{', '.join(precisions)} on {accelerator}" for accelerator, precisions in offers.items()
     )
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Write the files into a folder; their names may hold folders of their own."""
+    """Write the files into a folder; names may contain subfolders."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
 def each_image(logits: Logits) -> Logits:
-    """Return `logits` for any number of images from one that takes a single image."""
+    """Return `logits` for any number of images, from a function that takes a single image."""
 
     def run(images: Tensor) -> Tensor:
         return torch.cat([logits(images[i : i + 1]) for i in range(len(images))])
@@ -184,7 +184,7 @@ def does_not_load(title: str, package: str, error: Exception) -> UserError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the notes that exporters and engines write about their own inside."""
+    """Silence log messages and warnings of exporters and engines."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.common.errors import UserError
 from ofa.runtimes.base import (
@@ -22,6 +23,7 @@ from ofa.runtimes.base import (
     NetworkSource,
     Offers,
     Runtime,
+    Session,
     does_not_load,
     quiet,
 )
@@ -29,7 +31,7 @@ from ofa.runtimes.base import (
 MODEL_FILE = "model.pte"
 
 
-class ExecuTorchSession:
+class ExecuTorchSession(Session):
     """A loaded program of one method."""
 
     def __init__(self, method: Any) -> None:
@@ -37,19 +39,19 @@ class ExecuTorchSession:
         self._method = method
         _SESSIONS.add(self)
 
+    @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        """See `Session`."""
         (output,) = self._method.execute((images.detach().contiguous(),))
         return torch.as_tensor(output).clone()
 
+    @override
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """See `Session.bind`."""
         inputs = (images.detach().contiguous(),)
         return lambda: self._method.execute(inputs)
 
 
 _SESSIONS: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
-"""Those in use. All of a process share one pool of threads, which cannot be replaced under them."""
+"""Sessions in use. All sessions of a process share one thread pool, which cannot be replaced meanwhile."""
 
 
 def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
@@ -69,7 +71,7 @@ def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -
     Raises:
         UserError: if a session with another number of threads is in use in this process.
     """
-    with quiet(), redirect_stderr(io.StringIO()):  # notes of compiled code come there, too
+    with quiet(), redirect_stderr(io.StringIO()):  # compiled code logs there
         from executorch.runtime import Runtime as ExecuTorch
 
         _set_threads(threads)

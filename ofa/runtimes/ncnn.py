@@ -12,28 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.common.errors import UserError
-from ofa.runtimes.base import FP32, FileFormat, Files, NetworkSource, Offers, Runtime, quiet
+from ofa.runtimes.base import FP32, FileFormat, Files, NetworkSource, Offers, Runtime, Session, quiet
 
 PARAM_FILE, WEIGHTS_FILE = "model.ncnn.param", "model.ncnn.bin"
 INPUT, OUTPUT = "in0", "out0"
 
 
-class NcnnSession:
+class NcnnSession(Session):
     """A loaded network; it takes one image at a time and drops dimensions of 1 from its output."""
 
     def __init__(self, net: Any) -> None:
         """Take an `ncnn.Net`."""
         self._net = net
 
+    @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        """See `Session`; the output (1, ...) lacks trailing dimensions of size 1."""
+        """Return the output (1, ...) for one image, without trailing dimensions of size 1."""
         output = self._extract(_single(images))
         return torch.from_numpy(np.array(output))[None]
 
+    @override
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """See `Session.bind`."""
         array = _single(images)
         return lambda: self._extract(array)
 
@@ -73,10 +75,10 @@ def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
 
 
 def _copy(network: nn.Module) -> nn.Module:
-    """Return a copy in eval mode that ncnn reads rightly.
+    """Return a copy in eval mode that ncnn interprets correctly.
 
-    Where a pooling window hangs over the edge of a map, PyTorch takes the mean of what is inside. ncnn does
-    so only where it is told to leave padding out, which makes no difference to a pool without padding.
+    Where a pooling window extends over the edge of a map, PyTorch averages the pixels inside. ncnn does so
+    only with `count_include_pad` off, which has no effect on pooling without padding.
     """
     network_copy = copy.deepcopy(network).eval()
     for module in network_copy.modules():
@@ -86,7 +88,7 @@ def _copy(network: nn.Module) -> nn.Module:
 
 
 def _run_pnnx(folder: Path, shape: tuple[int, ...]) -> None:
-    """Convert `model.pt` in `folder`; `pnnx.export` would import what it writes, which fails on our names."""
+    """Convert `model.pt` in `folder`; `pnnx.export` would import the code it writes, and fail."""
     import pnnx
 
     dimensions = ",".join(map(str, shape))

@@ -21,10 +21,10 @@ DYNAMIC_BATCH = ({0: Dim("batch", min=1)},)
 def export_onnx(network: nn.Module | ExportedProgram, example: Tensor) -> bytes:
     """Return an ONNX model with the input "images" and the output "logits".
 
-    A module becomes a model of the example's shape, for measuring: by the TorchScript exporter, which takes
-    about a fortieth of the newer one's time; hundreds of layers are exported for a table. A program that
-    `torch.export` made with `DYNAMIC_BATCH` becomes a model for any number of images, for delivery: by the
-    newer exporter.
+    A module becomes a model of the example's shape, for measuring. The TorchScript exporter writes it in
+    about a fortieth of the newer exporter's time; a table needs hundreds of layers. A program that
+    `torch.export` made with `DYNAMIC_BATCH` becomes a model for any number of images, for delivery, through
+    the newer exporter.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         if isinstance(network, ExportedProgram):
@@ -58,5 +58,5 @@ def _export_program(program: ExportedProgram, example: Tensor) -> bytes:
 
 
 def exporter_facts() -> str:
-    """Return what made a measured model."""
+    """Return the versions that a measured model depends on."""
     return f"PyTorch {torch.__version__}, TorchScript, opset {OPSET}"

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ofa.common.errors import UserError
-from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime
+from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime, Session
 from ofa.runtimes.onnx_export import INPUT, export_onnx, exporter_facts
 
 MODEL_FILE = "model.onnx"
@@ -20,7 +21,7 @@ CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
 
-class OnnxSession:
+class OnnxSession(Session):
     """A session of ONNX Runtime; on a GPU a run includes the transfer of input and output."""
 
     def __init__(self, session: Any, dtype: torch.dtype) -> None:
@@ -29,13 +30,13 @@ class OnnxSession:
         self._dtype = dtype
         self._input = session.get_inputs()[0].name
 
+    @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        """See `Session`."""
         (output,) = self._session.run(None, self._feed(images))
         return torch.from_numpy(output).float()
 
+    @override
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """See `Session.bind`."""
         return partial(self._session.run, None, self._feed(images))
 
     def _feed(self, images: Tensor) -> dict[str, Any]:
@@ -44,7 +45,7 @@ class OnnxSession:
 
 def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
     """Return `network` as an ONNX model of the example's shape."""
-    assert precision != INT8, "int8 files are made by ofa.quantisation"
+    assert precision != INT8, "int8 files are made by ofa.compression.quantisation"
     if precision == "fp16":
         half = copy.deepcopy(network).half()
         return {MODEL_FILE: export_onnx(half, example.half())}
@@ -58,13 +59,13 @@ def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -
 
 
 def open_session(folder: Path, threads: int, precision: str, providers: list[Any]) -> OnnxSession:
-    """Return a session of the model in `folder` on the first of the providers.
+    """Return a session of the model in `folder` on the first of `providers`.
 
     Args:
-        folder: where the model is.
-        threads: processor threads that a run may use.
-        precision: of the model's input.
-        providers: by preference, each a name or a name and its settings.
+        folder: folder of the model.
+        threads: number of processor threads per run.
+        precision: precision of the model's input.
+        providers: execution providers in order of preference, each a name or a pair (name, settings).
 
     Raises:
         UserError: if the first provider does not start.
@@ -74,7 +75,7 @@ def open_session(folder: Path, threads: int, precision: str, providers: list[Any
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait busily after a run would take the cores from the session that runs next.
+    # Threads that spin after a run would occupy the cores of the session that runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(folder / MODEL_FILE), options, providers=providers)

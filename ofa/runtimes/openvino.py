@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime
+from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime, Session
 from ofa.runtimes.onnx_export import export_onnx, exporter_facts
 
 MODEL_FILE, WEIGHTS_FILE = "model.xml", "model.bin"
 _HINTS = {"fp32": "f32", "bf16": "bf16", INT8: "f32"}
-"""What OpenVINO computes in where nothing is quantised. Left alone it takes bf16 on processors that can."""
+"""Precision of operations that are not quantised. The default is bf16 on processors that support it."""
 
 
-class OpenVinoSession:
+class OpenVinoSession(Session):
     """A compiled model."""
 
     def __init__(self, model: Any, settings: dict[str, str]) -> None:
@@ -28,16 +29,17 @@ class OpenVinoSession:
         self.compiled = core().compile_model(model, "CPU", settings)
         self._request = self.compiled.create_infer_request()
 
+    @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        """See `Session`."""
         result = self._request.infer([images.detach().contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(result[0])
 
+    @override
     def bind(self, images: Tensor) -> Callable[[], object]:
-        """See `Session.bind`.
+        """Return one run on these images.
 
-        A model for any number of images is compiled anew for this number: on small networks it takes 1.6
-        times as long in fp32 and 2.5 times in int8 if the shape stays open.
+        A model with a dynamic batch dimension is compiled anew for this number of images. With a dynamic
+        shape, small networks take 1.6 times as long in fp32 and 2.5 times in int8.
         """
         import openvino
 
@@ -52,7 +54,7 @@ class OpenVinoSession:
 
         def run() -> object:
             request.infer(share_outputs=True)
-            return array  # which the request only points to
+            return array  # the request holds only a pointer to it
 
         return run
 
@@ -60,9 +62,9 @@ class OpenVinoSession:
 def convert(network: nn.Module, example: Tensor, precision: str) -> Files:
     """Return `network` as a model of the example's shape.
 
-    It takes the way through ONNX, as a delivered network and a kit for other devices do.
+    The conversion goes through ONNX, like exported networks and kits for other devices.
     """
-    assert precision != INT8, "int8 files are made by ofa.quantisation"
+    assert precision != INT8, "int8 files are made by ofa.compression.quantisation"
     return save(read_onnx(export_onnx(network, example)))
 
 
@@ -72,7 +74,7 @@ def read_onnx(model: bytes) -> Any:
 
 
 def save(model: Any) -> Files:
-    """Return an `openvino.Model` as its two files, with weights as they are."""
+    """Return an `openvino.Model` as its two files, with uncompressed weights."""
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +86,7 @@ def save(model: Any) -> Files:
 def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -> OpenVinoSession:
     """Return the model in `folder`, compiled for the lowest latency of one request at a time.
 
-    Threads are not pinned: that gains nothing, and doubles the time when another process has the core.
+    Threads are not pinned: pinning gains nothing, and doubles the time when another process has the core.
     """
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -98,14 +100,14 @@ def load(folder: Path, threads: int, precision: str, accelerator: str = "cpu") -
 
 @cache
 def core() -> Any:
-    """Return OpenVINO's entrance, the same in every call."""
+    """Return the `openvino.Core`, one per process."""
     import openvino
 
     return openvino.Core()
 
 
 def _offers() -> Offers:
-    """Return what this processor has instructions for; OpenVINO would emulate the rest."""
+    """Return the precisions that this processor has instructions for; OpenVINO emulates others."""
     bf16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {"cpu": ("fp32", "bf16", INT8) if bf16 else ("fp32", INT8)}
 

@@ -11,7 +11,7 @@ _TENSORRT = "TensorrtExecutionProvider"
 
 
 def load(folder: Path, threads: int, precision: str, accelerator: str = "cuda") -> OnnxSession:
-    """Return a session of the model in `folder`; layers that TensorRT cannot do run on CUDA."""
+    """Return a session of the model in `folder`; layers that TensorRT does not support run on CUDA."""
     settings = {"trt_fp16_enable": str(precision == "fp16")}
     return open_session(folder, threads, precision, [(_TENSORRT, settings), CUDA])
 

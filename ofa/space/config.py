@@ -1,4 +1,4 @@
-"""`Config`: the value that says what one sub-network is, whatever its space."""
+"""`Config`: the value that identifies one sub-network of any space."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 
 class Config(Hashable, Protocol):
-    """What a sub-network is: a frozen value; two are equal exactly when they are the same network."""
+    """Identity of a sub-network: a frozen value; two are equal exactly when they are the same network."""
 
     @property
     def resolution(self) -> int:
@@ -15,15 +15,15 @@ class Config(Hashable, Protocol):
 
     @property
     def id(self) -> str:
-        """Short name of the network, the same in every process and version."""
+        """Short name of the network, stable across processes and versions."""
 
     @property
     def facts(self) -> Mapping[str, int]:
-        """Numbers that tables show beside the resolution, by their heading."""
+        """Numbers for tables beside the resolution, by column heading."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `SearchSpace.read` is the inverse."""
 
 
 AnyConfig: TypeAlias = Any
-"""A `Config` of the space at hand, in code that serves every kind of space."""
+"""A `Config` of the caller's space, in code for spaces of every kind."""

@@ -12,7 +12,7 @@ from ofa.space.genes import Genomes
 
 
 class Estimator(Protocol):
-    """Anything that gives one number per genome: accuracy, latency, MACs, memory, real evaluation."""
+    """One number per genome, e.g. accuracy, latency, MACs, memory, or a real evaluation."""
 
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
         """Return float64 values of shape (n,) for genomes of shape (n, num_genes)."""
@@ -25,9 +25,9 @@ class Affine:
 
     Attributes:
         estimator: the other estimator.
-        scale: factor, e.g. a calibration's.
-        offset: what is added.
-        unit: what the values are counted in, e.g. 1e6 for millions.
+        scale: factor, e.g. the slope of a calibration.
+        offset: constant that is added.
+        unit: divisor of the values, e.g. 1e6 for millions.
     """
 
     estimator: Estimator

@@ -22,7 +22,7 @@ Genomes = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Condition:
-    """What switches a gene on: another gene, and those of its values that do."""
+    """Condition under which a gene is active: another gene has one of these values."""
 
     gene: str
     values: tuple[float, ...]
@@ -33,11 +33,11 @@ class Gene:
     """One elastic decision.
 
     Attributes:
-        name: unique within a space.
+        name: name of the gene, unique within its space.
         choices: values in ascending order.
-        kind: what is decided, e.g. "width"; genes of one kind are restricted together.
-        part: the part of the network that it acts on; genes of one part and kind are alike for a predictor.
-        active_if: what switches the gene on; None: it is always on. That gene is always on itself.
+        kind: type of decision, e.g. "width"; genes of one kind are restricted together.
+        part: part of the network that the gene acts on; predictors treat genes of one part and kind alike.
+        active_if: condition under which the gene is active; None: always. The gene it names is always active.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Gene:
 
 
 class GeneOperators(ABC):
-    """Draws, varies, counts and enumerates genomes of given genes, of which some choices are allowed."""
+    """Samples, mutates, counts and enumerates genomes within the allowed choices of their genes."""
 
     compound: bool
 
@@ -60,7 +60,7 @@ class GeneOperators(ABC):
     @property
     @abstractmethod
     def allowed(self) -> tuple[tuple[int, ...], ...]:
-        """Choice indices that may be drawn, per gene."""
+        """Allowed choice indices, per gene."""
 
     @cached_property
     def gene_index(self) -> dict[str, int]:
@@ -71,7 +71,7 @@ class GeneOperators(ABC):
 
     @cached_property
     def governors(self) -> tuple[int | None, ...]:
-        """Per gene the column of the gene that switches it on; None: it is always on.
+        """Per gene the column of the gene that switches it on; None for genes that are always on.
 
         Raises:
             UserError: for a condition on an unknown gene, or on one that has a condition itself.
@@ -87,9 +87,9 @@ class GeneOperators(ABC):
 
     @cached_property
     def _switches(self) -> tuple[NDArray[np.intp], NDArray[np.bool_], NDArray[np.int64] | None]:
-        """Per gene the column that decides, and by which of its choices the gene is on.
+        """Per gene the column of its governor, and which choices of the governor switch the gene on.
 
-        The third array replaces the table where it can: the smallest of these choices, if all larger ones
+        The third array replaces the table where possible: the smallest such choice, if all larger choices
         switch the gene on, too.
         """
         column = np.zeros(len(self.genes), np.intp)
@@ -103,35 +103,35 @@ class GeneOperators(ABC):
         return column, table, (~table).sum(axis=1) if upward else None
 
     def active(self, genomes: Genomes) -> NDArray[np.bool_]:
-        """Return which genes matter, shape (n, num_genes): those that are switched on."""
+        """Return a mask of shape (n, num_genes): True where a gene is switched on."""
         column, table, smallest = self._switches
         if smallest is not None:
             return np.asarray(genomes[:, column] >= smallest)
         return np.asarray(table[np.arange(len(column)), genomes[:, column]])
 
     @cached_property
-    def _followers(self) -> dict[int, NDArray[np.int8]]:
-        """By column of the genes that follow another: their choice for each of its choices; compound spaces.
+    def _compound_choices(self) -> dict[int, NDArray[np.int8]]:
+        """By column, the choice of a compound gene for each choice of its governor; empty unless `compound`.
 
-        Conditional genes follow the gene that switches them on (Sahni et al. 2021): its smallest choice goes
-        with their smallest ones, the largest with the largest, and what is between likewise; where that is
-        not allowed, the nearest. Where that gene has a single choice they stay free.
+        Conditional genes follow their governor (Sahni et al. 2021): its smallest choice goes with their
+        smallest, its largest with their largest, and those between in proportion; the nearest allowed choice
+        replaces one that is not allowed. Genes whose governor has a single choice stay free.
         """
-        followers: dict[int, NDArray[np.int8]] = {}
+        compound_choices: dict[int, NDArray[np.int8]] = {}
         for column, governor in enumerate(self.governors):
             if not self.compound or governor is None or len(self.genes[governor].choices) == 1:
                 continue
             share = np.linspace(0, 1, len(self.genes[governor].choices))
             target = np.rint(share * (len(self.genes[column].choices) - 1))
             allowed = np.array(self.allowed[column], np.int8)
-            followers[column] = allowed[abs(allowed - target[:, None]).argmin(axis=1)]
-        return followers
+            compound_choices[column] = allowed[abs(allowed - target[:, None]).argmin(axis=1)]
+        return compound_choices
 
     def canonical(self, genomes: Genomes) -> Genomes:
-        """Return the genomes with genes that are off set to 0, and followers set by what they follow."""
-        if self._followers:
+        """Return the genomes with inactive genes set to 0 and compound genes set from their governors."""
+        if self._compound_choices:
             genomes = genomes.copy()
-            for column, choices in self._followers.items():
+            for column, choices in self._compound_choices.items():
                 governor = self.governors[column]
                 genomes[:, column] = choices[genomes[:, governor]]
         return np.where(self.active(genomes), genomes, np.int8(0)).astype(np.int8, copy=False)
@@ -167,7 +167,7 @@ class GeneOperators(ABC):
     # -- counting and enumerating ------------------------------------------------------------------
 
     def _independent_parts(self) -> list[tuple[list[int], list[list[tuple[int, ...]]]]]:
-        """Return independent parts: columns, and the choices of each, once per choice of the first."""
+        """Return independent parts: their columns, and the choices of each per choice of the first."""
         parts = []
         for column in (i for i, governor in enumerate(self.governors) if governor is None):
             governed = [i for i, governor in enumerate(self.governors) if governor == column]
@@ -179,20 +179,20 @@ class GeneOperators(ABC):
         return parts
 
     def _open_choices(self, column: int, governing_choice: int) -> tuple[int, ...]:
-        """Return the choices of a conditional gene where the gene that decides has the given choice."""
+        """Return the choices of a conditional gene when its governor has the given choice."""
         if not self._switches[1][column, governing_choice]:
             return (0,)
-        followed = self._followers.get(column)
+        followed = self._compound_choices.get(column)
         return self.allowed[column] if followed is None else (int(followed[governing_choice]),)
 
     @property
     def size(self) -> int:
-        """Number of distinct genomes with allowed choices."""
+        """Number of distinct allowed genomes."""
         parts = self._independent_parts()
         return math.prod(sum(math.prod(map(len, options)) for options in rows) for _, rows in parts)
 
     def all_genomes(self) -> Genomes:
-        """Return every canonical genome with allowed choices, shape (size, num_genes), in sorted order."""
+        """Return every allowed canonical genome, shape (size, num_genes), in sorted order."""
         columns, tables = [], []
         for part, rows in self._independent_parts():
             columns.append(part)

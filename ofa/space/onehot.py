@@ -1,4 +1,4 @@
-"""`OneHot`: networks as rows of 0 and 1, so that matrix products count and weigh their genes."""
+"""`OneHot`: genomes as rows of 0 and 1, so that matrix products count and weigh choices."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class OneHot:
         """Compile the choices into arrays.
 
         Args:
-            space: whose genes these are.
-            columns: the genes that are encoded; None for all.
-            only_active: whether genes that are off stay zero; otherwise they count as their first choice.
+            space: space that declares the genes.
+            columns: columns of the encoded genes; None for all.
+            only_active: whether inactive genes stay zero; otherwise they are encoded as their first choice.
         """
         self._space, self._only_active = space, only_active
         self._columns = np.arange(len(space.genes)) if columns is None else np.array(columns, np.intp)
@@ -36,7 +36,7 @@ class OneHot:
         self.width, self.num_genes = int(counts.sum()), len(counts)
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float32]:
-        """Return shape (n, width) of canonical rows (n, num_genes)."""
+        """Return the encoding, shape (n, width), of canonical genomes, shape (n, num_genes)."""
         rows = np.zeros((len(genomes), self.width), np.float32)
         starts = self.width * np.arange(len(genomes))[:, None]
         positions = genomes[:, self._columns] + (starts + self.offsets)

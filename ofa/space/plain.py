@@ -1,4 +1,4 @@
-"""`GeneSpace`: a space that is nothing but genes, and `GeneConfig`: a sub-network as their values."""
+"""`GeneSpace`: a space declared by its genes alone, and `GeneConfig`: their values."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ofa.space.space import SearchSpace
 
 @dataclass(frozen=True)
 class GeneConfig:
-    """One sub-network: the value of every gene that matters, in the order of the genes.
+    """One sub-network: the values of its active genes, in the order of the genes.
 
     Attributes:
-        values: pairs of a gene's name and its value; "resolution" among them.
+        values: pairs (gene name, value), including "resolution".
     """
 
     values: tuple[tuple[str, float], ...]
 
     def __post_init__(self) -> None:
-        """Normalise the numbers, so that 4 and 4.0 are one network."""
+        """Convert all values to float, so that 4 and 4.0 are one network."""
         object.__setattr__(self, "values", tuple((name, float(value)) for name, value in self.values))
 
     @property
@@ -38,7 +38,7 @@ class GeneConfig:
 
     @property
     def facts(self) -> Mapping[str, int]:
-        """Numbers that tables show: the genes that matter."""
+        """Numbers for tables: the active genes."""
         return {"genes": len(self.values)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class GeneConfig:
 
     @cached_property
     def id(self) -> str:
-        """Short name of the network, the same in every process and version."""
+        """Short name of the network, stable across processes and versions."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -68,7 +68,7 @@ class GeneSpace(SearchSpace[GeneConfig]):
     """A space of given genes, of which one is "resolution", the side of the input in pixels.
 
     Attributes:
-        declared: the genes.
+        declared: genes, in the order of a genome's columns.
     """
 
     declared: tuple[Gene, ...]
@@ -76,7 +76,7 @@ class GeneSpace(SearchSpace[GeneConfig]):
     __hash__ = SearchSpace.__hash__
 
     def __post_init__(self) -> None:
-        """Check names and choices, and normalise the numbers: equal spaces have equal fingerprints."""
+        """Check names and choices, and convert choices to float: equal spaces have equal fingerprints."""
         object.__setattr__(self, "declared", tuple(map(_in_floats, self.declared)))
         names = [gene.name for gene in self.declared]
         if len(set(names)) < len(names) or "resolution" not in names:

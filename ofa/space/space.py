@@ -1,4 +1,4 @@
-"""`SearchSpace`: genes, what is allowed of them, and the sub-networks that they stand for."""
+"""`SearchSpace`: genes, their allowed choices, and the sub-networks that they encode."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ C = TypeVar("C", bound=Config, default=Any)
 class SearchSpace(GeneOperators, Generic[C]):
     """The sub-networks of one supernet, as genes.
 
-    `restriction` holds the allowed choice indices per gene, and in a `compound` space conditional genes
-    follow the gene that switches them on. A restricted space has the genes, genomes and fingerprint of the
-    unrestricted one and only draws fewer networks, so that predictors and tables of that one serve it.
+    `restriction` holds the allowed choice indices per gene. In a `compound` space, conditional genes
+    follow their governors. A restricted space keeps the genes, genomes and fingerprint of the unrestricted
+    one and only contains fewer networks, so predictors and tables of the unrestricted space remain valid.
 
-    A declaration of a space is a subclass: it names the genes, and turns their values into a config and back.
+    A subclass declares the genes, and converts their values to a config and back.
 
     Attributes:
         name: name of the space.
         restriction: allowed choice indices per gene; None for all.
-        compound: whether conditional genes follow the gene that switches them on.
+        compound: whether conditional genes are set from the genes that switch them on.
     """
 
     name: str
@@ -45,33 +45,33 @@ class SearchSpace(GeneOperators, Generic[C]):
     compound: bool = field(default=False, kw_only=True)
 
     def __hash__(self) -> int:
-        """Hash what is compared, once."""
+        """Return the cached hash of the compared values."""
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
         return hash((self.fingerprint, self.restriction, self.compound))
 
-    # -- what a declaration says -------------------------------------------------------------------
+    # -- declaration ------------------------------------------------------------------------------
 
     @abstractmethod
     def config_of(self, values: Mapping[str, float]) -> C:
-        """Return the sub-network of all genes' values by name; genes that are off make no difference."""
+        """Return the sub-network with these gene values, by name; values of inactive genes are ignored."""
 
     @abstractmethod
     def values_of(self, config: C) -> Mapping[str, float]:
-        """Return the values, by gene name, of the genes that matter for `config`.
+        """Return the values of the active genes of `config`, by gene name.
 
         Raises:
-            UserError: if `config` has not the parts that networks of this space have.
+            UserError: if `config` does not have the structure of this space's networks.
         """
 
     @abstractmethod
     def read(self, values: Mapping[str, Any]) -> C:
-        """Build a config from its `to_dict` output; whether it is in the space is not checked.
+        """Build a config from its `to_dict` output; membership in the space is not checked.
 
         Raises:
-            UserError: if these are not the values of a config.
+            UserError: if `values` do not describe a config.
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class SearchSpace(GeneOperators, Generic[C]):
         return values
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the plain values that the fingerprint is made of."""
+        """Return the plain values that are hashed into the fingerprint."""
         return identifying_values(self.unrestricted)
 
     @cached_property
@@ -94,7 +94,7 @@ class SearchSpace(GeneOperators, Generic[C]):
 
     @cached_property
     def allowed(self) -> tuple[tuple[int, ...], ...]:
-        """Choice indices that may be drawn, per gene."""
+        """Allowed choice indices, per gene."""
         return self.restriction or tuple(tuple(range(len(gene.choices))) for gene in self.genes)
 
     @property
@@ -105,14 +105,14 @@ class SearchSpace(GeneOperators, Generic[C]):
     def restrict(
         self, choices: Mapping[str, Sequence[float] | None] | None = None, *, compound: bool = False
     ) -> Self:
-        """Return this space with only the given choices of some kinds of gene, or compound networks.
+        """Return this space restricted to some choices per kind of gene, or to compound networks.
 
         Args:
-            choices: values that stay, by the kind of gene; None for all.
-            compound: whether conditional genes follow the gene that switches them on.
+            choices: allowed values by kind of gene; None allows all.
+            compound: whether conditional genes are set from the genes that switch them on.
 
         Raises:
-            UserError: if nothing of a gene's choices is left.
+            UserError: if no choice of a gene remains.
         """
         restriction = []
         for gene, allowed in zip(self.genes, self.allowed, strict=True):
@@ -125,14 +125,14 @@ class SearchSpace(GeneOperators, Generic[C]):
         return dataclasses.replace(self, restriction=tuple(restriction), compound=compound or self.compound)
 
     def keep_largest(self, counts: Mapping[str, int | None]) -> Self:
-        """Return this space with only so many of the largest choices of some kinds of gene (None: all)."""
+        """Return this space restricted to the largest `counts[kind]` choices per kind of gene (None: all)."""
         pairs = zip(self.genes, self.allowed, strict=True)
         restriction = (allowed[-(counts.get(gene.kind) or len(allowed)) :] for gene, allowed in pairs)
         return dataclasses.replace(self, restriction=tuple(restriction))
 
     @property
     def allowed_resolutions(self) -> tuple[int, ...]:
-        """Input sizes in pixels that may be drawn."""
+        """Input sizes in pixels that are allowed."""
         column = self.gene_index["resolution"]
         return tuple(int(self.genes[column].choices[index]) for index in self.allowed[column])
 
@@ -218,7 +218,7 @@ class SearchSpace(GeneOperators, Generic[C]):
     def encode(self, genomes: Genomes) -> NDArray[np.float32]:
         """Return one-hot features (n, num_features) of the active genes that switch no others on.
 
-        What is off stays zero, so that e.g. a depth needs no features of its own (Cai et al. 2020, sec. 3.4).
+        Inactive genes stay zero, so e.g. a depth needs no features of its own (Cai et al. 2020, sec. 3.4).
         """
         return self._features(genomes)
 
@@ -232,12 +232,12 @@ def identifying_values(
 ) -> dict[str, Any]:
     """Return the plain values that identify a dataclass, nested ones included.
 
-    A field counts where it has no default, or another value than its default: an optional field that is added
-    later changes no fingerprint, and files made before stay valid.
+    A field counts if it has no default or differs from its default. Optional fields that are added later
+    therefore change no fingerprint, and existing files stay valid.
 
     Args:
         value: a frozen dataclass.
-        always: by class, fields with a default that count in any case.
+        always: field names, by class, that count even at their default.
     """
     names = {name for kind, fields in always.items() if isinstance(value, kind) for name in fields}
     pairs = ((entry, getattr(value, entry.name)) for entry in dataclasses.fields(value))
@@ -255,7 +255,7 @@ def _plain(item: Any, always: Mapping[type, Sequence[str]]) -> Any:
 
 
 def check_fingerprint(fingerprint: object, space: SearchSpace, what: str) -> None:
-    """Raise the error for an artefact that belongs to another space."""
+    """Raise the error for an artefact that was made for another space."""
     if fingerprint != space.fingerprint:
         raise UserError(
             f"The {what} was made for the space with fingerprint {fingerprint}; this space, "

@@ -1,4 +1,4 @@
-"""`StagedSpace`: a space declared by stages of blocks, as the published families are."""
+"""`StagedSpace`: a space declared by stages of blocks, like the published families."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def stage_gene(kind: str, stage: int, block: int | None = None) -> str:
 
 
 class ImageFacts(Protocol):
-    """What a space must know of images: an image set has it, and so has its description."""
+    """Properties of images that a space depends on; image sets and their descriptions have them."""
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
 
     @property
     def num_classes(self) -> int:
@@ -37,23 +37,23 @@ class ImageFacts(Protocol):
 
 @dataclass(frozen=True)
 class StagedSpace(SearchSpace[SubnetConfig]):
-    """A family of networks of stages.
+    """A space of networks that consist of stages.
 
     Kinds of genes: resolution, stem_depth, width, depth, kernel_size, expand_ratio.
 
     Attributes:
-        family: how the declaration becomes layers; see `ofa.architecture.lowering`.
+        family: name of the rule that turns the declaration into layers; see `ofa.architecture.lowering`.
         resolutions: input sizes in pixels.
-        stem_channels: output channels of the stem before multipliers.
+        stem_channels: output channels of the stem, before multipliers.
         stem_stride: stride of the first convolution.
-        stages: elastic stages.
-        head_channels: widths of the convolutions between stages and classifier; their number is the family's.
+        stages: declarations of the elastic stages.
+        head_channels: widths of the convolutions between stages and classifier; the family sets their number.
         width_multiplier: factor of all channels.
-        num_classes: outputs.
-        in_channels: channels of the images.
+        num_classes: number of outputs of the classifier.
+        in_channels: number of channels of the images.
         bn_epsilon: epsilon of batch norm.
-        first_block_channels: output of the block before the elastic stages; None: as the stem's.
-        stem: elastic choices of the stem; None if it has none.
+        first_block_channels: output channels of the block before the elastic stages; None: those of the stem.
+        stem: elastic choices of the stem; None for a fixed stem.
     """
 
     family: str
@@ -73,7 +73,7 @@ class StagedSpace(SearchSpace[SubnetConfig]):
         """Return the space with the channels and the number of classes of an image set."""
         return replace(self, in_channels=data.in_channels, num_classes=data.num_classes)
 
-    # Otherwise the dataclass would make one that walks all stages at every look-up in a cache.
+    # Otherwise the dataclass defines a hash that walks all stages at every cache look-up.
     __hash__ = SearchSpace.__hash__
 
     def __post_init__(self) -> None:
@@ -162,14 +162,14 @@ class StagedSpace(SearchSpace[SubnetConfig]):
             values[stage_gene("width", s)] = width
         for s, (blocks, stage) in enumerate(zip(config.stages, self.stages, strict=True)):
             values[stage_gene("depth", s)] = len(blocks)
-            # A depth that the space lacks is named by itself, not by a block that does not exist.
+            # Report an unknown depth itself, not a block that does not exist.
             for b, block in enumerate(blocks[: stage.depths[-1]]):
                 values[stage_gene("kernel_size", s, b)] = block.kernel_size
                 values[stage_gene("expand_ratio", s, b)] = block.expand_ratio
         return values
 
     def _check_structure(self, config: SubnetConfig) -> None:
-        """Raise unless `config` has the parts that networks of this space have: stages, widths and stem."""
+        """Raise unless `config` has the structure of this space: its stages, widths and stem."""
         expected = f"space {self.name!r}"
         if len(config.stages) != len(self.stages):
             raise UserError(
@@ -183,8 +183,8 @@ class StagedSpace(SearchSpace[SubnetConfig]):
             raise UserError(f"The sub-network {has} choices of the stem; {expected} expects {asks}.")
 
 
-# Fields that have a default and are nevertheless part of every fingerprint, because the first ones were made
-# of them. Never add a name: see `ofa.space.space.identifying_values`.
+# Fields with a default that are part of every fingerprint nevertheless, because they were part of the first
+# ones. Never add a name: see `ofa.space.space.identifying_values`.
 _ALWAYS_HASHED: dict[type, tuple[str, ...]] = {
     StagedSpace: (
         *("width_multiplier", "num_classes", "in_channels", "bn_epsilon"),

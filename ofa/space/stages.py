@@ -1,4 +1,4 @@
-"""`StageSpec` and `StemSpec`: what a space declares about its stages and its stem."""
+"""`StageSpec` and `StemSpec`: the declarations of a space's stages and stem."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class StageSpec:
     """One stage: blocks of equal width whose number, kernels and expand ratios are elastic.
 
     Attributes:
-        channels: output channels before any multiplier.
-        stride: of the first block.
-        depths: numbers of blocks.
-        kernel_sizes: of the depthwise or middle convolution.
+        channels: output channels, before multipliers.
+        stride: stride of the first block; later blocks have stride 1.
+        depths: numbers of blocks to choose from.
+        kernel_sizes: kernel sizes, odd, of the depthwise or middle convolution.
         expand_ratios: mid channels as a multiple of the block's input (inverted bottlenecks) or output
             (bottlenecks).
         activation: relu, relu6 or hard_swish.
-        squeeze_excite: whether blocks have it.
-        widths: multipliers of `channels`, of which a network has one per stage; empty if not elastic.
+        squeeze_excite: whether blocks contain squeeze-excite.
+        widths: multipliers of `channels`, one choice per stage; empty for a fixed width.
     """
 
     channels: int
@@ -45,7 +45,7 @@ class StageSpec:
             raise UserError(f"activation is {self.activation!r}; expected {expected}.")
         if self.channels < 1 or self.stride < 1:
             raise UserError("channels and stride of a stage must be at least 1.")
-        # 3 and 3.0 are one space: equal spaces have equal fingerprints.
+        # 3 and 3.0 are the same choice: equal spaces have equal fingerprints.
         for name in ("expand_ratios", "widths"):
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
@@ -55,9 +55,9 @@ class StemSpec:
     """Elastic choices of a stem of several convolutions.
 
     Attributes:
-        depths: numbers of residual layers in the middle; 0 leaves them out.
-        inner_widths: multipliers of the channels inside.
-        widths: multipliers of the channels that leave the stem.
+        depths: numbers of residual layers between the first and the last convolution; may include 0.
+        inner_widths: multipliers of the channels inside the stem.
+        widths: multipliers of the output channels of the stem.
     """
 
     depths: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""`SubnetConfig`: the value that says what one sub-network is."""
+"""`SubnetConfig`: the value that identifies one sub-network of a `StagedSpace`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BlockConfig:
 
 @dataclass(frozen=True)
 class StemConfig:
-    """The choices of an elastic stem: residual layers in its middle, and two width multipliers."""
+    """The choices of an elastic stem: number of residual layers, and two width multipliers."""
 
     depth: int
     inner_width: float
@@ -52,8 +52,8 @@ class SubnetConfig:
     Attributes:
         resolution: side of the input in pixels.
         stages: the active blocks of each stage.
-        widths: width multiplier of each stage, where the space has elastic widths; else empty.
-        stem: choices of the stem, where it has any.
+        widths: width multiplier of each stage; empty unless the space has elastic widths.
+        stem: choices of the stem; None for a fixed stem.
     """
 
     resolution: int
@@ -62,7 +62,7 @@ class SubnetConfig:
     stem: StemConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check the structure; whether the values belong to a space is the space's question."""
+        """Check the structure; the space checks whether the values belong to it."""
         if not isinstance(self.resolution, int) or self.resolution < 1:
             raise UserError(f"resolution is {self.resolution!r}; expected a positive number of pixels.")
         for index, stage in enumerate(self.stages):
@@ -83,11 +83,11 @@ class SubnetConfig:
 
     @property
     def facts(self) -> Mapping[str, int]:
-        """Numbers that tables show: the blocks of all stages."""
+        """Numbers for tables: the total number of blocks."""
         return {"blocks": sum(self.depths)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_dict` is the inverse. What the space lacks is left out."""
+        """Return plain JSON values; `from_dict` is the inverse. Absent parts are left out."""
         values: dict[str, Any] = {
             "resolution": self.resolution,
             "stages": [
@@ -130,7 +130,7 @@ class SubnetConfig:
 
     @cached_property
     def id(self) -> str:
-        """Short name of the network, the same in every process and version."""
+        """Short name of the network, stable across processes and versions."""
         text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

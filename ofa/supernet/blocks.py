@@ -120,7 +120,7 @@ class ElasticMBConvLayer(ElasticLayer[MBConvSpec]):
 
     @override
     def input_weights(self) -> list[Tensor]:
-        """See `ElasticLayer.input_weights`; not for blocks without expansion, which have none."""
+        """Return the weights that read the input; only blocks with an expansion have them."""
         assert self.expand is not None, "the input of a block without expansion is not elastic"
         return [self.expand.conv.weight]
 

@@ -20,8 +20,8 @@ def extract_layers(
     """Return variants of elastic layers as a static network; see `AbstractSupernet.extract`.
 
     Args:
-        layers: each with its variant, in the order they run.
-        dropout: before the classifier.
+        layers: pairs of an elastic layer and its variant, in the order they run.
+        dropout: dropout probability before the classifier.
     """
     with torch.device("meta"):
         network = StaticNetwork((spec for _, spec in layers), dropout)

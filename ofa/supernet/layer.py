@@ -1,4 +1,4 @@
-"""`ElasticLayer`: what every elastic layer offers, and reordering of channels."""
+"""`ElasticLayer`: the interface of elastic layers, and reordering of channels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ElasticLayer(nn.Module, ABC, Generic[Spec]):
     """A layer that computes any of its variants; which one is an argument of each call."""
 
     def __init__(self, variants: Sequence[Spec], dropout: float) -> None:
-        """Create no parameters; layers that have some create those of the largest of `variants`.
+        """Create no parameters; layers with parameters create those of the largest of `variants`.
 
         Args:
             variants: all layers that the position can hold, at least one.
-            dropout: probability, of the classifier.
+            dropout: dropout probability, used by the classifier.
         """
         super().__init__()
 
@@ -75,10 +75,10 @@ def sort_channels_between(
     b in `boundaries`, keeps its function (Cai et al. 2020, sec. 3.3).
 
     Args:
-        producers: dimension 0 of each runs over the channels.
-        consumers: weights, dimension 1 of each runs over the channels.
-        boundaries: numbers of channels of the networks that must not change.
-        co_sorted: more such weights, which only follow.
+        producers: tensors whose dimension 0 runs over the channels.
+        consumers: weights whose dimension 1 runs over the channels.
+        boundaries: channel counts of the networks whose function must not change.
+        co_sorted: further weights of the same kind that are reordered but do not affect the order.
     """
     order = segment_order(channel_importance(consumers), boundaries)
     for tensor in producers:

@@ -1,6 +1,6 @@
 """Elastic convolution, depthwise convolution, batch norm, squeeze-excite and linear layer.
 
-Every operator has one method that yields the tensors of given sizes; its forward and its static copy
+Every operator has one method that returns its tensors for given sizes; its forward pass and its static copy
 both use it.
 """
 
@@ -19,7 +19,7 @@ from ofa.supernet.slicing import leading, transform_kernel
 
 
 class ElasticConv2d(nn.Module):
-    """Dense convolution whose first output and input channels are used."""
+    """Dense convolution that uses its first output and input channels."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False) -> None:
         """Create parameters of the largest size; He initialisation by fan-out."""
@@ -76,10 +76,10 @@ class ElasticDepthwiseConv2d(nn.Module):
 
 
 class ElasticBatchNorm2d(nn.Module):
-    """Batch norm whose first channels are used; running statistics of all sub-networks are shared.
+    """Batch norm that uses its first channels; all sub-networks share the running statistics.
 
     Attributes:
-        world: the processes whose images a batch's statistics are of; not part of the state.
+        world: processes over whose images a batch's statistics are computed; not part of the state.
     """
 
     running_mean: Tensor
@@ -121,7 +121,7 @@ class ElasticBatchNorm2d(nn.Module):
         )
 
     def _synchronised(self, images: Tensor, t: dict[str, Tensor]) -> Tensor:
-        """Normalise by the statistics of all processes' images, of which each has as many."""
+        """Normalise by the statistics of the images of all processes, which have equal numbers of images."""
         size, values = self.world.size, images.float()
         mean = self.world.all_reduce_sum(values.mean((0, 2, 3), keepdim=True)) / size
         deviations = values - mean
@@ -135,7 +135,7 @@ class ElasticBatchNorm2d(nn.Module):
 
     @torch.no_grad()
     def forget_non_finite(self) -> None:
-        """Set running statistics that are not finite back to those of the start."""
+        """Set running statistics that are not finite back to their initial values."""
         self.running_mean.nan_to_num_(0.0, 0.0, 0.0)
         self.running_var.nan_to_num_(1.0, 1.0, 1.0)
 
@@ -163,7 +163,7 @@ class ElasticSqueezeExcite(nn.Module):
 
 
 class ElasticLinear(nn.Module):
-    """Linear layer whose first inputs are used."""
+    """Linear layer that uses its first inputs."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         """Create weight and bias of the largest size."""

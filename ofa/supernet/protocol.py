@@ -1,4 +1,4 @@
-"""`AbstractSupernet`: what evaluation and training ask of a supernet, whatever it is made of."""
+"""`AbstractSupernet`: the interface of supernets that evaluation and training use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
     In eval mode `supernet(images, config)` equals `supernet.extract(config)(images)` bit for bit.
 
     Attributes:
-        space: the whole space, without a restriction.
+        space: the unrestricted space.
     """
 
     space: SearchSpace
@@ -42,7 +42,7 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
     def extract(self, config: AnyConfig, dropout: float = 0.0) -> Network:
         """Return sub-network `config` with its own weights, in the supernet's mode, dtype and device.
 
-        Its batch-norm statistics are the supernet's shared ones: recalibrate them before it is used.
+        Its batch-norm statistics are the supernet's shared ones: recalibrate them before use.
 
         Raises:
             UserError: if the config is outside the space.
@@ -50,7 +50,7 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
 
     @abstractmethod
     def sort_channels(self, trained_space: SearchSpace) -> None:
-        """Sort channels by importance, in place; the outputs of all networks of `trained_space` stay."""
+        """Sort channels by importance, in place; networks of `trained_space` keep their outputs."""
 
     @property
     @abstractmethod

@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def leading(tensor: Tensor, size: int, dim: int = 0) -> Tensor:
-    """Return the first `size` entries of `dim`: a view, or the tensor itself if these are all.
+    """Return the first `size` entries of `dim`: a view, or `tensor` itself if it has no more.
 
-    A view of the whole would cost its backward pass a copy of the gradient.
+    The backward pass of a view over all entries would copy the gradient.
     """
     return tensor if tensor.shape[dim] == size else tensor.narrow(dim, 0, size)
 
@@ -24,9 +24,9 @@ def transform_kernel(weight: Tensor, matrices: list[Tensor], kernel_size: int) -
     Args:
         weight: kernels of shape (channels, 1, K, K).
         matrices: linear maps of shape (k*k, k*k), from the largest k below K downwards.
-        kernel_size: side of the wanted kernels: K or the side of one of the matrices.
+        kernel_size: side of the returned kernels: K or the side of one of the matrices.
     """
-    # Kernels stay in the weights' precision: bf16 autocast keeps depthwise convolutions in fp32.
+    # Stay in the precision of the weights: under bf16 autocast, depthwise convolutions run in fp32.
     with torch.autocast(weight.device.type, enabled=False):
         return _transform(weight, matrices, kernel_size)
 

@@ -14,18 +14,18 @@ from ofa.supernet.layer import ElasticLayer, sort_channels_between
 def sort_layers(space: StagedSpace, layers: Sequence[ElasticLayer[Any]], trained: StagedSpace) -> None:
     """Sort channels by the L1 norm of their consumers, so that narrow networks keep the best ones.
 
-    Both the channels inside layers and, where their number is elastic, those between layers.
+    Sorts the channels inside layers and, where their number is elastic, between layers.
 
     Args:
         space: space of the supernet.
-        layers: its layers, one per slot; changed in place.
-        trained: restricted space of the networks trained so far, whose outputs stay as they are.
+        layers: layers of the supernet, one per slot; changed in place.
+        trained: restricted space of the networks trained so far, which keep their outputs.
     """
     variants = [slot.variants(trained) for slot in slots(space)]
-    for stream in _channel_groups(space):
-        widths = {spec.out_channels for spec in variants[stream.producers[0]]}
-        producers = [t for i in stream.producers for t in layers[i].output_tensors()]
-        consumers = [t for i in stream.consumers for t in layers[i].input_weights()]
+    for group in _channel_groups(space):
+        widths = {spec.out_channels for spec in variants[group.producers[0]]}
+        producers = [t for i in group.producers for t in layers[i].output_tensors()]
+        consumers = [t for i in group.consumers for t in layers[i].input_weights()]
         sort_channels_between(producers, consumers, widths)
     for index, specs in enumerate(variants):
         layers[index].sort_channels(specs)
@@ -33,28 +33,28 @@ def sort_layers(space: StagedSpace, layers: Sequence[ElasticLayer[Any]], trained
 
 @dataclass
 class _ChannelGroup:
-    """Positions of the layers that write channels in one common order, and of those that read them."""
+    """Positions of the layers that write channels in one common order, and of the layers that read them."""
 
     producers: list[int]
     consumers: list[int] = field(default_factory=list)
 
 
 def _channel_groups(space: StagedSpace) -> list[_ChannelGroup]:
-    """Return the streams between layers whose number of channels is elastic.
+    """Return the groups of channels between layers whose number is elastic.
 
-    A residual layer reads a stream and adds to it, and pooling passes it on; any other layer ends one
-    stream and begins the next.
+    A residual layer reads a group and adds to it, and pooling passes it on; any other layer ends one group
+    and begins the next.
     """
-    streams: list[_ChannelGroup] = []
+    groups: list[_ChannelGroup] = []
     elastic: list[_ChannelGroup] = []
     for index, slot in enumerate(slots(space)):
         specs = slot.variants(space)
-        if streams:
-            streams[-1].consumers.append(index)
-        if streams and specs[0].keeps_channels:
-            streams[-1].producers.append(index)
+        if groups:
+            groups[-1].consumers.append(index)
+        if groups and specs[0].keeps_channels:
+            groups[-1].producers.append(index)
             continue
-        streams.append(_ChannelGroup([index]))
+        groups.append(_ChannelGroup([index]))
         if len({spec.out_channels for spec in specs}) > 1:
-            elastic.append(streams[-1])
+            elastic.append(groups[-1])
     return elastic

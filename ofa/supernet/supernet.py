@@ -31,7 +31,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
     space: StagedSpace
 
     def __init__(self, space: StagedSpace, dropout: float = 0.0) -> None:
-        """Create randomly initialised parameters of the largest network of the whole `space`."""
+        """Create randomly initialised parameters of the largest network of the unrestricted `space`."""
         super().__init__()
         self.space = space.unrestricted
         layers = [elastic_layer(slot.variants(self.space), dropout) for slot in slots(self.space)]
@@ -79,7 +79,7 @@ class Supernet(AbstractSupernet[StaticNetwork]):
 
 
 def build_supernet(space: StagedSpace, seed: int = 0, dropout: float = 0.0) -> Supernet:
-    """Return a supernet whose initial weights depend on `seed` alone; global generators stay as they were."""
+    """Return a supernet whose initial weights depend on `seed` alone; global generators are unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Supernet(space, dropout)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: the newest ones, written atomically and checked on load."""
+"""Checkpoints of a training run: written atomically, checked on load; the newest are kept."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STEP_FILE = re.compile(r"step_(\d+)\.pt")
 class TrainingCheckpoints:
     """The latest checkpoints of a run, `step_<n>.pt` in one folder."""
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        """Use `folder` and keep the newest `keep` files."""
-        self._folder, self._keep = folder, keep
+    def __init__(self, folder: Path, max_checkpoints: int = 2) -> None:
+        """Use `folder` and keep the newest `max_checkpoints` files."""
+        self._folder, self._max_checkpoints = folder, max_checkpoints
 
     def steps(self) -> list[int]:
         """Return the steps that have a checkpoint, ascending."""
@@ -29,22 +29,22 @@ class TrainingCheckpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, step: int, values: Mapping[str, Any]) -> None:
-        """Write the checkpoint of `step`, then delete the oldest beyond those kept."""
+        """Write the checkpoint of `step`, then delete the oldest ones beyond `max_checkpoints`."""
         save_tensors(self._path(step), {**values, "digest": content_digest(values)})
-        for old_step in self.steps()[: -self._keep]:
+        for old_step in self.steps()[: -self._max_checkpoints]:
             self._path(old_step).unlink(missing_ok=True)
 
     def load_latest(
         self, check: Callable[[Mapping[str, Any], str], None]
     ) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest readable checkpoint (None: there is none) and the damaged files passed over.
+        """Return the newest readable checkpoint (None without one) and the names of damaged newer files.
 
         Args:
-            check: takes values and the name of their checkpoint, and raises UserError if they belong to
+            check: takes values and a name for error texts, and raises UserError if the values belong to
                 another training.
 
         Raises:
-            UserError: from `check`, or if all files are damaged.
+            UserError: raised by `check`, or if all files are damaged.
         """
         for path in self._folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
@@ -67,7 +67,7 @@ class TrainingCheckpoints:
         return None, []
 
     def check_equal_starts(self, step: int, world: World) -> None:
-        """Raise unless all processes go on from the same step: only the first one writes checkpoints."""
+        """Raise unless all processes resume at the same step; only the first process writes checkpoints."""
         steps_by_rank = world.gather({str(world.rank): float(step)})
         if len(set(steps_by_rank.values())) > 1:
             steps = ", ".join(f"{step:.0f} of process {rank}" for rank, step in steps_by_rank.items())

@@ -1,4 +1,4 @@
-"""`fit`: training any network that has its own weights further, from any step on."""
+"""`fit`: resumable training of any network with weights of its own."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def fit(
 ) -> None:
     """Train `network` in place at one resolution and leave it in eval mode.
 
-    Called again with the same arguments, it goes on from the last checkpoint in `folder`, bit for bit.
+    A repeated call with the same arguments resumes from the last checkpoint in `folder`, bit for bit.
 
     Args:
-        network: on the device to train on, equal in every process; maps images to outputs of the task.
+        network: network on the training device, equal in every process; maps images to outputs of the task.
         data: training images.
         settings: length, learning rate and losses.
-        resolution: of the images, in pixels.
-        task: gives the losses; None for classification with the loss of `settings`.
+        resolution: side of the training images in pixels.
+        task: task that defines the losses; None for classification with the loss of `settings`.
         teacher: frozen network in eval mode whose outputs are the soft targets, if and only if the
             distillation ratio is not 0.
-        folder: of checkpoints (`checkpoints`) and TensorBoard events (`tensorboard`); None for neither.
-        world: the processes that train together; each takes its part of every batch, the first one
+        folder: folder of checkpoints (`checkpoints`) and TensorBoard events (`tensorboard`); None: no files.
+        world: processes that train together; each takes its part of every batch, and the first
             writes the files.
-        progress: told about every tenth step.
+        progress: called every tenth step.
         checkpoint_every_steps: steps between checkpoints; the last step has one.
 
     Raises:
@@ -95,7 +95,7 @@ class NetworkStep(GradientStep):
         task: Task | None = None,
         world: World = SINGLE_PROCESS,
     ) -> None:
-        """Take the network and its teacher, both on one device; None: classification for the task."""
+        """Take the network and its teacher, both on one device; without a task, classification."""
         super().__init__(
             network,
             precision=settings.precision,
@@ -126,7 +126,7 @@ class NetworkStep(GradientStep):
 
 
 class _Fit(StepLoop):
-    """One training of one network: where it stands, and its files."""
+    """One training of one network: its position and its files."""
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class _Fit(StepLoop):
 
     def _check(self, values: Mapping[str, Any], what: str) -> None:
         identity = values.get("identity", {})
-        # Settings added since the checkpoint was written have their defaults.
+        # Settings added since the checkpoint was written take their defaults.
         settings = build(FinetuneSettings, identity.get("settings", {}), f"{what}: settings")
         changes = differences({**identity, "settings": dataclasses.asdict(settings)}, self._identity)
         if changes:

@@ -17,18 +17,18 @@ from ofa.training.optimizer import step_if
 from ofa.training.precision import autocast, gradient_scaler
 
 MAX_SKIPPED = 20
-"""Steps skipped one after the other before the training stops."""
+"""Training stops after this many consecutive skipped steps."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did, averaged over all processes.
+    """Result of a step, averaged over all processes.
 
     Attributes:
-        losses: of each network of the step, in their order.
+        losses: loss of each network of the step, in their order.
         gradient_norm: L2 norm of all gradients, before clipping.
-        skipped: whether the weights stayed as they were because something was not finite.
-        stop: whether any process was asked to stop.
+        skipped: whether the weights are unchanged because a loss or gradient was not finite.
+        stop: whether any process received a request to stop.
     """
 
     losses: tuple[float, ...]
@@ -39,13 +39,13 @@ class StepReport:
 
 @dataclass(frozen=True)
 class PendingReport:
-    """What a step has computed, on its way from the device; the processor need not wait for it.
+    """Result of a step during its asynchronous copy from the device.
 
     Attributes:
-        networks: what was trained; their texts name them in errors.
+        networks: trained networks; `str` of them appears in errors.
         terms: names of the terms of each network's loss.
-        numbers: the values of all terms, whether to stop, and the gradient norm; on the processor.
-        ready: when `numbers` is complete; None if it is.
+        numbers: values of all terms, the stop flag, and the gradient norm, on the CPU.
+        ready: event that signals that `numbers` is complete; None if it already is.
     """
 
     networks: Sequence[object]
@@ -54,7 +54,7 @@ class PendingReport:
     ready: torch.cuda.Event | None
 
     def values(self) -> list[float]:
-        """Return the numbers, once they are there."""
+        """Wait for the numbers and return them."""
         if self.ready is not None:
             self.ready.synchronize()
         values: list[float] = self.numbers.tolist()
@@ -62,10 +62,10 @@ class PendingReport:
 
 
 class GradientStep:
-    """What training steps of all kinds share; a subclass computes the losses.
+    """The common part of all training steps; a subclass computes the losses.
 
-    All gradients and numbers cross between processes once per step. Nothing waits for the device: a step
-    that is not finite is left out there, and what it did is read later.
+    All gradients and numbers are reduced over processes once per step. Nothing waits for the device: the
+    device itself skips a step that is not finite, and the report is read later.
 
     Attributes:
         scaler: keeps small gradients of fp16 above zero; part of a checkpoint.
@@ -81,15 +81,15 @@ class GradientStep:
         world: World,
         device: torch.device,
     ) -> None:
-        """Take what is trained.
+        """Take the network and the settings of a step.
 
         Args:
-            network: on `device`.
+            network: trained network, on `device`.
             precision: fp32, bf16 or fp16.
             max_grad_norm: gradients are clipped to this norm; None for no clipping.
-            skip_non_finite: whether a step that is not finite is left out, instead of ending the training.
-            world: the processes that train together.
-            device: where to compute.
+            skip_non_finite: whether to skip a step that is not finite instead of ending the training.
+            world: processes that train together.
+            device: training device.
         """
         self._network, self._world, self._device = network, world, device
         self._precision, self._max_grad_norm = precision, max_grad_norm
@@ -120,18 +120,18 @@ class GradientStep:
         terms: Sequence[Mapping[str, Tensor]],
         stop: bool,
     ) -> PendingReport:
-        """Average, clip and step; if a loss or the gradient is not finite, the weights stay as they are.
+        """Average, clip and step; if a loss or the gradient is not finite, the weights are unchanged.
 
         Args:
-            optimizer: of the network's parameters, its learning rates set.
-            networks: what was trained.
-            terms: of the loss of each of `networks`.
-            stop: whether this process was asked to stop.
+            optimizer: optimizer of the network's parameters, with the learning rates of this step.
+            networks: trained networks.
+            terms: loss terms of each of `networks`.
+            stop: whether this process received a request to stop.
         """
         gradients = [p.grad for p in self._network.parameters() if p.grad is not None]
         numbers = [value for group in terms for value in group.values()]
         numbers.append(torch.full((), float(stop), device=self._device))
-        # Processes see different images; averaged running statistics are what a single one would track.
+        # Processes see different images; a single process would track the average.
         statistics = [buffer for buffer in self._network.buffers() if buffer.is_floating_point()]
         self._world.all_reduce_mean_([*gradients, *numbers, *statistics])
         self.scaler.unscale_(optimizer)
@@ -148,7 +148,7 @@ class GradientStep:
         return PendingReport(networks, names, *_copy_to_host_async(all_numbers))
 
     def read(self, pending: PendingReport) -> StepReport:
-        """Return what a step did; steps are read in their order.
+        """Return the report of a step; call it in the order of the steps.
 
         Raises:
             NonFiniteError: if a loss or the gradient was not finite, and may not be skipped.
@@ -161,7 +161,7 @@ class GradientStep:
         if is_finite:
             self._skipped_in_a_row = 0
         else:
-            # Where fp16 overflows in the gradient alone, the scaler has lowered its scale.
+            # If only the fp16 gradient overflowed, the scaler has lowered its scale.
             is_overflow = self.scaler.is_enabled() and is_loss_finite
             self._skip_or_stop(pending.networks, terms, gradient_norm, is_overflow)
         losses = tuple(sum(group.values()) for group in terms)
@@ -188,7 +188,7 @@ class GradientStep:
 
 @torch.no_grad()
 def _forget_non_finite(norm: nn.Module) -> None:
-    """Set running statistics that are not finite back to those of the start."""
+    """Set running statistics that are not finite back to their initial values."""
     if isinstance(norm, ElasticBatchNorm2d):
         norm.forget_non_finite()
     elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
@@ -197,7 +197,7 @@ def _forget_non_finite(norm: nn.Module) -> None:
 
 
 def _copy_to_host_async(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Return a copy on the processor, and when it will be complete (None: it is)."""
+    """Return a copy on the CPU, and the event that signals its completion (None: it is complete)."""
     if numbers.device.type != "cuda":
         return numbers, None
     copy, event = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The loop over the steps of an epoch: reads reports late, saves checkpoints, and stops when told."""
+"""The loop over the steps of an epoch: deferred reports, checkpoints, and requests to stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ReportReader:
-    """Owns the report of the step before, which is read when the next step is under way."""
+    """Holds the report of the previous step and reads it while the next step runs."""
 
     def __init__(
         self,
@@ -27,24 +27,24 @@ class ReportReader:
         note: Callable[[StepInfo, StepReport], None],
         remedy: str,
     ) -> None:
-        """Start without a step.
+        """Start without a pending report.
 
         Args:
             read: returns the report of a step, or raises NonFiniteError.
-            note: takes what is known of a step and its report.
-            remedy: what to do if a step was not finite.
+            note: takes the information on a step and its report.
+            remedy: advice for the user if a step was not finite.
         """
         self._read, self._note, self._remedy = read, note, remedy
         self._last: tuple[StepInfo, PendingReport] | None = None
 
     def add(self, info: StepInfo, pending: PendingReport) -> bool:
-        """Read the step before and take this one; see `flush`."""
+        """Read the report of the previous step and take this one; see `flush`."""
         stop = self.flush()
         self._last = info, pending
         return stop
 
     def flush(self) -> bool:
-        """Read the step that is left, if any, and return whether the training was told to stop.
+        """Read the pending report, if any, and return whether the training has to stop.
 
         Raises:
             UserError: if the step was not finite and may not be skipped.
@@ -63,16 +63,16 @@ class ReportReader:
 
 
 class StepLoop(ABC):
-    """A training that goes on from any step; a subclass says what a step is and what is saved."""
+    """A training that can resume at any step; a subclass defines the step and the saved state."""
 
     def __init__(self, folder: Path | None, checkpoint_every_steps: int) -> None:
-        """Save into `folder` (None: nothing is saved) every so many steps."""
+        """Save into `folder` (None: nothing is saved) every `checkpoint_every_steps` steps."""
         self._save_folder, self._checkpoint_every_steps = folder, checkpoint_every_steps
         self._stop = StopRequest()
 
     @abstractmethod
     def _train_batch(self, batch: Batch, data_wait_s: float) -> tuple[StepInfo, PendingReport]:
-        """Train one step, for whose batch the loop has waited so long, and count it."""
+        """Train one step and count it; the loop waited `data_wait_s` seconds for the batch."""
 
     @abstractmethod
     def _save(self) -> None:
@@ -80,11 +80,11 @@ class StepLoop(ABC):
 
     @abstractmethod
     def _phase_ended(self) -> bool:
-        """Return whether the last step was the last of its phase, after which the subclass saves."""
+        """Return whether the last step was the last of its phase; the subclass saves after that."""
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Obey signals; name the folder where a file cannot be written."""
+        """Handle stop signals; add the folder to errors about files that cannot be written."""
         try:
             with self._stop.listening():
                 yield
@@ -103,9 +103,9 @@ class StepLoop(ABC):
         """Train on all `batches`.
 
         Args:
-            batches: of one epoch.
-            reader: of the steps' reports.
-            spend: takes the seconds of each step, and those of them that were waited for images.
+            batches: batches of one epoch.
+            reader: reader of the steps' reports.
+            spend: takes the seconds of each step, and the seconds of these spent waiting for images.
 
         Raises:
             UserError: if a step was not finite and may not be skipped.
@@ -115,7 +115,7 @@ class StepLoop(ABC):
         for batch in batches:
             data_wait_s = time.perf_counter() - start_s
             info, pending = self._train_batch(batch, data_wait_s)
-            # What the step before did; that of this one may still be under way on the device.
+            # The report of the previous step; the current step may still be running on the device.
             stop = reader.add(info, pending)
             step = info.number
             is_due = step % self._checkpoint_every_steps == 0

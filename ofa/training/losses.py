@@ -15,15 +15,15 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """Return the weighted terms of a loss by name; their sum is the loss.
 
-    The task's loss, plus its weighted soft loss where there is a teacher (Hinton et al. 2015; Cai et al.
+    The task's loss, plus its weighted soft loss if there is a teacher (Hinton et al. 2015; Cai et al.
     2020, sec. 3.3).
 
     Args:
-        task: whose losses.
+        task: task that defines the losses.
         distillation_ratio: weight of the soft loss; 0 for none.
-        outputs: of the network, e.g. logits (n, classes).
-        targets: e.g. labels (n,).
-        teacher_outputs: shape of `outputs`; None for no soft loss.
+        outputs: outputs of the network, e.g. logits (n, classes).
+        targets: targets of the batch, e.g. labels (n,).
+        teacher_outputs: outputs of the teacher, same shape as `outputs`; None for no soft loss.
     """
     terms = {"hard": task.loss(outputs, targets)}
     if teacher_outputs is not None and distillation_ratio > 0:

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: progress bar and TensorBoard."""
+"""Progress bar and TensorBoard of a training run."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ofa.training.gradient_step import StepReport
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What is known of a step before its report is read.
+    """Information on a step that is available before its report.
 
     Attributes:
-        number: of steps of the run, with this one.
-        epoch_text: phase and epoch, for the progress.
+        number: number of steps of the run, including this one.
+        epoch_text: text with phase and epoch, for the progress bar.
         lr: learning rate.
-        resolution: of its images, in pixels.
-        macs: MACs of its sub-networks; None if a single network is trained.
-        images: number in its batch.
-        data_wait_s: seconds that it waited for them.
+        resolution: side of the step's images in pixels.
+        macs: MACs of the step's sub-networks; None if a single network is trained.
+        images: number of images in the batch.
+        data_wait_s: seconds spent waiting for the batch.
     """
 
     number: int
@@ -58,16 +58,16 @@ class TrainingMonitor:
         interval: int = 10,
         metric: Metric = TOP1,
     ) -> None:
-        """Start to write.
+        """Open the event file.
 
         Args:
-            folder: of TensorBoard events; None for none.
-            first_step: events of later steps, of an earlier start, are replaced.
+            folder: folder of TensorBoard events; None for none.
+            first_step: first step of this start; later events of an earlier start are replaced.
             mac_range: MACs of the smallest and the largest network; None if a single network is trained.
-            device: whose memory is reported.
-            progress: told at the end of each interval.
-            interval: number of steps.
-            metric: that sub-networks are validated by.
+            device: device whose memory is reported.
+            progress: called at the end of each interval.
+            interval: number of steps per report.
+            metric: metric of the validated sub-networks.
         """
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1) if folder else None
         self._device, self._progress, self._interval = device, progress, interval
@@ -76,72 +76,72 @@ class TrainingMonitor:
         self._norms: list[float] = []
         self._macs: list[NDArray[np.float64]] = []
         self._skipped = 0
-        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
+        self._images, self._data_wait_s, self._since = 0, 0.0, time.perf_counter()
         self._metric, self._scores = metric, ""
 
     def describe(self, step: int, values: Mapping[str, Any]) -> None:
         """Write plain values, such as a configuration, as text."""
         if self._writer is not None:
-            # Indented lines are code in TensorBoard's Markdown.
+            # Indented lines are shown as code in TensorBoard's Markdown.
             text = "\n".join(f"    {line}" for line in json.dumps(values, indent=2).splitlines())
             self._writer.add_text("configuration", text, step)
 
-    def note(self, facts: StepInfo, report: StepReport, done: int, total: int) -> None:
-        """Note one step; at the end of an interval show means since the last one, rates and time left.
+    def note(self, info: StepInfo, report: StepReport, work_done: int, total_work: int) -> None:
+        """Record one step; at the end of an interval report means, rates and time left.
 
-        Losses are kept by the third of the MAC range (log scale) that their network is in.
+        Losses are grouped by the third of the MAC range (log scale) that contains their network.
 
         Args:
-            facts: of the step.
-            report: what it did.
-            done: work of the run so far.
-            total: work of the whole run.
+            info: information on the step.
+            report: report of the step.
+            work_done: work of the run so far.
+            total_work: work of the whole run.
         """
         self._skipped += report.skipped
         if not report.skipped:
-            for name, loss in zip(self._size_names(facts), report.losses, strict=True):
+            for name, loss in zip(self._size_names(info), report.losses, strict=True):
                 self._losses[name].append(loss)
             self._norms.append(report.gradient_norm)
-        if facts.macs is not None:
-            self._macs.append(facts.macs)
-        self._images += facts.images
-        self._waited += facts.data_wait_s
-        if facts.number % self._interval == 0 or done == total:
-            self._show(facts, done, total)
+        if info.macs is not None:
+            self._macs.append(info.macs)
+        self._images += info.images
+        self._data_wait_s += info.data_wait_s
+        if info.number % self._interval == 0 or work_done == total_work:
+            self._show(info, work_done, total_work)
 
-    def _size_names(self, facts: StepInfo) -> list[str]:
-        """Return for each network of a step the name that its losses are shown under."""
-        if facts.macs is None or self._log_macs is None:
+    def _size_names(self, info: StepInfo) -> list[str]:
+        """Return the name under which the losses of each network of a step are shown."""
+        if info.macs is None or self._log_macs is None:
             return ["training"]
         low, high = self._log_macs
-        thirds = 3 * (np.log(facts.macs) - low) / max(high - low, 1e-12)
+        thirds = 3 * (np.log(info.macs) - low) / max(high - low, 1e-12)
         return [("small", "middle", "large")[third] for third in np.clip(thirds, 0, 2).astype(int)]
 
-    def _show(self, facts: StepInfo, done: int, total: int) -> None:
-        step = facts.number
+    def _show(self, info: StepInfo, work_done: int, total_work: int) -> None:
+        step = info.number
         elapsed = max(time.perf_counter() - self._since, 1e-9)
-        rate, share = self._images / elapsed, self._waited / elapsed
+        rate, share = self._images / elapsed, self._data_wait_s / elapsed
         for name, values in self._losses.items():
             self._scalar(f"loss/{name}", sum(values) / len(values), step)
         if self._norms:
             self._scalar("train/gradient_norm", sum(self._norms) / len(self._norms), step)
         self._scalar("train/skipped_steps", self._skipped, step)
-        self._scalar("train/learning_rate", facts.lr, step)
-        self._scalar("train/resolution", facts.resolution, step)
+        self._scalar("train/learning_rate", info.lr, step)
+        self._scalar("train/resolution", info.resolution, step)
         self._scalar("train/images_per_second", rate, step)
         self._scalar("train/data_wait_share", share, step)
         self._scalar("train/peak_memory_mb", peak_memory_mb(self._device), step)
         all_losses = [value for values in self._losses.values() for value in values]
         loss = f"loss {sum(all_losses) / len(all_losses):.3f}" if all_losses else "all steps skipped"
-        self._progress(done, total, f"{facts.epoch_text} {loss} {rate:.0f} img/s {self._scores}")
+        self._progress(work_done, total_work, f"{info.epoch_text} {loss} {rate:.0f} img/s {self._scores}")
         self._losses.clear()
         self._norms.clear()
-        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
+        self._images, self._data_wait_s, self._since = 0, 0.0, time.perf_counter()
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
-        """Write the metric of the named sub-networks, and which sizes were drawn since the last time.
+        """Write the metric of named sub-networks, and the sizes sampled since the last call.
 
-        The time it took is not counted as training.
+        The time since the previous step does not count as training.
         """
         shown_scores = {name: self._metric.scale * value for name, value in scores.items()}
         for name, value in shown_scores.items():
@@ -153,10 +153,10 @@ class TrainingMonitor:
             f"{name} {value:.1f}" for name, value in shown_scores.items() if name != "random"
         )
         self._since = time.perf_counter()
-        self._images, self._waited = 0, 0.0
+        self._images, self._data_wait_s = 0, 0.0
 
     def close(self) -> None:
-        """Flush and close the event file; that it could not be written has been raised before."""
+        """Flush and close the event file; write errors have been raised before."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()

@@ -15,9 +15,9 @@ from ofa.supernet.operators import ElasticBatchNorm2d
 def build_optimizer(
     network: nn.Module, lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return fused SGD whose weight decay leaves out batch norm and biases.
+    """Return fused SGD with weight decay on all parameters but batch norm and biases.
 
-    The network must have its memory format already.
+    Convert the network to its memory format first.
     """
     without_decay = []
     for module in network.modules():
@@ -37,10 +37,10 @@ def build_optimizer(
 
 
 def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter a momentum buffer in its own memory format: what was loaded, or zeros.
+    """Give every parameter a momentum buffer in its own memory format: the loaded values, or zeros.
 
-    Fused SGD makes them itself only for parameters that all have a gradient in the first step, and leaves
-    them uninitialised if that step is left out. On CPUs it does not check the format.
+    Fused SGD creates the buffers itself only if all parameters have a gradient in the first step, and leaves
+    them uninitialised if that step is skipped. On CPUs it does not check the memory format.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"] if group["momentum"] else ():
@@ -50,7 +50,7 @@ def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load the momentum of a `state_dict`; the settings stay those of `optimizer`."""
+    """Load the momentum of a `state_dict`; `optimizer` keeps its settings."""
     optimizer.load_state_dict(
         {"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]}
     )
@@ -58,8 +58,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 
 
 def step_if(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """Step the fused `optimizer` if `finite`, a boolean scalar on its device; the processor does not wait."""
-    # Fused optimisers read this attribute, which torch.amp.GradScaler sets: 1 leaves the step out.
+    """Step the fused `optimizer` if `finite`, a boolean scalar on its device; runs asynchronously."""
+    # Fused optimisers read this attribute, which torch.amp.GradScaler sets; 1 skips the step.
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
     optimizer.step()
 

@@ -13,23 +13,23 @@ Space = TypeVar("Space", bound=SearchSpace)
 TEACHERS = ("frozen", "in_place")
 
 
-# Of the frozen teacher's forward pass, relative to one sub-network's training step.
+# Cost of the frozen teacher's forward pass relative to a training step of one sub-network.
 _TEACHER_COST = 0.3
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stage of training: which networks are drawn, for how long, at which learning rate.
+    """One stage of training: sampled networks, duration and learning rate.
 
-    `kernel_sizes`, `depths`, `expand_ratios` and `widths` are how many of the largest choices of each kind
-    are open (null: all), so that a recipe serves every space; `depths` is also that of the stem, `widths`
-    that of stages and stem where they are elastic. `lr` is per 64 images, and falls with a cosine to
-    `final_lr`; a phase that ends above 0 hands its unfinished descent to the next.
+    `kernel_sizes`, `depths`, `expand_ratios` and `widths` are the numbers of largest choices of each kind
+    that are open (null: all), so one recipe fits every space. `depths` also applies to the stem, `widths` to
+    stages and stem if they are elastic. `lr` is per 64 images and decays with a cosine to `final_lr`; a
+    `final_lr` above 0 leaves the rest of the descent to the next phase.
 
     Attributes:
-        teacher: whose logits are the soft targets: of the largest network as it was when distillation began
-            ("frozen"), of the largest network of the same step ("in_place"; Yu and Huang 2019), or of none.
-        sandwich: whether the largest and the smallest network of the phase are among those of every step.
+        teacher: network whose outputs are the soft targets: the largest network at the start of distillation
+            ("frozen"), the largest network of the same step ("in_place"; Yu and Huang 2019), or None.
+        sandwich: whether the largest and the smallest network of the phase are trained in every step.
         compound: whether the phase is restricted to networks whose kernel sizes and expand ratios follow
             their stage's depth.
     """
@@ -77,11 +77,11 @@ class Phase:
 
     @property
     def step_cost(self) -> float:
-        """Time of a step in trainings of one sub-network, for the time left; a teacher only runs forwards."""
+        """Cost of a step relative to training one sub-network; used for the time left."""
         return self.subnets_per_step + _TEACHER_COST * (self.teacher == "frozen")
 
     def space(self, whole_space: Space) -> Space:
-        """Return `whole_space` restricted to the networks that this phase opens; every resolution is open."""
+        """Return `whole_space` restricted to the open networks of this phase; every resolution is open."""
         return whole_space.restrict(compound=self.compound).keep_largest(
             {
                 "kernel_size": self.kernel_sizes,
@@ -94,11 +94,11 @@ class Phase:
 
 
 def check_phases(phases: Sequence[Phase], trained: bool = False) -> None:
-    """Raise the error for phases that cannot be trained one after another.
+    """Raise the error for phases that cannot be trained in sequence.
 
     Args:
-        phases: in the order they run.
-        trained: whether the supernet comes with trained weights; otherwise the first phase has no network
+        phases: phases in the order they run.
+        trained: whether the supernet is already trained; otherwise the first phase has no network
             to distil from or to sort.
     """
     if not phases:

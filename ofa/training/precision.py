@@ -21,18 +21,18 @@ def emulates(precision: str, device: torch.device) -> bool:
         return False
     if device.type == "cuda":
         return not torch.cuda.is_bf16_supported(including_emulation=False)
-    # Older versions of PyTorch do not tell.
+    # Older versions of PyTorch lack this function.
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     bf16_flags = [has for name, has in capabilities.items() if "bf16" in name]
     return bool(bf16_flags) and not any(bf16_flags)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """Return the context of forward passes."""
+    """Return the autocast context of forward passes."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "fp32")
 
 
 def gradient_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
-    """Return what keeps small gradients of fp16 above zero; for other precisions it does nothing."""
+    """Return the scaler that keeps small fp16 gradients above zero; it is inactive in other precisions."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -1,4 +1,4 @@
-"""What a step trains: drawn from the seed and the step's number alone, equal on every rank and resume."""
+"""The networks of a step, drawn from seed and step alone: equal on every rank and after a resume."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class StepPlan:
     """Resolution of a step and the sub-networks trained in it, all at that resolution.
 
     Attributes:
-        resolution: in pixels.
-        configs: of the sub-networks.
-        genomes: the same as genomes, shape (n, num_genes).
+        resolution: side of the images in pixels.
+        configs: sub-networks of the step.
+        genomes: genomes of `configs`, shape (n, num_genes).
     """
 
     resolution: int
@@ -31,10 +31,10 @@ def plan_step(space: SearchSpace, phase: Phase, seed: int, step: int) -> StepPla
     """Draw the resolution and the sub-networks of global step `step`.
 
     Args:
-        space: restricted to what `phase` opens.
-        phase: how many are drawn and how.
-        seed: of the run.
-        step: of the run.
+        space: space restricted to the open networks of `phase`.
+        phase: phase that sets the number of sub-networks and the sandwich rule.
+        seed: seed of the run.
+        step: global step of the run, from 0.
     """
     counts = range(phase.subnets_per_step)
     draws = [space.sample(1, np.random.default_rng([seed, step, count])) for count in counts]

@@ -1,4 +1,4 @@
-"""Phases as steps: where a run stands, its learning rate there, and how much work is done."""
+"""Phases as steps: the position of a run, its learning rate, and the work done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ofa.training.phases import Phase
 
 @dataclass
 class Position:
-    """Where a run stands: the next step is `phase_step` of phase `phase`, the `step`-th of the run."""
+    """Position of a run: the next step is `phase_step` of phase `phase`, the `step`-th of the run."""
 
     phase: int = 0
     phase_step: int = 0
@@ -22,8 +22,8 @@ class Schedule:
     """The phases of a run on its data.
 
     Attributes:
-        phases: in the order they run.
-        steps_per_epoch: number of batches.
+        phases: phases in the order they run.
+        steps_per_epoch: number of batches per epoch.
         lr_scale: factor of the learning rates of the phases.
     """
 
@@ -43,7 +43,7 @@ class Schedule:
         return learning_rate(position.phase_step, total, warmup, peak, final)
 
     def work_done(self, position: Position) -> tuple[int, int]:
-        """Return work done and total in equal units of cost, so that the time left is right."""
-        work = [round(phase.step_cost * self.steps(phase)) for phase in self.phases]
+        """Return work done and total in equal units of cost, for an accurate time left."""
+        phase_costs = [round(phase.step_cost * self.steps(phase)) for phase in self.phases]
         phase_work = round(self.phases[position.phase].step_cost * position.phase_step)
-        return sum(work[: position.phase]) + phase_work, sum(work)
+        return sum(phase_costs[: position.phase]) + phase_work, sum(phase_costs)

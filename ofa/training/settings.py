@@ -31,15 +31,15 @@ class TrainSettings:
         label_smoothing: smoothing of the hard targets.
         distillation_ratio: weight of the soft loss to the teacher's output.
         soft_loss: one of `SOFT_LOSS_NAMES`.
-        temperature: of the soft loss.
+        temperature: temperature of the soft loss.
         dropout: dropout before the classifier.
         max_grad_norm: gradients are clipped to this norm; null for no clipping.
         precision: fp32, bf16 or fp16 (autocast; fp16 only on CUDA).
-        batch_norm: whether the statistics of a step are those of each process's images ("per_process",
-            faster) or of the whole batch ("synchronised", as one process would have them).
-        on_non_finite: "stop" at a loss or gradient that is not finite, or "skip" such a step.
+        batch_norm: source of a step's batch statistics: the images of each process ("per_process",
+            faster) or the whole batch ("synchronised", equal to a single process).
+        on_non_finite: "stop" the training or "skip" the step if a loss or gradient is not finite.
         checkpoint_every_steps: steps between checkpoints.
-        keep_checkpoints: the newest so many are kept.
+        keep_checkpoints: number of newest checkpoints to keep.
         validate_every_epochs: epochs between evaluations; each phase ends with one.
         validation_images: images of the validation split used while training.
         calibration_images: training images used to recalibrate batch norm.
@@ -83,7 +83,7 @@ class TrainSettings:
             problems.append(f"max_grad_norm is {self.max_grad_norm}; expected a positive number, or null.")
         if problems:
             raise UserError(" ".join(problems))
-        _ = self.loss  # which checks its own settings
+        _ = self.loss  # checks its own settings
 
     @cached_property
     def loss(self) -> LossSettings:
@@ -93,10 +93,10 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How an extracted network is trained further; `lr` is per 64 images and decays with a cosine.
+    """Settings of fine-tuning one network; `lr` is per 64 images and decays with a cosine.
 
     Attributes:
-        compile: whether torch.compile makes kernels of this one network first: a minute or so, which pays
+        compile: whether to run torch.compile first, which takes about a minute and pays off
             in long trainings.
         precision: fp32, bf16 or fp16 (autocast; fp16 only on CUDA).
     """
@@ -121,7 +121,7 @@ class FinetuneSettings:
             raise UserError("epochs and batch_size must be at least 1 and lr positive.")
         if min(self.momentum, self.weight_decay, self.seed) < 0:
             raise UserError("momentum, weight_decay and seed must not be negative.")
-        _ = self.loss  # which checks its own settings
+        _ = self.loss  # checks its own settings
 
     @cached_property
     def loss(self) -> LossSettings:

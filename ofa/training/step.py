@@ -30,12 +30,12 @@ class TrainStep(GradientStep):
         world: World = SINGLE_PROCESS,
         task: Task | None = None,
     ) -> None:
-        """Take the supernet, on `device`; batch norm is that of `settings`.
+        """Take the supernet, on `device`; `settings.batch_norm` selects its batch norm.
 
-        The task is a classification with the loss of `settings`, unless another is given.
+        `task` defaults to classification with the loss of `settings`.
 
         Raises:
-            UserError: if batch norm shall be synchronised and the supernet has layers that cannot be.
+            UserError: if batch norm has to be synchronised and the supernet has a layer without support.
         """
         super().__init__(
             supernet,
@@ -67,19 +67,19 @@ class TrainStep(GradientStep):
         seed: int,
         stop: bool = False,
     ) -> PendingReport:
-        """Train one step; if a loss or the gradient is not finite, the weights stay as they are.
+        """Train one step; if a loss or the gradient is not finite, the weights are unchanged.
 
         Args:
             plan: resolution and sub-networks.
             batch: this process's images (n, channels, h, w) and their targets, e.g. labels (n,).
             teacher: source of the soft targets, if any.
             in_place: whether the first sub-network of the plan teaches the others instead.
-            optimizer: of the supernet's parameters, its learning rates set.
-            seed: of dropout, for this step and process.
-            stop: whether this process was asked to stop.
+            optimizer: optimizer of the supernet's parameters, with the learning rates of this step.
+            seed: seed of dropout for this step and process.
+            stop: whether this process received a request to stop.
 
         Returns:
-            What `read` takes, once the next step is under way.
+            Pending report for `read`, to be called while the next step runs.
         """
         optimizer.zero_grad(set_to_none=True)
         with self._seeded(seed):

@@ -1,4 +1,4 @@
-"""Ending a training in good order when the system, or the user, asks for it."""
+"""`StopRequest`: an orderly end of a training on SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Launchers such as torchrun send a signal on that the terminal or the scheduler has sent to all processes.
+# Launchers such as torchrun forward a signal that all processes have already received.
 SAME_REQUEST_S = 1.0
 
 
 class StopRequest:
-    """Whether this process was told to stop by SIGTERM, as before a pre-emption, or SIGINT (Ctrl-C).
+    """Whether this process received SIGTERM (e.g. before a pre-emption) or SIGINT (Ctrl-C).
 
     Attributes:
-        received: see above.
-        signal_number: of the signal; SIGTERM before there is one.
+        received: whether a signal was received.
+        signal_number: number of the received signal; SIGTERM before one is received.
     """
 
     def __init__(self) -> None:
@@ -31,15 +31,15 @@ class StopRequest:
 
     @property
     def sender(self) -> str:
-        """Return what told the training to stop: the signal, or another of its processes."""
+        """Return the origin of the request as text: the signal, or another process."""
         return signal.Signals(self.signal_number).name if self.received else "another process"
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Note the signals instead of dying from them; a second one, a second later, ends at once.
+        """Record signals instead of terminating; a second signal at least a second later terminates at once.
 
-        Only the main thread can listen. A signal that the process ignores, as SIGINT in the background of a
-        shell script, stays ignored.
+        Only the main thread can listen. An ignored signal, such as SIGINT in a background job of a shell
+        script, stays ignored.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -1,4 +1,4 @@
-"""What is left to read of a run when it has ended: `summary.json`, and a line in the table of all runs."""
+"""Summary of a finished training run: `summary.json`, and a line in the table of all runs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ofa.common.files import locked, write_atomic, write_json
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The facts of a finished training.
+    """Summary of a finished training.
 
     Attributes:
-        run_name: of the run.
+        run_name: name of the run.
         space: name of the space.
         data: name of the image set.
         steps: number of steps.
-        images_per_step: images of a step, of all processes together.
+        images_per_step: images per step, over all processes.
         processes: number of processes.
-        device: where they computed.
-        seconds_per_phase: time spent in the steps of each phase, by all starts together.
-        data_wait_share: share of that time (0..1) in which the first process waited for images.
+        device: device of the training.
+        seconds_per_phase: seconds spent in the steps of each phase, over all starts.
+        data_wait_share: share of that time (0..1) that the first process spent waiting for images.
         metric: name of the task's metric.
-        scores: its validation values of named sub-networks, on part of the images.
-        peak_memory_mb: most memory that the first process held.
+        scores: validation values of named sub-networks, on part of the images.
+        peak_memory_mb: peak memory of the first process in MB.
     """
 
     run_name: str
@@ -49,10 +49,10 @@ class RunSummary:
     peak_memory_mb: float
 
     def write(self, folder: Path, table: Path) -> None:
-        """Write `summary.json` into `folder` and this run's line into `table`, in place of an older one.
+        """Write `summary.json` into `folder` and this run's line into `table`, replacing an older one.
 
         Raises:
-            UserError: if a file cannot be written, or the table is no such table.
+            UserError: if a file cannot be written, or `table` is not a table of runs.
         """
         stamp = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__}
         values = dataclasses.asdict(self)
@@ -81,7 +81,7 @@ def _replace_row(table: Path, row: Mapping[str, str]) -> None:
         with table.open(newline="") as file:
             rows = [dict(entry) for entry in csv.DictReader(file)]
         if any(None in entry or "run_name" not in entry for entry in rows):
-            raise UserError(f"{table} is not a table of runs; move it away to have a new one written.")
+            raise UserError(f"{table} is not a table of runs; move it away so that a new one can be written.")
     rows = [entry for entry in rows if entry["run_name"] != row["run_name"]] + [dict(row)]
     names = list(dict.fromkeys(name for entry in rows for name in entry))
 

@@ -15,10 +15,10 @@ from ofa.supernet.protocol import AbstractSupernet
 
 
 class Teacher:
-    """The frozen network, with batch-norm statistics of its own for each resolution.
+    """The frozen network, with separate batch-norm statistics for each resolution.
 
-    Running statistics of a network that is trained at many resolutions fit none of them; recalibrated, the
-    teacher is as good at the step's resolution as it can be.
+    Running statistics of a network that is trained at many resolutions fit none of them. Recalibrated
+    statistics make the teacher as accurate as possible at the step's resolution.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class Teacher:
         """Load the teacher from `path`, or copy it from `supernet` and, if `write`, save it there.
 
         Args:
-            supernet: gives the largest network of its whole space.
-            path: file of the run's teacher.
-            evaluator: has the images for recalibration.
+            supernet: supernet whose largest network becomes the teacher.
+            path: file of the teacher's weights.
+            evaluator: provides the images for recalibration.
             write: whether this process writes files.
-            has_begun: whether the run has distilled before, so that the file must be there.
+            has_begun: whether the run has distilled before, so the file must exist.
 
         Raises:
             UserError: if the file is damaged, of another space, or lost.

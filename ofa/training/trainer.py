@@ -1,4 +1,4 @@
-"""The training of a supernet: a chain of phases that can go on from any step, bit for bit."""
+"""The training of a supernet: a sequence of phases that can resume at any step, bit for bit."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ class Trainer(StepLoop):
         configuration: Mapping[str, Any] | None = None,
         task: Task | None = None,
     ) -> None:
-        """Take the supernet as it is, or with the weights of the latest checkpoint of `folder`.
+        """Take the supernet, and load the latest checkpoint of `folder` if there is one.
 
         Args:
-            supernet: new, loaded or imported, equal in every process; moved to `device` and trained in
-                place. Its channels and classes are those of `data`.
-            data: images.
-            recipe: phases and their settings; the supernet has its dropout already.
+            supernet: new, loaded or imported supernet, equal in every process; moved to `device` and trained
+                in place. Its channels and classes are those of `data`.
+            data: training and validation images.
+            recipe: phases and their settings; dropout is a property of the supernet.
             folder: run directory for checkpoints, teacher and TensorBoard events.
-            device: where to train; None: a CUDA device if there is one, else the CPU.
-            progress: told about every tenth step.
-            world: the processes that train together; each takes its part of every batch, the first one
+            device: training device; None: a CUDA device if there is one, else the CPU.
+            progress: called every tenth step.
+            world: processes that train together; each takes its part of every batch, and the first
                 writes the files.
             configuration: plain values that TensorBoard shows as text, if any.
-            task: what networks are trained and judged by; None: classification, the loss of `settings`.
+            task: task that defines losses and metrics; None: classification with the loss of `settings`.
 
         Raises:
-            UserError: for phases or settings that cannot work, or an unfit checkpoint in `folder`.
+            UserError: if phases and settings do not fit, or `folder` has a checkpoint of another training.
         """
         phases, settings, folder = recipe.phases, recipe.settings, Path(folder)
         device = choose_accelerator("auto", None) if device is None else device
@@ -101,18 +101,18 @@ class Trainer(StepLoop):
 
     @property
     def resumed_at(self) -> int:
-        """Number of steps that are already done."""
+        """Number of finished steps."""
         return self._position.step
 
     @property
     def metric(self) -> Metric:
-        """What sub-networks are validated by."""
+        """The metric of validation."""
         return self._task.metric
 
     def train(self) -> AbstractSupernet[nn.Module]:
         """Run all remaining phases and return the supernet in eval mode.
 
-        SIGTERM or SIGINT ends it after the step that is under way.
+        SIGTERM or SIGINT ends it after the current step.
 
         Raises:
             UserError: if the loss stops being finite, or a checkpoint cannot be written.
@@ -136,14 +136,14 @@ class Trainer(StepLoop):
         return self.supernet.eval()
 
     def validate(self) -> dict[str, float]:
-        """Return the task's metric of the smallest, middle, largest and a random sub-network, validated."""
+        """Return the validation metric of the smallest, middle, largest and a random sub-network."""
         configs = self._named_configs()
         local_names = list(configs)[self._world.rank :: self._world.size]
         scores = self._world.gather({name: self._evaluator.score(configs[name]) for name in local_names})
         return {name: scores[name] for name in configs}
 
     def summary(self, run_name: str) -> RunSummary:
-        """Return the facts of the run; every process must ask, because they share the validation."""
+        """Return the summary of the run; a collective call, because the processes share the validation."""
         return RunSummary(
             run_name,
             self._space.name,
@@ -186,7 +186,7 @@ class Trainer(StepLoop):
                 monitor.validated(position.step, self.validate())
 
     def _trained_space(self) -> SearchSpace:
-        """Return the space of the networks trained so far; before the first phase nothing is known of it."""
+        """Return the space of the networks trained so far; the whole space before the first phase."""
         phase = self._position.phase
         return self._phases[phase - 1].space(self._space) if phase else self._space
 

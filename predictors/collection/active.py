@@ -1,8 +1,8 @@
-"""Which sub-networks to measure next, given the accuracies measured so far (Cohn 1996).
+"""Choice of the next sub-networks to measure, given the accuracies measured so far (Cohn 1996).
 
-Measuring a network narrows the distribution of all accuracies that go with its own. The next one is
-that which narrows the most where networks are wanted; a batch follows from the same rule, for how much
-a measurement narrows does not depend on its outcome. So a batch is diverse without a term for it.
+Measuring a network reduces the predictive variance of all correlated accuracies. The next network is the one
+that reduces it most over the reference networks. The reduction does not depend on the measured value, so the
+same rule selects a whole batch, which is diverse without an extra term.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ NUM_REFERENCES = 500
 def next_batch(
     space: SearchSpace, genomes: Genomes, values: NDArray[np.float64], count: int, seed: int, cost: Estimator
 ) -> Genomes:
-    """Return the `count` most informative networks without a record; fewer if there are no more.
+    """Return the `count` most informative networks without a record; fewer if the space has no more.
 
     Args:
-        space: where to draw from; it may be restricted.
+        space: space to sample candidates from; may be restricted.
         genomes: networks with a record, shape (n, num_genes), at least two.
-        values: their values of the metric, shape (n,).
+        values: values of the metric of `genomes`, shape (n,).
         count: size of the batch.
-        seed: of the candidates; equal records and seeds give equal batches.
-        cost: candidates are spread evenly over its logarithm.
+        seed: seed of the candidates; equal records and seeds give equal batches.
+        cost: positive cost; candidates are spread evenly over its logarithm.
 
     Returns:
         Canonical genomes, the most informative first.
@@ -45,7 +45,7 @@ def next_batch(
     sample = plan_subnets(space, min(NUM_CANDIDATES, space.size), (seed, len(genomes)), cost)
     known_keys = {genome.tobytes() for genome in genomes}
     candidates = sample[[genome.tobytes() not in known_keys for genome in sample]]
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     posterior = design_posterior(features, genomes, values, seed)
     references = features(sample[:NUM_REFERENCES])
     return np.asarray(candidates[choose_batch(posterior, features(candidates), references, count)])
@@ -54,7 +54,7 @@ def next_batch(
 def design_posterior(
     features: FeatureMap, genomes: Genomes, values: NDArray[np.float64], seed: int
 ) -> Posterior:
-    """Return what the records leave open; less wide than the delivered predictor, as it is fitted often."""
+    """Return the posterior given the records, with a narrower hidden layer than the final predictor."""
     return Posterior(
         space_views(features),
         features(genomes),
@@ -70,13 +70,13 @@ def design_posterior(
 def choose_batch(
     posterior: Posterior, candidates: NDArray[np.float32], references: NDArray[np.float32], count: int
 ) -> NDArray[np.intp]:
-    """Return the indices of candidates that narrow the references' accuracies most, in order.
+    """Return the indices of the candidates that reduce the references' variance most, in order.
 
     Args:
-        posterior: of the records.
-        candidates: `FeatureMap` rows of what can be measured, shape (n, num_inputs).
-        references: rows of networks whose accuracies are wanted, shape (m, num_inputs).
-        count: how many to choose; at most n are.
+        posterior: posterior given the records.
+        candidates: `FeatureMap` rows of candidates, shape (n, num_inputs).
+        references: `FeatureMap` rows of the networks to be predicted, shape (m, num_inputs).
+        count: size of the batch; at most n are returned.
     """
     rows = posterior.directions(candidates)
     shared = posterior.directions(references) @ rows.T
@@ -90,7 +90,7 @@ def choose_batch(
         chosen_indices.append(best_index)
         variance, inner_products = float(variances[best_index]), rows @ rows[best_index]
         shared -= np.outer(shared[:, best_index], inner_products / (variance + noise))
-        # Shorten every row along the chosen one until the inner products are those after measuring it.
+        # Shorten every row along the chosen one, so inner products are covariances after it.
         shrink = (1 - np.sqrt(noise / (variance + noise))) / max(variance, 1e-300)
         rows = rows - shrink * np.outer(inner_products, rows[best_index])
     return np.array(chosen_indices, np.intp)

@@ -1,4 +1,4 @@
-"""Measuring sub-networks that have no record yet, in the order of a strategy."""
+"""`collect`: measuring sub-networks without a record, in the order of a strategy."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SEED_RECORDS = 25
 BATCH_SIZE = 25
 
 Strategy = Callable[[SearchSpace, int, int, RecordFile], tuple[int, list[AnyConfig]]]
-"""Takes the space, the count, the seed and the records; returns the number of them that are done, and the
+"""Takes the space, the count, the seed and the records; returns the number of finished ones, and the
 next configs to measure. Deterministic, so an interrupted collection continues."""
 
 
 def size_estimator(space: SearchSpace) -> Estimator:
-    """Return the MACs of networks or, in a space without known costs, how large their choices are."""
+    """Return the MACs of networks or, in a space without known costs, 1 + the sum of their choice indices."""
 
     def size_of_choices(genomes: Genomes, /) -> NDArray[np.float64]:
         return np.asarray(1.0 + np.where(space.active(genomes), genomes, 0).sum(axis=1), np.float64)
@@ -43,25 +43,31 @@ def size_estimator(space: SearchSpace) -> Estimator:
     return space_costs(space).get("macs", size_of_choices)
 
 
-def stratified(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
+def stratified_strategy(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[AnyConfig]]:
     """Spread the networks evenly over the logarithm of their size; see `plan_subnets`."""
     plan = plan_subnets(space, count, seed, size_estimator(space))
     missing_configs = [config for config in map(space.config, plan) if config not in records]
     return count - len(missing_configs), missing_configs
 
 
-def randomly(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
+def random_strategy(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[AnyConfig]]:
     """Draw every choice uniformly; see `random_subnets`."""
     plan = random_subnets(space, count, seed)
     missing_configs = [config for config in map(space.config, plan) if config not in records]
     return count - len(missing_configs), missing_configs
 
 
-def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> tuple[int, list[AnyConfig]]:
-    """Choose batches that a predictor fitted on the records so far would learn most from.
+def active_strategy(
+    space: SearchSpace, count: int, seed: int, records: RecordFile
+) -> tuple[int, list[AnyConfig]]:
+    """Choose batches that reduce the uncertainty of a predictor of the existing records most.
 
-    The first records are stratified. `count` is the number of records in the file, whatever chose them.
-    A batch only depends on the records before it, so that a batch begun is finished after a restart.
+    The first records are stratified. `count` is the number of records in the file, regardless of their
+    origin. A batch only depends on the records before it, so a restart continues an unfinished batch.
     """
     check_count(space, count, min(2, space.size))
     num_done = min(len(records), count)
@@ -82,14 +88,18 @@ def actively(space: SearchSpace, count: int, seed: int, records: RecordFile) -> 
 
 @dataclass(frozen=True)
 class CollectionPlan:
-    """Which sub-networks are measured: how many, and chosen by which of `STRATEGIES` with which seed."""
+    """The sub-networks to measure: their number, one of `STRATEGIES`, and its seed."""
 
     count: int
     strategy: str = "stratified"
     seed: int = 0
 
 
-STRATEGIES: dict[str, Strategy] = {"stratified": stratified, "random": randomly, "active": actively}
+STRATEGIES: dict[str, Strategy] = {
+    "stratified": stratified_strategy,
+    "random": random_strategy,
+    "active": active_strategy,
+}
 
 
 def collect(
@@ -110,26 +120,26 @@ def collect(
 ) -> RecordFile:
     """Evaluate sub-networks of a supernet on validation images, and return their records.
 
-    With a `file` it may be interrupted anywhere: only what is missing is measured by the next call. A larger
-    count with the same seed extends an earlier collection.
+    With a `file`, a repeated call after an interruption measures only what is missing. A larger count with
+    the same seed extends an earlier collection.
 
     Args:
-        supernet: in eval mode, evaluated where it is (device); not changed.
-        data: images.
+        supernet: supernet in eval mode, evaluated on its device; not changed.
+        data: image set.
         count: number of sub-networks.
-        file: the records, JSON lines; None keeps them in memory.
-        space: where to draw from; None for the supernet's.
+        file: JSON lines of the records; None keeps them in memory.
+        space: space to sample from; None for the supernet's.
         strategy: one of `STRATEGIES`.
         seed: seed of the strategy.
         calibration_images: number of training images that recalibrate each sub-network.
         validation_images: number of validation images; None for all.
-        task: what sub-networks are judged by; None for classification.
-        provenance: what is known of the supernet beside the images, kept with the records.
-        progress: called with the number of sub-networks that are done.
-        world: the processes among which the measuring is shared out.
+        task: task that defines the metric; None for classification.
+        provenance: origin of the supernet, stored with the records.
+        progress: called with the number of sub-networks measured so far.
+        world: processes that share the measurements.
 
     Raises:
-        UserError: if the strategy is unknown or cannot give so many, or the file holds records of another
+        UserError: if the strategy is unknown or `count` too large, or the file holds records of another
             space, origin or metric, or cannot be written.
     """
     evaluator = SubnetEvaluator(
@@ -160,18 +170,18 @@ def collect_records(
     progress: ProgressCallback = silent,
     world: World = SINGLE_PROCESS,
 ) -> None:
-    """Measure what a plan chooses and append each record as soon as it is measured; see `collect`.
+    """Measure the sub-networks that a plan chooses, and append each record immediately; see `collect`.
 
     Args:
-        space: where to draw from.
+        space: space to sample from.
         records: open records of this space; equal in all processes.
-        evaluate: returns the records' metric of a sub-network; its errors pass through.
-        plan: which sub-networks.
-        progress: called with the number of sub-networks that are done.
-        world: the processes among which the measuring is shared out.
+        evaluate: returns the records' metric of a sub-network; errors are not caught.
+        plan: choice of the sub-networks.
+        progress: called with the number of sub-networks measured so far.
+        world: processes that share the measurements.
 
     Raises:
-        UserError: if the plan's strategy is unknown or cannot give so many, and as `RecordFile.append`.
+        UserError: if the plan's strategy is unknown or its count too large, or `RecordFile.append` fails.
     """
     count, strategy, seed = plan.count, plan.strategy, plan.seed
     if strategy not in STRATEGIES:

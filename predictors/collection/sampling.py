@@ -1,4 +1,4 @@
-"""Which sub-networks to measure, chosen before anything is measured: evenly over their cost, or at random."""
+"""Sub-networks to measure, independent of results: evenly spread over their cost, or at random."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NUM_STRATA = 20
 def plan_subnets(space: SearchSpace, count: int, seed: int | Sequence[int], cost: Estimator) -> Genomes:
     """Return `count` distinct sub-networks spread evenly over the logarithm of their cost.
 
-    First come the smallest and the largest network of the (restricted) space, then one network of each
-    cost stratum in turn, for as long as a stratum has any: independent draws of all genes would crowd
-    around the middle cost. The plan of a larger count begins with the plan of a smaller one.
+    The order is: smallest and largest network of the (restricted) space, then one network of each cost
+    stratum in turn while the strata last. Independent draws of all genes would crowd around the middle cost.
+    The plan of a larger count begins with the plan of a smaller one.
 
     Args:
-        space: where to draw from.
+        space: space to sample from; may be restricted.
         count: number of sub-networks, at least 2 unless the space has just one.
         seed: the same seed gives the same plan.
-        cost: positive cost that is stratified, e.g. MACs.
+        cost: positive cost that defines the strata, e.g. MACs.
 
     Returns:
         Canonical genomes of shape (count, num_genes).
@@ -56,8 +56,8 @@ def random_subnets(space: SearchSpace, count: int, seed: int) -> Genomes:
     rng = np.random.default_rng(seed)
     plan = space.sample(MAX_CANDIDATES, rng)
     if space.size <= MAX_CANDIDATES:
-        everything = space.all_genomes()
-        plan = np.concatenate([plan, everything[rng.permutation(len(everything))]])
+        genomes = space.all_genomes()
+        plan = np.concatenate([plan, genomes[rng.permutation(len(genomes))]])
     return _first(plan, count)
 
 
@@ -67,8 +67,8 @@ def check_count(space: SearchSpace, count: int, min_count: int) -> None:
         raise UserError(f"count is {count}; expected at least {min_count} of space {space.name!r}.")
     if count > space.size:
         raise UserError(
-            f"{count} sub-networks were asked for, but space {space.name!r} has only {space.size} with the "
-            f"allowed choices; ask for at most {space.size}."
+            f"{count} sub-networks were requested, but space {space.name!r} has only {space.size} with the "
+            f"allowed choices; request at most {space.size}."
         )
 
 
@@ -76,12 +76,12 @@ def _first(plan: Genomes, count: int) -> Genomes:
     """Return the first `count` distinct rows."""
     plan = plan[unique_rows(plan)]
     if count > len(plan):
-        raise UserError(f"{count} sub-networks were asked for; at most {len(plan)} can be planned at once.")
+        raise UserError(f"{count} sub-networks were requested; at most {len(plan)} can be planned at once.")
     return plan[:count]
 
 
 def _candidates(space: SearchSpace, rng: np.random.Generator) -> Genomes:
-    """Return distinct networks of all costs: relatives, near and far, of both ends of the space."""
+    """Return distinct networks of all costs: mutations, of different rates, of both extremes of the space."""
     rates = np.linspace(0.1, 1.0, 10)
     per_group = MAX_CANDIDATES // (2 * len(rates))
     groups = []
@@ -93,7 +93,7 @@ def _candidates(space: SearchSpace, rng: np.random.Generator) -> Genomes:
 
 
 def stratified_order(costs: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return indices that visit each cost stratum's first member, then each one's second, and so on.
+    """Return indices that visit the first member of each cost stratum, then the second of each, and so on.
 
     The strata are `NUM_STRATA` equal ratios between the smallest and the largest of the costs (n,).
     """
@@ -103,7 +103,7 @@ def stratified_order(costs: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def _round_robin(strata: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return indices that visit each stratum's first member, then each one's second, and so on."""
+    """Return indices that visit the first member of each stratum, then the second of each, and so on."""
     by_stratum = np.argsort(strata, kind="stable")
     _, starts, sizes = np.unique(strata[by_stratum], return_index=True, return_counts=True)
     turn = np.empty(len(strata), np.intp)

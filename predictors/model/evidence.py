@@ -1,9 +1,10 @@
 """Prior weight scales of the accuracy model, chosen by maximum marginal likelihood.
 
 A wide layer with Gaussian weights is a Gaussian process (Neal 1996); for ReLU its covariance is the
-arc-cosine kernel (Cho & Saul 2009). So the probability of the records under such an MLP, all weights
-integrated out, has a closed form, and its maximum over a dozen scales replaces learning rate, weight
-decay and early stopping: with few records or much noise it shrinks to the linear path or to the mean.
+arc-cosine kernel (Cho & Saul 2009). Therefore the marginal likelihood of the records under such an MLP, with
+all weights integrated out, has a closed form. Maximising it over a dozen scales replaces learning rate,
+weight decay and early stopping: with few records or much noise the model shrinks to the linear path or to the
+mean.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from predictors.model.features import Array
 
-# Logarithms of the scales for standardised accuracies before any record is seen; the spread of all is 1.
+# Prior means of the scales' logarithms for standardised accuracies; the prior standard deviation is 1.
 START = {"noise": -2.0, "bias": -1.3, "hidden": -1.0, "hidden_bias": 0.0}
 START_LINEAR, START_HIDDEN = -1.0, -0.7
 MAX_DISTANCE = 4.0
@@ -30,12 +31,12 @@ class Scales:
     """Standard deviations of the weights of an MLP with one hidden layer and a linear path beside it.
 
     Attributes:
-        noise: of a measured accuracy around the true one.
-        bias: of the output's bias.
-        hidden: of the output the hidden layer adds.
-        hidden_bias: of the hidden layer's biases.
-        linear_weights: of the linear path, one per group of inputs.
-        hidden_weights: of the hidden layer, one per group of inputs.
+        noise: standard deviation of a measured accuracy around the true one.
+        bias: standard deviation of the output's bias.
+        hidden: standard deviation of the hidden layer's contribution to the output.
+        hidden_bias: standard deviation of the hidden layer's biases.
+        linear_weights: standard deviation of the linear path's weights, one per group of inputs.
+        hidden_weights: standard deviation of the hidden layer's weights, one per group of inputs.
     """
 
     noise: float
@@ -47,7 +48,7 @@ class Scales:
 
     @classmethod
     def from_logs(cls, logs: Array) -> Scales:
-        """Return the scales of their logarithms in the order of the fields."""
+        """Return the scales from their logarithms in the order of the fields."""
         values = np.exp(logs)
         noise, bias, hidden, hidden_bias = values[: len(START)].tolist()
         linear, hidden_weights = np.split(values[len(START) :], 2)
@@ -61,14 +62,14 @@ def fit_scales(
     max_iterations: int,
     report: Callable[[int, float], None] = lambda iteration, evidence: None,
 ) -> Scales:
-    """Return the scales that maximise the probability of the targets, times a log-normal prior.
+    """Return the scales that maximise the likelihood of the targets times a log-normal prior.
 
     Args:
         columns: centred inputs, shape (n, num_columns), each group of unit variance.
-        group: the group of each column.
+        group: group number of each column, shape (num_columns,).
         targets: standardised accuracies, shape (n,).
-        max_iterations: of L-BFGS; 60 are enough.
-        report: called with the iteration and the logarithm of the probability.
+        max_iterations: largest number of L-BFGS iterations; 60 are enough.
+        report: called with the iteration and the log evidence.
     """
     products = group_products(columns, group)
     start = np.array([*START.values(), *[START_LINEAR] * len(products), *[START_HIDDEN] * len(products)])
@@ -99,10 +100,10 @@ def group_products(columns: Array, group: NDArray[np.intp]) -> Array:
 
 @dataclass(frozen=True)
 class Covariance:
-    """Covariance of n accuracies under the prior, and what its derivative needs; all of shape (n, n).
+    """Covariance of n accuracies under the prior, and terms of its derivative; all of shape (n, n).
 
-    `total` includes the noise; `hidden` is the hidden layer's share. Of the inputs of the hidden layer,
-    `norms` holds the products of their lengths, and `angles` and `sines` belong to the angles between them.
+    `total` includes the noise; `hidden` is the hidden layer's part. `norms` are the products of the lengths
+    of the hidden layer's inputs; `angles` and `sines` belong to the angles between these inputs.
     """
 
     total: Array
@@ -135,7 +136,7 @@ def _solve(total: Array, targets: Array) -> tuple[Array, Array, float]:
 
 
 def _negative_log_evidence(products: Array, targets: Array, logs: Array) -> tuple[float, Array]:
-    """Return minus the log probability of the targets (constants left out) and its gradient in `logs`."""
+    """Return the negative log evidence (without constants) and its gradient in `logs`."""
     scales = Scales.from_logs(logs)
     parts = covariance(products, scales)
     inverse, solved, log_determinant = _solve(parts.total, targets)
@@ -144,7 +145,7 @@ def _negative_log_evidence(products: Array, targets: Array, logs: Array) -> tupl
     slope = 0.5 * (inverse - np.outer(solved, solved))
     share = scales.hidden**2 / np.pi * slope
     by_inner = share * (np.pi - parts.angles)
-    # The diagonal of the inner products holds the squared lengths, and so changes the norms as well.
+    # The diagonal of the inner products holds the squared lengths, and therefore also changes the norms.
     by_length = (share * parts.sines * parts.norms).sum(axis=1) / np.diagonal(parts.norms)
     by_inner[np.diag_indices_from(by_inner)] += by_length
     gradient = [

@@ -1,9 +1,9 @@
-"""Inputs of the accuracy MLP: one-hot choices and logarithmic costs; and which of them belong together.
+"""Inputs of the accuracy MLP: one-hot choices and logarithmic costs, and their groups.
 
-A few hundred records cannot tell a hundred genes apart unless the fit knows that they are alike. Every *view*
-below sums up a network at another level: the choices one by one, each gene as a number, their sums per
-part and over the network, which genes are on, and what the network costs. All views but the last are
-linear in the one-hot choices, so that they cost nothing once they are merged into the MLP's first layer.
+A few hundred records cannot determine the effects of a hundred genes unless the model relates them. Each
+*view* below summarises a network at another level: single choices, each gene as a number, sums per part and
+over the network, active genes, and costs. All views but the last are linear in the one-hot choices, so
+merging them into the MLP's first layer makes them free of cost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 
 
 class FeatureMap:
-    """Genomes of a space to rows of float32 inputs: one-hot active choices, then standardised log costs."""
+    """Maps genomes to rows of float32 inputs: one-hot active choices, then standardised log costs."""
 
     def __init__(self, space: SearchSpace, cost_mean: Array, cost_std: Array) -> None:
         """Take the mean and standard deviation, shape (num_costs,), of the logarithms of the known costs."""
@@ -40,8 +40,8 @@ class FeatureMap:
         self._costs = known_costs(self.space)
 
     @classmethod
-    def of_space(cls, space: SearchSpace) -> FeatureMap:
-        """Return the map with costs standardised over random networks of the whole space."""
+    def from_space(cls, space: SearchSpace) -> FeatureMap:
+        """Return the map with costs standardised over random networks of the unrestricted space."""
         num_costs = len(known_costs(space.unrestricted))
         features = cls(space, np.zeros(num_costs), np.ones(num_costs))
         logs = features.log_costs(reference_genomes(space))
@@ -72,19 +72,19 @@ class FeatureMap:
 
 
 def known_costs(space: SearchSpace) -> tuple[Estimator, ...]:
-    """Return the estimators of `COSTS` as far as the space has them."""
+    """Return the estimators of `COSTS` that the space provides."""
     costs = space_costs(space)
     return tuple(costs[name] for name in COSTS if name in costs)
 
 
 @dataclass(frozen=True)
 class Views:
-    """What the MLP's prior looks at: `inputs @ matrix - centre`, columns in groups of unit total variance.
+    """Inputs of the MLP's prior: `inputs @ matrix - centre`, in groups of columns with unit total variance.
 
     Attributes:
-        matrix: shape (num_inputs, num_columns).
-        centre: shape (num_columns,).
-        group: the group of each column, 0 to num_groups - 1.
+        matrix: linear map, shape (num_inputs, num_columns).
+        centre: offset, shape (num_columns,).
+        group: group number of each column, 0 to num_groups - 1.
     """
 
     matrix: Array
@@ -102,10 +102,10 @@ class Views:
 
 
 def space_views(features: FeatureMap) -> Views:
-    """Return the views of a space, standardised over random networks of it; constant columns are left out.
+    """Return the views of a space, standardised over random networks; constant columns are omitted.
 
     Raises:
-        UserError: if the space holds a single network, so that nothing varies.
+        UserError: if the space holds a single network.
     """
     inputs = features(reference_genomes(features.space)).astype(np.float64)
     matrices: list[Array] = []
@@ -125,7 +125,7 @@ def space_views(features: FeatureMap) -> Views:
 
 
 def reference_genomes(space: SearchSpace) -> Genomes:
-    """Return the random networks of the whole space that inputs are standardised over."""
+    """Return the random networks of the unrestricted space over which inputs are standardised."""
     return space.unrestricted.sample(NUM_REFERENCES, np.random.default_rng(REFERENCE_SEED))
 
 
@@ -156,7 +156,7 @@ def _view_matrices(features: FeatureMap) -> list[Array]:
 
 
 def _centred_values(gene: Gene) -> Array:
-    """Return the choices as numbers from -1 to 1, evenly in their logarithm where all are positive."""
+    """Return the choices mapped to -1..1, on a logarithmic scale if all are positive."""
     values = np.array(gene.choices, np.float64)
     if values.min() > 0:
         values = np.log(values)

@@ -13,15 +13,15 @@ from predictors.model.evidence import Scales, fit_scales
 from predictors.model.features import Array, Views
 from predictors.model.predictor import AccuracyMLP
 
-# Accuracies closer than a hundredth of a point count as equal.
+# Accuracies within a hundredth of a point count as equal.
 SMALLEST_STD = 1e-4
 COVERAGE = 0.9
-# Standard deviations of a normal distribution inside which that share lies.
+# Half-width of the interval with that share of a normal distribution, in standard deviations.
 COVERAGE_DEVIATIONS = 1.6449
 
 
 def standardise(values: Array) -> tuple[Array, float, float]:
-    """Return accuracies (n,) with mean 0 and standard deviation 1, and the two that they had."""
+    """Return accuracies (n,) scaled to mean 0 and standard deviation 1, and the original two."""
     mean, std = float(values.mean()), max(float(values.std()), SMALLEST_STD)
     return (values - mean) / std, mean, std
 
@@ -29,9 +29,9 @@ def standardise(values: Array) -> tuple[Array, float, float]:
 class Posterior:
     """Posterior over the output weights of an MLP, given the records.
 
-    With scales that maximise the evidence, the mean of the output weights is the solution of a ridge
-    regression on the hidden units and the linear path together, and so are samples of them (Matheron's
-    rule: a draw from the prior, corrected by what it gets wrong on the records).
+    With scales that maximise the evidence, the mean of the output weights solves a ridge regression on the
+    hidden units and the linear path together. Samples are ridge regressions, too (Matheron's rule: a draw
+    from the prior, corrected by its errors on the records).
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class Posterior:
         """Fit the scales, draw the hidden layer and solve for the output weights.
 
         Args:
-            views: of the space.
+            views: views of the space.
             inputs: `FeatureMap` rows of the records, shape (n, num_inputs).
             targets: standardised accuracies, shape (n,).
             hidden_units: width of the hidden layer.
-            members: number of sampled output layers, whose spread is the uncertainty.
-            evidence_records: the scales are fitted on at most so many random records (cubic time).
-            max_iterations: see `fit_scales`.
-            rng: of the hidden layer, the members and the choice of records.
-            report: see `fit_scales`.
+            members: number of sampled output layers; their spread is the uncertainty.
+            evidence_records: largest number of random records for fitting the scales (cubic time).
+            max_iterations: largest number of iterations of `fit_scales`.
+            rng: generator for the hidden layer, the members and the choice of records.
+            report: called with the iteration and the log evidence.
         """
         columns = views(inputs)
         evidence_indices = rng.permutation(len(targets))[:evidence_records]
@@ -79,7 +79,7 @@ class Posterior:
         self.members = draws + _ridge(units, errors, self.scales.noise)
 
     def units(self, inputs: NDArray[np.float32]) -> Array:
-        """Return what the output layer sees, scaled so that its weights are standard normal at first.
+        """Return the output layer's inputs, scaled so that its prior weights are standard normal.
 
         Shape (n, 1 + num_columns + hidden_units): constant, linear path, hidden units.
         """
@@ -91,9 +91,9 @@ class Posterior:
         return np.concatenate([constant, linear, self._hidden_gain * hidden], axis=1)
 
     def directions(self, inputs: NDArray[np.float32]) -> Array:
-        """Return rows whose inner products are the accuracies' covariance given the records.
+        """Return rows whose inner products are the covariance of accuracies given the records.
 
-        Shape (n, num_units), for standardised accuracies without the noise of measuring them.
+        Shape (n, num_units), for standardised accuracies without measurement noise.
         """
         precision = self._known_units.T @ self._known_units / self.scales.noise**2
         precision[np.diag_indices_from(precision)] += 1
@@ -102,11 +102,11 @@ class Posterior:
 
     @property
     def _hidden_gain(self) -> float:
-        """Makes the hidden layer's covariance that of `evidence.covariance`, whatever its width."""
+        """Factor that makes the hidden layer's covariance equal `evidence.covariance` for any width."""
         return self.scales.hidden * float(np.sqrt(2 / len(self._hidden_biases)))
 
     def network(self) -> AccuracyMLP:
-        """Return the same function of the inputs as an MLP, the views merged into its first layer.
+        """Return the same function of the inputs as an MLP, with the views merged into its first layer.
 
         Output 0 is the mean, the others are the members.
         """
@@ -137,7 +137,7 @@ def _ridge(units: Array, targets: Array, noise: float) -> Array:
 
 
 def _left_out_errors(units: Array, targets: Array, noise: float) -> Array:
-    """Return each record's error, predicted from all others, in its predicted standard deviations (n,)."""
+    """Return each record's leave-one-out error in units of its predicted standard deviation, shape (n,)."""
     covariance = units @ units.T
     covariance[np.diag_indices_from(covariance)] += noise**2
     inverse = np.linalg.inv(covariance)
@@ -145,9 +145,9 @@ def _left_out_errors(units: Array, targets: Array, noise: float) -> Array:
 
 
 def _interval_factor(standardised_errors: Array) -> float:
-    """Return the factor with which 90 % intervals hold 90 % of the left-out records; at least 1.
+    """Return the factor for 90 % intervals to contain 90 % of the left-out records; at least 1.
 
-    The rank counts one record more than there are, as in conformal prediction.
+    The rank is computed for one more record, as in conformal prediction.
     """
     sizes = np.sort(np.abs(standardised_errors))
     rank = min(int(np.ceil((len(sizes) + 1) * COVERAGE)), len(sizes))

@@ -45,7 +45,7 @@ class AccuracyMLP(nn.Module):
     def from_state(cls, state: dict[str, Tensor]) -> AccuracyMLP:
         """Return the network with the given entries of its state dict, as float32."""
         num_outputs, hidden_units = state["head.weight"].shape
-        # Without storage, no weights are drawn, and the global generator is left alone.
+        # On the meta device no weights are drawn, so the global generator is unchanged.
         with torch.device("meta"):
             network = cls(state["hidden.weight"].shape[1], hidden_units, num_outputs)
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
@@ -67,16 +67,16 @@ class AccuracyMLP(nn.Module):
 
 @dataclass(frozen=True)
 class PredictorInfo:
-    """What is known about a fitted predictor; stored beside its weights.
+    """Information on a fitted predictor, stored beside its weights.
 
     Attributes:
-        metrics: of each model on the held-out records, all fitted without these.
-        settings: of the fit.
-        seed: of the fit.
-        num_records: that the predictor is fitted on, the held-out ones included.
-        num_holdout: that the metrics come from.
-        provenance: of the records.
-        metric: what is predicted.
+        metrics: metrics of each model on the hold-out, fitted without it.
+        settings: settings of the fit.
+        seed: seed of the fit.
+        num_records: number of records of the fit, hold-out included.
+        num_holdout: number of records of the hold-out.
+        provenance: origin of the records.
+        metric: predicted metric.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -90,7 +90,7 @@ class PredictorInfo:
 
 @dataclass(frozen=True)
 class TargetScale:
-    """From standardised values to those of the metric.
+    """Conversion of standardised values to values of the metric.
 
     Attributes:
         mean: mean of the records.
@@ -117,14 +117,14 @@ class AccuracyPredictor:
         *,
         threads: int | None = 1,
     ) -> None:
-        """Keep a fitted network with the inputs and outputs that it was fitted on.
+        """Take a fitted network with the maps of its inputs and outputs.
 
         Args:
-            features: of the space.
-            network: fitted on them.
-            scale: from its outputs to the metric.
-            info: kept with the predictor.
-            threads: CPU threads of a call; None for as many as PyTorch uses.
+            features: map from genomes to inputs.
+            network: network fitted on these inputs.
+            scale: conversion of outputs to the metric.
+            info: information stored with the predictor.
+            threads: CPU threads of a call; None for PyTorch's number.
         """
         self.features = features
         self.space = features.space
@@ -136,7 +136,7 @@ class AccuracyPredictor:
     def __call__(self, genomes: Genomes, /) -> NDArray[np.float64]:
         """Return the predicted values of the metric, shape (n,), of genomes (n, num_genes).
 
-        Fractions are not clipped to 0..1: equal values would hide which network is better.
+        Fractions are not clipped to 0..1: clipped values would no longer rank networks.
         """
         with torch.inference_mode(), torch_threads(self.threads):
             parts = [self.network(inputs).double().numpy() for inputs in self._batches(genomes)]
@@ -145,8 +145,8 @@ class AccuracyPredictor:
     def uncertainty(self, genomes: Genomes, /) -> NDArray[np.float64]:
         """Return the standard deviation of a measured value around its prediction, shape (n,).
 
-        It holds what the records leave open (the spread of the members) and the noise of a measurement;
-        about 90 % of measured values lie within 1.645 of it.
+        It combines the posterior spread (of the members) and the noise of a measurement; about 90 % of
+        measured values lie within 1.645 of it.
         """
         with torch.inference_mode(), torch_threads(self.threads):
             members = [self.network.members(inputs).double().numpy() for inputs in self._batches(genomes)]
@@ -155,7 +155,7 @@ class AccuracyPredictor:
 
     @property
     def metric(self) -> Metric:
-        """What is predicted."""
+        """The predicted metric."""
         return self.info.metric
 
     def _batches(self, genomes: Genomes) -> list[Tensor]:
@@ -166,7 +166,7 @@ class AccuracyPredictor:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
 
         Raises:
-            UserError: if a file cannot be written; the old one then stays.
+            UserError: if a file cannot be written; the old file is then unchanged.
         """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors["cost_mean"] = torch.from_numpy(self.features.cost_mean)
@@ -190,8 +190,8 @@ class AccuracyPredictor:
         """Return the predictor that `save` wrote to `path`; `threads` as in the constructor.
 
         Raises:
-            UserError: if one of the two files is missing, truncated or not of the other's making, or the
-                predictor is of another space.
+            UserError: if one of the two files is missing, truncated or the two do not match, or the
+                predictor belongs to another space.
         """
         twin = path.with_suffix(".json")
         values = read_json(twin, "accuracy predictor", "fit")
@@ -231,7 +231,7 @@ def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorI
 
 
 def _renamed(scale: dict[str, Any]) -> dict[str, Any]:
-    """Return a scale with the names of today: the factor of the intervals was called calibration."""
+    """Return a scale with current names: older files call the interval factor calibration."""
     return {("interval_factor" if name == "calibration" else name): value for name, value in scale.items()}
 
 

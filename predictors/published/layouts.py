@@ -1,6 +1,6 @@
-"""Input layouts of published accuracy predictors: which input stands for which choice of which gene.
+"""Input layouts of published accuracy predictors: the input of each choice of each gene.
 
-Inputs are one-hot. Those of inactive blocks are zero, so that depth has no inputs of its own.
+Inputs are one-hot. Inputs of inactive blocks are zero, so depth has no inputs of its own.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _UNKNOWN = -2
 
 @dataclass(frozen=True)
 class InputLayout:
-    """Inputs of a published predictor.
+    """Input layout of a published predictor.
 
     Attributes:
         num_inputs: width of the MLP's input.
-        num_stages: of the networks it was made for.
+        num_stages: number of stages of the networks it was made for.
         inputs: takes a gene's kind, stage and block and returns the input of each value that the predictor
-            knows; `NO_INPUT` for a value that other inputs show or that all networks share.
+            knows; `NO_INPUT` for a value that other inputs imply or that all networks share.
     """
 
     num_inputs: int
@@ -74,17 +74,17 @@ LAYOUTS: dict[str, InputLayout] = {
     "mobilenet_v3": InputLayout(128, 5, _mobilenet_v3_inputs),
     "resnet": InputLayout(82, 4, _resnet50_inputs),
 }
-"""By the family of the space."""
+"""Layouts by family of the space."""
 
 
 class PublishedEncoder:
-    """Genomes of a space as inputs of the published predictor of its family."""
+    """Encodes genomes of a space as inputs of its family's published predictor."""
 
     def __init__(self, space: StagedSpace) -> None:
         """Find the input of each choice.
 
         Args:
-            space: what its restriction, if any, leaves must be known to the predictor.
+            space: space; the predictor must know all choices that its restriction allows.
 
         Raises:
             UserError: if there is no published predictor of the family, or it does not know some choices (all
@@ -136,5 +136,5 @@ def _check_choices(space: StagedSpace, inputs_by_gene: Sequence[Mapping[float, i
     if errors:
         raise UserError(
             f"The published predictor of family {space.family} does not know these choices of space "
-            f"{space.name!r}: {'; '.join(errors)}. Restrict the space to what it knows."
+            f"{space.name!r}: {'; '.join(errors)}. Restrict the space to known choices."
         )

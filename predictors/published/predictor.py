@@ -1,4 +1,4 @@
-"""Published accuracy predictors: MLPs on one-hot architectures, as estimators of our spaces."""
+"""Published accuracy predictors: MLPs on one-hot architectures, as estimators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
 from ofa.common.metric import TOP1, Metric
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
-from ofa.published.state import misfits, raise_misfits, read_state
+from ofa.published.state import mismatches, raise_mismatches, read_state
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace, check_fingerprint
 from ofa.space.staged import StagedSpace
@@ -26,7 +26,7 @@ from predictors.published.layouts import PublishedEncoder
 KIND = "published"
 SCHEMA_VERSION = 1
 ROWS_AT_ONCE = 512
-"""Few enough for the activations of a hidden layer to stay in a core's cache."""
+"""Rows per forward pass, so that a hidden layer's activations fit in a core's cache."""
 
 _ENTRY = re.compile(r"(?:layers\.)?(\d+)(?:\.0)?\.(weight|bias)")
 _BASE = "base_acc"
@@ -34,11 +34,11 @@ _BASE = "base_acc"
 
 @dataclass(frozen=True)
 class PublishedMLP:
-    """Linear layers with ReLU between them, and a constant that is added to the last one's output.
+    """Linear layers with ReLU between them, and a constant that is added to the output.
 
     Attributes:
         layers: transposed weight (inputs, outputs) and bias (outputs,) of each layer, float32.
-        base: the constant.
+        base: constant that is added to the output.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -59,12 +59,12 @@ class PublishedPredictor:
     def __init__(
         self, space: StagedSpace, mlp: PublishedMLP, source: str, *, threads: int | None = 1
     ) -> None:
-        """Take the space (its restriction limits what the MLP must know), the MLP, and where it is from.
+        """Take the space (the MLP must know all choices its restriction allows), the MLP, and its source.
 
-        `threads` are the CPU threads of a call; None for as many as PyTorch uses.
+        `threads` are the CPU threads of a call; None for PyTorch's number.
 
         Raises:
-            UserError: see `PublishedEncoder`.
+            UserError: if the predictor does not fit the space; see `PublishedEncoder`.
         """
         self._encoder = PublishedEncoder(space)
         self.space, self.mlp, self.source = space.unrestricted, mlp, source
@@ -85,14 +85,14 @@ class PublishedPredictor:
 
     @property
     def metric(self) -> Metric:
-        """What is predicted."""
+        """The predicted metric."""
         return TOP1
 
     def save(self, path: Path) -> None:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
 
         Raises:
-            UserError: if a file cannot be written; the old one then stays.
+            UserError: if a file cannot be written; the old file is then unchanged.
         """
         tensors: dict[str, Tensor] = {_BASE: torch.tensor([self.mlp.base])}
         for index, (weight, bias) in enumerate(self.mlp.layers):
@@ -112,8 +112,8 @@ class PublishedPredictor:
         """Return the predictor that `save` wrote to `path`; `threads` as in the constructor.
 
         Raises:
-            UserError: if one of the two files is missing, damaged or not of the other's making, or the
-                predictor is of another space.
+            UserError: if one of the two files is missing, damaged, or the two do not match, or the
+                predictor belongs to another space.
         """
         twin = path.with_suffix(".json")
         values = read_json(twin, "accuracy predictor", "import-predictor")
@@ -126,7 +126,7 @@ class PublishedPredictor:
         space_values = values.get("space")
         fingerprint = space_values.get("fingerprint") if isinstance(space_values, Mapping) else None
         check_fingerprint(fingerprint, space, f"accuracy predictor {path}")
-        assert isinstance(space, StagedSpace), "published predictors are of spaces of stages"
+        assert isinstance(space, StagedSpace), "published predictors require a staged space"
         state = load_tensors(path, "accuracy predictor")
         if file_hash(path) != values.get("weights_sha256"):
             raise UserError(
@@ -142,8 +142,8 @@ def import_predictor(path: Path, space: StagedSpace) -> PublishedPredictor:
     """Return the published predictor of the file `path` for `space`.
 
     Raises:
-        UserError: if the file is missing, damaged, holds code or no such MLP (all misfits are named), or
-            there is no published predictor that knows the space.
+        UserError: if the file is missing, damaged, holds code or another network (all mismatches are named),
+            or no published predictor fits the space.
     """
     encoder = PublishedEncoder(space)
     state = read_state(path, "published accuracy predictor")
@@ -176,7 +176,9 @@ def _build_mlp(state: Mapping[str, Tensor], num_inputs: int, what: str) -> Publi
         expected |= {"0.weight": (400, num_inputs), "0.bias": (400,)}
     if _BASE in state:
         expected[_BASE] = (1,)
-    raise_misfits(what, misfits(expected, state), f"Expected an MLP of {num_inputs} inputs and one output.")
+    raise_mismatches(
+        what, mismatches(expected, state), f"Expected an MLP of {num_inputs} inputs and one output."
+    )
     layers = []
     for index in sorted(numbered):
         tensors = {part: state[name].float() for part, name in numbered[index].items()}

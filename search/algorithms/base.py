@@ -1,4 +1,4 @@
-"""`Algorithm`: the one record of a search algorithm; each file of this folder that has one defines it."""
+"""`Algorithm`: the record of a search algorithm; each algorithm's file in this folder defines one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class SearchFunction(Protocol[S_contra]):
-    """What every algorithm is: a function of space, estimators and its own settings."""
+    """The interface of algorithms: a function of space, estimators and settings."""
 
     def __call__(
         self,
@@ -39,10 +39,10 @@ class Algorithm(Generic[S]):
     """One search algorithm; `search.algorithms.registry` collects them.
 
     Attributes:
-        name: what `algorithm` of a search names.
-        settings: the dataclass of its settings, whose defaults are those of `conf/search/<name>.yaml`.
-        search: the search itself.
-        finds_front: whether it finds a whole front, so that it needs no limit, or one network.
+        name: name in the setting `algorithm` of a search.
+        settings: dataclass of the settings; `conf/search/<name>.yaml` has its defaults.
+        search: the search function.
+        finds_front: whether it finds a whole front and needs no finite limit, instead of one network.
     """
 
     name: str

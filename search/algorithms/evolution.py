@@ -1,12 +1,12 @@
 """Evolutionary search under limits, on whole populations of genomes.
 
-The method is the one of Cai et al. 2020 (sec. 3.4; Real et al. 2019): the best candidates breed by
-mutation and crossover. Added to it are
-- diversity: candidates that are like many better ones do not breed (clearing), and some parents are
-  networks slightly outside the limits: what lies between two good networks inside is often outside. Radius
-  and width of that margin shrink to 0 while the search goes on;
+The method is that of Cai et al. 2020 (sec. 3.4; Real et al. 2019): the best candidates produce children by
+mutation and crossover. Two additions:
+- diversity: candidates that resemble many better ones do not become parents (clearing), and some parents
+  are slightly outside the limits, because the networks between two good feasible ones are often infeasible.
+  Niche radius and margin shrink to 0 during the search;
 - economy: every candidate is evaluated at most once, and only the most promising children reach the
-  accuracy predictor, by a linear model of the candidates seen (`search.population.surrogate`).
+  accuracy predictor, as ranked by a linear model of earlier candidates (`search.population.surrogate`).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from search.result.result import SearchResult
 from search.result.summary import summarise
 
 DIVERSE_SHARE = 0.7
-"""Share of a search after which radius and margin are 0."""
+"""Share of the search after which niche radius and margin are 0."""
 
 OUTSIDE_SHARE = 0.4
-"""Share of the parents, and of the estimates, for networks in the margin outside the limits."""
+"""Share of parents and accuracy estimates for networks in the margin outside the limits."""
 
 CLEARING_POOL = 2
 """Clearing considers this many times `num_parents` candidates."""
@@ -49,14 +49,14 @@ CLEARING_POOL = 2
 
 @dataclass(frozen=True)
 class EvolutionSettings(GenerationSettings):
-    """Settings of `evolve`: those of `GenerationSettings`, and its own.
+    """Settings of `evolve`, in addition to those of `GenerationSettings`.
 
     Attributes:
-        estimated_ratio: the largest share of the candidates of a generation whose accuracy is estimated.
-        niche_radius: networks that differ in no more than this share of all genes are of one kind, at
-            first; it falls to 0 in the course of the search.
-        niche_size: a candidate with so many better ones of its kind does not breed.
-        margin: by which share parents may exceed limits, at first; it falls to 0 likewise.
+        estimated_ratio: largest share of a generation's candidates whose accuracy is estimated.
+        niche_radius: initial niche radius: networks that differ in at most this share of all genes are in one
+            niche; it decreases to 0 during the search.
+        niche_size: number of better candidates in its niche that excludes a candidate from the parents.
+        margin: initial share by which parents may exceed limits; it decreases to 0 during the search.
     """
 
     estimated_ratio: float = 0.4
@@ -82,20 +82,20 @@ def evolve(
     rng: np.random.Generator,
     progress: ProgressCallback = silent,
 ) -> SearchResult:
-    """Search the most accurate sub-network that keeps all limits.
+    """Search for the most accurate sub-network that keeps all limits.
 
-    population_size * generations candidates are considered; each counts once, whether its accuracy is
-    estimated or not. The search ends early when generations find no new candidate, as in a space smaller
-    than that. Where no drawn candidate keeps the limits, the search starts from one that descent finds; the
-    descent looks at limits only and is not counted.
+    The search considers population_size * generations distinct candidates, whether their accuracy is
+    estimated or not. It ends early when generations find no new candidate, e.g. in a space that is smaller.
+    If no random candidate keeps the limits, the search starts from a network found by coordinate descent on
+    the limits; the descent does not count.
 
     Args:
         space: the (restricted) space to search.
-        accuracy: what to maximise.
-        limits: at least one; the first is the cost axis of the result's front.
-        settings: sizes and rates.
+        accuracy: estimator that is maximised.
+        limits: limits to keep, at least one; the first is the cost axis of the result's front.
+        settings: settings of the evolution.
         rng: source of all randomness.
-        progress: told the candidates considered, their planned number and the best accuracy so far.
+        progress: called with the number of considered candidates, the budget and the best accuracy.
 
     Raises:
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
@@ -118,7 +118,7 @@ def evolve(
 
 
 class _Breeder:
-    """The population of a search, and a generation of it."""
+    """The population of a search, and the step from one generation to the next."""
 
     def __init__(
         self,
@@ -129,23 +129,23 @@ class _Breeder:
     ) -> None:
         self.vary = Variation(space)
         if space.size <= settings.budget:
-            # Nothing is left out where every candidate can be considered.
+            # A budget that covers the whole space excludes nothing.
             settings = dataclasses.replace(settings, estimated_ratio=1.0, margin=0.0)
         self._space, self._limits, self._settings, self._rng = space, limits, settings, rng
         self._one_hot = OneHot(space)
-        self._guess = LinearSurrogate(self._one_hot)
-        no_rows, nothing = np.zeros((0, len(space.genes)), np.int8), np.zeros(0)
-        self._population = Population(no_rows, no_rows, nothing, nothing)
+        self._surrogate = LinearSurrogate(self._one_hot)
+        no_rows, no_values = np.zeros((0, len(space.genes)), np.int8), np.zeros(0)
+        self._population = Population(no_rows, no_rows, no_values, no_values)
 
     def add(self, candidates: Population) -> None:
-        """Take candidates into the population, and learn from them."""
+        """Add candidates to the population, and fit the surrogate to them."""
         self._population = self._population.join(candidates)
-        self._guess.learn(candidates.networks, candidates.accuracies)
+        self._surrogate.learn(candidates.networks, candidates.accuracies)
 
     def generation(self, archive: Archive, max_genes: int) -> int:
-        """Breed and consider a generation; return how many new candidates it found."""
+        """Create and consider a generation; return the number of new candidates."""
         settings, size = self._settings, self._settings.population_size
-        remaining_share = max(0.0, 1 - archive.considered / settings.budget / DIVERSE_SHARE)
+        remaining_share = max(0.0, 1 - archive.num_considered / settings.budget / DIVERSE_SHARE)
         margin = settings.margin * remaining_share
         parents = self._parents(settings.niche_radius * remaining_share, margin)
         first_indices, second_indices = self._rng.integers(len(parents.genomes), size=(2, size))
@@ -154,14 +154,14 @@ class _Breeder:
         networks = self._space.canonical(children)
         mutants = round(settings.mutation_ratio * size)
         second_indices[:mutants] = first_indices[:mutants]
-        # What the linear model misses of the parents' accuracies, their children inherit.
-        residuals = parents.accuracies - self._guess(parents.networks)
-        guesses = self._guess(networks) + (residuals[first_indices] + residuals[second_indices]) / 2
+        # The residuals of the linear model at the parents are added to their children's predictions.
+        residuals = parents.accuracies - self._surrogate(parents.networks)
+        predictions = self._surrogate(networks) + (residuals[first_indices] + residuals[second_indices]) / 2
 
         def choose(rows: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.intp]:
-            return self._most_promising(guesses[rows], self._excess(values), margin)
+            return self._most_promising(predictions[rows], self._excess(values), margin)
 
-        outcome = archive.consider(networks, settings.budget - archive.considered, choose)
+        outcome = archive.consider(networks, settings.budget - archive.num_considered, choose)
         estimated_indices = outcome.estimated
         excess = self._excess(outcome.values)
         self.add(
@@ -175,13 +175,13 @@ class _Breeder:
     def _split(
         self, excess: NDArray[np.float64], margin: float, count: int
     ) -> list[tuple[NDArray[np.intp], int]]:
-        """Return the indices inside the limits and in the margin, and the part of `count` that each gets."""
+        """Return the indices inside the limits and those in the margin, each with its share of `count`."""
         num_outside = round(OUTSIDE_SHARE * count) if margin > 0 else 0
         margin_indices = np.flatnonzero((excess > 0) & (excess <= margin))
         return [(np.flatnonzero(excess == 0), count - num_outside), (margin_indices, num_outside)]
 
     def _parents(self, radius: float, margin: float) -> Population:
-        """Return who breeds; the population keeps the best inside the limits and in the margin."""
+        """Return the parents; reduces the population to the best inside the limits and in the margin."""
         pools, parents = [], []
         for indices, count in self._split(self._population.excess, margin, self._settings.num_parents):
             pool = self._population.take(indices).best(CLEARING_POOL * count)
@@ -193,12 +193,12 @@ class _Breeder:
         return parents[0].join(parents[1])
 
     def _most_promising(
-        self, guesses: NDArray[np.float64], excess: NDArray[np.float64], margin: float
+        self, predictions: NDArray[np.float64], excess: NDArray[np.float64], margin: float
     ) -> NDArray[np.intp]:
-        """Return the indices of those that have their accuracy estimated, the most promising first."""
-        count = math.ceil(self._settings.estimated_ratio * len(guesses))
+        """Return the indices of the candidates to estimate, the most promising first."""
+        count = math.ceil(self._settings.estimated_ratio * len(predictions))
         selections = [
-            indices[np.argsort(-guesses[indices], kind="stable")[:num_selected]]
+            indices[np.argsort(-predictions[indices], kind="stable")[:num_selected]]
             for indices, num_selected in self._split(excess, margin, count)
         ]
         return np.concatenate(selections)

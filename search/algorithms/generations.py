@@ -1,4 +1,4 @@
-"""What the searches in generations share: settings, and a loop that ends and mutates harder when it must."""
+"""Common settings and loop of searches in generations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class GenerationSettings:
     """Settings of a search in generations.
 
     Attributes:
-        population_size: candidates considered per generation.
-        generations: times `population_size` is the number of candidates that the whole search considers.
+        population_size: candidates per generation.
+        generations: number of generations; the budget is `population_size` times this.
         parent_ratio: parents per generation as a share of `population_size`.
-        mutation_ratio: share of the children that come from mutation, the others come from crossover.
-        mutated_genes: the largest number of genes that a mutation changes.
-        max_retries: generations without any new candidate, one after the other, before the search ends.
+        mutation_ratio: share of children from mutation; the others come from crossover.
+        mutated_genes: largest number of genes that a mutation changes.
+        max_retries: consecutive generations without a new candidate after which the search ends.
         ranked: length of the result's ranked list.
     """
 
@@ -36,7 +36,7 @@ class GenerationSettings:
     ranked: int = 10
 
     def __post_init__(self) -> None:
-        """Check all ranges and report every value that is outside."""
+        """Check all ranges and report every value out of range."""
         if problems := self._problems():
             raise UserError(" ".join(problems))
 
@@ -51,12 +51,12 @@ class GenerationSettings:
 
     @property
     def budget(self) -> int:
-        """Number of candidates that the whole search considers."""
+        """Number of candidates of the whole search."""
         return self.population_size * self.generations
 
     @property
     def num_parents(self) -> int:
-        """Number of candidates that breed."""
+        """Number of parents."""
         return max(2, round(self.parent_ratio * self.population_size))
 
 
@@ -67,23 +67,23 @@ def run_generations(
     generation: Callable[[int], int],
     progress: ProgressCallback,
 ) -> list[float]:
-    """Run generations until the budget is used or they find nothing new; return the best accuracy after each.
+    """Run generations until the budget is used or nothing new is found; return the best accuracy after each.
 
     Args:
-        archive: where candidates are considered; the first ones already are.
-        settings: sizes and rates.
-        num_genes: of the space.
-        generation: breeds and considers a generation whose mutations change at most the given number of
-            genes, and returns how many new candidates it found. The number doubles after a generation that
-            mostly repeats itself.
-        progress: told the candidates considered, their planned number and the best accuracy so far.
+        archive: archive that counts candidates; holds the first ones already.
+        settings: sizes, rates and budget.
+        num_genes: number of genes of the space.
+        generation: creates and considers a generation whose mutations change at most the given number of
+            genes, and returns the number of new candidates. The number of genes doubles after a generation
+            that mostly repeats known candidates.
+        progress: called with the number of considered candidates, the budget and the best accuracy.
     """
     history: list[float] = []
     num_repeats = num_fruitless = 0
     while True:
         history.append(archive.best)
-        progress(archive.considered, settings.budget, f"best {archive.best:.4f}")
-        if archive.considered >= settings.budget or num_fruitless > settings.max_retries:
+        progress(archive.num_considered, settings.budget, f"best {archive.best:.4f}")
+        if archive.num_considered >= settings.budget or num_fruitless > settings.max_retries:
             return history
         num_new = generation(min(settings.mutated_genes * 2**num_repeats, num_genes))
         num_repeats = 0 if 2 * num_new >= settings.population_size else num_repeats + 1

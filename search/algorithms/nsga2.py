@@ -1,7 +1,7 @@
 """Search of the whole front of accuracy against one or more costs in one run (NSGA-II, Deb et al. 2002).
 
-Parents are the best fronts of all candidates seen, thinned where they crowd. Mates are neighbours in one of
-the quantities: networks of similar cost have more to give each other than the two ends of a front.
+Parents are the best fronts of all candidates, thinned where they are crowded. Mates are neighbours in one of
+the quantities: crossover of networks of similar cost works better than of the two ends of a front.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NEIGHBOURHOOD = 0.02
 
 @dataclass(frozen=True)
 class ParetoSettings(GenerationSettings):
-    """Settings of `search_front`: those of `GenerationSettings`, with larger numbers, and one more.
+    """Settings of `search_front`: those of `GenerationSettings` with other defaults, and `front_size`.
 
     Attributes:
-        front_size: the largest number of candidates on the result's front, the least crowded ones.
+        front_size: largest number of candidates on the result's front; the least crowded ones stay.
     """
 
     population_size: int = 2000
@@ -59,9 +59,9 @@ def search_front(
     rng: np.random.Generator,
     progress: ProgressCallback = silent,
 ) -> SearchResult:
-    """Search the front of accuracy against all limited quantities, inside the limits.
+    """Search for the front of accuracy against all limited quantities, inside the limits.
 
-    Arguments, counting and ends are those of `evolve`; a limit may be infinite. Every limited quantity is
+    Arguments, counting and stopping are those of `evolve`; a limit may be infinite. Every limited quantity is
     an objective.
 
     Raises:
@@ -79,7 +79,7 @@ def search_front(
         parent_indices = fittest(losses, settings.num_parents)
         genomes, losses = genomes[parent_indices], losses[parent_indices]
         children = _breed(genomes, losses, vary, settings, max_genes, rng)
-        outcome = archive.consider(space.canonical(children), settings.budget - archive.considered)
+        outcome = archive.consider(space.canonical(children), settings.budget - archive.num_considered)
         genomes = np.concatenate([genomes, children[outcome.estimated]])
         losses = np.concatenate([losses, np.column_stack([outcome.values, -outcome.accuracies])])
         return len(outcome.rows)
@@ -108,7 +108,7 @@ def _breed(
     max_genes: int,
     rng: np.random.Generator,
 ) -> Genomes:
-    """Return children, full rows, of parents picked with equal chance and of mates beside them."""
+    """Return children (full rows) of uniformly drawn parents and neighbouring mates."""
     parents = genomes[np.argsort(losses[:, rng.integers(losses.shape[1])], kind="stable")]
     parent_indices = rng.integers(len(parents), size=settings.population_size)
     reach = max(1.0, NEIGHBOURHOOD * len(parents))

@@ -1,4 +1,4 @@
-"""Random search: the baseline that any other search of the same budget has to beat."""
+"""Random search: the baseline for other searches of the same budget."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RandomSettings:
     """Settings of `search_randomly`.
 
     Attributes:
-        evaluations: distinct candidates to consider.
+        evaluations: number of distinct candidates.
         batch_size: candidates drawn at once.
-        max_retries: further draws when a batch holds nothing new, before the search ends early.
+        max_retries: consecutive batches without a new candidate after which the search ends.
         ranked: length of the result's ranked list.
     """
 
@@ -39,7 +39,7 @@ class RandomSettings:
     ranked: int = 10
 
     def __post_init__(self) -> None:
-        """Check all ranges and report every value that is outside."""
+        """Check all ranges and report every value out of range."""
         problems = below_minimum(self, {"evaluations": 1, "batch_size": 1, "max_retries": 0, "ranked": 1})
         if problems:
             raise UserError(" ".join(problems))
@@ -56,7 +56,7 @@ def search_randomly(
 ) -> SearchResult:
     """Return the best of uniformly drawn distinct candidates; arguments and counting as in `evolve`.
 
-    If no drawn candidate keeps the limits, the one that descent finds is the result.
+    If no random candidate keeps the limits, coordinate descent provides the result.
 
     Raises:
         UserError: if no sub-network keeps the limits; see `reachable_genome`.
@@ -66,13 +66,13 @@ def search_randomly(
     archive = Archive(space, accuracy, limits)
     history: list[float] = []
     empty_draws = 0
-    while archive.considered < settings.evaluations and empty_draws <= settings.max_retries:
+    while archive.num_considered < settings.evaluations and empty_draws <= settings.max_retries:
         genomes = space.sample(settings.batch_size, rng)
-        outcome = archive.consider(genomes, settings.evaluations - archive.considered)
+        outcome = archive.consider(genomes, settings.evaluations - archive.num_considered)
         empty_draws = 0 if len(outcome.rows) else empty_draws + 1
         if archive.num_feasible:
             history.append(archive.best)
-        progress(archive.considered, settings.evaluations, f"best {archive.best:.4f}")
+        progress(archive.num_considered, settings.evaluations, f"best {archive.best:.4f}")
     if archive.num_feasible == 0:
         archive.consider(reachable_genome(space, limits, rng)[None], 1)
         history.append(archive.best)

@@ -23,7 +23,7 @@ from search.result.result import SearchResult
 
 
 def collect_algorithms(modules: Iterable[ModuleType]) -> dict[str, Algorithm[Any]]:
-    """Return by name the records `ALGORITHM` of the modules that have one."""
+    """Return, by name, the records `ALGORITHM` of the modules that define one."""
     algorithms: dict[str, Algorithm[Any]] = {}
     for module in modules:
         algorithm = getattr(module, "ALGORITHM", None)
@@ -47,14 +47,14 @@ ALGORITHMS = collect_algorithms(_modules_of_folder())
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """A registered algorithm with checked settings: everything but the space, the estimators and the seed."""
+    """A registered algorithm with checked settings; space, estimators and seed are arguments of `run`."""
 
     algorithm: str
     settings: Any
 
     @property
     def finds_front(self) -> bool:
-        """Whether the algorithm finds a whole front, so that it needs no limit."""
+        """Whether the algorithm finds a whole front, and needs no finite limit."""
         return ALGORITHMS[self.algorithm].finds_front
 
     def result_name(self, device: str, limits: Sequence[Limit]) -> str:
@@ -84,7 +84,7 @@ def plan_search(values: Mapping[str, Any], where: str = "search") -> SearchPlan:
     """Check a mapping such as `conf/search/evolution.yaml`: `algorithm` and its settings.
 
     Raises:
-        UserError: if the algorithm is missing or unknown, or naming all settings that are wrong.
+        UserError: if the algorithm is missing or unknown, or settings are wrong (all are named).
     """
     if "algorithm" not in values:
         raise UserError(f"{where}.algorithm is missing; expected one of {', '.join(sorted(ALGORITHMS))}.")

@@ -1,4 +1,4 @@
-"""Limits on any estimated quantity, and what is reachable under them."""
+"""Limits on any estimated quantity, and checks of values against them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 
 LATENCY = "latency"
-"""The kind of limits on a time, of whatever device."""
+"""The kind of all latency limits, on any device."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Limit:
     """An upper bound on one estimated quantity.
 
     Attributes:
-        name: what is bounded, e.g. "latency_ms".
-        estimator: gives the quantity per genome.
-        maximum: the largest accepted value, in the estimator's unit; infinite where the quantity is only an
+        name: name of the bounded quantity, e.g. "latency_ms".
+        estimator: estimator of the quantity.
+        maximum: the largest accepted value, in the estimator's unit; infinite if the quantity is only an
             objective (see `search.algorithms.nsga2`).
         unit: unit for texts and plots, e.g. "ms"; may be empty.
-        kind: what kind of quantity it is, e.g. `LATENCY`; may be empty.
+        kind: type of the quantity, e.g. `LATENCY`; may be empty.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Limit:
 
     @property
     def short(self) -> str:
-        """The bound and its unit without spaces, for names of results; the quantity's name if unbounded."""
+        """The bound and its unit without spaces, for names of results; unbounded: the quantity's name."""
         text = f"{self.maximum:g}{self.unit.replace(' ', '')}" if self.bounded else self.name
         return text.replace(" ", "_")
 
     def show(self, value: float) -> str:
-        """Return `value` with the limit's unit, rounded up to six digits: a limit of that text keeps it."""
+        """Return `value` with the unit, rounded up to six digits, so that a limit of that text keeps it."""
         text = f"{value:.6g}"
         if value > 0 and float(text) < value:
             text = f"{value + 10.0 ** (math.floor(math.log10(value)) - 5):.6g}"
@@ -64,10 +64,10 @@ class Limit:
 
 
 def check_limits(limits: Sequence[Limit]) -> None:
-    """Check that there is a limit and that no two have one name.
+    """Check that there is a limit, and that names are unique.
 
     Raises:
-        UserError: otherwise.
+        UserError: if there is no limit, or a name occurs twice.
     """
     if not limits:
         raise UserError("A search needs at least one limit, e.g. limits.latency_ms=3.5.")
@@ -80,7 +80,7 @@ def check_bounded(limits: Sequence[Limit]) -> None:
     """Check that all limits are finite, for an algorithm that finds one network and not a front.
 
     Raises:
-        UserError: otherwise.
+        UserError: if a limit is infinite.
     """
     if unbounded := [limit.name for limit in limits if not limit.bounded]:
         raise UserError(
@@ -95,16 +95,16 @@ def limit_values(limits: Sequence[Limit], genomes: Genomes) -> NDArray[np.float6
 
 
 def violations(limits: Sequence[Limit], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by which share of its maximum each value is too large (0: within), same shape as `values`."""
+    """Return the excess of each value as a share of its maximum (0: within), same shape as `values`."""
     maxima = np.array([limit.maximum for limit in limits])
     return np.asarray(np.maximum(values / maxima - 1.0, 0.0))
 
 
-def within(limits: Sequence[Limit], values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which rows of `values`, shape (n, number of limits), keep every limit; NaN keeps none."""
+def feasible_rows(limits: Sequence[Limit], values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return a mask of the rows of `values`, shape (n, num_limits), that keep every limit; NaN fails."""
     return np.asarray((values <= np.array([limit.maximum for limit in limits])).all(axis=1))
 
 
 def feasible(limits: Sequence[Limit], genomes: Genomes) -> NDArray[np.bool_]:
-    """Return which genomes keep every limit, shape (n,)."""
-    return within(limits, limit_values(limits, genomes))
+    """Return a mask of the genomes that keep every limit, shape (n,)."""
+    return feasible_rows(limits, limit_values(limits, genomes))

@@ -15,14 +15,14 @@ from search.limits.limit import LATENCY, Limit
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """Upper bounds that a user gives; None where a quantity does not matter.
+    """Upper bounds from a user; None for quantities without a bound.
 
-    An infinite bound makes a quantity an objective of a search for a front, without limiting it.
+    An infinite bound makes a quantity an objective in a search for a front.
 
     Attributes:
-        latency_ms: milliseconds on the device searched for.
+        latency_ms: latency in milliseconds on the target device.
         macs_m: multiply-accumulates of one image, in millions.
-        parameters_m: parameters, in millions.
+        parameters_m: number of parameters, in millions.
         memory_mb: peak activation memory of one image in float32, in 10^6 bytes.
     """
 
@@ -32,7 +32,7 @@ class LimitSettings:
     memory_mb: float | None = None
 
     def or_latency(self) -> LimitSettings:
-        """Return these bounds, or the latency as an objective if there are none."""
+        """Return these bounds; without any, the latency as an objective."""
         return self if self != LimitSettings() else LimitSettings(latency_ms=math.inf)
 
 
@@ -52,9 +52,9 @@ def build_limits(
     """Return the limits that are set, latency first.
 
     Args:
-        space: what is searched.
-        settings: the bounds.
-        latency: milliseconds on the device; needed if `settings.latency_ms` is set.
+        space: space to search.
+        settings: upper bounds.
+        latency: estimator of milliseconds on the device; required if `settings.latency_ms` is set.
         more_latencies: estimator and bound in milliseconds of further devices, by name.
     """
     limits = []
@@ -69,6 +69,6 @@ def build_limits(
         if bound is None:
             continue
         if cost not in costs:
-            raise UserError(f"Nothing is known of the {cost} in space {space.name!r}; leave {name} out.")
+            raise UserError(f"The {cost} in space {space.name!r} are unknown; leave {name} out.")
         limits.append(Limit(name, Affine(costs[cost], unit=1e6), bound, unit))
     return tuple(limits)

@@ -1,4 +1,4 @@
-"""What is reachable under limits: the smallest values of a space, and a first network inside them."""
+"""The smallest reachable values of a space, and a first network inside the limits."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MAX_PASSES = 20
 def smallest_reachable(
     space: SearchSpace, estimator: Estimator, rng: np.random.Generator
 ) -> tuple[Genomes, float]:
-    """Return a genome, shape (num_genes,), with the smallest value that descent finds, and that value.
+    """Return a genome, shape (num_genes,), with the smallest value found by descent, and that value.
 
-    Coordinate descent from the space's smallest network and from `RANDOM_STARTS` random ones, all at once:
-    each gene in turn is set to its best allowed choice until no single change helps, at most `MAX_PASSES`
-    times. Where the quantity grows with each gene, as sums over layers do, this is the true minimum.
+    Coordinate descent from the smallest network of the space and from `RANDOM_STARTS` random ones in
+    parallel: each gene in turn is set to its best allowed choice until no single change helps, at most
+    `MAX_PASSES` times. If the quantity grows with each gene, like sums over layers, this is the true minimum.
     """
     lowest = np.array([allowed[0] for allowed in space.allowed], np.int8)
     samples = space.sample(RANDOM_STARTS, rng)
-    # Genes of inactive blocks get an allowed choice, so that a change of depth alone stays in the space.
+    # Inactive genes get an allowed choice, so a change of depth alone stays in the space.
     genomes = np.concatenate([lowest[None], np.where(space.active(samples), samples, lowest)])
     rows = np.arange(len(genomes))
     values = estimator(space.canonical(genomes))
@@ -55,8 +55,8 @@ def reachable_genome(space: SearchSpace, limits: Sequence[Limit], rng: np.random
     """Return one genome, shape (num_genes,), that keeps all limits, found by descent on their violation.
 
     Raises:
-        UserError: if none is found; naming each limit that is out of reach alone with the smallest reachable
-            value, or, if each is within reach alone, the closest network and the smallest value of each.
+        UserError: if none is found, naming each limit that is unreachable alone with the smallest reachable
+            value, or, if each is reachable alone, the closest network and the smallest value of each.
     """
 
     def total_violation(genomes: Genomes, /) -> NDArray[np.float64]:

@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 
 def non_dominated(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the indices of the candidates that no other one beats, cheapest first.
+    """Return the indices of the non-dominated candidates, cheapest first.
 
-    A candidate is beaten by another that costs no more and is at least as accurate, and better in one of
-    the quantities. Of candidates equal in all, the first is returned. With one cost, sorting dominates:
-    O(n log n); with more, O(n times the length of the front) at worst.
+    A candidate dominates another if it costs no more, is at least as accurate, and is better in one of the
+    quantities. Of candidates equal in all quantities, the first is returned. With one cost, sorting takes the
+    time: O(n log n); with more, O(n times the length of the front) at worst.
 
     Args:
-        costs: shape (n,), or (n, number of costs) with the first deciding the order; smaller is better.
+        costs: shape (n,), or (n, number of costs) with the first defining the order; smaller is better.
         accuracies: shape (n,), larger is better.
     """
     if costs.ndim == 1 or costs.shape[1] == 1:
@@ -30,9 +30,9 @@ def non_dominated(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -
 
 
 def _sweep(losses: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the indices of the rows that no other row beats: each member found removes what it beats.
+    """Return the indices of the non-dominated rows: each member removes the rows that it dominates.
 
-    Members that are good in all columns come first, so that few rows are left after few of them.
+    Rows that are good in all columns come first, so few rows remain after few members.
     """
     spread = np.ptp(losses, axis=0) if len(losses) else np.ones(losses.shape[1])
     remaining_indices = np.argsort((losses / np.where(spread > 0, spread, 1.0)).sum(axis=1), kind="stable")
@@ -46,19 +46,19 @@ def _sweep(losses: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def ranks(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.intp]:
-    """Return the number of each row's front, shape (n,): 0 for rows that none beats, 1 without those, ...
+    """Return the number of each row's front, shape (n,): 0 for non-dominated rows, 1 for the next.
 
-    Rows that are not needed to rank `min_ranked` of them share one last number.
+    Rows beyond the first `min_ranked` share one last number.
 
     Args:
         losses: shape (n, number of objectives), smaller is better.
-        min_ranked: how many rows have to be ranked.
+        min_ranked: minimum number of rows to rank.
     """
     return _ranks_of_two(losses, min_ranked) if losses.shape[1] == 2 else _ranks_of_many(losses, min_ranked)
 
 
 def _ranks_of_two(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.intp]:
-    """Sorted by the first objective, a front is what lies below all before it in the second."""
+    """Sort by the first objective: a front consists of the new minima in the second."""
     remaining_indices = np.lexsort((losses[:, 1], losses[:, 0]))
     row_ranks = np.full(len(losses), len(losses), np.intp)
     front = 0
@@ -73,7 +73,7 @@ def _ranks_of_two(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.in
 
 
 def _ranks_of_many(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.intp]:
-    """Compare all pairs once; rows leave when no row that is left beats them."""
+    """Compare all pairs once; remove rows that no remaining row dominates, front by front."""
     no_worse = np.ones((len(losses), len(losses)), np.bool_)
     for column in losses.T:
         no_worse &= column[:, None] <= column
@@ -90,7 +90,7 @@ def _ranks_of_many(losses: NDArray[np.float64], min_ranked: int) -> NDArray[np.i
 
 
 def crowding(losses: NDArray[np.float64], fronts: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return how far each row's neighbours on its front are apart, summed over objectives, shape (n,).
+    """Return the distance between each row's neighbours on its front, summed over objectives, shape (n,).
 
     Gaps are shares of the objective's range over all rows; the ends of a front get infinity.
     """
@@ -108,6 +108,6 @@ def crowding(losses: NDArray[np.float64], fronts: NDArray[np.intp]) -> NDArray[n
 
 
 def fittest(losses: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Return the indices of the `count` rows of the best fronts, the least crowded of a front first."""
+    """Return the indices of the `count` rows of the best fronts, least crowded first within a front."""
     fronts = ranks(losses, count)
     return np.asarray(np.lexsort((-crowding(losses, fronts), fronts))[:count], np.intp)

@@ -1,4 +1,4 @@
-"""The first candidates of a search: random ones, made smaller until they keep the limits."""
+"""The first candidates of a search: random networks, shrunk until they keep the limits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from search.population.archive import Archive
 from search.population.variation import Variation
 
 START_SHARE = 0.2
-"""Largest share of all candidates that a start may take, if that is more than one generation."""
+"""Largest share of the budget for the start, if that is more than one generation."""
 
 MAX_SHRINKS = 24
-"""Rounds in which candidates outside the limits are made smaller; 2 % of their genes are then left."""
+"""Rounds of shrinking candidates outside the limits; 2 % of their genes are then unchanged."""
 
 
 def first_candidates(
@@ -32,15 +32,15 @@ def first_candidates(
 ) -> tuple[Genomes, NDArray[np.float64], NDArray[np.float64]]:
     """Consider the smallest, the largest and random candidates; shrink those outside the limits.
 
-    Where none of them keeps the limits, one that descent finds is taken; the descent looks at limits only
-    and is not counted.
+    If none of them keeps the limits, coordinate descent on the limits provides one; the descent does not
+    count.
 
     Args:
-        space: the space.
-        archive: where candidates are considered.
-        vary: operators of the space.
-        limits: those of the archive.
-        size: number of rows to begin with.
+        space: space to search.
+        archive: archive that counts candidates.
+        vary: variation operators of the space.
+        limits: limits of the archive.
+        size: number of initial rows.
         budget: number of candidates of the whole search.
         rng: source of all randomness.
 
@@ -54,10 +54,10 @@ def first_candidates(
     budget = min(budget, max(size, round(START_SHARE * budget)))
     feasible_rows, outcomes = [], []
     for _ in range(MAX_SHRINKS):
-        outcomes.append(archive.consider(space.canonical(rows), budget - archive.considered))
+        outcomes.append(archive.consider(space.canonical(rows), budget - archive.num_considered))
         feasible_rows.append(rows[outcomes[-1].estimated])
         rows = vary.shrink(np.delete(rows, outcomes[-1].estimated, axis=0), rng)
-        if len(rows) == 0 or archive.considered >= budget:
+        if len(rows) == 0 or archive.num_considered >= budget:
             break
     if archive.num_feasible == 0:
         rows = reachable_genome(space, limits, rng)[None]

@@ -1,4 +1,4 @@
-"""`Population`: the candidates that breed, and which of them stay, as array operations."""
+"""`Population`: candidates as arrays, and selection among them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ofa.space.onehot import OneHot
 
 @dataclass(frozen=True)
 class Population:
-    """Candidates in one row each.
+    """Candidates, one per row.
 
     Attributes:
         genomes: full rows (see `search.population.variation`), shape (n, num_genes).
-        networks: the canonical rows of the same, shape (n, num_genes).
-        accuracies: shape (n,).
-        excess: by which share a limit is exceeded, the worst one if there are several, shape (n,); 0 inside.
+        networks: canonical rows of `genomes`, shape (n, num_genes).
+        accuracies: accuracies, shape (n,).
+        excess: largest share by which a limit is exceeded, shape (n,); 0 inside all limits.
     """
 
     genomes: Genomes
@@ -46,27 +46,27 @@ class Population:
         """Return the `count` most accurate candidates, best first."""
         return self.take(np.argsort(-self.accuracies, kind="stable")[:count])
 
-    def clear(self, one_hot: OneHot, radius: float, crowd: int) -> Population:
-        """Return the candidates without those that have `crowd` or more better ones close by.
+    def clear(self, one_hot: OneHot, radius: float, max_better: int) -> Population:
+        """Return the candidates that have fewer than `max_better` better ones nearby.
 
-        So a good kind of network cannot fill the population with its likes and other kinds stay in it
+        One kind of network can thus not fill the population with near copies, and other kinds remain
         (clearing; Petrowski 1996).
 
         Args:
-            one_hot: of the space.
-            radius: networks that differ in no more genes than this are close to each other.
-            crowd: see above.
+            one_hot: one-hot encoding of the space.
+            radius: largest number of differing genes of nearby networks.
+            max_better: number of nearby better candidates that removes a candidate.
         """
         close = similarities(one_hot, self.networks)
         np.greater_equal(close, one_hot.num_genes - radius, out=close)
         better_and_close = (close * np.tri(len(close), k=-1, dtype=np.float32)).sum(axis=1)
-        return self.take(better_and_close < crowd)
+        return self.take(better_and_close < max_better)
 
 
 def similarities(one_hot: OneHot, networks: Genomes) -> NDArray[np.float32]:
-    """Return the number of genes in which any two networks (canonical rows) are equal, shape (n, n).
+    """Return the number of genes in which each pair of networks (canonical rows) agrees, shape (n, n).
 
-    Genes of inactive blocks are equal.
+    Inactive genes agree.
     """
     rows = one_hot(networks)
     return np.asarray(rows @ rows.T)

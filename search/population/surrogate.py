@@ -1,4 +1,4 @@
-"""`LinearSurrogate`: a linear model of accuracy on one-hot genes that learns while a search goes on."""
+"""`LinearSurrogate`: an online linear model of accuracy on one-hot genes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ DECAY = 0.75
 """Weight of older generations in the next fit, per generation."""
 
 RIDGE = 0.5
-"""Added to the squared weights, in candidates."""
+"""Strength of the ridge penalty, as a number of candidates."""
 
 
 class LinearSurrogate:
     """Effects of single genes on accuracy, by ridge regression.
 
-    Too coarse for networks that differ much, but a child's accuracy is that of its parents and the effects
-    of the few genes in which it differs from them: good enough to tell which children deserve an estimate.
+    The model is too coarse for networks that differ much. A child, however, differs from its parents in few
+    genes: the parents' accuracy plus the effects of these genes is accurate enough to select children for
+    estimation.
     """
 
     def __init__(self, one_hot: OneHot) -> None:
-        """Start without knowledge: all effects are 0."""
+        """Start with all effects at 0."""
         self._one_hot, width = one_hot, one_hot.width
         self._products: NDArray[np.float64] = np.zeros((width, width))
         self._targets: NDArray[np.float64] = np.zeros(width)
@@ -31,7 +32,7 @@ class LinearSurrogate:
         self._origin: float | None = None
 
     def learn(self, genomes: Genomes, accuracies: NDArray[np.float64]) -> None:
-        """Learn from canonical rows (n, num_genes) and their accuracies (n,)."""
+        """Update the model with canonical rows (n, num_genes) and their accuracies (n,)."""
         if len(genomes) == 0:
             return
         if self._origin is None:
@@ -43,5 +44,5 @@ class LinearSurrogate:
         self._effects = np.asarray(np.linalg.solve(regularised, self._targets), np.float64)
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float64]:
-        """Return the summed effects of the genes of canonical rows, shape (n,); differences are guesses."""
+        """Return summed effects of canonical rows' genes, shape (n,); only differences are meaningful."""
         return np.asarray(self._effects[self._one_hot.offsets + genomes].sum(axis=1))

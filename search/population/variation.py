@@ -1,8 +1,8 @@
-"""Variation of whole populations: drawing, crossing, changing and shrinking rows of genes.
+"""Variation of whole populations: sampling, crossover, mutation and shrinking of rows of genes.
 
-Rows here are *full*: the genes of inactive blocks keep the choice that they last had instead of 0. A block
-that a deeper child switches on thus comes with choices that its ancestors had, and no operator has to ask
-which genes are active. `SearchSpace.canonical` of a full row is its network.
+Rows here are *full*: the genes of inactive blocks keep their last choice instead of 0. A block that a deeper
+child switches on thus has choices of its ancestors, and no operator depends on which genes are active.
+`SearchSpace.canonical` converts a full row to its network.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Variation:
 
     Attributes:
         counts: number of allowed choices per gene.
-        free: columns of the genes with more than one.
+        free: columns of the genes with more than one allowed choice.
         lowest: the smallest allowed choice of each gene.
-        highest: the largest one.
+        highest: the largest allowed choice of each gene.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -52,7 +52,7 @@ class Variation:
         return np.where(from_parents, parents, mates)
 
     def change(self, genomes: Genomes, max_genes: int, rng: np.random.Generator) -> Genomes:
-        """Return children of which 1 to `max_genes` genes change (fewer if a gene is hit twice)."""
+        """Return children with 1 to `max_genes` changed genes (fewer if a gene is drawn twice)."""
         children = genomes.copy()
         if len(self.free) == 0:
             return children
@@ -77,7 +77,7 @@ class Variation:
 
         Args:
             parents: first parents, shape (n, num_genes).
-            mates: their mates, same shape; those of mutated parents are not asked.
+            mates: second parents, same shape; not used by mutations.
             mutation_ratio: share of children that are mutations of their first parent; the others come
                 from crossover.
             max_genes: largest number of genes that a mutation changes.
@@ -88,6 +88,6 @@ class Variation:
         return np.concatenate([mutated, self.cross(parents[mutants:], mates[mutants:], rng)])
 
     def shrink(self, genomes: Genomes, rng: np.random.Generator) -> Genomes:
-        """Return rows of which each gene got its smallest choice with probability `SHRINK_SHARE`."""
+        """Return rows in which each gene is set to its smallest choice with probability `SHRINK_SHARE`."""
         lowered: NDArray[np.bool_] = rng.random(genomes.shape) < SHRINK_SHARE
         return np.where(lowered, self.lowest, genomes)

@@ -1,4 +1,4 @@
-"""One figure of a search: candidates seen, their front, the best one, the limits."""
+"""One figure of a search: candidates, front, best network and limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.result.verification import Verification
 def plot_result(result: SearchResult, path: Path) -> None:
     """Write a PNG of accuracy against each quantity of the front, side by side.
 
-    Draws on a figure of its own, so no global plotting state is touched.
+    Uses a separate figure and no global plotting state.
 
     Raises:
         UserError: if the file cannot be written.
@@ -40,7 +40,7 @@ def plot_result(result: SearchResult, path: Path) -> None:
 
 
 def _plot_front(axes: Axes, result: SearchResult, limit: LimitRecord, limits: Sequence[LimitRecord]) -> None:
-    """Draw a line for a front of one cost; for more, points coloured by the next cost."""
+    """Draw a line for a front of one cost; for more costs, points coloured by the next cost."""
     costs, accuracies = _columns([(c.values[limit.name], c.accuracy) for c in result.front])
     if len(limits) == 1:
         axes.step(costs, accuracies, where="post", color="tab:blue", label="non-dominated front")
@@ -61,7 +61,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def _plot_measured(axes: Axes, verification: Verification, limit: LimitRecord) -> None:
-    """Mark measured networks, each with a line from what was predicted for it."""
+    """Mark measured networks, each with a line from its predicted value."""
     for network in verification.networks:
         line = [network.predicted, network.measured]
         axes.plot(line, [network.accuracy] * 2, color="0.6", linewidth=0.8, zorder=1)

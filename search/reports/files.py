@@ -11,7 +11,7 @@ from search.result.result import SearchResult
 
 
 def save_all(result: SearchResult, path: Path, provenance: Mapping[str, str]) -> None:
-    """Write `path` (JSON) and, of the same name, a .png and a .csv.
+    """Write `path` (JSON) and, with the same name, a .png and a .csv.
 
     Raises:
         UserError: if a file cannot be written.

@@ -30,14 +30,14 @@ class ReportedNetwork:
     """One network's predictions and measurements.
 
     Attributes:
-        name: of its bundle, or empty.
-        search: the search that found it; None for a network chosen otherwise or drawn at random.
-        predicted: the metric by the accuracy predictor; None for a network of no space.
-        measured: the metric as measured.
-        predicted_ms: by the latency table; None for a network of no space.
-        measured_ms: end to end on the device.
-        macs: of one image.
-        parameters: of the network.
+        name: name of the network's bundle; empty for a random network.
+        search: search that found the network; None for other and random networks.
+        predicted: metric by the accuracy predictor; None without a space.
+        measured: measured metric.
+        predicted_ms: latency in milliseconds by the latency table; None without a space.
+        measured_ms: latency in milliseconds, measured end to end on the device.
+        macs: multiply-accumulates of one image.
+        parameters: number of parameters.
     """
 
     name: str
@@ -69,10 +69,10 @@ def report_networks(
     Args:
         networks: the networks, with their measured accuracies.
         latencies_ms: measured latency of each, milliseconds.
-        space: space of those that are sub-networks.
+        space: space of the sub-networks.
         predictor: accuracy of populations.
         latency: estimated milliseconds of populations.
-        searches: by name of a sub-network, the search that found it.
+        searches: search results by the name of the sub-network found.
     """
     rows = []
     for network, measured_ms in zip(networks, latencies_ms, strict=True):
@@ -95,8 +95,8 @@ def report_networks(
 def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, metric: Metric = TOP1) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones.
 
-    Its caption says by how much all latencies differ from the predicted ones together: a machine that is
-    faster or slower than when its table was measured shifts all of them alike.
+    The caption gives the common ratio of measured to predicted latencies: a change of the machine's speed
+    since the table was measured shifts all of them equally.
     """
     table = Table(title=title, caption=_caption(networks), box=None, pad_edge=False)
     accuracy = metric.heading
@@ -127,7 +127,7 @@ def _caption(networks: Sequence[ReportedNetwork]) -> str:
 
 
 def _figures(networks: Sequence[ReportedNetwork], metric: Metric) -> list[str]:
-    """Return the cells of the means; a dash where a network has no such figure."""
+    """Return the cells of the means; a dash if a network lacks the value."""
 
     def mean(name: str, digits: int, scale: float = 1.0) -> str:
         values = [getattr(network, name) for network in networks]
@@ -139,7 +139,7 @@ def _figures(networks: Sequence[ReportedNetwork], metric: Metric) -> list[str]:
 
 
 def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path, metric: Metric = TOP1) -> None:
-    """Write a PNG of the metric against latency (ms): the searches' predicted front and measured networks.
+    """Write a PNG of the metric against latency (ms): predicted front of the searches, and measured networks.
 
     Raises:
         UserError: if the file cannot be written.
@@ -168,10 +168,10 @@ def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path, metric: Metri
 
 
 def _joint_front(searches: Sequence[SearchResult], metric: Metric) -> NDArray[np.float64]:
-    """Return (latency, shown value of the metric) of the candidates that no candidate of any search beats."""
+    """Return (latency, shown value of the metric) of the candidates on the joint front of all searches."""
     candidates = [candidate for search in searches for candidate in search.front]
     candidates = [candidate for candidate in candidates if "latency_ms" in candidate.values]
     costs = np.array([candidate.values["latency_ms"] for candidate in candidates])
     accuracies = np.array([candidate.accuracy for candidate in candidates])
-    keep = non_dominated(costs, metric.sign * accuracies)
-    return np.column_stack([costs[keep], metric.scale * accuracies[keep]])
+    front_indices = non_dominated(costs, metric.sign * accuracies)
+    return np.column_stack([costs[front_indices], metric.scale * accuracies[front_indices]])

@@ -44,7 +44,7 @@ def write_table(result: SearchResult, path: Path) -> None:
 def report(result: SearchResult, limits: Sequence[Limit]) -> str:
     """Return lines for the terminal: rows of the front, cost of the search, the best and its quantities.
 
-    For a verified search also what was predicted and measured.
+    A verified search adds predicted and measured values.
     """
     best, verification = result.best, result.verification
     buffer = io.StringIO()
@@ -61,15 +61,15 @@ def report(result: SearchResult, limits: Sequence[Limit]) -> str:
             lines[-1] += _measured_text(verification, limit)
     if verification and verification.margin >= MAX_MARGIN:
         lines.append(
-            "The processes differ by more than a margin can make up for: something else keeps the device "
+            "The processes differ by more than the margin allows: something else keeps the device "
             "busy. Search again when it is quiet."
         )
     return "\n".join([*lines, f"predicted {result.metric.title}: {result.metric.show(best.accuracy)}"])
 
 
 def _measured_text(verification: Verification, limit: Limit) -> str:
-    """Return how the value of the best network came about."""
-    networks = [n for n in verification.networks if n.config.id == verification.chosen]
+    """Return the origin of the best network's value: predicted or measured."""
+    networks = [n for n in verification.networks if n.config.id == verification.best_id]
     if not networks:
         return ", predicted; not measured yet"
     processes = sum(map(len, networks[0].measurements))
@@ -95,7 +95,7 @@ def verified_table(verification: Verification, limit: Limit, metric: Metric = TO
     for network in verification.networks:
         share = f"{100 * network.measured / limit.maximum:.1f}"
         side = "inside" if verification.keeps(network, limit.maximum) else "outside"
-        mark = "chosen" if network.config.id == verification.chosen else side
+        mark = "chosen" if network.config.id == verification.best_id else side
         accuracy = f"{metric.scale * network.accuracy:.2f}"
         figures = (accuracy, f"{network.predicted:.4g}", f"{network.measured:.4g}")
         table.add_row(*figures, share, mark, network.config.id)

@@ -1,4 +1,4 @@
-"""`SearchResult`: what a search found, how, and as a file."""
+"""`SearchResult`: the outcome of a search, and its file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LimitRecord:
-    """A limit as the result keeps it: without its estimator; the maximum is None where there is none."""
+    """A limit in a result, without its estimator; a maximum of None means infinite."""
 
     name: str
     maximum: float | None
@@ -64,21 +64,21 @@ class SearchResult:
 
     Attributes:
         algorithm: registered name of the algorithm.
-        settings: its settings.
-        seed: what the caller seeded the search with; None if only a generator was given.
+        settings: settings of the algorithm.
+        seed: seed of the search; None if only a generator was given.
         space_name: name of the space.
-        space_fingerprint: fingerprint of the whole space.
-        limits: the limits.
-        front_costs: names of the limited quantities that the front sets against accuracy.
+        space_fingerprint: fingerprint of the unrestricted space.
+        limits: limits of the search.
+        front_costs: names of the limited quantities that form the front with accuracy.
         ranked: the best feasible candidates, best first (of equal accuracy, the cheaper first).
-        front: non-dominated feasible candidates of all seen, cheapest in the first quantity first.
-        samples: (cost, accuracy) of up to `MAX_SAMPLES` feasible candidates, evenly spaced in the order seen.
-        evaluations: distinct candidates considered, those outside the limits included.
-        accuracy_evaluations: those of them that kept the limits and had their accuracy estimated.
+        front: non-dominated feasible candidates, cheapest in the first quantity first.
+        samples: (cost, accuracy) of up to `MAX_SAMPLES` feasible candidates, evenly spaced in time.
+        evaluations: number of distinct candidates, including infeasible ones.
+        accuracy_evaluations: number of feasible candidates whose accuracy was estimated.
         history: highest accuracy after each generation (or batch), from the first feasible candidate on.
-        seconds: wall time; not part of equality.
-        verification: what was measured, if the search was verified.
-        metric: what `accuracy` is; the best networks have the highest or lowest, by its direction.
+        seconds: wall time in seconds; not part of equality.
+        verification: measurements, if the search was verified.
+        metric: metric of the field `accuracy` of candidates; its direction decides which values are better.
     """
 
     algorithm: str
@@ -107,10 +107,10 @@ class SearchResult:
         """Return the most accurate candidate of the front inside tighter limits.
 
         Args:
-            maxima: of the first `len(maxima)` limited quantities, in their order and units.
+            maxima: tighter maxima of the first `len(maxima)` limited quantities, in their order and units.
 
         Raises:
-            UserError: if there are more maxima than quantities, or no candidate of the front keeps them;
+            UserError: if there are more maxima than quantities, or no candidate of the front keeps them,
                 with the smallest value of each quantity on the front.
         """
         names = [limit.name for limit in self.limits]
@@ -153,7 +153,11 @@ class SearchResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> SearchResult:
-        """Build a result in `space` from `to_dict` output; raises what missing or wrong entries raise."""
+        """Build a result in `space` from `to_dict` output.
+
+        Raises:
+            ValueError: if entries are missing or wrong; also KeyError and TypeError.
+        """
         samples = zip(values["samples"]["cost"], values["samples"]["accuracy"], strict=True)
         limits = tuple(map(_read_limit, values["limits"]))
         verification = values.get("verification")
@@ -184,7 +188,7 @@ class SearchResult:
 
         Args:
             path: the file.
-            provenance: what the search was made from, e.g. paths and versions of predictor and tables.
+            provenance: origin of the search, e.g. paths and versions of predictor and tables.
 
         Raises:
             UserError: if the file cannot be written.
@@ -222,8 +226,8 @@ class SearchResult:
             raise UserError(f"The search result {path} is damaged ({reason}).", stage="search") from error
 
 
-def in_metric(result: SearchResult, metric: Metric) -> SearchResult:
-    """Return the result of a search that maximised `metric.sign * value`, in values of the metric."""
+def convert_to_metric(result: SearchResult, metric: Metric) -> SearchResult:
+    """Convert the result of a search that maximised `metric.sign * value` to values of the metric."""
 
     def turned(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
         return tuple(dataclasses.replace(c, accuracy=metric.sign * c.accuracy) for c in candidates)
@@ -246,12 +250,12 @@ def in_metric(result: SearchResult, metric: Metric) -> SearchResult:
 
 
 def searched_fingerprint(path: Path) -> object:
-    """Return the fingerprint of the space that a result was searched in; None if the file does not say."""
+    """Return the fingerprint of the space of a result file; None if the file has none."""
     space = ofa.common.files.read_json(path, "search result", "search").get("space")
     return space.get("fingerprint") if isinstance(space, dict) else None
 
 
 def _read_limit(values: Mapping[str, Any]) -> LimitRecord:
-    """Read a limit; files from before limits had a kind tell it by their names."""
+    """Read a limit; in older files, which lack the kind, its name determines the kind."""
     kind = LATENCY if str(values["name"]).startswith("latency") else ""
     return LimitRecord(**{"kind": kind, **values})

@@ -1,4 +1,4 @@
-"""Choosing one sub-network by what a user names: a search result, or an end of the space."""
+"""Selection of a sub-network by name: a search result, or an extreme of the space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.result.result import SearchResult, searched_fingerprint
 
 @dataclass(frozen=True)
 class SelectedSubnet:
-    """A sub-network and what its search expects of it: the metric's value, latencies in ms by limit name."""
+    """A sub-network and its search's estimates: value of the metric, latencies in ms by limit name."""
 
     config: AnyConfig
     expected_value: float | None = None
@@ -28,13 +28,13 @@ def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet
 
     Args:
         space: the supernet's space.
-        name: smallest, middle or largest; a result in `folder` or the path of one; or such a result and
-            limits on its quantities in their order, e.g. phone-pareto@30 or phone-pareto@30@5: the best
-            candidate of its front inside them.
-        folder: where the run's search results are.
+        name: smallest, middle or largest; a result in `folder` or the path of one; or such a result with
+            limits on its quantities in their order, e.g. phone-pareto@30 or phone-pareto@30@5, for the best
+            candidate of its front inside these limits.
+        folder: folder of the run's search results.
 
     Raises:
-        UserError: if there is no such result, with the list of those that there are, or it is of another
+        UserError: if there is no such result, with a list of existing results, or it belongs to another
             space.
     """
     ends = {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}
@@ -54,7 +54,7 @@ def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet
 
 
 def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
-    """Return the path of the result that `name` means, which may not exist, and the limits in the name."""
+    """Return the path of the result that `name` refers to, which may not exist, and its limits."""
     for path in (folder / f"{name}.json", Path(name)):
         if path.is_file():
             return path, ()
@@ -63,7 +63,7 @@ def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:
         maxima = tuple(map(float, texts))
     except ValueError:
         raise UserError(
-            f"{name!r} has limits that are no numbers; expected NAME@LIMIT, e.g. phone-pareto@30."
+            f"{name!r} has limits that are not numbers; expected NAME@LIMIT, e.g. phone-pareto@30."
         ) from None
     path = folder / f"{stem}.json"
     return (path if path.is_file() else Path(stem)), maxima

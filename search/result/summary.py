@@ -1,4 +1,4 @@
-"""From the candidates of a search to its result."""
+"""Conversion of a search's candidates to its result."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def summarise(
 ) -> SearchResult:
     """Return the result of a search whose candidates are in `archive`; at least one is feasible.
 
-    The front is that of accuracy against the first `front_costs` limited quantities. If it is longer than
-    `front_size`, its least crowded members are kept.
+    The front is that of accuracy against the first `front_costs` limited quantities, reduced to the
+    `front_size` least crowded members.
     """
     genomes, values, accuracies = archive.feasible()
     costs = values[:, 0]
@@ -59,15 +59,15 @@ def summarise(
         ranked=candidates(ranked),
         front=candidates(front),
         samples=tuple(zip(costs[spaced].tolist(), accuracies[spaced].tolist(), strict=True)),
-        evaluations=archive.considered,
-        accuracy_evaluations=archive.estimated,
+        evaluations=archive.num_considered,
+        accuracy_evaluations=archive.num_estimated,
         history=tuple(history),
         seconds=seconds,
     )
 
 
 def limit_record(limit: Limit) -> LimitRecord:
-    """Return what a result keeps of a limit."""
+    """Return the record of a limit in results."""
     return LimitRecord(limit.name, limit.maximum if limit.bounded else None, limit.unit, limit.kind)
 
 
@@ -78,5 +78,5 @@ def _candidate(
     values: NDArray[np.float64],
     accuracy: float,
 ) -> Candidate:
-    named = {limit.name: float(value) for limit, value in zip(limits, values, strict=True)}
-    return Candidate(space.config(genome), float(accuracy), named)
+    values_by_name = {limit.name: float(value) for limit, value in zip(limits, values, strict=True)}
+    return Candidate(space.config(genome), float(accuracy), values_by_name)

@@ -1,4 +1,4 @@
-"""What a verified search measured: predicted and measured latency of each network, as values and as JSON."""
+"""The measurements of a verified search: predicted and measured latency of each network."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ofa.space.space import SearchSpace
 
 @dataclass(frozen=True)
 class VerifiedNetwork:
-    """A network that was measured end to end.
+    """A network with end-to-end measurements.
 
     Attributes:
         config: the network.
-        accuracy: as estimated.
-        predicted: the verified quantity by its estimator as it was given, in the limit's unit.
-        measurements: a tuple per time that it was measured, of one value per fresh process.
+        accuracy: estimated accuracy.
+        predicted: verified quantity by its uncorrected estimator, in the limit's unit.
+        measurements: one tuple per measurement, with one value per fresh process.
     """
 
     config: AnyConfig
@@ -29,7 +29,7 @@ class VerifiedNetwork:
 
     @property
     def measured(self) -> float:
-        """Median over processes; of several measurements the largest, as a limit has to hold in all."""
+        """Largest median over processes of all measurements: a limit has to hold in each."""
         return max(statistics.median(values) for values in self.measurements)
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,7 +45,11 @@ class VerifiedNetwork:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> VerifiedNetwork:
-        """Build a network of `space` from `to_dict` output; raises what missing or wrong entries raise."""
+        """Build a network of `space` from `to_dict` output.
+
+        Raises:
+            ValueError: if entries are missing or wrong; also KeyError and TypeError.
+        """
         measurements = tuple(tuple(map(float, processes)) for processes in values["measurements"])
         if not measurements or not all(measurements):
             raise ValueError("measurements of a verified network are empty")
@@ -58,20 +62,20 @@ class Verification:
     """The measurements behind a verified search.
 
     Attributes:
-        quantity: name of the limit that was verified.
-        scale: measured / predicted near the limit, by which the search was corrected.
-        margin: share by which a measured value, increased, must still keep the limit; it stands for what
-            one measurement differs from the next.
-        networks: all that were measured, the most accurate first.
-        chosen: id of the result's network; None as long as no measured network keeps the limit.
-        pending: networks that wait to be measured on another device.
+        quantity: name of the verified limit.
+        scale: measured / predicted near the limit, the factor that corrects the search.
+        margin: relative safety margin: a measured value, increased by it, still has to keep the limit; covers
+            the differences between measurements.
+        networks: all measured networks, the most accurate first.
+        best_id: id of the result's network; None as long as no measured network keeps the limit.
+        pending: networks still to be measured on another device.
     """
 
     quantity: str
     scale: float
     margin: float
     networks: tuple[VerifiedNetwork, ...]
-    chosen: str | None
+    best_id: str | None
     pending: tuple[AnyConfig, ...] = ()
 
     def keeps(self, network: VerifiedNetwork, maximum: float) -> bool:
@@ -84,19 +88,23 @@ class Verification:
             "quantity": self.quantity,
             "scale": self.scale,
             "margin": self.margin,
-            "chosen": self.chosen,
+            "chosen": self.best_id,
             "networks": [network.to_dict() for network in self.networks],
             "pending": [config.to_dict() for config in self.pending],
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Verification:
-        """Build a verification from `to_dict` output; raises what missing or wrong entries raise."""
+        """Build a verification from `to_dict` output.
+
+        Raises:
+            ValueError: if entries are missing or wrong; also KeyError and TypeError.
+        """
         return cls(
             quantity=str(values["quantity"]),
             scale=float(values["scale"]),
             margin=float(values["margin"]),
             networks=tuple(VerifiedNetwork.from_dict(entry, space) for entry in values["networks"]),
-            chosen=None if values["chosen"] is None else str(values["chosen"]),
+            best_id=None if values["chosen"] is None else str(values["chosen"]),
             pending=tuple(space.read(entry) for entry in values["pending"]),
         )

@@ -11,21 +11,21 @@ import numpy as np
 
 from search.result.verification import VerifiedNetwork
 
-NEAR = 0.25
-"""Networks whose measured value differs by no more than this share from the limit decide the correction."""
+FIT_RANGE = 0.25
+"""The correction is fitted to networks whose measured value is within this share of the limit."""
 
 FIRST_SPREAD = 0.03
 MIN_SPREAD, MAX_SPREAD = 0.01, 0.06
 MIN_MARGIN, MAX_MARGIN = 0.005, 0.05
 MARGIN_DEVIATIONS = 2.5
 LATER_PROCESSES = 5
-"""The margin is meant for the median of so many processes at a later time."""
+"""The margin covers the median of this many processes at a later time."""
 
 _MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution in units of its median absolute deviation."""
 
 _MEDIAN_VARIANCE = math.pi / 2
-"""Variance of a median of many normal values in units of that of their mean."""
+"""Variance of a median of many normal values in units of the variance of their mean."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class Correction:
 def fit_correction(networks: Sequence[VerifiedNetwork], maximum: float) -> Correction:
     """Return the correction of an estimator near `maximum`.
 
-    Its scale is the median of measured / predicted. An offset beside it could not be told from the scale,
-    because all candidates of a search lie close to the limit; the median makes a single disturbed
-    measurement harmless. What a search prefers is what its estimator takes for faster than it is, so the
-    networks that the search found are those to fit.
+    The scale is the median of measured / predicted; the median is robust against a disturbed measurement. An
+    additional offset cannot be identified, because all candidates of a search are close to the limit. The fit
+    uses networks found by the search, because a search is biased towards networks that its estimator
+    underestimates.
 
     Args:
-        networks: measured ones; those within `NEAR` of the maximum count, or all if none is.
-        maximum: the limit.
+        networks: measured networks; those within `FIT_RANGE` of the maximum count, or all if there are none.
+        maximum: maximum of the limit.
     """
     if not networks:
         return Correction()
-    near_networks = [n for n in networks if abs(n.measured / maximum - 1) <= NEAR] or networks
+    near_networks = [n for n in networks if abs(n.measured / maximum - 1) <= FIT_RANGE] or networks
     logs = np.log([n.measured / n.predicted for n in near_networks])
     centre = float(np.median(logs))
     if len(near_networks) < 3:
@@ -60,15 +60,16 @@ def fit_correction(networks: Sequence[VerifiedNetwork], maximum: float) -> Corre
 
 
 def fit_margin(networks: Sequence[VerifiedNetwork]) -> float:
-    """Return the share by which a later measurement of a network may exceed the one that is at hand.
+    """Return the share by which a later measurement of a network may exceed the existing one.
 
-    From the relative deviations of single processes from their network's median: `MARGIN_DEVIATIONS`
-    standard deviations of the difference between that median and one of `LATER_PROCESSES` processes.
+    Computed from the deviations of single processes from their network's median, relative to it:
+    `MARGIN_DEVIATIONS` standard deviations of the difference between that median and one of `LATER_PROCESSES`
+    processes.
     """
     deviations, sizes = [], []
     for values in (values for network in networks for values in network.measurements):
         centre = statistics.median(values)
-        # With an odd number of processes one of them is the median itself and says nothing.
+        # With an odd number of processes one of them is the median itself and carries no information.
         distances = sorted(abs(value / centre - 1) for value in values)[len(values) % 2 :]
         deviations += distances
         sizes.append(len(values))

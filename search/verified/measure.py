@@ -1,4 +1,4 @@
-"""`Measure`: what a verified search needs of the device that it is for."""
+"""`Measure`: the measuring interface of a verified search."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ofa.space.config import AnyConfig
 
 
 class Measure(Protocol):
-    """Measures networks on the device that a search is for."""
+    """Measures networks on the target device."""
 
     @property
-    def here(self) -> bool:
-        """Whether networks can be measured at once; else a call only asks for it."""
+    def is_local(self) -> bool:
+        """Whether a call measures at once; otherwise it only requests the measurement."""
         ...
 
     @property
-    def known(self) -> Mapping[AnyConfig, Sequence[float]]:
-        """What was measured before the search: a value per fresh process for each network."""
+    def known_values(self) -> Mapping[AnyConfig, Sequence[float]]:
+        """Measurements before the search: one value per fresh process for each network."""
         ...
 
     def __call__(self, configs: Sequence[AnyConfig]) -> Mapping[AnyConfig, Sequence[float]]:
-        """Return a value per fresh process for each network; nothing where they cannot be measured here."""
+        """Return one value per fresh process for each network; empty unless `is_local`."""
         ...

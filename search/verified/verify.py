@@ -1,9 +1,9 @@
-"""Verified search: candidates are measured, the estimator is corrected by what is seen, and searched again.
+"""Verified search: candidates are measured, the estimator is corrected, and the search repeated.
 
-A search comes up with networks that its estimator takes for fast; some of them are not. So candidates just
-below and just above the limit are measured end to end, the estimator is scaled to what was measured, and the
-search is repeated for candidates that are more accurate than the best one that keeps the limit. What is
-returned was measured inside the limit, with a margin for what measurements differ by, and once more alone.
+A search is biased towards networks whose latency its estimator underestimates. Therefore candidates just
+below and just above the limit are measured end to end, the estimator is scaled to the measurements, and the
+search is repeated for more accurate candidates than the best that keeps the limit. The result was measured
+inside the limit with a margin for the spread of measurements, and confirmed by a separate measurement.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from search.result.verification import Verification, VerifiedNetwork
 from search.verified.correction import fit_correction, fit_margin
 from search.verified.measure import Measure
 
-AIMS = (-1.5, -0.5, 0.5)
+TARGETS = (-1.5, -0.5, 0.5)
 """Targets relative to the limit, in standard deviations of the corrected estimator."""
 
 TOO_FAST = 0.9
 MORE_TURNS = 3
-"""Turns that are added while no network keeps the limit, or the best is below `TOO_FAST` of it."""
+"""Additional turns while no network keeps the limit, or the best is faster than `TOO_FAST` of it."""
 
 _JUST_ABOVE = 1 + 1e-6
 
@@ -43,9 +43,9 @@ class VerifySettings:
     """Effort of `verified_search`.
 
     Attributes:
-        turns: of search, measurement and correction.
-        candidates: networks that are measured in a turn, at most.
-        processes: fresh processes in which each of them is measured.
+        turns: number of turns of search, measurement and correction.
+        candidates: largest number of networks measured per turn.
+        processes: fresh processes per measurement.
     """
 
     turns: int = 4
@@ -53,7 +53,7 @@ class VerifySettings:
     processes: int = 3
 
     def __post_init__(self) -> None:
-        """Check all ranges and report every value that is outside."""
+        """Check all ranges and report every value out of range."""
         if problems := below_minimum(self, {"turns": 1, "candidates": 1, "processes": 1}):
             raise UserError(" ".join(problems))
 
@@ -68,26 +68,26 @@ def verified_search(
     settings: VerifySettings | None = None,
     progress: ProgressCallback = silent,
 ) -> SearchResult:
-    """Search the most accurate network whose measured value keeps the first limit.
+    """Search for the most accurate network whose measured value keeps the first limit.
 
     Args:
         plan: a search for one network.
         space: the (restricted) space to search.
-        accuracy: what to maximise.
-        limits: the first is verified; the others are kept by their estimators.
-        seed: of the searches.
+        accuracy: estimator that is maximised.
+        limits: limits; the first is verified by measurement, the others by their estimators.
+        seed: seed of the searches.
         measure: measures networks in the unit of the first limit.
-        settings: effort.
+        settings: effort of the verification.
         progress: passed to the searches.
 
     Returns:
-        The result with `verification`. If a network was found to keep the limit, it is the best, all ranked
-        candidates were measured, and their value of the first limit is the measured one. Otherwise `measure`
-        could not measure here: candidates are pending, and the result is that of the corrected search.
+        The result with `verification`. If a measured network keeps the limit, it is the best, all ranked
+        candidates are measured, and their value of the first limit is the measured one. Otherwise `measure`
+        could not measure at once: candidates are pending, and the result is that of the corrected search.
 
     Raises:
         UserError: if the plan finds a front, the first limit is infinite, or no sub-network keeps the limits;
-            where the first limit is too small, with the measured value of the smallest network.
+            if the first limit is too small, with the measured value of the smallest network.
     """
     if plan.finds_front:
         raise UserError(
@@ -101,7 +101,7 @@ def verified_search(
 
 
 class _Verifier:
-    """The state of a verified search: what was measured, and what follows from it."""
+    """The state of a verified search: measurements and their consequences."""
 
     def __init__(
         self,
@@ -126,8 +126,8 @@ class _Verifier:
         self._seconds = 0.0
 
     def run(self, settings: VerifySettings) -> SearchResult:
-        """Make the turns; see `verified_search`."""
-        self._take({c: v for c, v in self._measure.known.items() if self._space.contains(c)})
+        """Run the turns; see `verified_search`."""
+        self._take({c: v for c, v in self._measure.known_values.items() if self._space.contains(c)})
         max_turns, num_failed = settings.turns + MORE_TURNS, 0
         for turn in range(max_turns):
             self._refuse_unreachable()
@@ -144,23 +144,23 @@ class _Verifier:
         self._confirm(max_turns)
         return self._result()
 
-    # -- what is known -----------------------------------------------------------------------------
+    # -- measurements -----------------------------------------------------------------------------
 
     def _verification(self) -> Verification:
-        """Return what was measured so far; the choice is the most accurate network that keeps the limit."""
+        """Return all measurements; `best_id` is the most accurate network that keeps the limit."""
         networks = tuple(sorted(self._networks.values(), key=lambda n: (-n.accuracy, n.measured)))
         scale = fit_correction(networks, self._limit.maximum).scale
         margin = fit_margin(networks)
         verification = Verification(self._limit.name, scale, margin, networks, None, self._pending)
-        chosen_id = next((n.config.id for n in networks if verification.keeps(n, self._limit.maximum)), None)
-        return dataclasses.replace(verification, chosen=chosen_id)
+        best_id = next((n.config.id for n in networks if verification.keeps(n, self._limit.maximum)), None)
+        return dataclasses.replace(verification, best_id=best_id)
 
     def _best(self) -> VerifiedNetwork | None:
         verification = self._verification()
-        return next((n for n in verification.networks if n.config.id == verification.chosen), None)
+        return next((n for n in verification.networks if n.config.id == verification.best_id), None)
 
     def _measured(self, configs: Sequence[AnyConfig]) -> bool:
-        """Have networks measured; return whether they were, else they are pending."""
+        """Measure networks; return False if they are pending instead."""
         measurements = self._measure(configs)
         self._take(measurements)
         self._pending = () if measurements else tuple(configs)
@@ -177,23 +177,23 @@ class _Verifier:
             self._networks[config] = VerifiedNetwork(config, float(top1), float(value), measurements)
 
     def _refuse_unreachable(self) -> None:
-        """Raise if the smallest network was measured outside the limit, and no network inside."""
+        """Raise if the smallest network was measured outside the limit, and none inside."""
         verification, limit = self._verification(), self._limit
         smallest = self._networks.get(self._smallest)
-        if smallest is None or verification.chosen is not None:
+        if smallest is None or verification.best_id is not None:
             return
         min_limit = smallest.measured * (1 + verification.margin)
         raise UserError(
             f"No sub-network of space {self._space.name!r} reaches {limit.name} = "
             f"{limit.show(limit.maximum)}; the smallest reachable was measured at "
             f"{limit.show(smallest.measured)} (predicted {limit.show(smallest.predicted)}). Raise the limit "
-            f"to at least {limit.show(min_limit)}, which leaves room for what measurements differ by."
+            f"to at least {limit.show(min_limit)}, which includes the margin for the spread of measurements."
         )
 
     # -- searching ---------------------------------------------------------------------------------
 
     def _search(self, maximum: float) -> SearchResult:
-        """Search with the corrected estimator under `maximum`, or what the smallest network needs."""
+        """Search with the corrected estimator under `maximum`, or the smallest reachable value if larger."""
         scale = self._verification().scale
         maximum = max(maximum, scale * self._min_value * _JUST_ABOVE)
         corrected_limit = dataclasses.replace(
@@ -205,38 +205,38 @@ class _Verifier:
         return result
 
     def _pick(self, count: int, num_failed: int) -> list[AnyConfig]:
-        """Return networks to measure: new, more accurate than the best, just below and above the limit.
+        """Return new networks to measure, more accurate than the best, just below and above the limit.
 
         Args:
-            count: their largest number.
-            num_failed: turns on end in which no network kept the limit; each lowers the aims.
+            count: largest number of networks.
+            num_failed: consecutive turns in which no network kept the limit; each lowers the targets.
         """
         networks, best = list(self._networks.values()), self._best()
-        aim = self._limit.maximum / (1 + (fit_margin(networks) if networks else 0.0))
+        target = self._limit.maximum / (1 + (fit_margin(networks) if networks else 0.0))
         spread = fit_correction(networks, self._limit.maximum).spread
         picks: list[AnyConfig] = []
-        refused: list[UserError] = []
-        for index, offset in enumerate(AIMS):
-            share = count * (index + 1) // len(AIMS) - len(picks)
+        errors: list[UserError] = []
+        for index, offset in enumerate(TARGETS):
+            share = count * (index + 1) // len(TARGETS) - len(picks)
             try:
-                result = self._search(aim * (1 + (offset - num_failed) * spread))
+                result = self._search(target * (1 + (offset - num_failed) * spread))
             except UserError as error:
-                # Tightened, this limit can be out of reach together with the others.
-                refused.append(error)
+                # The tightened limit can be unreachable together with the others.
+                errors.append(error)
                 continue
             picks += self._different(result, picks, share, best.accuracy if best else -np.inf)
-        if len(refused) == len(AIMS) and not best:
-            raise refused[-1]
+        if len(errors) == len(TARGETS) and not best:
+            raise errors[-1]
         return picks
 
     def _contradicted(self, count: int) -> list[AnyConfig]:
-        """Return networks to measure anew, each once: by the best network's measurement they keep the limit.
+        """Return networks to measure again once, because the best network's measurement contradicts theirs.
 
-        A device that was busy while the first networks were measured makes all of them look too slow, and the
-        search stays far below the limit. What was measured of them is forgotten.
+        A device that was busy during the first measurements makes all networks look too slow, and the search
+        stays far below the limit. The earlier measurements of the returned networks are discarded.
         """
         best, verification = self._best(), self._verification()
-        if best is None or best.measured >= TOO_FAST * self._limit.maximum or not self._measure.here:
+        if best is None or best.measured >= TOO_FAST * self._limit.maximum or not self._measure.is_local:
             return []
         max_predicted = self._limit.maximum / (1 + verification.margin) * best.predicted / best.measured
         candidates = [
@@ -253,10 +253,10 @@ class _Verifier:
     def _different(
         self, result: SearchResult, picks: Sequence[AnyConfig], count: int, above: float
     ) -> list[AnyConfig]:
-        """Return up to `count` new candidates with an accuracy above `above`: the best, then unlike ones."""
-        # Only the upper end of the front, which reaches down to the smallest networks, competes.
-        upper = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))
-        pool = [c.config for c in upper if c.accuracy > above and c.config not in picks]
+        """Return up to `count` new candidates with an accuracy above `above`: best first, then dissimilar."""
+        # Only the accurate end of the front is relevant: the front reaches down to the smallest networks.
+        accurate_end = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))
+        pool = [c.config for c in accurate_end if c.accuracy > above and c.config not in picks]
         pool = [config for config in dict.fromkeys(pool) if config not in self._networks]
         new_configs = pool[: min(1, count)]
         while len(new_configs) < min(count, len(pool)):
@@ -269,8 +269,8 @@ class _Verifier:
     # -- the result --------------------------------------------------------------------------------
 
     def _confirm(self, max_attempts: int) -> None:
-        """Measure the choice again, alone; where it fails, the next one."""
-        for _ in range(max_attempts if self._measure.here else 0):
+        """Measure the best network again, alone; if it fails, the next best."""
+        for _ in range(max_attempts if self._measure.is_local else 0):
             best = self._best()
             if best is None or len(best.measurements) > 1:
                 return
@@ -281,7 +281,7 @@ class _Verifier:
         try:
             result = self._search(limit.maximum)
         except UserError:
-            # A network that was measured inside can lie outside all limits together as corrected.
+            # A network measured inside the limit can be outside the corrected limits.
             if best is None:
                 raise
             result = self._search(verification.scale * best.predicted * _JUST_ABOVE)
@@ -293,7 +293,8 @@ class _Verifier:
         )
 
     def _candidate(self, network: VerifiedNetwork) -> Candidate:
-        """Return the network with its measured value of the first limit."""
+        """Return the network as a candidate with the measured value of the first limit."""
         genome = self._space.genome(network.config)[None]
-        others = {limit.name: float(limit.estimator(genome)[0]) for limit in self._limits[1:]}
-        return Candidate(network.config, network.accuracy, {self._limit.name: network.measured, **others})
+        values = {self._limit.name: network.measured}
+        values |= {limit.name: float(limit.estimator(genome)[0]) for limit in self._limits[1:]}
+        return Candidate(network.config, network.accuracy, values)

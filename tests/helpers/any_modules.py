@@ -1,4 +1,4 @@
-"""Modules of no space, their cards, and small images for them."""
+"""Modules without a space, their cards, and small images for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of programs for tests of fresh processes; they import this file by its name."""
+"""Lists of workloads for tests of fresh processes, which import this file by name."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Threads(nn.Module):
 
 @dataclass(frozen=True)
 class Modules:
-    """One program per module class; the class `None` stands for a user's mistake."""
+    """One workload per module class; the class `None` stands for a user's mistake."""
 
     classes: tuple[type[nn.Module] | None, ...]
 
     @property
-    def programs(self) -> tuple[Workload, ...]:
+    def workloads(self) -> tuple[Workload, ...]:
         if None in self.classes:
             raise UserError("There is nothing to measure.")
         return tuple(Workload(c.__name__, c, (1, 4, 4)) for c in self.classes if c is not None)

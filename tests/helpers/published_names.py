@@ -1,6 +1,6 @@
-"""Names of published checkpoint entries and published architectures, for our supernets.
+"""Names of published checkpoint entries and published architectures, for this project's supernets.
 
-Only the newer generation of names; layers are told apart by what they are made of and where they stand.
+Covers the newer generation of names; layers are identified by type and position.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def mobile_name(name: str, num_layers: int, features_at: dict[int, str]) -> str:
     """Return the published name of a tensor of a supernet of inverted bottlenecks.
 
     Args:
-        name: in the supernet's state.
-        num_layers: of the supernet.
+        name: name of the tensor in the supernet's state.
+        num_layers: number of layers of the supernet.
         features_at: published names of the layers after the blocks, by their distance from the end.
     """
     _, index, rest = name.split(".", 2)

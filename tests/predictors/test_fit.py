@@ -118,7 +118,7 @@ def test_noise_without_a_signal_is_predicted_by_the_mean() -> None:
 def test_the_reported_metrics_are_those_of_the_holdout() -> None:
     report = fitted()
     genomes, top1 = make_records(120)
-    known, held = report.split.known, report.split.holdout
+    known, held = report.split.fit_indices, report.split.holdout_indices
     predictor = fit_mlp(make_space(), genomes[known], top1[known], SMALL, 0)
     predicted = predictor(genomes[held])
     error = 100 * (predicted - top1[held])
@@ -138,15 +138,15 @@ def test_the_delivered_predictor_is_fitted_on_all_records() -> None:
 
 def test_the_split_is_disjoint_and_complete() -> None:
     split = split_records(200, FitSettings(), seed=3)
-    assert [len(part) for part in (split.holdout, split.known)] == [40, 160]
-    assert sorted(np.concatenate([split.holdout, split.known])) == list(range(200))
+    assert [len(part) for part in (split.holdout_indices, split.fit_indices)] == [40, 160]
+    assert sorted(np.concatenate([split.holdout_indices, split.fit_indices])) == list(range(200))
     other = split_records(200, FitSettings(), seed=4)
-    assert set(split.holdout) != set(other.holdout)
+    assert set(split.holdout_indices) != set(other.holdout_indices)
 
 
 def test_the_holdout_has_no_influence_on_the_fits_that_the_metrics_come_from() -> None:
     genomes, top1 = make_records(120)
-    held = fitted().split.holdout
+    held = fitted().split.holdout_indices
     # With held-out values moved by ten points, all errors move by ten points: no fit has seen them.
     changed = top1.copy()
     changed[held] += 0.1

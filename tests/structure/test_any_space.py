@@ -130,5 +130,5 @@ def test_every_algorithm_finds_the_lowest_error(tmp_path: Path, algorithm: str) 
 
 
 def test_costs_that_are_not_known_are_named() -> None:
-    with pytest.raises(UserError, match="Nothing is known of the macs in space 'toy'; leave macs_m out"):
+    with pytest.raises(UserError, match="The macs in space 'toy' are unknown; leave macs_m out"):
         build_limits(SPACE, LimitSettings(macs_m=1.0), None)

@@ -1,4 +1,4 @@
-"""The engines that can measure this kit: each loads a program and returns one run of it."""
+"""The engines of this kit; each loads a program and returns a function that runs it once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     Session = Callable[[], object]
 
 ENGINES = {"onnxruntime": ("onnx_runtime", "ONNX Runtime"), "openvino": ("openvino", "OpenVINO")}
-"""By the name of their package: their name in device descriptions, and their title."""
+"""By package: name in device descriptions, and title."""
 
 
 def load_onnxruntime(files: list[bytes], array: Any, threads: int, precision: str) -> Session:
-    """Return one run of an ONNX model."""
+    """Return a function that runs an ONNX model once."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait busily after a run would take the cores from the session that runs next.
+    # Threads that spin after a run would occupy the cores of the session that runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(files[0], options, providers=["CPUExecutionProvider"])
@@ -32,7 +32,7 @@ def load_onnxruntime(files: list[bytes], array: Any, threads: int, precision: st
 
 
 def load_openvino(files: list[bytes], array: Any, threads: int, precision: str) -> Session:
-    """Return one run of an ONNX model, or of OpenVINO's own two files."""
+    """Return a function that runs an ONNX model, or OpenVINO's own two files, once."""
     import openvino
 
     core = openvino.Core()
@@ -52,7 +52,7 @@ def load_openvino(files: list[bytes], array: Any, threads: int, precision: str) 
 
     def run() -> object:
         request.infer(share_outputs=True)
-        return array  # which the request only points to
+        return array  # the request holds only a pointer to it
 
     return run
 
@@ -63,19 +63,23 @@ LOADERS: dict[str, Callable[[list[bytes], Any, int, str], Session]] = {
 }
 
 
-def choose_engine(asked: str | None, device: dict[str, Any]) -> tuple[str, str]:
+def choose_engine(requested_package: str | None, device: dict[str, Any]) -> tuple[str, str]:
     """Return the engine's package and its version."""
-    own = next((package for package, names in ENGINES.items() if names[0] == device["engine"]), "onnxruntime")
-    name, precision = asked or own, device["precision"]
-    if name != own and precision == "int8":
-        raise KitError(f"The kit was quantised for {own}; it cannot be measured with {name}.")
+    kit_package = next(
+        (package for package, names in ENGINES.items() if names[0] == device["engine"]), "onnxruntime"
+    )
+    name, precision = requested_package or kit_package, device["precision"]
+    if name != kit_package and precision == "int8":
+        raise KitError(f"The kit was quantised for {kit_package}; it cannot be measured with {name}.")
     if name == "onnxruntime" and precision == "bf16":
         raise KitError("The kit asks for bf16, which onnxruntime does not offer. Use --engine openvino.")
     try:
         module = __import__(name)
     except ImportError as error:
-        others = " or ".join(f"--engine {package}" for package in ENGINES if package != name)
-        raise KitError(f"{name} is not installed ({error}): pip install {name}, or try {others}.") from error
+        other_options = " or ".join(f"--engine {package}" for package in ENGINES if package != name)
+        raise KitError(
+            f"{name} is not installed ({error}): pip install {name}, or try {other_options}."
+        ) from error
     if precision == "bf16" and "BF16" not in module.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise KitError("The kit asks for bf16, which this processor has no instructions for.")
     version = getattr(module, "__version__", None) or module.get_version()
@@ -92,6 +96,6 @@ def failures_named(key: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())[:500]
         raise KitError(
-            f"The engine failed at {key}: {type(error).__name__}: {text}. What was measured is kept; the "
-            "same command goes on when the cause is removed."
+            f"The engine failed at {key}: {type(error).__name__}: {text}. All measurements are saved; the "
+            "same command continues after the cause is removed."
         ) from error

@@ -1,4 +1,4 @@
-"""The files of this kit, checked, and the device that it lies on."""
+"""The files of this kit and their checksums, and facts about this device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANIFEST, RUNS, RESULT = FOLDER / "manifest.json", FOLDER / "runs.jsonl", FOLDER
 
 
 class KitError(Exception):
-    """What keeps this kit from being measured here; printed without a traceback."""
+    """A reason why this kit cannot be measured here; printed without a traceback."""
 
 
 def sha256(content: bytes) -> str:
@@ -39,20 +39,22 @@ def read_manifest() -> tuple[dict[str, Any], str]:
 
 
 def check_files(manifest: dict[str, Any]) -> None:
-    """Raise unless all files are as they were made; all others are named."""
-    wanted = dict(manifest["files"])
-    wanted.update({f["file"]: f["sha256"] for program in manifest["programs"] for f in program["files"]})
-    missing = [name for name in wanted if not (FOLDER / name).is_file()]
-    present = [name for name in wanted if name not in missing]
-    changed = [name for name in present if sha256((FOLDER / name).read_bytes()) != wanted[name]]
-    if missing or changed:
-        parts = [f"missing: {', '.join(missing)}"] if missing else []
-        parts += [f"not as they were made: {', '.join(changed)}"] if changed else []
+    """Raise if files are missing or changed; all of them are named."""
+    checksums = dict(manifest["files"])
+    checksums.update({f["file"]: f["sha256"] for program in manifest["programs"] for f in program["files"]})
+    missing_names = [name for name in checksums if not (FOLDER / name).is_file()]
+    present_names = [name for name in checksums if name not in missing_names]
+    changed_names = [
+        name for name in present_names if sha256((FOLDER / name).read_bytes()) != checksums[name]
+    ]
+    if missing_names or changed_names:
+        parts = [f"missing: {', '.join(missing_names)}"] if missing_names else []
+        parts += [f"changed: {', '.join(changed_names)}"] if changed_names else []
         raise KitError(f"Files of the kit are {'; '.join(parts)}. Copy the whole folder of the kit again.")
 
 
 def pin(cores: list[int] | None) -> None:
-    """Keep this process on these cores, if the kit names any."""
+    """Pin this process to these cores, if the kit names any."""
     if not cores:
         return
     try:
@@ -62,15 +64,16 @@ def pin(cores: list[int] | None) -> None:
 
 
 def processor_name() -> str:
-    """Return what this device calls its processor."""
+    """Return the name of this device's processor."""
     names = {"model name", "hardware", "model"}
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         lines = []
-    found = [
+    reported_names = [
         line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip().lower() in names
     ]
     return next(
-        (name for name in found if name and not name.isdigit()), platform.processor() or platform.machine()
+        (name for name in reported_names if name and not name.isdigit()),
+        platform.processor() or platform.machine(),
     )

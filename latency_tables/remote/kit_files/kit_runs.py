@@ -1,4 +1,4 @@
-"""What was measured so far, kept line by line, and the latencies that it gives."""
+"""The measurements so far, saved line by line, and their latencies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LATENCY_SHARE = 0.25  # a latency is this quantile of the runs
 
 
 class Runs:
-    """The visits made so far: a file of JSON lines, and `visits`, a list in the order they were made.
+    """The visits so far: a file of JSON lines, and `visits`, a list in the same order.
 
-    Each visit is its process, program, milliseconds of its runs, and seconds of all.
+    A visit is [process, key of the program, milliseconds of its runs, seconds of the visit].
     """
 
     def __init__(self, header: dict[str, Any]) -> None:
-        """Read the file, or start it; a line that was cut off is dropped."""
+        """Read the file, or create it; an incomplete line is dropped."""
         self.visits: list[list[Any]] = []
         self._spent_s: dict[int, float] = {}
         self._finished: set[int] = set()
@@ -27,16 +27,16 @@ class Runs:
         self._lock()
         self._file.seek(0)
         lines = self._file.read().splitlines(keepends=True)
-        whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
-        if len(whole) < len(lines):
-            self._file.truncate(sum(map(len, whole)))
-        if not whole:
+        complete_lines = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+        if len(complete_lines) < len(lines):
+            self._file.truncate(sum(map(len, complete_lines)))
+        if not complete_lines:
             self._write(header)
-        for index, line in enumerate(whole):
+        for index, line in enumerate(complete_lines):
             try:
                 values = json.loads(line.decode())
                 if index:
-                    self._keep(
+                    self._record(
                         values["process"], values["key"], list(map(float, values["runs_ms"])), values["s"]
                     )
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -53,7 +53,7 @@ class Runs:
                 )
 
     def _lock(self) -> None:
-        """Keep a second process out, where the system can."""
+        """Exclude a second process, if the system supports it."""
         try:
             import fcntl
         except ImportError:
@@ -62,13 +62,13 @@ class Runs:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise KitError(
-                "Another measure.py is at work in this folder. Wait for it, or stop it."
+                "Another measure.py is running in this folder. Wait for it, or stop it."
             ) from error
 
     def _write(self, values: dict[str, Any]) -> None:
         self._file.write((json.dumps(values) + "\n").encode())
 
-    def _keep(self, process: int, key: str, runs_ms: list[float], seconds: float) -> None:
+    def _record(self, process: int, key: str, runs_ms: list[float], seconds: float) -> None:
         if not key:
             self._finished.add(process)
             return
@@ -82,16 +82,16 @@ class Runs:
                 raise KitError(f"A run of {key} took {run} ms by the clock; expected a number above 0.")
         rounded = [float(f"{run:.6g}") for run in runs_ms]
         self._write({"process": process, "key": key, "runs_ms": rounded, "s": seconds})
-        self._keep(process, key, rounded, seconds)
+        self._record(process, key, rounded, seconds)
 
     def spent(self, process: int) -> float:
-        """Return the seconds that a process has measured so far."""
+        """Return the seconds of measuring by a process so far."""
         return self._spent_s.get(process, 0.0)
 
     def finish(self, process: int) -> None:
-        """Note that a process is complete."""
+        """Mark a process as complete."""
         self._write({"process": process, "key": "", "runs_ms": [], "s": 0.0})
-        self._keep(process, "", [], 0.0)
+        self._record(process, "", [], 0.0)
 
     def finished(self, process: int) -> bool:
         """Return whether a process is complete."""
@@ -99,12 +99,12 @@ class Runs:
 
 
 def quantile(values: list[float]) -> float:
-    """Return the latency that runs (ms) give."""
+    """Return the latency (ms) of runs (ms)."""
     return float(np.percentile(values, 100 * LATENCY_SHARE))
 
 
 def relative_error(latencies: list[float]) -> float:
-    """Return the standard error of the latency that visits of these latencies give, as a share of it."""
+    """Return the relative standard error of the latency over visits with these latencies."""
     count = len(latencies)
     if count < 5:
         return math.inf

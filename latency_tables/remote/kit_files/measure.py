@@ -1,8 +1,8 @@
 """Measure the networks of this kit on this device: python3 measure.py
 
-Needs Python 3.8 or later, numpy, and onnxruntime or openvino; nothing else. Interrupt it whenever you like
-(Ctrl-C, power cut): the same command goes on where it was. It ends with the file measurements.json, which
-belongs back on the computer where the kit was made.
+Needs Python 3.8 or later, numpy, and onnxruntime or openvino; nothing else. It can be interrupted at any time
+(Ctrl-C, power cut): the same command continues. It ends with the file measurements.json, which belongs back
+on the computer where the kit was made.
 """
 
 from __future__ import annotations
@@ -39,32 +39,33 @@ except ModuleNotFoundError as problem:
 if TYPE_CHECKING:
     from kit_engines import Session
 
-ENOUGH_PROGRAMS = 0.9  # rounds end when this share of the programs is known well enough
-SLOW = 1.15  # a round is disturbed where its visits take so much longer than the fastest ones
-MODEL_COPIES = 6  # memory that a loaded model may take, in sizes of its file
+ENOUGH_PROGRAMS = 0.9  # rounds end when this share of the programs has a small spread
+SLOW = 1.15  # a round is disturbed if its median visit takes this factor longer than the fastest
+MODEL_COPIES = 6  # largest memory of a loaded model, in sizes of its file
 MEMORY_WITHOUT_PROC = 1 << 30
 LINE_INTERVAL_S = 15.0
 
 
 class Progress:
-    """Prints how far it is, with the time left."""
+    """Prints the progress and the time left."""
 
     def __init__(self) -> None:
         """Start the clock."""
         self._start = self._last = time.monotonic()
 
-    def show(self, share: float, left_s: float, text: str) -> None:
-        """Print a line: over and over on a terminal, now and then elsewhere."""
+    def show(self, done_share: float, left_s: float, text: str) -> None:
+        """Print a line: redrawn on a terminal, at intervals elsewhere."""
         now, terminal = time.monotonic(), sys.stdout.isatty()
         if now - self._last < (0.2 if terminal else LINE_INTERVAL_S):
             return
         self._last = now
-        line = f"{100 * share:3.0f} %  {now - self._start:.0f} s gone, at most {left_s:.0f} s left  {text}"
+        times = f"{now - self._start:.0f} s gone, at most {left_s:.0f} s left"
+        line = f"{100 * done_share:3.0f} %  {times}  {text}"
         print(f"\r{line:78s}" if terminal else line, end="" if terminal else "\n", flush=True)
 
 
 def chunks(programs: list[dict[str, Any]], order: list[int]) -> list[list[dict[str, Any]]]:
-    """Return the programs in random order, in parts that memory can hold."""
+    """Return the programs in random order, in parts that fit in memory."""
     memory = MEMORY_WITHOUT_PROC
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -86,7 +87,7 @@ def chunks(programs: list[dict[str, Any]], order: list[int]) -> list[list[dict[s
 def load(
     program: dict[str, Any], load_engine: Any, options: argparse.Namespace, device: dict[str, Any]
 ) -> Session:
-    """Return a run of a program."""
+    """Return a function that runs a program once."""
     rng = np.random.default_rng(options.seed)
     array = rng.standard_normal(program["input_shape"]).astype(np.float32)
     files = [gzip.decompress((FOLDER / f["file"]).read_bytes()) for f in program["files"]]
@@ -102,23 +103,23 @@ class Measurement:
     def __init__(
         self, manifest: dict[str, Any], options: argparse.Namespace, runs: Runs, process: int
     ) -> None:
-        """Take the manifest, the options, what was measured, and the number of the process."""
+        """Take the manifest, the options, earlier measurements, and the number of the process."""
         self.device, self.programs = manifest["device"], manifest["programs"]
         self.options, self.runs, self.process = options, runs, process
         self.latencies: dict[str, list[float]] = {program["key"]: [] for program in self.programs}
-        for made_by, key, runs_ms, _ in runs.visits:
-            if made_by == process and key in self.latencies:
+        for visiting_process, key, runs_ms, _ in runs.visits:
+            if visiting_process == process and key in self.latencies:
                 self.latencies[key].append(quantile(runs_ms))
-        self.made = sum(map(len, self.latencies.values()))
-        self.total = options.rounds * sum(p["visits_per_round"] for p in self.programs)
+        self.num_visits = sum(map(len, self.latencies.values()))
+        self.max_visits = options.rounds * sum(p["visits_per_round"] for p in self.programs)
         self.budget_s = 60 * options.minutes / options.processes
         self.progress = Progress()
         self.rounds = self.disturbed = 0
 
     def run(self) -> None:
-        """Visit all programs in shuffled rounds until that is enough."""
+        """Visit all programs in shuffled rounds until the stopping condition holds."""
         programs = self.programs
-        rng = np.random.default_rng([self.options.seed, self.process, self.made])
+        rng = np.random.default_rng([self.options.seed, self.process, self.num_visits])
         parts = chunks(programs, rng.permutation(len(programs)).tolist())
         visits = [sum(p["visits_per_round"] for p in part) for part in parts]
         for number, part in enumerate(parts):
@@ -128,38 +129,38 @@ class Measurement:
         self.runs.finish(self.process)
 
     def _measure(self, part: list[dict[str, Any]], deadline_s: float, rng: Any, text: str) -> None:
-        """Make the rounds of programs that are in memory together."""
+        """Run the rounds of programs that are in memory together."""
         sessions: dict[str, Session] = {}
         while True:
             number = min(len(self.latencies[p["key"]]) // p["visits_per_round"] for p in part)
             if self._enough(part, number, deadline_s):
                 return
-            # An interruption left some programs with more visits than others.
-            left = {
+            # After an interruption, some programs have more visits than others.
+            num_missing = {
                 p["key"]: (number + 1) * p["visits_per_round"] - len(self.latencies[p["key"]]) for p in part
             }
             for program in part:
-                if left[program["key"]] > 0 and program["key"] not in sessions:
+                if num_missing[program["key"]] > 0 and program["key"] not in sessions:
                     self._show(f"{text}: loading")
                     loader = LOADERS[self.options.engine]
                     sessions[program["key"]] = load(program, loader, self.options, self.device)
-            due = [key for key, count in left.items() for _ in range(count)]
-            slowdowns = [self._visit(due[i], sessions[due[i]], text) for i in rng.permutation(len(due))]
+            queue = [key for key, count in num_missing.items() for _ in range(count)]
+            slowdowns = [self._visit(queue[i], sessions[queue[i]], text) for i in rng.permutation(len(queue))]
             self.rounds += 1
             self.disturbed += float(np.median(slowdowns)) > SLOW
 
     def _enough(self, part: list[dict[str, Any]], number: int, deadline_s: float) -> bool:
-        """Return whether so many rounds are enough."""
+        """Return whether this number of rounds is sufficient."""
         if number < min(self.device["min_rounds"], self.options.rounds):
             return False
         if number >= self.options.rounds or self.runs.spent(self.process) >= deadline_s:
             return True
         small = self.device["spread_percent"] / 100
-        known = [relative_error(self.latencies[p["key"]]) <= small for p in part]
-        return bool(sum(known) >= ENOUGH_PROGRAMS * len(part))
+        is_small = [relative_error(self.latencies[p["key"]]) <= small for p in part]
+        return bool(sum(is_small) >= ENOUGH_PROGRAMS * len(part))
 
     def _visit(self, key: str, session: Session, text: str) -> float:
-        """Time one visit, record it, and return how much longer it took than the fastest one."""
+        """Time one visit, record it, and return the ratio of its latency to the fastest one."""
         start = time.perf_counter()
         runs_ms = []
         with failures_named(key):
@@ -171,17 +172,18 @@ class Measurement:
                 runs_ms.append((time.perf_counter() - before) * 1e3)
         self.runs.add(self.process, key, runs_ms, round(time.perf_counter() - start, 6))
         self.latencies[key].append(quantile(runs_ms))
-        self.made += 1
+        self.num_visits += 1
         self._show(text)
         return self.latencies[key][-1] / min(self.latencies[key])
 
     def _show(self, text: str) -> None:
         options, spent = self.options, self.runs.spent(self.process)
-        share = min(1.0, max(self.made / self.total, spent / self.budget_s))
-        left = self.budget_s if not self.made else spent * (self.total - self.made) / self.made
-        left = max(0.0, min(self.budget_s - spent, left))
-        later = (options.processes - self.process - 1) * (spent + left)
-        self.progress.show(share, left + later, f"process {self.process + 1}/{options.processes}, {text}")
+        share = min(1.0, max(self.num_visits / self.max_visits, spent / self.budget_s))
+        num_left = self.max_visits - self.num_visits
+        left_s = spent * num_left / self.num_visits if self.num_visits else self.budget_s
+        left_s = max(0.0, min(self.budget_s - spent, left_s))
+        later_s = (options.processes - self.process - 1) * (spent + left_s)
+        self.progress.show(share, left_s + later_s, f"process {self.process + 1}/{options.processes}, {text}")
 
 
 def write_result(manifest: dict[str, Any], checksum: str, options: argparse.Namespace, runs: Runs) -> None:
@@ -207,7 +209,7 @@ def write_result(manifest: dict[str, Any], checksum: str, options: argparse.Name
 
 
 def parse(manifest: dict[str, Any]) -> argparse.Namespace:
-    """Return the options, with what the kit says where nothing is given."""
+    """Return the options, with the kit's values as defaults."""
     device = manifest["device"]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
@@ -217,7 +219,7 @@ def parse(manifest: dict[str, Any]) -> argparse.Namespace:
         "--threads", type=int, default=device["threads"], help="threads of a run (%(default)s)"
     )
     parser.add_argument(
-        "--minutes", type=float, default=device["minutes"], help="time to measure, all in all (%(default)g)"
+        "--minutes", type=float, default=device["minutes"], help="total time to measure (%(default)g)"
     )
     options = parser.parse_args()
     if options.threads < 1 or not options.minutes > 0:
@@ -228,7 +230,7 @@ def parse(manifest: dict[str, Any]) -> argparse.Namespace:
 
 
 def measure() -> None:
-    """Check the kit, measure what is missing, write the result."""
+    """Check the kit, make the missing measurements, write the result."""
     manifest, checksum = read_manifest()
     options = parse(manifest)
     check_files(manifest)
@@ -272,5 +274,5 @@ if __name__ == "__main__":
         print(f"\nerror: {problem}. Check free space and permissions, then start again.", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on where this one was.", file=sys.stderr)
+        print("\nInterrupted. All finished work is saved; run the same command to continue.", file=sys.stderr)
         sys.exit(130)

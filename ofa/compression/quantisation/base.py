@@ -1,4 +1,4 @@
-"""`Quantiser`: the one record of what makes an engine's int8 files."""
+"""`Quantiser`: the record of a quantiser that makes an engine's int8 files."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ofa.compression.quantisation.calibration import Images
 from ofa.runtimes.base import Files
 
 Quantise = Callable[[Collection[int]], Files]
-"""Takes the operators that stay in floating point, returns the quantised files."""
+"""Takes the positions of the operators that stay in floating point, returns the quantised files."""
 
 
 @dataclass(frozen=True)
 class Quantiser:
-    """What makes an engine's int8 files; `ofa.compression.quantisation.registry` lists them.
+    """A quantiser for an engine's int8 files; `ofa.compression.quantisation.registry` lists them.
 
     Attributes:
         engine: name of the engine's record in `ofa.runtimes.registry`, whose extra installs the packages.
-        packages: what must be installed.
-        prepare: takes the engine's files in fp32 and calibration images.
+        packages: packages that the quantiser needs.
+        prepare: takes the engine's fp32 files and calibration images, returns the quantising function.
     """
 
     engine: str

@@ -1,4 +1,4 @@
-"""Calibration images: what a quantiser takes the ranges of activations from."""
+"""Calibration images, from which a quantiser determines the ranges of activations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Images = NDArray[np.float32]
 
 
 def single_images(batches: Iterable[Tensor], limit: int) -> list[Images]:
-    """Return the first `limit` of the images (n, channels, h, w) one by one, each (1, channels, h, w).
+    """Return the first `limit` images of batches (n, channels, h, w), each as (1, channels, h, w).
 
     Raises:
         UserError: if `limit` is negative.
@@ -30,11 +30,11 @@ def check_calibration(calibration: Sequence[Images]) -> None:
     """Check that there are images and that all their values are finite.
 
     Raises:
-        UserError: if not.
+        UserError: if there are no images, or a value is not finite.
     """
     if not calibration:
         raise UserError(
-            "No calibration images were given; a quantiser takes the ranges of activations from them. "
+            "No calibration images were given; a quantiser determines the ranges of activations from them. "
             "Give some hundred training images."
         )
     for position, images in enumerate(calibration):

@@ -1,12 +1,10 @@
-"""Which operations of an engine's graph belong to which layers of a network.
+"""Maps the layers of a network to operations of an engine's graph.
 
-Optimisers rename, fuse and reorder operations, so names do not lead back to layers. What they keep is the
-order of the *operators*, the convolutions and linear layers: a network is a chain of layers, each of which
-reads the one before, so all operators of a layer come before those of the next in every order in which the
-graph can run.
+Optimisers rename, fuse and reorder operations, so names do not identify layers. The order of the *operators*,
+the convolutions and linear layers, is preserved: a network is a chain of layers, each of which reads the
+previous one, so in every valid order of the graph all operators of a layer come before those of the next.
 
-Of a module that is no such chain the operators themselves are what can be kept, one by one, in the order in
-which the engine's graph has them.
+A module that is not such a chain is quantised by single operators, in the order of the engine's graph.
 """
 
 from __future__ import annotations
@@ -40,11 +38,11 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class QuantisationUnits:
-    """The parts of a network that are quantised or kept in floating point, each as a whole.
+    """The parts of a network that are quantised or kept in floating point as units.
 
     Attributes:
-        title: what a unit is: "layer" or "operator".
-        positions: of those that have weights.
+        title: type of a unit: "layer" or "operator".
+        positions: positions of the units that have weights.
         operators: takes positions of units, returns those of their operators; see `operators_of`.
     """
 
@@ -59,12 +57,12 @@ def layer_units(specs: Sequence[LayerSpec]) -> QuantisationUnits:
 
 
 def operator_units(num_operators: int) -> QuantisationUnits:
-    """Return the operators of any network, each a unit of its own."""
+    """Return the operators of any network, each as one unit."""
     return QuantisationUnits("operator", tuple(range(num_operators)), frozenset)
 
 
 def count_operators(program: ExportedProgram) -> int:
-    """Return the number of convolutions and linear layers of a graph, and of products with constants."""
+    """Return the number of convolutions and linear layers of a graph, including products with constants."""
     return sum(_is_operator(node, program) for node in program.graph.nodes)
 
 
@@ -81,19 +79,19 @@ def _is_operator(node: Node, program: ExportedProgram) -> bool:
 
 
 def layers_with_operators(specs: Sequence[LayerSpec]) -> tuple[int, ...]:
-    """Return the positions of the layers that can be quantised, or kept in floating point."""
+    """Return the positions of the layers with weights, which can be quantised or kept in floating point."""
     return tuple(position for position, spec in enumerate(specs) if spec.operators)
 
 
 def operators_of(specs: Sequence[LayerSpec], layers: Collection[int]) -> frozenset[int]:
-    """Return the positions, among all operators of the network in the order they run, of those in `layers`.
+    """Return the positions of the operators in `layers`, among all operators in the order they run.
 
     Args:
         specs: the layers of the network.
         layers: positions in `specs`.
 
     Raises:
-        UserError: naming every position that is none, or is that of a layer without weights.
+        UserError: naming every unknown position, and every layer without weights.
     """
     problems = []
     for layer in sorted(layers):
@@ -113,18 +111,18 @@ def operators_of(specs: Sequence[LayerSpec], layers: Collection[int]) -> frozens
     return frozenset(operator_positions)
 
 
-def kept_names(nodes: Sequence[GraphNode], keep: Collection[int]) -> list[str]:
+def kept_names(nodes: Sequence[GraphNode], kept_operators: Collection[int]) -> list[str]:
     """Return the names of the operations that stay in floating point.
 
-    These are the operators in `keep` and what follows them up to the next operator: activations, additions
+    These are `kept_operators` and the operations after them up to the next operator: activations, additions
     and the scaling of squeeze-excite. Such an operation belongs to the last operator that it depends on.
 
     Args:
-        nodes: in an order in which they can run.
-        keep: positions among the operators.
+        nodes: operations in a valid order of execution.
+        kept_operators: positions among the operators.
 
     Raises:
-        UserError: if the graph has no such operator.
+        UserError: if the graph lacks one of these operators.
     """
     owners: list[int] = []
     count = 0
@@ -134,10 +132,10 @@ def kept_names(nodes: Sequence[GraphNode], keep: Collection[int]) -> list[str]:
             count += 1
         else:
             owners.append(max((owners[source] for source in node.sources), default=-1))
-    unknown_positions = sorted(position for position in keep if not 0 <= position < count)
+    unknown_positions = sorted(position for position in kept_operators if not 0 <= position < count)
     if unknown_positions:
         raise UserError(
-            f"Operators {', '.join(map(str, unknown_positions))} shall stay in floating point, but the "
+            f"Operators {', '.join(map(str, unknown_positions))} have to stay in floating point, but the "
             f"graph has {count} convolutions and linear layers (0 to {count - 1})."
         )
-    return [node.name for node, owner in zip(nodes, owners, strict=True) if owner in keep]
+    return [node.name for node, owner in zip(nodes, owners, strict=True) if owner in kept_operators]

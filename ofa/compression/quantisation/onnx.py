@@ -2,7 +2,7 @@
 
 Activations become unsigned and weights signed 8-bit integers (U8S8), weights with one scale per output
 channel, marked in the graph by pairs of QuantizeLinear and DequantizeLinear. On x86 processors without VNNI
-instructions sums of such products can overflow 16 bits; measure accuracy where the file will run.
+instructions sums of such products can overflow 16 bits; measure accuracy on the target processor.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 class OnnxQuantiser:
-    """Quantises one model, as often as asked; it is prepared and calibrated once."""
+    """Quantises one model repeatedly; preparation and calibration run once."""
 
     def __init__(self, model: bytes, calibration: Sequence[Images]) -> None:
         """Fold batch norm into the convolutions and infer shapes.
 
         Args:
             model: an ONNX model with one input, in float32.
-            calibration: values of the input, each with its batch dimension.
+            calibration: calibration inputs, each with its batch dimension.
 
         Raises:
             UserError: if there are no calibration images or a package is missing.
@@ -43,20 +43,20 @@ class OnnxQuantiser:
         self._model = _prepare(model)
         self._ranges: bytes | None = None
 
-    def quantise(self, keep: Collection[int] = ()) -> bytes:
+    def quantise(self, kept_operators: Collection[int] = ()) -> bytes:
         """Return the quantised model.
 
         Args:
-            keep: positions of the convolutions and linear layers that stay in floating point, in the order
-                they run; see `ofa.compression.quantisation.graph.operators_of`.
+            kept_operators: positions of the convolutions and linear layers that stay in floating point, in
+                the order they run; see `ofa.compression.quantisation.graph.operators_of`.
 
         Raises:
-            UserError: if the model has no such operator.
+            UserError: if the model lacks one of these operators.
         """
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-        excluded_names = kept_names(graph_nodes(onnx.load_from_string(self._model)), keep)
+        excluded_names = kept_names(graph_nodes(onnx.load_from_string(self._model)), kept_operators)
         with tempfile.TemporaryDirectory() as folder:
             source, target, ranges = (Path(folder) / name for name in ("in.onnx", "out.onnx", "ranges.json"))
             source.write_bytes(self._model)
@@ -73,20 +73,20 @@ class OnnxQuantiser:
                 nodes_to_exclude=excluded_names,
                 calibrate_method=CalibrationMethod.MinMax,
                 calibration_cache_path=ranges,
-                # ONNX Runtime does it when it loads the file, and a float is the smaller record of a bias.
+                # ONNX Runtime quantises biases when it loads the file; a float bias takes less space.
                 extra_options={"QuantizeBias": False},
             )
             self._ranges = ranges.read_bytes()
             return _compact(target.read_bytes())
 
 
-def quantise_onnx(model: bytes, calibration: Sequence[Images], keep: Collection[int] = ()) -> bytes:
+def quantise_onnx(model: bytes, calibration: Sequence[Images], kept_operators: Collection[int] = ()) -> bytes:
     """Return `model` quantised to 8 bits; see `OnnxQuantiser`."""
-    return OnnxQuantiser(model, calibration).quantise(keep)
+    return OnnxQuantiser(model, calibration).quantise(kept_operators)
 
 
 def graph_nodes(model: onnx.ModelProto) -> list[GraphNode]:
-    """Return the operations of a model; constants count as none."""
+    """Return the operations of a model, without constants."""
     constants = {tensor.name for tensor in model.graph.initializer}
     constants |= {name for node in model.graph.node if node.op_type == "Constant" for name in node.output}
     producers: dict[str, int] = {}
@@ -102,7 +102,7 @@ def graph_nodes(model: onnx.ModelProto) -> list[GraphNode]:
 
 
 def _prepare(content: bytes) -> bytes:
-    """Return the model optimised, with shapes, each operation under a name of its own."""
+    """Return the model optimised, with shapes, with a unique name for each operation."""
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -118,9 +118,9 @@ def _prepare(content: bytes) -> bytes:
 
 
 def _compact(content: bytes) -> bytes:
-    """Return the model without shapes and names of what is inside, each constant stored once.
+    """Return the model without shapes and names of inner values, with each constant stored once.
 
-    A small network's names and repeated scales are a quarter of its quantised file.
+    Names and repeated scales take a quarter of a small network's quantised file.
     """
     import onnx
 
@@ -146,7 +146,7 @@ def _compact(content: bytes) -> bytes:
 
 
 def _reader(name: str, calibration: Sequence[Images]) -> object:
-    """Return the calibration images in the form that the quantiser asks for."""
+    """Return the calibration images in the form that the quantiser expects."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -163,7 +163,7 @@ def _reader(name: str, calibration: Sequence[Images]) -> object:
 def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
     ((name, model),) = files.items()
     quantiser = OnnxQuantiser(model, calibration)
-    return lambda keep: {name: quantiser.quantise(keep)}
+    return lambda kept_operators: {name: quantiser.quantise(kept_operators)}
 
 
 QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files)

@@ -22,20 +22,20 @@ _OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
 
 
 def quantise_openvino(
-    model: openvino.Model, calibration: Sequence[Images], keep: Collection[int] = ()
+    model: openvino.Model, calibration: Sequence[Images], kept_operators: Collection[int] = ()
 ) -> openvino.Model:
-    """Return `model` quantised to 8 bits, with biases corrected for what rounding shifts.
+    """Return `model` quantised to 8 bits, with biases corrected for the shift by rounding.
 
     Args:
-        model: with one input, in float32; it is not changed.
-        calibration: values of the input, each with its batch dimension, preferably of one image each:
+        model: model with one input, in float32; not changed.
+        calibration: calibration inputs, each with its batch dimension, preferably one image each:
             ranges are averaged over the inputs.
-        keep: positions of the convolutions and linear layers that stay in floating point, in the order they
-            run; see `ofa.compression.quantisation.graph.operators_of`.
+        kept_operators: positions of the convolutions and linear layers that stay in floating point, in the
+            order they run; see `ofa.compression.quantisation.graph.operators_of`.
 
     Raises:
-        UserError: if there are no calibration images, a package is missing, or the model has no such
-            operator.
+        UserError: if there are no calibration images, a package is missing, or the model lacks one of these
+            operators.
     """
     check_packages(_PACKAGES, "Quantisation of OpenVINO models", "openvino")
     check_calibration(calibration)
@@ -43,7 +43,7 @@ def quantise_openvino(
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         nncf = _import_nncf()
         named_model = _with_own_names(model)
-        names = kept_names(graph_nodes(named_model), keep)
+        names = kept_names(graph_nodes(named_model), kept_operators)
         return nncf.quantize(
             named_model,
             nncf.Dataset(list(calibration)),
@@ -56,7 +56,7 @@ def quantise_openvino(
 
 
 def _import_nncf() -> Any:
-    """Import the quantiser without the reports on its use that it would send to its makers unasked."""
+    """Import the quantiser with its usage reports disabled, which it sends by default."""
     os.environ.setdefault("NNCF_CI", "1")
     import nncf
 
@@ -64,7 +64,7 @@ def _import_nncf() -> Any:
 
 
 def graph_nodes(model: openvino.Model) -> list[GraphNode]:
-    """Return the operations of a model that depend on its input; friendly names must be unique."""
+    """Return the operations of a model that depend on its input; their friendly names must be unique."""
     producers: dict[str, int] = {}
     nodes: list[GraphNode] = []
     for node in model.get_ordered_ops():
@@ -79,7 +79,7 @@ def graph_nodes(model: openvino.Model) -> list[GraphNode]:
 
 
 def _with_own_names(model: openvino.Model) -> openvino.Model:
-    """Return a copy whose operations, but for inputs and outputs, have names of their own."""
+    """Return a copy with unique names for all operations but inputs and outputs."""
     copy = model.clone()
     for position, node in enumerate(copy.get_ordered_ops()):
         if node.get_type_name() not in ("Parameter", "Result"):
@@ -89,7 +89,7 @@ def _with_own_names(model: openvino.Model) -> openvino.Model:
 
 def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
     model = core().read_model(files[MODEL_FILE], files[WEIGHTS_FILE])
-    return lambda keep: save(quantise_openvino(model, calibration, keep))
+    return lambda kept_operators: save(quantise_openvino(model, calibration, kept_operators))
 
 
 QUANTISER = Quantiser("openvino", _PACKAGES, _quantise_files)

@@ -1,4 +1,4 @@
-"""The quantisers, and what engines offer with them; a new one is a file beside this one and an entry here."""
+"""The list of quantisers; a new one is a file beside this one and an entry here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ofa.runtimes.base import FP32, INT8, Files, Offers, Runtime
 QUANTISERS: dict[str, Quantiser] = {
     quantiser.engine: quantiser for quantiser in (onnx.QUANTISER, openvino.QUANTISER)
 }
-"""By name of the engine."""
+"""Quantisers by name of the engine."""
 
 
 def offers_of(runtime: Runtime) -> Offers:
-    """Return the precisions by accelerator that can be made for an engine and run by it, here and now."""
+    """Return the precisions by accelerator that can be made for an engine and run by it on this machine."""
     if runtime.name in QUANTISERS:
         return runtime.offers()
     return {
@@ -41,16 +41,16 @@ def converted(runtime: Runtime, network: nn.Module, example: Tensor, precision: 
 def quantised(runtime: Runtime, network: nn.Module, example: Tensor) -> Files:
     """Return the engine's files in int8 for inputs of the example's shape, calibrated on random inputs.
 
-    They are for timing; for accuracy see `ofa.compression.quantisation.search_precision.quantise_network`.
+    For timing only. For accuracy see `ofa.compression.quantisation.search_precision.quantise_network`.
     """
     files = runtime.convert(network, example, FP32)
     return QUANTISERS[runtime.name].prepare(files, random_inputs(example))(())
 
 
 def packages_of(runtimes: Iterable[Runtime]) -> dict[str, tuple[str, ...]]:
-    """Return by extra of this project the packages that convert, quantise, write and run for the engines.
+    """Return, by extra of this project, the packages that the engines need in all steps.
 
-    Engines that need no package but those of the project itself are left out.
+    Engines without packages of their own are omitted.
     """
     packages: dict[str, list[str]] = {}
     for runtime in runtimes:

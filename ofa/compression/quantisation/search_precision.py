@@ -1,4 +1,4 @@
-"""A network in int8: which layers stay in floating point, and what becomes of its accuracy."""
+"""A network in int8: the choice of layers that stay in floating point, and the measured accuracy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RANKING_IMAGES = 50
 
 @dataclass(frozen=True)
 class Samples:
-    """The images that a network of lower precision is made with and judged on, at its resolution.
+    """Images for calibrating and evaluating a network of lower precision, at its resolution.
 
     Attributes:
         calibration: training images, each (1, channels, h, w).
@@ -39,7 +39,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class MixedPrecisionSettings:
-    """Which layers stay in floating point.
+    """The choice of layers that stay in floating point.
 
     Attributes:
         keep_layers: "none", "auto" (as few as bring the loss to `max_loss`), or positions of layers.
@@ -62,13 +62,13 @@ class MixedPrecisionSettings:
 
 @dataclass(frozen=True)
 class QuantisedNetwork:
-    """A quantised network: its files, what stayed in floating point, and its measured accuracy.
+    """A quantised network: its files, the parts in floating point, and its measured accuracy.
 
     Attributes:
-        files: of the engine.
+        files: quantised files of the engine.
         kept_units: positions of the layers, or of the operators of a module, in floating point.
         top1: accuracy (0..1) on the validation images, by the engine.
-        reference_top1: that of the network in fp32.
+        reference_top1: accuracy (0..1) of the fp32 network on the same images.
     """
 
     files: Files
@@ -83,7 +83,7 @@ class QuantisedNetwork:
 
 
 def samples_of(evaluator: SubnetEvaluator[nn.Module], resolution: int, calibration_images: int) -> Samples:
-    """Return the evaluator's images at `resolution`, the first training images for calibration."""
+    """Return the evaluator's images at `resolution`, with the first training images for calibration."""
 
     def validation() -> Iterable[tuple[Tensor, Tensor]]:
         return ((images.cpu(), labels.cpu()) for images, labels in evaluator.batches(resolution))
@@ -95,18 +95,18 @@ def check_kept_layers(specs: Sequence[LayerSpec] | None, settings: MixedPrecisio
     """Check that a network has the layers that are to stay in floating point.
 
     Args:
-        specs: its layers; None for a module that is not made as a chain of layers.
-        settings: which layers.
+        specs: layers of the network; None for a module that is not a chain of layers.
+        settings: choice of the layers.
 
     Raises:
-        UserError: naming every layer that is none, or the reason why none can be named.
+        UserError: naming every unknown layer, or the reason why layers cannot be chosen by position.
     """
     if not isinstance(settings.keep_layers, tuple):
         return
     if specs is None:
         raise UserError(
-            f"keep_layers is {settings.keep_layers}, but this network is a module of its own, not a chain of "
-            "known layers whose operators could be told apart in every engine's graph. Use keep_layers=auto "
+            f"keep_layers is {settings.keep_layers}, but this network is not a chain of layers, so its "
+            "layers cannot be identified in every engine's graph. Use keep_layers=auto "
             "or none."
         )
     operators_of(specs, settings.keep_layers)
@@ -121,21 +121,21 @@ def quantise_network(
     settings: MixedPrecisionSettings,
     progress: ProgressCallback = silent,
 ) -> QuantisedNetwork:
-    """Quantise a network with the layers in floating point that `settings` ask for, and measure it.
+    """Quantise a network with the layers of `settings` in floating point, and measure its accuracy.
 
     Args:
-        units: what can stay in floating point; see `ofa.compression.quantisation.graph`.
+        units: parts that can stay in floating point; see `ofa.compression.quantisation.graph`.
         quantise: takes calibration images; `ofa.compression.quantisation.registry` has one for each engine
             that has int8.
-        load: makes quantised files run.
+        load: returns a function from images to logits for quantised files.
         reference: the network in fp32.
-        samples: images; only validation images decide, the test images stay untouched.
-        settings: which layers stay in floating point.
+        samples: calibration and validation images; test images are not used.
+        settings: choice of the layers that stay in floating point.
         progress: called per evaluated network.
 
     Raises:
-        UserError: if a layer is unknown, or "auto" cannot bring the loss to what is allowed; the text says
-            what it reached.
+        UserError: if a layer is unknown, or "auto" cannot reduce the loss to the allowed maximum; the text
+            says which loss it reached.
     """
     trial = _Trial(units, quantise, load, reference, samples)
     if settings.keep_layers == "auto":
@@ -170,14 +170,14 @@ def _cannot(choice: FloatingPointLayers, units: QuantisationUnits, max_loss: flo
     )
     return (
         f"keep_layers=auto keeps at most half of the {len(units.positions)} {units.title}s in floating point "
-        f"and cannot bring the loss to {max_loss:g} points: the best of {choice.evaluations} networks, with "
+        f"and cannot reduce the loss to {max_loss:g} points: the best of {choice.evaluations} networks, with "
         f"{units_text} kept, loses {choice.loss:.2f}. Give a larger max_loss, more calibration images, or "
         "precision=fp32."
     )
 
 
 class _Trial:
-    """Makes and measures quantised networks; the last one made is kept, and every accuracy."""
+    """Makes and measures quantised networks; caches all accuracies and the files of the last network."""
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class _Trial:
         return 100 * (self.reference_top1 - self.top1(kept_units))
 
     def output_error(self, kept_units: frozenset[int]) -> float:
-        """Return the mean squared error of the logits on a few calibration images, and calibrated on them."""
+        """Return the mean squared error of the logits on a few images, which also calibrate the network."""
         files = self._quantise_roughly(self._units.operators(kept_units))
         outputs = self._load(files)(self._ranking_images)
         error = float(((outputs - self._expected) ** 2).mean())

@@ -1,4 +1,4 @@
-"""Which layers stay in floating point so that a quantised network loses little accuracy."""
+"""The search for layers that have to stay in floating point, by their sensitivity."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 
 LayerSetMetric = Callable[[frozenset[int]], float]
-"""Takes the layers that stay in floating point, returns what is lost when all others are quantised."""
+"""Takes the layers that stay in floating point, returns the loss when all others are quantised."""
 
 MAX_EVALUATIONS = 24
 
 
 @dataclass(frozen=True)
 class FloatingPointLayers:
-    """What a choice of layers came to.
+    """Outcome of a set of floating-point layers.
 
     Attributes:
         layers: positions of the layers that stay in floating point, ascending.
-        loss: points of top-1 accuracy lost with them.
-        reached: whether the loss is inside what was allowed.
-        evaluations: how many quantised networks were evaluated.
+        loss: points of top-1 accuracy lost with this set.
+        reached: whether the loss is within the allowed maximum.
+        evaluations: number of evaluated quantised networks.
     """
 
     layers: tuple[int, ...]
@@ -35,14 +35,14 @@ class FloatingPointLayers:
 def rank_layers(
     layers: Sequence[int], output_error: LayerSetMetric, progress: ProgressCallback = silent
 ) -> tuple[int, ...]:
-    """Return the layers by their sensitivity, the most sensitive first.
+    """Return the layers in descending order of sensitivity.
 
-    It is the error of the output when that layer is quantised and all others are not, measured on calibration
-    images; no labels are needed.
+    The sensitivity of a layer is the error of the output when only that layer is quantised, measured on
+    calibration images without labels.
 
     Args:
         layers: positions of all layers that can be quantised.
-        output_error: see `LayerSetMetric`.
+        output_error: error of the network's output; see `LayerSetMetric`.
         progress: called per layer.
     """
     sensitivity: dict[int, float] = {}
@@ -64,12 +64,12 @@ def choose_kept_layers(
 ) -> FloatingPointLayers:
     """Keep the fewest layers that bring the loss to at most `max_loss`.
 
-    First none, then the 1, 2, 4, ... most sensitive are kept until that is enough. The smallest number that
-    is enough is found between the last two by bisection; then each kept layer, the least sensitive first, is
-    quantised after all if the loss allows it.
+    Keeps 0, 1, 2, 4, ... of the most sensitive layers until the loss is small enough, and finds the
+    smallest sufficient number between the last two by bisection. Then quantises each kept layer after all, in
+    ascending order of sensitivity, if the loss allows it.
 
     Args:
-        ranking: returns layers by sensitivity, the most sensitive first; called only if some must be kept.
+        ranking: returns layers in descending order of sensitivity; called only if layers have to be kept.
         loss: points of top-1 accuracy lost on validation images; see `LayerSetMetric`.
         max_loss: points that may be lost.
         max_kept: largest number of layers to keep.
@@ -104,15 +104,15 @@ def choose_kept_layers(
 
 
 def _doubling(maximum: int) -> list[int]:
-    """Return 1, 2, 4, ... below `maximum`, and `maximum`; nothing if it is 0."""
+    """Return 1, 2, 4, ... below `maximum`, and `maximum`; an empty list if it is 0."""
     powers = itertools.takewhile(lambda count: count < maximum, (2**power for power in itertools.count()))
     return [*powers, maximum] if maximum else []
 
 
 class _Search:
-    """Evaluates choices, as many as allowed, and remembers the best.
+    """Evaluates sets of layers up to a maximal number, and keeps the best.
 
-    The best is one of fewest layers that is enough, or, as long as none is, one of smallest loss.
+    The best is the smallest set that is sufficient, or, without a sufficient set, the one of smallest loss.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class _Search:
         return len(self._losses) < self._total
 
     def is_enough(self, layers: Collection[int]) -> bool:
-        """Return whether keeping `layers` is enough; False where no evaluation is left."""
+        """Return whether keeping `layers` is sufficient; False if no evaluations remain."""
         kept_layers = frozenset(layers)
         if kept_layers not in self._losses:
             if not self.has_budget:

@@ -151,7 +151,7 @@ def test_latencies_are_means_over_processes() -> None:
 
 def test_a_process_in_which_everything_is_slower_is_a_slower_machine(tmp_path: Path) -> None:
     device = replace(DEVICE, processes=2)
-    programs = len(plan_table(make_space(), device, 3, 6, 12).programs)
+    programs = len(plan_table(make_space(), device, 3, 6, 12).workloads)
     engine = Slower(programs)
     table = table_of(tmp_path / "t.json", engine, device=device)
     assert engine.prepared == 2 * programs
@@ -163,7 +163,7 @@ def test_a_process_in_which_everything_is_slower_is_a_slower_machine(tmp_path: P
 
 def test_a_restart_goes_on_in_the_process_that_was_interrupted(tmp_path: Path) -> None:
     device, path = replace(DEVICE, processes=2), tmp_path / "t.json"
-    programs = len(plan_table(make_space(), device, 3, 6, 12).programs)
+    programs = len(plan_table(make_space(), device, 3, 6, 12).workloads)
     whole = Slower(programs)
     expected = table_of(tmp_path / "w.json", whole, device=device)
     with pytest.raises(KeyboardInterrupt):
@@ -184,7 +184,7 @@ def test_other_resolutions_are_added_to_a_table(tmp_path: Path) -> None:
     both = table_of(path, engine, space.restrict({"resolution": [20]}))
     assert first.covered_resolutions(space) == (16,) and both.covered_resolutions(space) == (16, 20)
     assert {key: both.entries[key] for key in first.entries} == first.entries
-    layers = [program for program in plan_table(space, DEVICE, 3).programs if "network" not in program.key]
+    layers = [program for program in plan_table(space, DEVICE, 3).workloads if "network" not in program.key]
     assert engine.prepared < len(layers) + 18
     assert {network.config["resolution"] for network in validation_of(both).networks} == {16, 20}
     again = FakeEngine()
@@ -230,7 +230,7 @@ def test_times_that_no_clock_gives_are_refused(time_ms: float, shown: str, tmp_p
     with pytest.raises(MeasurementError, match=rf"A run of \S+ took {shown} ms .*above 0"):
         table_of(tmp_path / "t.json", Broken())
     plan = plan_table(make_space(), DEVICE, 3, 6, 12)
-    runs = {program.key: [[1.0, 2.0]] for program in plan.programs} | {"baseline": [[1.0], [time_ms]]}
+    runs = {program.key: [[1.0, 2.0]] for program in plan.workloads} | {"baseline": [[1.0], [time_ms]]}
     with pytest.raises(MeasurementError, match=rf"A run of baseline took {shown} ms"):
         assemble_table(plan, {"engine": "fake"}, runs)
 
@@ -248,7 +248,9 @@ def test_an_engine_that_fails_midway_names_the_program_and_loses_nothing(tmp_pat
             return fail
 
     path = tmp_path / "t.json"
-    with pytest.raises(UserError, match=r"The engine failed at \S+: RuntimeError: device lost\. .* is kept"):
+    with pytest.raises(
+        UserError, match=r"The engine failed at \S+: RuntimeError: device lost\. .* are saved"
+    ):
         table_of(path, Failing())
     assert len(journal_path(path).read_text().splitlines()) > 50
     assert comparable(table_of(path, FakeEngine())) == comparable(table_of(tmp_path / "w.json", FakeEngine()))
@@ -256,7 +258,7 @@ def test_an_engine_that_fails_midway_names_the_program_and_loses_nothing(tmp_pat
 
 def test_a_layer_that_costs_less_than_its_references_costs_nothing(tmp_path: Path) -> None:
     plan = plan_table(make_space(), replace(DEVICE, method="sandwich"), 3, 6, 12)
-    runs = {program.key: [[5.0, 5.0]] for program in plan.programs}
+    runs = {program.key: [[5.0, 5.0]] for program in plan.workloads}
     pool = next(spec for spec in plan.specs if spec.key.startswith("pool"))
     runs[pool.key] = [[4.9, 4.9]]
     table = assemble_table(plan, {"engine": "fake"}, runs)
@@ -265,7 +267,7 @@ def test_a_layer_that_costs_less_than_its_references_costs_nothing(tmp_path: Pat
 
 def test_incomplete_measurements_are_refused() -> None:
     plan = plan_table(make_space(), DEVICE, 3, 6, 12)
-    runs = {program.key: [[1.0, 2.0]] for program in plan.programs}
+    runs = {program.key: [[1.0, 2.0]] for program in plan.workloads}
     del runs["linear-in24-out4"]
     runs["baseline"] = [[1.0], []]
     with pytest.raises(
@@ -277,7 +279,7 @@ def test_incomplete_measurements_are_refused() -> None:
 def test_equal_plans_for_equal_arguments() -> None:
     plans = [plan_table(make_space(), DEVICE, seed, 3, 5) for seed in (1, 1, 2)]
     assert plans[0] == plans[1] != plans[2]
-    keys = [program.key for program in plans[0].programs]
+    keys = [program.key for program in plans[0].workloads]
     assert len(keys) == len(set(keys)) == 1 + len(distinct_layers(make_space())) + 8
 
 

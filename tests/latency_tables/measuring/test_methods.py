@@ -35,7 +35,7 @@ def test_a_sandwiched_layer_is_less_half_of_the_slices_at_its_ends(
     found = method.references(spec)
     assert [program.key for program, _ in found] == references
     assert {weight for _, weight in found} == {0.5}
-    program = method.program(spec)
+    program = method.workload(spec)
     assert program.key == spec.key
     with torch.no_grad():
         output = program.build().eval()(torch.randn(2, *program.image_shape))
@@ -54,8 +54,8 @@ def test_the_parameters_of_the_references_are_those_that_the_layer_does_not_have
 
     sandwich, isolated = METHODS["sandwich"], METHODS["isolated"]
     less = sum(weight * count(program.build()) for program, weight in sandwich.references(BLOCK))
-    alone = count(isolated.program(BLOCK).build())
-    assert count(sandwich.program(BLOCK).build()) - less == alone
+    alone = count(isolated.workload(BLOCK).build())
+    assert count(sandwich.workload(BLOCK).build()) - less == alone
     assert [(program.key, weight) for program, weight in isolated.references(BLOCK)] == [("baseline", 1.0)]
 
 

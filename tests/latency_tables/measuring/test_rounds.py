@@ -160,8 +160,8 @@ def test_earlier_visits_count() -> None:
 
 
 def test_disturbed_visits_are_measured_again_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    verdicts = iter([Disturbance(True, "machine busy: 2.0 cores; measuring again")])
-    monkeypatch.setattr(rounds, "assess", lambda *_: next(verdicts, Disturbance(False, "")))
+    disturbances = iter([Disturbance(True, "machine busy: 2.0 cores; measuring again")])
+    monkeypatch.setattr(rounds, "assess", lambda *_: next(disturbances, Disturbance(False, "")))
     engine, texts = Times(lambda run: float(run)), list[str]()
     device = DeviceSpec("d", "none", rounds=1, runs_per_visit=1, warmup_runs=0)
     found = visits_of(engine, device, texts=texts)
@@ -193,7 +193,7 @@ def test_a_later_slow_phase_is_seen_by_the_programs_own_times(monkeypatch: pytes
     engine = Times(lambda run: 1.0 if run <= 24 else 1.5)
     device = DeviceSpec("d", "none", rounds=4, runs_per_visit=1, warmup_runs=0)
     visits_of(engine, device)
-    assert [verdict.disturbed for verdict in seen] == [False, False, False, True, True]
+    assert [disturbance.disturbed for disturbance in seen] == [False, False, False, True, True]
     assert "50 % slower than before" in seen[3].text
 
 
@@ -209,22 +209,32 @@ def test_an_engine_that_cannot_prepare_names_the_program() -> None:
 @pytest.mark.parametrize(
     ("change", "slowdowns", "disturbed", "text"),
     [
-        ({"own_s": 1.0, "busy_s": 1.0}, [1.0, 1.1, 0.9], False, ""),
+        ({"process_s": 1.0, "busy_s": 1.0}, [1.0, 1.1, 0.9], False, ""),
         # Another process on the other core changes nothing that the table is for.
-        ({"own_s": 1.0, "busy_s": 2.0}, [1.0, 1.02], False, "machine busy: other processes use 1.0 cores"),
-        ({"own_s": 0.8, "busy_s": 1.0, "waited_s": 0.2}, [], True, "20 % of the time lost; measuring again"),
-        ({"own_s": 0.9, "busy_s": 0.9, "stolen_s": 0.1}, [1.0], True, "10 % of the time lost"),
-        ({"own_s": 1.0, "busy_s": 1.0}, [1.3, 1.2, 1.0], True, "20 % slower than before"),
-        ({"own_s": 1.0, "busy_s": 1.0}, [9.0, 1.0, 1.0], False, ""),
+        (
+            {"process_s": 1.0, "busy_s": 2.0},
+            [1.0, 1.02],
+            False,
+            "machine busy: other processes use 1.0 cores",
+        ),
+        (
+            {"process_s": 0.8, "busy_s": 1.0, "runnable_wait_s": 0.2},
+            [],
+            True,
+            "20 % of the time lost; measuring again",
+        ),
+        ({"process_s": 0.9, "busy_s": 0.9, "stolen_s": 0.1}, [1.0], True, "10 % of the time lost"),
+        ({"process_s": 1.0, "busy_s": 1.0}, [1.3, 1.2, 1.0], True, "20 % slower than before"),
+        ({"process_s": 1.0, "busy_s": 1.0}, [9.0, 1.0, 1.0], False, ""),
     ],
 )
-def test_verdicts(change: dict[str, float], slowdowns: list[float], disturbed: bool, text: str) -> None:
+def test_disturbances(change: dict[str, float], slowdowns: list[float], disturbed: bool, text: str) -> None:
     before = SystemLoad(100.0, 1.0, 50.0, 80.0, 2.0)
     values = {name: getattr(before, name) + more for name, more in change.items()}
-    after = SystemLoad(**{"wall_s": 101.0, "waited_s": 1.0, "stolen_s": 2.0} | values)
-    verdict = assess(before, after, slowdowns)
-    assert verdict.disturbed == disturbed
-    assert (text in verdict.text) if text else verdict.text == ""
+    after = SystemLoad(**{"wall_s": 101.0, "runnable_wait_s": 1.0, "stolen_s": 2.0} | values)
+    disturbance = assess(before, after, slowdowns)
+    assert disturbance.disturbed == disturbed
+    assert (text in disturbance.text) if text else disturbance.text == ""
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs Linux's accounting")
@@ -234,9 +244,9 @@ def test_usage_counts_the_work_of_this_process() -> None:
     while time.process_time() < end:
         pass
     after = read_system_load()
-    assert after.own_s - before.own_s == pytest.approx(0.15, abs=0.1)
+    assert after.process_s - before.process_s == pytest.approx(0.15, abs=0.1)
     assert after.busy_s - before.busy_s > 0.05
-    assert after.waited_s >= before.waited_s and after.stolen_s >= before.stolen_s
+    assert after.runnable_wait_s >= before.runnable_wait_s and after.stolen_s >= before.stolen_s
     assert after.wall_s - before.wall_s >= 0.15 - 0.02
 
 

@@ -343,7 +343,7 @@ def test_everything_wrong_with_the_files_is_named_at_once(files: Path) -> None:
         assert key in text
     for found in ("mean is nan", "mean is -0.25", "no mean", "'fast'", "std is inf", "mean is True"):
         assert found in text
-    assert "'expanded_convolution-input:4x4x8' is no published block key" in text
+    assert "'expanded_convolution-input:4x4x8' is not a published block key" in text
     assert "gone.yaml: no such table" in text
     assert len(text.splitlines()) == 9
 

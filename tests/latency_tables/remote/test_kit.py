@@ -130,11 +130,11 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_kit_holds_every_program_of_the_plan(made: Path) -> None:
     manifest = json.loads((made / "manifest.json").read_text())
     programs = {p["key"]: p for p in manifest["programs"]}
-    assert list(programs) == [p.key for p in plan_of().programs]
-    assert {p.key: p.visits_per_round for p in plan_of().programs} == {
+    assert list(programs) == [p.key for p in plan_of().workloads]
+    assert {p.key: p.visits_per_round for p in plan_of().workloads} == {
         key: p["visits_per_round"] for key, p in programs.items()
     }
-    for program in plan_of().programs:
+    for program in plan_of().workloads:
         assert programs[program.key]["input_shape"] == [1, *program.image_shape]
     assert manifest["space"]["name"] == "kit"
     assert manifest["device"] == json.loads(json.dumps(dataclasses.asdict(DEVICE)))
@@ -146,7 +146,7 @@ def test_the_models_compute_what_the_networks_with_repeated_weights_do(made: Pat
 
     plan = plan_of()
     manifest = json.loads((made / "manifest.json").read_text())
-    program = plan.programs[-1]
+    program = plan.workloads[-1]
     torch.manual_seed(plan.seed)
     network = program.build().eval()
     assert isinstance(network, StaticNetwork)
@@ -257,7 +257,7 @@ def test_runs_are_recorded_by_process(measured: Path) -> None:
     assert [visit[0] for visit in values["visits"]] == sorted(visit[0] for visit in values["visits"])
     assert all(0 < run < 1000 for _, _, runs_ms, _ in values["visits"] for run in runs_ms)
     assert all(sum(runs_ms) < 1e3 * seconds < 1e4 for _, _, runs_ms, seconds in values["visits"])
-    for program in plan_of().programs:
+    for program in plan_of().workloads:
         assert runs_made(values, program.key) == [6 * program.visits_per_round] * 2
 
 
@@ -335,7 +335,7 @@ def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) 
         _, errors = process.communicate(timeout=30)
         assert process.returncode == (-stop if stop == signal.SIGKILL else 130)
         if stop == signal.SIGINT:
-            assert b"goes on where this one was" in errors
+            assert b"run the same command to continue" in errors
         whole = log.read_bytes()[: log.read_bytes().rfind(b"\n") + 1]
         assert whole.startswith(seen)
         assert not (folder / "measurements.json").exists()
@@ -344,7 +344,7 @@ def test_interrupting_twice_loses_nothing(stop: signal.Signals, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert log.read_bytes().startswith(seen)
     values = json.loads((folder / "measurements.json").read_text())
-    for program in plan_of().programs:
+    for program in plan_of().workloads:
         assert runs_made(values, program.key) == [rounds * runs * program.visits_per_round] * 2
     assert table_from_kit(folder, make_space()).validation is not None
 
@@ -395,7 +395,7 @@ def test_missing_and_changed_files_are_all_named(kit: Path) -> None:
     (kit / "README.txt").write_text("x")
     done = run_kit(kit)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    missing, changed = done.stderr.split("not as they were made")
+    missing, changed = done.stderr.split("changed:")
     assert f"models/{models[0].name}" in missing and f"models/{models[3].name}" in missing
     assert f"models/{models[5].name}" in changed and "README.txt" in changed
     assert not (kit / "runs.jsonl").exists()
@@ -441,7 +441,7 @@ def test_models_need_not_come_back(result: Path) -> None:
 def test_changed_files_make_measurements_useless(result: Path) -> None:
     model = next((result / "models").iterdir())
     model.write_bytes(b"x")
-    with pytest.raises(UserError, match=f"not as they were made: models/{model.name}"):
+    with pytest.raises(UserError, match=f"were changed: models/{model.name}"):
         table_from_kit(result, make_space())
 
 
@@ -468,7 +468,7 @@ def test_a_changed_manifest_is_noticed(result: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, 0.0, -1.0, math.inf])
 def test_impossible_times_are_refused(result: Path, value: float) -> None:
-    keys = [p.key for p in plan_of().programs][1:3]
+    keys = [p.key for p in plan_of().workloads][1:3]
 
     def change(values: dict[str, Any]) -> None:
         for process, key, runs_ms, _ in values["visits"]:
@@ -481,7 +481,7 @@ def test_impossible_times_are_refused(result: Path, value: float) -> None:
 
 
 def test_everything_that_lacks_is_named_at_once(result: Path) -> None:
-    keys = [p.key for p in plan_of().programs]
+    keys = [p.key for p in plan_of().workloads]
 
     def change(values: dict[str, Any]) -> None:
         lost = {(0, keys[0]), (1, keys[0]), (0, keys[4]), (1, keys[4]), (1, keys[2])}
@@ -548,15 +548,15 @@ def test_candidates_are_measured_by_a_kit(measured: Path, tmp_path: Path) -> Non
     table = table_from_kit(measured, space)
     kits = tmp_path / "kits" / "name"
     measure = choose_measure(table, table.device, space, 3, kits)
-    assert isinstance(measure, MeasureByKit) and not measure.here and measure.known == {}
+    assert isinstance(measure, MeasureByKit) and not measure.is_local and measure.known_values == {}
     configs = [space.smallest, space.largest]
     assert measure(configs) == {}
     assert "from_kit=" in measure.next_step and "(2 networks" in measure.next_step
     assert run_kit(kits).returncode == 0
     again = choose_measure(table, table.device, space, 3, kits, str(kits))
     assert isinstance(again, MeasureByKit)
-    assert set(again.known) == set(configs)
-    assert all(len(values) == 2 and min(values) > 0 for values in again.known.values())
+    assert set(again.known_values) == set(configs)
+    assert all(len(values) == 2 and min(values) > 0 for values in again.known_values.values())
     # A second kit takes a free name and both are to be given.
     assert again([space.middle]) == {}
     assert (tmp_path / "kits" / "name-1" / "manifest.json").is_file()
@@ -568,7 +568,7 @@ def test_candidates_are_measured_by_a_kit(measured: Path, tmp_path: Path) -> Non
         ({"precision": "int8"}, "precision was 'int8' and is 'fp32'"),
     ):
         other = dataclasses.replace(table, device=dataclasses.replace(table.device, **changes))
-        with pytest.raises(UserError, match=f"another device than the table, or otherwise: {text}"):
+        with pytest.raises(UserError, match=f"another device or with other settings than the table: {text}"):
             networks_from_kit(kits, space, other)
     moved = dataclasses.replace(table, engine={**table.engine, "processor": "Z80"})
     with pytest.raises(UserError, match=r"processor was 'Z80' and is '.*'"):
@@ -581,7 +581,7 @@ def test_this_machine_measures_at_once_and_an_imported_table_by_a_kit(measured: 
     space, table = make_space(), table_from_kit(measured, make_space())
     own = dataclasses.replace(table, engine={"engine": "ONNX Runtime"})
     measure = choose_measure(own, own.device, space, 1, tmp_path)
-    assert isinstance(measure, MeasureHere) and measure.here
+    assert isinstance(measure, MeasureHere) and measure.is_local
     imported = DeviceSpec("phone", "imported", accelerator="other", precision="other")
     other = dataclasses.replace(table, device=imported, engine={"engine": "?"})
     assert isinstance(choose_measure(other, imported, space, 1, tmp_path / "phone"), MeasureByKit)

@@ -89,7 +89,7 @@ def test_cuda_without_cuda_is_an_error_that_names_a_way_out(monkeypatch: pytest.
 
 
 def test_nothing_is_measured_on_an_imported_device() -> None:
-    with pytest.raises(UserError, match="'phone' is known by its imported latency table alone"):
+    with pytest.raises(UserError, match="'phone' has an imported latency table only"):
         create_engine(DeviceSpec("phone", "imported", "other", precision="other"))
     with pytest.raises(UserError, match="asks for other on other; engine pytorch offers fp32"):
         create_engine(DeviceSpec("phone", "pytorch", "other", precision="other"))

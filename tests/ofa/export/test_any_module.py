@@ -31,7 +31,7 @@ from ofa.export.bundle import load_bundle
 from ofa.export.card import MetricValue, ModelCard
 from ofa.export.evaluate import card_batches, card_samples, file_top1, runnable_module
 from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
-from ofa.export.precision import WantedPrecision
+from ofa.export.precision import TargetPrecision
 from ofa.export.write import export_bundle
 from ofa.training.fitting import fit
 from ofa.training.settings import FinetuneSettings
@@ -154,7 +154,7 @@ def test_images_that_do_not_fit_the_card_are_named_at_once() -> None:
         card_batches(two_branches_card(), data, "test")
     first, second = str(caught.value).splitlines()
     assert first == "two branches takes 1 channels; made_up has 3."
-    assert second == "two branches tells 4 classes apart; made_up has 7."
+    assert second == "two branches has 4 classes; made_up has 7."
     data.info = dataclasses.replace(data.info, centre_share=0.875)
     with pytest.raises(UserError, match=r"takes the centred 1 of an image; made_up keeps 0\.875"):
         card_batches(two_branches_card(), data, "test")
@@ -208,17 +208,17 @@ def test_int8_of_a_module(name: str, tmp_path: Path) -> None:
         pytest.importorskip("nncf")
     samples = card_samples(two_branches_card(), random_images(1, 20), 60)
     assert len(samples.calibration) == 60 and samples.calibration[0].shape == (1, *SHAPE)
-    wanted = WantedPrecision("int8", samples)
-    report = export_bundle(two_branches(), two_branches_card(), tmp_path / "b", [name], target=wanted)
+    target = TargetPrecision("int8", samples)
+    report = export_bundle(two_branches(), two_branches_card(), tmp_path / "b", [name], target=target)
     small = report.files[f"{name}_int8"]
     assert small.precision == "int8" and small.kept_layers == ()
     assert small.validation_top1 is not None and small.fp32_validation_top1 is not None
     assert abs(small.validation_top1 - small.fp32_validation_top1) < 0.2
     found = load_file(load_bundle(report.path), f"{name}_int8")(images(3))
     assert 0 < float((found - two_branches()(images(3))).abs().max()) < 0.1
-    wanted = WantedPrecision("int8", samples, MixedPrecisionSettings((0,)))
+    target = TargetPrecision("int8", samples, MixedPrecisionSettings((0,)))
     with pytest.raises(UserError, match=r"keep_layers is \(0,\).*not a chain of known layers.*=auto or none"):
-        export_bundle(two_branches(), two_branches_card(), tmp_path / "c", [name], target=wanted)
+        export_bundle(two_branches(), two_branches_card(), tmp_path / "c", [name], target=target)
 
 
 class Sensitive(nn.Module):
@@ -252,8 +252,8 @@ def test_operators_stay_in_floating_point_where_the_accuracy_needs_it(name: str,
     samples = Samples(single_images([inputs], 50), lambda: batches)
     files = {}
     for keep in ("none", "auto"):
-        wanted = WantedPrecision("int8", samples, MixedPrecisionSettings(keep, 10.0))
-        report = export_bundle(network, two_branches_card(), tmp_path / keep, [name], target=wanted)
+        target = TargetPrecision("int8", samples, MixedPrecisionSettings(keep, 10.0))
+        report = export_bundle(network, two_branches_card(), tmp_path / keep, [name], target=target)
         files[keep] = report.files[f"{name}_int8"]
         top1 = logits_top1(load_file(load_bundle(report.path), f"{name}_int8"), batches)
         assert files[keep].validation_top1 == top1
@@ -333,7 +333,7 @@ class Pair(TwoBranches):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (ExtraState(), "values that are no tensors: _extra_state"),
+        (ExtraState(), "values that are not tensors: _extra_state"),
         (Choosing(), "PyTorch cannot make a graph of the network for any number of images"),
         (Pair(), "returns tuple for 2 images"),
         (TwoBranches(channels=2), r"cannot take images of shape \(1, 10, 14\), the card's input_shape"),
@@ -362,7 +362,7 @@ def test_other_tasks_need_no_class_names(tmp_path: Path) -> None:
     loaded = load_bundle(path, network=two_branches())
     assert loaded.card == card
     with pytest.raises(
-        UserError, match="two branches is a network for embedding; top-1 is of classification"
+        UserError, match="two branches is a network for embedding; top-1 is a metric of classification"
     ):
         file_top1(loaded, "weights", random_images(1, 20), "test")
 

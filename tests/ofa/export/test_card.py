@@ -30,7 +30,7 @@ EARLIER = Path(__file__).parents[2] / "data" / "earlier_run" / "before" / "bundl
         ({"name": ""}, "name is ''"),
         ({"task": ""}, "task ''; expected texts"),
         ({"input_shape": (1, 0, 4)}, r"input_shape is \(1, 0, 4\); expected \(channels, height, width\)"),
-        ({"input_shape": (3, 10, 14)}, "mean and std are of 1 channels; the network takes 3"),
+        ({"input_shape": (3, 10, 14)}, "mean and std have 1 channels; the network takes 3"),
         ({"class_names": ()}, "no class names; a classification network needs one per output"),
         ({"expected_metric": MetricValue("top1", 93.0)}, r"expected top1 is 93\.0; expected a share"),
         ({"expected_metric": MetricValue("psnr", float("nan"))}, "expected a name and a number"),

@@ -356,7 +356,7 @@ def test_changed_weights_are_a_user_error(changed: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(UserError, match="differ from those that were exported"):
+    with pytest.raises(UserError, match="differ from the exported ones"):
         load_bundle(changed)
 
 

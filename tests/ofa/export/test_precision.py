@@ -25,7 +25,7 @@ from ofa.evaluation.evaluate import logits_top1
 from ofa.export.bundle import load_bundle
 from ofa.export.card import ModelCard, subnet_card, top1_metric
 from ofa.export.fresh_run import FreshRunSettings, bind_file, load_file, run_fresh
-from ofa.export.precision import WantedPrecision, check_precision, format_key, offered_precisions
+from ofa.export.precision import TargetPrecision, check_precision, format_key, offered_precisions
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
 from ofa.space.staged import StagedSpace
@@ -78,8 +78,8 @@ def bundle(
 ) -> Path:
     """A bundle with every format that can be written here, and both in int8 that can be."""
     path = tmp_path_factory.mktemp("bundles") / "bundle"
-    wanted = WantedPrecision("int8", samples, MixedPrecisionSettings((0, 3)))
-    return export_bundle(network, card, path, BOTH, target=wanted).path
+    target = TargetPrecision("int8", samples, MixedPrecisionSettings((0, 3)))
+    return export_bundle(network, card, path, BOTH, target=target).path
 
 
 # -- what is offered -----------------------------------------------------------------------------
@@ -109,9 +109,9 @@ def test_all_that_does_not_fit_is_said_at_once(network: StaticNetwork) -> None:
 def test_nothing_is_written_when_the_precision_is_not_offered(
     network: StaticNetwork, card: ModelCard, samples: Samples, tmp_path: Path
 ) -> None:
-    wanted = WantedPrecision("int8", samples)
+    target = TargetPrecision("int8", samples)
     with pytest.raises(UserError, match="Format pt2 offers fp32 on this processor, not int8"):
-        export_bundle(network, card, tmp_path / "bundle", ["pt2"], target=wanted)
+        export_bundle(network, card, tmp_path / "bundle", ["pt2"], target=target)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,8 +144,10 @@ def test_report_says_what_int8_did(bundle: Path, network: StaticNetwork, card: M
     lines = ExportReport(bundle, loaded.files).lines()
     assert len(lines) == len(loaded.files)
     assert re.search(r"weights\.safetensors: 0\.\d+ MB, logits within 0\.0e\+00 of PyTorch's", lines[0])
-    wanted = r"int8/model\.onnx: 0\.\d+ MB, \d+ % of fp32; int8 top-1 .* fp32 100\.00 % \(loss .* layers 0, 3"
-    assert re.search(wanted, lines[2])
+    pattern = (
+        r"int8/model\.onnx: 0\.\d+ MB, \d+ % of fp32; int8 top-1 .* fp32 100\.00 % \(loss .* layers 0, 3"
+    )
+    assert re.search(pattern, lines[2])
 
 
 @pytest.mark.slow

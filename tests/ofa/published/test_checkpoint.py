@@ -1,4 +1,4 @@
-"""Published checkpoints as supernets: both generations of names, the published logits, and misfits."""
+"""Published checkpoints as supernets: both generations of names, the published logits, and mismatches."""
 
 from __future__ import annotations
 

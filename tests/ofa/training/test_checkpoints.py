@@ -28,7 +28,7 @@ def test_equal_values_give_equal_bytes_in_any_process(
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
-    checkpoints = TrainingCheckpoints(tmp_path, keep=2)
+    checkpoints = TrainingCheckpoints(tmp_path, max_checkpoints=2)
     for step in (3, 6, 9):
         checkpoints.save(step, {"fingerprint": SPACE.fingerprint, "step": step})
     assert checkpoints.steps() == [6, 9]

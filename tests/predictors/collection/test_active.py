@@ -27,7 +27,7 @@ def make_records(count: int) -> tuple[Genomes, NDArray[np.float64]]:
 
 
 def make_posterior() -> tuple[Posterior, FeatureMap]:
-    features = FeatureMap.of_space(make_space())
+    features = FeatureMap.from_space(make_space())
     return design_posterior(features, *make_records(30), seed=0), features
 
 

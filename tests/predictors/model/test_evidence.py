@@ -35,7 +35,7 @@ def make_columns(count: int) -> np.ndarray:
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_inputs_of_every_space_are_one_hot_choices_and_costs(path: Path) -> None:
     space = build(StagedSpace, yaml.safe_load(path.read_text()))
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     genomes = space.sample(50, np.random.default_rng(0))
     inputs = features(genomes)
     assert inputs.dtype == np.float32
@@ -54,7 +54,7 @@ def test_inputs_of_every_space_are_one_hot_choices_and_costs(path: Path) -> None
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
 def test_views_of_every_space_are_standardised_and_merge(path: Path) -> None:
     space = build(StagedSpace, yaml.safe_load(path.read_text()))
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     views = space_views(features)
     columns = views(features(space.sample(3000, np.random.default_rng(1))))
     totals = np.bincount(views.group, columns.var(axis=0))
@@ -65,8 +65,8 @@ def test_views_of_every_space_are_standardised_and_merge(path: Path) -> None:
 
 def test_a_view_sums_what_belongs_together() -> None:
     space = make_space()
-    views = space_views(FeatureMap.of_space(space))
-    features = FeatureMap.of_space(space)
+    views = space_views(FeatureMap.from_space(space))
+    features = FeatureMap.from_space(space)
     genomes = space.sample(200, np.random.default_rng(2))
     columns = views(features(genomes))[:, views.group == 1]
     # Group 1 is the sum of each kind over the network; for the resolution that is the resolution itself.
@@ -117,7 +117,7 @@ def test_the_scales_find_the_noise_and_what_matters() -> None:
 
 def make_posterior(count: int, hidden_units: int = 40, members: int = 4) -> tuple[Posterior, FeatureMap]:
     space = make_space()
-    features = FeatureMap.of_space(space)
+    features = FeatureMap.from_space(space)
     genomes = space.sample(count, np.random.default_rng(5))
     inputs = features(genomes)
     targets = inputs[:, -1] + np.random.default_rng(6).normal(0, 0.2, count)

@@ -69,7 +69,7 @@ def test_a_network_is_picked_from_a_front(small_space: StagedSpace, tmp_path: Pa
     assert chosen.config == max(inside, key=lambda c: c.accuracy).config
     with pytest.raises(UserError, match=r"No candidate of the front keeps macs <= 1.*Raise the limit"):
         select_subnet(small_space, "front@1", tmp_path)
-    with pytest.raises(UserError, match="limits that are no numbers"):
+    with pytest.raises(UserError, match="limits that are not numbers"):
         select_subnet(small_space, "front@much", tmp_path)
     with pytest.raises(UserError, match="the result has only macs, parameters"):
         select_subnet(small_space, "front@1@2@3", tmp_path)

@@ -161,7 +161,7 @@ def test_the_archive_tells_what_was_new_and_feasible(small_space: StagedSpace) -
     assert second.estimated.tolist() == [i for i in second.rows if cost(rows[[i]])[0] <= maximum]
     assert second.values[:, 0].tolist() == cost(rows[second.estimated]).tolist()
     assert second.accuracies.tolist() == (-second.values[:, 0]).tolist()
-    assert archive.considered == 23
+    assert archive.num_considered == 23
     genomes, values, accuracies = archive.feasible()
     assert len(genomes) == len(values) == len(accuracies) == archive.num_feasible
     assert archive.best == accuracies.max()
@@ -177,6 +177,6 @@ def test_the_archive_estimates_what_the_caller_chooses(small_space: StagedSpace)
     found = archive.consider(rows, 40, lambda new, values: np.argsort(-values[:, 0])[:10])
     assert found.values[:, 0].tolist() == sorted(cost(rows[found.rows]))[::-1][:10]
     assert found.accuracies.tolist() == (-cost(rows[found.estimated])).tolist()
-    assert (archive.estimated, archive.num_feasible) == (10, 0)
+    assert (archive.num_estimated, archive.num_feasible) == (10, 0)
     assert archive.best == -np.inf and len(archive.feasible()[0]) == 0
     assert len(archive.consider(rows, 40).rows) == 0, "a row was considered twice"

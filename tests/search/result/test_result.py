@@ -174,7 +174,7 @@ def test_networks_are_chosen_by_name_and_limit(
         UserError, match="No search result 'tablet@3'; known: smallest, middle, largest, phone"
     ):
         select_subnet(small_space, "tablet@3", tmp_path)
-    with pytest.raises(UserError, match="'phone@fast' has limits that are no numbers"):
+    with pytest.raises(UserError, match="'phone@fast' has limits that are not numbers"):
         select_subnet(small_space, "phone@fast", tmp_path)
     with pytest.raises(UserError, match="No candidate of the front keeps macs <= 2"):
         select_subnet(small_space, "phone@2", tmp_path)

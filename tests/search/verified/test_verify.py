@@ -40,11 +40,11 @@ class Device:
         bias: float,
         error: float = 0.02,
         noise: float = 0.002,
-        here: bool = True,
+        is_local: bool = True,
         known: Mapping[SubnetConfig, Sequence[float]] | None = None,
     ) -> None:
         self.space, self.predicted, self.bias, self.error, self.noise = space, predicted, bias, error, noise
-        self.here, self.known = here, dict(known or {})
+        self.is_local, self.known_values = is_local, dict(known or {})
         self.rng = np.random.default_rng(5)
         self.asked: list[list[SubnetConfig]] = []
         weights = np.random.default_rng(11).standard_normal(space.num_features)
@@ -64,7 +64,7 @@ class Device:
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
         self.asked.append(list(configs))
-        return self.values(configs) if self.here else {}
+        return self.values(configs) if self.is_local else {}
 
 
 def milliseconds(space: StagedSpace) -> Estimator:
@@ -123,7 +123,7 @@ def test_what_is_measured_is_bounded_and_distinct(searched: Searched) -> None:
     assert result.verification is not None
     chosen = next(n for n in result.verification.networks if n.config == result.best.config)
     assert [len(values) for values in chosen.measurements] == [3, 3]
-    assert result.verification.chosen == chosen.config.id
+    assert result.verification.best_id == chosen.config.id
     assert result.verification.scale == pytest.approx(1.1, rel=0.05)
 
 
@@ -211,25 +211,25 @@ def test_other_limits_stay(small_space: StagedSpace) -> None:
 
 
 def test_another_device_gets_a_request_and_then_a_verified_network(small_space: StagedSpace) -> None:
-    there = Device(small_space, milliseconds(small_space), 1.1, here=False)
+    there = Device(small_space, milliseconds(small_space), 1.1, is_local=False)
     first = search(small_space, there, 1.0)
-    assert first.verification is not None and first.verification.chosen is None
+    assert first.verification is not None and first.verification.best_id is None
     assert first.verification.networks == ()
     assert list(first.verification.pending) == there.asked[0] and len(there.asked) == 1
     assert "not measured yet" in report(first, [Limit("latency_ms", there.predicted, 1.0, "ms")])
     back = Device(
-        small_space, there.predicted, 1.1, here=False, known=there.values(first.verification.pending)
+        small_space, there.predicted, 1.1, is_local=False, known=there.values(first.verification.pending)
     )
     second = search(small_space, back, 1.0)
     assert second.verification is not None
     assert {n.config for n in second.verification.networks} == set(first.verification.pending)
-    if second.verification.chosen is None:
+    if second.verification.best_id is None:
         assert second.verification.pending
     # The next request knows better: most of it is inside.
-    known = {**back.known, **back.values(second.verification.pending)}
-    third = search(small_space, Device(small_space, there.predicted, 1.1, here=False, known=known), 1.0)
+    known = {**back.known_values, **back.values(second.verification.pending)}
+    third = search(small_space, Device(small_space, there.predicted, 1.1, is_local=False, known=known), 1.0)
     assert there.true(small_space.genome(third.best.config)[None])[0] <= 1.0
-    assert third.verification is not None and third.verification.chosen == third.best.config.id
+    assert third.verification is not None and third.verification.best_id == third.best.config.id
 
 
 def test_equal_arguments_give_equal_results(small_space: StagedSpace, searched: Searched) -> None:
@@ -245,7 +245,7 @@ def test_the_result_is_a_file_with_its_measurements(searched: Searched, tmp_path
     assert SearchResult.load(tmp_path / "r.json", device.space) == result
     values = json.loads((tmp_path / "r.json").read_text())
     networks = values["verification"]["networks"]
-    assert len(networks) == len(device.known) + len({c for asked in device.asked for c in asked})
+    assert len(networks) == len(device.known_values) + len({c for asked in device.asked for c in asked})
     assert all(n["measured"] == max(map(statistics.median, n["measurements"])) for n in networks)
     assert (tmp_path / "r.png").stat().st_size > 10_000
     for name, wrong in (("networks", [3]), ("scale", "x"), ("pending", None)):

@@ -151,7 +151,7 @@ def test_what_follows_a_kept_operator_is_kept_up_to_the_next() -> None:
     assert kept_names(nodes, [1]) == ["conv1", "add1"]
     assert kept_names(nodes, [0, 2]) == ["conv0", "relu0", "conv2"]
     assert kept_names(nodes, []) == []
-    with pytest.raises(UserError, match=r"Operators -1, 3 shall stay .* graph has 3 .* \(0 to 2\)"):
+    with pytest.raises(UserError, match=r"Operators -1, 3 have to stay .* graph has 3 .* \(0 to 2\)"):
         kept_names(nodes, [-1, 1, 3])
 
 
@@ -242,7 +242,7 @@ def test_calibration_must_be_there_and_finite(name: str, micro: StaticNetwork) -
 
 @pytest.mark.parametrize("name", QUANTISER_PARAMS)
 def test_an_operator_that_the_graph_lacks_is_a_user_error(name: str, micro: StaticNetwork) -> None:
-    with pytest.raises(UserError, match="Operators 999 shall stay in floating point, but the graph has"):
+    with pytest.raises(UserError, match="Operators 999 have to stay in floating point, but the graph has"):
         QUANTISERS[name].prepare(files_of(name, micro), calibration_of(micro))([999])
 
 
