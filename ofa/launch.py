@@ -139,16 +139,16 @@ def swept_settings() -> dict[str, str]:
     return {name: value for key, _, value in job if (name := key.lstrip("+")) in swept}
 
 
-def job_name(name: str, told: Sequence[str]) -> str:
+def job_name(name: str, named_settings: Sequence[str] = ()) -> str:
     """Return a name for what this job of a sweep makes, so that each job makes its own.
 
     Args:
         name: name outside a sweep.
-        told: settings that the name tells already, with all that lie below them.
+        named_settings: settings that the name tells already, with all that lie below them.
     """
     parts = [name]
     for setting, value in swept_settings().items():
-        if not any(setting == known or setting.startswith(f"{known}.") for known in told):
+        if not any(setting == known or setting.startswith(f"{known}.") for known in named_settings):
             parts.append(re.sub(r"[^\w.-]+", "_", f"{setting.rpartition('.')[2]}_{value}"))
     return "-".join(parts)
 

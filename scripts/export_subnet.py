@@ -33,7 +33,7 @@ def export_subnet(config: ExportConfig) -> Path:
     from ofa.export.card import top1_metric
     from ofa.runs.trained import open_run
 
-    keep = MixedPrecisionSettings(config.keep_layers, config.max_loss)
+    mixed_precision = MixedPrecisionSettings(config.keep_layers, config.max_loss)
     run = open_run(config)
     selection = select_subnet(run.info.space, config.subnet, run.directory.path / "search")
     with progress_bar("exporting") as progress:
@@ -43,7 +43,7 @@ def export_subnet(config: ExportConfig) -> Path:
             config.name or Path(config.subnet).name.removesuffix(".json"),
             formats=config.formats,
             precision=config.precision,
-            keep=keep,
+            mixed_precision=mixed_precision,
             calibration_images=config.calibration_images,
             quantisation_images=config.quantisation_images,
             expected_metric=top1_metric(selection.expected_value),

@@ -86,8 +86,8 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
         space = table.covered_space(space)
         print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
     limits = build_limits(space, bounds, *_latencies(config, table, space))
-    told = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
-    name = job_name(config.name or plan.result_name(config.device.name, limits), told)
+    named_settings = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
+    name = job_name(config.name or plan.result_name(config.device.name, limits), named_settings)
     with threads_set(config.threads), progress_bar("searching") as progress:
         measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
         predictor = load_predictor(run.predictor, space, config.threads)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -82,7 +85,8 @@ def time_in_fresh_process(
     receiver, sender = context.Pipe(duplex=False)
     arguments = (sender, plan, device, seed, dict(earlier or {}), budget_s)
     process = context.Process(target=_work, args=arguments, name=f"measuring on {device.name}")
-    process.start()
+    with _no_main_module():
+        process.start()
     sender.close()
     patience_s = 0.0
     try:
@@ -91,6 +95,17 @@ def time_in_fresh_process(
     finally:
         _end(process, patience_s)
         receiver.close()
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Start a process that does not run the program's main file, as spawned ones do: it would train again."""
+    main_module = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main_module
 
 
 def _receive(

@@ -22,7 +22,7 @@ def export_subnet(
     *,
     formats: Sequence[str] = ("onnx", "pt2"),
     precision: str = "fp32",
-    keep: MixedPrecisionSettings | None = None,
+    mixed_precision: MixedPrecisionSettings | None = None,
     calibration_images: int = 2000,
     quantisation_images: int = 300,
     expected_metric: MetricValue | None = None,
@@ -38,10 +38,10 @@ def export_subnet(
         name: name of the bundle; one that is there is replaced.
         formats: files to write beside the weights; see `ofa.export.formats`.
         precision: further precision of each format beside fp32, e.g. "int8".
-        keep: layers that stay in fp32; None for none.
+        mixed_precision: layers that stay in fp32; None for none.
         calibration_images: training images that recalibrate batch norm.
         quantisation_images: training images from which ranges of activations are taken.
-        expected_metric: what the search expects of it.
+        expected_metric: expected value of a metric, e.g. from the search.
         expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
         provenance: further facts of how it was made.
         progress: called after every format.
@@ -49,7 +49,6 @@ def export_subnet(
     Raises:
         UserError: as `export_bundle`.
     """
-    keep = keep or MixedPrecisionSettings()
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
     network = evaluator.network(config).cpu()
     card = subnet_card(
@@ -61,6 +60,6 @@ def export_subnet(
         provenance={"run": run.directory.name, **(provenance or {}), "supernet": run.info.sha256},
     )
     samples = samples_of(evaluator, config.resolution, quantisation_images)
-    target = TargetPrecision(precision, samples, keep)
+    target = TargetPrecision(precision, samples, mixed_precision or MixedPrecisionSettings())
     path = run.directory.bundles / name
     return export_bundle(network, card, path, formats, target=target, progress=progress)

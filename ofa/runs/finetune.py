@@ -51,11 +51,11 @@ def finetune_bundle(
         run: the run that the bundle's network is a sub-network of; the largest one is its teacher.
         bundle: the bundle; not changed.
         name: name of the new bundle.
-        settings: how to train.
+        settings: settings of the training.
         formats: files of the new bundle beside the weights.
         calibration_images: training images that recalibrate batch norm.
         world: the processes that train together; all but the main one return None.
-        progress: told about the steps.
+        progress: called with the steps.
         note: called with lines for the user.
 
     Raises:

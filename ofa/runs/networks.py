@@ -24,12 +24,12 @@ class RunNetwork:
     """One network, on the CPU.
 
     Attributes:
-        name: of its bundle; empty for a network drawn at random.
+        name: name of the network's bundle; empty for a random network.
         subnet: name under which it was chosen, as in the provenance of its bundle.
-        config: what it is; None for a network of no space.
-        network: in eval mode, with the statistics of its batch norms.
-        image_shape: of one image: (channels, height, width).
-        top1: its accuracy (0..1) on the images of the evaluator.
+        config: config of a sub-network; None for any other network.
+        network: network in eval mode, with its own batch-norm statistics.
+        image_shape: shape of one image: (channels, height, width).
+        top1: top-1 accuracy (0..1) on the evaluator's images.
     """
 
     name: str
@@ -52,10 +52,10 @@ def run_networks(
 
     Args:
         run: the run.
-        evaluator: of its supernet, on the whole of `split`.
-        split: whose images are counted.
+        evaluator: evaluator of the run's supernet, on the whole of `split`.
+        split: split that is evaluated.
         num_random: number of random networks.
-        seed: of the random networks.
+        seed: seed of the random networks.
 
     Raises:
         UserError: if a bundle is damaged, its images are others than the run's, or it cannot be run because

@@ -41,7 +41,7 @@ def load_supernet(
     Args:
         path: weights written by `save_supernet`.
         space: the space it must have; None accepts the one beside the weights.
-        dropout: before the classifier, if it is trained further; None for that it was trained with.
+        dropout: dropout probability before the classifier in further training; None: as trained before.
 
     Raises:
         UserError: if a file is missing or damaged, or belongs to another space.

@@ -32,9 +32,9 @@ def train_run(
 
     Args:
         config: everything that the training depends on, and the run's folder.
-        device: where to train.
+        device: training device.
         world: the processes that train together; all call this.
-        progress: told about every tenth step.
+        progress: called every tenth step.
         note: called with lines for the user: what is trained, and how good it became.
 
     Raises:

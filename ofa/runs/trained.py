@@ -30,7 +30,7 @@ class TrainedRun:
 
     @property
     def trained_space(self) -> StagedSpace:
-        """See `trained_space`."""
+        """The space that the supernet was trained on, with its restriction."""
         return trained_space(self.info)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,30 @@ def test_a_table_and_networks_are_measured_in_fresh_processes(
     latencies = measure_subnets(space, configs, QUICK, processes=2)
     assert [len(found) for found in latencies] == [2, 2]
     assert min(min(found) for found in latencies) > 0
+
+
+SCRIPT = """
+import sys
+from latency_tables.measuring.fresh_process import time_in_fresh_process
+from latency_tables.table.device import DeviceSpec
+from measured_programs import Modules
+from torch import nn
+
+print("the script runs")
+visits = []
+time_in_fresh_process(Modules((nn.Identity,)), DeviceSpec("quick", "pytorch", rounds=1), 0, visits.extend)
+print(len(visits), sys.modules["__main__"].__file__ == __file__)
+"""
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": f"{root}:{root / 'tests/helpers'}", "PATH": "/usr/bin:/bin"},
+    )
+    assert done.stdout == "the script runs\n1 True\n"
