@@ -22,13 +22,14 @@ help: ## Show this list.
 quickstart: $(STAMP) ## Train, measure, search and export on the digits; 3 to 4 minutes after installation.
 	@$(BIN)/python scripts/quickstart.py
 
-test: lint ## Check style and types, then run all tests: on all cores, and those that measure time alone.
+test: lint ## Check style, spelling and types, then run all tests: on all cores, and those that measure time alone.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not timing"
 	@$(BIN)/python -m pytest -q -m timing
 
-lint: $(STAMP) ## Check style and types only.
+lint: $(STAMP) ## Check style, spelling and types only.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/codespell
 	@$(BIN)/mypy
 
 docs: $(DOCS_STAMP) ## Build the documentation site into site/; broken links and references fail.
@@ -39,16 +40,16 @@ clean: ## Remove .venv, build files and caches; runs/ stays.
 	@rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Installs again exactly when pyproject.toml is newer than the last installation.
-$(STAMP): pyproject.toml
+# Installs again exactly when the dependencies or their versions are newer than the last installation.
+$(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; found none. Install it, or give its" \
 	  "path: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
-	@$(BIN)/python -m pip install --quiet -e '.[dev,onnx,openvino]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx,openvino]'
 	@touch $@
 
 # The documentation's tools on top of the others.
 $(DOCS_STAMP): $(STAMP)
-	@$(BIN)/python -m pip install --quiet -e '.[docs]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	@touch $@

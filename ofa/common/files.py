@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ofa.common.errors import UserError
 
@@ -140,35 +140,37 @@ def locked(path: Path, what: str, patience_s: float = 8.0) -> Iterator[None]:
     """Be the only process that works on something; the lock ends with the process, however it ends.
 
     Args:
-        path: file of the lock; it stays, and names its last holder.
+        path: file of the lock; it stays. A file beside it, with the suffix `.holder`, names the last holder:
+            Windows lets nobody read the lock while it is held.
         what: what is locked, for the error text.
-        patience_s: how long to wait for another process, which may be ending: workers that it forked keep the
-            lock until they notice, some seconds later, that it was killed.
+        patience_s: how long to wait for another process, which may be ending: workers that it forked may keep
+            the lock until they notice, some seconds later, that it was killed.
 
     Raises:
         UserError: if another process keeps the lock, naming it.
     """
+    holder = path.with_suffix(".holder")
+    lock = FileLock(path, timeout=patience_s)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        lock.acquire()
+        holder.write_text(f"{os.getpid()} on {platform.node()}\n")
+    except Timeout as error:
+        raise UserError(
+            f"Another process, {_read_holder(holder)}, is at work on {what}; wait "
+            "for it to end, stop it, or choose another run_name."
+        ) from error
     except OSError as error:
+        lock.release()
         raise UserError(f"Could not write {path}: {error}. Check the permissions and free space.") from error
-    with file:
-        give_up = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > give_up:
-                    file.seek(0)
-                    raise UserError(
-                        f"Another process, {file.read().strip() or 'unknown'}, is at work on {what}; wait "
-                        "for it to end, stop it, or choose another run_name."
-                    ) from error
-                time.sleep(0.1)
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()} on {platform.node()}\n")
-        file.flush()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        return path.read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -85,5 +85,5 @@ def test_a_wrong_command_is_noticed() -> None:
         check(["tarin"])
     with pytest.raises(AssertionError, match="subnet"):
         check(["export"])
-    with pytest.raises(UserError, match="formt"):
-        check(["export", "subnet=a", "formt=[onnx]"])
+    with pytest.raises(UserError, match="formatz"):
+        check(["export", "subnet=a", "formatz=[onnx]"])

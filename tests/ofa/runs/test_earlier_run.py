@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from train_supernet import train_supernet
 
 from latency_tables.table.table import LatencyTable
@@ -98,16 +101,24 @@ def test_the_bundle_gives_the_same_logits(run: Path, expected: dict[str, Any]) -
 
 
 def test_the_training_goes_on_from_its_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    finished, _ = load_supernet(run / "supernet.pt")
+    finished = load_supernet(run / "supernet.pt")[0].state_dict()
+    checkpoint = torch.load(run / "checkpoints" / "step_00000048.pt", weights_only=True)["supernet"]
     for file in ("supernet.pt", "supernet.json"):
         (run / file).unlink()
     path = train_supernet.run(*SETTINGS, f"runs_dir={run.parent}")
     assert "going on after step 48" in capsys.readouterr().out
-    resumed, _ = load_supernet(path)
-    # Other processors round differently, but 24 steps do not lead far: these steps themselves move 42 of the
-    # 95 tensors by more than this.
-    for name, tensor in finished.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0.1, atol=0.05, msg=name)
+    resumed = load_supernet(path)[0].state_dict()
+    # Other processors round differently: 24 steps lead at most a tenth of their way apart.
+    for kind in ("weight", "bias", "matrices", "running_mean", "running_var"):
+        way = distance(checkpoint, finished, kind)
+        assert distance(resumed, finished, kind) < 0.2 * way, kind
+
+
+def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor], kind: str) -> float:
+    """Return the Euclidean distance of all tensors of a kind, e.g. "weight"."""
+    names = [name for name in one if kind in name.split(".")]
+    assert names
+    return math.sqrt(sum(float((one[name] - other[name]).double().square().sum()) for name in names))
 
 
 def recorded(run: Path) -> tuple[RunDirectory, TrainConfig, dict[str, Any]]:

@@ -345,7 +345,18 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         other.kill()
         other.wait()
     with locked(lock, "the run", patience_s=1.0):
-        assert lock.read_text().startswith(f"{os.getpid()} on ")
+        assert lock.with_suffix(".holder").read_text().startswith(f"{os.getpid()} on ")
+    with locked(lock, "the run", patience_s=0.0):
+        assert lock.exists()
+
+
+def test_a_lock_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"Could not write .*/file/\.training\.lock: "),
+        locked(tmp_path / "file" / ".training.lock", "the run"),
+    ):
+        pass
 
 
 def summary(run_name: str, top1: float) -> RunSummary:
