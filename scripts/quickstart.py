@@ -51,11 +51,19 @@ def quickstart(config: QuickstartConfig) -> None:
         limit = f"limits.latency_ms={low + share * (high - low):.3g}"
         names.append(search_for_device.run(*options, limit, "search.generations=50")[0])
     for name in names:
-        export_subnet.run(*options, f"subnet={name}", images)
+        export_subnet.run(*options, f"subnet={name}", f"formats=[{_installed_formats()}]", images)
     rule("6/6 measure accuracy on the test split and latency end to end")
     report_run.run(*options, rounds, images)
     print(f"the whole pipeline took {time.perf_counter() - start_s:.0f} s; bundles: {run.bundles}")
-    print(f"curves: .venv/bin/tensorboard --logdir {run.path / 'tensorboard'}")
+    print(f"curves: tensorboard --logdir {run.path / 'tensorboard'}")
+
+
+def _installed_formats() -> str:
+    """Return PyTorch's own format, and ONNX where its packages are installed."""
+    from ofa.export.formats import FORMATS
+    from ofa.runtimes.base import missing_packages
+
+    return ",".join(name for name in ("onnx", "pt2") if not missing_packages(FORMATS[name].packages))
 
 
 if __name__ == "__main__":
