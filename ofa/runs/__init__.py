@@ -1,1 +1,36 @@
-"""The folder of a run and what is in it."""
+"""The folder of a run and what is in it: training, exporting and fine-tuning there."""
+
+from typing import TYPE_CHECKING
+
+from ofa.common.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ofa.runs.config import RunConfig, TrainConfig
+    from ofa.runs.directory import RunDirectory
+    from ofa.runs.export import export_subnet
+    from ofa.runs.finetune import finetune_bundle
+    from ofa.runs.train import train_run
+    from ofa.runs.trained import TrainedRun, open_run
+
+__all__ = [
+    "RunConfig",
+    "RunDirectory",
+    "TrainConfig",
+    "TrainedRun",
+    "export_subnet",
+    "finetune_bundle",
+    "open_run",
+    "train_run",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "config": ["RunConfig", "TrainConfig"],
+        "directory": ["RunDirectory"],
+        "export": ["export_subnet"],
+        "finetune": ["finetune_bundle"],
+        "train": ["train_run"],
+        "trained": ["TrainedRun", "open_run"],
+    },
+)

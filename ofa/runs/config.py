@@ -82,7 +82,7 @@ class RunConfig:
     """
 
     run_name: str
-    runs_dir: str
+    runs_dir: str = DEFAULT_RUNS_DIR
     data_root: str | None = None
     accelerator: str = "auto"
     threads: int | None = None

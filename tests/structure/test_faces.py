@@ -13,10 +13,18 @@ import pytest
 from ofa.common.lazy import lazy_names
 
 FACES = (
-    *("ofa.data", "ofa.evaluation", "ofa.export", "ofa.space", "ofa.supernet", "ofa.training"),
+    *("ofa.data", "ofa.evaluation", "ofa.export", "ofa.runs", "ofa.space", "ofa.supernet", "ofa.training"),
     *("predictors", "latency_tables.measuring", "latency_tables.table", "search"),
 )
-LIGHT_FACES = ("ofa.data", "ofa.evaluation", "ofa.supernet", "ofa.training", "predictors", "search")
+LIGHT_FACES = (
+    "ofa.data",
+    "ofa.runs",
+    "ofa.evaluation",
+    "ofa.supernet",
+    "ofa.training",
+    "predictors",
+    "search",
+)
 
 
 @pytest.mark.parametrize("package", FACES)
