@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.common.progress import progress_bar
+from ofa.common.progress import progress_bar, unnoted
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.training.settings import FinetuneSettings
@@ -50,7 +50,7 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
             calibration_images=config.calibration_images,
             world=world,
             progress=progress,
-            note=print if world.is_main else str,
+            note=print if world.is_main else unnoted,
         )
     if report is not None:
         show = report.metric.show

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ofa.common.progress import progress_bar
+from ofa.common.progress import progress_bar, unnoted
 from ofa.launch import command, job_name
 from ofa.runs.config import TrainConfig, next_command
 from ofa.runs.directory import RunDirectory
@@ -27,7 +27,7 @@ def train_supernet(config: TrainConfig) -> Path:
         launched_world(device) as world,
         progress_bar("training", visible=world.is_main) as progress,
     ):
-        note = print if world.is_main else str
+        note = print if world.is_main else unnoted
         train_run(config, device, world=world, progress=progress, note=note)
         supernet = RunDirectory(config.runs_dir, config.run_name).supernet
         note(f"supernet: {supernet}\n{next_command(config, 'collect')}")

@@ -23,6 +23,14 @@ ProgressCallback = Callable[[int, int, str], None]
 LINE_INTERVAL_S = 20.0
 
 
+Note = Callable[[str], object]
+"""Takes a line for the user: what begins, or what came of it."""
+
+
+def unnoted(text: str) -> None:
+    """Drop a line for the user."""
+
+
 def silent(done: int, total: int, text: str) -> None:
     """Ignore the progress."""
 

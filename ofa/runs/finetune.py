@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.metric import Metric
-from ofa.common.progress import ProgressCallback, silent
+from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.export.bundle import Bundle
 from ofa.export.card import top1_metric
@@ -43,7 +43,7 @@ def finetune_bundle(
     calibration_images: int = 2000,
     world: World = SINGLE_PROCESS,
     progress: ProgressCallback = silent,
-    note: Callable[[str], object] = lambda text: None,
+    note: Note = unnoted,
 ) -> FinetuneReport | None:
     """Fine-tune the network of a bundle (or go on with it), recalibrate it, and export it.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 
 from ofa.common.distributed import SINGLE_PROCESS, World
-from ofa.common.progress import ProgressCallback, silent
+from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.sources import load_data
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
@@ -26,7 +25,7 @@ def train_run(
     *,
     world: World = SINGLE_PROCESS,
     progress: ProgressCallback = silent,
-    note: Callable[[str], object] = lambda text: None,
+    note: Note = unnoted,
 ) -> RunSummary:
     """Train the supernet of a run, or go on with it, and save it with how it was made.
 
