@@ -5,7 +5,9 @@ The only module that knows Hydra and OmegaConf.
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -67,7 +69,12 @@ class Command(Generic[Config, Result]):
                 )
                 sys.exit(130)
 
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.name)(task)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.name)(task)()
+        except BrokenPipeError:
+            # The reader of the output, e.g. head, has ended: so does this.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         if failed_jobs:
             Console(stderr=True).print(
                 f"[bold red]failed:[/] {escape('; '.join(failed_jobs))}", soft_wrap=True

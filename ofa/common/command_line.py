@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
+
+# Values that stand in a setting as they are: words, paths, numbers, and lists of them.
+_PLAIN = re.compile(r"[\w./:@%+-]+|\[[\w./:@%+,-]*\]", re.ASCII)
 
 
 def command_line(stage: str, settings: Mapping[str, object] | None = None) -> str:
     """Return `ofa STAGE name=value …`, quoted for a POSIX shell; settings of None are left out."""
-    values = {name: value for name, value in (settings or {}).items() if value is not None}
-    return shlex.join(["ofa", stage, *(f"{name}={value}" for name, value in values.items())])
+    values = {name: str(value) for name, value in (settings or {}).items() if value is not None}
+    return shlex.join(["ofa", stage, *(f"{name}={_quoted(value)}" for name, value in values.items())])
+
+
+def _quoted(value: str) -> str:
+    """Return a value as it is written in a setting: in quotes where it holds more than words."""
+    if _PLAIN.fullmatch(value):
+        return value
+    # Backslashes count before a quote alone.
+    text = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    return '"' + re.sub(r"(\\+)$", r"\1\1", text) + '"'
