@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
-from ofa.common.command_line import command_line
+from ofa.cli import COMMANDS
+from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import build
 from ofa.common.errors import StoppedError, UserError, unknown_name
 from ofa.common.shipped import CONF
@@ -100,10 +101,11 @@ class Command(Generic[Config, Result]):
         except UserError as error:
             if not error.stage:
                 raise
-            runs_dir = getattr(config, "runs_dir", "runs")
             settings = {
-                "run_name": getattr(config, "run_name", None),
-                "runs_dir": None if runs_dir == "runs" else runs_dir,
+                **run_settings(
+                    getattr(config, "run_name", None), getattr(config, "runs_dir", DEFAULT_RUNS_DIR)
+                ),
+                **dict.fromkeys(_mandatory_settings(error.stage), "VALUE"),
                 **error.settings,
             }
             raise UserError(f"{error}\nMake it with: {command_line(error.stage, settings)}") from error
@@ -118,6 +120,11 @@ class Command(Generic[Config, Result]):
         if isinstance(seed, int) and seed < 0:
             raise UserError(f"seed is {seed}; expected 0 or more.")
         return build(self._schema, {str(key): value for key, value in values.items()})
+
+
+def _mandatory_settings(stage: str) -> set[str]:
+    """Return the settings that a sub-command has no values for."""
+    return OmegaConf.missing_keys(compose(COMMANDS[stage]))
 
 
 def command(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.progress import progress_bar
-from ofa.launch import command
+from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
 from search.result.select import select_subnet
 
@@ -34,13 +34,15 @@ def export_subnet(config: ExportConfig) -> Path:
     from ofa.runs.trained import open_run
 
     mixed_precision = MixedPrecisionSettings(config.keep_layers, config.max_loss)
+    named_settings = ["run_name", "name"] if config.name else ["run_name", "subnet"]
+    name = job_name(config.name or Path(config.subnet).name.removesuffix(".json"), named_settings)
     run = open_run(config)
     selection = select_subnet(run.info.space, config.subnet, run.directory.path / "search")
     with progress_bar("exporting") as progress:
         report = ofa.runs.export.export_subnet(
             run,
             selection.config,
-            config.name or Path(config.subnet).name.removesuffix(".json"),
+            name,
             formats=config.formats,
             precision=config.precision,
             mixed_precision=mixed_precision,

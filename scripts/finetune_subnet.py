@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.progress import progress_bar, unnoted
-from ofa.launch import command
+from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
 from ofa.training.settings import FinetuneSettings
 
@@ -36,7 +36,8 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
 
     run = open_run(config)
     bundle = load_bundle(run.directory.bundle(config.bundle))
-    name = config.name or f"{bundle.path.name}-finetuned"
+    named_settings = ["run_name", "name"] if config.name else ["run_name", "bundle"]
+    name = job_name(config.name or f"{bundle.path.name}-finetuned", named_settings)
     with (
         launched_world(run.device) as world,
         progress_bar("fine-tuning", visible=world.is_main) as progress,

@@ -16,7 +16,7 @@ from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.cost import compile_cost
 from ofa.architecture.layer import LayerSpec
 from ofa.common.config import ConfigError, build
-from ofa.common.errors import UserError
+from ofa.common.errors import Remedy, UserError
 from ofa.common.files import read_json, write_json
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.staged import StagedSpace
@@ -123,9 +123,11 @@ class LatencyTable:
         return space.restrict({"resolution": resolutions}) if resolutions else space
 
     @property
-    def _stage(self) -> str:
-        """The sub-command that makes this table."""
-        return "import-table" if self.seed is None else "measure"
+    def _remedy(self) -> Remedy:
+        """The sub-command that makes such a table, as errors name it."""
+        if self.seed is None:
+            return {"stage": "import-table", "settings": {"device.name": self.device.name}}
+        return {"stage": "measure", "settings": {"device": self.device.name}}
 
     @property
     def error_text(self) -> str:
@@ -145,8 +147,7 @@ class LatencyTable:
                 f"The latency table of device {self.device.name!r} was made for space {self.space_name!r} "
                 f"({self.space_fingerprint}); this is space {space.name!r} ({space.fingerprint}). "
                 "It needs a table of this space.",
-                stage=self._stage,
-                settings={"device": self.device.name},
+                **self._remedy,
             )
         missing_keys = self.missing_entries(space)
         if missing_keys:
@@ -157,8 +158,7 @@ class LatencyTable:
                 f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of space "
                 f"{space.name!r}: {keys}. {advice if resolutions else ''}"
                 "Make a complete table.",
-                stage=self._stage,
-                settings={"device": self.device.name},
+                **self._remedy,
             )
 
     def check_device(self, device: DeviceSpec) -> None:
@@ -192,8 +192,7 @@ class LatencyTable:
                 f"networks); at most {max_table_error:g} % is allowed. Accept it with a larger "
                 "max_table_error, or delete it and measure again while the machine is quiet, with more "
                 "rounds or another method.",
-                stage=self._stage,
-                settings={"device": self.device.name},
+                **self._remedy,
             )
 
     def network_ms(self, specs: Iterable[LayerSpec], resolution: int) -> float:
@@ -211,8 +210,7 @@ class LatencyTable:
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of this "
                 f"network: {_shorten(missing_keys, ', ')}. Make a complete table.",
-                stage=self._stage,
-                settings={"device": self.device.name},
+                **self._remedy,
             )
         total = sum(entry.latency_ms for entry in entries if entry is not None)
         return self.calibration.scale * total + self.calibration.offset_ms

@@ -10,6 +10,14 @@ from collections.abc import Mapping
 _PLAIN = re.compile(r"[\w./:@%+-]+|\[[\w./:@%+,-]*\]", re.ASCII)
 
 
+DEFAULT_RUNS_DIR = "runs"
+
+
+def run_settings(run_name: str | None, runs_dir: str = DEFAULT_RUNS_DIR) -> dict[str, str | None]:
+    """Return the settings that name a run; the folder of runs only where it is not the default one."""
+    return {"run_name": run_name, "runs_dir": None if runs_dir == DEFAULT_RUNS_DIR else runs_dir}
+
+
 def command_line(stage: str, settings: Mapping[str, object] | None = None) -> str:
     """Return `ofa STAGE name=value …`, quoted for a POSIX shell; settings of None are left out."""
     values = {name: str(value) for name, value in (settings or {}).items() if value is not None}

@@ -5,6 +5,14 @@ from __future__ import annotations
 import difflib
 import signal
 from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+
+class Remedy(TypedDict):
+    """What remedies a mistake: arguments of `UserError`."""
+
+    stage: str
+    settings: dict[str, str]
 
 
 class UserError(ValueError):

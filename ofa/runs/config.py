@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa.common.command_line import command_line
+from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import ConfigError, build, differences
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
@@ -19,8 +19,6 @@ from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe, name_phases
 from ofa.training.settings import TrainSettings
-
-DEFAULT_RUNS_DIR = "runs"
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,8 @@ def next_command(
     config: TrainConfig | RunConfig, stage: str, settings: Mapping[str, object] | None = None
 ) -> str:
     """Return the line that tells how to go on: `next: ofa STAGE run_name=NAME …`."""
-    runs_dir = None if config.runs_dir == DEFAULT_RUNS_DIR else config.runs_dir
-    run_settings = {"run_name": config.run_name, "runs_dir": runs_dir}
-    return f"next: {command_line(stage, {**run_settings, **(settings or {})})}"
+    named_run = run_settings(config.run_name, config.runs_dir)
+    return f"next: {command_line(stage, {**named_run, **(settings or {})})}"
 
 
 def claim_directory(directory: RunDirectory, config: TrainConfig) -> None:

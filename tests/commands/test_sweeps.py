@@ -63,3 +63,16 @@ def test_every_job_of_a_search_has_its_result(tmp_path: Path, root: Path) -> Non
     } - old_results
     limits = ("0.5MMACs", "0.8MMACs")
     assert new_results == {f"my_cpu-{limit}-seed_{seed}.json" for limit in limits for seed in (0, 1)}
+
+
+@pytest.mark.slow
+def test_every_job_of_an_export_has_its_bundle(tmp_path: Path, root: Path) -> None:
+    source = root / "tests" / "data" / "earlier_run" / "before"
+    shutil.copytree(source, tmp_path / "runs" / "before")
+    bundles = tmp_path / "runs" / "before" / "bundles"
+    old_names = {path.name for path in bundles.iterdir()}
+    settings = ("run_name=before", "subnet=smallest,largest", "calibration_images=20,30", "formats=[]")
+    done = ofa(tmp_path, root, "export", "-m", *settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    new_names = {path.name for path in bundles.iterdir()} - old_names
+    assert new_names == {f"{n}-calibration_images_{c}" for n in ("smallest", "largest") for c in (20, 30)}
