@@ -166,8 +166,8 @@ def _baseline_metrics(
     """Return the metrics of every baseline on the hold-out."""
     fitted, holdout = split.fit_indices, split.holdout_indices
     metrics = {}
-    for name, fit in BASELINES.items():
-        predict = fit_baseline(fit, features[fitted], values[fitted], seed, threads=None)
+    for name, baseline in BASELINES.items():
+        predict = fit_baseline(baseline, features[fitted], values[fitted], seed, threads=None)
         metrics[name] = accuracy_metrics(predict(features[holdout]), values[holdout], metric)
     return metrics
 

@@ -55,7 +55,7 @@ def extract(
 
     Args:
         supernet: the network it is a part of; not changed.
-        config: sub-network to evaluate.
+        config: sub-network to extract.
         data: images; the statistics are those of the first images of the training split.
         calibration_images: number of these images.
     """
