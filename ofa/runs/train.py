@@ -13,6 +13,7 @@ from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import save_supernet
 from ofa.supernet.supernet import build_supernet
+from ofa.training.checks import check_training
 from ofa.training.phases import check_phases
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.summary import RunSummary
@@ -45,6 +46,8 @@ def train_run(
     data = load_data(config.data)
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.space.for_data(data)
+    supernet = build_supernet(space, config.training.seed, config.training.dropout)
+    check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
         if world.is_main:
             claim_directory(run, config)
@@ -53,7 +56,6 @@ def train_run(
         note(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
         if emulates(config.training.precision, device):
             note(EMULATED)
-        supernet = build_supernet(space, config.training.seed, config.training.dropout)
         trainer = Trainer(
             supernet,
             data,
@@ -63,6 +65,7 @@ def train_run(
             progress=progress,
             world=world,
             configuration=dataclasses.asdict(config),
+            note=note,
         )
         for file in trainer.damaged_checkpoints:
             note(f"passed over the damaged checkpoint {file}")
