@@ -48,7 +48,7 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         for name in ("run_name", "runs_dir", "accelerator", "threads"):
             del values[name]
-        for name in ("root", "download", "workers"):
+        for name in ("root", "download", "workers", "cache"):
             del values["data"][name]
         for name in (
             "checkpoint_every_steps",
