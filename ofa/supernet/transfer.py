@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,41 +19,37 @@ class TransferReport:
     """What a network took from the weights of another one.
 
     Attributes:
-        taken: names of the tensors that equal those of the source, bit for bit.
-        adapted: names of first convolutions that were summed or spread over other channels of the images.
-        new: names of the tensors that kept their initial values.
+        taken_names: names of the tensors that equal those of the source, bit for bit.
+        adapted_names: names of first convolutions, summed or spread over other channels of the images.
+        new_names: names of the tensors that kept their initial values.
         classes: numbers of classes of the source (None if it had no classifier) and of the network.
         in_channels: channels of the images of the source and of the network.
     """
 
-    taken: tuple[str, ...]
-    adapted: tuple[str, ...]
-    new: tuple[str, ...]
+    taken_names: tuple[str, ...]
+    adapted_names: tuple[str, ...]
+    new_names: tuple[str, ...]
     classes: tuple[int | None, int]
     in_channels: tuple[int, int]
 
     @property
     def has_new_classifier(self) -> bool:
         """Whether the classifier has its initial values."""
-        return any(_is_classifier(name) for name in self.new)
+        return any(_is_classifier(name) for name in self.new_names)
 
     @property
     def text(self) -> str:
         """One line for the user, e.g. "348 of 350 tensors; new: classifier (1000 → 5 classes)"."""
-        num_all = len(self.taken) + len(self.adapted) + len(self.new)
-        parts = [f"{len(self.taken)} of {num_all} tensors"]
+        num_all = len(self.taken_names) + len(self.adapted_names) + len(self.new_names)
+        parts = [f"{len(self.taken_names)} of {num_all} tensors"]
         channels = "({} → {} channels)".format(*self.in_channels)
-        if self.adapted:
+        if self.adapted_names:
             parts.append(f"adapted: first convolution {channels}")
-        new = [f"first convolution {channels}"] if not all(map(_is_classifier, self.new)) else []
+        new = [f"first convolution {channels}"] if not all(map(_is_classifier, self.new_names)) else []
         if self.has_new_classifier:
             before, after = self.classes
             new.append(f"classifier ({'none' if before is None else before} → {after} classes)")
         return "; ".join([*parts, *([f"new: {', '.join(new)}"] if new else [])])
-
-    def record(self) -> dict[str, Any]:
-        """Return plain values for a provenance: the number of tensors taken, and the names of the others."""
-        return {"num_taken": len(self.taken), "adapted": list(self.adapted), "new": list(self.new)}
 
 
 def adapt_channels(weight: Tensor, in_channels: int) -> Tensor | None:
@@ -120,9 +115,9 @@ def transfer_weights(
             own[name].copy_(given[name])
     adapted = (first,) if first_weight is not None and source_channels != in_channels else ()
     return TransferReport(
-        taken=tuple(name for name in own if name not in (*new, *adapted)),
-        adapted=adapted,
-        new=new,
+        taken_names=tuple(name for name in own if name not in (*new, *adapted)),
+        adapted_names=adapted,
+        new_names=new,
         classes=(source_classes, num_classes),
         in_channels=(source_channels, in_channels),
     )
