@@ -25,7 +25,7 @@ def import_checkpoint(config: ImportCheckpointConfig) -> Path:
     """Write the run directory and return the path of the supernet."""
     from ofa.common.tensors import file_hash
     from ofa.published.checkpoint import import_supernet
-    from ofa.published.run import check_vacant, save_run
+    from ofa.runs.imported import check_vacant, save_run
 
     run, path = config.directory, Path(config.file)
     check_vacant(run)

@@ -22,6 +22,11 @@ CONF = shipped_folder("conf")
 SCRIPTS = shipped_folder("scripts")
 
 
+def preset_names(group: str) -> list[str]:
+    """Return the names of the files of `conf/GROUP`."""
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
 def read_preset(group: str, name: str | Path) -> dict[str, Any]:
     """Return the plain values of `conf/GROUP/NAME.yaml`, or of any YAML file of such values.
 
@@ -34,7 +39,7 @@ def read_preset(group: str, name: str | Path) -> dict[str, Any]:
     """
     path = Path(name).expanduser()
     if path.suffix != ".yaml":
-        known_names = [file.stem for file in (CONF / group).glob("*.yaml")]
+        known_names = preset_names(group)
         if str(name) not in known_names:
             raise unknown_name(group, str(name), known_names)
         path = CONF / group / f"{name}.yaml"

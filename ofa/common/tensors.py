@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
+from ofa.common.numpy_scalars import SCALARS
+
+_OTHER_OBJECT = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL |class )?([\w.]+\.\w+)")
 
 
 def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
@@ -28,21 +32,31 @@ def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
 def load_tensors(path: Path, what: str) -> dict[str, Any]:
     """Load what `save_tensors` wrote, onto the CPU; only tensors and plain values are unpickled.
 
+    Scalars of NumPy, which trainings of others keep beside the weights, count as plain values.
+
     Raises:
-        UserError: if the file is missing, truncated or not a mapping.
+        UserError: if the file is missing, truncated, holds other objects or is not a mapping.
     """
     if not path.is_file():
         raise UserError(f"No {what} at {path}.")
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(SCALARS):
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # On a damaged file the unpickler can raise any exception.
-        raise UserError(
-            f"The {what} {path} cannot be read; it is truncated or not such a file. "
-            "Use an intact copy or make it again."
-        ) from error
+        raise UserError(f"The {what} {path} cannot be read; {_reason(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected named entries.")
     return values
+
+
+def _reason(error: Exception) -> str:
+    match = _OTHER_OBJECT.search(str(error))
+    if match is None:
+        return "it is truncated or not such a file. Use an intact copy or make it again."
+    return (
+        f"it holds {match[1]} beside tensors and plain values. Nothing of it was run; save a file of the "
+        "weights alone: torch.save(network.state_dict(), path)."
+    )
 
 
 def content_digest(values: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,22 +12,43 @@ from torch import Tensor, nn
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import slots
 from ofa.common.errors import UserError
-from ofa.published.names import published_names, shorten_names
-from ofa.published.state import mismatches, raise_mismatches, read_state
+from ofa.common.mismatches import mismatches, raise_mismatches
+from ofa.published.fitting import fitting_text
+from ofa.published.names import published_names, short_name, shorten_names
+from ofa.published.state import read_state
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
 
 
 def import_supernet(space: StagedSpace, path: Path) -> Supernet:
-    """Return the supernet of `space` with the weights of the published checkpoint `path`, in eval mode.
+    """Return a supernet with the weights of the published checkpoint `path`, in eval mode.
+
+    Args:
+        space: space that the checkpoint was trained for; its numbers of classes and of channels of the images
+            become those of the checkpoint.
+        path: the checkpoint.
 
     Raises:
         UserError: if the file is missing or damaged or contains code, or entries are missing, unexpected, of
-            another shape or not finite; all of them are named.
+            another shape or not finite; all of them are named, and the spaces that it fits.
     """
-    supernet = Supernet(space)
-    load_published(supernet, read_state(path), f"The checkpoint {path}")
+    state = read_state(path)
+    supernet = Supernet(_with_ends_of(state, space))
+    try:
+        load_published(supernet, state, f"The checkpoint {path}")
+    except UserError as error:
+        raise UserError(f"{error}\n{fitting_text(state)}") from error
     return supernet.eval()
+
+
+def _with_ends_of(state: Mapping[str, Tensor], space: StagedSpace) -> StagedSpace:
+    """Return the space with the classes of a published state and the channels that its first layer reads."""
+    by_short_name = {short_name(name): tensor for name, tensor in state.items()}
+    classifier = by_short_name.get("classifier.linear.weight")
+    first = by_short_name.get("first_conv.conv.weight", by_short_name.get("input_stem.0.conv.weight"))
+    if classifier is not None and classifier.ndim == 2:
+        space = replace(space, num_classes=len(classifier))
+    return replace(space, in_channels=first.shape[1]) if first is not None and first.ndim == 4 else space
 
 
 def load_published(supernet: Supernet, state: Mapping[str, Tensor], what: str) -> None:
@@ -59,10 +81,7 @@ def load_weights(
     """
     our_state = network.state_dict()
     our_names = published_names(specs, our_state)
-    try:
-        their_names = shorten_names(state)
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from error
+    their_names = shorten_names(state, what)
     expected = {
         their_names.get(short, short): tuple(our_state[name].shape) for name, short in our_names.items()
     }

@@ -40,8 +40,8 @@ def short_name(name: str) -> str:
     return _STEM_WRAPPER.sub(r"\1.", name)
 
 
-def shorten_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the published names by their short form, without batch counters.
+def shorten_names(names: Iterable[str], what: str) -> dict[str, str]:
+    """Return the published names of `what` by their short form, without batch counters.
 
     Raises:
         UserError: if two names have the same short form.
@@ -56,7 +56,7 @@ def shorten_names(names: Iterable[str]) -> dict[str, str]:
             doubles.append(f"{short[key]} and {name}")
         short[key] = name
     if doubles:
-        raise UserError(f"These entries are the same tensor under two names: {'; '.join(doubles)}.")
+        raise UserError(f"{what}: these entries are the same tensor under two names: {'; '.join(doubles)}.")
     return short
 
 

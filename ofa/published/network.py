@@ -13,9 +13,10 @@ from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, output_size
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.errors import UserError
+from ofa.common.mismatches import raise_mismatches
 from ofa.modules.static import StaticNetwork
 from ofa.published.checkpoint import load_weights
-from ofa.published.state import raise_mismatches, read_state
+from ofa.published.state import read_state
 
 FAMILIES = {"MobileNetV3": "mobilenet_v3", "ProxylessNASNets": "proxyless_nas"}
 """Family by published type of network."""

@@ -1,24 +1,35 @@
-"""Published weight files: read without executing code in them, and checked entry by entry."""
+"""Weight files of others: read without executing code in them, unwrapped, and checked entry by entry."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from ofa.common.errors import UserError
+from ofa.common.mismatches import listed, raise_mismatches
 from ofa.common.tensors import load_tensors
 
-_SHOWN = 100
+ENVELOPES = ("state_dict", "model", "model_state", "ema", "net", "supernet", "state")
+"""Names under which checkpoints of trainings keep the weights, in the order of preference."""
+
+_PREFIX = "module."
+_COMPILED = "_orig_mod."
+_AVERAGE_COUNT = "n_averaged"
+_MAX_DEPTH = 3
 
 
 def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tensor]:
-    """Return the named tensors of a file written by `torch.save`, on the CPU.
+    """Return the named tensors of a file written by `torch.save` (or `.safetensors`), on the CPU.
 
-    The file holds them directly or under "state_dict". Only tensors and plain values are unpickled.
+    The file holds them directly or under one of the names `ENVELOPES`. What `DataParallel`, averaging of
+    weights and `torch.compile` add to the names is left out. Only tensors and plain values are unpickled.
 
     Raises:
         UserError: if the file is missing or damaged, contains code, or has entries that are not finite
@@ -27,46 +38,42 @@ def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tens
     with warnings.catch_warnings():
         # The unpickler warns about the protocol of files that it then rejects.
         warnings.simplefilter("ignore")
-        values = load_tensors(path, what)
-    state_dict = values.get("state_dict")
-    if isinstance(state_dict, Mapping):
-        values = dict(state_dict)
-    other_names = [str(name) for name, value in values.items() if not isinstance(value, Tensor)]
-    state = {str(name): value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+        load = _load_safetensors if path.suffix == ".safetensors" else load_tensors
+        values = plain_names(unwrapped(load(path, what)))
+    other_names = [name for name, value in values.items() if not isinstance(value, Tensor)]
+    state = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
     infinite_names = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
-    errors = [*_listed("not tensors", other_names), *_listed("not finite", infinite_names)]
+    errors = [*listed("not tensors", other_names), *listed("not finite", infinite_names)]
     if not values:
         errors.append("no entries")
     raise_mismatches(f"The {what} {path}", errors)
     return state
 
 
-def mismatches(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
-    """Return one text each for missing, unexpected and wrongly shaped entries."""
-    shapes = [
-        f"{name} has shape {list(state[name].shape)}, expected {list(shape)}"
-        for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != tuple(shape)
-    ]
-    return [
-        *_listed("missing", (name for name in expected if name not in state)),
-        *_listed("unexpected", (name for name in state if name not in expected)),
-        *_listed("of another shape", shapes),
-    ]
+def _load_safetensors(path: Path, what: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"No {what} at {path}.")
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"The {what} {path} cannot be read ({error}); it may be truncated.") from error
 
 
-def raise_mismatches(what: str, errors: Iterable[str], hint: str = "") -> None:
-    """Raise one error with all `errors`, if there are any."""
-    listed = list(errors)
-    if listed:
-        lines = "\n".join(f"  {error}" for error in listed)
-        raise UserError(f"{what} does not have the expected entries:\n{lines}{hint and chr(10) + hint}")
+def unwrapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the mapping that holds the weights: `values`, or what they have under one of `ENVELOPES`."""
+    for _ in range(_MAX_DEPTH):
+        inner = [values[name] for name in ENVELOPES if isinstance(values.get(name), Mapping)]
+        if not inner:
+            break
+        values = inner[0]
+    return values
 
 
-def _listed(title: str, names: Iterable[str]) -> list[str]:
-    """Return one text with all names and their number; an empty list without names."""
-    listed = list(names)
-    if not listed:
-        return []
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return [f"{len(listed)} {title}: {', '.join(listed[:_SHOWN])}{more}"]
+def plain_names(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the entries under the names that the network itself gives them."""
+    named = {str(name).replace(_COMPILED, ""): value for name, value in values.items()}
+    others = [name for name in named if name != _AVERAGE_COUNT]
+    while others and all(name.startswith(_PREFIX) for name in others):
+        named = {name.removeprefix(_PREFIX): named[name] for name in others}
+        others = list(named)
+    return named

@@ -9,17 +9,20 @@ if TYPE_CHECKING:
     from ofa.runs.directory import RunDirectory
     from ofa.runs.export import export_subnet
     from ofa.runs.finetune import finetune_bundle
+    from ofa.runs.start import StartRecord, start_from
     from ofa.runs.train import train_run
     from ofa.runs.trained import TrainedRun, open_run
 
 __all__ = [
     "RunConfig",
     "RunDirectory",
+    "StartRecord",
     "TrainConfig",
     "TrainedRun",
     "export_subnet",
     "finetune_bundle",
     "open_run",
+    "start_from",
     "train_run",
 ]
 
@@ -30,6 +33,7 @@ __getattr__ = lazy_names(
         "directory": ["RunDirectory"],
         "export": ["export_subnet"],
         "finetune": ["finetune_bundle"],
+        "start": ["StartRecord", "start_from"],
         "train": ["train_run"],
         "trained": ["TrainedRun", "open_run"],
     },

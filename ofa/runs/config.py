@@ -23,7 +23,11 @@ from ofa.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that a training run depends on; the schema of `conf/train_supernet.yaml`."""
+    """Everything that a training run depends on; the schema of `conf/train_supernet.yaml`.
+
+    Attributes:
+        init: source of the first weights, see `ofa.runs.start_from`; null for random ones.
+    """
 
     run_name: str
     space: StagedSpace
@@ -33,6 +37,7 @@ class TrainConfig:
     runs_dir: str = DEFAULT_RUNS_DIR
     accelerator: str = "auto"
     threads: int | None = None
+    init: str | None = None
 
     def __post_init__(self) -> None:
         """Give each phase the name it is listed under."""
@@ -104,18 +109,29 @@ def next_command(
     return f"next: {command_line(stage, {**named_run, **(settings or {})})}"
 
 
-def claim_directory(directory: RunDirectory, config: TrainConfig) -> None:
+def has_begun(directory: RunDirectory) -> bool:
+    """Return whether a training has saved a step, or its supernet, in the directory."""
+    return directory.supernet.exists() or any((directory.path / "checkpoints").glob("step_*.pt"))
+
+
+def claim_directory(
+    directory: RunDirectory, config: TrainConfig, facts: Mapping[str, Any] | None = None
+) -> None:
     """Make a run's directory belong to `config`, or check that it does.
 
     A directory in which no step has been saved yet takes any configuration.
+
+    Args:
+        directory: the directory.
+        config: configuration of the run.
+        facts: further entries to write beside the configuration.
 
     Raises:
         UserError: if it holds a run of a different configuration, naming what differs.
     """
     record = config.record()
-    has_started = directory.supernet.exists() or any((directory.path / "checkpoints").glob("step_*.pt"))
-    if not (has_started and directory.config.exists()):
-        write_json(directory.config, {**record, "data_root": config.data.root})
+    if not (has_begun(directory) and directory.config.exists()):
+        write_json(directory.config, {**record, "data_root": config.data.root, **(facts or {})})
         return
     changes = differences(_recorded(directory), record)
     if changes:
@@ -128,7 +144,8 @@ def claim_directory(directory: RunDirectory, config: TrainConfig) -> None:
 def _recorded(directory: RunDirectory) -> dict[str, Any]:
     """Return the run's record as it is written today: settings added since have their defaults."""
     values = read_json(directory.config, "run configuration", "train")
-    values.pop("data_root", None)
+    for name in ("data_root", "start"):
+        values.pop(name, None)
     if "imported" in values:
         raise UserError(
             f"{directory.path} holds a run of a different configuration: an imported supernet. Choose "

@@ -11,6 +11,7 @@ from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.sources import load_data
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
+from ofa.runs.start import check_first_phase, start_run, start_values
 from ofa.runs.supernet_file import save_supernet
 from ofa.supernet.supernet import build_supernet
 from ofa.training.checks import check_training
@@ -42,15 +43,18 @@ def train_run(
             or a loss that is not finite.
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
-    check_phases(config.recipe.phases)
+    check_phases(config.recipe.phases, trained=config.init is not None)
     data = load_data(config.data)
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.space.for_data(data)
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
+        supernet = build_supernet(space, config.training.seed, config.training.dropout)
+        start = start_run(config, run, supernet, data.info, note)
+        check_first_phase(config.recipe.phases, start)
         if world.is_main:
-            claim_directory(run, config)
+            claim_directory(run, config, start_values(start))
         world.wait()
         note(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
         note(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
@@ -74,7 +78,7 @@ def train_run(
         trainer.train()
         summary = trainer.summary(config.run_name)
         if world.is_main:
-            save_supernet(run.supernet, supernet, config.provenance(data.info))
+            save_supernet(run.supernet, supernet, {**config.provenance(data.info), **start_values(start)})
             summary.write(run.path, run.path.parent / "runs.csv")
     for name, value in summary.scores.items():
         note(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.show(value):>8s}")

@@ -16,8 +16,9 @@ from ofa.common.accelerator import torch_threads
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
 from ofa.common.metric import TOP1, Metric
+from ofa.common.mismatches import mismatches, raise_mismatches
 from ofa.common.tensors import file_hash, load_tensors, save_tensors
-from ofa.published.state import mismatches, raise_mismatches, read_state
+from ofa.published.state import read_state
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace, check_fingerprint
 from ofa.space.staged import StagedSpace

@@ -26,7 +26,7 @@ FLOORS = {
             "supernet",
             "evaluation",
         ),
-        *("training", "compression", "export", "runs", "published"),
+        *("training", "compression", "export", "published", "runs"),
     ),
     "predictors": ("settings", "records", "model", "published", "baselines", "fitting", "load", "collection"),
     "latency_tables": ("table", "engines", "measuring", "remote", "published"),

@@ -202,9 +202,26 @@ def test_one_tensor_under_two_names_is_refused(supernet: Supernet) -> None:
 
 
 def test_the_space_must_be_that_of_the_checkpoint(supernet: Supernet, checkpoint: Path) -> None:
-    for change in ({"num_classes": 6}, {"width_multiplier": 2.0}, {"head_channels": (24, 40)}):
-        with pytest.raises(UserError, match="of another shape: .*\nSpace 'micro' has family"):
+    for change in ({"width_multiplier": 2.0}, {"head_channels": (24, 40)}):
+        with pytest.raises(UserError, match="of another shape: .*\nSpace 'micro' has family.*\nIt fits none"):
             import_supernet(dataclasses.replace(supernet.space, **change), checkpoint)
+
+
+def test_the_error_names_the_space_that_fits(
+    load_space: Callable[[str], StagedSpace], supernet: Supernet, tmp_path: Path
+) -> None:
+    space = dataclasses.replace(load_space("mobilenet_v3_tiny"), num_classes=7, width_multiplier=1.2)
+    torch.save(newer_state(Supernet(space)), tmp_path / "a.pth")
+    with pytest.raises(UserError, match="It fits space 'mobilenet_v3_tiny' with width_multiplier 1.2"):
+        import_supernet(supernet.space, tmp_path / "a.pth")
+
+
+def test_classes_and_channels_are_those_of_the_checkpoint(supernet: Supernet, checkpoint: Path) -> None:
+    other = dataclasses.replace(supernet.space, num_classes=6, in_channels=3)
+    imported = import_supernet(other, checkpoint)
+    assert imported.space == supernet.space
+    state = imported.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in supernet.state_dict().items())
 
 
 def test_damaged_files_and_code_are_refused(supernet: Supernet, checkpoint: Path, tmp_path: Path) -> None:

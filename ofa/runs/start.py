@@ -1,0 +1,156 @@
+"""`start_from`: a supernet takes the weights of a run, a bundle or a file before it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa.common.command_line import DEFAULT_RUNS_DIR
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.files import read_json
+from ofa.common.progress import Note
+from ofa.data.settings import DataInfo
+from ofa.published.fitting import fitting_text
+from ofa.runs.config import TrainConfig, has_begun
+from ofa.runs.directory import RunDirectory
+from ofa.runs.sources import find_source, read_source
+from ofa.supernet.supernet import Supernet
+from ofa.supernet.transfer import transfer_weights
+from ofa.training.phases import Phase, check_phases
+
+
+@dataclass(frozen=True)
+class StartRecord:
+    """Where the first weights of a supernet came from.
+
+    Attributes:
+        source: the source as it was given.
+        kind: "run", "bundle" or "file".
+        sha256: hash of its file of weights.
+        text: what was taken, for users.
+        num_taken: number of tensors taken bit for bit.
+        adapted_names: names of the tensors that were summed or spread over other channels of the images.
+        new_names: names of the tensors that have initial values.
+        has_new_classifier: whether the classifier has initial values.
+    """
+
+    source: str
+    kind: str
+    sha256: str
+    text: str
+    num_taken: int
+    adapted_names: tuple[str, ...]
+    new_names: tuple[str, ...]
+    has_new_classifier: bool
+
+
+def start_from(
+    supernet: Supernet,
+    source: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    runs_dir: str = DEFAULT_RUNS_DIR,
+) -> StartRecord:
+    """Copy weights and batch-norm statistics of `source` into a new supernet, and return what was taken.
+
+    Everything is taken bit for bit but the classifier where the classes differ, and the first convolution
+    where the channels of the images differ: the weights of all channels are summed for one channel, that of
+    one channel is spread in equal parts over several; for other numbers it is new.
+
+    Args:
+        supernet: supernet whose space may differ from that of the source in classes, channels, name and
+            resolutions.
+        source: name of a finished run of `runs_dir`; the folder of a run, or of a bundle of the largest
+            network of the space; a file of a published supernet; or a state dict of the space, also inside a
+            checkpoint.
+        class_names: classes that the supernet is to tell; a classifier is taken only from a source of the
+            same ones, as far as its classes are known. None takes it where their number is equal.
+        runs_dir: folder of all runs.
+
+    Raises:
+        UserError: if there is no such source, or it does not fit; everything that does not is named.
+    """
+    place = find_source(source, runs_dir)
+    weights = read_source(place, supernet)
+    are_known = class_names is not None and weights.class_names is not None
+    try:
+        report = transfer_weights(
+            supernet,
+            weights.state,
+            what=f"The file {place.path}",
+            is_classifier_kept=not are_known or tuple(class_names or ()) == weights.class_names,
+            names=weights.names,
+        )
+    except UserError as error:
+        hint = "" if weights.original is None else f"\n{fitting_text(weights.original)}"
+        raise UserError(f"{error}{hint}") from error
+    return StartRecord(
+        place.name,
+        place.kind,
+        place.sha256,
+        report.text,
+        len(report.taken_names),
+        report.adapted_names,
+        report.new_names,
+        report.has_new_classifier,
+    )
+
+
+def start_run(
+    config: TrainConfig, directory: RunDirectory, supernet: Supernet, info: DataInfo, note: Note
+) -> StartRecord | None:
+    """Let the supernet of a run start from `config.init`; return the record of that, None without a source.
+
+    A run that has begun goes on from its checkpoints; only the source is compared with the recorded one.
+
+    Raises:
+        UserError: as `start_from`; or if the source of a run that has begun is another file by now.
+    """
+    if config.init is None:
+        return None
+    recorded = _recorded_start(directory) if has_begun(directory) else None
+    if recorded is None:
+        record = start_from(supernet, config.init, class_names=info.class_names, runs_dir=config.runs_dir)
+        note(f"weights of {record.source}: {record.text}")
+        return record
+    try:
+        digest = find_source(config.init, config.runs_dir).sha256
+    except UserError:
+        return recorded  # It is not needed any more.
+    if digest != recorded.sha256:
+        raise UserError(
+            f"{config.init} is not the file that {directory.path} started from (its SHA-256 was "
+            f"{recorded.sha256} and is {digest}). Bring the old file back, or choose another run_name."
+        )
+    return recorded
+
+
+def _recorded_start(directory: RunDirectory) -> StartRecord | None:
+    if not directory.config.exists():
+        return None
+    values: dict[str, Any] | None = read_json(directory.config, "run configuration", "train").get("start")
+    return None if values is None else build(StartRecord, values, str(directory.config))
+
+
+def start_values(start: StartRecord | None) -> dict[str, Any]:
+    """Return the entry of a run's files that tells where its weights came from; none without a source."""
+    return {} if start is None else {"start": dataclasses.asdict(start)}
+
+
+def check_first_phase(phases: Sequence[Phase], start: StartRecord | None) -> None:
+    """Raise the error for a first phase that needs a trained network where there is none.
+
+    Raises:
+        UserError: for a frozen teacher or sorting without a source of weights, or for such a teacher with a
+            new classifier.
+    """
+    check_phases(phases, trained=start is not None)
+    if start is not None and start.has_new_classifier and phases[0].teacher == "frozen":
+        raise UserError(
+            f"The first phase, {phases[0].name!r}, has a frozen teacher, which knows nothing yet: the "
+            f"classifier is new ({start.text}). Set its teacher to null, or to in_place with a sandwich."
+        )
