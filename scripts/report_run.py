@@ -24,6 +24,7 @@ class ReportConfig(RunConfig):
     """Settings of `conf/report_run.yaml`."""
 
     device: DeviceSpec
+    figure: str
     random_networks: int
     split: str
     calibration_images: int
@@ -32,7 +33,7 @@ class ReportConfig(RunConfig):
 
 @command("report_run", ReportConfig)
 def report_run(config: ReportConfig) -> list[ReportedNetwork]:
-    """Print the table, write `pareto.png` and return the networks."""
+    """Print the table, write the figure and return the networks."""
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.runs.networks import run_networks
@@ -60,9 +61,10 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
         searches=searches_by_subnet(directory.path / "search", space),
     )
     title = f"{config.run_name} on {device.name}"
-    plot_tradeoff(rows, directory.path / "pareto.png", predictor.metric)
+    figure = directory.path / config.figure
+    plot_tradeoff(rows, figure, predictor.metric)
     Console().print(report_table(rows, title, config.split, predictor.metric))
-    print(f"figure: {directory.path / 'pareto.png'}")
+    print(f"figure: {figure}")
     return rows
 
 

@@ -53,6 +53,11 @@ class ImageData(ABC):
     def size(self, split: str) -> int:
         """Return the number of images of a split."""
 
+    @property
+    @abstractmethod
+    def short_side(self) -> int:
+        """Median short side of the training images in pixels, before they are cropped or resized."""
+
     @abstractmethod
     def class_counts(self, split: str) -> tuple[int, ...]:
         """Return the number of images of each class in a split."""

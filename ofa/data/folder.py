@@ -74,6 +74,11 @@ class FolderData(ImageData):
         check_split(split)
         return len(self._rows[split])
 
+    @property
+    @override
+    def short_side(self) -> int:
+        return int(np.median(self._sizes["train"].min(axis=1)))
+
     @override
     def class_counts(self, split: str) -> tuple[int, ...]:
         check_split(split)

@@ -78,6 +78,11 @@ class MemoryData(ImageData):
     def is_in_memory(self) -> bool:
         return True
 
+    @property
+    @override
+    def short_side(self) -> int:
+        return min(self._splits["train"][0].shape[-2:])
+
     @override
     def class_counts(self, split: str) -> tuple[int, ...]:
         check_split(split)

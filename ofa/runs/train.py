@@ -50,13 +50,14 @@ def train_run(
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
-        supernet = build_supernet(space, config.training.seed, config.training.dropout)
         start = start_run(config, run, supernet, data.info, note)
         check_first_phase(config.recipe.phases, start)
         if world.is_main:
             claim_directory(run, config, start_values(start))
         world.wait()
         note(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
+        for line in data.notes:
+            note(line)
         note(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
         if emulates(config.training.precision, device):
             note(EMULATED)
