@@ -48,6 +48,7 @@ def check_pictures(
         for chunk in _chunks(list(zip(names, paths, strict=True))):
             progress(len(headers), len(paths), "checking photographs")
             headers += pool.map(header_of, chunk)
+    progress(len(paths), len(paths), "checking photographs")
     readable = {name: entry for name, entry in zip(names, headers, strict=True) if isinstance(entry, Header)}
     if readable != past_headers:
         write_headers(root, readable)

@@ -7,6 +7,7 @@ from PIL import Image
 
 # Modes that Pillow itself turns into RGB without loss of range.
 PLAIN_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV")
+BAND_ROWS = 256
 ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
 
 
@@ -40,6 +41,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         return _grey(image, 1.0)
     raise ModeError(f"pixels of mode {image.mode}; save the picture in 8-bit RGB")
+
+
+def part_to_rgb(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Return the part (left, top, right, bottom) of an image in mode RGB, converted in bands to save memory.
+
+    Raises:
+        ModeError: see `to_rgb`.
+    """
+    left, top, right, bottom = box
+    result = Image.new("RGB", (right - left, bottom - top))
+    for start in range(top, bottom, BAND_ROWS):
+        band = image.crop((left, start, right, min(start + BAND_ROWS, bottom)))
+        result.paste(to_rgb(band), (0, start - top))
+    return result
 
 
 def _grey(image: Image.Image, white: float) -> Image.Image:

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ofa.common.errors import UserError
 from ofa.data.formats import register_optional_formats
-from ofa.data.modes import to_rgb
+from ofa.data.modes import part_to_rgb
 from ofa.data.views import View, ViewOf, whole_view
 
 # JPEG files are decoded at half, a quarter or an eighth of their size where at least this factor is left to
@@ -144,13 +144,12 @@ def _draft(
 def _scaled(image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]) -> Image.Image:
     """Return the box of an image in RGB, scaled to `size`."""
     image.load()
+    # Sums of fractions may end a little beyond the border, which Pillow refuses.
+    box = (max(0, box[0]), max(0, box[1]), min(image.size[0], box[2]), min(image.size[1], box[3]))
     if image.mode not in ("RGB", "L") or "transparency" in image.info:
         # Only what is needed is converted, in whole pixels.
         left, top = math.floor(box[0]), math.floor(box[1])
-        whole = (left, top, math.ceil(box[2]), math.ceil(box[3]))
-        if whole != (0, 0, *image.size):
-            image = image.crop(whole)
-            box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-        image = to_rgb(image)
+        image = part_to_rgb(image, (left, top, math.ceil(box[2]), math.ceil(box[3])))
+        box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
     resized = image.resize(size, Image.Resampling.BILINEAR, box=box)
     return resized.convert("RGB")

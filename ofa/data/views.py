@@ -17,10 +17,10 @@ MAX_TRIES = 10
 class View:
     """A rectangle of a displayed picture with its corner (x, y), and the size of the result; in pixels."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: float
+    y: float
+    width: float
+    height: float
     out_width: int
     out_height: int
 
@@ -50,18 +50,19 @@ def random_view(width: int, height: int, *, size: int, min_area: float, rng: np.
     """Return a random rectangle of `min_area` to all of the area, scaled to a square of `size` pixels.
 
     Its sides are in a ratio of 3:4 to 4:3, drawn evenly in the logarithm. Where no draw fits into the
-    picture, it is the largest centred rectangle of these ratios.
+    picture, it is the largest centred rectangle of these ratios. It does not end at whole pixels, so that it
+    shows the same part of a shrunk copy.
     """
+    min_ratio, max_ratio = ASPECT_RATIOS
     for _ in range(MAX_TRIES):
         area = width * height * rng.uniform(min_area, 1.0)
-        ratio = math.exp(rng.uniform(math.log(ASPECT_RATIOS[0]), math.log(ASPECT_RATIOS[1])))
-        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < crop_width <= width and 0 < crop_height <= height:
-            left = int(rng.integers(0, width - crop_width + 1))
-            top = int(rng.integers(0, height - crop_height + 1))
-            return View(left, top, crop_width, crop_height, size, size)
-    ratio = min(max(width / height, ASPECT_RATIOS[0]), ASPECT_RATIOS[1])
-    crop_width = max(1, min(width, round(height * ratio)))
-    crop_height = max(1, min(height, round(width / ratio)))
-    left, top = (width - crop_width) // 2, (height - crop_height) // 2
-    return View(left, top, crop_width, crop_height, size, size)
+        ratio = math.exp(rng.uniform(math.log(min_ratio), math.log(max_ratio)))
+        crop_width, crop_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        x, y = rng.uniform(size=2).tolist()
+        if crop_width <= width and crop_height <= height:
+            x, y = x * (width - crop_width), y * (height - crop_height)
+            return View(x, y, crop_width, crop_height, size, size)
+    ratio = min(max(width / height, min_ratio), max_ratio)
+    crop_width, crop_height = min(width, height * ratio), min(height, width / ratio)
+    x, y = (width - crop_width) / 2, (height - crop_height) / 2
+    return View(x, y, crop_width, crop_height, size, size)
