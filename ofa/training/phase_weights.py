@@ -45,7 +45,7 @@ class PhaseWeights:
         with self._average.swapped_in():
             yield
 
-    def judge(self, step: int, scores: Mapping[str, float]) -> None:
+    def add_validation(self, step: int, scores: Mapping[str, float]) -> None:
         """Remember the weights of a validation of the last phase if they are the best; inside `validated`."""
         if self._stopping is not None:
             self._stopping.add(step, scores, self._supernet)

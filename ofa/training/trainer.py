@@ -219,7 +219,7 @@ class Trainer(StepLoop):
         with self._weights.validated():
             scores = self._validation.scores(step)
             if self._is_last_phase():
-                self._weights.judge(step, scores)
+                self._weights.add_validation(step, scores)
         monitor.validated(step, scores)
         self._state.validated_step = step
 
