@@ -55,13 +55,10 @@ class TrainConfig:
             del values[name]
         for name in ("root", "download", "workers", "cache"):
             del values["data"][name]
-        for name in (
-            "checkpoint_every_steps",
-            "keep_checkpoints",
-            "validate_every_epochs",
-            "validation_images",
-            "on_non_finite",
-        ):
+        undeciding = ["checkpoint_every_steps", "keep_checkpoints", "on_non_finite"]
+        if self.training.early_stopping is None:
+            undeciding += ["validate_every_epochs", "validate_every_steps", "validation_images"]
+        for name in undeciding:
             del values["training"][name]
         del values["space"]["restriction"]
         plain: dict[str, Any] = json.loads(json.dumps(values))

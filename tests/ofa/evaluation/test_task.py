@@ -17,7 +17,7 @@ from training_run import PHASES, SPACE, make_data
 from ofa.common.metric import Metric
 from ofa.evaluation.evaluate import SubnetEvaluator, measure, score, top1
 from ofa.evaluation.settings import LossSettings
-from ofa.evaluation.task import ClassificationTask, Meter, Task
+from ofa.evaluation.task import ClassificationTask, Meter, Task, balanced_weights
 from ofa.supernet.supernet import build_supernet
 from ofa.training.recipe import Recipe
 from ofa.training.settings import TrainSettings
@@ -76,6 +76,45 @@ def test_classification_without_settings_has_plain_losses() -> None:
     torch.testing.assert_close(
         smooth.loss(logits, labels), F.cross_entropy(logits, labels, label_smoothing=0.2)
     )
+
+
+def test_weights_of_classes_are_inverse_to_their_numbers_with_mean_one_over_the_images() -> None:
+    assert balanced_weights((7, 7, 7)) == (1.0, 1.0, 1.0)
+    weights = balanced_weights((6, 3, 0, 1))
+    assert weights == pytest.approx((10 / 18, 10 / 9, 0.0, 10 / 3))
+    assert sum(w * n for w, n in zip(weights, (6, 3, 0, 1), strict=True)) == pytest.approx(10)
+
+
+def test_rare_classes_weigh_more_in_the_loss_and_in_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, teacher = torch.randn(2, 4, 3, generator=generator)
+    labels, weights, smoothing = torch.tensor([0, 2, 1, 2]), (0.5, 1.0, 3.0), 0.3
+    task = ClassificationTask(LossSettings(smoothing, 1.0), class_weights=weights)
+    log_p, total = logits.double().log_softmax(1), 0.0
+    for row, label in zip(log_p, labels, strict=True):
+        shares = torch.full((3,), smoothing / 3).double()
+        shares[label] += 1 - smoothing
+        total -= float((torch.tensor(weights).double() * shares * row).sum())
+    assert float(task.loss(logits, labels)) == pytest.approx(total / 4, rel=1e-5)
+    # Labels as probabilities are the same targets.
+    torch.testing.assert_close(task.loss(logits, F.one_hot(labels, 3).float()), task.loss(logits, labels))
+    # A batch of one class keeps its weight.
+    rare = torch.tensor([2, 2, 2, 2])
+    plain = ClassificationTask(LossSettings(0.0, 1.0))
+    weighted = ClassificationTask(LossSettings(0.0, 1.0), class_weights=weights)
+    torch.testing.assert_close(weighted.loss(logits, rare), 3.0 * plain.loss(logits, rare))
+    torch.testing.assert_close(task.soft_loss(logits, teacher), plain.soft_loss(logits, teacher))
+
+
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_occur() -> None:
+    outputs = torch.eye(4)[[0, 0, 0, 1, 1, 0, 3]]  # predicted classes
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 0])
+    found = measure(lambda images: images, [(outputs[:3], labels[:3]), (outputs[3:], labels[3:])])
+    # Class 0: 3 of 5, class 1: 1 of 2; classes 2 and 3 do not occur.
+    assert found == pytest.approx({"top1": 4 / 7, "balanced_accuracy": (3 / 5 + 1 / 2) / 2})
+    assert measure(lambda images: images, []) == {"top1": 0.0, "balanced_accuracy": 0.0}
+    assert [metric.name for metric in ClassificationTask().metrics] == list(found)
+    assert ClassificationTask().metric.name == "top1"
 
 
 def test_an_evaluator_judges_by_its_task() -> None:
