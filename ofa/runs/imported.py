@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
 from ofa.data.settings import DataSettings
+from ofa.runs.config import data_record
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import save_supernet
 from ofa.supernet.supernet import Supernet
@@ -37,13 +37,11 @@ def save_run(
         UserError: if there is a run already, or a file cannot be written.
     """
     check_vacant(directory)
-    settings = dataclasses.asdict(data)
-    machine_settings = {name: settings.pop(name) for name in ("root", "download", "workers")}
     config = {
         "space": supernet.space.to_dict(),
-        "data": settings,
+        "data": data_record(data),
         "imported": dict(provenance),
-        "data_root": machine_settings["root"],
+        "data_root": data.root,
     }
     write_json(directory.path / "config.json", config)
     save_supernet(directory.supernet, supernet, {"imported": dict(provenance)})

@@ -9,6 +9,7 @@ import torch
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.data.base import ImageData
+from ofa.data.settings import DataSettings
 from ofa.data.sources import load_data
 from ofa.runs.config import RunConfig, load_data_settings
 from ofa.runs.directory import RunDirectory
@@ -32,6 +33,32 @@ class TrainedRun:
     def trained_space(self) -> StagedSpace:
         """The space that the supernet was trained on, with its restriction."""
         return trained_space(self.info)
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """The folder of a run with its images; there may be no supernet."""
+
+    directory: RunDirectory
+    data: ImageData
+    device: torch.device
+
+
+def open_images(config: RunConfig, settings: DataSettings | None = None) -> RunImages:
+    """Load the images of a run, or others, for work that needs no supernet.
+
+    Args:
+        config: names the run.
+        settings: other images; None for those of the run.
+
+    Raises:
+        UserError: if there is no such run and no images are given, or the images cannot be loaded.
+    """
+    device = choose_accelerator(config.accelerator, config.threads)
+    directory = config.directory
+    if settings is None:
+        settings = load_data_settings(directory, config.data_root)
+    return RunImages(directory, load_data(settings), device)
 
 
 def open_run(config: RunConfig) -> TrainedRun:
