@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
+from ofa.common.shipped import read_preset
 from ofa.data.settings import DataSettings
 from ofa.runs.config import data_record
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import save_supernet
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
+
+_IMAGENET, _IMAGENET_CLASSES = "imagenet", 1000
 
 
 def check_vacant(directory: RunDirectory) -> None:
@@ -26,6 +32,17 @@ def check_vacant(directory: RunDirectory) -> None:
                 f"{directory.path} holds a run already ({file.name}). Choose another run_name, or remove "
                 "that directory."
             )
+
+
+def fitting_images(data: DataSettings, space: StagedSpace) -> DataSettings:
+    """Return the settings of the images for an imported supernet: those of any folder where it is not ImageNet.
+
+    Nothing is read; a supernet needs no images to be imported.
+    """
+    if data.name != _IMAGENET or space.num_classes == _IMAGENET_CLASSES:
+        return data
+    folder = build(DataSettings, read_preset("data", "image_folder"), "image_folder")
+    return dataclasses.replace(folder, root=data.root)
 
 
 def save_run(

@@ -56,9 +56,8 @@ def open_images(config: RunConfig, settings: DataSettings | None = None) -> RunI
     """
     device = choose_accelerator(config.accelerator, config.threads)
     directory = config.directory
-    if settings is None:
-        settings = load_data_settings(directory, config.data_root)
-    return RunImages(directory, load_data(settings), device)
+    data = _load_images(config) if settings is None else load_data(settings)
+    return RunImages(directory, data, device)
 
 
 def open_run(config: RunConfig) -> TrainedRun:
@@ -69,16 +68,36 @@ def open_run(config: RunConfig) -> TrainedRun:
     """
     device = choose_accelerator(config.accelerator, config.threads)
     directory = config.directory
-    data = load_data(load_data_settings(directory, config.data_root))
+    data = _load_images(config)
     supernet, info = load_supernet(directory.supernet)
-    names = list(data.info.class_names)
-    classes = info.provenance.get("class_names", names)
-    expected_shape = info.space.in_channels, info.space.num_classes
-    if (data.info.in_channels, data.info.num_classes) != expected_shape or classes != names:
-        raise UserError(
-            f"The images of {data.info.name} have {data.info.in_channels} channels and the classes "
-            f"{', '.join(names[:10])}; run {config.run_name!r} was trained on "
-            f"{info.space.in_channels} channels and {', '.join(map(str, classes[:10]))}. "
-            "Give the data_root of the same images."
-        )
+    _check_images(config, info, data)
     return TrainedRun(directory, supernet.to(device), info, data, device)
+
+
+def _load_images(config: RunConfig) -> ImageData:
+    """Return the images of a run; an error speaks of the setting that its later stages have."""
+    settings = load_data_settings(config.directory, config.data_root)
+    try:
+        return load_data(settings)
+    except UserError as error:
+        if settings.root is None:
+            raise UserError(
+                f"Run {config.run_name!r} has no folder of images ({settings.name}). Give data_root=FOLDER."
+            ) from error
+        raise UserError(str(error).replace("data.root", "data_root")) from error
+
+
+def _check_images(config: RunConfig, info: SupernetInfo, data: ImageData) -> None:
+    """Raise the error for images of other classes or channels than those of the supernet."""
+    names = data.info.class_names
+    classes = tuple(map(str, info.provenance.get("class_names", ())))
+    expected_shape = info.space.in_channels, info.space.num_classes
+    if (data.info.in_channels, data.info.num_classes) == expected_shape and classes in ((), names):
+        return
+    trained_on = f": {', '.join(classes[:10])}" if classes else ""
+    raise UserError(
+        f"The images of {data.info.name} have {data.info.in_channels} channels and the {len(names)} classes "
+        f"{', '.join(names[:10])}; the supernet of run {config.run_name!r} takes {info.space.in_channels} "
+        f"channels and tells {info.space.num_classes} classes{trained_on}. Give the data_root of such images; "
+        f"or train a supernet for these that starts from it: init={config.run_name}."
+    )
