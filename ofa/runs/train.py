@@ -14,6 +14,7 @@ from ofa.runs.directory import RunDirectory
 from ofa.runs.start import check_first_phase, start_run, start_values
 from ofa.runs.supernet_file import save_supernet
 from ofa.supernet.supernet import build_supernet
+from ofa.training.checks import check_training
 from ofa.training.phases import check_phases
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.summary import RunSummary
@@ -46,6 +47,8 @@ def train_run(
     data = load_data(config.data)
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.space.for_data(data)
+    supernet = build_supernet(space, config.training.seed, config.training.dropout)
+    check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
         supernet = build_supernet(space, config.training.seed, config.training.dropout)
         start = start_run(config, run, supernet, data.info, note)
@@ -66,6 +69,7 @@ def train_run(
             progress=progress,
             world=world,
             configuration=dataclasses.asdict(config),
+            note=note,
         )
         for file in trainer.damaged_checkpoints:
             note(f"passed over the damaged checkpoint {file}")

@@ -53,6 +53,11 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
         """Sort channels by importance, in place; networks of `trained_space` keep their outputs."""
 
     @property
+    def classifier_parameters(self) -> tuple[str, ...]:
+        """Names of the parameters of the classifier, which depend on the classes; empty if it has no name."""
+        return ()
+
+    @property
     @abstractmethod
     def costs(self) -> Mapping[str, Estimator]:
         """Costs of one image by name: "macs", "parameters" and "peak_activation_bytes" (float32)."""

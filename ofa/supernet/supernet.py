@@ -18,7 +18,7 @@ from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
-from ofa.supernet.blocks import elastic_layer
+from ofa.supernet.blocks import ElasticLinearLayer, elastic_layer
 from ofa.supernet.extract import extract_layers
 from ofa.supernet.layer import ElasticLayer
 from ofa.supernet.protocol import AbstractSupernet
@@ -62,6 +62,13 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         layers = [layer for layer in self.layers if isinstance(layer, ElasticLayer)]
         assert len(layers) == len(self.layers)
         sort_layers(self.space, layers, trained_space)
+
+    @property
+    @override
+    def classifier_parameters(self) -> tuple[str, ...]:
+        is_classifier = [isinstance(layer, ElasticLinearLayer) for layer in self.layers]
+        prefixes = tuple(f"layers.{index}." for index, flag in enumerate(is_classifier) if flag)
+        return tuple(name for name, _ in self.named_parameters() if name.startswith(prefixes))
 
     @property
     @override

@@ -17,6 +17,7 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import content_digest
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.task import ClassificationTask, Task
+from ofa.training.batch_norm import check_batch_statistics, values_per_image
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
 from ofa.training.loop import Batch, ReportReader, StepLoop
@@ -60,8 +61,9 @@ def fit(
         checkpoint_every_steps: steps between checkpoints; the last step has one.
 
     Raises:
-        UserError: if the device cannot train in the precision, `folder` has a checkpoint of another
-            training, or the loss or a weight stops being finite; the network must not be used then.
+        UserError: if the device cannot train in the precision, a batch norm would get a single value per
+            channel, `folder` has a checkpoint of another training, or the loss or a weight stops being
+            finite; the network must not be used then.
         StoppedError: after SIGTERM or SIGINT, with the last step saved.
         ValueError: if a teacher is missing or unexpected.
     """
@@ -69,6 +71,7 @@ def fit(
         raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
     check_precision(settings.precision, next(network.parameters()).device)
     check_batch_size(settings.batch_size, world)
+    _check_batch_norm(network, data, settings.batch_size, resolution, world)
     step = NetworkStep(network, settings, teacher=teacher, task=task, world=world)
     training = _Fit(
         network,
@@ -81,6 +84,19 @@ def fit(
     )
     training.run(progress)
     network.to(memory_format=torch.contiguous_format).eval()
+
+
+def _check_batch_norm(
+    network: nn.Module, data: ImageData, batch_size: int, resolution: int, world: World
+) -> None:
+    device = next(network.parameters()).device
+    images = torch.zeros(1, data.info.in_channels, resolution, resolution, device=device)
+    check_batch_statistics(
+        lambda _: values_per_image(network, network, images),
+        [resolution],
+        batch_size=batch_size,
+        num_local=batch_size // world.size,
+    )
 
 
 class NetworkStep(GradientStep):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ofa.common.distributed import World
 from ofa.supernet.operators import ElasticBatchNorm2d
+from ofa.training.batch_norm import batch_norms
 from ofa.training.losses import sum_terms
 from ofa.training.optimizer import step_if
 from ofa.training.precision import autocast, gradient_scaler
@@ -94,8 +95,7 @@ class GradientStep:
         self._network, self._world, self._device = network, world, device
         self._precision, self._max_grad_norm = precision, max_grad_norm
         self._skip_non_finite, self._skipped_in_a_row = skip_non_finite, 0
-        kinds = ElasticBatchNorm2d | nn.BatchNorm2d
-        self._norms = [module for module in network.modules() if isinstance(module, kinds)]
+        self._norms = batch_norms(network)
         self.scaler = gradient_scaler(precision, device)
 
     def _autocast(self) -> torch.autocast:

@@ -3,37 +3,65 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ofa.supernet.operators import ElasticBatchNorm2d
+from ofa.training.batch_norm import BATCH_NORMS
 
 
 def build_optimizer(
-    network: nn.Module, lr: float, momentum: float, weight_decay: float
+    network: nn.Module,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    *,
+    new_parameters: Collection[str] = (),
+    new_lr_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """Return fused SGD with weight decay on all parameters but batch norm and biases.
+    """Return fused SGD with weight decay on all trained parameters but batch norm and biases.
 
     Convert the network to its memory format first.
+
+    Args:
+        network: network; its parameters without `requires_grad` are left out.
+        lr: learning rate.
+        momentum: Nesterov momentum.
+        weight_decay: L2 decay.
+        new_parameters: names of the parameters with another learning rate.
+        new_lr_factor: factor of their learning rate.
     """
-    without_decay = []
-    for module in network.modules():
-        is_norm = isinstance(module, ElasticBatchNorm2d | nn.BatchNorm2d)
-        for name, parameter in module.named_parameters(recurse=False):
-            if is_norm or name == "bias":
-                without_decay.append(parameter)
-    excluded_ids = {id(parameter) for parameter in without_decay}
-    decayed = [parameter for parameter in network.parameters() if id(parameter) not in excluded_ids]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": without_decay, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {(weight_decay, 1.0): [], (0.0, 1.0): []}
+    undecayed_names = _undecayed_names(network)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if name in undecayed_names else weight_decay
+            factor = new_lr_factor if name in new_parameters else 1.0
+            groups.setdefault((decay, factor), []).append(parameter)
+    optimizer = torch.optim.SGD(
+        [
+            {"params": parameters, "weight_decay": decay, "lr_factor": factor}
+            for (decay, factor), parameters in groups.items()
+        ],
+        lr=lr,
+        momentum=momentum,
+        nesterov=momentum > 0,
+        fused=True,
+    )
     _start_momentum(optimizer)
     return optimizer
+
+
+def _undecayed_names(network: nn.Module) -> set[str]:
+    """Return the names of the parameters without weight decay: those of batch norms, and biases."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in network.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if name == "bias" or isinstance(module, BATCH_NORMS)
+    }
 
 
 def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
@@ -73,6 +101,6 @@ def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float, f
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group: `lr` times the factor of the group."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)

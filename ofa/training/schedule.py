@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from ofa.data.base import ImageData
 from ofa.training.optimizer import learning_rate
 from ofa.training.phases import Phase
+from ofa.training.recipe import Recipe
+
+NUM_VALIDATIONS = 10
+"""Validations of a phase given in steps, by default."""
 
 
 @dataclass
@@ -25,25 +31,93 @@ class Schedule:
         phases: phases in the order they run.
         steps_per_epoch: number of batches per epoch.
         lr_scale: factor of the learning rates of the phases.
+        length: factor of the lengths of all phases and of their warm-ups.
+        validate_every_epochs: epochs between validations of a phase given in epochs.
+        validate_every_steps: steps between validations of any phase, instead; None for the epochs, or, in a
+            phase given in steps, for `NUM_VALIDATIONS` per phase.
     """
 
     phases: tuple[Phase, ...]
     steps_per_epoch: int
     lr_scale: float
+    length: float = 1.0
+    validate_every_epochs: int = 1
+    validate_every_steps: int | None = None
 
     def steps(self, phase: Phase) -> int:
         """Return the number of steps of a phase."""
-        return phase.epochs * self.steps_per_epoch
+        count = phase.steps if phase.epochs is None else phase.epochs * self.steps_per_epoch
+        assert count is not None
+        return max(1, round(self.length * count))
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of all phases."""
+        return sum(map(self.steps, self.phases))
 
     def learning_rate(self, position: Position) -> float:
         """Return the learning rate of the next step."""
         phase = self.phases[position.phase]
-        total, warmup = self.steps(phase), phase.warmup_epochs * self.steps_per_epoch
+        warmup = phase.warmup_steps + phase.warmup_epochs * self.steps_per_epoch
         peak, final = phase.lr * self.lr_scale, phase.final_lr * self.lr_scale
-        return learning_rate(position.phase_step, total, warmup, peak, final)
+        warmup_steps = round(self.length * warmup)
+        return learning_rate(position.phase_step, self.steps(phase), warmup_steps, peak, final)
 
     def work_done(self, position: Position) -> tuple[int, int]:
         """Return work done and total in equal units of cost, for an accurate time left."""
         phase_costs = [round(phase.step_cost * self.steps(phase)) for phase in self.phases]
         phase_work = round(self.phases[position.phase].step_cost * position.phase_step)
         return sum(phase_costs[: position.phase]) + phase_work, sum(phase_costs)
+
+    def validation_interval(self, phase: Phase) -> int:
+        """Return the steps between two validations of a phase; its last step has one in any case."""
+        if self.validate_every_steps is not None:
+            return self.validate_every_steps
+        if phase.epochs is not None:
+            return self.validate_every_epochs * self.steps_per_epoch
+        return math.ceil(self.steps(phase) / NUM_VALIDATIONS)
+
+    def is_validation_due(self, position: Position) -> bool:
+        """Return whether the phase has a validation at `position`."""
+        phase = self.phases[position.phase]
+        is_last = position.phase_step == self.steps(phase)
+        return is_last or (
+            position.phase_step > 0 and position.phase_step % self.validation_interval(phase) == 0
+        )
+
+    def steps_to_validation(self, position: Position) -> int:
+        """Return the number of steps from `position` to the next validation after it."""
+        phase = self.phases[position.phase]
+        interval = self.validation_interval(phase)
+        return min(interval - position.phase_step % interval, self.steps(phase) - position.phase_step)
+
+    def num_validations(self, position: Position) -> int:
+        """Return the number of validations that follow `position`, those of later phases included."""
+        counts = [math.ceil(self.steps(phase) / self.validation_interval(phase)) for phase in self.phases]
+        phase = self.phases[position.phase]
+        return sum(counts[position.phase :]) - position.phase_step // self.validation_interval(phase)
+
+    def position_text(self, position: Position) -> str:
+        """Return the name of the phase and the number of the epoch or step that `position` stands in."""
+        phase = self.phases[position.phase]
+        if phase.epochs is None:
+            return f"{phase.name} step {position.phase_step + 1}/{self.steps(phase)}"
+        num_epochs = math.ceil(self.steps(phase) / self.steps_per_epoch)
+        return f"{phase.name} epoch {position.phase_step // self.steps_per_epoch + 1}/{num_epochs}"
+
+
+def schedule_of(recipe: Recipe, data: ImageData) -> Schedule:
+    """Return the schedule of a recipe on its images.
+
+    Raises:
+        UserError: if there are fewer images than a batch has.
+    """
+    settings = recipe.settings
+    return Schedule(
+        recipe.phases,
+        data.num_batches(settings.batch_size),
+        settings.batch_size / 64,
+        settings.length,
+        settings.validate_every_epochs,
+        settings.validate_every_steps,
+    )

@@ -43,6 +43,9 @@ class TrainSettings:
         validate_every_epochs: epochs between evaluations; each phase ends with one.
         validation_images: images of the validation split used while training.
         calibration_images: training images used to recalibrate batch norm.
+        length: factor of the lengths of all phases and of their warm-ups.
+        validate_every_steps: steps between evaluations instead of `validate_every_epochs`; null for the
+            epochs, or, in a phase given in steps, for about ten evaluations.
     """
 
     batch_size: int
@@ -63,6 +66,8 @@ class TrainSettings:
     validate_every_epochs: int = 1
     validation_images: int = 2000
     calibration_images: int = 1000
+    length: float = 1.0
+    validate_every_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -77,6 +82,10 @@ class TrainSettings:
         images, rates = ("validation_images", "calibration_images"), ("seed", "momentum", "weight_decay")
         minimums = dict.fromkeys((*counts, *images), 1) | dict.fromkeys(rates, 0)
         problems = below_minimum(self, minimums)
+        if self.validate_every_steps is not None:
+            problems += below_minimum(self, {"validate_every_steps": 1})
+        if not self.length > 0:
+            problems.append(f"length is {self.length}; expected a positive number, the factor of all phases.")
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout is {self.dropout}; expected a share in [0, 1).")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:

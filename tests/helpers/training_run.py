@@ -14,7 +14,7 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ import torch
 
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.distributed import SINGLE_PROCESS, World, launched_world
+from ofa.common.progress import Note, unnoted
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
 from ofa.space.staged import StagedSpace
@@ -81,6 +82,8 @@ def make_trainer(
     world: World = SINGLE_PROCESS,
     phases: Sequence[Phase] = PHASES,
     space: StagedSpace = SPACE,
+    new_parameters: Collection[str] = (),
+    note: Note = unnoted,
     **settings: Any,
 ) -> Trainer:
     """Return a trainer of batches of 30 images, 4 steps per epoch, that saves every third step."""
@@ -95,6 +98,8 @@ def make_trainer(
         progress=progress,
         world=world,
         configuration={"made": "up"},
+        new_parameters=new_parameters,
+        note=note,
     )
 
 

@@ -1,0 +1,74 @@
+"""Checks of a training before its first step: what cannot work is an error then, not hours later."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import nn
+
+from ofa.common.distributed import World, check_batch_size
+from ofa.data.base import ImageData
+from ofa.supernet.protocol import AbstractSupernet
+from ofa.training.batch_norm import check_batch_statistics, values_per_image
+from ofa.training.phases import check_phases
+from ofa.training.precision import check_precision
+from ofa.training.recipe import Recipe
+from ofa.training.settings import TrainSettings
+from ofa.training.trained_part import trained_names
+
+
+def check_training(
+    supernet: AbstractSupernet[nn.Module],
+    data: ImageData,
+    recipe: Recipe,
+    device: torch.device,
+    world: World,
+    new_parameters: Collection[str] = (),
+) -> None:
+    """Raise the error for a training that cannot work; nothing is changed.
+
+    Args:
+        supernet: supernet on any device.
+        data: images.
+        recipe: phases and settings.
+        device: training device.
+        world: processes that train together.
+        new_parameters: names of parameters; see `Trainer`.
+
+    Raises:
+        UserError: if phases, settings, images and processes do not fit.
+        ValueError: if a name of `new_parameters` is unknown.
+    """
+    settings = recipe.settings
+    check_phases(recipe.phases, trained=True)
+    check_precision(settings.precision, device)
+    check_batch_size(settings.batch_size, world)
+    data.num_batches(settings.batch_size)  # raises if there are fewer images
+    known_names = {name for name, _ in supernet.named_parameters()}
+    unknown_names = sorted(set(new_parameters) - known_names)
+    if unknown_names:
+        raise ValueError(f"new_parameters are no parameters of the supernet: {', '.join(unknown_names[:8])}")
+    for phase in recipe.phases:
+        trained_names(supernet, phase)  # raises if there is nothing to train
+    if not all(phase.frozen_batch_norm for phase in recipe.phases):
+        _check_batch_norm(supernet, data, settings, world)
+
+
+def _check_batch_norm(
+    supernet: AbstractSupernet[nn.Module], data: ImageData, settings: TrainSettings, world: World
+) -> None:
+    device = next(supernet.parameters()).device
+
+    def num_values(resolution: int) -> int | None:
+        images = torch.zeros(1, data.info.in_channels, resolution, resolution, device=device)
+        config = supernet.space.restrict({"resolution": (resolution,)}).smallest
+        return values_per_image(supernet, lambda batch: supernet(batch, config), images)
+
+    check_batch_statistics(
+        num_values,
+        supernet.space.allowed_resolutions,
+        batch_size=settings.batch_size,
+        num_local=settings.batch_size // (1 if settings.batch_norm == "synchronised" else world.size),
+        num_calibration=min(settings.calibration_images, data.size("train")),
+    )
