@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
 from ofa.common.progress import progress_bar
+from ofa.data.settings import DataSettings
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.space.space import check_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,7 @@ class EvaluateConfig(RunConfig):
 
     device: DeviceSpec
     bundle: str
+    data: DataSettings | None
     format: str
     split: str
     latency: bool
@@ -28,13 +29,13 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     from latency_tables.measuring.bundles import WEIGHTS, measure_bundle
     from ofa.export.bundle import load_bundle
     from ofa.export.evaluate import file_top1
-    from ofa.runs.trained import open_run
+    from ofa.runs.retarget import check_classes
+    from ofa.runs.trained import open_images
 
-    run = open_run(config)
+    run = open_images(config, config.data)
     bundle = load_bundle(run.directory.bundle(config.bundle))
     card = bundle.card
-    if card.subnet is not None:
-        check_fingerprint(card.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")
+    check_classes(bundle, run.data.info)
     accuracy = file_top1(bundle, config.format, run.data, config.split, device=run.device)
     print(card.name if card.subnet is None else card.subnet.config)
     print(f"top-1 of {config.format} on {config.split}: {100 * accuracy:.2f} %")

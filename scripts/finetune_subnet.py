@@ -1,5 +1,6 @@
 """Train a bundle's network further, e.g. `ofa finetune run_name=digits bundle=smallest`.
 
+On other images, without a run: `ofa finetune bundle=FOLDER data=image_folder data.root=DIR run_name=mine`.
 An interrupted run is continued by the same command.
 Several processes: `torchrun --nproc-per-node=2 -m ofa finetune run_name=...`.
 """
@@ -7,12 +8,19 @@ Several processes: `torchrun --nproc-per-node=2 -m ofa finetune run_name=...`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar, unnoted
+from ofa.data.settings import DataSettings
 from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
 from ofa.training.settings import FinetuneSettings
+
+if TYPE_CHECKING:
+    from ofa.runs.trained import TrainedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +28,7 @@ class FinetuneConfig(RunConfig):
     """Settings of `conf/finetune_subnet.yaml`."""
 
     bundle: str
+    data: DataSettings | None
     name: str | None
     finetuning: FinetuneSettings
     formats: tuple[str, ...]
@@ -31,22 +40,29 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     """Fine-tune (or go on with it), recalibrate, export and return the new bundle's folder."""
     from ofa.common.distributed import launched_world
     from ofa.export.bundle import load_bundle
-    from ofa.runs.finetune import finetune_bundle
-    from ofa.runs.trained import open_run
+    from ofa.runs.config import claim_images
+    from ofa.runs.finetune import finetune_bundle, finetune_on
+    from ofa.runs.trained import open_images
 
-    run = open_run(config)
-    bundle = load_bundle(run.directory.bundle(config.bundle))
+    run = _trained_run(config) if config.data is None else None
+    place = open_images(config, config.data) if run is None else run
+    bundle = load_bundle(place.directory.bundle(config.bundle))
     named_settings = ["run_name", "name"] if config.name else ["run_name", "bundle"]
     name = job_name(config.name or f"{bundle.path.name}-finetuned", named_settings)
     with (
-        launched_world(run.device) as world,
+        launched_world(place.device) as world,
         progress_bar("fine-tuning", visible=world.is_main) as progress,
     ):
-        report = finetune_bundle(
-            run,
-            bundle,
-            name,
-            config.finetuning,
+        if config.data is not None and world.is_main:
+            claim_images(place.directory, config.data)
+        finetune = (
+            partial(finetune_on, place.data, bundle, place.directory, device=place.device)
+            if run is None
+            else partial(finetune_bundle, run, bundle)
+        )
+        report = finetune(
+            name=name,
+            settings=config.finetuning,
             formats=config.formats,
             calibration_images=config.calibration_images,
             world=world,
@@ -58,7 +74,23 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
         print(f"validation {report.metric.title}: {show(report.before)} before, {show(report.after)} after")
         print(f"bundle: {report.path}")
         print(next_command(config, "evaluate", {"bundle": name}))
-    return run.directory.bundles / name
+    return place.directory.bundles / name
+
+
+def _trained_run(config: FinetuneConfig) -> TrainedRun:
+    """Return the run that the bundle belongs to; an error says that images would do as well."""
+    from ofa.runs.trained import open_run
+
+    try:
+        return open_run(config)
+    except UserError as error:
+        if config.directory.supernet.exists():
+            raise
+        raise UserError(
+            f"{error} Name the run that the bundle belongs to; or give images to fine-tune it on, which "
+            "needs no run: data=image_folder data.root=DIR.",
+            stage=error.stage,
+        ) from error
 
 
 if __name__ == "__main__":

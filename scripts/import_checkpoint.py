@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.common.command_line import command_line
 from ofa.data.settings import DataSettings
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
@@ -25,16 +26,22 @@ def import_checkpoint(config: ImportCheckpointConfig) -> Path:
     """Write the run directory and return the path of the supernet."""
     from ofa.common.tensors import file_hash
     from ofa.published.checkpoint import import_supernet
-    from ofa.runs.imported import check_vacant, save_run
+    from ofa.runs.imported import check_vacant, fitting_images, save_run
 
-    run, path = config.directory, Path(config.file)
+    run, path = config.directory, Path(config.file).expanduser()
     check_vacant(run)
     supernet = import_supernet(config.space, path)
-    save_run(run, supernet, config.data, {"file": path.name, "sha256": file_hash(path)})
+    data = fitting_images(config.data, supernet.space)
+    save_run(run, supernet, data, {"file": path.name, "sha256": file_hash(path)})
     count = sum(parameter.numel() for parameter in supernet.parameters())
-    print(f"supernet of {config.space.name}: {count / 1e6:.2f} M parameters\n{run.supernet}")
-    print(next_command(config, "collect", {"data_root": "DIR"}))
-    print(f"or {next_command(config, 'import-predictor', {'file': 'PATH'})}")
+    space = supernet.space
+    print(f"supernet of {space.name}: {space.num_classes} classes, {count / 1e6:.2f} M parameters")
+    print(run.supernet)
+    named_root = {"data_root": "DIR"} if data.root is None else {}
+    print(f"with images of its classes, {next_command(config, 'collect', named_root)}")
+    print(f"with a predictor of theirs, {next_command(config, 'import-predictor', {'file': 'PATH'})}")
+    own_images = {"data": "image_folder", "data.root": "DIR", "run_name": "NAME", "init": config.run_name}
+    print(f"for images of yours, next: {command_line('train', own_images)}")
     return run.supernet
 
 

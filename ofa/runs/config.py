@@ -53,8 +53,7 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         for name in ("run_name", "runs_dir", "accelerator", "threads"):
             del values[name]
-        for name in ("root", "download", "workers", "cache"):
-            del values["data"][name]
+        values["data"] = data_record(self.data)
         undeciding = ["checkpoint_every_steps", "keep_checkpoints", "on_non_finite"]
         if self.training.early_stopping is None:
             undeciding += ["validate_every_epochs", "validate_every_steps", "validation_images"]
@@ -67,6 +66,14 @@ class TrainConfig:
     def provenance(self, info: DataInfo) -> dict[str, Any]:
         """Return what stands beside the trained supernet: how it was made, from which images."""
         return {"run": self.run_name, "class_names": list(info.class_names), "config": self.record()}
+
+
+def data_record(data: DataSettings) -> dict[str, Any]:
+    """Return the plain values that decide which images these are, without places and machine settings."""
+    values = dataclasses.asdict(data)
+    for name in ("root", "download", "workers", "cache"):
+        del values[name]
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +142,23 @@ def claim_directory(
         raise UserError(
             f"{directory.path} holds a run of a different configuration: {'; '.join(changes[:8])}. Choose "
             "another run_name, give the same settings to resume, or remove that directory."
+        )
+
+
+def claim_images(directory: RunDirectory, data: DataSettings) -> None:
+    """Make images those of a directory without a run, so that later stages find them, or check that they are.
+
+    Raises:
+        UserError: if the directory holds a run of other images.
+    """
+    if not directory.config.exists():
+        write_json(directory.config, {"data": data_record(data), "data_root": data.root})
+        return
+    changes = differences(data_record(load_data_settings(directory, data.root)), data_record(data), "data")
+    if changes:
+        raise UserError(
+            f"{directory.path} holds a run of other images: {'; '.join(changes[:8])}. Choose another "
+            "run_name."
         )
 
 

@@ -31,7 +31,7 @@ class RunDirectory:
     def bundle(self, name: str) -> Path:
         """Path of the bundle of that name in the run, or `name` itself where there is none."""
         path = self.bundles / name
-        return path if path.is_dir() else Path(name)
+        return path if path.is_dir() else Path(name).expanduser()
 
     def finetuning(self, name: str) -> Path:
         """Path of the checkpoints and TensorBoard events of the fine-tuning that makes a bundle."""

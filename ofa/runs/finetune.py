@@ -1,26 +1,35 @@
-"""`finetune_bundle`: the network of a bundle trained further, as a new bundle."""
+"""Fine-tuning: the network of a bundle trained further, for the same classes or others, as a new bundle."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.metric import Metric
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
+from ofa.data.base import ImageData, resize
 from ofa.evaluation.evaluate import SubnetEvaluator, score
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.evaluation.task import ClassificationTask
 from ofa.export.bundle import Bundle
 from ofa.export.card import top1_metric
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
+from ofa.runs.directory import RunDirectory
+from ofa.runs.retarget import retargeted
 from ofa.runs.trained import TrainedRun
-from ofa.space.space import check_fingerprint
 from ofa.training.fitting import fit
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
+
+_BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
@@ -45,10 +54,13 @@ def finetune_bundle(
     progress: ProgressCallback = silent,
     note: Note = unnoted,
 ) -> FinetuneReport | None:
-    """Fine-tune the network of a bundle (or go on with it), recalibrate it, and export it.
+    """Fine-tune the network of a bundle on the images of a run (or go on with it), and export it.
+
+    The largest network of the run is the teacher of its own sub-networks. A bundle of another space has none;
+    see `finetune_on` for a bundle of other classes.
 
     Args:
-        run: the run that the bundle's network is a sub-network of; the largest one is its teacher.
+        run: the run.
         bundle: the bundle; not changed.
         name: name of the new bundle.
         settings: settings of the training.
@@ -59,40 +71,94 @@ def finetune_bundle(
         note: called with lines for the user.
 
     Raises:
-        UserError: if the bundle is of another space, another fine-tuning of this name has begun, or a file
-            cannot be written.
+        UserError: if the bundle is no sub-network of a space, another fine-tuning of this name has begun, or
+            a file cannot be written.
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
-    check_fingerprint(bundle.subnet.space.fingerprint, run.info.space, f"bundle {bundle.path}")
-    assert isinstance(bundle.network, StaticNetwork)
-    resolution, network = bundle.subnet.config.resolution, bundle.network.to(run.device)
-    evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
-    before = score(network, evaluator.batches(resolution))
-    with run.directory.locked(f"fine-tuning-{name}", world.is_main):
-        if emulates(settings.precision, run.device):
-            note(EMULATED)
+    teacher = None
+    if settings.distillation_ratio and bundle.subnet.space.fingerprint == run.info.space.fingerprint:
+        resolution = bundle.subnet.config.resolution
+        evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
+        teacher = evaluator.network(dataclasses.replace(run.info.space.largest, resolution=resolution))
+    return finetune_on(
+        run.data,
+        bundle,
+        run.directory,
+        name,
+        settings,
+        device=run.device,
+        teacher=teacher,
+        formats=formats,
+        calibration_images=calibration_images,
+        world=world,
+        progress=progress,
+        note=note,
+    )
+
+
+def finetune_on(
+    data: ImageData,
+    bundle: Bundle,
+    directory: RunDirectory,
+    name: str,
+    settings: FinetuneSettings,
+    *,
+    device: torch.device,
+    teacher: StaticNetwork | None = None,
+    formats: Sequence[str] = ("onnx", "pt2"),
+    calibration_images: int = 2000,
+    world: World = SINGLE_PROCESS,
+    progress: ProgressCallback = silent,
+    note: Note = unnoted,
+) -> FinetuneReport | None:
+    """Fine-tune the network of a bundle on any images (or go on with it), recalibrate it, and export it.
+
+    Where the images have other classes, the classifier is new; where they have other channels, the first
+    convolution is summed or spread over them. Both are noted and stand in the provenance. Without a teacher
+    the `distillation_ratio` counts as 0. Further arguments and errors: see `finetune_bundle`.
+
+    Args:
+        data: the images.
+        directory: folder of the new bundle, of checkpoints and TensorBoard events.
+        device: training device.
+        teacher: frozen network in eval mode on `device`, with the classes of the images; None for none.
+    """
+    if teacher is None and settings.distillation_ratio:
+        note("no teacher: the bundle is no sub-network of a trained run; distillation_ratio counts as 0")
+        settings = dataclasses.replace(settings, distillation_ratio=0.0)
+    network, card = retargeted(bundle, data.info, settings.seed, note)
+    resolution, network, task = bundle.subnet.config.resolution, network.to(device), ClassificationTask()
+    before = score(network, _images(data, "validation", resolution, device), task)
+    if emulates(settings.precision, device):
+        note(EMULATED)
+    folder = directory.finetuning(name)
+    with directory.locked(f"fine-tuning-{name}", world.is_main):
         fit(
             network,
-            run.data,
+            data,
             settings,
             resolution=resolution,
-            teacher=_teacher(run, evaluator, resolution) if settings.distillation_ratio else None,
-            folder=run.directory.finetuning(name),
+            teacher=teacher,
+            folder=folder,
             world=world,
             progress=progress,
         )
         if not world.is_main:
             return None
-        evaluator.recalibrate(network, resolution)
-        after = score(network, evaluator.batches(resolution))
-        provenance = {**bundle.card.provenance, "finetuned": dataclasses.asdict(settings)}
-        card = dataclasses.replace(bundle.card, expected_metric=top1_metric(after), provenance=provenance)
-        report = export_bundle(network.cpu(), card, run.directory.bundles / name, formats)
+        calibration = _images(data, "train", resolution, device, calibration_images)
+        recalibrate_batchnorm(network, (images for images, _ in calibration))
+        after = score(network, _images(data, "validation", resolution, device), task)
+        provenance = {**card.provenance, "finetuned": dataclasses.asdict(settings)}
+        card = dataclasses.replace(card, expected_metric=top1_metric(after), provenance=provenance)
+        report = export_bundle(network.cpu(), card, directory.bundles / name, formats)
         # The bundle has the weights now; the TensorBoard events stay.
-        shutil.rmtree(run.directory.finetuning(name) / "checkpoints")
-    return FinetuneReport(report.path, evaluator.task.metric, before, after)
+        shutil.rmtree(folder / "checkpoints")
+    return FinetuneReport(report.path, task.metric, before, after)
 
 
-def _teacher(run: TrainedRun, evaluator: SubnetEvaluator[StaticNetwork], resolution: int) -> StaticNetwork:
-    """Return the largest network of the run at a resolution."""
-    return evaluator.network(dataclasses.replace(run.info.space.largest, resolution=resolution))
+def _images(
+    data: ImageData, split: str, resolution: int, device: torch.device, limit: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the first `limit` images of a split at a resolution, and their labels."""
+    for images, labels in data.batches(split, _BATCH_SIZE, device, limit):
+        yield resize(images, resolution), labels

@@ -6,12 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
+from ofa.common.shipped import read_preset
 from ofa.data.settings import DataSettings
+from ofa.runs.config import data_record
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import save_supernet
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import Supernet
+
+_IMAGENET, _IMAGENET_CLASSES = "imagenet", 1000
 
 
 def check_vacant(directory: RunDirectory) -> None:
@@ -28,6 +34,17 @@ def check_vacant(directory: RunDirectory) -> None:
             )
 
 
+def fitting_images(data: DataSettings, space: StagedSpace) -> DataSettings:
+    """Return the settings of the images for an imported supernet: those of any folder where it is not ImageNet.
+
+    Nothing is read; a supernet needs no images to be imported.
+    """
+    if data.name != _IMAGENET or space.num_classes == _IMAGENET_CLASSES:
+        return data
+    folder = build(DataSettings, read_preset("data", "image_folder"), "image_folder")
+    return dataclasses.replace(folder, root=data.root)
+
+
 def save_run(
     directory: RunDirectory, supernet: Supernet, data: DataSettings, provenance: Mapping[str, Any]
 ) -> None:
@@ -37,13 +54,11 @@ def save_run(
         UserError: if there is a run already, or a file cannot be written.
     """
     check_vacant(directory)
-    settings = dataclasses.asdict(data)
-    machine_settings = {name: settings.pop(name) for name in ("root", "download", "workers")}
     config = {
         "space": supernet.space.to_dict(),
-        "data": settings,
+        "data": data_record(data),
         "imported": dict(provenance),
-        "data_root": machine_settings["root"],
+        "data_root": data.root,
     }
     write_json(directory.path / "config.json", config)
     save_supernet(directory.supernet, supernet, {"imported": dict(provenance)})

@@ -17,6 +17,7 @@ from ofa.data.settings import DataInfo
 from ofa.published.fitting import fitting_text
 from ofa.runs.config import TrainConfig, has_begun
 from ofa.runs.directory import RunDirectory
+from ofa.runs.retarget import tell_same_classes
 from ofa.runs.sources import find_source, read_source
 from ofa.supernet.supernet import Supernet
 from ofa.supernet.transfer import transfer_weights
@@ -76,13 +77,14 @@ def start_from(
     """
     place = find_source(source, runs_dir)
     weights = read_source(place, supernet)
-    are_known = class_names is not None and weights.class_names is not None
     try:
         report = transfer_weights(
             supernet,
             weights.state,
             what=f"The file {place.path}",
-            is_classifier_kept=not are_known or tuple(class_names or ()) == weights.class_names,
+            is_classifier_kept=class_names is None
+            or weights.class_names is None
+            or tell_same_classes(class_names, weights.class_names),
             names=weights.names,
         )
     except UserError as error:

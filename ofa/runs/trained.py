@@ -9,6 +9,7 @@ import torch
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.data.base import ImageData
+from ofa.data.settings import DataSettings
 from ofa.data.sources import load_data
 from ofa.runs.config import RunConfig, load_data_settings
 from ofa.runs.directory import RunDirectory
@@ -34,6 +35,31 @@ class TrainedRun:
         return trained_space(self.info)
 
 
+@dataclass(frozen=True)
+class RunImages:
+    """The folder of a run with its images; there may be no supernet."""
+
+    directory: RunDirectory
+    data: ImageData
+    device: torch.device
+
+
+def open_images(config: RunConfig, settings: DataSettings | None = None) -> RunImages:
+    """Load the images of a run, or others, for work that needs no supernet.
+
+    Args:
+        config: names the run.
+        settings: other images; None for those of the run.
+
+    Raises:
+        UserError: if there is no such run and no images are given, or the images cannot be loaded.
+    """
+    device = choose_accelerator(config.accelerator, config.threads)
+    directory = config.directory
+    data = _load_images(config) if settings is None else load_data(settings)
+    return RunImages(directory, data, device)
+
+
 def open_run(config: RunConfig) -> TrainedRun:
     """Load the supernet and the images of a run.
 
@@ -42,16 +68,36 @@ def open_run(config: RunConfig) -> TrainedRun:
     """
     device = choose_accelerator(config.accelerator, config.threads)
     directory = config.directory
-    data = load_data(load_data_settings(directory, config.data_root))
+    data = _load_images(config)
     supernet, info = load_supernet(directory.supernet)
-    names = list(data.info.class_names)
-    classes = info.provenance.get("class_names", names)
-    expected_shape = info.space.in_channels, info.space.num_classes
-    if (data.info.in_channels, data.info.num_classes) != expected_shape or classes != names:
-        raise UserError(
-            f"The images of {data.info.name} have {data.info.in_channels} channels and the classes "
-            f"{', '.join(names[:10])}; run {config.run_name!r} was trained on "
-            f"{info.space.in_channels} channels and {', '.join(map(str, classes[:10]))}. "
-            "Give the data_root of the same images."
-        )
+    _check_images(config, info, data)
     return TrainedRun(directory, supernet.to(device), info, data, device)
+
+
+def _load_images(config: RunConfig) -> ImageData:
+    """Return the images of a run; an error speaks of the setting that its later stages have."""
+    settings = load_data_settings(config.directory, config.data_root)
+    try:
+        return load_data(settings)
+    except UserError as error:
+        if settings.root is None:
+            raise UserError(
+                f"Run {config.run_name!r} has no folder of images ({settings.name}). Give data_root=FOLDER."
+            ) from error
+        raise UserError(str(error).replace("data.root", "data_root")) from error
+
+
+def _check_images(config: RunConfig, info: SupernetInfo, data: ImageData) -> None:
+    """Raise the error for images of other classes or channels than those of the supernet."""
+    names = data.info.class_names
+    classes = tuple(map(str, info.provenance.get("class_names", ())))
+    expected_shape = info.space.in_channels, info.space.num_classes
+    if (data.info.in_channels, data.info.num_classes) == expected_shape and classes in ((), names):
+        return
+    trained_on = f": {', '.join(classes[:10])}" if classes else ""
+    raise UserError(
+        f"The images of {data.info.name} have {data.info.in_channels} channels and the {len(names)} classes "
+        f"{', '.join(names[:10])}; the supernet of run {config.run_name!r} takes {info.space.in_channels} "
+        f"channels and tells {info.space.num_classes} classes{trained_on}. Give the data_root of such images; "
+        f"or train a supernet for these that starts from it: init={config.run_name}."
+    )

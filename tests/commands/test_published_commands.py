@@ -6,16 +6,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from collect_accuracy import collect_accuracy
+from evaluate_subnet import evaluate_subnet
 from export_latency_table import export_latency_table
 from export_subnet import export_subnet
+from finetune_subnet import finetune_subnet
 from import_checkpoint import import_checkpoint
 from import_latency_table import import_latency_table
 from import_network import import_network
 from import_predictor import import_predictor
+from PIL import Image
 from published_names import mobilenet_v3_name
+from randomised import randomise
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
@@ -89,15 +94,12 @@ def test_search_with_an_imported_table_and_predictor(shared_data: Path, tmp_path
 
 
 def test_a_published_network_is_exported(shared_data: Path, tmp_path: Path) -> None:
-    file = shared_data / "subnets" / "cpu_lat-15ms_top1-74.6_finetune-25" / "net.config"
+    file, weights = network_file(shared_data, tmp_path)
     network = read_network(file)
-    module = network.build()
-    names = published_names(network.specs, module.state_dict())
-    torch.save({names[name]: module.state_dict()[name] for name in names}, tmp_path / "weights.pth")
     settings = (
         f"runs_dir={tmp_path}",
         f"net_config={file}",
-        f"weights={tmp_path / 'weights.pth'}",
+        f"weights={weights}",
         "formats=[]",
     )
     path = import_network.run(*settings)
@@ -108,3 +110,62 @@ def test_a_published_network_is_exported(shared_data: Path, tmp_path: Path) -> N
     assert json.loads((path / "subnet.json").read_text())["subnet"]["space"]["family"] == "proxyless_nas"
     with pytest.raises(UserError, match="its resolution is 188; the space has 128, 144"):
         import_network.run(*settings, "space=proxyless_nas")
+
+
+def network_file(shared_data: Path, folder: Path) -> tuple[Path, Path]:
+    """Return the description and made-up weights of a published network of 1,000 classes."""
+    file = shared_data / "subnets" / "cpu_lat-15ms_top1-74.6_finetune-25" / "net.config"
+    network = read_network(file)
+    module = network.build()
+    randomise(module, 0)
+    names = published_names(network.specs, module.state_dict())
+    torch.save({names[name]: module.state_dict()[name] for name in names}, folder / "weights.pth")
+    return file, folder / "weights.pth"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes that differ in brightness: 6 training and 3 test images of each."""
+    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for split, num_images in (("train", 6), ("val", 3)):
+        for label, name in enumerate(("bright", "dark", "middle")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(num_images):
+                pixels = rng.integers(0, 80, (40, 48, 3)) + 80 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{number}.png")
+    return folder
+
+
+def test_a_published_network_is_finetuned_to_the_classes_of_a_folder(
+    shared_data: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, weights = network_file(shared_data, tmp_path)
+    common = (f"runs_dir={tmp_path}", "threads=1")
+    source = import_network.run(*common, f"net_config={file}", f"weights={weights}", "formats=[]")
+    images = ("data=image_folder", f"data.root={photographs}", "data.validation_size=3", "data.workers=0")
+    tuning = ("finetuning.epochs=1", "finetuning.batch_size=6", "formats=[]", "calibration_images=6")
+    settings = (*common, f"bundle={source}", "data.image_size=40", *images, "run_name=mine", *tuning)
+    path = finetune_subnet.run(*settings)
+    out = capsys.readouterr().out
+    assert "new: classifier (1000 → 3 classes)" in out and "no teacher" in out
+    assert "next: ofa evaluate run_name=mine" in out
+    old, new = load_bundle(source), load_bundle(path)
+    assert path.parent == tmp_path / "mine" / "bundles"
+    assert new.card.class_names == ("bright", "dark", "middle")
+    assert new.subnet.config == old.subnet.config and new.subnet.space.num_classes == 3
+    start = new.card.provenance["start"]
+    assert start["sha256"] == old.files["weights"].sha256
+    assert all(".linear." in name for name in start["new_names"]) and len(start["new_names"]) == 2
+    assert new.card.provenance["finetuned"]["distillation_ratio"] == 0.0
+    assert new.card.provenance["published"] == old.card.provenance["published"]
+    accuracy, _ = evaluate_subnet.run(*common, "run_name=mine", f"bundle={path.name}", "latency=false")
+    assert 0 <= accuracy <= 1
+    with pytest.raises(UserError, match="tells 1000 classes .* have 3 .*Fine-tune it"):
+        evaluate_subnet.run(*common, "run_name=mine", f"bundle={source}", "latency=false")
+    with pytest.raises(UserError, match="holds a run of other images: data.image_size was 40 and is 48"):
+        finetune_subnet.run(*settings, "data.image_size=48", "name=other")
+
+
+def test_finetuning_without_run_and_images_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No run 'none'.*needs no run: data=image_folder data.root=DIR"):
+        finetune_subnet.run(f"runs_dir={tmp_path}", "run_name=none", "bundle=any")

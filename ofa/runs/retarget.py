@@ -1,0 +1,75 @@
+"""The network of a bundle for images of other classes or channels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ofa.common.errors import UserError
+from ofa.common.progress import Note
+from ofa.data.preprocessing import Preprocessing
+from ofa.data.settings import DataInfo
+from ofa.export.bundle import Bundle
+from ofa.export.card import ModelCard, subnet_card
+from ofa.modules.static import StaticNetwork
+from ofa.supernet.supernet import build_supernet
+from ofa.supernet.transfer import transfer_weights
+
+
+def retargeted(bundle: Bundle, info: DataInfo, seed: int, note: Note) -> tuple[StaticNetwork, ModelCard]:
+    """Return the network of a bundle with the classes and channels of other images, and its card.
+
+    Args:
+        bundle: the bundle of a sub-network; not changed.
+        info: the images.
+        seed: seed of a new classifier.
+        note: called with what was taken where that is not everything.
+
+    Raises:
+        UserError: if the bundle is no sub-network of a space.
+    """
+    facts, card = bundle.subnet, bundle.card
+    assert isinstance(bundle.network, StaticNetwork)
+    space = facts.space.unrestricted.for_data(info)
+    keeps_classes = tell_same_classes(card.class_names, info.class_names)
+    if keeps_classes and facts.space.in_channels == info.in_channels:
+        preprocessing = Preprocessing(info.mean, info.std, centre_share=info.centre_share)
+        card = dataclasses.replace(card, class_names=info.class_names, preprocessing=preprocessing)
+        return bundle.network, card
+    network = build_supernet(space, seed).extract(facts.config).eval()
+    report = transfer_weights(
+        network,
+        bundle.network.state_dict(),
+        what=f"The bundle {bundle.path}",
+        is_classifier_kept=keeps_classes,
+    )
+    note(f"weights of {bundle.path.name}: {report.text}")
+    start = {"bundle": bundle.path.name, "sha256": bundle.files["weights"].sha256, "text": report.text}
+    provenance = {**card.provenance, "start": {**start, "new_names": list(report.new_names)}}
+    return network, subnet_card(space, facts.config, info, provenance=provenance)
+
+
+def check_classes(bundle: Bundle, info: DataInfo) -> None:
+    """Raise the error for a classification network that tells other classes than those of the images.
+
+    Raises:
+        UserError: naming the classes of both.
+    """
+    names = bundle.card.class_names
+    if names and not tell_same_classes(names, info.class_names):
+        raise UserError(
+            f"The bundle {bundle.path} tells {_listed(names)}; the images of {info.name} have "
+            f"{_listed(info.class_names)}. Fine-tune it to these images first, or give those that it was "
+            "made for."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:5])}{', …' * (len(names) > 5)})"
+
+
+def tell_same_classes(class_names: Sequence[str], other_names: Sequence[str]) -> bool:
+    """Return whether two classifiers have the same outputs; numbers for names stand for unknown ones."""
+    names, others = tuple(class_names), tuple(other_names)
+    numbers = tuple(map(str, range(len(names))))
+    return names == others or (len(names) == len(others) and numbers in (names, others))
