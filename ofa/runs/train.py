@@ -81,6 +81,6 @@ def train_run(
         if world.is_main:
             save_supernet(run.supernet, supernet, {**config.provenance(data.info), **start_values(start)})
             summary.write(run.path, run.path.parent / "runs.csv")
-    for name, value in summary.scores.items():
-        note(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.show(value):>8s}")
+    for line in summary.lines(trainer.task.metrics):
+        note(line)
     return summary
