@@ -8,11 +8,13 @@ import torch
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
+from ofa.data.base import ImageData
 from ofa.data.sources import load_data
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
 from ofa.runs.start import check_first_phase, start_run, start_values
 from ofa.runs.supernet_file import save_supernet
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import build_supernet
 from ofa.training.checks import check_training
 from ofa.training.phases import check_phases
@@ -55,10 +57,8 @@ def train_run(
         if world.is_main:
             claim_directory(run, config, start_values(start))
         world.wait()
-        note(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
-        for line in data.notes:
+        for line in _first_lines(space, data, run):
             note(line)
-        note(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
         if emulates(config.training.precision, device):
             note(EMULATED)
         trainer = Trainer(
@@ -84,3 +84,12 @@ def train_run(
     for line in summary.lines(trainer.task.metrics):
         note(line)
     return summary
+
+
+def _first_lines(space: StagedSpace, data: ImageData, run: RunDirectory) -> list[str]:
+    """Return what is said when a training begins: the space, the images, and where to watch it."""
+    return [
+        f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}",
+        *data.notes,
+        f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}",
+    ]
