@@ -57,10 +57,8 @@ def train_run(
         if world.is_main:
             claim_directory(run, config, start_values(start))
         world.wait()
-        for line in _first_lines(space, data, run):
+        for line in _first_lines(config, space, data, device):
             note(line)
-        if emulates(config.training.precision, device):
-            note(EMULATED)
         trainer = Trainer(
             supernet,
             data,
@@ -86,10 +84,12 @@ def train_run(
     return summary
 
 
-def _first_lines(space: StagedSpace, data: ImageData, run: RunDirectory) -> list[str]:
+def _first_lines(config: TrainConfig, space: StagedSpace, data: ImageData, device: torch.device) -> list[str]:
     """Return what is said when a training begins: the space, the images, and where to watch it."""
+    folder = RunDirectory(config.runs_dir, config.run_name).path / "tensorboard"
     return [
         f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}",
         *data.notes,
-        f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}",
+        f"watch it with: tensorboard --logdir {folder}",
+        *([EMULATED] if emulates(config.training.precision, device) else []),
     ]
