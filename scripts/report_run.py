@@ -35,6 +35,7 @@ class ReportConfig(RunConfig):
 def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     """Print the table, write the figure and return the networks."""
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
+    from ofa.evaluation.classes import are_unequal
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.runs.networks import run_networks
     from ofa.runs.trained import open_run
@@ -63,7 +64,15 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
     plot_tradeoff(rows, figure, predictor.metric)
-    Console().print(report_table(rows, title, config.split, predictor.metric))
+    table_of_networks = report_table(
+        rows,
+        title,
+        config.split,
+        predictor.metric,
+        num_images=run.data.size(config.split),
+        shows_balanced=are_unequal(run.data.class_counts(config.split)),
+    )
+    Console().print(table_of_networks)
     print(f"figure: {figure}")
     return rows
 

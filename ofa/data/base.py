@@ -35,6 +35,11 @@ class ImageData(ABC):
         return self.info.num_classes
 
     @property
+    def balance(self) -> str:
+        """How rare classes are balanced in training: `none`, `sampling`, or `loss`, which weights them."""
+        return "none"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user about the set: how it is split, and what is left out."""
         return ()

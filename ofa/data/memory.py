@@ -70,6 +70,11 @@ class MemoryData(ImageData):
 
     @property
     @override
+    def balance(self) -> str:
+        return self._settings.balance
+
+    @property
+    @override
     def fills_last_batch(self) -> bool:
         return self._settings.fill_last_batch
 

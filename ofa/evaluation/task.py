@@ -74,7 +74,7 @@ class ClassificationTask(Task):
 
         Args:
             settings: label smoothing, and the soft loss.
-            class_weights: factor of the hard loss of each class; None for 1. See `balanced_weights`.
+            class_weights: factor of the hard loss of each class; None for 1. See `ofa.evaluation.classes`.
         """
         self._settings = settings or LossSettings(label_smoothing=0.0, distillation_ratio=1.0)
         self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
@@ -109,19 +109,6 @@ class ClassificationTask(Task):
         temperature = self._settings.temperature
         distance = SOFT_LOSSES[self._settings.soft_loss](outputs / temperature, teacher_outputs / temperature)
         return weight * temperature**2 * distance
-
-
-def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
-    """Return weights of the classes that are inverse to their numbers of images, with mean 1 over the images.
-
-    Equal numbers have weights of exactly 1; a class without images has weight 0.
-
-    Args:
-        class_counts: training images per class, at least one in all.
-    """
-    num_present = sum(count > 0 for count in class_counts)
-    mean = sum(class_counts) / num_present
-    return tuple(mean / count if count else 0.0 for count in class_counts)
 
 
 class _ClassMeter(Meter):

@@ -15,14 +15,15 @@ from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.metric import Metric
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
-from ofa.evaluation.task import ClassificationTask, Task
+from ofa.evaluation.classes import classification_task
+from ofa.evaluation.task import Task
 from ofa.space.space import SearchSpace
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.batch_norm import enter_training_mode
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.checks import check_training
 from ofa.training.gradient_step import PendingReport, StepReport
-from ofa.training.loop import Batch, ReportReader, StepLoop
+from ofa.training.loop import REMEDY, Batch, ReportReader, StepLoop
 from ofa.training.mixing import Mixing
 from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import load_optimizer, set_learning_rate
@@ -39,14 +40,14 @@ from ofa.training.teacher import Teacher, frozen_teacher
 from ofa.training.trained_part import phase_optimizer
 from ofa.training.validation import Validation
 
-REMEDY = (
-    "The last checkpoint is intact: lower the learning rates of the phases (phases.*.lr) and use a new "
-    "run_name, or skip such steps with training.on_non_finite=skip."
-)
-
 
 class Trainer(StepLoop):
-    """Trains a supernet through all phases into a run directory."""
+    """Trains a supernet through all phases into a run directory.
+
+    Attributes:
+        task: losses and metrics of the training.
+        damaged_checkpoints: checkpoints that could not be read.
+    """
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class Trainer(StepLoop):
             world: processes that train together; each takes its part of every batch, and the first
                 writes the files.
             configuration: plain values that TensorBoard shows as text, if any.
-            task: task that defines losses and metrics; None: classification with the loss of `settings`.
+            task: losses and metrics; None: see `classification_task`.
             new_parameters: names of the parameters that were not taken from the source of a transfer, for
                 `Phase.new_lr_factor`; those of a checkpoint take precedence.
             note: called with lines for the user, e.g. how long the training will take.
@@ -87,17 +88,16 @@ class Trainer(StepLoop):
             ValueError: if a name of `new_parameters` is unknown.
         """
         settings, folder = recipe.settings, Path(folder)
-        device = choose_accelerator("auto", None) if device is None else device
+        device = device or choose_accelerator("auto", None)
         check_training(supernet, data, recipe, device, world, new_parameters, task)
         super().__init__(folder, settings.checkpoint_every_steps)
         self._space, self._data, self._settings = supernet.space, data, settings
         self._recipe, self._phases, self._folder, self._device = recipe, recipe.phases, folder, device
         self._schedule = schedule_of(recipe, data)
-        self._progress, self._note, self._world = progress, note, world
-        self._configuration = configuration
+        self._progress, self._note, self._world, self._configuration = progress, note, world, configuration
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
-        self._task = task or ClassificationTask(settings.loss)
-        self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self._task)
+        self.task = task or classification_task(settings.loss, data)
+        self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self.task)
         self._mixing = Mixing(settings.mixup, settings.cutmix, data.num_classes, settings.seed)
         self._teacher: Teacher | None = None
         self._weights = PhaseWeights(self.supernet, settings, self.metric)
@@ -105,7 +105,7 @@ class Trainer(StepLoop):
         self._state = TrainingState(frozenset(new_parameters))
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
         self._macs = supernet.costs["macs"]
-        self._validation = Validation(self.supernet, data, recipe, self._task, world)
+        self._validation = Validation(self.supernet, data, recipe, self.task, world)
         self._saved = SavedParts(self.supernet, self._state, self._weights, self._train_step.scaler)
         self.damaged_checkpoints = self._resume()
         self._pace = Pace(self._schedule, settings, self._state.position, note)
@@ -118,7 +118,7 @@ class Trainer(StepLoop):
     @property
     def metric(self) -> Metric:
         """The metric of validation."""
-        return self._task.metric
+        return self.task.metric
 
     def train(self) -> AbstractSupernet[nn.Module]:
         """Run all remaining phases and return the supernet in eval mode.
@@ -129,10 +129,9 @@ class Trainer(StepLoop):
             UserError: if the loss stops being finite, or a checkpoint cannot be written.
             StoppedError: after a signal, with a checkpoint of the last step written.
         """
+        first_step, folder = self.resumed_at, self._folder / "tensorboard" if self._world.is_main else None
         with self._listening():
-            folder = self._folder / "tensorboard" if self._world.is_main else None
             mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
-            first_step = self._state.position.step
             monitor = TrainingMonitor(
                 folder, first_step, mac_range, self._device, self._progress, metric=self.metric
             )
@@ -153,6 +152,8 @@ class Trainer(StepLoop):
 
     def summary(self, run_name: str) -> RunSummary:
         """Return the summary of the run; a collective call, because the processes share the validation."""
+        with self._weights.validated():
+            scores, more_scores = self._validation.all_scores(self.resumed_at)
         return RunSummary(
             run_name,
             self._space.name,
@@ -164,8 +165,10 @@ class Trainer(StepLoop):
             seconds_per_phase=dict(self._state.spent.seconds),
             data_wait_share=self._state.spent.data_wait_share,
             metric=self.metric.name,
-            scores=self.validate(),
+            scores=scores,
             peak_memory_mb=peak_memory_mb(self._device),
+            more_scores=more_scores,
+            num_images=self._validation.num_images,
         )
 
     def _train_phase(self, phase: Phase, monitor: TrainingMonitor) -> None:

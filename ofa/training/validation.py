@@ -7,6 +7,7 @@ from torch import nn
 
 from ofa.common.distributed import World
 from ofa.data.base import ImageData
+from ofa.evaluation.classes import are_unequal
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.task import Task
 from ofa.space.config import AnyConfig
@@ -19,6 +20,7 @@ class Validation:
 
     Attributes:
         evaluator: evaluator on the validation images.
+        num_images: number of these images.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class Validation:
             limit=settings.validation_images,
             task=task,
         )
+        self.num_images = min(settings.validation_images, data.size("validation"))
+        self._classes_are_unequal = are_unequal(data.class_counts("validation"))
         self._space, self._seed, self._world = recipe.phases[-1].space(supernet.space), settings.seed, world
 
     def configs(self, step: int) -> dict[str, AnyConfig]:
@@ -62,6 +66,12 @@ class Validation:
         values = self._world.gather(local)
         metrics = [metric.name for metric in self.evaluator.task.metrics]
         return {name: {metric: values[f"{name}/{metric}"] for metric in metrics} for name in configs}
+
+    def all_scores(self, step: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Return `scores`, and the other metrics where classes are unequal, else none; a collective call."""
+        measures, metric = self.measure(step), self.evaluator.task.metric.name
+        scores = {name: values.pop(metric) for name, values in measures.items()}
+        return scores, measures if self._classes_are_unequal else {}
 
     def scores(self, step: int) -> dict[str, float]:
         """Return the primary metric of each sub-network; a collective call."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ from toy_supernet import ToySupernet
 from training_run import PHASES, SPACE, make_data
 
 from ofa.common.metric import Metric
+from ofa.data.memory import MemoryData
+from ofa.data.settings import DataSettings
+from ofa.evaluation.classes import are_unequal, balanced_weights, classification_task
 from ofa.evaluation.evaluate import SubnetEvaluator, measure, score, top1
 from ofa.evaluation.settings import LossSettings
-from ofa.evaluation.task import ClassificationTask, Meter, Task, balanced_weights
+from ofa.evaluation.task import ClassificationTask, Meter, Task
 from ofa.supernet.supernet import build_supernet
 from ofa.training.recipe import Recipe
 from ofa.training.settings import TrainSettings
@@ -83,6 +87,34 @@ def test_weights_of_classes_are_inverse_to_their_numbers_with_mean_one_over_the_
     weights = balanced_weights((6, 3, 0, 1))
     assert weights == pytest.approx((10 / 18, 10 / 9, 0.0, 10 / 3))
     assert sum(w * n for w, n in zip(weights, (6, 3, 0, 1), strict=True)) == pytest.approx(10)
+
+
+def unequal_data(balance: str) -> MemoryData:
+    """Return 40 and 20 training images of two classes, of which a tenth validates."""
+    labels = torch.arange(60) % 3 // 2
+    images = torch.randint(0, 255, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+    settings = DataSettings("made up", validation_size=6, balance=balance)
+    return MemoryData(settings, ("often", "rare"), (images, labels), (images[:9], labels[:9]))
+
+
+def test_a_set_that_balances_by_its_loss_gives_its_task_the_weights() -> None:
+    logits, labels = torch.zeros(2, 2), torch.tensor([0, 1])
+    logits[1, 0] = 1.0
+    losses = {}
+    for balance in ("none", "sampling", "loss"):
+        data = unequal_data(balance)
+        task = classification_task(LossSettings(0.0, 1.0), data)
+        losses[balance] = float(task.loss(logits, labels))
+    often, rare = balanced_weights(data.class_counts("train"))
+    assert rare > 1.5 * often
+    by_hand = [math.log(2), math.log(1 + math.e)]
+    assert losses["none"] == losses["sampling"] == pytest.approx(sum(by_hand) / 2)
+    assert losses["loss"] == pytest.approx((often * by_hand[0] + rare * by_hand[1]) / 2)
+
+
+def test_classes_are_called_unequal_beyond_a_ratio() -> None:
+    assert are_unequal((16, 10)) and are_unequal((0, 3, 2, 5))
+    assert not are_unequal((15, 10)) and not are_unequal((7, 0, 7)) and not are_unequal(())
 
 
 def test_rare_classes_weigh_more_in_the_loss_and_in_nothing_else() -> None:
