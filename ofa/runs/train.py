@@ -50,7 +50,6 @@ def train_run(
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
-        supernet = build_supernet(space, config.training.seed, config.training.dropout)
         start = start_run(config, run, supernet, data.info, note)
         check_first_phase(config.recipe.phases, start)
         if world.is_main:
@@ -70,6 +69,7 @@ def train_run(
             world=world,
             configuration=dataclasses.asdict(config),
             note=note,
+            new_parameters=() if start is None else start.new_names,
         )
         for file in trainer.damaged_checkpoints:
             note(f"passed over the damaged checkpoint {file}")
