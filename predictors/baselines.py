@@ -97,10 +97,10 @@ LINEAR = "ridge"
 CLEAR_RMSE_RATIO = 0.9
 
 
-def is_clearly_better(metrics: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Return whether an error is lower by 10 % and Kendall's tau higher than those of `others`."""
-    is_more_exact = metrics["rmse_points"] <= CLEAR_RMSE_RATIO * others["rmse_points"]
-    return is_more_exact and metrics["kendall_tau"] > others["kendall_tau"]
+def is_clearly_better(metrics: Mapping[str, float], reference: Mapping[str, float]) -> bool:
+    """Return whether an error is lower by 10 % and Kendall's tau higher than those of `reference`."""
+    is_more_exact = metrics["rmse_points"] <= CLEAR_RMSE_RATIO * reference["rmse_points"]
+    return is_more_exact and metrics["kendall_tau"] > reference["kendall_tau"]
 
 
 def as_predictor(

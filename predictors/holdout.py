@@ -67,8 +67,8 @@ def fold_records(num_records: int, seed: int) -> tuple[Split, ...]:
     num_known = num_records - len(folds[0])
     if num_known < MIN_FITTED:
         raise UserError(
-            f"{num_records} accuracy records split into {num_known} for fitting and {len(folds[0])} held out; "
-            f"expected at least {MIN_FITTED} for fitting. Collect more records."
+            f"{num_records} accuracy records split into {num_known} for fitting and {len(folds[0])} held "
+            f"out; expected at least {MIN_FITTED} for fitting. Collect more records."
         )
     return tuple(Split(np.setdiff1d(order, fold, assume_unique=True), fold) for fold in folds)
 
