@@ -42,7 +42,8 @@ def warnings(info: PredictorInfo) -> list[str]:
     if metrics["kendall_tau"] < MIN_TAU:
         texts.append(
             f"warning: Kendall tau of held-out sub-networks is {metrics['kendall_tau']:.2f}, below "
-            f"{MIN_TAU}: the predictor hardly ranks networks. More records help, or more validation images behind each."
+            f"{MIN_TAU}: the predictor hardly ranks networks. More records help, or more "
+            "validation images behind each."
         )
     if info.num_holdout < MIN_HELD_OUT:
         texts.append(
