@@ -35,7 +35,7 @@ def check_vacant(directory: RunDirectory) -> None:
 
 
 def fitting_images(data: DataSettings, space: StagedSpace) -> DataSettings:
-    """Return the settings of the images for an imported supernet: those of any folder where it is not ImageNet.
+    """Return the settings of the images for an imported supernet: any folder's where it is not ImageNet's.
 
     Nothing is read; a supernet needs no images to be imported.
     """

@@ -69,6 +69,7 @@ def train_run(
             world=world,
             configuration=dataclasses.asdict(config),
             note=note,
+            new_parameters=() if start is None else start.new_names,
         )
         for file in trainer.damaged_checkpoints:
             note(f"passed over the damaged checkpoint {file}")

@@ -98,6 +98,6 @@ def _check_images(config: RunConfig, info: SupernetInfo, data: ImageData) -> Non
     raise UserError(
         f"The images of {data.info.name} have {data.info.in_channels} channels and the {len(names)} classes "
         f"{', '.join(names[:10])}; the supernet of run {config.run_name!r} takes {info.space.in_channels} "
-        f"channels and tells {info.space.num_classes} classes{trained_on}. Give the data_root of such images; "
-        f"or train a supernet for these that starts from it: init={config.run_name}."
+        f"channels and tells {info.space.num_classes} classes{trained_on}. Give the data_root of such "
+        f"images, or train a supernet for these that starts from it: init={config.run_name}."
     )

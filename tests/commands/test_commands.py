@@ -24,11 +24,15 @@ from train_supernet import train_supernet
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
+from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
+from ofa.export.card import subnet_card
 from ofa.export.write import export_bundle
 from ofa.launch import Command
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import load_supernet
+from ofa.space.staged import StagedSpace
+from ofa.supernet.supernet import build_supernet
 
 QUICK = (
     "space.resolutions=[8,16]",
@@ -130,6 +134,25 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     assert new.card.provenance["finetuned"]["epochs"] == 2
     weights = [next(bundle.network.parameters()) for bundle in (old, new)]
     assert not torch.equal(*weights)
+    shutil.rmtree(path)
+
+
+def test_a_bundle_of_another_space_is_finetuned_to_the_images_of_a_run(
+    runs: Path, common: tuple[str, str], micro_space: StagedSpace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supernet = build_supernet(micro_space)
+    info = DataInfo("others", 2, tuple("abcde"), (0.5, 0.5), (0.2, 0.2))
+    config = micro_space.smallest
+    source = runs / "others"
+    export_bundle(supernet.extract(config), subnet_card(micro_space, config, info), source, [])
+    tuning = ("finetuning.epochs=1", "formats=[]", "calibration_images=60", f"bundle={source}", "name=other")
+    path = finetune_subnet.run(*common, *tuning)
+    out = capsys.readouterr().out
+    assert "adapted: first convolution (2 → 1 channels); new: classifier (5 → 10 classes)" in out
+    assert "no teacher" in out
+    card = load_bundle(path).card
+    assert card.class_names == tuple(map(str, range(10))) and card.input_shape[0] == 1
+    evaluate_subnet.run(*common, "bundle=other", "latency=false")
     shutil.rmtree(path)
 
 
@@ -287,7 +310,7 @@ def test_images_of_other_classes_are_refused(runs: Path, tmp_path: Path) -> None
     shutil.copytree(runs / "tiny", tmp_path / "tiny")
     twin = tmp_path / "tiny" / "supernet.json"
     twin.write_text(twin.read_text().replace('"class_names": [\n      "0"', '"class_names": [\n      "zero"'))
-    with pytest.raises(UserError, match="trained on 1 channels and zero, 1, 2"):
+    with pytest.raises(UserError, match="takes 1 channels and tells 10 classes: zero, 1, 2"):
         collect_accuracy.run(f"runs_dir={tmp_path}", "run_name=tiny", "count=30")
 
 

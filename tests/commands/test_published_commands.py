@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,19 @@ def checkpoint(
     return tmp_path / "tiny.pth"
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes that differ in brightness: 6 training and 3 test images of each."""
+    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for split, num_images in (("train", 6), ("val", 3)):
+        for label, name in enumerate(("bright", "dark", "middle")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(num_images):
+                pixels = rng.integers(0, 80, (40, 48, 3)) + 80 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{number}.png")
+    return folder
+
+
 def test_later_stages_go_on_from_an_imported_supernet(checkpoint: Path, tmp_path: Path) -> None:
     common = (f"runs_dir={tmp_path}", "run_name=mine")
     import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
@@ -63,6 +77,41 @@ def test_later_stages_go_on_from_an_imported_supernet(checkpoint: Path, tmp_path
         import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
     with pytest.raises(UserError, match="holds a run of a different configuration"):
         train_supernet.run(*common)
+
+
+def test_a_supernet_is_imported_without_images_and_started_from(
+    tiny_space: StagedSpace,
+    make_supernet: Callable[[StagedSpace, int], Supernet],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    supernet = make_supernet(dataclasses.replace(tiny_space, num_classes=37, in_channels=3), 0)
+    names = {name: mobilenet_v3_name(name, len(supernet.layers)) for name in supernet.state_dict()}
+    state = {f"module.{names[name]}": tensor for name, tensor in supernet.state_dict().items()}
+    torch.save({"best_acc": np.float64(0.7), "state_dict": state}, tmp_path / "theirs.pth")
+    common = (f"runs_dir={tmp_path}", "run_name=theirs")
+    path = import_checkpoint.run(*common, f"file={tmp_path / 'theirs.pth'}", "space=mobilenet_v3_tiny")
+    assert load_supernet(path)[1].space.num_classes == 37
+    assert "37 classes" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"'theirs' has no folder of images .* Give data_root=FOLDER"):
+        collect_accuracy.run(*common, "count=2")
+    with pytest.raises(UserError, match="^data_root /nowhere is not a folder"):
+        collect_accuracy.run(*common, "count=2", "data_root=/nowhere")
+    few = ("training.validation_images=30", "training.calibration_images=30", "training.batch_size=300")
+    once = ("phases=small_sandwich", "phases.sandwich.epochs=1", "phases.sandwich.warmup_epochs=0")
+    train_supernet.run(f"runs_dir={tmp_path}", "run_name=mine", "init=theirs", *few, *once)
+    start = load_supernet(tmp_path / "mine" / "supernet.pt")[1].provenance["start"]
+    assert start["has_new_classifier"] and start["adapted_names"] == ["layers.0.layer.conv.weight"]
+
+
+def test_images_of_other_classes_are_refused_with_both(
+    checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    common = (f"runs_dir={tmp_path}", "run_name=mine")
+    few = (f"data.root={photographs}", "data.validation_size=3", "data.workers=0")
+    import_checkpoint.run(*common, f"file={checkpoint}", "space=mobilenet_v3_tiny", "data=image_folder", *few)
+    with pytest.raises(UserError, match="the 3 classes bright, dark, middle; .* 1 channels and tells 10 cl"):
+        collect_accuracy.run(*common, "count=2")
 
 
 def test_a_checkpoint_of_another_space_makes_no_run(checkpoint: Path, tmp_path: Path) -> None:
@@ -121,19 +170,6 @@ def network_file(shared_data: Path, folder: Path) -> tuple[Path, Path]:
     names = published_names(network.specs, module.state_dict())
     torch.save({names[name]: module.state_dict()[name] for name in names}, folder / "weights.pth")
     return file, folder / "weights.pth"
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three classes that differ in brightness: 6 training and 3 test images of each."""
-    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for split, num_images in (("train", 6), ("val", 3)):
-        for label, name in enumerate(("bright", "dark", "middle")):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(num_images):
-                pixels = rng.integers(0, 80, (40, 48, 3)) + 80 * label
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{number}.png")
-    return folder
 
 
 def test_a_published_network_is_finetuned_to_the_classes_of_a_folder(

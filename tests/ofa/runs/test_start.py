@@ -252,3 +252,19 @@ def test_a_new_classifier_teaches_nothing(runs: Path, tmp_path: Path) -> None:
         train_supernet.run(*settings, f"init={tmp_path / 'headless.pt'}")
     assert not (tmp_path / "b" / "config.json").exists()
     train_supernet.run(*settings, f"init={runs / 'first'}")
+
+
+def test_new_parameters_have_a_learning_rate_of_their_own(runs: Path, tmp_path: Path) -> None:
+    """With almost no learning rate and a large factor, the new classifier alone moves."""
+    state = torch.load(runs / "first" / "supernet.pt", weights_only=True)["state"]
+    torch.save({name: tensor for name, tensor in state.items() if ".linear." not in name}, tmp_path / "h.pt")
+    slow = ("phases.sandwich.lr=1e-12", "+phases.sandwich.new_lr_factor=1e10", "training.weight_decay=0")
+    settings = (*SMALL, *slow, f"runs_dir={tmp_path}", f"init={tmp_path / 'h.pt'}")
+    trained = load_supernet(train_supernet.run(*settings, "run_name=b"))[0].state_dict()
+    fresh = load_supernet(runs / "first" / "supernet.pt")[0]
+    initial = build_supernet(fresh.space, seed=0).state_dict()
+    for name, tensor in trained.items():
+        if ".linear." in name:
+            assert (tensor - initial[name]).abs().max() > 1e-4, name
+        elif "running" not in name:
+            torch.testing.assert_close(tensor, state[name], atol=1e-6, rtol=0)
