@@ -11,6 +11,7 @@ from ofa.common.errors import unknown_name
 from ofa.common.shipped import SCRIPTS
 
 COMMANDS = {
+    "find": "find_networks",
     "quickstart": "quickstart",
     "train": "train_supernet",
     "collect": "collect_accuracy",

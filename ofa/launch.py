@@ -28,6 +28,8 @@ from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import build
 from ofa.common.errors import StoppedError, UserError, unknown_name
 from ofa.common.shipped import CONF
+from ofa.runs.config import RunConfig
+from ofa.runs.directory import newest_run
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
@@ -116,6 +118,9 @@ class Command(Generic[Config, Result]):
         except OmegaConfBaseException as error:
             raise UserError(f"{str(error).splitlines()[0]}. Give it on the command line.") from error
         assert isinstance(values, dict)
+        if issubclass(self._schema, RunConfig) and values["run_name"] is None:
+            values["run_name"] = name = newest_run(values["runs_dir"])
+            Console().print(f"run: {escape(name)}, the newest", highlight=False)
         seed = values.get("seed")
         if isinstance(seed, int) and seed < 0:
             raise UserError(f"seed is {seed}; expected 0 or more.")

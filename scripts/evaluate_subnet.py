@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
+from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
 from ofa.data.settings import DataSettings
 from ofa.launch import command
@@ -27,8 +28,9 @@ class EvaluateConfig(RunConfig):
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
     from latency_tables.measuring.bundles import WEIGHTS, measure_bundle
+    from ofa.evaluation.classes import are_unequal
     from ofa.export.bundle import load_bundle
-    from ofa.export.evaluate import file_top1
+    from ofa.export.evaluate import file_metrics
     from ofa.runs.retarget import check_classes
     from ofa.runs.trained import open_images
 
@@ -36,9 +38,13 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     bundle = load_bundle(run.directory.bundle(config.bundle))
     card = bundle.card
     check_classes(bundle, run.data.info)
-    accuracy = file_top1(bundle, config.format, run.data, config.split, device=run.device)
+    values = file_metrics(bundle, config.format, run.data, config.split, device=run.device)
+    accuracy, num_images = values[TOP1.name], run.data.size(config.split)
     print(card.name if card.subnet is None else card.subnet.config)
-    print(f"top-1 of {config.format} on {config.split}: {100 * accuracy:.2f} %")
+    shown = f"{TOP1.show_with_error(accuracy, num_images)} (standard error of {num_images} images)"
+    print(f"top-1 of {config.format} on {config.split}: {shown}")
+    if are_unequal(run.data.class_counts(config.split)):
+        print(f"{BALANCED_ACCURACY.title}: {BALANCED_ACCURACY.show(values[BALANCED_ACCURACY.name])}")
     if card.expected_top1 is not None:
         print(f"expected (predicted for validation images): {100 * card.expected_top1:.2f} %")
     if not config.latency:

@@ -70,8 +70,8 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
             note=print if world.is_main else unnoted,
         )
     if report is not None:
-        show = report.metric.show
-        print(f"validation {report.metric.title}: {show(report.before)} before, {show(report.after)} after")
+        for line in report.lines:
+            print(line)
         print(f"bundle: {report.path}")
         print(next_command(config, "evaluate", {"bundle": name}))
     return place.directory.bundles / name

@@ -24,6 +24,7 @@ class ReportConfig(RunConfig):
     """Settings of `conf/report_run.yaml`."""
 
     device: DeviceSpec
+    figure: str
     random_networks: int
     split: str
     calibration_images: int
@@ -32,8 +33,9 @@ class ReportConfig(RunConfig):
 
 @command("report_run", ReportConfig)
 def report_run(config: ReportConfig) -> list[ReportedNetwork]:
-    """Print the table, write `pareto.png` and return the networks."""
+    """Print the table, write the figure and return the networks."""
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
+    from ofa.evaluation.classes import are_unequal
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.runs.networks import run_networks
     from ofa.runs.trained import open_run
@@ -60,9 +62,18 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
         searches=searches_by_subnet(directory.path / "search", space),
     )
     title = f"{config.run_name} on {device.name}"
-    plot_tradeoff(rows, directory.path / "pareto.png", predictor.metric)
-    Console().print(report_table(rows, title, config.split, predictor.metric))
-    print(f"figure: {directory.path / 'pareto.png'}")
+    figure = directory.path / config.figure
+    plot_tradeoff(rows, figure, predictor.metric)
+    table_of_networks = report_table(
+        rows,
+        title,
+        config.split,
+        predictor.metric,
+        num_images=run.data.size(config.split),
+        shows_balanced=are_unequal(run.data.class_counts(config.split)),
+    )
+    Console().print(table_of_networks)
+    print(f"figure: {figure}")
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from ofa.architecture.common_layers import ConvSpec, LinearSpec, MaxPoolSpec, Po
 from ofa.architecture.layer import LayerSpec, Operator, make_divisible, output_size
 from ofa.architecture.slots import Slot, gene_columns, size_after
 from ofa.common.errors import UserError
-from ofa.space.staged import STEM_GENES, StagedSpace, stage_gene
+from ofa.space.staged import STEM_GENES, StagedSpace, check_resolutions, stage_gene
 from ofa.space.stages import StemSpec
 
 POOL_STRIDE = 2
@@ -27,6 +28,8 @@ def resnet(space: StagedSpace) -> tuple[Slot, ...]:
         UserError: if the space declares something that the family does not support, or lacks a required part.
     """
     stem = _check(space)
+    strides_of_stages = math.prod(stage.stride for stage in space.stages)
+    check_resolutions(space, space.stem_stride * POOL_STRIDE * strides_of_stages)
     slots = [*_stem(space, stem)]
     strides: tuple[int, ...] = (space.stem_stride, POOL_STRIDE)
     for s, stage in enumerate(space.stages):

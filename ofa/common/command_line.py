@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 # Values that stand in a setting as they are: words, paths, numbers, and lists of them.
 _PLAIN = re.compile(r"[\w./:@%+-]+|\[[\w./:@%+,-]*\]", re.ASCII)
@@ -20,8 +21,26 @@ def run_settings(run_name: str | None, runs_dir: str = DEFAULT_RUNS_DIR) -> dict
 
 def command_line(stage: str, settings: Mapping[str, object] | None = None) -> str:
     """Return `ofa STAGE name=value …`, quoted for a POSIX shell; settings of None are left out."""
-    values = {name: str(value) for name, value in (settings or {}).items() if value is not None}
-    return shlex.join(["ofa", stage, *(f"{name}={_quoted(value)}" for name, value in values.items())])
+    return shlex.join(["ofa", stage, *assignments(settings or {})])
+
+
+def assignments(settings: Mapping[str, object]) -> list[str]:
+    """Return `name=value` as Hydra reads it for each setting; settings of None are left out."""
+    values = {name: str(value) for name, value in settings.items() if value is not None}
+    return [f"{name}={_quoted(value)}" for name, value in values.items()]
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested settings by their dotted names; lists are written as in a setting."""
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            flat[prefix + name] = f"[{','.join(map(str, value))}]"
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _quoted(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -51,6 +52,24 @@ class Metric:
         """Return `value` as text with its unit."""
         return f"{self.scale * value:.2f} {self.unit}".rstrip()
 
+    def standard_error(self, value: float, num_images: int) -> float | None:
+        """Return the standard error of a share of `num_images` images; None for other metrics.
+
+        A share of 0 or 1 of a few images is not certain either: it counts as if one image more were right,
+        and one more wrong.
+        """
+        if not self.is_fraction or num_images < 1:
+            return None
+        share = (num_images * value + 1) / (num_images + 2)
+        return math.sqrt(share * (1 - share) / num_images)
+
+    def show_with_error(self, value: float, num_images: int) -> str:
+        """Return `value` with its standard error and unit, e.g. "81.2 ± 1.6 %"."""
+        error = self.standard_error(value, num_images)
+        if error is None:
+            return self.show(value)
+        return f"{self.scale * value:.1f} ± {self.scale * error:.1f} {self.unit}".rstrip()
+
     def problem(self, value: object) -> str | None:
         """Return why `value` is not a value of this metric; None if it is valid."""
         bounds = (0.0, 1.0) if self.is_fraction else (-math.inf, math.inf)
@@ -62,3 +81,29 @@ class Metric:
 
 TOP1 = Metric("top1", "top-1")
 """Share of images whose most probable class is the label."""
+
+BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy")
+"""Mean over the classes that occur of the share of their images whose most probable class is the label."""
+
+
+def indistinct(metric: Metric, values: Sequence[float], num_images: int) -> str | None:
+    """Return the warning for values that differ by less than the standard error of their images.
+
+    Args:
+        metric: metric of the values.
+        values: values of networks on the same images.
+        num_images: number of these images.
+
+    Returns:
+        A sentence without names; None if the values differ by more, or the metric has no standard error.
+    """
+    if len(values) < 2:
+        return None
+    error = metric.standard_error(max(values), num_images)
+    spread = max(values) - min(values)
+    if error is None or spread >= error:
+        return None
+    return (
+        f"differ by {metric.scale * spread:.1f} points, less than the standard error of {num_images} images "
+        f"({metric.scale * error:.1f}): these images do not rank them"
+    )

@@ -31,6 +31,14 @@ def unnoted(text: str) -> None:
     """Drop a line for the user."""
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration as people say it: "40 s", "12 min", "1 h 5 min"."""
+    if seconds < 100:
+        return f"{max(seconds, 0):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def silent(done: int, total: int, text: str) -> None:
     """Ignore the progress."""
 

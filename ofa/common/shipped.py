@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import yaml
 
+from ofa.common.command_line import flattened
+from ofa.common.config import build
 from ofa.common.errors import UserError, unknown_name
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -25,6 +28,27 @@ SCRIPTS = shipped_folder("scripts")
 def preset_names(group: str) -> list[str]:
     """Return the names of the files of `conf/GROUP`."""
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+class NamedSettings(Protocol):
+    """A dataclass of settings that is called like a file of `conf/`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+
+
+def preset_settings(group: str, value: NamedSettings) -> dict[str, object]:
+    """Return the settings that choose `value` on a command line: its file, and what differs from that.
+
+    Raises:
+        UserError: if `conf/GROUP/` has no file of the value's name.
+    """
+    preset = dataclasses.asdict(build(type(value), read_preset(group, value.name), value.name))
+    values = {name: new for name, new in dataclasses.asdict(value).items() if new != preset[name]}
+    return {group: value.name, **flattened({group: values})}
 
 
 def read_preset(group: str, name: str | Path) -> dict[str, Any]:

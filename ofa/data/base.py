@@ -34,9 +34,38 @@ class ImageData(ABC):
         """Number of classes."""
         return self.info.num_classes
 
+    @property
+    def balance(self) -> str:
+        """How rare classes are balanced in training: `none`, `sampling`, or `loss`, which weights them."""
+        return "none"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about the set: how it is split, and what is left out."""
+        return ()
+
+    @property
+    def fills_last_batch(self) -> bool:
+        """Whether an incomplete last batch of an epoch is filled up instead of being left out."""
+        return False
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the pixels are held in memory, so that nobody else needs to keep them."""
+        return False
+
     @abstractmethod
     def size(self, split: str) -> int:
         """Return the number of images of a split."""
+
+    @property
+    @abstractmethod
+    def short_side(self) -> int:
+        """Median short side of the training images in pixels, before they are cropped or resized."""
+
+    @abstractmethod
+    def class_counts(self, split: str) -> tuple[int, ...]:
+        """Return the number of images of each class in a split."""
 
     @abstractmethod
     def train_batches(
@@ -48,13 +77,19 @@ class ImageData(ABC):
         first: int = 0,
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's part of one epoch's augmented full batches, starting at batch `first`.
+        """Yield this process's part of one epoch's augmented batches, starting at batch `first`.
 
-        Order and augmentation depend only on `seed`, `epoch` and the index of the batch, so the parts of all
-        processes together equal the batch of a single process.
+        All batches are full: an incomplete last one is left out, or filled up with the first images of the
+        same epoch, augmented anew. Order and augmentation depend only on `seed`, `epoch` and the index of the
+        batch, so the parts of all processes together equal the batch of a single process.
         """
 
     @abstractmethod
+    def pixel_batches(
+        self, split: str, batch_size: int, device: torch.device, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what `batches` yields before it is normalised: uint8 images (n, c, h, w) and labels (n,)."""
+
     def batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,15 +97,18 @@ class ImageData(ABC):
 
         The order of the training split is a fixed shuffle, so its first images are a representative sample.
         """
+        for pixels, labels in self.pixel_batches(split, batch_size, device, limit):
+            yield self.normalise(pixels, device), labels
 
     def num_batches(self, batch_size: int) -> int:
-        """Return the number of full training batches of one epoch."""
+        """Return the number of training batches of one epoch, all of them full."""
         if self.size("train") < batch_size:
             raise UserError(
                 f"batch_size is {batch_size} but {self.info.name} has {self.size('train')} training images; "
                 "choose a smaller batch_size."
             )
-        return self.size("train") // batch_size
+        whole, remainder = divmod(self.size("train"), batch_size)
+        return whole + (self.fills_last_batch and remainder > 0)
 
     def normalise(self, images: Tensor, device: torch.device) -> Tensor:
         """Return uint8 images (n, c, h, w) as normalised float32 in channels-last memory format."""

@@ -13,7 +13,9 @@ from typing_extensions import override
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.data.base import ImageData, check_split, send
+from ofa.data.order import epoch_order
 from ofa.data.settings import DataInfo, DataSettings
+from ofa.data.splits import cut_split
 
 
 class MemoryData(ImageData):
@@ -26,31 +28,34 @@ class MemoryData(ImageData):
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor],
     ) -> None:
-        """Cut the validation split from `train`, stratified by shuffling, and compute mean and std.
+        """Cut the validation split from `train` in a fixed shuffled order, and compute mean and std.
 
         Args:
             settings: settings of split and augmentation.
             class_names: name of each label.
             train: uint8 images (n, c, h, w) and int64 labels (n,).
             test: the same for the test split.
+
+        Raises:
+            UserError: if the split cannot be cut, or a setting is one of photographs only.
         """
+        _check_settings(settings)
         images, labels = train
-        if settings.validation_size >= len(images):
-            raise UserError(
-                f"validation_size is {settings.validation_size} of {len(images)} training images; "
-                "expected fewer."
-            )
-        order = torch.from_numpy(np.random.default_rng(settings.split_seed).permutation(len(images)))
-        validation_indices, train_indices = (
-            order[: settings.validation_size],
-            order[settings.validation_size :],
+        validation_rows, train_rows = cut_split(
+            labels.tolist(),
+            np.random.default_rng(settings.split_seed).permutation(len(images)).tolist(),
+            settings.validation_size,
+            stratified=settings.stratified,
+            name="validation_size",
+            source=f"the training set of {settings.name}",
         )
+        validation_indices, train_indices = torch.tensor(validation_rows), torch.tensor(train_rows)
         self._splits = {
             "train": (images[train_indices], labels[train_indices]),
             "validation": (images[validation_indices], labels[validation_indices]),
             "test": test,
         }
-        self._settings = settings
+        self._settings, self._labels = settings, labels[train_indices].numpy()
         values = images[train_indices].double() / 255.0
         mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
         info = DataInfo(
@@ -63,6 +68,32 @@ class MemoryData(ImageData):
         check_split(split)
         return len(self._splits[split][0])
 
+    @property
+    @override
+    def balance(self) -> str:
+        return self._settings.balance
+
+    @property
+    @override
+    def fills_last_batch(self) -> bool:
+        return self._settings.fill_last_batch
+
+    @property
+    @override
+    def is_in_memory(self) -> bool:
+        return True
+
+    @property
+    @override
+    def short_side(self) -> int:
+        return min(self._splits["train"][0].shape[-2:])
+
+    @override
+    def class_counts(self, split: str) -> tuple[int, ...]:
+        check_split(split)
+        counts = torch.bincount(self._splits[split][1].cpu(), minlength=self.num_classes)
+        return tuple(counts.tolist())
+
     @override
     def train_batches(
         self,
@@ -74,8 +105,11 @@ class MemoryData(ImageData):
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         images, labels = self._on(device, "train")
-        order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(images)))
-        for batch in range(first, self.num_batches(batch_size)):
+        num_batches = self.num_batches(batch_size)
+        order_rng = np.random.default_rng([seed, epoch])
+        positions = epoch_order(self._labels, order_rng, self._settings.balance, num_batches * batch_size)
+        order = torch.from_numpy(positions)
+        for batch in range(first, num_batches):
             part = world.local_slice(batch_size)
             rows = send(order[batch * batch_size : (batch + 1) * batch_size][part], device)
             rng = np.random.default_rng([seed, epoch, batch])
@@ -101,7 +135,7 @@ class MemoryData(ImageData):
         return images
 
     @override
-    def batches(
+    def pixel_batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         check_split(split)
@@ -109,10 +143,26 @@ class MemoryData(ImageData):
         stop = len(images) if limit is None else min(limit, len(images))
         for start in range(0, stop, batch_size):
             part = slice(start, min(start + batch_size, stop))
-            yield self.normalise(images[part], device), labels[part]
+            yield images[part], labels[part]
 
     def _on(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
         """Return the images and labels of a split on the device; they are copied once."""
         images, labels = self._splits[split]
         self._splits[split] = images.to(device), labels.to(device)
         return self._splits[split]
+
+
+def _check_settings(settings: DataSettings) -> None:
+    """Refuse settings that only images from folders have.
+
+    Raises:
+        UserError: naming each of them.
+    """
+    defaults = DataSettings(settings.name)
+    names = ("test_size", "augment", "random_erasing", "on_unreadable", "cache")
+    extra_names = [name for name in names if getattr(settings, name) != getattr(defaults, name)]
+    if extra_names:
+        raise UserError(
+            f"{', '.join(extra_names)}: only for photographs in folders; {settings.name} is held in memory "
+            "and has its own test images. It takes crop_padding, horizontal_flip and balance."
+        )

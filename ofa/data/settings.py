@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 from ofa.common.errors import UserError
+
+BALANCES = ("none", "sampling", "loss")
+AUGMENTATIONS = ("standard", "randaugment", "trivial")
+ON_UNREADABLE = ("stop", "skip")
+
+SplitSize = int | float | None
+"""Size of a split: a number of images, a share below 1 of every class, or None for `splits.class_quotas`."""
 
 
 @dataclass(frozen=True)
@@ -15,34 +23,74 @@ class DataSettings:
         name: name of a known set (`ofa.data.sources.SOURCES`).
         root: folder of the files; null for embedded sets.
         download: whether torchvision may download a missing set into `root`.
-        validation_size: images cut from the training set for predictor and selection.
+        validation_size: images cut from the training set for predictor and selection: a count, a share below
+            1, or null for 20 % (at least 20 a class, where that is not over half of it; 10,000 at most).
         crop_padding: pixels of zero padding for random crops of sets held in memory.
         horizontal_flip: whether training images are mirrored at random.
         image_size: side of the images from folder sets in pixels, before resizing to the step's resolution.
         crop_scale: smallest area share of random resized crops of folder sets.
         workers: processes that decode images of folder sets.
-        split_seed: seed of the validation split.
+        split_seed: seed of the splits that are cut.
+        stratified: whether every class gives its part to a split that is cut.
+        fill_last_batch: whether an incomplete last batch of an epoch is filled up with the epoch's first
+            images instead of being left out.
+        test_size: images cut for testing from a folder without test images, like `validation_size`.
+        balance: `sampling` draws the classes equally often in training, `loss` weights them; or `none`.
+        augment: `standard` crops (and mirrors); `randaugment` and `trivial` add torchvision's random changes.
+        random_erasing: probability that a rectangle of a training photograph is erased.
+        on_unreadable: `stop` or `skip` where photographs cannot be read.
+        cache: folder for shrunk copies of the training photographs; null for none.
     """
 
     name: str
     root: str | None = None
     download: bool = False
-    validation_size: int = 0
+    validation_size: SplitSize = None
     crop_padding: int = 0
     horizontal_flip: bool = False
     image_size: int = 224
     crop_scale: float = 0.25
     workers: int = 2
     split_seed: int = 0
+    stratified: bool = False
+    fill_last_batch: bool = False
+    test_size: SplitSize = None
+    balance: str = "none"
+    augment: str = "standard"
+    random_erasing: float = 0.0
+    on_unreadable: str = "stop"
+    cache: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.validation_size < 1:
-            raise UserError(f"validation_size is {self.validation_size}; expected at least 1 image.")
+        """Check the ranges and names; all errors are reported at once."""
+        errors = _size_errors("validation_size", self.validation_size)
+        errors += _size_errors("test_size", self.test_size)
         if self.crop_padding < 0 or self.workers < 0 or self.image_size < 1:
-            raise UserError("crop_padding and workers must not be negative, image_size at least 1.")
+            errors.append("crop_padding and workers must not be negative, image_size at least 1.")
         if not 0 < self.crop_scale <= 1:
-            raise UserError(f"crop_scale is {self.crop_scale}; expected a share of the area in (0, 1].")
+            errors.append(f"crop_scale is {self.crop_scale}; expected a share of the area in (0, 1].")
+        if not 0 <= self.random_erasing <= 1:
+            errors.append(f"random_erasing is {self.random_erasing}; expected a probability from 0 to 1.")
+        errors += _name_errors("balance", self.balance, BALANCES)
+        errors += _name_errors("augment", self.augment, AUGMENTATIONS)
+        errors += _name_errors("on_unreadable", self.on_unreadable, ON_UNREADABLE)
+        if errors:
+            raise UserError("\n".join(errors))
+
+
+def _size_errors(name: str, size: SplitSize) -> list[str]:
+    if size is None or (isinstance(size, int) and size >= 1) or (isinstance(size, float) and 0 < size < 1):
+        return []
+    expected = "expected at least 1 image, a share between 0 and 1, or null"
+    return [f"{name} is {size}; {expected}."]
+
+
+def _name_errors(name: str, value: str, known_names: tuple[str, ...]) -> list[str]:
+    if value in known_names:
+        return []
+    matches = difflib.get_close_matches(value, known_names, n=1)
+    hint = f" Did you mean {matches[0]!r}?" if matches else ""
+    return [f"{name} is {value!r}; expected {', '.join(known_names)}.{hint}"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ofa.common.config import build
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.progress import ProgressCallback, silent
 from ofa.common.shipped import read_preset
 from ofa.data.base import ImageData
 from ofa.data.folder import FolderData, folder_classes
@@ -26,17 +27,20 @@ from ofa.data.settings import DataSettings
 class Source:
     """How to load a set, and its channels and number of classes without loading it."""
 
-    load: Callable[[DataSettings], ImageData]
+    load: Callable[[DataSettings, ProgressCallback], ImageData]
     in_channels: int
     num_classes: Callable[[DataSettings], int]
 
 
-def load_data(data: str | Path | DataSettings, root: str | Path | None = None) -> ImageData:
+def load_data(
+    data: str | Path | DataSettings, root: str | Path | None = None, progress: ProgressCallback = silent
+) -> ImageData:
     """Load an image set.
 
     Args:
         data: name of a file of `conf/data/` such as "digits", a YAML file of that kind, or the settings.
         root: folder of the images, for sets that are not embedded; None for the one of the settings.
+        progress: called while the files of photographs are checked.
 
     Raises:
         UserError: for an unknown name, or files that are missing or unfit.
@@ -46,7 +50,7 @@ def load_data(data: str | Path | DataSettings, root: str | Path | None = None) -
         settings = build(DataSettings, read_preset("data", settings), str(data))
     if root is not None:
         settings = dataclasses.replace(settings, root=str(root))
-    return _source(settings).load(settings)
+    return _source(settings).load(settings, progress)
 
 
 def describe_data(settings: DataSettings) -> tuple[int, int]:
@@ -61,7 +65,7 @@ def _source(settings: DataSettings) -> Source:
     return SOURCES[settings.name]
 
 
-def _digits(settings: DataSettings) -> ImageData:
+def _digits(settings: DataSettings, progress: ProgressCallback) -> ImageData:
     """8x8 handwritten digits embedded in scikit-learn; every fifth image of a fixed shuffle is test."""
     from sklearn.datasets import load_digits
 
@@ -75,8 +79,8 @@ def _digits(settings: DataSettings) -> ImageData:
     return MemoryData(settings, names, (images[train], labels[train]), (images[test], labels[test]))
 
 
-def _torchvision(dataset: Callable[..., Any]) -> Callable[[DataSettings], ImageData]:
-    def load(settings: DataSettings) -> ImageData:
+def _torchvision(dataset: Callable[..., Any]) -> Callable[[DataSettings, ProgressCallback], ImageData]:
+    def load(settings: DataSettings, progress: ProgressCallback) -> ImageData:
         if settings.root is None:
             raise UserError(
                 f"Data {settings.name!r} needs its folder: give data.root=FOLDER "

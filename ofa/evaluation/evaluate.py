@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from ofa.data.base import ImageData, resize
+from ofa.evaluation.pixel_store import PixelStore
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.task import ClassificationTask, Task
 from ofa.space.config import AnyConfig
 from ofa.supernet.protocol import AbstractSupernet, Network
-
-MAX_CACHE_BYTES = 10**9
-
 
 CLASSIFICATION = ClassificationTask()
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -65,8 +63,8 @@ def extract(
 class SubnetEvaluator(Generic[Network]):
     """Recalibrates and evaluates sub-networks of one supernet on fixed images.
 
-    The resized images of each resolution are cached up to `MAX_CACHE_BYTES`, because hundreds of networks are
-    evaluated on them; beyond that they are prepared anew for each network.
+    The decoded images are kept in a `PixelStore`, because hundreds of networks are evaluated on them;
+    they are normalised and resized anew for each network.
     """
 
     def __init__(
@@ -95,8 +93,7 @@ class SubnetEvaluator(Generic[Network]):
         self._split, self._limit = split, limit
         self._calibration_images, self._batch_size = calibration_images, batch_size
         self._device = next(supernet.parameters()).device
-        self._cache: dict[tuple[str, int, int | None], list[tuple[Tensor, Tensor]]] = {}
-        self._cache_bytes = 0
+        self._store = PixelStore(data, batch_size, self._device)
 
     def network(self, config: AnyConfig) -> Network:
         """Return the extracted and recalibrated sub-network in eval mode."""
@@ -117,7 +114,7 @@ class SubnetEvaluator(Generic[Network]):
         limit = min(self._calibration_images, self._data.size("train"))
         if limit > self._batch_size and limit % self._batch_size == 1:
             limit -= 1  # a batch of one image may have a single value per channel
-        return (images for images, _ in self._cached_batches("train", resolution, limit))
+        return (images for images, _ in self._batches("train", resolution, limit))
 
     def measure(self, config: AnyConfig) -> dict[str, float]:
         """Return the metrics of the recalibrated sub-network by name."""
@@ -129,20 +126,8 @@ class SubnetEvaluator(Generic[Network]):
 
     def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Return the images of the evaluated split, resized to `resolution`, and their labels."""
-        return self._cached_batches(self._split, resolution, self._limit)
+        return self._batches(self._split, resolution, self._limit)
 
-    def _cached_batches(
-        self, split: str, resolution: int, limit: int | None
-    ) -> Iterable[tuple[Tensor, Tensor]]:
-        key = (split, resolution, limit)
-        if key in self._cache:
-            return self._cache[key]
-        raw_batches = self._data.batches(split, self._batch_size, self._device, limit)
-        batches = ((resize(images, resolution), labels) for images, labels in raw_batches)
-        size = self._data.size(split)
-        pixels = min(size, limit or size) * self._data.info.in_channels * resolution**2
-        if self._cache_bytes + 4 * pixels > MAX_CACHE_BYTES:
-            return batches
-        self._cache_bytes += 4 * pixels
-        self._cache[key] = list(batches)
-        return self._cache[key]
+    def _batches(self, split: str, resolution: int, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        for pixels, labels in self._store.batches(split, limit):
+            yield resize(self._data.normalise(pixels, self._device), resolution), labels

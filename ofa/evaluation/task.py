@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.soft_losses import SOFT_LOSSES
 
@@ -56,26 +58,51 @@ class Task(ABC):
         """The primary metric, by which networks are compared."""
         return self.metrics[0]
 
+    @property
+    def takes_class_shares(self) -> bool:
+        """Whether targets may also be probabilities of the classes (n, classes), as of mixed images."""
+        return False
+
 
 class ClassificationTask(Task):
-    """One class per image: logits (n, classes), labels (n,)."""
+    """One class per image: logits (n, classes); labels (n,), or probabilities of the classes (n, classes)."""
 
-    def __init__(self, settings: LossSettings | None = None) -> None:
-        """Take the settings of the losses; None for plain cross-entropy."""
+    def __init__(
+        self, settings: LossSettings | None = None, *, class_weights: Sequence[float] | None = None
+    ) -> None:
+        """Take the settings of the losses; None for plain cross-entropy.
+
+        Args:
+            settings: label smoothing, and the soft loss.
+            class_weights: factor of the hard loss of each class; None for 1. See `ofa.evaluation.classes`.
+        """
         self._settings = settings or LossSettings(label_smoothing=0.0, distillation_ratio=1.0)
+        self._weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Top-1: the share of images (0..1) whose largest logit is the label."""
-        return (TOP1,)
+        """Top-1, the share of images (0..1) whose largest logit is the label, and balanced accuracy."""
+        return TOP1, BALANCED_ACCURACY
+
+    @property
+    @override
+    def takes_class_shares(self) -> bool:
+        return True
 
     @override
     def meter(self) -> Meter:
-        return _Top1Meter()
+        return _ClassMeter()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy with label smoothing."""
-        return F.cross_entropy(outputs, targets, label_smoothing=self._settings.label_smoothing)
+        """Return the cross-entropy with label smoothing; the weights of the classes do not cancel out."""
+        smoothing = self._settings.label_smoothing
+        if self._weights is None:
+            return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
+        if self._weights.device != outputs.device:
+            self._weights = self._weights.to(outputs.device)
+        weights = self._weights.to(outputs.dtype)
+        total = F.cross_entropy(outputs, targets, weights, label_smoothing=smoothing, reduction="sum")
+        return total / len(targets)
 
     def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
         """Return the weighted soft loss of the settings, times the square of the logits' temperature."""
@@ -84,13 +111,24 @@ class ClassificationTask(Task):
         return weight * temperature**2 * distance
 
 
-class _Top1Meter(Meter):
+class _ClassMeter(Meter):
+    """Counts images and right answers per class; nothing waits for the device before `values`."""
+
     def __init__(self) -> None:
-        self._correct, self._count = 0, 0
+        self._counts: list[Tensor] = []
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        self._correct += int((outputs.argmax(1) == targets).sum())
-        self._count += len(targets)
+        is_correct = (outputs.argmax(1) == targets).long()
+        counts = torch.zeros(2, outputs.shape[1], dtype=torch.int64, device=outputs.device)
+        counts[0].index_add_(0, targets, torch.ones_like(is_correct))
+        counts[1].index_add_(0, targets, is_correct)
+        self._counts.append(counts)
 
     def values(self) -> dict[str, float]:
-        return {TOP1.name: self._correct / max(self._count, 1)}
+        if not self._counts:
+            return {TOP1.name: 0.0, BALANCED_ACCURACY.name: 0.0}
+        totals, correct = torch.stack(self._counts).sum(0).cpu()
+        occurs = totals > 0
+        top1 = int(correct.sum()) / max(int(totals.sum()), 1)
+        balanced = float((correct[occurs] / totals[occurs]).mean()) if occurs.any() else 0.0
+        return {TOP1.name: top1, BALANCED_ACCURACY.name: balanced}

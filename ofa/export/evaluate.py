@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 from ofa.common.errors import UserError
+from ofa.common.metric import TOP1
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import Samples
 from ofa.data.base import ImageData, resize
 from ofa.data.settings import DataInfo
-from ofa.evaluation.evaluate import logits_top1
+from ofa.evaluation.evaluate import measure
 from ofa.export.bundle import Bundle
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.formats import PT2
@@ -91,7 +92,14 @@ def _check_data(card: ModelCard, info: DataInfo) -> None:
 def file_top1(
     bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
 ) -> float:
-    """Return the top-1 accuracy (0..1) of one of a bundle's files on a split.
+    """Return the top-1 accuracy (0..1) of one of a bundle's files on a split; see `file_metrics`."""
+    return file_metrics(bundle, name, data, split, device=device)[TOP1.name]
+
+
+def file_metrics(
+    bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
+) -> dict[str, float]:
+    """Return the metrics of a classification, by name, of one of a bundle's files on a split.
 
     Args:
         bundle: bundle of a classification network.
@@ -107,8 +115,8 @@ def file_top1(
     if card.task != CLASSIFICATION:
         raise UserError(f"{card.name} is a network for {card.task}; top-1 is a metric of {CLASSIFICATION}.")
     if name != "weights":
-        return logits_top1(load_file(bundle, name), card_batches(card, data, split))
-    return logits_top1(bundle.network.to(device), card_batches(card, data, split, device=device))
+        return measure(load_file(bundle, name), card_batches(card, data, split))
+    return measure(bundle.network.to(device), card_batches(card, data, split, device=device))
 
 
 class ExportedNetwork(nn.Module):

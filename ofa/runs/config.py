@@ -54,13 +54,10 @@ class TrainConfig:
         for name in ("run_name", "runs_dir", "accelerator", "threads"):
             del values[name]
         values["data"] = data_record(self.data)
-        for name in (
-            "checkpoint_every_steps",
-            "keep_checkpoints",
-            "validate_every_epochs",
-            "validation_images",
-            "on_non_finite",
-        ):
+        undeciding = ["checkpoint_every_steps", "keep_checkpoints", "on_non_finite"]
+        if self.training.early_stopping is None:
+            undeciding += ["validate_every_epochs", "validate_every_steps", "validation_images"]
+        for name in undeciding:
             del values["training"][name]
         del values["space"]["restriction"]
         plain: dict[str, Any] = json.loads(json.dumps(values))
@@ -74,7 +71,7 @@ class TrainConfig:
 def data_record(data: DataSettings) -> dict[str, Any]:
     """Return the plain values that decide which images these are, without places and machine settings."""
     values = dataclasses.asdict(data)
-    for name in ("root", "download", "workers"):
+    for name in ("root", "download", "workers", "cache"):
         del values[name]
     return values
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ofa.common.files import locked
 
+FIRST_RUN_NAME = "digits"
+"""What a training without any settings calls its run."""
+
 
 class RunDirectory:
     """`<runs_dir>/<run_name>`: each stage finds the files of the earlier ones here."""
@@ -47,3 +50,11 @@ class RunDirectory:
         if not writes:
             return nullcontext()
         return locked(self.path / f".{stage}.lock", f"the {stage} of {self.path}")
+
+
+def newest_run(runs_dir: str) -> str:
+    """Return the name of the run whose training or import began last; `FIRST_RUN_NAME` if there is none."""
+    configs = list(Path(runs_dir).glob("*/config.json"))
+    if not configs:
+        return FIRST_RUN_NAME
+    return max(configs, key=lambda path: path.stat().st_mtime_ns).parent.name

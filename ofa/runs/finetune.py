@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ofa.common.distributed import SINGLE_PROCESS, World
-from ofa.common.metric import Metric
+from ofa.common.metric import Metric, indistinct
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.evaluate import SubnetEvaluator, score
@@ -34,12 +34,31 @@ _BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class FinetuneReport:
-    """The new bundle, and the metric on validation images before and after."""
+    """The new bundle, and the metric on validation images before and after.
+
+    Attributes:
+        path: folder of the bundle.
+        metric: metric of `before` and `after`.
+        before: its value before the training.
+        after: its value after the training.
+        num_images: number of validation images.
+    """
 
     path: Path
     metric: Metric
     before: float
     after: float
+    num_images: int
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines for the user: both values with their standard error, and whether they tell a difference."""
+        metric, num_images = self.metric, self.num_images
+        before, after = (metric.show_with_error(value, num_images) for value in (self.before, self.after))
+        error = f" (standard error of {num_images} images)" if metric.is_fraction else ""
+        warning = indistinct(metric, [self.before, self.after], num_images)
+        lines = [f"validation {metric.title}: {before} before, {after} after{error}"]
+        return [*lines, f"before and after {warning}"] if warning else lines
 
 
 def finetune_bundle(
@@ -153,7 +172,7 @@ def finetune_on(
         report = export_bundle(network.cpu(), card, directory.bundles / name, formats)
         # The bundle has the weights now; the TensorBoard events stay.
         shutil.rmtree(folder / "checkpoints")
-    return FinetuneReport(report.path, task.metric, before, after)
+    return FinetuneReport(report.path, task.metric, before, after, data.size("validation"))
 
 
 def _images(

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1, top1
+from ofa.common.metric import BALANCED_ACCURACY, TOP1
+from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.evaluate import card_batches, runnable_module
@@ -30,6 +31,7 @@ class RunNetwork:
         network: network in eval mode, with its own batch-norm statistics.
         image_shape: shape of one image: (channels, height, width).
         top1: top-1 accuracy (0..1) on the evaluator's images.
+        balanced_accuracy: balanced accuracy (0..1) on the same images.
     """
 
     name: str
@@ -38,6 +40,7 @@ class RunNetwork:
     network: nn.Module
     image_shape: tuple[int, int, int]
     top1: float
+    balanced_accuracy: float
 
     @cached_property
     def cost(self) -> ModuleCost:
@@ -68,8 +71,8 @@ def run_networks(
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
         network = evaluator.network(config)
-        accuracy = top1(network, evaluator.batches(config.resolution))
-        networks.append(RunNetwork("", "", config, network.cpu(), network.image_shape, accuracy))
+        accuracies = _accuracies(network, evaluator.batches(config.resolution))
+        networks.append(RunNetwork("", "", config, network.cpu(), network.image_shape, *accuracies))
     return networks
 
 
@@ -80,9 +83,15 @@ def _bundle_network(
     # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
     network = runnable_module(bundle).to(memory_format=torch.channels_last).to(run.device)
     if card.subnet is None:
-        accuracy = logits_top1(network, card_batches(card, run.data, split, device=run.device))
+        accuracies = _accuracies(network, card_batches(card, run.data, split, device=run.device))
     else:
         config = card.subnet.config
-        accuracy = top1(network, evaluator.batches(config.resolution))
+        accuracies = _accuracies(network, evaluator.batches(config.resolution))
     subnet = str(card.provenance.get("subnet", ""))
-    return RunNetwork(bundle.path.name, subnet, config, network.cpu(), card.input_shape, accuracy)
+    return RunNetwork(bundle.path.name, subnet, config, network.cpu(), card.input_shape, *accuracies)
+
+
+def _accuracies(network: nn.Module, batches: Batches) -> tuple[float, float]:
+    """Return top-1 and balanced accuracy."""
+    values = measure(network, batches)
+    return values[TOP1.name], values[BALANCED_ACCURACY.name]

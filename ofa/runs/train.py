@@ -8,11 +8,13 @@ import torch
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
+from ofa.data.base import ImageData
 from ofa.data.sources import load_data
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
 from ofa.runs.start import check_first_phase, start_run, start_values
 from ofa.runs.supernet_file import save_supernet
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import build_supernet
 from ofa.training.checks import check_training
 from ofa.training.phases import check_phases
@@ -55,10 +57,8 @@ def train_run(
         if world.is_main:
             claim_directory(run, config, start_values(start))
         world.wait()
-        note(f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}")
-        note(f"watch it with: tensorboard --logdir {run.path / 'tensorboard'}")
-        if emulates(config.training.precision, device):
-            note(EMULATED)
+        for line in _first_lines(config, space, data, device):
+            note(line)
         trainer = Trainer(
             supernet,
             data,
@@ -80,6 +80,17 @@ def train_run(
         if world.is_main:
             save_supernet(run.supernet, supernet, {**config.provenance(data.info), **start_values(start)})
             summary.write(run.path, run.path.parent / "runs.csv")
-    for name, value in summary.scores.items():
-        note(f"validation {trainer.metric.title}, {name:9s} {trainer.metric.show(value):>8s}")
+    for line in summary.lines(trainer.task.metrics):
+        note(line)
     return summary
+
+
+def _first_lines(config: TrainConfig, space: StagedSpace, data: ImageData, device: torch.device) -> list[str]:
+    """Return what is said when a training begins: the space, the images, and where to watch it."""
+    folder = RunDirectory(config.runs_dir, config.run_name).path / "tensorboard"
+    return [
+        f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}",
+        *data.notes,
+        f"watch it with: tensorboard --logdir {folder}",
+        *([EMULATED] if emulates(config.training.precision, device) else []),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -92,6 +93,7 @@ class StagedSpace(SearchSpace[SubnetConfig]):
             raise UserError(f"head_channels are {list(self.head_channels)}; expected at least 1.")
         if not self.width_multiplier > 0:
             raise UserError(f"width_multiplier is {self.width_multiplier}; expected a positive number.")
+        check_resolutions(self, self.stem_stride * math.prod(stage.stride for stage in self.stages))
         for name in ("width_multiplier", "bn_epsilon"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -181,6 +183,24 @@ class StagedSpace(SearchSpace[SubnetConfig]):
         if (config.stem is None) != (self.stem is None):
             has, asks = ("has", "none") if config.stem else ("lacks", "them")
             raise UserError(f"The sub-network {has} choices of the stem; {expected} expects {asks}.")
+
+
+def check_resolutions(space: StagedSpace, total_stride: int) -> None:
+    """Raise the error for images that layers of this total stride leave no whole pixel of.
+
+    Args:
+        space: space whose resolutions are checked.
+        total_stride: product of the strides of all layers.
+
+    Raises:
+        UserError: naming the resolutions that are too small, and the smallest possible one.
+    """
+    too_small = [resolution for resolution in space.resolutions if resolution < total_stride]
+    if too_small:
+        raise UserError(
+            f"resolutions of space {space.name!r} include {', '.join(map(str, too_small))} px, less than the "
+            f"total stride of its layers, {total_stride}; the smallest possible resolution is {total_stride}."
+        )
 
 
 # Fields with a default that are part of every fingerprint nevertheless, because they were part of the first

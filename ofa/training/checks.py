@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from ofa.common.distributed import World, check_batch_size
+from ofa.common.errors import UserError
 from ofa.data.base import ImageData
+from ofa.evaluation.task import Task
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
 from ofa.training.phases import check_phases
@@ -25,6 +27,7 @@ def check_training(
     device: torch.device,
     world: World,
     new_parameters: Collection[str] = (),
+    task: Task | None = None,
 ) -> None:
     """Raise the error for a training that cannot work; nothing is changed.
 
@@ -35,6 +38,7 @@ def check_training(
         device: training device.
         world: processes that train together.
         new_parameters: names of parameters; see `Trainer`.
+        task: task of the training; None for classification.
 
     Raises:
         UserError: if phases, settings, images and processes do not fit.
@@ -49,6 +53,10 @@ def check_training(
     unknown_names = sorted(set(new_parameters) - known_names)
     if unknown_names:
         raise ValueError(f"new_parameters are no parameters of the supernet: {', '.join(unknown_names[:8])}")
+    if (settings.mixup or settings.cutmix) and task is not None and not task.takes_class_shares:
+        raise UserError(
+            "mixup and cutmix mix the classes of images, which this task does not have; set both to 0."
+        )
     for phase in recipe.phases:
         trained_names(supernet, phase)  # raises if there is nothing to train
     if not all(phase.frozen_batch_norm for phase in recipe.phases):

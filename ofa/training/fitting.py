@@ -16,6 +16,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import content_digest
 from ofa.data.base import ImageData, resize
+from ofa.evaluation.classes import classification_task
 from ofa.evaluation.task import ClassificationTask, Task
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
 from ofa.training.checkpoints import TrainingCheckpoints
@@ -51,7 +52,8 @@ def fit(
         data: training images.
         settings: length, learning rate and losses.
         resolution: side of the training images in pixels.
-        task: task that defines the losses; None for classification with the loss of `settings`.
+        task: task that defines the losses; None for classification with the loss of `settings`, and with
+            weighted classes if the `balance` of `data` says so.
         teacher: frozen network in eval mode whose outputs are the soft targets, if and only if the
             distillation ratio is not 0.
         folder: folder of checkpoints (`checkpoints`) and TensorBoard events (`tensorboard`); None: no files.
@@ -72,6 +74,7 @@ def fit(
     check_precision(settings.precision, next(network.parameters()).device)
     check_batch_size(settings.batch_size, world)
     _check_batch_norm(network, data, settings.batch_size, resolution, world)
+    task = task or classification_task(settings.loss, data)
     step = NetworkStep(network, settings, teacher=teacher, task=task, world=world)
     training = _Fit(
         network,

@@ -17,6 +17,11 @@ from ofa.training.stop import StopRequest
 
 Batch = tuple[Tensor, Tensor]
 
+REMEDY = (
+    "The last checkpoint is intact: lower the learning rates of the phases (phases.*.lr) and use a new "
+    "run_name, or skip such steps with training.on_non_finite=skip."
+)
+
 
 class ReportReader:
     """Holds the report of the previous step and reads it while the next step runs."""

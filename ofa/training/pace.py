@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ofa.common.progress import Note
+from ofa.common.progress import Note, duration_text
 from ofa.training.phases import FORWARD_COST
 from ofa.training.schedule import Position, Schedule
 from ofa.training.settings import TrainSettings
@@ -73,12 +73,12 @@ class Pace:
             self._say(position)
 
     def _say(self, position: Position) -> None:
-        whole_s = self._seconds / self._work * self._remaining_work(position)
-        whole_s *= 1 + NUM_TIMED_STEPS / max(self._schedule.total_steps, NUM_TIMED_STEPS)
+        whole_s = self._seconds / self._work * (self._work + self._remaining_work(position))
         if whole_s < MIN_SAID_S:
             return
         num_steps = self._schedule.total_steps - self._first_step
-        text = f"about {duration(whole_s)} for {num_steps:,} steps"
+        most = "" if self._settings.early_stopping is None else "at most "
+        text = f"{most}about {duration_text(whole_s)} for {num_steps:,} steps"
         if self._first_step == 0:
             text += f"; shorter: training.length={self._settings.length / 2:g}"
         self._note(text)
@@ -90,9 +90,3 @@ class Pace:
         validation = NUM_VALIDATED * FORWARD_COST * images / self._settings.batch_size
         # The end of the run has one more.
         return total_work - work_done + validation * (1 + self._schedule.num_validations(position))
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in minutes, or in hours from 90 minutes on."""
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

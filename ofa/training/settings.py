@@ -46,6 +46,12 @@ class TrainSettings:
         length: factor of the lengths of all phases and of their warm-ups.
         validate_every_steps: steps between evaluations instead of `validate_every_epochs`; null for the
             epochs, or, in a phase given in steps, for about ten evaluations.
+        mixup: alpha of mixup, the blending of images in pairs; 0 for none.
+        cutmix: alpha of cutmix, rectangles of other images; 0 for none. With both, one is drawn per step.
+        ema_decay: decay of the moving average of the weights, which validation and the end of each phase
+            use; null for none.
+        early_stopping: evaluations of the last phase without a better mean of the smallest, middle and
+            largest network after which it ends; the best weights are used. Null to train to the end.
     """
 
     batch_size: int
@@ -68,6 +74,10 @@ class TrainSettings:
     calibration_images: int = 1000
     length: float = 1.0
     validate_every_steps: int | None = None
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema_decay: float | None = None
+    early_stopping: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -80,10 +90,13 @@ class TrainSettings:
         _check_precision_name(self.precision)
         counts = ("batch_size", "checkpoint_every_steps", "keep_checkpoints", "validate_every_epochs")
         images, rates = ("validation_images", "calibration_images"), ("seed", "momentum", "weight_decay")
-        minimums = dict.fromkeys((*counts, *images), 1) | dict.fromkeys(rates, 0)
+        minimums = dict.fromkeys((*counts, *images), 1) | dict.fromkeys((*rates, "mixup", "cutmix"), 0)
         problems = below_minimum(self, minimums)
-        if self.validate_every_steps is not None:
-            problems += below_minimum(self, {"validate_every_steps": 1})
+        for name in ("validate_every_steps", "early_stopping"):
+            if getattr(self, name) is not None:
+                problems += below_minimum(self, {name: 1})
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            problems.append(f"ema_decay is {self.ema_decay}; expected a number between 0 and 1, or null.")
         if not self.length > 0:
             problems.append(f"length is {self.length}; expected a positive number, the factor of all phases.")
         if not 0 <= self.dropout < 1:

@@ -1,4 +1,4 @@
-"""`TrainingState`: how far a training is, as the plain values of a checkpoint."""
+"""What a checkpoint of a training holds: its position, its weights, and how both are read back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import nn
+
+from ofa.space.space import check_fingerprint
+from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.pace import TimeSpent
+from ofa.training.phase_weights import PhaseWeights
 from ofa.training.schedule import Position
 
 
@@ -45,3 +51,42 @@ class TrainingState:
         self.validated_step = values.get("validated_step", values["step"])
         self.new_parameters = frozenset(values.get("new_parameters", self.new_parameters))
         self.spent.load(values)
+
+
+@dataclass(frozen=True)
+class SavedParts:
+    """The parts of a training that a checkpoint holds beside its optimiser.
+
+    Attributes:
+        supernet: supernet that is trained.
+        state: position and plain values.
+        weights: average and best weights.
+        scaler: gradient scaler of fp16.
+    """
+
+    supernet: AbstractSupernet[nn.Module]
+    state: TrainingState
+    weights: PhaseWeights
+    scaler: torch.amp.GradScaler
+
+    def values(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """Return the values of a checkpoint; `load` is the inverse, but for the optimiser."""
+        return {
+            "fingerprint": self.supernet.space.fingerprint,
+            "supernet": self.supernet.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            **self.state.values(),
+            **self.weights.values(),
+        }
+
+    def check(self, values: Mapping[str, Any], what: str) -> None:
+        """Raise the error for the values of a training of another space."""
+        check_fingerprint(values.get("fingerprint"), self.supernet.space, what)
+
+    def load(self, values: Mapping[str, Any]) -> None:
+        """Take the values of a checkpoint."""
+        self.supernet.load_state_dict(values["supernet"])
+        self.scaler.load_state_dict(values["scaler"])
+        self.state.load(values)
+        self.weights.load(values)

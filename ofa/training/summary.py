@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 
 from ofa.common.errors import UserError
 from ofa.common.files import locked, write_atomic, write_json
+from ofa.common.metric import Metric, indistinct
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class RunSummary:
         metric: name of the task's metric.
         scores: validation values of named sub-networks, on part of the images.
         peak_memory_mb: peak memory of the first process in MB.
+        more_scores: further metrics of the same sub-networks by name, if they are worth a word.
+        num_images: number of validation images behind the scores.
     """
 
     run_name: str
@@ -47,6 +50,29 @@ class RunSummary:
     metric: str
     scores: Mapping[str, float]
     peak_memory_mb: float
+    more_scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    num_images: int = 0
+
+    def lines(self, metrics: Sequence[Metric]) -> list[str]:
+        """Return lines for the user: the scores with their standard error, and what they cannot tell.
+
+        Args:
+            metrics: metrics of the task; the first is that of `scores`.
+        """
+        metric, lines = metrics[0], []
+        has_error = metric.standard_error(0.5, self.num_images) is not None
+        words = f" (standard error of {self.num_images} images)" if has_error else ""
+        for name, value in self.scores.items():
+            text = (
+                f"validation {metric.title}, {name:9s}{metric.show_with_error(value, self.num_images):>13s}"
+            )
+            more = self.more_scores.get(name, {})
+            shown = [f"; {m.title} {m.show(more[m.name])}" for m in metrics if m.name in more]
+            lines.append("".join([text, *shown, words]))
+            words = ""
+        named = {name: value for name, value in self.scores.items() if name != "random"}
+        warning = indistinct(metric, [*named.values()], self.num_images)
+        return [*lines, f"{', '.join(named)} {warning}"] if warning else lines
 
     def write(self, folder: Path, table: Path) -> None:
         """Write `summary.json` into `folder` and this run's line into `table`, replacing an older one.

@@ -12,6 +12,36 @@ from ofa.common.tensors import load_tensors, save_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.space.space import check_fingerprint
 from ofa.supernet.protocol import AbstractSupernet
+from ofa.training.recipe import Recipe
+from ofa.training.schedule import Position
+
+
+def frozen_teacher(
+    supernet: AbstractSupernet[nn.Module],
+    recipe: Recipe,
+    position: Position,
+    folder: Path,
+    evaluator: SubnetEvaluator[nn.Module],
+    is_main: bool,
+) -> Teacher | None:
+    """Return the frozen teacher of the phase at `position`; None if that phase has none.
+
+    Args:
+        supernet: supernet that is trained.
+        recipe: phases and settings.
+        position: position of the next step.
+        folder: folder of the run.
+        evaluator: provides the images for recalibration.
+        is_main: whether this process writes files.
+
+    Raises:
+        UserError: if the teacher's file is damaged, of another space, or lost.
+    """
+    if recipe.phases[position.phase].teacher != "frozen" or recipe.settings.distillation_ratio == 0:
+        return None
+    earlier_phases = recipe.phases[: position.phase]
+    has_begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier_phases)
+    return Teacher(supernet, folder / "teacher.pt", evaluator, is_main, has_begun)
 
 
 class Teacher:

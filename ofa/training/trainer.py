@@ -15,36 +15,39 @@ from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.metric import Metric
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
-from ofa.evaluation.task import ClassificationTask, Task
-from ofa.space.space import SearchSpace, check_fingerprint
+from ofa.evaluation.classes import classification_task
+from ofa.evaluation.task import Task
+from ofa.space.space import SearchSpace
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.batch_norm import enter_training_mode
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.checks import check_training
 from ofa.training.gradient_step import PendingReport, StepReport
-from ofa.training.loop import Batch, ReportReader, StepLoop
+from ofa.training.loop import REMEDY, Batch, ReportReader, StepLoop
+from ofa.training.mixing import Mixing
 from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import load_optimizer, set_learning_rate
 from ofa.training.pace import Pace
+from ofa.training.phase_weights import PhaseWeights
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.sampling import dropout_seed, plan_step
 from ofa.training.schedule import schedule_of
-from ofa.training.state import TrainingState
+from ofa.training.state import SavedParts, TrainingState
 from ofa.training.step import TrainStep
 from ofa.training.summary import RunSummary
-from ofa.training.teacher import Teacher
+from ofa.training.teacher import Teacher, frozen_teacher
 from ofa.training.trained_part import phase_optimizer
-from ofa.training.validation import named_configs, shared_scores, validation_evaluator
-
-REMEDY = (
-    "The last checkpoint is intact: lower the learning rates of the phases (phases.*.lr) and use a new "
-    "run_name, or skip such steps with training.on_non_finite=skip."
-)
+from ofa.training.validation import Validation
 
 
 class Trainer(StepLoop):
-    """Trains a supernet through all phases into a run directory."""
+    """Trains a supernet through all phases into a run directory.
+
+    Attributes:
+        task: losses and metrics of the training.
+        damaged_checkpoints: checkpoints that could not be read.
+    """
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class Trainer(StepLoop):
             world: processes that train together; each takes its part of every batch, and the first
                 writes the files.
             configuration: plain values that TensorBoard shows as text, if any.
-            task: task that defines losses and metrics; None: classification with the loss of `settings`.
+            task: losses and metrics; None: see `classification_task`.
             new_parameters: names of the parameters that were not taken from the source of a transfer, for
                 `Phase.new_lr_factor`; those of a checkpoint take precedence.
             note: called with lines for the user, e.g. how long the training will take.
@@ -84,23 +87,26 @@ class Trainer(StepLoop):
                 training.
             ValueError: if a name of `new_parameters` is unknown.
         """
-        phases, settings, folder = recipe.phases, recipe.settings, Path(folder)
-        device = choose_accelerator("auto", None) if device is None else device
-        check_training(supernet, data, recipe, device, world, new_parameters)
+        settings, folder = recipe.settings, Path(folder)
+        device = device or choose_accelerator("auto", None)
+        check_training(supernet, data, recipe, device, world, new_parameters, task)
         super().__init__(folder, settings.checkpoint_every_steps)
         self._space, self._data, self._settings = supernet.space, data, settings
-        self._phases, self._folder, self._device = phases, folder, device
+        self._recipe, self._phases, self._folder, self._device = recipe, recipe.phases, folder, device
         self._schedule = schedule_of(recipe, data)
-        self._progress, self._world, self._configuration = progress, world, configuration
+        self._progress, self._note, self._world, self._configuration = progress, note, world, configuration
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
-        self._task = task or ClassificationTask(settings.loss)
-        self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self._task)
+        self.task = task or classification_task(settings.loss, data)
+        self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self.task)
+        self._mixing = Mixing(settings.mixup, settings.cutmix, data.num_classes, settings.seed)
         self._teacher: Teacher | None = None
+        self._weights = PhaseWeights(self.supernet, settings, self.metric)
         self._phase_space = self._space
         self._state = TrainingState(frozenset(new_parameters))
         self._checkpoints = TrainingCheckpoints(folder / "checkpoints", settings.keep_checkpoints)
         self._macs = supernet.costs["macs"]
-        self._evaluator = validation_evaluator(self.supernet, data, settings, self._task)
+        self._validation = Validation(self.supernet, data, recipe, self.task, world)
+        self._saved = SavedParts(self.supernet, self._state, self._weights, self._train_step.scaler)
         self.damaged_checkpoints = self._resume()
         self._pace = Pace(self._schedule, settings, self._state.position, note)
 
@@ -112,7 +118,7 @@ class Trainer(StepLoop):
     @property
     def metric(self) -> Metric:
         """The metric of validation."""
-        return self._task.metric
+        return self.task.metric
 
     def train(self) -> AbstractSupernet[nn.Module]:
         """Run all remaining phases and return the supernet in eval mode.
@@ -123,10 +129,9 @@ class Trainer(StepLoop):
             UserError: if the loss stops being finite, or a checkpoint cannot be written.
             StoppedError: after a signal, with a checkpoint of the last step written.
         """
+        first_step, folder = self.resumed_at, self._folder / "tensorboard" if self._world.is_main else None
         with self._listening():
-            folder = self._folder / "tensorboard" if self._world.is_main else None
             mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
-            first_step = self._state.position.step
             monitor = TrainingMonitor(
                 folder, first_step, mac_range, self._device, self._progress, metric=self.metric
             )
@@ -142,12 +147,13 @@ class Trainer(StepLoop):
 
     def validate(self) -> dict[str, float]:
         """Return the validation metric of the smallest, middle, largest and a random sub-network."""
-        space = self._phases[-1].space(self._space)
-        configs = named_configs(space, self._settings.seed, self._state.position.step)
-        return shared_scores(self._evaluator, configs, self._world)
+        with self._weights.validated():
+            return self._validation.scores(self.resumed_at)
 
     def summary(self, run_name: str) -> RunSummary:
         """Return the summary of the run; a collective call, because the processes share the validation."""
+        with self._weights.validated():
+            scores, more_scores = self._validation.all_scores(self.resumed_at)
         return RunSummary(
             run_name,
             self._space.name,
@@ -159,8 +165,10 @@ class Trainer(StepLoop):
             seconds_per_phase=dict(self._state.spent.seconds),
             data_wait_share=self._state.spent.data_wait_share,
             metric=self.metric.name,
-            scores=self.validate(),
+            scores=scores,
             peak_memory_mb=peak_memory_mb(self._device),
+            more_scores=more_scores,
+            num_images=self._validation.num_images,
         )
 
     def _train_phase(self, phase: Phase, monitor: TrainingMonitor) -> None:
@@ -170,7 +178,15 @@ class Trainer(StepLoop):
             if phase.sort_channels:
                 self.supernet.sort_channels(self._trained_space())
             self._optimizer = self._phase_optimizer(phase)
-        self._teacher = self._frozen_teacher(phase)
+            self._weights.begin_phase()
+        self._teacher = frozen_teacher(
+            self.supernet,
+            self._recipe,
+            position,
+            self._folder,
+            self._validation.evaluator,
+            self._world.is_main,
+        )
         self._phase_space = phase.space(self._space)
 
         def note(info: StepInfo, report: StepReport) -> None:
@@ -201,22 +217,19 @@ class Trainer(StepLoop):
 
     def _validate_if_due(self, monitor: TrainingMonitor) -> None:
         step = self._state.position.step
-        if self._schedule.is_validation_due(self._state.position) and self._state.validated_step != step:
-            monitor.validated(step, self.validate())
-            self._state.validated_step = step
+        if not self._schedule.is_validation_due(self._state.position) or self._state.validated_step == step:
+            return
+        with self._weights.validated():
+            scores = self._validation.scores(step)
+            if self._is_last_phase():
+                self._weights.add_validation(step, scores)
+        monitor.validated(step, scores)
+        self._state.validated_step = step
 
     def _trained_space(self) -> SearchSpace:
         """Return the space of the networks trained so far; the whole space before the first phase."""
         phase = self._state.position.phase
         return self._phases[phase - 1].space(self._space) if phase else self._space
-
-    def _frozen_teacher(self, phase: Phase) -> Teacher | None:
-        if phase.teacher != "frozen" or self._settings.distillation_ratio == 0:
-            return None
-        position, path, is_main = self._state.position, self._folder / "teacher.pt", self._world.is_main
-        earlier_phases = self._phases[: position.phase]
-        has_begun = position.phase_step > 0 or any(phase.teacher == "frozen" for phase in earlier_phases)
-        return Teacher(self.supernet, path, self._evaluator, is_main, has_begun)
 
     def _train_batch(self, batch: Batch, data_wait_s: float) -> tuple[StepInfo, PendingReport]:
         position, settings = self._state.position, self._settings
@@ -226,13 +239,14 @@ class Trainer(StepLoop):
         set_learning_rate(self._optimizer, lr)
         pending = self._train_step(
             plan,
-            batch,
+            self._mixing(*batch, position.step),
             teacher=self._teacher,
             in_place=phase.teacher == "in_place",
             optimizer=self._optimizer,
             seed=dropout_seed(settings.seed, position.step, self._world.rank),
             stop=self._stop.received,
         )
+        self._weights.update()
         info = StepInfo(
             number=position.step + 1,
             epoch_text=self._schedule.position_text(position),
@@ -251,43 +265,35 @@ class Trainer(StepLoop):
         self._pace.add(self._state.position, seconds)
 
     def _phase_ended(self) -> bool:
-        return self._state.position.phase_step == self._schedule.steps(
-            self._phases[self._state.position.phase]
-        )
+        position = self._state.position
+        is_over = position.phase_step == self._schedule.steps(self._phases[position.phase])
+        return is_over or (self._is_last_phase() and self._weights.is_exhausted)
+
+    def _is_last_phase(self) -> bool:
+        return self._state.position.phase == len(self._phases) - 1
 
     def _end_phase(self) -> None:
-        self._state.position.phase += 1
-        self._state.position.phase_step = 0
+        position = self._state.position
+        line = self._weights.end_phase(position.step, self._is_last_phase())
+        if line is not None:
+            self._note(line)
+        position.phase, position.phase_step = position.phase + 1, 0
         self._save()
 
     def _phase_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
         return phase_optimizer(self.supernet, phase, self._settings, self._state.new_parameters)
 
     def _save(self) -> None:
-        if not self._world.is_main:
-            return
-        values = {
-            "fingerprint": self._space.fingerprint,
-            "supernet": self.supernet.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._train_step.scaler.state_dict(),
-            **self._state.values(),
-        }
-        self._checkpoints.save(self._state.position.step, values)
+        if self._world.is_main:
+            self._checkpoints.save(self.resumed_at, self._saved.values(self._optimizer))
 
     def _resume(self) -> list[str]:
-        def check(values: Mapping[str, Any], what: str) -> None:
-            check_fingerprint(values.get("fingerprint"), self._space, what)
-
-        values, damaged_paths = self._checkpoints.load_latest(check)
+        values, damaged_paths = self._checkpoints.load_latest(self._saved.check)
         if values is not None:
-            self.supernet.load_state_dict(values["supernet"])
-            self._train_step.scaler.load_state_dict(values["scaler"])
-            self._state.load(values)
-        self._optimizer = self._phase_optimizer(
-            self._phases[min(self._state.position.phase, len(self._phases) - 1)]
-        )
-        if values is not None and self._state.position.phase_step > 0:
+            self._saved.load(values)
+        position = self._state.position
+        self._optimizer = self._phase_optimizer(self._phases[min(position.phase, len(self._phases) - 1)])
+        if values is not None and position.phase_step > 0:
             load_optimizer(self._optimizer, values["optimizer"])
-        self._checkpoints.check_equal_starts(self._state.position.step, self._world)
+        self._checkpoints.check_equal_starts(position.step, self._world)
         return damaged_paths

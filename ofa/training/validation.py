@@ -7,42 +7,73 @@ from torch import nn
 
 from ofa.common.distributed import World
 from ofa.data.base import ImageData
+from ofa.evaluation.classes import are_unequal
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.task import Task
 from ofa.space.config import AnyConfig
-from ofa.space.space import SearchSpace
 from ofa.supernet.protocol import AbstractSupernet
-from ofa.training.settings import TrainSettings
+from ofa.training.recipe import Recipe
 
 
-def validation_evaluator(
-    supernet: AbstractSupernet[nn.Module], data: ImageData, settings: TrainSettings, task: Task
-) -> SubnetEvaluator[nn.Module]:
-    """Return the evaluator of sub-networks on the validation images of `settings`."""
-    return SubnetEvaluator(
-        supernet,
-        data,
-        calibration_images=settings.calibration_images,
-        limit=settings.validation_images,
-        task=task,
-    )
+class Validation:
+    """Evaluates named sub-networks, shared by the processes.
 
+    Attributes:
+        evaluator: evaluator on the validation images.
+        num_images: number of these images.
+    """
 
-def named_configs(space: SearchSpace, seed: int, step: int) -> dict[str, AnyConfig]:
-    """Return the smallest, middle and largest sub-network of a space, and one drawn from seed and step."""
-    rng = np.random.default_rng([seed, step])
-    return {
-        "smallest": space.smallest,
-        "middle": space.middle,
-        "largest": space.largest,
-        "random": space.config(space.sample(1, rng)[0]),
-    }
+    def __init__(
+        self,
+        supernet: AbstractSupernet[nn.Module],
+        data: ImageData,
+        recipe: Recipe,
+        task: Task,
+        world: World,
+    ) -> None:
+        """Take the supernet, on its device, and the settings of `recipe`."""
+        settings = recipe.settings
+        self.evaluator = SubnetEvaluator(
+            supernet,
+            data,
+            calibration_images=settings.calibration_images,
+            limit=settings.validation_images,
+            task=task,
+        )
+        self.num_images = min(settings.validation_images, data.size("validation"))
+        self._classes_are_unequal = are_unequal(data.class_counts("validation"))
+        self._space, self._seed, self._world = recipe.phases[-1].space(supernet.space), settings.seed, world
 
+    def configs(self, step: int) -> dict[str, AnyConfig]:
+        """Return the smallest, middle and largest sub-network, and one drawn from seed and step."""
+        space, rng = self._space, np.random.default_rng([self._seed, step])
+        return {
+            "smallest": space.smallest,
+            "middle": space.middle,
+            "largest": space.largest,
+            "random": space.config(space.sample(1, rng)[0]),
+        }
 
-def shared_scores(
-    evaluator: SubnetEvaluator[nn.Module], configs: dict[str, AnyConfig], world: World
-) -> dict[str, float]:
-    """Return the primary metric of each sub-network; every process evaluates a part of them."""
-    local_names = list(configs)[world.rank :: world.size]
-    scores = world.gather({name: evaluator.score(configs[name]) for name in local_names})
-    return {name: scores[name] for name in configs}
+    def measure(self, step: int) -> dict[str, dict[str, float]]:
+        """Return the metrics of each sub-network by their names; a collective call."""
+        configs = self.configs(step)
+        local_names = list(configs)[self._world.rank :: self._world.size]
+        local = {
+            f"{name}/{metric}": value
+            for name in local_names
+            for metric, value in self.evaluator.measure(configs[name]).items()
+        }
+        values = self._world.gather(local)
+        metrics = [metric.name for metric in self.evaluator.task.metrics]
+        return {name: {metric: values[f"{name}/{metric}"] for metric in metrics} for name in configs}
+
+    def all_scores(self, step: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """Return `scores`, and the other metrics where classes are unequal, else none; a collective call."""
+        measures, metric = self.measure(step), self.evaluator.task.metric.name
+        scores = {name: values.pop(metric) for name, values in measures.items()}
+        return scores, measures if self._classes_are_unequal else {}
+
+    def scores(self, step: int) -> dict[str, float]:
+        """Return the primary metric of each sub-network; a collective call."""
+        metric = self.evaluator.task.metric.name
+        return {name: values[metric] for name, values in self.measure(step).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import ofa.common.files
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric, indistinct
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from search.population.fronts import non_dominated
@@ -38,6 +39,7 @@ class ReportedNetwork:
         measured_ms: latency in milliseconds, measured end to end on the device.
         macs: multiply-accumulates of one image.
         parameters: number of parameters.
+        balanced: measured balanced accuracy (0..1); None if it is not known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ReportedNetwork:
     measured_ms: float
     macs: int
     parameters: int
+    balanced: float | None = None
 
     @property
     def group(self) -> str:
@@ -87,23 +90,45 @@ def report_networks(
                 measured_ms=measured_ms,
                 macs=network.cost.macs,
                 parameters=network.cost.parameters,
+                balanced=network.balanced_accuracy,
             )
         )
     return rows
 
 
-def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, metric: Metric = TOP1) -> Table:
+def report_table(
+    networks: Sequence[ReportedNetwork],
+    title: str,
+    split: str,
+    metric: Metric = TOP1,
+    *,
+    num_images: int = 0,
+    shows_balanced: bool = False,
+) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones.
 
     The caption gives the common ratio of measured to predicted latencies: a change of the machine's speed
     since the table was measured shifts all of them equally.
+
+    Args:
+        networks: the networks.
+        title: title of the table.
+        split: name of the split that the accuracies were measured on.
+        metric: metric of the predicted and measured values.
+        num_images: number of images of the split, for the standard error; 0 if it is not known.
+        shows_balanced: whether the caption has the balanced accuracies.
     """
-    table = Table(title=title, caption=_caption(networks), box=None, pad_edge=False)
-    accuracy = metric.heading
-    headers = ("limit\nms", f"{accuracy}\npred.", f"{accuracy}\n{split}", "ms\npred.", "ms\nmeasured")
+    lines = [_caption(networks), *_error_texts(networks, metric, num_images, split)]
+    if shows_balanced:
+        lines.append(_balanced_text(networks))
+    table = Table(title=title, caption="\n".join(lines), box=None, pad_edge=False)
+    error_header = [] if metric.standard_error(0.5, num_images) is None else ["±"]
+    accuracy_headers = (f"{metric.heading}\npred.", f"{metric.heading}\n{split}", *error_header)
+    headers = ("limit\nms", *accuracy_headers, "ms\npred.", "ms\nmeas.")
     table.add_column("network", no_wrap=True)
     for header in (*headers, "M\nMACs", "k\nparam.", "found\nin s"):
         table.add_column(header, justify="right", no_wrap=True)
+
     for network in sorted(
         networks, key=lambda n: n.measured_ms if n.predicted_ms is None else n.predicted_ms
     ):
@@ -111,10 +136,12 @@ def report_table(networks: Sequence[ReportedNetwork], title: str, split: str, me
             limits = network.search.limits if network.search else ()
             limit = next((f"{bound.maximum:g}" for bound in limits if bound.name == "latency_ms"), "-")
             search_seconds = f"{network.search.seconds:.1f}" if network.search else "-"
-            table.add_row(network.name, limit, *_figures([network], metric), search_seconds)
+            table.add_row(network.name, limit, *_figures([network], metric, num_images), search_seconds)
     random_networks = [network for network in networks if network.group == "random"]
     if random_networks:
-        table.add_row(f"mean of {len(random_networks)} random", "-", *_figures(random_networks, metric), "-")
+        table.add_row(
+            f"mean of {len(random_networks)} random", "-", *_figures(random_networks, metric, num_images), "-"
+        )
     return table
 
 
@@ -126,7 +153,31 @@ def _caption(networks: Sequence[ReportedNetwork]) -> str:
     return f"measured latency is {shift:.2f} x the predicted one, median of {len(shifts)} networks"
 
 
-def _figures(networks: Sequence[ReportedNetwork], metric: Metric) -> list[str]:
+def _error_texts(
+    networks: Sequence[ReportedNetwork], metric: Metric, num_images: int, split: str
+) -> list[str]:
+    """Return lines on the standard error: what ± is, and which networks are closer than that."""
+    if metric.standard_error(0.5, num_images) is None:
+        return []
+    lines = [f"± is the standard error of {num_images} {split} images"]
+    named = sorted((n for n in networks if n.name), key=lambda network: network.measured)
+    close_names = [
+        f"{first.name} and {second.name}"
+        for first, second in pairwise(named)
+        if indistinct(metric, [first.measured, second.measured], num_images)
+    ]
+    if close_names:
+        lines.append(f"closer than that, so these images do not rank them: {'; '.join(close_names)}")
+    return lines
+
+
+def _balanced_text(networks: Sequence[ReportedNetwork]) -> str:
+    """Return the line of balanced accuracies, for classes of unequal numbers of images."""
+    values = [f"{n.name} {BALANCED_ACCURACY.show(n.balanced)}" for n in networks if n.name and n.balanced]
+    return f"classes are unequal; {BALANCED_ACCURACY.title}: {', '.join(values)}"
+
+
+def _figures(networks: Sequence[ReportedNetwork], metric: Metric, num_images: int) -> list[str]:
     """Return the cells of the means; a dash if a network lacks the value."""
 
     def mean(name: str, digits: int, scale: float = 1.0) -> str:
@@ -134,6 +185,9 @@ def _figures(networks: Sequence[ReportedNetwork], metric: Metric) -> list[str]:
         return "-" if None in values else f"{float(np.mean(values)) / scale:.{digits}f}"
 
     accuracies = [mean(name, 2, 1 / metric.scale) for name in ("predicted", "measured")]
+    error = metric.standard_error(float(np.mean([n.measured for n in networks])), num_images)
+    if error is not None:
+        accuracies.append(f"{metric.scale * error:.1f}" if len(networks) == 1 else "-")
     latencies = [mean(name, 3) for name in ("predicted_ms", "measured_ms")]
     return [*accuracies, *latencies, mean("macs", 2, 1e6), mean("parameters", 0, 1e3)]
 

@@ -138,5 +138,8 @@ def test_no_yaml_is_left_out() -> None:
 def test_an_unknown_choice_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="mobilenet_v3_tiny"):
         compose("train_supernet", ["space=nothing"])
-    with pytest.raises(UserError, match=r"Unknown space 'tiny'; known: .*mobilenet_v3, mobilenet_v3_tiny"):
+    with pytest.raises(
+        UserError,
+        match=r"Unknown space 'tiny'; known: .*mobilenet_v3, mobilenet_v3_small_photos, mobilenet_v3_tiny",
+    ):
         compose_group("space", "tiny")

@@ -175,11 +175,11 @@ def test_images_in_memory_are_augmented_on_cuda_as_on_the_cpu(digits: ImageData)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_image_is_named(tmp_path: Path, workers: int) -> None:
+def test_an_image_that_is_damaged_later_is_named(tmp_path: Path, workers: int) -> None:
     write_tree(tmp_path)
     bad = tmp_path / "train" / "dog" / "3.png"
-    bad.write_bytes(bad.read_bytes()[:40])
     data = load_data(folder_settings(tmp_path, workers))
+    bad.write_bytes(bad.read_bytes()[:40])
     with pytest.raises(UserError, match=r"train/dog/3\.png cannot be read as an image"):
         list(data.train_batches(4, 0, 0, CPU))
         list(data.batches("validation", 4, CPU))
@@ -215,7 +215,7 @@ def test_other_mistakes_are_named(tmp_path: Path) -> None:
         load_data(DataSettings("fashion_mnist", str(tmp_path), validation_size=1))
     with pytest.raises(UserError, match="needs its folder"):
         load_data(DataSettings("cifar10", validation_size=1))
-    with pytest.raises(UserError, match="validation_size is 5000 of 1438 training images"):
+    with pytest.raises(UserError, match="validation_size is 5000 but the training set of digits holds 1438"):
         load_data(DataSettings("digits", validation_size=5000))
     with pytest.raises(UserError, match="Unknown split 'val'"):
         load_data(DataSettings("digits", validation_size=10)).size("val")

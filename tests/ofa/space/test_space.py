@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ofa.architecture.lowering import lower
+from ofa.architecture.lowering import lower, slots
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.space.genes import unique_rows
@@ -539,3 +539,20 @@ def test_depths_may_start_anywhere() -> None:
     genomes = space.sample(2000, np.random.default_rng(0))
     assert {space.config(genome) for genome in genomes} == set(every_config(space))
     assert np.array_equal(space.genomes([space.config(genome) for genome in genomes]), genomes)
+
+
+def test_images_smaller_than_the_total_stride_are_refused_where_the_space_is_made(
+    micro_space: StagedSpace, micro_resnet: StagedSpace
+) -> None:
+    # Strides 1, 1 and 2.
+    assert dataclasses.replace(micro_space, resolutions=(2, 12)).smallest.resolution == 2
+    strided = dataclasses.replace(micro_space, stem_stride=4, resolutions=(8, 12))
+    message = (
+        r"include 4, 6 px, less than the total stride of its layers, 8; the smallest possible resolution is 8"
+    )
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(strided, resolutions=(4, 6, 12))
+    # The max-pooling of a ResNet halves once more: 2 * 2 * 1 * 2.
+    assert slots(dataclasses.replace(micro_resnet, resolutions=(8, 16)))
+    with pytest.raises(UserError, match="include 6 px, less than the total stride of its layers, 8"):
+        slots(dataclasses.replace(micro_resnet, resolutions=(6, 16)))

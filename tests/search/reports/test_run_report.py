@@ -61,3 +61,24 @@ def test_the_figure_is_drawn_with_and_without_searches(micro_space: StagedSpace,
     for name, networks in sets.items():
         plot_tradeoff(networks, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_unsure_accuracies_have_their_error_and_close_networks_are_named(micro_space: StagedSpace) -> None:
+    networks = measured(micro_space)
+    networks.append(ReportedNetwork("near", None, 0.9, 0.972, 4.0, 5.0, 1_000_000, 100_000, 0.75))
+    console = Console(width=90, record=True)
+    console.print(report_table(networks, "title", "test", num_images=900, shows_balanced=True))
+    text = console.export_text()
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    # By hand: sqrt(0.965 * 0.035 / 900) is 0.61 points.
+    assert rows["phone-3ms"][3:5] == ["96.50", "0.6"]
+    assert rows["near"][3:5] == ["97.20", "0.6"]
+    assert rows["mean"][5:8] == ["91.00", "85.00", "-"]
+    assert "classes are unequal; balanced accuracy: near 75.00 %" in text
+    assert "± is the standard error of 900 test images" in text and "…" not in text
+    # 96.5 and 97.2 differ by 0.7 points, 97.2 and 98.0 by 0.8.
+    assert "do not rank them" not in text
+    console.print(report_table(networks, "title", "test", num_images=500))
+    words = " ".join(console.export_text().split())
+    assert "closer than that, so these images do not rank them: phone-3ms and near" in words
+    assert "near and largest" not in words

@@ -1,0 +1,56 @@
+"""`estimate_duration_s`: how long the measurement of a table will take, from a sample of its programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from latency_tables.engines.base import Engine
+from latency_tables.engines.registry import create_engine
+from latency_tables.measuring.methods import Workload
+from latency_tables.measuring.plan import plan_table
+from latency_tables.table.device import DeviceSpec
+from ofa.space.staged import StagedSpace
+
+NUM_SAMPLES = 12
+PROCESS_START_S = 8.0
+"""Seconds until a fresh process has imported PyTorch and an engine, on 2 cores of a Xeon."""
+
+
+def estimate_duration_s(space: StagedSpace, device: DeviceSpec, seed: int = 0) -> float:
+    """Return about how many seconds `measure` takes here for the table of `space` on `device`.
+
+    A dozen of the programs are prepared and run, which takes about a second.
+
+    Raises:
+        UserError: if the engine is unknown, not installed or fails, or the space is too small for a table.
+    """
+    workloads = plan_table(space, device, seed).workloads
+    chosen_indices = np.random.default_rng(seed).permutation(len(workloads))[:NUM_SAMPLES]
+    sample = [workloads[index] for index in chosen_indices]
+    preparing_s, visit_s = _seconds_per_workload(create_engine(device), sample, device)
+    round_s = visit_s * sum(workload.visits_per_round for workload in workloads)
+    budget_s = 60 * device.minutes / device.processes
+    rounds_s = max(min(device.rounds * round_s, budget_s), min(device.min_rounds, device.rounds) * round_s)
+    return device.processes * (PROCESS_START_S + preparing_s * len(workloads) + rounds_s)
+
+
+def _seconds_per_workload(
+    engine: Engine, workloads: Sequence[Workload], device: DeviceSpec
+) -> tuple[float, float]:
+    """Return the mean seconds of preparing a workload and of one visit to it."""
+    preparing_s = visits_s = 0.0
+    with torch.random.fork_rng(devices=[]), engine.measuring():
+        for workload in workloads:
+            start_s = time.perf_counter()
+            run = engine.prepare(workload.build(), torch.randn(device.batch_size, *workload.image_shape))
+            run()
+            prepared_s = time.perf_counter()
+            for _ in range(device.warmup_runs + device.runs_per_visit):
+                run()
+            preparing_s += prepared_s - start_s
+            visits_s += time.perf_counter() - prepared_s
+    return preparing_s / len(workloads), visits_s / len(workloads)

@@ -1,0 +1,109 @@
+"""The layout of a folder of photographs: which folder holds which split, and what is cut from which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.common.errors import UserError
+from ofa.data.listing import class_folders
+from ofa.data.settings import DataSettings
+
+# Usual names, best first, in any case.
+TRAIN_NAMES = ("train", "training")
+HELD_OUT_NAMES = ("val", "test", "testing", "valid", "validation")
+TEST_NAMES = ("test", "testing")
+VALIDATION_NAMES = ("val", "valid", "validation")
+EXPECTED = "expected train/CLASS/ and val/CLASS/, train/CLASS/ alone, or CLASS/"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of an image set.
+
+    Attributes:
+        root: folder of the whole set.
+        class_names: names of the classes, the folders in each of `folders`.
+        folders: folder of the training images ("train"), of the "test" and of the "validation" images; where
+            one is missing, its images are cut from those of training.
+        unused: names of folders beside them that are not read.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    folders: dict[str, Path]
+    unused: tuple[str, ...] = ()
+
+
+def find_layout(settings: DataSettings) -> Layout:
+    """Return the layout of `settings.root`, from the names of its folders alone.
+
+    `train/` and one of `val/`, `test/`, `valid/` and `validation/`: the latter is the test split. With both
+    `test/` and a validation folder, each is what its name says if `validation_size` is None; a
+    `validation_size` is cut from `train/`, and `val/` is the test split. Without `train/`, the folders of
+    `root` are the classes.
+
+    Raises:
+        UserError: if a folder is missing, there are fewer than two classes, or the folders differ in them.
+    """
+    root = _root(settings)
+    names = class_folders(root)
+    train, held_out = _first(root, names, TRAIN_NAMES), _first(root, names, HELD_OUT_NAMES)
+    if train is None:
+        if held_out is not None:
+            raise UserError(
+                f"{root} has {held_out.name}/ but no train/; {EXPECTED}. Rename the folder if "
+                f"{held_out.name!r} is a class."
+            )
+        return Layout(root, _class_names(root), {"train": root})
+    folders = {"train": train}
+    validation, test = _first(root, names, VALIDATION_NAMES), _first(root, names, TEST_NAMES)
+    if validation is not None and test is not None and settings.validation_size is None:
+        folders |= {"validation": validation, "test": test}
+    elif held_out is not None:
+        folders["test"] = held_out
+    class_names = _class_names(folders["train"])
+    for split in ("validation", "test"):
+        if split in folders:
+            _check_equal(folders["train"], folders[split])
+    used_names = {folder.name for folder in folders.values()}
+    return Layout(root, class_names, folders, tuple(name for name in names if name not in used_names))
+
+
+def _first(root: Path, names: Sequence[str], options: Sequence[str]) -> Path | None:
+    """Return the first of the folders `options` that there is, in lower case or another."""
+    for option in options:
+        matches = [name for name in names if name.lower() == option]
+        if matches:
+            return root / (option if option in matches else matches[0])
+    return None
+
+
+def _root(settings: DataSettings) -> Path:
+    if settings.root is None:
+        raise UserError(f"Data {settings.name!r} needs its folder: give data.root=FOLDER.")
+    root = Path(settings.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"data.root {root} is not a folder; {EXPECTED} inside.")
+    return root
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    names = class_folders(folder)
+    if len(names) < 2:
+        classes_text = f"only the class {names[0]!r}" if names else "no class folders"
+        raise UserError(f"{folder} has {classes_text}; expected one folder of images per class, 2 at least.")
+    return tuple(names)
+
+
+def _check_equal(train: Path, other: Path) -> None:
+    """Raise the error for folders with different classes."""
+    names, other_names = class_folders(train), class_folders(other)
+    if names != other_names:
+        only_train = sorted(set(names) - set(other_names))
+        only_other = sorted(set(other_names) - set(names))
+        raise UserError(
+            f"The classes of {train} and {other} differ: only in {train.name} {only_train}, only in "
+            f"{other.name} {only_other}. Both need the same class folders."
+        )

@@ -1,0 +1,143 @@
+"""Photographs as a dataset: decoded one by one, in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ofa.common.errors import UserError
+from ofa.data.augment import Augmentation, to_tensor
+from ofa.data.pictures import UnreadableError, read_picture
+from ofa.data.settings import DataSettings
+from ofa.data.shrunk import ShrunkCopies, shrunk_side
+from ofa.data.views import centre_view
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A decoded photograph, uint8 (3, size, size), its label, and a text if another file took its place."""
+
+    pixels: Tensor
+    label: int
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pixels, uint8 (n, 3, size, size), labels (n,), and remarks for the user."""
+
+    pixels: Tensor
+    labels: Tensor
+    remarks: tuple[str, ...]
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in pinned memory, as a loader asks."""
+        return Batch(self.pixels.pin_memory(), self.labels.pin_memory(), self.remarks)
+
+
+class Photographs(Dataset[Any]):
+    """The photographs of a split; its items are (position, seed) pairs, and seed None means no augmentation.
+
+    An item is a `Photograph`, or the `UserError` of one that cannot be read: errors would lose their
+    type on the way out of a worker process.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Sequence[int],
+        sizes: Sequence[Size],
+        settings: DataSettings,
+        *,
+        mean: tuple[float, ...],
+        centre_share: float,
+    ) -> None:
+        """Take the files.
+
+        Args:
+            paths: file of each photograph.
+            labels: class of each.
+            sizes: width and height of each in pixels as displayed.
+            settings: augmentation, size of the images, and cache.
+            mean: mean of the pixels (0..1) per channel; fills what is erased.
+            centre_share: share of the short side kept in evaluation.
+
+        Raises:
+            UserError: if the cache cannot be written.
+        """
+        self._paths, self._labels, self._sizes = [str(path) for path in paths], list(labels), list(sizes)
+        self._augmentation = Augmentation(settings, mean)
+        self._centre = partial(centre_view, size=settings.image_size, share=centre_share)
+        self._can_skip = settings.on_unreadable == "skip"
+        self._copies: ShrunkCopies | None = None
+        if settings.cache is not None:
+            short_side = shrunk_side(settings.image_size, settings.crop_scale)
+            self._copies = ShrunkCopies(settings.cache, short_side)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, item: tuple[int, int | None]) -> Photograph | UserError:
+        position, seed = item
+        try:
+            return Photograph(self._pixels(position, seed), self._labels[position])
+        except UnreadableError as error:
+            return self._substitute(position, seed, error) if self._can_skip else error
+        except UserError as error:
+            return error
+
+    def _pixels(self, position: int, seed: int | None) -> Tensor:
+        path = self._paths[position]
+        if seed is None:
+            return to_tensor(read_picture(path, self._centre))
+        if self._copies is None:
+            return self._augmentation.read(path, seed)
+        copy = self._copies.copy_of(path, self._sizes[position])
+        try:
+            return self._augmentation.read(copy, seed)
+        except UnreadableError:
+            if copy == path:
+                raise
+            return self._augmentation.read(self._copies.remake(path), seed)
+
+    def _substitute(self, position: int, seed: int | None, error: UnreadableError) -> Photograph | UserError:
+        """Return the next photograph of the same class that can be read, or the error if there is none."""
+        for other in self._others(position):
+            try:
+                pixels = self._pixels(other, seed)
+            except UnreadableError:
+                continue
+            file = self._paths[other]
+            remark = f"{error.path} cannot be read any more ({error.reason}); {file} takes its place."
+            return Photograph(pixels, self._labels[position], remark)
+        return error
+
+    def _others(self, position: int) -> Iterator[int]:
+        count = len(self._paths)
+        for step in range(1, count):
+            other = (position + step) % count
+            if self._labels[other] == self._labels[position]:
+                yield other
+
+
+def collate(items: Sequence[Photograph | UserError]) -> Batch | UserError:
+    """Return the batch of the items, or the first error among them."""
+    photographs: list[Photograph] = []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        photographs.append(item)
+    return Batch(
+        torch.stack([photograph.pixels for photograph in photographs]),
+        torch.tensor([photograph.label for photograph in photographs]),
+        tuple(photograph.remark for photograph in photographs if photograph.remark),
+    )

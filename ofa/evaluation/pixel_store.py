@@ -1,0 +1,110 @@
+"""`PixelStore`: the decoded images of a set's splits, so that hundreds of networks see them decoded once."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ofa.data.base import ImageData, send
+
+MAX_MEMORY_BYTES = 10**9
+MAX_FILE_BYTES = 2 * 10**10
+
+Batch = tuple[Tensor, Tensor]
+Key = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class _OnDisk:
+    """Batches in a temporary file that has no name and ends with the process: their shapes, and labels."""
+
+    file: IO[bytes]
+    shapes: list[torch.Size]
+    labels: list[Tensor]
+
+    def batches(self, device: torch.device) -> Iterator[Batch]:
+        start = 0
+        for shape, labels in zip(self.shapes, self.labels, strict=True):
+            pixels = np.empty(tuple(shape), np.uint8)
+            self.file.seek(start)
+            start += self.file.readinto(pixels.data.cast("B"))  # type: ignore[attr-defined]
+            yield send(torch.from_numpy(pixels), device), labels
+
+
+class PixelStore:
+    """Unaugmented images of a set as uint8 batches, each decoded once.
+
+    Images are kept as they come from the set, before normalising and resizing, which are cheap: so every
+    network gets the same values, whether they are kept or not. Up to `MAX_MEMORY_BYTES` are in memory, on the
+    device; what is beyond that, up to `MAX_FILE_BYTES`, is in a temporary file; any more is decoded anew.
+    """
+
+    def __init__(self, data: ImageData, batch_size: int, device: torch.device) -> None:
+        """Take the set; nothing is decoded yet."""
+        self._data, self._batch_size, self._device = data, batch_size, device
+        self._memory: dict[Key, list[Batch]] = {}
+        self._files: dict[Key, _OnDisk] = {}
+        self._streamed: set[Key] = set()
+        self._memory_bytes = self._file_bytes = 0
+
+    def batches(self, split: str, limit: int | None) -> Iterable[Batch]:
+        """Return the first `limit` images of a split: uint8 (n, channels, h, w) and labels (n,)."""
+        key = (split, limit)
+        if self._data.is_in_memory or key in self._streamed:
+            return self._decoded(key)
+        if key not in self._memory and key not in self._files:
+            self._keep(key)
+        if key in self._files:
+            return self._files[key].batches(self._device)
+        return self._memory[key] if key in self._memory else self._decoded(key)
+
+    def _decoded(self, key: Key) -> Iterator[Batch]:
+        split, limit = key
+        return self._data.pixel_batches(split, self._batch_size, self._device, limit)
+
+    def _keep(self, key: Key) -> None:
+        """Decode the images into memory, or else into a file, if they fit."""
+        decoded, batches, num_bytes = self._decoded(key), list[Batch](), 0
+        for batch in decoded:
+            batches.append(batch)
+            num_bytes += batch[0].numel()
+            if self._memory_bytes + num_bytes > MAX_MEMORY_BYTES:
+                self._spill(key, chain(batches, decoded))
+                return
+        self._memory[key] = batches
+        self._memory_bytes += num_bytes
+
+    def _spill(self, key: Key, batches: Iterable[Batch]) -> None:
+        """Write batches into a temporary file; where that fails, the images will be decoded anew."""
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it is closed with the store)
+        on_disk = _OnDisk(file, [], [])
+        for pixels, labels in batches:
+            self._file_bytes += pixels.numel()
+            try:
+                if self._file_bytes > MAX_FILE_BYTES:
+                    raise OSError(errno.EFBIG, "too many images")
+                _write(file, pixels.cpu().contiguous().numpy())
+            except OSError:
+                self._file_bytes -= sum(shape.numel() for shape in on_disk.shapes) + pixels.numel()
+                self._streamed.add(key)
+                file.close()
+                return
+            on_disk.shapes.append(pixels.shape)
+            on_disk.labels.append(labels)
+        self._files[key] = on_disk
+
+
+def _write(file: IO[bytes], pixels: npt.NDArray[np.uint8]) -> None:
+    """Write all bytes: an unbuffered file may take fewer than given."""
+    rest = pixels.data.cast("B")
+    while len(rest):
+        rest = rest[file.write(rest) :]

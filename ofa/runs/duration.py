@@ -1,0 +1,127 @@
+"""How long a training and the evaluations after it will take here, from a few steps on random images."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ofa.data.base import ImageData
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.space.staged import StagedSpace
+from ofa.supernet.supernet import Supernet, build_supernet
+from ofa.training.optimizer import build_optimizer
+from ofa.training.pace import NUM_VALIDATED
+from ofa.training.phases import Phase
+from ofa.training.recipe import Recipe
+from ofa.training.sampling import plan_step
+from ofa.training.schedule import Position, schedule_of
+from ofa.training.settings import TrainSettings
+from ofa.training.step import TrainStep
+
+NUM_STEPS = 3
+NUM_DRAWN = 200
+NUM_IMAGES = 64
+NUM_READ = 48
+
+
+@dataclass(frozen=True)
+class RunDurations:
+    """Estimated seconds.
+
+    Attributes:
+        training_s: training of the supernet, with its validations and the reading of images.
+        evaluation_s: recalibration and evaluation of one sub-network of middling size.
+    """
+
+    training_s: float
+    evaluation_s: float
+
+
+def estimate_durations(
+    space: StagedSpace, data: ImageData, recipe: Recipe, device: torch.device, *, calibration_images: int
+) -> RunDurations:
+    """Return how long a training on this machine and an evaluation take; some seconds of trying.
+
+    Steps of every phase are run on random images and scaled by the MACs of the networks that the phase draws.
+    The estimate holds for a machine that stays as busy as it is now.
+
+    Args:
+        space: space of the supernet, made for `data`.
+        data: image set; some of its training images are read.
+        recipe: phases and settings of the training.
+        device: device of the training.
+        calibration_images: images that recalibrate a sub-network in the evaluations after the training.
+    """
+    settings = recipe.settings
+    supernet = build_supernet(space, settings.seed).to(device).to(memory_format=torch.channels_last)
+    schedule = schedule_of(recipe, data)
+    steps = [schedule.steps(phase) for phase in recipe.phases]
+    pairs = zip(recipe.phases, steps, strict=True)
+    steps_s = sum(num * _step_s(supernet, phase, settings, device) for phase, num in pairs)
+    reading_s = _reading_s(data, settings, device) * settings.batch_size * sum(steps)
+    image_s = _image_s(supernet, device)
+    validation_images = min(settings.validation_images, data.size("validation")) + settings.calibration_images
+    # The end of the run has one more.
+    num_validations = schedule.num_validations(Position()) + 1
+    validations_s = num_validations * NUM_VALIDATED * validation_images * image_s
+    return RunDurations(
+        training_s=steps_s + reading_s + validations_s,
+        evaluation_s=(calibration_images + data.size("validation")) * image_s,
+    )
+
+
+def _step_s(supernet: Supernet, phase: Phase, settings: TrainSettings, device: torch.device) -> float:
+    """Return the mean seconds of a step of a phase."""
+    space, macs = phase.space(supernet.space), supernet.costs["macs"]
+    step = TrainStep(supernet, settings, device=device)
+    optimizer = build_optimizer(supernet, 0.0, settings.momentum, settings.weight_decay)
+    labels = torch.arange(settings.batch_size, device=device) % supernet.space.num_classes
+    supernet.train()
+    elapsed_s = timed_macs = 0.0
+    for number in range(NUM_STEPS + 1):
+        plan = plan_step(space, phase, settings.seed, number)
+        images = _random_images(supernet.space, settings.batch_size, plan.resolution, device)
+        start_s = time.perf_counter()
+        pending = step(plan, (images, labels), teacher=None, in_place=False, optimizer=optimizer, seed=number)
+        step.read(pending)
+        if number:  # The first one also warms up.
+            elapsed_s += time.perf_counter() - start_s
+            timed_macs += float(macs(plan.genomes).sum())
+    drawn = [plan_step(space, phase, settings.seed, number).genomes for number in range(NUM_DRAWN)]
+    mean_macs = float(macs(np.concatenate(drawn)).sum()) / NUM_DRAWN
+    return elapsed_s / timed_macs * mean_macs * phase.step_cost / phase.subnets_per_step
+
+
+def _reading_s(data: ImageData, settings: TrainSettings, device: torch.device) -> float:
+    """Return the seconds until a training image is read and augmented; the workers' start is not counted."""
+    size = min(NUM_READ, data.size("train"))
+    batches = data.train_batches(size, settings.seed, 0, device)
+    start_s = time.perf_counter()
+    next(batches)
+    first_s = time.perf_counter() - start_s
+    return first_s / size
+
+
+def _image_s(supernet: Supernet, device: torch.device) -> float:
+    """Return the mean seconds of a forward pass for one image, over networks spread evenly in log MACs."""
+    space = supernet.space
+    config = space.middle
+    network = supernet.extract(config).eval().to(memory_format=torch.channels_last)
+    images = _random_images(space, NUM_IMAGES, config.resolution, device)
+    recalibrate_batchnorm(network, [images])
+    start_s = time.perf_counter()
+    recalibrate_batchnorm(network, [images])
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elapsed_s = time.perf_counter() - start_s
+    low, middle, high = supernet.costs["macs"](space.genomes([space.smallest, config, space.largest]))
+    mean_macs = (high - low) / np.log(high / low) if high > low else middle
+    return float(elapsed_s / NUM_IMAGES * mean_macs / middle)
+
+
+def _random_images(space: StagedSpace, count: int, side: int, device: torch.device) -> torch.Tensor:
+    images = torch.randn(count, space.in_channels, side, side, generator=torch.Generator().manual_seed(0))
+    return images.to(device).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,108 @@
+"""`plan_training`: a space and a recipe that fit a set of images, by a few written rules."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ofa.common.errors import UserError
+from ofa.space.staged import StagedSpace
+
+TINY, PHOTOS = "mobilenet_v3_tiny", "mobilenet_v3_small_photos"
+MAX_TINY_SIDE = 48
+"""Pictures up to this median short side, in pixels, get the space for small images."""
+
+MAX_ENLARGEMENT = 1.25
+"""Resolutions above the median short side times this are left out: enlarged pixels add nothing."""
+
+FEW_IMAGES = 5_000
+"""Sets in memory with fewer training images get the recipe `quick`, others `small_images`."""
+
+BASE_IMAGES = 400
+"""Training photographs for which the lengths of the recipes `photos` and `transfer` are written."""
+
+MAX_LENGTH = 6.0
+
+
+@dataclass(frozen=True)
+class ImageSetFacts:
+    """What the choice of a space and a recipe depends on.
+
+    Attributes:
+        num_train: number of training images.
+        short_side: median short side of the training images in pixels.
+        in_files: whether the images are files of a folder, read while training.
+    """
+
+    num_train: int
+    short_side: int
+    in_files: bool
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Name of a recipe (files in `conf/phases/` and `conf/training/`), and further settings of a training."""
+
+    recipe: str
+    settings: dict[str, object]
+
+
+def plan_space(facts: ImageSetFacts) -> str:
+    """Return the name of the space for a set of images."""
+    return TINY if facts.short_side <= MAX_TINY_SIDE else PHOTOS
+
+
+def plan_recipe(facts: ImageSetFacts, *, transfers: bool = False) -> str:
+    """Return the name of the recipe for a set of images; `transfers`: from given weights."""
+    if transfers:
+        return "transfer"
+    if facts.in_files:
+        return "photos"
+    return "quick" if facts.num_train < FEW_IMAGES else "small_images"
+
+
+def plan_training(
+    facts: ImageSetFacts, space: StagedSpace, recipe: str, *, length: float = 1.0
+) -> TrainingPlan:
+    """Return how a supernet of `space` is trained on a set of images.
+
+    The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
+    recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
+    the number, up to `MAX_LENGTH` times.
+
+    Args:
+        facts: facts about the images.
+        space: the space.
+        recipe: name of the recipe.
+        length: factor of the chosen length.
+
+    Raises:
+        UserError: if there are too few images for a batch of two.
+    """
+    settings: dict[str, object] = {}
+    resolutions = _resolutions(facts, space)
+    if resolutions != space.resolutions:
+        settings["space.resolutions"] = f"[{','.join(map(str, resolutions))}]"
+    if facts.in_files:
+        settings["data.image_size"] = max(resolutions)
+        settings["training.batch_size"] = _batch_size(facts.num_train)
+        length *= min(max(math.sqrt(facts.num_train / BASE_IMAGES), 0.5), MAX_LENGTH)
+    if round(length, 2) != 1.0:
+        settings["training.length"] = f"{length:.2f}"
+    return TrainingPlan(recipe, settings)
+
+
+def _resolutions(facts: ImageSetFacts, space: StagedSpace) -> tuple[int, ...]:
+    """Return the resolutions of the space that are not above the pictures' own; the two smallest always."""
+    if not facts.in_files:
+        return space.resolutions
+    ordered = sorted(space.resolutions)
+    fitting = [side for side in ordered if side <= MAX_ENLARGEMENT * facts.short_side]
+    return tuple(fitting if len(fitting) >= 2 else ordered[:2])
+
+
+def _batch_size(num_train: int) -> int:
+    """Return a power of two: 32 or 64, at most a quarter of the training images."""
+    if num_train < 8:
+        raise UserError(f"There are {num_train} training images; expected at least 8 for batches of two.")
+    return min(32 if num_train < 2000 else 64, 1 << (num_train // 4).bit_length() - 1)

@@ -1,0 +1,289 @@
+"""Go the whole way from pictures to networks for devices, e.g. `ofa find data.root=DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from build_latency_table import build_latency_table
+from collect_accuracy import collect_accuracy
+from export_subnet import export_subnet
+from fit_predictor import fit_predictor
+from report_run import report_run
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from search_for_device import search_for_device
+from train_supernet import train_supernet
+
+from latency_tables.table.device import DeviceSpec
+from latency_tables.table.table import LatencyTable
+from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.progress import duration_text
+from ofa.common.shipped import preset_settings, read_preset
+from ofa.data.settings import DataSettings
+from ofa.launch import Command, command
+from ofa.runs.directory import RunDirectory
+from ofa.runs.plan import ImageSetFacts, TrainingPlan, plan_recipe, plan_space, plan_training
+from ofa.space.load import load_space
+from ofa.space.staged import StagedSpace
+
+Result = TypeVar("Result")
+FOLDERS = ("image_folder", "imagenet")  # sets that are files of a folder
+LIMIT_SHARES = (0.15, 0.35, 0.6)  # between the latencies of the smallest and the largest network
+RANDOM_NETWORKS = 8  # measured beside the bundles, for comparison
+FIT_S, SEARCH_S, EXPORT_S, TIMING_S = 15.0, 4.0, 8.0, 30.0  # on 2 cores of a Xeon
+
+
+@dataclass(frozen=True)
+class LatencyLimits:
+    """Milliseconds that a network may take on each device; None for a choice by the table."""
+
+    latency_ms: float | tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindConfig:
+    """Settings of `conf/find_networks.yaml`."""
+
+    run_name: str | None
+    data: DataSettings
+    device: DeviceSpec | None
+    more_devices: tuple[str, ...]
+    limits: LatencyLimits
+    init: str | None
+    space: StagedSpace | None
+    recipe: str | None
+    length: float
+    count: int
+    calibration_images: int
+    table_minutes: float
+    plan_only: bool
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs_dir: str = DEFAULT_RUNS_DIR
+    accelerator: str = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the way: its title, about how many seconds it takes, and what does it."""
+
+    title: str
+    seconds: float
+    run: Callable[[], object]
+
+
+@command("find_networks", FindConfig)
+def find_networks(config: FindConfig) -> Path:
+    """Print the plan, carry it out, and return the folder of the bundles."""
+    return go_the_whole_way(config)
+
+
+def go_the_whole_way(config: FindConfig) -> Path:
+    """Do what `find_networks` does; for other commands."""
+    start_s = time.perf_counter()
+    way = Way(config)
+    way.print_plan()
+    if not config.plan_only:
+        for number, step in enumerate(way.steps, 1):
+            left_s = sum(later.seconds for later in way.steps[number - 1 :])
+            Console().rule(
+                f"{number}/{len(way.steps)} {step.title}; all that is left: {duration_text(left_s)}"
+            )
+            step.run()
+        print(f"the whole way took {duration_text(time.perf_counter() - start_s)}")
+        print(f"bundles: {way.run.bundles}\ncurves: tensorboard --logdir {way.run.path / 'tensorboard'}")
+    return way.run.bundles
+
+
+class Way:
+    """The steps from a set of images to bundles; each is a command of its own."""
+
+    def __init__(self, config: FindConfig) -> None:
+        """Look at the images, choose space, recipe and devices, and try how long everything takes.
+
+        Raises:
+            UserError: for images, devices or settings that cannot work; nothing has been written then.
+        """
+        from latency_tables.measuring.duration import estimate_duration_s
+        from ofa.common.accelerator import choose_accelerator
+        from ofa.data.sources import load_data
+        from ofa.runs.duration import estimate_durations
+
+        self.config = config
+        self.run = RunDirectory(config.runs_dir, config.run_name or _default_name(config.data))
+        self.devices = {device.name: device for device in _devices(config)}
+        self._data = load_data(config.data)
+        self._plan = self._planned_training()
+        trained = train_supernet.config(*self._arguments("train", self._train_settings))
+        self.data = load_data(trained.data)
+        self._space = trained.space.for_data(self.data)
+        device = choose_accelerator(config.accelerator, config.threads)
+        images = min(config.calibration_images, self.data.size("train"))
+        self._durations = estimate_durations(
+            self._space, self.data, trained.recipe, device, calibration_images=images
+        )
+        self._tables_s = {name: estimate_duration_s(self._space, spec) for name, spec in self.devices.items()}
+
+    def print_plan(self) -> None:
+        """Print what was seen, what was chosen, and the steps with their times."""
+        space, table = self._space, Table(title="The plan")
+        for note in self.data.notes:
+            print(note)
+        resolutions = ", ".join(map(str, space.restrict({}).resolutions))
+        print(f"{space.name}: {space.size:.3g} sub-networks of {resolutions} px; recipe {self._plan.recipe}")
+        table.add_column("step")
+        table.add_column("about", justify="right")
+        for number, step in enumerate(self.steps, 1):
+            table.add_row(f"{number} {step.title}", duration_text(step.seconds))
+        total_s = sum(step.seconds for step in self.steps)
+        table.add_row("in all", duration_text(total_s))
+        table.caption = "shorter: length=0.5, count=50"
+        Console().print(table)
+        print(f"the training alone: {command_line('train', self._train_settings)}")
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The steps in their order."""
+        config, evaluation_s = self.config, self._durations.evaluation_s
+        num_networks = self._num_limits * len(self.devices) + 1
+        networks_s = num_networks * (SEARCH_S + EXPORT_S + evaluation_s)
+        report_s = (num_networks + RANDOM_NETWORKS) * evaluation_s + TIMING_S
+        names = ", ".join(self.devices)
+        return [
+            Step(f"train a supernet on {self.data.info.name}", self._durations.training_s, self._train),
+            Step(f"evaluate {config.count} sub-networks", config.count * evaluation_s, self._collect),
+            Step("fit the accuracy predictor", FIT_S, self._fit),
+            Step(f"measure latency tables: {names}", sum(self._tables_s.values()), self._measure),
+            Step(f"search and export {num_networks} networks", networks_s, self._search_and_export),
+            Step("measure them on test images", report_s * len(self.devices), self._report),
+        ]
+
+    @property
+    def _num_limits(self) -> int:
+        limits = self.config.limits.latency_ms
+        if limits is None:
+            return len(LIMIT_SHARES)
+        return len(limits) if isinstance(limits, tuple) else 1
+
+    @property
+    def _train_settings(self) -> dict[str, object]:
+        """The settings of `ofa train` that the plan comes to."""
+        config, plan = self.config, self._plan
+        recipe = {"phases": plan.recipe, "training": plan.recipe, "init": config.init}
+        data, space = preset_settings("data", config.data), preset_settings("space", self._chosen_space)
+        return {**self._run_settings, **data, **space, **recipe, **plan.settings}
+
+    @property
+    def _run_settings(self) -> dict[str, object]:
+        return dict(run_settings(self.run.name, self.config.runs_dir))
+
+    def _planned_training(self) -> TrainingPlan:
+        config, data = self.config, self._data
+        facts = ImageSetFacts(data.size("train"), data.short_side, in_files=not data.is_in_memory)
+        self._chosen_space = config.space or load_space(plan_space(facts))
+        recipe = config.recipe or plan_recipe(facts, transfers=config.init is not None)
+        return plan_training(facts, self._chosen_space, recipe, length=config.length)
+
+    def _arguments(self, stage: str, settings: Mapping[str, object]) -> list[str]:
+        """Return the settings of a step's command, with the user's own for it last."""
+        more = flattened(self.config.stages.get(stage, {}))
+        return assignments({**settings, "threads": self.config.threads, **more})
+
+    def _go(self, stage: str, step: Command[Any, Result], settings: Mapping[str, object]) -> Result:
+        """Run a step's command for this run."""
+        return step.run(*self._arguments(stage, {**self._run_settings, **settings}))
+
+    def _train(self) -> None:
+        settings = {**self._train_settings, "accelerator": self.config.accelerator}
+        train_supernet.run(*self._arguments("train", settings))
+
+    def _collect(self) -> None:
+        images = {"count": self.config.count, "calibration_images": self.config.calibration_images}
+        self._go("collect", collect_accuracy, images)
+
+    def _fit(self) -> None:
+        self._go("fit", fit_predictor, {})
+
+    def _measure(self) -> None:
+        for name in self.devices:
+            self._go("measure", build_latency_table, self._device_settings(name))
+
+    def _search_and_export(self) -> None:
+        self._export("largest", "fp32")
+        for name, device in self.devices.items():
+            for limit in self._limits(name):
+                settings = {**self._device_settings(name), "limits.latency_ms": f"{limit:.3g}"}
+                try:
+                    subnet, _ = self._go("search", search_for_device, settings)
+                except UserError as error:
+                    # A limit that no network keeps costs the user the others no more than this line.
+                    Console().print(
+                        f"[bold]left out {name}, {limit:g} ms:[/] {escape(str(error))}", soft_wrap=True
+                    )
+                    continue
+                self._export(subnet, device.precision)
+
+    def _export(self, subnet: str, precision: str) -> None:
+        formats = f"[{','.join(_formats(self.devices.values()))}]"
+        settings = {"subnet": subnet, "formats": formats, "precision": precision}
+        images = {"calibration_images": self.config.calibration_images}
+        self._go("export", export_subnet, {**settings, **images})
+
+    def _report(self) -> None:
+        for name in self.devices:
+            figure = {"figure": "pareto.png" if len(self.devices) == 1 else f"pareto-{name}.png"}
+            images = {"calibration_images": self.config.calibration_images}
+            self._go("report", report_run, {**self._device_settings(name), **figure, **images})
+
+    def _device_settings(self, name: str) -> dict[str, object]:
+        return preset_settings("device", self.devices[name])
+
+    def _limits(self, device_name: str) -> Sequence[float]:
+        """Return the limits that the user gave, or some between the extremes of the device's table."""
+        limits = self.config.limits.latency_ms
+        if limits is not None:
+            return limits if isinstance(limits, tuple) else (limits,)
+        latency = LatencyTable.load(self.run.table(device_name)).estimator(self._space)
+        low, high = latency(self._space.genomes([self._space.smallest, self._space.largest]))
+        return [float(low + share * (high - low)) for share in LIMIT_SHARES]
+
+
+def _default_name(data: DataSettings) -> str:
+    """Return the name of a run without one: that of the images' folder, or of the image set."""
+    if data.name in FOLDERS and data.root is not None:
+        return Path(data.root).expanduser().resolve().name
+    return data.name
+
+
+def _devices(config: FindConfig) -> list[DeviceSpec]:
+    """Return the devices with the effort that their tables are measured with."""
+    from ofa.runtimes.base import missing_packages
+
+    default = "my_cpu" if missing_packages(("onnxruntime", "onnx")) else "my_cpu_onnx"
+    names = [*([] if config.device else [default]), *config.more_devices]
+    specs = [build(DeviceSpec, read_preset("device", name), f"device {name}") for name in names]
+    return [
+        dataclasses.replace(spec, processes=1, minutes=config.table_minutes)
+        for spec in [*([config.device] if config.device else []), *specs]
+    ]
+
+
+def _formats(devices: Iterable[DeviceSpec]) -> list[str]:
+    """Return the formats of the devices' engines; PyTorch's own for its engines."""
+    from ofa.export.formats import FORMATS, PT2
+
+    by_engine = {file.runtime.name: name for name, file in FORMATS.items() if file.runtime is not None}
+    return list(dict.fromkeys(by_engine.get(device.engine, PT2) for device in devices))
+
+
+if __name__ == "__main__":
+    find_networks()

@@ -1,0 +1,115 @@
+"""The whole way as one command: its plan, its end, and what it does where something cannot be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from find_networks import FindConfig, find_networks
+from PIL import Image
+
+from ofa.common.errors import UserError
+from ofa.launch import compose
+
+TIMING = {"rounds": 1, "min_rounds": 1, "runs_per_visit": 1, "warmup_runs": 1}
+# What makes every step small.
+SMALL = (
+    "space=mobilenet_v3_tiny",
+    "recipe=demo",
+    "calibration_images=8",
+    "count=24",
+    "data.workers=0",
+    "+stages.train.space.resolutions=[16,24]",
+    "+stages.train.data.image_size=24",
+    "+stages.train.training.calibration_images=8",
+    "+stages.train.training.length=0.1",
+    "+stages.train.training.batch_size=8",
+    "+stages.fit.predictor.hidden_units=16",
+    "+stages.fit.predictor.max_iterations=3",
+    "+stages.search.search.generations=3",
+    "+stages.search.max_table_error=1000",
+    "+stages.report.random_networks=1",
+    *(
+        f"+stages.{stage}.device.{name}={value}"
+        for stage in ("measure", "report")
+        for name, value in TIMING.items()
+    ),
+)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes of 30 pictures, without any split, in a folder whose name needs quotes."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "my pictures (2)"
+    for label, name in enumerate(("daisy", "tulip")):
+        (folder / name).mkdir(parents=True)
+        for index in range(30):
+            pixels = rng.integers(100 * label, 100 * label + 100, (40, 52, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+def run(folder: Path, *more: str) -> Path:
+    return find_networks.run(f'data.root="{folder}"', *SMALL, *more)
+
+
+def test_the_plan_alone_writes_nothing(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(pictures, "plan_only=true", "device=my_cpu", "limits.latency_ms=[1,2]")
+    text = capsys.readouterr().out
+    assert "evaluate 24 sub-networks" in text
+    assert "search and export 3 networks" in text
+    assert "in all" in text
+    # The run is called after the folder, and the command can be typed.
+    assert "'run_name=\"my pictures (2)\"'" in text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_way_ends_in_bundles_and_goes_on_where_it_stopped(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    limits = "limits.latency_ms=[0.000001,1000]"
+    bundles = run(pictures, "device=my_cpu", limits, "run_name=mine")
+    text = capsys.readouterr().out
+    assert bundles == Path("runs/mine/bundles")
+    # One limit is too small for any network: said, and the other is not lost by it.
+    assert "left out my_cpu, 1e-06 ms" in text
+    assert sorted(path.name for path in bundles.iterdir()) == ["largest", "my_cpu-1e+03ms"]
+    assert (tmp_path / "runs" / "mine" / "pareto.png").is_file()
+    supernet = (tmp_path / "runs" / "mine" / "supernet.pt").read_bytes()
+    run(pictures, "device=my_cpu", limits, "run_name=mine")
+    assert (tmp_path / "runs" / "mine" / "supernet.pt").read_bytes() == supernet
+    assert "24 were already measured" in capsys.readouterr().out
+    card = json.loads((bundles / "largest" / "subnet.json").read_text())
+    assert card["class_names"] == ["daisy", "tulip"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("more_devices=[my_cpu,toaster]", "Unknown device 'toaster'"),
+        ("space=nothing", "Unknown space 'nothing'"),
+        ("+stages.train.trainning.seed=1", "trainning"),
+        ("data.root=/nowhere/at/all", "not a folder"),
+    ],
+)
+def test_a_mistake_costs_nothing(
+    setting: str, text: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=text):
+        run(pictures, setting)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_quickstart_is_this_command_on_the_digits() -> None:
+    values = compose("quickstart")
+    assert set(values) == set(compose("find_networks")) == set(FindConfig.__dataclass_fields__)
+    assert (values.data.name, values.run_name) == ("digits", "quickstart")

@@ -1,0 +1,73 @@
+"""What is chosen for a set of images: space, recipe, resolutions, batch and length."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ofa.common.errors import UserError
+from ofa.runs.plan import BASE_IMAGES, MAX_LENGTH, ImageSetFacts, plan_recipe, plan_space, plan_training
+from ofa.space.load import load_space
+
+
+def photographs(num_train: int, short_side: int = 600) -> ImageSetFacts:
+    return ImageSetFacts(num_train, short_side, in_files=True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        (ImageSetFacts(1200, 8, in_files=False), "mobilenet_v3_tiny"),
+        (photographs(500, 32), "mobilenet_v3_tiny"),
+        (photographs(500, 49), "mobilenet_v3_small_photos"),
+        (photographs(50_000), "mobilenet_v3_small_photos"),
+    ],
+)
+def test_small_pictures_get_the_space_for_small_pictures(facts: ImageSetFacts, name: str) -> None:
+    assert plan_space(facts) == name
+
+
+@pytest.mark.parametrize(
+    ("num_train", "batch_size"), [(8, 2), (9, 2), (16, 4), (100, 16), (128, 32), (1999, 32), (2000, 64)]
+)
+def test_a_batch_is_at_most_a_quarter_of_the_photographs(num_train: int, batch_size: int) -> None:
+    plan = plan_training(photographs(num_train), load_space("mobilenet_v3_small_photos"), "photos")
+    assert plan.settings["training.batch_size"] == batch_size
+
+
+def test_seven_photographs_are_too_few() -> None:
+    with pytest.raises(UserError, match="7 training images; expected at least 8"):
+        plan_training(photographs(7), load_space("mobilenet_v3_small_photos"), "photos")
+
+
+@pytest.mark.parametrize(
+    ("short_side", "resolutions", "image_size"),
+    [(500, None, 128), (103, None, 128), (100, "[64,80,96,112]", 112), (50, "[64,80]", 80)],
+)
+def test_pictures_are_not_enlarged_by_more_than_a_quarter(
+    short_side: int, resolutions: str | None, image_size: int
+) -> None:
+    plan = plan_training(photographs(500, short_side), load_space("mobilenet_v3_small_photos"), "photos")
+    assert plan.settings.get("space.resolutions") == resolutions
+    assert plan.settings["data.image_size"] == image_size
+
+
+def test_more_photographs_are_trained_on_for_longer() -> None:
+    space = load_space("mobilenet_v3_small_photos")
+    lengths = {
+        number: plan_training(photographs(number), space, "photos").settings.get("training.length")
+        for number in (50, BASE_IMAGES, 4 * BASE_IMAGES, 100 * math.ceil(MAX_LENGTH**2) * BASE_IMAGES)
+    }
+    assert [*lengths.values()] == ["0.50", None, "2.00", f"{MAX_LENGTH:.2f}"]
+    shorter = plan_training(photographs(BASE_IMAGES), space, "photos", length=0.25)
+    assert shorter.settings["training.length"] == "0.25"
+
+
+def test_the_recipe_fits_the_source_of_the_images_and_of_the_weights() -> None:
+    assert plan_recipe(photographs(300)) == "photos"
+    assert plan_recipe(photographs(300), transfers=True) == "transfer"
+    in_memory = ImageSetFacts(1200, 8, in_files=False), ImageSetFacts(50_000, 28, in_files=False)
+    assert [plan_recipe(facts) for facts in in_memory] == ["quick", "small_images"]
+    tiny = load_space("mobilenet_v3_tiny")
+    assert [plan_training(facts, tiny, "quick").settings for facts in in_memory] == [{}, {}]
