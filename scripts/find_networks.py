@@ -219,7 +219,7 @@ class Way:
         self._export("largest", "fp32")
         for name, device in self.devices.items():
             for limit in self._limits(name):
-                settings = {**self._device_settings(name), "limits.latency_ms": f"{limit:.3g}"}
+                settings = {**self._device_settings(name), "limits.latency_ms": limit}
                 try:
                     subnet, _ = self._go("search", search_for_device, settings)
                 except UserError as error:
@@ -252,7 +252,7 @@ class Way:
             return limits if isinstance(limits, tuple) else (limits,)
         latency = LatencyTable.load(self.run.table(device_name)).estimator(self._space)
         low, high = latency(self._space.genomes([self._space.smallest, self._space.largest]))
-        return [float(low + share * (high - low)) for share in LIMIT_SHARES]
+        return [float(f"{low + share * (high - low):.3g}") for share in LIMIT_SHARES]
 
 
 def _default_name(data: DataSettings) -> str:
