@@ -26,7 +26,7 @@ from latency_tables.table.table import LatencyTable
 from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.progress import duration_text
+from ofa.common.progress import duration_text, table_console
 from ofa.common.shipped import preset_settings, read_preset
 from ofa.data.settings import DataSettings
 from ofa.launch import Command, command
@@ -147,7 +147,7 @@ class Way:
         total_s = sum(step.seconds for step in self.steps)
         table.add_row("in all", duration_text(total_s))
         table.caption = "shorter: length=0.5, count=50"
-        Console().print(table)
+        table_console().print(table)
         print(f"the training alone: {command_line('train', self._train_settings)}")
 
     @cached_property
