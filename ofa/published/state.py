@@ -19,7 +19,7 @@ from ofa.common.tensors import load_tensors
 ENVELOPES = ("state_dict", "model", "model_state", "ema", "net", "supernet", "state")
 """Names under which checkpoints of trainings keep the weights, in the order of preference."""
 
-_PREFIX = "module."
+_PREFIXES = ("module.", "model.", "net.", "supernet.")
 _COMPILED = "_orig_mod."
 _AVERAGE_COUNT = "n_averaged"
 _MAX_DEPTH = 3
@@ -73,7 +73,10 @@ def plain_names(values: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the entries under the names that the network itself gives them."""
     named = {str(name).replace(_COMPILED, ""): value for name, value in values.items()}
     others = [name for name in named if name != _AVERAGE_COUNT]
-    while others and all(name.startswith(_PREFIX) for name in others):
-        named = {name.removeprefix(_PREFIX): named[name] for name in others}
+    while others:
+        prefix = next((prefix for prefix in _PREFIXES if others[0].startswith(prefix)), None)
+        if prefix is None or not all(name.startswith(prefix) for name in others):
+            break
+        named = {name.removeprefix(prefix): named[name] for name in others}
         others = list(named)
     return named

@@ -39,7 +39,9 @@ def test_scalars_of_numpy_are_harmless(scalar: Any, tmp_path: Path) -> None:
     assert_reads({"best_acc": scalar, "state_dict": STATE}, tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.net.", "supernet."]
+)
 def test_prefixes_of_wrappers_are_left_out(prefix: str, tmp_path: Path) -> None:
     assert_reads({f"{prefix}{name}": tensor for name, tensor in STATE.items()}, tmp_path / "a.pth")
 
