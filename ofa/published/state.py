@@ -40,14 +40,23 @@ def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tens
         warnings.simplefilter("ignore")
         load = _load_safetensors if path.suffix == ".safetensors" else load_tensors
         values = plain_names(unwrapped(load(path, what)))
-    other_names = [name for name, value in values.items() if not isinstance(value, Tensor)]
-    state = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+    state = {name: value.detach() for name, value in values.items() if _is_plain_tensor(value)}
+    other_names = [name for name in values if name not in state]
     infinite_names = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
-    errors = [*listed("not tensors", other_names), *listed("not finite", infinite_names)]
+    errors = [*listed("not plain tensors", other_names), *listed("not finite", infinite_names)]
     if not values:
         errors.append("no entries")
     raise_mismatches(f"The {what} {path}", errors)
     return state
+
+
+def _is_plain_tensor(value: object) -> bool:
+    """Return whether `value` is a tensor with a value in memory for each of its entries."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_quantized or value.is_meta or value.is_nested)
+    )
 
 
 def _load_safetensors(path: Path, what: str) -> dict[str, Any]:
