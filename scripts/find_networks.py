@@ -31,7 +31,7 @@ from ofa.common.shipped import preset_settings, read_preset
 from ofa.data.settings import DataSettings
 from ofa.launch import Command, command
 from ofa.runs.directory import RunDirectory
-from ofa.runs.plan import ImageSetFacts, TrainingPlan, plan_recipe, plan_space, plan_training
+from ofa.runs.plan import TrainingPlan, facts_of, plan_recipe, plan_space, plan_training
 from ofa.space.load import load_space
 from ofa.space.staged import StagedSpace
 
@@ -138,7 +138,7 @@ class Way:
         space, table = self._space, Table(title="The plan")
         for note in self.data.notes:
             print(note)
-        resolutions = ", ".join(map(str, space.restrict({}).resolutions))
+        resolutions = ", ".join(map(str, space.allowed_resolutions))
         print(f"{space.name}: {space.size:.3g} sub-networks of {resolutions} px; recipe {self._plan.recipe}")
         table.add_column("step")
         table.add_column("about", justify="right")
@@ -189,8 +189,7 @@ class Way:
         return dict(run_settings(self.run.name, self.config.runs_dir))
 
     def _planned_training(self) -> TrainingPlan:
-        config, data = self.config, self._data
-        facts = ImageSetFacts(data.size("train"), data.short_side, in_files=not data.is_in_memory)
+        config, facts = self.config, facts_of(self._data)
         self._chosen_space = config.space or load_space(plan_space(facts))
         recipe = config.recipe or plan_recipe(facts, transfers=config.init is not None)
         return plan_training(facts, self._chosen_space, recipe, length=config.length)
