@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,13 +125,16 @@ class Way:
         self._data = load_data(config.data)
         self._plan = self._planned_training()
         trained = train_supernet.config(*assignments(self._train_settings))
-        self.data = load_data(trained.data)
-        self._space = trained.space.for_data(self.data)
         device = choose_accelerator(config.accelerator, config.threads)
-        images = min(config.calibration_images, self.data.size("train"))
-        self._durations = estimate_durations(
-            self._space, self.data, trained.recipe, device, calibration_images=images
-        )
+        with tempfile.TemporaryDirectory() as cache:
+            # Nothing is written into the run's folder yet.
+            tried = dataclasses.replace(trained.data, cache=trained.data.cache and cache)
+            self.data = load_data(tried)
+            self._space = trained.space.for_data(self.data)
+            images = min(config.calibration_images, self.data.size("train"))
+            self._durations = estimate_durations(
+                self._space, self.data, trained.recipe, device, calibration_images=images
+            )
         self._tables_s = {name: estimate_duration_s(self._space, spec) for name, spec in self.devices.items()}
 
     def print_plan(self) -> None:
@@ -192,7 +196,8 @@ class Way:
         config, facts = self.config, facts_of(self._data)
         self._chosen_space = config.space or load_space(plan_space(facts))
         recipe = config.recipe or plan_recipe(facts, transfers=config.init is not None)
-        return plan_training(facts, self._chosen_space, recipe, length=config.length)
+        cache = config.data.cache or str(self.run.path / "shrunk")
+        return plan_training(facts, self._chosen_space, recipe, length=config.length, cache=cache)
 
     def _go(self, stage: str, step: Command[Any, Result], settings: Mapping[str, object]) -> Result:
         """Run a step's command for this run, with the user's own settings for it last."""

@@ -25,6 +25,7 @@ BASE_IMAGES = 400
 
 MAX_LENGTH = 6.0
 MIN_IMAGES = 8
+CACHED_SIDE = 1000
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,20 @@ def plan_recipe(facts: ImageSetFacts, *, transfers: bool = False) -> str:
 
 
 def plan_training(
-    facts: ImageSetFacts, space: StagedSpace, recipe: str, *, length: float = 1.0
+    facts: ImageSetFacts, space: StagedSpace, recipe: str, *, length: float = 1.0, cache: str | None = None
 ) -> TrainingPlan:
     """Return how a supernet of `space` is trained on a set of images.
 
     The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
     recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
-    the number, up to `MAX_LENGTH` times.
+    the number, up to `MAX_LENGTH` times. Photographs of `CACHED_SIDE` and more are kept as shrunk copies.
 
     Args:
         facts: facts about the images.
         space: the space.
         recipe: name of the recipe.
         length: factor of the chosen length.
+        cache: folder for shrunk copies, if there have to be any.
 
     Raises:
         UserError: if there are fewer than `MIN_IMAGES` images.
@@ -96,6 +98,8 @@ def plan_training(
     if facts.in_files:
         settings["data.image_size"] = max(resolutions)
         settings["training.batch_size"] = _batch_size(facts.num_train)
+        if facts.short_side >= CACHED_SIDE:
+            settings["data.cache"] = cache
         length *= min(max(math.sqrt(facts.num_train / BASE_IMAGES), 0.5), MAX_LENGTH)
     if round(length, 2) != 1.0:
         settings["training.length"] = f"{length:.2f}"

@@ -92,3 +92,10 @@ def test_a_training_is_told_what_would_fit_its_pictures_better() -> None:
     assert suggested_settings(photographs(60, 100), fitting, 8) == {}
     assert suggested_settings(photographs(3), space, 2) == {}
     assert suggested_settings(ImageSetFacts(60, 8, in_files=False), space, 64) == {}
+
+
+@pytest.mark.parametrize(("short_side", "cache"), [(999, None), (1000, "copies")])
+def test_large_photographs_are_kept_as_shrunk_copies(short_side: int, cache: str | None) -> None:
+    space = load_space("mobilenet_v3_small_photos")
+    plan = plan_training(photographs(500, short_side), space, "photos", cache="copies")
+    assert plan.settings.get("data.cache") == cache
