@@ -27,7 +27,7 @@ from latency_tables.table.table import LatencyTable
 from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.progress import duration_text, table_console
+from ofa.common.progress import duration_text, progress_bar, table_console
 from ofa.common.shipped import preset_settings, read_preset
 from ofa.data.settings import DataSettings
 from ofa.launch import Command, command
@@ -122,7 +122,8 @@ class Way:
         self.config = config
         self.run = RunDirectory(config.runs_dir, config.run_name or _default_name(config.data))
         self.devices = {device.name: device for device in _devices(config)}
-        self._data = load_data(config.data)
+        with progress_bar("looking at the images") as progress:
+            self._data = load_data(config.data, progress=progress)
         self._plan = self._planned_training()
         trained = train_supernet.config(*assignments(self._train_settings))
         device = choose_accelerator(config.accelerator, config.threads)

@@ -49,7 +49,9 @@ def train_run(
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
     check_phases(config.recipe.phases, trained=config.init is not None)
-    data = load_data(config.data)
+    data = load_data(
+        config.data, progress=lambda done, total, text: progress(0, total, f"{text}, {done} of {total}")
+    )
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.space.for_data(data)
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
