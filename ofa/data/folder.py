@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from ofa.data.order import Rows, epoch_order
 from ofa.data.photographs import Photographs, collate
 from ofa.data.settings import DataInfo, DataSettings
 from ofa.data.splits import cut_split
+from ofa.data.workers import batches_of, ignore_stop_signals
 
 # Mean and standard deviation of ImageNet's training images, the usual normalisation of photographs.
 PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -138,9 +138,9 @@ class FolderData(ImageData):
             pin_memory=device.type == "cuda",
             # Without its own generator the loader draws from the global one.
             generator=torch.Generator(),
-            worker_init_fn=_ignore_stop_signals,
+            worker_init_fn=ignore_stop_signals,
         )
-        for batch in loader:
+        for batch in batches_of(loader):
             if isinstance(batch, UserError):
                 raise batch
             self._warn(batch.remarks)
@@ -189,15 +189,6 @@ def _split_rows(layout: Layout, catalogue: Catalogue, settings: DataSettings) ->
 
 def _digest(path: Path, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{path.as_posix()}".encode("utf-8", "surrogateescape")).digest()
-
-
-def _ignore_stop_signals(worker: int) -> None:
-    """Ignore stop signals in a worker: the training process still has to save a checkpoint.
-
-    A pre-emption or Ctrl-C signals the whole process group. Workers without a parent exit by themselves.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def folder_classes(settings: DataSettings) -> tuple[str, ...]:
