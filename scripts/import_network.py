@@ -33,11 +33,12 @@ def import_network(config: ImportNetworkConfig) -> Path:
     from ofa.published.bundle import photograph_card
     from ofa.published.network import read_network
 
-    run_config = Path(config.run_config) if config.run_config else None
-    network = read_network(Path(config.net_config), run_config)
-    names = Path(config.class_names) if config.class_names else None
-    card = photograph_card(network, config.space, Path(config.weights), names)
-    module = network.build(Path(config.weights))
+    weights = Path(config.weights).expanduser()
+    run_config = Path(config.run_config).expanduser() if config.run_config else None
+    network = read_network(Path(config.net_config).expanduser(), run_config)
+    names = Path(config.class_names).expanduser() if config.class_names else None
+    card = photograph_card(network, config.space, weights, names)
+    module = network.build(weights)
     path = config.directory.bundles / (config.name or network.name)
     with threads_set(config.threads), progress_bar("exporting") as progress:
         report = export_bundle(module, card, path, config.formats, progress=progress)

@@ -19,7 +19,7 @@ from ofa.common.tensors import load_tensors
 ENVELOPES = ("state_dict", "model", "model_state", "ema", "net", "supernet", "state")
 """Names under which checkpoints of trainings keep the weights, in the order of preference."""
 
-_PREFIX = "module."
+_PREFIXES = ("module.", "model.", "net.", "supernet.")
 _COMPILED = "_orig_mod."
 _AVERAGE_COUNT = "n_averaged"
 _MAX_DEPTH = 3
@@ -40,14 +40,23 @@ def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tens
         warnings.simplefilter("ignore")
         load = _load_safetensors if path.suffix == ".safetensors" else load_tensors
         values = plain_names(unwrapped(load(path, what)))
-    other_names = [name for name, value in values.items() if not isinstance(value, Tensor)]
-    state = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+    state = {name: value.detach() for name, value in values.items() if _is_plain_tensor(value)}
+    other_names = [name for name in values if name not in state]
     infinite_names = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
-    errors = [*listed("not tensors", other_names), *listed("not finite", infinite_names)]
+    errors = [*listed("not plain tensors", other_names), *listed("not finite", infinite_names)]
     if not values:
         errors.append("no entries")
     raise_mismatches(f"The {what} {path}", errors)
     return state
+
+
+def _is_plain_tensor(value: object) -> bool:
+    """Return whether `value` is a tensor with a value in memory for each of its entries."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_quantized or value.is_meta or value.is_nested)
+    )
 
 
 def _load_safetensors(path: Path, what: str) -> dict[str, Any]:
@@ -73,7 +82,10 @@ def plain_names(values: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the entries under the names that the network itself gives them."""
     named = {str(name).replace(_COMPILED, ""): value for name, value in values.items()}
     others = [name for name in named if name != _AVERAGE_COUNT]
-    while others and all(name.startswith(_PREFIX) for name in others):
-        named = {name.removeprefix(_PREFIX): named[name] for name in others}
+    while others:
+        prefix = next((prefix for prefix in _PREFIXES if others[0].startswith(prefix)), None)
+        if prefix is None or not all(name.startswith(prefix) for name in others):
+            break
+        named = {name.removeprefix(prefix): named[name] for name in others}
         others = list(named)
     return named

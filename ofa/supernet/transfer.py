@@ -95,7 +95,7 @@ def transfer_weights(
     own, given = _tensors(network.state_dict()), _tensors(state)
     first, classifier = next(iter(own)), [name for name in own if _is_classifier(name)]
     num_classes, in_channels = len(own[classifier[0]]), own[first].shape[1]
-    source_classes = next((len(given[name]) for name in classifier if name in given), None)
+    source_classes = next((given[n].shape[0] for n in classifier if n in given and given[n].ndim), None)
     source_channels = given[first].shape[1] if first in given and given[first].ndim == 4 else in_channels
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     expected[first] = (expected[first][0], source_channels, *expected[first][2:])

@@ -189,7 +189,7 @@ def test_entries_that_are_no_numbers_are_named(supernet: Supernet, checkpoint: P
     torch.save(state, checkpoint)
     with pytest.raises(UserError) as caught:
         import_supernet(supernet.space, checkpoint)
-    assert "1 not tensors: note" in str(caught.value)
+    assert "1 not plain tensors: note" in str(caught.value)
     assert f"2 not finite: {names[0]}, {names[5]}" in str(caught.value)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from ofa.common.errors import UserError
@@ -39,7 +40,9 @@ def test_scalars_of_numpy_are_harmless(scalar: Any, tmp_path: Path) -> None:
     assert_reads({"best_acc": scalar, "state_dict": STATE}, tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.net.", "supernet."]
+)
 def test_prefixes_of_wrappers_are_left_out(prefix: str, tmp_path: Path) -> None:
     assert_reads({f"{prefix}{name}": tensor for name, tensor in STATE.items()}, tmp_path / "a.pth")
 
@@ -68,3 +71,22 @@ def test_other_objects_are_refused_by_name(extra: object, named: str, tmp_path: 
     with pytest.raises(UserError, match=named):
         read_state(tmp_path / "a.pth")
     assert not set(SCALARS) & set(torch.serialization.get_safe_globals())
+
+
+def test_safetensors_are_read_and_damaged_ones_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file({f"module.{name}": tensor for name, tensor in STATE.items()}, path)
+    state = read_state(path)
+    assert all(torch.equal(state[name], tensor) for name, tensor in STATE.items())
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match=r"a\.safetensors cannot be read"):
+        read_state(path)
+    with pytest.raises(UserError, match="No published checkpoint at"):
+        read_state(tmp_path / "none.safetensors")
+
+
+def test_tensors_without_plain_values_are_named(tmp_path: Path) -> None:
+    odd = {"sparse": torch.eye(3).to_sparse(), "meta": torch.zeros(2, device="meta")}
+    torch.save({**STATE, **odd}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="2 not plain tensors: sparse, meta"):
+        read_state(tmp_path / "a.pth")

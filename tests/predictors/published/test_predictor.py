@@ -162,7 +162,7 @@ def test_all_misfits_of_a_file_are_named(wide_space: StagedSpace, tmp_path: Path
     with pytest.raises(UserError, match="2 missing: 0.weight, 0.bias\n.*1 unexpected: a"):
         import_predictor(path, wide_space)
     torch.save(small_mlp() | {"0.bias": torch.full((5,), float("nan")), "note": "text"}, path)
-    with pytest.raises(UserError, match="1 not tensors: note\n.*1 not finite: 0.bias"):
+    with pytest.raises(UserError, match="1 not plain tensors: note\n.*1 not finite: 0.bias"):
         import_predictor(path, wide_space)
 
 
