@@ -51,9 +51,7 @@ def train_run(
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
     check_phases(config.recipe.phases, trained=config.init is not None)
-    data = load_data(
-        config.data, progress=lambda done, total, text: progress(0, total, f"{text}, {done} of {total}")
-    )
+    data = load_data(config.data, progress=_before(progress))
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.space.for_data(data)
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
@@ -89,6 +87,11 @@ def train_run(
     for line in summary.lines(trainer.task.metrics):
         note(line)
     return summary
+
+
+def _before(progress: ProgressCallback) -> ProgressCallback:
+    """Return the progress of what precedes the training: its text alone."""
+    return lambda done, total, text: progress(0, total, f"{text}, {done} of {total}")
 
 
 def _first_lines(

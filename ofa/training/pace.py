@@ -74,7 +74,7 @@ class Pace:
         if self._is_said or num_done <= 1:
             return
         self._seconds += seconds
-        self._work += num_steps * self._schedule.phases[position.phase].step_cost
+        self._work += num_steps * self._schedule.step_cost(position.phase)
         if num_done >= NUM_TIMED_STEPS:
             self._is_said = True
             self._say(position)
@@ -91,8 +91,10 @@ class Pace:
         self._note(text)
 
     def _remaining_work(self, position: Position) -> float:
-        """Return the cost of the remaining steps and validations, in steps of one sub-network."""
+        """Return the cost of the remaining steps and validations, in the unit of `Schedule.step_cost`."""
         work_done, total_work = self._schedule.work_done(position)
-        validation = NUM_VALIDATED * FORWARD_COST * self._num_images / self._settings.batch_size
+        validation = (
+            self._schedule.validation_cost * FORWARD_COST * self._num_images / self._settings.batch_size
+        )
         # The end of the run has one more.
-        return total_work - work_done + validation * (1 + self._schedule.num_validations(position))
+        return (total_work - work_done) / 100 + validation * (1 + self._schedule.num_validations(position))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import nn
+
 from ofa.data.base import ImageData
+from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.optimizer import learning_rate
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe
+from ofa.training.step_costs import step_costs, validation_cost
 
 NUM_VALIDATIONS = 10
 """Validations of a phase given in steps, by default."""
@@ -35,6 +39,8 @@ class Schedule:
         validate_every_epochs: epochs between validations of a phase given in epochs.
         validate_every_steps: steps between validations of any phase, instead; None for the epochs, or, in a
             phase given in steps, for `NUM_VALIDATIONS` per phase.
+        step_costs: mean cost of a step of each phase; empty for what the phases say without a supernet.
+        validation_cost: cost of the networks of a validation, each with as many images as a step.
     """
 
     phases: tuple[Phase, ...]
@@ -43,6 +49,8 @@ class Schedule:
     length: float = 1.0
     validate_every_epochs: int = 1
     validate_every_steps: int | None = None
+    step_costs: tuple[float, ...] = ()
+    validation_cost: float = 4.0
 
     def steps(self, phase: Phase) -> int:
         """Return the number of steps of a phase."""
@@ -63,11 +71,15 @@ class Schedule:
         warmup_steps = round(self.length * warmup)
         return learning_rate(position.phase_step, self.steps(phase), warmup_steps, peak, final)
 
+    def step_cost(self, phase: int) -> float:
+        """Return the mean cost of a step of the phase with this number."""
+        return self.step_costs[phase] if self.step_costs else self.phases[phase].step_cost
+
     def work_done(self, position: Position) -> tuple[int, int]:
-        """Return work done and total in equal units of cost, for an accurate time left."""
-        phase_costs = [round(phase.step_cost * self.steps(phase)) for phase in self.phases]
-        phase_work = round(self.phases[position.phase].step_cost * position.phase_step)
-        return sum(phase_costs[: position.phase]) + phase_work, sum(phase_costs)
+        """Return work done and total in hundredths of a unit of cost, for an accurate time left."""
+        costs = [round(100 * self.step_cost(i) * self.steps(phase)) for i, phase in enumerate(self.phases)]
+        phase_work = round(100 * self.step_cost(position.phase) * position.phase_step)
+        return sum(costs[: position.phase]) + phase_work, sum(costs)
 
     def validation_interval(self, phase: Phase) -> int:
         """Return the steps between two validations of a phase; its last step has one in any case."""
@@ -106,8 +118,10 @@ class Schedule:
         return f"{phase.name} epoch {position.phase_step // self.steps_per_epoch + 1}/{num_epochs}"
 
 
-def schedule_of(recipe: Recipe, data: ImageData) -> Schedule:
-    """Return the schedule of a recipe on its images.
+def schedule_of(
+    recipe: Recipe, data: ImageData, supernet: AbstractSupernet[nn.Module] | None = None
+) -> Schedule:
+    """Return the schedule of a recipe on its images; with the supernet, the work is counted more exactly.
 
     Raises:
         UserError: if there are fewer images than a batch has.
@@ -120,4 +134,5 @@ def schedule_of(recipe: Recipe, data: ImageData) -> Schedule:
         settings.length,
         settings.validate_every_epochs,
         settings.validate_every_steps,
+        *(() if supernet is None else (step_costs(supernet, recipe), validation_cost(supernet, recipe))),
     )

@@ -93,7 +93,7 @@ class Trainer(StepLoop):
         super().__init__(folder, settings.checkpoint_every_steps)
         self._space, self._data, self._settings = supernet.space, data, settings
         self._recipe, self._phases, self._folder, self._device = recipe, recipe.phases, folder, device
-        self._schedule = schedule_of(recipe, data)
+        self._schedule = schedule_of(recipe, data, supernet)
         self._progress, self._note, self._world, self._configuration = progress, note, world, configuration
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
         self.task = task or classification_task(settings.loss, data)

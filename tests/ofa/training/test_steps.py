@@ -12,16 +12,19 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor
-from training_run import PHASES, make_trainer
+from training_run import PHASES, SPACE, make_data, make_trainer
 from weights import assert_equal
 
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import StoppedError, UserError
 from ofa.data.base import ImageData
+from ofa.supernet.supernet import build_supernet
 from ofa.training.pace import NUM_TIMED_STEPS, Pace
 from ofa.training.phases import Phase
-from ofa.training.schedule import Position, Schedule
+from ofa.training.recipe import Recipe
+from ofa.training.schedule import Position, Schedule, schedule_of
 from ofa.training.settings import TrainSettings
+from ofa.training.step_costs import validation_cost
 from ofa.training.trainer import Trainer
 
 STEPS = (
@@ -215,3 +218,27 @@ def test_a_trainer_says_how_long_it_will_take(tmp_path: Path, monkeypatch: pytes
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         TrainSettings(30, **settings)
+
+
+def test_steps_cost_what_their_networks_take() -> None:
+    """The largest network alone costs 1; a step of three networks less than 3, but more than the largest."""
+    supernet = build_supernet(SPACE)
+    phases = (
+        dataclasses.replace(STEPS[0], expand_ratios=1),
+        STEPS[1],
+        Phase(lr=0.1, steps=5, trains="classifier", teacher=None, subnets_per_step=2, sandwich=True),
+    )
+    recipe = Recipe(phases, TrainSettings(30))
+    largest, sandwich, classifier = schedule_of(recipe, make_data(), supernet).step_costs
+    assert 0.5 < largest < 1.0  # two resolutions
+    assert largest + 0.3 < sandwich < 3 * largest
+    assert classifier < 0.3 * sandwich
+    # By hand: the smallest and the middle network from their MACs, the middle one twice.
+    macs = supernet.costs["macs"](SPACE.genomes([SPACE.smallest, SPACE.middle, SPACE.largest]))
+    times = 0.1 + 0.9 * macs / macs[2]
+    assert validation_cost(supernet, recipe) == pytest.approx(times[0] + 2 * times[1] + 1.0)
+    schedule = schedule_of(recipe, make_data(), supernet)
+    done, total = schedule.work_done(Position(2, 5, 18))
+    assert (
+        done == total == sum(round(100 * c * n) for c, n in zip(schedule.step_costs, (6, 7, 5), strict=True))
+    )
