@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import ConvergenceWarning
@@ -17,6 +18,9 @@ from sklearn.neural_network import MLPRegressor
 from ofa.common.metric import TOP1, Metric
 from ofa.common.metrics import kendall_tau, rmse, spearman
 from ofa.common.threads import blas_threads
+from ofa.space.space import SearchSpace
+from predictors.model.features import FeatureMap
+from predictors.model.predictor import AccuracyMLP, AccuracyPredictor, PredictorInfo, TargetScale
 
 Regressor = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 Fit = Callable[[NDArray[np.float32], NDArray[np.float64], int], Regressor]
@@ -85,6 +89,57 @@ def fit_baseline(
         warnings.simplefilter("ignore", ConvergenceWarning)
         predict = fit(features, (values - mean) / std, seed)
     return lambda rows: predict(rows) * std + mean
+
+
+LINEAR = "ridge"
+"""The baseline that can be stored: its function is a row of numbers."""
+
+CLEAR_RMSE_RATIO = 0.9
+
+
+def is_clearly_better(metrics: Mapping[str, float], reference: Mapping[str, float]) -> bool:
+    """Return whether an error is lower by 10 % and Kendall's tau higher than those of `reference`."""
+    is_more_exact = metrics["rmse_points"] <= CLEAR_RMSE_RATIO * reference["rmse_points"]
+    return is_more_exact and metrics["kendall_tau"] > reference["kendall_tau"]
+
+
+def as_predictor(
+    space: SearchSpace, regressor: Regressor, deviation: float, info: PredictorInfo
+) -> AccuracyPredictor:
+    """Return a linear regressor as a predictor: an MLP whose hidden layer has no effect.
+
+    Args:
+        space: space of the records.
+        regressor: linear function of `SearchSpace.encode` rows.
+        deviation: standard deviation of measured values around the predicted ones.
+        info: information stored with the predictor.
+    """
+    features = FeatureMap.from_space(space)
+    num_rows = space.num_features
+    # A linear function is known by its values at zero and at the unit vectors.
+    intercept = float(regressor(np.zeros((1, num_rows), np.float32))[0])
+    slopes = regressor(np.eye(num_rows, dtype=np.float32)) - intercept
+    linear = np.zeros(features.num_inputs)
+    linear[_encoded_columns(space)] = slopes
+    num_outputs = 3  # the prediction, and two members that agree with it
+    values = {
+        "hidden.weight": np.zeros((1, features.num_inputs)),
+        "hidden.bias": np.zeros(1),
+        "linear.weight": np.tile(linear, (num_outputs, 1)),
+        "head.weight": np.zeros((num_outputs, 1)),
+        "head.bias": np.zeros(num_outputs),
+    }
+    network = AccuracyMLP.from_state({name: torch.from_numpy(value) for name, value in values.items()})
+    scale = TargetScale(mean=intercept, std=1.0, noise=deviation, interval_factor=1.0)
+    return AccuracyPredictor(features, network, scale, info)
+
+
+def _encoded_columns(space: SearchSpace) -> NDArray[np.intp]:
+    """Return the inputs of `FeatureMap` that `SearchSpace.encode` has, too, in its order."""
+    counts = np.array([len(gene.choices) for gene in space.genes])
+    owners = np.repeat(np.arange(len(counts)), counts)
+    deciding = {governor for governor in space.governors if governor is not None}
+    return np.flatnonzero(~np.isin(owners, [*deciding]))
 
 
 def accuracy_metrics(

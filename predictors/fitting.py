@@ -1,13 +1,12 @@
-"""Fitting the accuracy predictor: metrics on a hold-out first, then the fit on all records."""
+"""Fitting the accuracy predictor: metrics on held-out records first, then the fit on all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from ofa.common.errors import UserError
 from ofa.common.metric import TOP1, Metric
@@ -15,54 +14,34 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.common.threads import blas_threads
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
-from predictors.baselines import BASELINES, accuracy_metrics, fit_baseline
+from predictors.baselines import (
+    BASELINES,
+    LINEAR,
+    Fit,
+    accuracy_metrics,
+    as_predictor,
+    fit_baseline,
+    is_clearly_better,
+)
+from predictors.holdout import Split, fold_records, held_out_indices, record_splits
 from predictors.model.features import FeatureMap, space_views
 from predictors.model.posterior import COVERAGE_DEVIATIONS, Posterior, standardise
 from predictors.model.predictor import AccuracyPredictor, PredictorInfo, TargetScale
 from predictors.records import RecordFile
 from predictors.settings import MIN_FITTED, FitSettings
 
-MIN_HOLDOUT = 2
-HOLDOUT_METRICS = ("rmse_points", "kendall_tau", "spearman")
-
-
-@dataclass(frozen=True)
-class Split:
-    """Disjoint indices of the records: for the fit behind the metrics, and for the metrics."""
-
-    fit_indices: NDArray[np.intp]
-    holdout_indices: NDArray[np.intp]
-
 
 @dataclass(frozen=True)
 class FitReport:
-    """A predictor fitted on all records, and the metrics of one fitted without the hold-out.
+    """A predictor fitted on all records, and the metrics of those fitted without held-out records.
 
-    `metrics` maps mlp and each baseline to rmse_points, kendall_tau and spearman on the hold-out, and mlp
+    `metrics` maps mlp and each baseline to rmse_points, kendall_tau and spearman on held-out records, and mlp
     also to `coverage`: the share of held-out accuracies within their 90 % interval.
     """
 
     predictor: AccuracyPredictor
     metrics: dict[str, dict[str, float]]
-    split: Split
-
-
-def split_records(num_records: int, settings: FitSettings, seed: int) -> Split:
-    """Return the random split of `num_records` records.
-
-    Raises:
-        UserError: if a part would have too few records.
-    """
-    order = np.random.default_rng([seed, 0]).permutation(num_records)
-    num_holdout = round(settings.holdout_fraction * num_records)
-    num_known = num_records - num_holdout
-    if num_known < MIN_FITTED or num_holdout < MIN_HOLDOUT:
-        raise UserError(
-            f"{num_records} accuracy records split into {num_known} for fitting and {num_holdout} held out; "
-            f"expected at least {MIN_FITTED} and {MIN_HOLDOUT}. Collect more records, or change "
-            "holdout_fraction."
-        )
-    return Split(order[num_holdout:], order[:num_holdout])
+    splits: tuple[Split, ...]
 
 
 def fit(
@@ -73,7 +52,10 @@ def fit(
     progress: ProgressCallback = silent,
     threads: int | None = 1,
 ) -> AccuracyPredictor:
-    """Return a predictor fitted on all records; its `info` says how well it did on a hold-out.
+    """Return a predictor fitted on all records; its `info` says how well it did on held-out ones.
+
+    Fewer than 100 records are judged by cross-validation. Where the linear baseline predicts clearly better,
+    the predictor is that (`info.model`); see `is_clearly_better`.
 
     Args:
         records: records of `collect`, at least about twelve.
@@ -111,65 +93,129 @@ def fit_predictor(
     metric: Metric = TOP1,
     threads: int | None = 1,
 ) -> FitReport:
-    """Fit the MLP and the baselines without the hold-out, evaluate both on it, and fit the MLP on all.
+    """Judge the MLP and the baselines on held-out records, and fit the better one on all.
 
     Args:
         space: space of the genomes.
         genomes: distinct canonical genomes, shape (n, num_genes).
         values: measured values of the metric, shape (n,).
         settings: settings of the fit.
-        seed: seed of the split, the hidden layer and the members; global generators are not used.
+        seed: seed of the splits, the hidden layer and the members; global generators are not used.
         provenance: origin of the records, stored with the predictor.
-        progress: called after each iteration of either fit.
+        progress: called after each iteration of every fit of the MLP.
         metric: metric of `values`.
         threads: threads of linear algebra; more than one rarely help. None for the libraries' default.
 
     Raises:
         UserError: if there are too few records, or an accuracy is not finite.
     """
-    split = split_records(len(genomes), settings, seed)
-    fitted_indices, holdout = split.fit_indices, split.holdout_indices
-    steps = settings.max_iterations
-    without_holdout = fit_mlp(
-        space,
-        genomes[fitted_indices],
-        values[fitted_indices],
-        settings,
-        seed,
-        report=lambda step, evidence: progress(step, 2 * steps, f"log evidence {evidence:.0f}"),
-        threads=threads,
-    )
-    metrics = {"mlp": interval_metrics(without_holdout, genomes[holdout], values[holdout], metric)}
-    with blas_threads(threads):
-        progress(steps, 2 * steps, "baselines")
-        metrics |= _baseline_metrics(space.encode(genomes), values, split, seed, metric)
+    splits = record_splits(len(genomes), settings, seed)
+    total = (1 + len(splits)) * settings.max_iterations
+    trial = Trial(space, genomes, values, settings, seed, metric, threads)
+
+    def report_from(num_fits: int) -> Callable[[int, float], None]:
+        first = num_fits * settings.max_iterations
+        return lambda step, evidence: progress(first + step, total, f"log evidence {evidence:.0f}")
+
+    metrics = {"mlp": trial.mlp_metrics(splits, report_from)}
+    progress(len(splits) * settings.max_iterations, total, "baselines")
+    metrics |= {name: trial.baseline_metrics(splits, baseline) for name, baseline in BASELINES.items()}
     info = PredictorInfo(
-        metrics, asdict(settings), seed, len(genomes), len(holdout), dict(provenance), metric
-    )
-    predictor = fit_mlp(
-        space,
-        genomes,
-        values,
-        settings,
+        metrics,
+        asdict(settings),
         seed,
-        info,
-        lambda step, evidence: progress(steps + step, 2 * steps, f"log evidence {evidence:.0f}"),
-        threads=threads,
+        len(genomes),
+        len(held_out_indices(splits)),
+        dict(provenance),
+        metric,
+        num_folds=len(splits) if len(splits) > 1 else 0,
+        best_value=metric.sign * float((metric.sign * values).max()),
     )
-    progress(2 * steps, 2 * steps, "")
-    return FitReport(predictor, metrics, split)
+    if trial.prefers_linear(splits, metrics):
+        predictor = trial.linear_predictor(info)
+    else:
+        report = report_from(len(splits))
+        predictor = fit_mlp(space, genomes, values, settings, seed, info, report, threads=threads)
+    progress(total, total, "")
+    return FitReport(predictor, metrics, splits)
 
 
-def _baseline_metrics(
-    features: NDArray[np.float32], values: NDArray[np.float64], split: Split, seed: int, metric: Metric
-) -> dict[str, dict[str, float]]:
-    """Return the metrics of every baseline on the hold-out."""
-    fitted, holdout = split.fit_indices, split.holdout_indices
-    metrics = {}
-    for name, baseline in BASELINES.items():
-        predict = fit_baseline(baseline, features[fitted], values[fitted], seed, threads=None)
-        metrics[name] = accuracy_metrics(predict(features[holdout]), values[holdout], metric)
-    return metrics
+@dataclass(frozen=True)
+class Trial:
+    """The models on trial for one set of records; the arguments are those of `fit_predictor`."""
+
+    space: SearchSpace
+    genomes: Genomes
+    values: NDArray[np.float64]
+    settings: FitSettings
+    seed: int
+    metric: Metric
+    threads: int | None
+
+    def mlp_metrics(
+        self,
+        splits: Sequence[Split],
+        report_from: Callable[[int], Callable[[int, float], None]] = lambda number: _ignore,
+    ) -> dict[str, float]:
+        """Return the metrics of the MLP on the held-out records of all splits.
+
+        Args:
+            splits: splits of the records.
+            report_from: takes the number of a split, and returns what is called with its iterations.
+        """
+
+        def predict(number: int, split: Split) -> NDArray[np.float64]:
+            fitted, held_out = split.fit_indices, self.genomes[split.holdout_indices]
+            predictor = fit_mlp(
+                self.space,
+                self.genomes[fitted],
+                self.values[fitted],
+                self.settings,
+                self.seed,
+                report=report_from(number),
+                threads=self.threads,
+            )
+            return np.stack([predictor(held_out), predictor.uncertainty(held_out)], axis=1)
+
+        predicted = np.concatenate([predict(number, split) for number, split in enumerate(splits)])
+        values = self.values[held_out_indices(splits)]
+        return _with_coverage(predicted[:, 0], predicted[:, 1], values, self.metric)
+
+    def baseline_metrics(self, splits: Sequence[Split], baseline: Fit) -> dict[str, float]:
+        """Return the metrics of a baseline on the held-out records of all splits."""
+        features = self.space.encode(self.genomes)
+        parts = []
+        with blas_threads(self.threads):
+            for split in splits:
+                fitted = split.fit_indices
+                regressor = fit_baseline(
+                    baseline, features[fitted], self.values[fitted], self.seed, threads=None
+                )
+                parts.append(regressor(features[split.holdout_indices]))
+        return accuracy_metrics(np.concatenate(parts), self.values[held_out_indices(splits)], self.metric)
+
+    def prefers_linear(self, splits: Sequence[Split], metrics: Mapping[str, Mapping[str, float]]) -> bool:
+        """Return whether ridge regression is clearly better than the MLP, by cross-validation of all records.
+
+        A hold-out of many records only says whether that is worth the time.
+        """
+        if LINEAR not in metrics or not is_clearly_better(metrics[LINEAR], metrics["mlp"]):
+            return False
+        if len(splits) > 1:
+            return True
+        folds = fold_records(len(self.genomes), self.seed)
+        return is_clearly_better(self.baseline_metrics(folds, BASELINES[LINEAR]), self.mlp_metrics(folds))
+
+    def linear_predictor(self, info: PredictorInfo) -> AccuracyPredictor:
+        """Return ridge regression on all records as a predictor without a hidden layer."""
+        features = self.space.encode(self.genomes)
+        regressor = fit_baseline(BASELINES[LINEAR], features, self.values, self.seed, threads=self.threads)
+        deviation = info.metrics[LINEAR]["rmse_points"] / self.metric.scale
+        return as_predictor(self.space, regressor, deviation, replace(info, model=LINEAR))
+
+
+def _ignore(step: int, evidence: float) -> None:
+    """Ignore an iteration."""
 
 
 def fit_mlp(
@@ -226,21 +272,14 @@ def interval_metrics(
     predictor: AccuracyPredictor, genomes: Genomes, values: NDArray[np.float64], metric: Metric = TOP1
 ) -> dict[str, float]:
     """Return `accuracy_metrics` of a predictor and the share of values within their 90 % interval."""
-    predictions = predictor(genomes)
-    is_inside = np.abs(predictions - values) <= COVERAGE_DEVIATIONS * predictor.uncertainty(genomes)
-    return {**accuracy_metrics(predictions, values, metric), "coverage": float(is_inside.mean())}
+    return _with_coverage(predictor(genomes), predictor.uncertainty(genomes), values, metric)
 
 
-def format_metrics(info: PredictorInfo) -> Table:
-    """Return a table of the hold-out metrics of the MLP and the baselines, side by side."""
-    table = Table(title=f"On {info.num_holdout} held-out of {info.num_records} sub-networks")
-    table.add_column("predictor")
-    metric = info.metric
-    rmse = f"RMSE (points of {metric.title})" if metric.is_fraction else f"RMSE of {metric.title}"
-    for title in (rmse, "Kendall tau", "Spearman"):
-        table.add_column(title, justify="right")
-    for name, values in info.metrics.items():
-        table.add_row(name, *(f"{values[key]:.3f}" for key in HOLDOUT_METRICS))
-    coverage = info.metrics["mlp"]["coverage"]
-    table.caption = f"{100 * coverage:.0f} % inside the 90 % intervals; then fitted on all {info.num_records}"
-    return table
+def _with_coverage(
+    predicted: NDArray[np.float64],
+    deviations: NDArray[np.float64],
+    values: NDArray[np.float64],
+    metric: Metric,
+) -> dict[str, float]:
+    is_inside = np.abs(predicted - values) <= COVERAGE_DEVIATIONS * deviations
+    return {**accuracy_metrics(predicted, values, metric), "coverage": float(is_inside.mean())}

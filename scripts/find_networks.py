@@ -123,7 +123,7 @@ class Way:
         self.devices = {device.name: device for device in _devices(config)}
         self._data = load_data(config.data)
         self._plan = self._planned_training()
-        trained = train_supernet.config(*self._arguments("train", self._train_settings))
+        trained = train_supernet.config(*assignments(self._train_settings))
         self.data = load_data(trained.data)
         self._space = trained.space.for_data(self.data)
         device = choose_accelerator(config.accelerator, config.threads)
@@ -180,7 +180,9 @@ class Way:
         config, plan = self.config, self._plan
         recipe = {"phases": plan.recipe, "training": plan.recipe, "init": config.init}
         data, space = preset_settings("data", config.data), preset_settings("space", self._chosen_space)
-        return {**self._run_settings, **data, **space, **recipe, **plan.settings}
+        more = flattened(config.stages.get("train", {}))
+        own = {**recipe, **plan.settings, "threads": config.threads, **more}
+        return {**self._run_settings, **data, **space, **own}
 
     @property
     def _run_settings(self) -> dict[str, object]:
@@ -193,18 +195,14 @@ class Way:
         recipe = config.recipe or plan_recipe(facts, transfers=config.init is not None)
         return plan_training(facts, self._chosen_space, recipe, length=config.length)
 
-    def _arguments(self, stage: str, settings: Mapping[str, object]) -> list[str]:
-        """Return the settings of a step's command, with the user's own for it last."""
-        more = flattened(self.config.stages.get(stage, {}))
-        return assignments({**settings, "threads": self.config.threads, **more})
-
     def _go(self, stage: str, step: Command[Any, Result], settings: Mapping[str, object]) -> Result:
-        """Run a step's command for this run."""
-        return step.run(*self._arguments(stage, {**self._run_settings, **settings}))
+        """Run a step's command for this run, with the user's own settings for it last."""
+        more = flattened(self.config.stages.get(stage, {}))
+        given = {**self._run_settings, **settings, "threads": self.config.threads}
+        return step.run(*assignments({**given, **more}))
 
     def _train(self) -> None:
-        settings = {**self._train_settings, "accelerator": self.config.accelerator}
-        train_supernet.run(*self._arguments("train", settings))
+        train_supernet.run(*assignments({**self._train_settings, "accelerator": self.config.accelerator}))
 
     def _collect(self) -> None:
         images = {"count": self.config.count, "calibration_images": self.config.calibration_images}
@@ -221,7 +219,7 @@ class Way:
         self._export("largest", "fp32")
         for name, device in self.devices.items():
             for limit in self._limits(name):
-                settings = {**self._device_settings(name), "limits.latency_ms": f"{limit:.3g}"}
+                settings = {**self._device_settings(name), "limits.latency_ms": limit}
                 try:
                     subnet, _ = self._go("search", search_for_device, settings)
                 except UserError as error:
@@ -254,7 +252,7 @@ class Way:
             return limits if isinstance(limits, tuple) else (limits,)
         latency = LatencyTable.load(self.run.table(device_name)).estimator(self._space)
         low, high = latency(self._space.genomes([self._space.smallest, self._space.largest]))
-        return [float(low + share * (high - low)) for share in LIMIT_SHARES]
+        return [float(f"{low + share * (high - low):.3g}") for share in LIMIT_SHARES]
 
 
 def _default_name(data: DataSettings) -> str:

@@ -29,7 +29,7 @@ def fit_predictor(config: FitConfig) -> AccuracyPredictor:
     """Fit, compare with the baselines, save the predictor and return it."""
     from ofa.common.accelerator import threads_set
     from predictors import RecordFile, fit
-    from predictors.fitting import format_metrics
+    from predictors.quality import format_metrics, warnings
 
     run = config.directory
     records = RecordFile.read(run.records, config.trained_space)
@@ -39,6 +39,8 @@ def fit_predictor(config: FitConfig) -> AccuracyPredictor:
         )
     predictor.save(run.predictor)
     Console().print(format_metrics(predictor.info))
+    for text in warnings(predictor.info):
+        print(text)
     print(f"predictor: {run.predictor}\n{next_command(config, 'measure')}")
     return predictor
 

@@ -19,11 +19,13 @@ from search.algorithms.registry import plan_search
 from search.find import find
 from search.limits.named import LimitSettings, build_limits
 from search.reports.text import report
+from search.reports.trust import PredictionFacts
 from search.result.result import SearchResult
 from search.verified.verify import VerifySettings
 
 if TYPE_CHECKING:
     from latency_tables.remote.verification import MeasureByKit, MeasureHere
+    from predictors.load import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,8 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
         )
     sources = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
     save_all(result, run.search(name), sources)
-    print(f"{report(result, limits)}\nresult: {run.search(name)} (and .png, .csv)")
+    print(report(result, limits, _facts(predictor, result, space)))
+    print(f"result: {run.search(name)} (and .png, .csv)")
     if measure and measure.next_step:
         print(measure.next_step)
     print(next_command(config, "export", {"subnet": f"{name}@LIMIT" if plan.finds_front else name}))
@@ -121,6 +124,16 @@ def _latencies(
         for name, table_limit in config.more_tables.items()
     }
     return latency, more_latencies
+
+
+def _facts(predictor: Predictor, result: SearchResult, space: StagedSpace) -> PredictionFacts:
+    """Return what a fitted predictor knows of its own errors; an imported one knows nothing."""
+    from predictors.model.predictor import AccuracyPredictor
+
+    if not isinstance(predictor, AccuracyPredictor):
+        return PredictionFacts()
+    deviation = float(predictor.uncertainty(space.unrestricted.genomes([result.best.config]))[0])
+    return PredictionFacts(deviation, predictor.info.best_value)
 
 
 def _measure(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 
 from ofa.common.errors import UserError
+from ofa.data.pictures import read_picture
+from ofa.data.views import input_view
 
 _RESIZE = "bilinear, antialiased"
 
@@ -52,6 +58,27 @@ class Preprocessing:
     def in_channels(self) -> int:
         """Number of image channels."""
         return len(self.mean)
+
+    def read(self, path: str | Path, resolution: int | tuple[int, int]) -> Tensor:
+        """Return the network's input for the picture in a file, shape (1, in_channels, h, w).
+
+        Args:
+            path: file of any format and mode that `read_picture` knows.
+            resolution: side of the result in pixels, or its height and width.
+
+        Raises:
+            UserError: if the file cannot be read, or the network takes neither grey nor RGB images.
+        """
+        if self.in_channels not in (1, 3):
+            raise UserError(
+                f"The network takes images of {self.in_channels} channels; a picture has 3, or 1 in grey. "
+                "Compute the pixels yourself and call apply."
+            )
+        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+        image = read_picture(path, partial(input_view, size=(width, height), share=self.centre_share))
+        pixels = torch.from_numpy(np.array(image if self.in_channels == 3 else image.convert("L")))
+        pixels = pixels.view(1, height, width, self.in_channels).permute(0, 3, 1, 2)
+        return dataclasses.replace(self, centre_share=1.0).apply(pixels, (height, width))
 
     def apply(self, images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
         """Return the network's input for images of pixels 0..255.

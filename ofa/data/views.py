@@ -40,6 +40,14 @@ def centre_view(width: int, height: int, *, size: int, share: float) -> View:
     return View((width - side) // 2, (height - side) // 2, side, side, size, size)
 
 
+def input_view(width: int, height: int, *, size: tuple[int, int], share: float) -> View:
+    """Return the view for a network: the centred square of `share`, or all, as `size` (width, height)."""
+    if share == 1:
+        return View(0, 0, width, height, *size)
+    square = centre_view(width, height, size=1, share=share)
+    return View(square.x, square.y, square.width, square.height, *size)
+
+
 def shrunk_view(width: int, height: int, *, short_side: int) -> View:
     """Return the whole picture, scaled down so that its short side has `short_side` pixels at most."""
     factor = min(1.0, short_side / min(width, height))

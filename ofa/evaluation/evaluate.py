@@ -107,14 +107,9 @@ class SubnetEvaluator(Generic[Network]):
         recalibrate_batchnorm(network, self.training_images(resolution))
 
     def training_images(self, resolution: int) -> Iterable[Tensor]:
-        """Return the training images for recalibration, resized to `resolution`, without augmentation.
-
-        A last batch of a single image is left out.
-        """
-        limit = min(self._calibration_images, self._data.size("train"))
-        if limit > self._batch_size and limit % self._batch_size == 1:
-            limit -= 1  # a batch of one image may have a single value per channel
-        return (images for images, _ in self._batches("train", resolution, limit))
+        """Return the training images for recalibration, resized to `resolution`, without augmentation."""
+        batches = self._batches("train", resolution, self._calibration_images)
+        return (images for images, _ in batches)
 
     def measure(self, config: AnyConfig) -> dict[str, float]:
         """Return the metrics of the recalibrated sub-network by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
 
     Each layer normalises by its batch statistics; the stored values are the mean and population variance of
     its input over *all* images, merged in float64. Train/eval modes are restored. After an error the old
-    statistics are restored.
+    statistics are restored. A last batch of a single image, which may have a single value per channel, is
+    joined to the one before.
 
     Args:
         network: network, changed in place.
@@ -52,7 +53,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
     is_done = False
     try:
         network.eval()
-        for images in batches:
+        for images in _joined(batches):
             network(images)
         if layers and moments[layers[0]].count == 0:
             raise UserError("No calibration images were given; batch norm needs at least one batch.")
@@ -67,6 +68,19 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
                 _store(layer, moments[layer])
         for module, mode in modes.items():
             module.training = mode
+
+
+def _joined(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield batches; a last one of a single image is joined to the one before."""
+    previous = None
+    for images in batches:
+        if previous is not None and len(images) > 1:
+            yield previous
+        elif previous is not None:
+            images = torch.cat([previous, images])
+        previous = images
+    if previous is not None:
+        yield previous
 
 
 def _observe(moments: _Moments, layer: nn.BatchNorm2d, images: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -86,6 +87,15 @@ class ModelCard:
         """Return the network's input for images (n, channels, h, w) of pixels 0..255."""
         _, height, width = self.input_shape
         return self.preprocessing.apply(images, (height, width))
+
+    def read_image(self, path: str | Path) -> Tensor:
+        """Return the network's input (1, channels, h, w) for the picture in a file of any format.
+
+        Raises:
+            UserError: if it cannot be read, or the network takes neither grey nor RGB images.
+        """
+        _, height, width = self.input_shape
+        return self.preprocessing.read(path, (height, width))
 
 
 def top1_metric(value: float | None) -> MetricValue | None:

@@ -27,6 +27,8 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
             paths = [part.file for part in file.every_part]
             code = f"{_images(card)}\n{format_of(name, file.precision).example(paths, file.precision)}"
         sections.append(f"## {name}: {_names(file)}\n\n{_facts(file)}\n\n```python\n{code}\n```")
+    if card.input_shape[0] in (1, 3):
+        sections.append(_file_section(card))
     return "\n\n".join(sections) + "\n"
 
 
@@ -81,6 +83,43 @@ def _weights_example(file: ExportedFile) -> str:
     """Return lines that read the weights of a module whose code is not in the bundle."""
     return f"""from safetensors.torch import load_file
 state = load_file("{file.file}")  # for module.load_state_dict, or: load_bundle(".", network=module)"""
+
+
+def _file_section(card: ModelCard) -> str:
+    """Return the section with the code that computes `pixels` from a file as this project does."""
+    (channels, height, width), share = card.input_shape, card.preprocessing.centre_share
+    mode, axes = ("RGB", ".transpose(2, 0, 1)[None]") if channels == 3 else ("L", "[None, None]")
+    lines = [
+        "import numpy as np",
+        "from PIL import Image, ImageOps",
+        'image = ImageOps.exif_transpose(Image.open("photo.jpg"))  # upright',
+        'if image.mode[0] in "IF":  # 16 bits, or floating point from 0 to 1',
+        '    values = np.asarray(image) * (255 if image.mode == "F" else 1 / 257)',
+        "    image = Image.fromarray(values.round().astype(np.uint8))",
+        'image = image.convert("RGBA")',
+        'white = Image.new("RGBA", image.size, "white")  # behind what is transparent',
+        f'image = Image.alpha_composite(white, image).convert("{mode}")',
+    ]
+    box = ""
+    if share < 1:
+        box = ", box=(x, y, x + side, y + side)"
+        lines += [
+            f"side = max(1, round({share!r} * min(image.size)))",
+            "x, y = (image.width - side) // 2, (image.height - side) // 2",
+        ]
+    lines += [
+        f"image = image.resize(({width}, {height}), Image.Resampling.BILINEAR{box})",
+        f"pixels = np.asarray(image){axes}",
+    ]
+    code = "\n".join(lines)
+    return f"""## Pixels of a file
+
+This computes `pixels` from a picture of any kind. With the project that made this bundle, the network's input
+is `load_bundle(".").card.read_image("photo.jpg")`.
+
+```python
+{code}
+```"""
 
 
 def _names(file: ExportedFile) -> str:

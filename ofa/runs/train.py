@@ -22,6 +22,8 @@ from ofa.training.precision import EMULATED, emulates
 from ofa.training.summary import RunSummary
 from ofa.training.trainer import Trainer
 
+NOTHING_NEW = "new_lr_factor has no effect: every parameter was taken, or there is no init to take it from"
+
 
 def train_run(
     config: TrainConfig,
@@ -57,7 +59,8 @@ def train_run(
         if world.is_main:
             claim_directory(run, config, start_values(start))
         world.wait()
-        for line in _first_lines(config, space, data, device):
+        new_names = () if start is None else start.new_names
+        for line in _first_lines(config, space, data, device, bool(new_names)):
             note(line)
         trainer = Trainer(
             supernet,
@@ -69,12 +72,10 @@ def train_run(
             world=world,
             configuration=dataclasses.asdict(config),
             note=note,
-            new_parameters=() if start is None else start.new_names,
+            new_parameters=new_names,
         )
-        for file in trainer.damaged_checkpoints:
-            note(f"passed over the damaged checkpoint {file}")
-        if trainer.resumed_at:
-            note(f"going on after step {trainer.resumed_at}")
+        for line in _resume_lines(trainer):
+            note(line)
         trainer.train()
         summary = trainer.summary(config.run_name)
         if world.is_main:
@@ -85,7 +86,9 @@ def train_run(
     return summary
 
 
-def _first_lines(config: TrainConfig, space: StagedSpace, data: ImageData, device: torch.device) -> list[str]:
+def _first_lines(
+    config: TrainConfig, space: StagedSpace, data: ImageData, device: torch.device, has_new: bool
+) -> list[str]:
     """Return what is said when a training begins: the space, the images, and where to watch it."""
     folder = RunDirectory(config.runs_dir, config.run_name).path / "tensorboard"
     return [
@@ -93,4 +96,11 @@ def _first_lines(config: TrainConfig, space: StagedSpace, data: ImageData, devic
         *data.notes,
         f"watch it with: tensorboard --logdir {folder}",
         *([EMULATED] if emulates(config.training.precision, device) else []),
+        *([NOTHING_NEW] if not has_new and any(p.new_lr_factor != 1 for p in config.recipe.phases) else []),
     ]
+
+
+def _resume_lines(trainer: Trainer) -> list[str]:
+    """Return what is said of the checkpoint that a training goes on from."""
+    lines = [f"passed over the damaged checkpoint {file}" for file in trainer.damaged_checkpoints]
+    return [*lines, f"going on after step {trainer.resumed_at}"] if trainer.resumed_at else lines

@@ -117,7 +117,7 @@ class StepLoop(ABC):
             StoppedError: after a signal, with the last step saved.
         """
         step, start_s = 0, time.perf_counter()
-        for batch in batches:
+        for batch in self._saved_before_errors(batches, reader):
             data_wait_s = time.perf_counter() - start_s
             info, pending = self._train_batch(batch, data_wait_s)
             # The report of the previous step; the current step may still be running on the device.
@@ -136,6 +136,19 @@ class StepLoop(ABC):
         spend(time.perf_counter() - start_s, 0.0)
         if stop:
             self._save_and_stop(step)
+
+    def _saved_before_errors(self, batches: Iterable[Batch], reader: ReportReader) -> Iterator[Batch]:
+        """Yield the batches; an image that cannot be read does not cost the steps since the checkpoint."""
+        num_batches = 0
+        try:
+            for batch in batches:
+                yield batch
+                num_batches += 1
+        except UserError:
+            reader.flush()
+            if num_batches:
+                self._save()
+            raise
 
     def _save_and_stop(self, step: int) -> None:
         self._save()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ofa.common.progress import Note, duration_text
+from ofa.data.base import ImageData
 from ofa.training.phases import FORWARD_COST
 from ofa.training.schedule import Position, Schedule
 from ofa.training.settings import TrainSettings
@@ -47,16 +48,22 @@ class TimeSpent:
 class Pace:
     """Says once, after some steps, how long the training will take and what shortens it."""
 
-    def __init__(self, schedule: Schedule, settings: TrainSettings, first: Position, note: Note) -> None:
+    def __init__(
+        self, schedule: Schedule, settings: TrainSettings, data: ImageData, first: Position, note: Note
+    ) -> None:
         """Begin at the position of this start.
 
         Args:
             schedule: phases of the run.
             settings: settings of the run.
+            data: images of the run; their numbers decide how long a validation takes.
             first: position at which this start begins.
             note: takes the line for the user.
         """
         self._schedule, self._settings, self._note = schedule, settings, note
+        # Images that each validated network sees.
+        self._num_images = min(settings.validation_images, data.size("validation"))
+        self._num_images += min(settings.calibration_images, data.size("train"))
         self._first_step, self._last_step = first.step, first.step
         self._seconds, self._work, self._is_said = 0.0, 0.0, False
 
@@ -86,7 +93,6 @@ class Pace:
     def _remaining_work(self, position: Position) -> float:
         """Return the cost of the remaining steps and validations, in steps of one sub-network."""
         work_done, total_work = self._schedule.work_done(position)
-        images = self._settings.validation_images + self._settings.calibration_images
-        validation = NUM_VALIDATED * FORWARD_COST * images / self._settings.batch_size
+        validation = NUM_VALIDATED * FORWARD_COST * self._num_images / self._settings.batch_size
         # The end of the run has one more.
         return total_work - work_done + validation * (1 + self._schedule.num_validations(position))

@@ -108,7 +108,7 @@ class Trainer(StepLoop):
         self._validation = Validation(self.supernet, data, recipe, self.task, world)
         self._saved = SavedParts(self.supernet, self._state, self._weights, self._train_step.scaler)
         self.damaged_checkpoints = self._resume()
-        self._pace = Pace(self._schedule, settings, self._state.position, note)
+        self._pace = Pace(self._schedule, settings, data, self._state.position, note)
 
     @property
     def resumed_at(self) -> int:

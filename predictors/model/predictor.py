@@ -70,13 +70,16 @@ class PredictorInfo:
     """Information on a fitted predictor, stored beside its weights.
 
     Attributes:
-        metrics: metrics of each model on the hold-out, fitted without it.
+        metrics: metrics of each model on held-out records, fitted without them.
         settings: settings of the fit.
         seed: seed of the fit.
-        num_records: number of records of the fit, hold-out included.
-        num_holdout: number of records of the hold-out.
+        num_records: number of records of the fit, held-out ones included.
+        num_holdout: number of records that were held out.
         provenance: origin of the records.
         metric: predicted metric.
+        num_folds: number of folds if every record was held out once; 0 for a single hold-out.
+        model: name of the model that predicts, one of `metrics`.
+        best_value: best measured value of the records; None if it is not known.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -86,6 +89,9 @@ class PredictorInfo:
     num_holdout: int
     provenance: dict[str, str]
     metric: Metric = TOP1
+    num_folds: int = 0
+    model: str = "mlp"
+    best_value: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rich.table import Table
 import ofa.common.files
 from ofa.common.metric import TOP1, Metric
 from search.limits.limit import Limit
+from search.reports.trust import PredictionFacts, prediction_lines
 from search.result.result import SearchResult
 from search.result.verification import Verification
 from search.verified.correction import MAX_MARGIN
@@ -41,10 +42,10 @@ def write_table(result: SearchResult, path: Path) -> None:
     ofa.common.files.write_atomic(path, write)
 
 
-def report(result: SearchResult, limits: Sequence[Limit]) -> str:
+def report(result: SearchResult, limits: Sequence[Limit], facts: PredictionFacts | None = None) -> str:
     """Return lines for the terminal: rows of the front, cost of the search, the best and its quantities.
 
-    A verified search adds predicted and measured values.
+    A verified search adds predicted and measured values. `facts` say how far predictions can be trusted.
     """
     best, verification = result.best, result.verification
     buffer = io.StringIO()
@@ -64,7 +65,7 @@ def report(result: SearchResult, limits: Sequence[Limit]) -> str:
             "The processes differ by more than the margin allows: something else keeps the device "
             "busy. Search again when it is quiet."
         )
-    return "\n".join([*lines, f"predicted {result.metric.title}: {result.metric.show(best.accuracy)}"])
+    return "\n".join([*lines, *prediction_lines(result, facts or PredictionFacts())])
 
 
 def _measured_text(verification: Verification, limit: Limit) -> str:

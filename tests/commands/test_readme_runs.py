@@ -13,20 +13,21 @@ from PIL import Image
 from ofa.cli import COMMANDS
 from ofa.launch import Command
 
-TIMING = ("device.rounds=1", "device.runs_per_visit=1", "device.warmup_runs=1", "device.processes=1")
+TIMING = {"rounds": 1, "min_rounds": 1, "runs_per_visit": 1, "warmup_runs": 1}
 # What makes the commands small; all else is as in README.
 SMALL: dict[str, tuple[str, ...]] = {
-    "train": (
-        *("space=mobilenet_v3_tiny", "space.resolutions=[16,24]", "data.image_size=24", "data.workers=0"),
-        *("data.validation_size=12", "training.batch_size=12", "training.calibration_images=12"),
-        *("phases.largest.epochs=1", "phases.largest.warmup_epochs=0", "phases.elastic.epochs=1"),
+    "find": (
+        *("space=mobilenet_v3_tiny", "recipe=demo", "count=24", "calibration_images=12", "data.workers=0"),
+        *("+stages.train.space.resolutions=[16,24]", "+stages.train.data.image_size=24"),
+        *("+stages.train.training.length=0.1", "+stages.train.training.batch_size=8"),
+        *("+stages.train.training.calibration_images=12", "+stages.report.random_networks=1"),
+        *("+stages.fit.predictor.hidden_units=16", "+stages.fit.predictor.max_iterations=3"),
+        *("+stages.search.search.generations=3", "+stages.search.max_table_error=1000"),
+        *(f"+stages.measure.device.{name}={value}" for name, value in TIMING.items()),
+        *(f"+stages.report.device.{name}={value}" for name, value in TIMING.items()),
     ),
-    "collect": ("count=24", "calibration_images=12"),
-    "fit": ("predictor.hidden_units=16", "predictor.max_iterations=3"),
-    "measure": (*TIMING, "device.min_rounds=1"),
     "search": ("search.generations=3", "max_table_error=1000"),
     "export": ("calibration_images=12",),
-    "report": (*TIMING, "device.min_rounds=1", "random_networks=1", "calibration_images=12"),
 }
 
 
@@ -54,13 +55,17 @@ def test_every_command_of_readme_runs(
     readme: str, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
     monkeypatch.chdir(tmp_path)
     for name, *settings in block_commands(readme):
         script = COMMANDS[name]
         command: Command[object, object] = getattr(importlib.import_module(script), script)
         command.run(*(setting.replace("=DIR", f"={photographs}") for setting in settings), *SMALL[name])
-    assert (tmp_path / "runs" / "mine" / "bundles" / "my_cpu_onnx-10ms" / "model.onnx").is_file()
-    assert (tmp_path / "runs" / "mine" / "pareto.png").is_file()
+    run = tmp_path / "runs" / "mine"
+    assert (run / "bundles" / "my_cpu_onnx-10ms" / "model.onnx").is_file()
+    assert (run / "bundles" / "my_cpu_openvino-1ms" / "model.xml").is_file()
+    assert (run / "pareto.png").is_file()
+    assert (run / "pareto-my_cpu_openvino.png").is_file()
 
 
 @pytest.mark.slow

@@ -179,7 +179,8 @@ def test_fits_use_the_threads_that_they_are_given(
     monkeypatch.setattr("predictors.fitting.BASELINES", {"probe": baseline})
     monkeypatch.setattr("predictors.model.posterior._interval_factor", interval_factor)
     fitting.fit_predictor(micro_space, genomes, top1, SMALL, 0, {}, threads=threads)
-    assert len(seen) == SMALL.max_iterations + 1 + 2 + 2
+    # Five folds, and the fit on all records.
+    assert len(seen) == SMALL.max_iterations + 1 + (5 + 1) + 5 * 2
     assert all(found == {threads} for found in seen)
     assert numbers() == {2}
 

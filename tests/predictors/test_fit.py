@@ -29,11 +29,11 @@ from predictors.fitting import (
     FitReport,
     fit_mlp,
     fit_predictor,
-    format_metrics,
     interval_metrics,
-    split_records,
 )
+from predictors.holdout import split_records
 from predictors.model.predictor import AccuracyMLP, AccuracyPredictor
+from predictors.quality import format_metrics
 from predictors.settings import FitSettings
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_noise_without_a_signal_is_predicted_by_the_mean() -> None:
 def test_the_reported_metrics_are_those_of_the_holdout() -> None:
     report = fitted()
     genomes, top1 = make_records(120)
-    known, held = report.split.fit_indices, report.split.holdout_indices
+    known, held = report.splits[0].fit_indices, report.splits[0].holdout_indices
     predictor = fit_mlp(make_space(), genomes[known], top1[known], SMALL, 0)
     predicted = predictor(genomes[held])
     error = 100 * (predicted - top1[held])
@@ -146,7 +146,7 @@ def test_the_split_is_disjoint_and_complete() -> None:
 
 def test_the_holdout_has_no_influence_on_the_fits_that_the_metrics_come_from() -> None:
     genomes, top1 = make_records(120)
-    held = fitted().split.holdout_indices
+    held = fitted().splits[0].holdout_indices
     # With held-out values moved by ten points, all errors move by ten points: no fit has seen them.
     changed = top1.copy()
     changed[held] += 0.1
@@ -171,15 +171,16 @@ def test_fitting_depends_on_the_seed_alone_and_leaves_the_global_generators() ->
     assert not torch.equal(weights(other)[0], weights(fitted())[0])
 
 
-def test_progress_covers_both_fits() -> None:
-    genomes, top1 = make_records(60)
+@pytest.mark.parametrize(("count", "num_fits"), [(60, 6), (100, 2)])
+def test_progress_covers_all_fits(count: int, num_fits: int) -> None:
+    genomes, top1 = make_records(count)
     reports: list[tuple[int, int]] = []
     fit_predictor(
         make_space(), genomes, top1, SMALL, 0, {}, lambda done, total, text: reports.append((done, total))
     )
     done = [report[0] for report in reports]
     assert done == sorted(done)
-    assert (done[-1], {total for _, total in reports}) == (30, {30})
+    assert (done[-1], {total for _, total in reports}) == (15 * num_fits, {15 * num_fits})
 
 
 def test_equal_accuracies_fit_without_a_division_by_zero() -> None:

@@ -17,8 +17,9 @@ from ofa.common.metric import Metric
 from ofa.space.genes import Condition, Gene, Genomes
 from ofa.space.plain import GeneConfig, GeneSpace
 from predictors.collection.collect import STRATEGIES, CollectionPlan, collect_records
-from predictors.fitting import fit_predictor, format_metrics
+from predictors.fitting import fit_predictor
 from predictors.load import load_predictor
+from predictors.quality import format_metrics
 from predictors.records import RecordFile
 from predictors.settings import FitSettings
 from search.algorithms.registry import ALGORITHMS, plan_search

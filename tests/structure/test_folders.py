@@ -27,7 +27,10 @@ FLOORS = {
         ),
         *("training", "compression", "export", "published", "runs", "launch"),
     ),
-    "predictors": ("settings", "records", "model", "published", "baselines", "fitting", "load", "collection"),
+    "predictors": (
+        *("settings", "records", "holdout", "model", "published", "baselines", "quality", "fitting"),
+        *("load", "collection"),
+    ),
     "latency_tables": ("table", "engines", "measuring", "remote", "published"),
     "search": ("limits", "population", "result", "algorithms", "verified", "find", "reports"),
 }

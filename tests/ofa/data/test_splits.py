@@ -101,7 +101,7 @@ def test_sizes_are_counts_or_shares(name: str, size: SplitSize) -> None:
 
 def test_all_wrong_settings_are_reported_at_once() -> None:
     with pytest.raises(UserError) as caught:
-        DataSettings("digits", balance="sampel", augment="trivail", on_unreadable="no", random_erasing=2)
+        DataSettings("digits", balance="samplings", augment="trivail", on_unreadable="no", random_erasing=2)
     text = str(caught.value)
-    assert "balance is 'sampel'; expected none, sampling, loss. Did you mean 'sampling'?" in text
+    assert "balance is 'samplings'; expected none, sampling, loss. Did you mean 'sampling'?" in text
     assert "Did you mean 'trivial'?" in text and "on_unreadable is 'no'" in text and "random_erasing" in text

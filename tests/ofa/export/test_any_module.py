@@ -103,7 +103,7 @@ def test_the_description_holds_no_subnet_and_the_readme_runs(bundle: Path) -> No
     text = (bundle / "README.md").read_text()
     assert text.startswith("# two branches\n") and "Expected top-1: 50.00 %." in text
     assert "architecture is the module's own code" in text and "14 x 10 pixels" in text
-    weights, graph = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    weights, graph, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     check = "import json; print(json.dumps({name: list(value.shape) for name, value in state.items()}))"
     shapes = json.loads(run_code(weights + check, bundle))
     assert shapes == {name: list(value.shape) for name, value in two_branches().state_dict().items()}

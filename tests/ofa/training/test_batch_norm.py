@@ -15,6 +15,7 @@ from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
 from ofa.common.distributed import World
 from ofa.common.errors import UserError
 from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import build_supernet
 from ofa.training.batch_norm import batch_norms, values_per_image
@@ -86,17 +87,19 @@ def test_fine_tuning_refuses_as_well(tmp_path: Path, processes: int) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_last_calibration_batch_of_one_image_is_left_out() -> None:
+def test_a_last_calibration_batch_of_one_image_is_joined_to_the_one_before() -> None:
     supernet = build_supernet(NARROW)
 
-    def sizes(calibration_images: int, batch_size: int) -> list[int]:
-        evaluator = SubnetEvaluator(
-            supernet, make_data(), calibration_images=calibration_images, batch_size=batch_size
-        )
-        evaluator.network(NARROW.smallest)  # recalibrates at 4 px
-        return [len(images) for images in evaluator.training_images(4)]
-
-    assert sizes(61, 30) == [30, 30]
-    assert sizes(62, 30) == [30, 30, 2]
-    # All 120 training images.
-    assert sizes(500, 17) == [17] * 7
+    images = torch.randn(61, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    networks = [supernet.extract(NARROW.smallest).eval() for _ in range(2)]
+    sizes: list[int] = []
+    networks[0].register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    recalibrate_batchnorm(networks[0], torch.split(images, 30))  # maps of one pixel, and 30, 30 and 1 images
+    assert sizes == [30, 31]
+    recalibrate_batchnorm(networks[1], torch.split(images, [30, 31]))
+    first, second = (network.state_dict() for network in networks)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    with pytest.raises(UserError, match="single value per channel"):
+        recalibrate_batchnorm(networks[0], [images[:1]])
+    evaluator = SubnetEvaluator(supernet, make_data(), calibration_images=61, batch_size=30)
+    evaluator.network(NARROW.smallest)

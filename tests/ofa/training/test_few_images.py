@@ -19,14 +19,19 @@ from weights import assert_equal
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.metric import TOP1, Metric
+from ofa.data.memory import MemoryData
+from ofa.data.settings import DataSettings
+from ofa.evaluation.classes import balanced_weights
 from ofa.evaluation.task import ClassificationTask
 from ofa.runs.config import TrainConfig
+from ofa.supernet.supernet import build_supernet
 from ofa.training.averaging import WeightAverage
 from ofa.training.early_stopping import EarlyStopping
+from ofa.training.fitting import fit
 from ofa.training.mixing import Mixing
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe
-from ofa.training.settings import TrainSettings
+from ofa.training.settings import FinetuneSettings, TrainSettings
 from ofa.training.trainer import Trainer
 
 SHORT = (
@@ -111,6 +116,44 @@ def test_classes_of_another_task_cannot_be_mixed(tmp_path: Path) -> None:
     recipe = Recipe(PHASES[:1], TrainSettings(30, cutmix=1.0))
     with pytest.raises(UserError, match="mixup and cutmix mix the classes of images, which this task"):
         Trainer(ToySupernet(), make_data(), recipe, folder=tmp_path, task=Labels())
+
+
+def test_a_set_balanced_by_its_loss_trains_and_fine_tunes_with_weighted_classes(tmp_path: Path) -> None:
+    labels = torch.arange(90) % 6 // 3 + torch.arange(90) % 6 // 5
+    images = torch.randint(0, 255, (90, 1, 12, 12), generator=torch.Generator().manual_seed(0)).byte()
+    sets = {
+        balance: MemoryData(
+            DataSettings("made", validation_size=10, balance=balance),
+            ("a", "b", "c"),
+            (images, labels),
+            (images, labels),
+        )
+        for balance in ("none", "loss")
+    }
+    weights = balanced_weights(sets["none"].class_counts("train"))
+    tuning = FinetuneSettings(1, 0.1, 20, 0.9, 0.0, 0.1, 0.0, 0)
+    recipe = Recipe(SHORT[:1], TrainSettings(20, calibration_images=20, validation_images=10))
+    tuned, trained = {}, {}
+    for name, balance, task in (
+        ("default", "none", None),
+        ("loss", "loss", None),
+        ("given", "none", ClassificationTask(tuning.loss, class_weights=weights)),
+    ):
+        network = build_supernet(SPACE).extract(SPACE.smallest)
+        fit(network, sets[balance], tuning, resolution=8, task=task)
+        tuned[name] = network.state_dict()
+        trainer = Trainer(
+            build_supernet(SPACE),
+            sets[balance],
+            recipe,
+            folder=tmp_path / name,
+            device=torch.device("cpu"),
+            task=task,
+        )
+        trained[name] = trainer.train().state_dict()
+    for states in (tuned, trained):
+        assert_equal(dict(states["loss"]), dict(states["given"]))
+        assert any(not torch.equal(states["loss"][n], value) for n, value in states["default"].items())
 
 
 def test_an_average_follows_its_definition() -> None:

@@ -6,7 +6,8 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from weights import assert_equal
 
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import StoppedError, UserError
+from ofa.data.base import ImageData
 from ofa.training.pace import NUM_TIMED_STEPS, Pace
 from ofa.training.phases import Phase
 from ofa.training.schedule import Position, Schedule
@@ -156,14 +158,21 @@ def test_stopped_anywhere_it_ends_with_the_same_weights_and_validations(tmp_path
     assert first + second == expected
 
 
+def images(num_train: int, num_validation: int) -> ImageData:
+    """Return a stand-in that knows its sizes alone."""
+    sizes = {"train": num_train, "validation": num_validation}
+    return cast(ImageData, SimpleNamespace(size=sizes.__getitem__))
+
+
 def test_the_time_of_the_whole_training_is_said_once() -> None:
     phases = (
         Phase(lr=0.1, steps=600, teacher=None),
         Phase(lr=0.1, steps=500, subnets_per_step=2, teacher=None),
     )
-    settings = TrainSettings(64, validation_images=320, calibration_images=320, length=1.0)
+    settings = TrainSettings(64, validation_images=2000, calibration_images=320, length=1.0)
     lines: list[str] = []
-    pace = Pace(Schedule(phases, 100, 1.0), settings, Position(), lines.append)
+    # There are fewer images to validate on than the settings allow.
+    pace = Pace(Schedule(phases, 100, 1.0), settings, images(6400, 320), Position(), lines.append)
     for step in range(1, 40):
         # The first step is slow; it does not count.
         pace.add(Position(0, step, step), 60.0 if step == 1 else 1.0)
@@ -177,7 +186,9 @@ def test_a_short_training_says_no_time_and_a_resumed_one_no_setting() -> None:
     phases, lines = (Phase(lr=0.1, steps=1000, teacher=None),), list[str]()
     settings = TrainSettings(64, validation_images=1, calibration_images=1)
     for first, seconds in ((0, 0.01), (400, 10.0)):
-        pace = Pace(Schedule(phases, 100, 1.0), settings, Position(0, first, first), lines.append)
+        pace = Pace(
+            Schedule(phases, 100, 1.0), settings, images(9, 9), Position(0, first, first), lines.append
+        )
         for step in range(first + 1, first + 20):
             pace.add(Position(0, step, step), seconds)
     (line,) = lines

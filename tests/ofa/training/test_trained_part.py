@@ -15,6 +15,9 @@ from training_run import PHASES, SPACE, make_data, make_trainer
 from weights import assert_equal
 
 from ofa.common.errors import UserError
+from ofa.data.settings import DataSettings
+from ofa.runs.config import TrainConfig
+from ofa.runs.train import train_run
 from ofa.supernet.supernet import build_supernet
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe
@@ -149,6 +152,17 @@ def test_stopped_anywhere_it_ends_with_the_same_weights(tmp_path: Path, step: in
     again = make_trainer(tmp_path / "stopped", phases=TRANSFER)
     assert again.resumed_at == step
     assert_equal(dict(again.train().state_dict()), dict(whole.state_dict()))
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_a_rate_of_new_parameters_without_any_is_said(tmp_path: Path, factor: float) -> None:
+    lines: list[str] = []
+    phase = Phase(lr=0.01, steps=1, teacher=None, new_lr_factor=factor)
+    settings = TrainSettings(30, calibration_images=20, validation_images=10)
+    data = DataSettings("digits", validation_size=10)
+    config = TrainConfig("run", SPACE, data, {"all": phase}, settings, runs_dir=str(tmp_path))
+    train_run(config, torch.device("cpu"), note=lines.append)
+    assert any("new_lr_factor has no effect" in line for line in lines) is (factor == 3.0)
 
 
 TWO_PROCESSES = """
