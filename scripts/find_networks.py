@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,12 +27,12 @@ from latency_tables.table.table import LatencyTable
 from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.progress import duration_text
+from ofa.common.progress import duration_text, progress_bar, table_console
 from ofa.common.shipped import preset_settings, read_preset
 from ofa.data.settings import DataSettings
 from ofa.launch import Command, command
 from ofa.runs.directory import RunDirectory
-from ofa.runs.plan import ImageSetFacts, TrainingPlan, plan_recipe, plan_space, plan_training
+from ofa.runs.plan import TrainingPlan, facts_of, plan_recipe, plan_space, plan_training
 from ofa.space.load import load_space
 from ofa.space.staged import StagedSpace
 
@@ -121,16 +122,20 @@ class Way:
         self.config = config
         self.run = RunDirectory(config.runs_dir, config.run_name or _default_name(config.data))
         self.devices = {device.name: device for device in _devices(config)}
-        self._data = load_data(config.data)
+        with progress_bar("looking at the images") as progress:
+            self._data = load_data(config.data, progress=progress)
         self._plan = self._planned_training()
         trained = train_supernet.config(*assignments(self._train_settings))
-        self.data = load_data(trained.data)
-        self._space = trained.space.for_data(self.data)
         device = choose_accelerator(config.accelerator, config.threads)
-        images = min(config.calibration_images, self.data.size("train"))
-        self._durations = estimate_durations(
-            self._space, self.data, trained.recipe, device, calibration_images=images
-        )
+        with tempfile.TemporaryDirectory() as cache:
+            # Nothing is written into the run's folder yet.
+            tried = dataclasses.replace(trained.data, cache=trained.data.cache and cache)
+            self.data = load_data(tried)
+            self._space = trained.space.for_data(self.data)
+            images = min(config.calibration_images, self.data.size("train"))
+            self._durations = estimate_durations(
+                self._space, self.data, trained.recipe, device, calibration_images=images
+            )
         self._tables_s = {name: estimate_duration_s(self._space, spec) for name, spec in self.devices.items()}
 
     def print_plan(self) -> None:
@@ -138,7 +143,7 @@ class Way:
         space, table = self._space, Table(title="The plan")
         for note in self.data.notes:
             print(note)
-        resolutions = ", ".join(map(str, space.restrict({}).resolutions))
+        resolutions = ", ".join(map(str, space.allowed_resolutions))
         print(f"{space.name}: {space.size:.3g} sub-networks of {resolutions} px; recipe {self._plan.recipe}")
         table.add_column("step")
         table.add_column("about", justify="right")
@@ -147,7 +152,7 @@ class Way:
         total_s = sum(step.seconds for step in self.steps)
         table.add_row("in all", duration_text(total_s))
         table.caption = "shorter: length=0.5, count=50"
-        Console().print(table)
+        table_console().print(table)
         print(f"the training alone: {command_line('train', self._train_settings)}")
 
     @cached_property
@@ -189,11 +194,11 @@ class Way:
         return dict(run_settings(self.run.name, self.config.runs_dir))
 
     def _planned_training(self) -> TrainingPlan:
-        config, data = self.config, self._data
-        facts = ImageSetFacts(data.size("train"), data.short_side, in_files=not data.is_in_memory)
+        config, facts = self.config, facts_of(self._data)
         self._chosen_space = config.space or load_space(plan_space(facts))
         recipe = config.recipe or plan_recipe(facts, transfers=config.init is not None)
-        return plan_training(facts, self._chosen_space, recipe, length=config.length)
+        cache = config.data.cache or str(self.run.path / "shrunk")
+        return plan_training(facts, self._chosen_space, recipe, length=config.length, cache=cache)
 
     def _go(self, stage: str, step: Command[Any, Result], settings: Mapping[str, object]) -> Result:
         """Run a step's command for this run, with the user's own settings for it last."""

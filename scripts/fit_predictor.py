@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from ofa.common.progress import progress_bar
+from ofa.common.progress import progress_bar, table_console
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from predictors.settings import FitSettings
@@ -38,7 +36,7 @@ def fit_predictor(config: FitConfig) -> AccuracyPredictor:
             records, config.predictor, seed=config.seed, progress=progress, threads=config.threads
         )
     predictor.save(run.predictor)
-    Console().print(format_metrics(predictor.info))
+    table_console().print(format_metrics(predictor.info))
     for text in warnings(predictor.info):
         print(text)
     print(f"predictor: {run.predictor}\n{next_command(config, 'measure')}")

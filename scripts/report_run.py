@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
-from ofa.common.progress import progress_bar
+from ofa.common.progress import progress_bar, table_console
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from search.result.select import searches_by_subnet
@@ -72,7 +70,7 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
         num_images=run.data.size(config.split),
         shows_balanced=are_unequal(run.data.class_counts(config.split)),
     )
-    Console().print(table_of_networks)
+    table_console().print(table_of_networks)
     print(f"figure: {figure}")
     return rows
 

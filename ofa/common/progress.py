@@ -21,6 +21,7 @@ ProgressCallback = Callable[[int, int, str], None]
 
 # Seconds between lines where the output is a file and a bar cannot be redrawn.
 LINE_INTERVAL_S = 20.0
+FILE_WIDTH = 100
 
 
 Note = Callable[[str], object]
@@ -41,6 +42,12 @@ def duration_text(seconds: float) -> str:
 
 def silent(done: int, total: int, text: str) -> None:
     """Ignore the progress."""
+
+
+def table_console() -> Console:
+    """Return a console for tables: as wide as the terminal, or 100 columns where the output is a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=FILE_WIDTH)
 
 
 @contextmanager

@@ -165,11 +165,11 @@ class FolderData(ImageData):
 
 
 def _split_rows(layout: Layout, catalogue: Catalogue, settings: DataSettings) -> dict[str, list[int]]:
-    """Return the rows of each split: those of training, and what is cut from them, in a fixed shuffle."""
+    """Return the rows of each split in a fixed shuffle, so that the first ones are a fair sample."""
     rows = {split: np.flatnonzero(catalogue.folders == split).tolist() for split in SPLITS}
     labels, root = catalogue.labels.tolist(), layout.root
     # By a hash of the name, so that removing a file moves hardly any other file between the splits.
-    for split in ("train", "validation"):
+    for split in SPLITS:
         rows[split].sort(key=lambda row: _digest(catalogue.paths[row].relative_to(root), settings.split_seed))
     # Half of a small class stays for training: a quarter goes to each of two splits, or half to a single one.
     shares = {"test": 1 / 4, "validation": 1 / 2 if "test" in layout.folders else 1 / 3}

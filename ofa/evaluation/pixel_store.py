@@ -36,7 +36,8 @@ class _OnDisk:
         for shape, labels in zip(self.shapes, self.labels, strict=True):
             pixels = np.empty(tuple(shape), np.uint8)
             self.file.seek(start)
-            start += self.file.readinto(pixels.data.cast("B"))  # type: ignore[attr-defined]
+            _read(self.file, pixels)
+            start += pixels.nbytes
             yield send(torch.from_numpy(pixels), device), labels
 
 
@@ -101,6 +102,15 @@ class PixelStore:
             on_disk.shapes.append(pixels.shape)
             on_disk.labels.append(labels)
         self._files[key] = on_disk
+
+
+def _read(file: IO[bytes], pixels: npt.NDArray[np.uint8]) -> None:
+    """Fill the array: an unbuffered file may give fewer bytes than asked for."""
+    rest = pixels.data.cast("B")
+    while len(rest):
+        num_bytes = file.readinto(rest)  # type: ignore[attr-defined]
+        assert num_bytes, "the temporary file is shorter than what was written"
+        rest = rest[num_bytes:]
 
 
 def _write(file: IO[bytes], pixels: npt.NDArray[np.uint8]) -> None:

@@ -61,7 +61,7 @@ def estimate_durations(
     steps = [schedule.steps(phase) for phase in recipe.phases]
     pairs = zip(recipe.phases, steps, strict=True)
     steps_s = sum(num * _step_s(supernet, phase, settings, device) for phase, num in pairs)
-    reading_s = _reading_s(data, settings, device) * settings.batch_size * sum(steps)
+    reading_s = _reading_s(data, settings, device, settings.batch_size * sum(steps))
     image_s = _image_s(supernet, device)
     validation_images = min(settings.validation_images, data.size("validation")) + settings.calibration_images
     # The end of the run has one more.
@@ -95,14 +95,19 @@ def _step_s(supernet: Supernet, phase: Phase, settings: TrainSettings, device: t
     return elapsed_s / timed_macs * mean_macs * phase.step_cost / phase.subnets_per_step
 
 
-def _reading_s(data: ImageData, settings: TrainSettings, device: torch.device) -> float:
-    """Return the seconds until a training image is read and augmented; the workers' start is not counted."""
-    size = min(NUM_READ, data.size("train"))
-    batches = data.train_batches(size, settings.seed, 0, device)
-    start_s = time.perf_counter()
-    next(batches)
-    first_s = time.perf_counter() - start_s
-    return first_s / size
+def _reading_s(data: ImageData, settings: TrainSettings, device: torch.device, num_images: int) -> float:
+    """Return the seconds until so many training images are read and augmented.
+
+    Each image is read for the first time once, which also fills a cache of shrunk copies.
+    """
+    size, num_train = min(NUM_READ, data.size("train")), data.size("train")
+    seconds = []
+    for _ in ("first", "later"):
+        start_s = time.perf_counter()
+        next(data.train_batches(size, settings.seed, 0, device))
+        seconds.append((time.perf_counter() - start_s) / size)
+    num_first = min(num_images, num_train)
+    return seconds[0] * num_first + seconds[1] * (num_images - num_first)
 
 
 def _image_s(supernet: Supernet, device: torch.device) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ofa.common.errors import UserError
+from ofa.data.base import ImageData
 from ofa.space.staged import StagedSpace
 
 TINY, PHOTOS = "mobilenet_v3_tiny", "mobilenet_v3_small_photos"
@@ -22,6 +24,8 @@ BASE_IMAGES = 400
 """Training photographs for which the lengths of the recipes `photos` and `transfer` are written."""
 
 MAX_LENGTH = 6.0
+MIN_IMAGES = 8
+CACHED_SIDE = 1000
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class ImageSetFacts:
     num_train: int
     short_side: int
     in_files: bool
+
+
+def facts_of(data: ImageData) -> ImageSetFacts:
+    """Return the facts of a set of images."""
+    return ImageSetFacts(data.size("train"), data.short_side, in_files=not data.is_in_memory)
 
 
 @dataclass(frozen=True)
@@ -62,34 +71,56 @@ def plan_recipe(facts: ImageSetFacts, *, transfers: bool = False) -> str:
 
 
 def plan_training(
-    facts: ImageSetFacts, space: StagedSpace, recipe: str, *, length: float = 1.0
+    facts: ImageSetFacts, space: StagedSpace, recipe: str, *, length: float = 1.0, cache: str | None = None
 ) -> TrainingPlan:
     """Return how a supernet of `space` is trained on a set of images.
 
     The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
     recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
-    the number, up to `MAX_LENGTH` times.
+    the number, up to `MAX_LENGTH` times. Photographs of `CACHED_SIDE` and more are kept as shrunk copies.
 
     Args:
         facts: facts about the images.
         space: the space.
         recipe: name of the recipe.
         length: factor of the chosen length.
+        cache: folder for shrunk copies, if there have to be any.
 
     Raises:
-        UserError: if there are too few images for a batch of two.
+        UserError: if there are fewer than `MIN_IMAGES` images.
     """
+    if facts.num_train < MIN_IMAGES:
+        raise UserError(f"There are {facts.num_train} training images; expected at least {MIN_IMAGES}.")
     settings: dict[str, object] = {}
     resolutions = _resolutions(facts, space)
     if resolutions != space.resolutions:
-        settings["space.resolutions"] = f"[{','.join(map(str, resolutions))}]"
+        settings["space.resolutions"] = _list_text(resolutions)
     if facts.in_files:
         settings["data.image_size"] = max(resolutions)
         settings["training.batch_size"] = _batch_size(facts.num_train)
+        if facts.short_side >= CACHED_SIDE:
+            settings["data.cache"] = cache
         length *= min(max(math.sqrt(facts.num_train / BASE_IMAGES), 0.5), MAX_LENGTH)
     if round(length, 2) != 1.0:
         settings["training.length"] = f"{length:.2f}"
     return TrainingPlan(recipe, settings)
+
+
+def suggested_settings(facts: ImageSetFacts, space: StagedSpace, batch_size: int) -> dict[str, object]:
+    """Return by name the settings of a training of photographs that would fit them better than its own."""
+    if not facts.in_files:
+        return {}
+    settings: dict[str, object] = {}
+    resolutions = _resolutions(facts, space)
+    if set(space.allowed_resolutions) - set(resolutions):
+        settings["space.resolutions"] = _list_text(resolutions)
+    if batch_size > (largest := _batch_size(facts.num_train)):
+        settings["training.batch_size"] = largest
+    return settings
+
+
+def _list_text(values: Sequence[int]) -> str:
+    return f"[{','.join(map(str, values))}]"
 
 
 def _resolutions(facts: ImageSetFacts, space: StagedSpace) -> tuple[int, ...]:
@@ -102,7 +133,5 @@ def _resolutions(facts: ImageSetFacts, space: StagedSpace) -> tuple[int, ...]:
 
 
 def _batch_size(num_train: int) -> int:
-    """Return a power of two: 32 or 64, at most a quarter of the training images."""
-    if num_train < 8:
-        raise UserError(f"There are {num_train} training images; expected at least 8 for batches of two.")
-    return min(32 if num_train < 2000 else 64, 1 << (num_train // 4).bit_length() - 1)
+    """Return a power of two from 2 to 64: at most a quarter of the training images."""
+    return min(32 if num_train < 2000 else 64, 1 << max(num_train // 4, 2).bit_length() - 1)

@@ -6,12 +6,14 @@ import dataclasses
 
 import torch
 
+from ofa.common.command_line import assignments
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
 from ofa.data.sources import load_data
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
+from ofa.runs.plan import facts_of, suggested_settings
 from ofa.runs.start import check_first_phase, start_run, start_values
 from ofa.runs.supernet_file import save_supernet
 from ofa.space.staged import StagedSpace
@@ -19,6 +21,7 @@ from ofa.supernet.supernet import build_supernet
 from ofa.training.checks import check_training
 from ofa.training.phases import check_phases
 from ofa.training.precision import EMULATED, emulates
+from ofa.training.schedule import schedule_of
 from ofa.training.summary import RunSummary
 from ofa.training.trainer import Trainer
 
@@ -48,7 +51,9 @@ def train_run(
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
     check_phases(config.recipe.phases, trained=config.init is not None)
-    data = load_data(config.data)
+    data = load_data(
+        config.data, progress=lambda done, total, text: progress(0, total, f"{text}, {done} of {total}")
+    )
     run = RunDirectory(config.runs_dir, config.run_name)
     space = config.space.for_data(data)
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
@@ -91,9 +96,14 @@ def _first_lines(
 ) -> list[str]:
     """Return what is said when a training begins: the space, the images, and where to watch it."""
     folder = RunDirectory(config.runs_dir, config.run_name).path / "tensorboard"
+    resolutions, size = ", ".join(map(str, space.allowed_resolutions)), config.training.batch_size
+    num_steps = schedule_of(config.recipe, data).total_steps
+    better = suggested_settings(facts_of(data), space, size)
     return [
         f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}",
         *data.notes,
+        f"{num_steps:,} steps of {size} images, at {resolutions} px",
+        *([f"these images suggest: {' '.join(assignments(better))}"] if better else []),
         f"watch it with: tensorboard --logdir {folder}",
         *([EMULATED] if emulates(config.training.precision, device) else []),
         *([NOTHING_NEW] if not has_new and any(p.new_lr_factor != 1 for p in config.recipe.phases) else []),

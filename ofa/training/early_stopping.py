@@ -42,14 +42,14 @@ class EarlyStopping:
         return self._num_since >= self._max_validations
 
     def restore(self, network: nn.Module, step: int) -> str | None:
-        """Give `network` the best weights, once there was a validation.
+        """Give `network` the best weights, if there was a validation.
 
         Returns:
             A line for the user; None if the weights are those of `step`, the last one.
         """
-        network.load_state_dict(self._state)
-        if self.best_step == step:
+        if self.best_step in (None, step):
             return None
+        network.load_state_dict(self._state)
         shown = f"mean {self._metric.title} {self._metric.show(self._best_value)}"
         if not self.is_exhausted:
             return f"the best validation was that after step {self.best_step} ({shown}); its weights are used"

@@ -126,7 +126,7 @@ def report_table(
     accuracy_headers = (f"{metric.heading}\npred.", f"{metric.heading}\n{split}", *error_header)
     headers = ("limit\nms", *accuracy_headers, "ms\npred.", "ms\nmeas.")
     table.add_column("network", no_wrap=True)
-    for header in (*headers, "M\nMACs", "k\nparam.", "found\nin s"):
+    for header in (*headers, "M\nMACs", "k\nparam."):
         table.add_column(header, justify="right", no_wrap=True)
 
     for network in sorted(
@@ -135,12 +135,11 @@ def report_table(
         if network.name:
             limits = network.search.limits if network.search else ()
             limit = next((f"{bound.maximum:g}" for bound in limits if bound.name == "latency_ms"), "-")
-            search_seconds = f"{network.search.seconds:.1f}" if network.search else "-"
-            table.add_row(network.name, limit, *_figures([network], metric, num_images), search_seconds)
+            table.add_row(network.name, limit, *_figures([network], metric, num_images))
     random_networks = [network for network in networks if network.group == "random"]
     if random_networks:
         table.add_row(
-            f"mean of {len(random_networks)} random", "-", *_figures(random_networks, metric, num_images), "-"
+            f"mean of {len(random_networks)} random", "-", *_figures(random_networks, metric, num_images)
         )
     return table
 

@@ -82,6 +82,15 @@ def test_every_data_file_builds(name: str) -> None:
     assert build(DataSettings, compose_group("data", name)).name == name
 
 
+def test_places_are_no_part_of_what_decides_a_result() -> None:
+    values = ("data.root=/photos", "data.cache=/copies", "data.workers=7", "data.augment=trivial")
+    config = command_of("train_supernet").config("experiment=image_folder", *values)
+    assert isinstance(config, TrainConfig)
+    recorded = config.record()["data"]
+    assert not {"root", "cache", "workers"} & set(recorded)
+    assert recorded["augment"] == "trivial" and recorded["stratified"] and recorded["validation_size"] is None
+
+
 @pytest.mark.parametrize("name", choices("phases"))
 def test_every_recipe_ends_with_the_whole_or_the_compound_space(name: str) -> None:
     space = build(StagedSpace, compose_group("space", "mobilenet_v3_tiny"))

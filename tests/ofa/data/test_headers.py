@@ -19,6 +19,7 @@ from ofa.data.header import Header, read_header
 from ofa.data.header_cache import cache_folder
 from ofa.data.headers import check_pictures
 from ofa.data.settings import DataSettings
+from ofa.data.sources import load_data
 
 CPU = torch.device("cpu")
 
@@ -198,6 +199,12 @@ def test_the_check_reports_its_progress(root: Path, monkeypatch: pytest.MonkeyPa
     reports: list[tuple[int, int]] = []
     check_pictures(root, sorted(root.rglob("*.*g")), lambda done, total, text: reports.append((done, total)))
     assert reports == [(0, 24), (10, 24), (20, 24), (24, 24)]
+
+
+def test_the_check_of_a_set_reports_its_progress(root: Path) -> None:
+    reports: list[str] = []
+    load_data(settings(root), progress=lambda done, total, text: reports.append(f"{done}/{total} {text}"))
+    assert reports == ["0/24 checking photographs", "24/24 checking photographs"]
 
 
 def test_transparent_pictures_are_counted(root: Path) -> None:

@@ -239,6 +239,14 @@ def test_heic_is_read_where_its_package_is_installed(tmp_path: Path, monkeypatch
         formats._register_heif.cache_clear()
 
 
+def test_a_real_heic_file_is_read(tmp_path: Path) -> None:
+    package = pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    package.register_heif_opener()
+    Image.fromarray(smooth(240, 160)).save(tmp_path / "photo.heic", quality=95)
+    image = read_picture(tmp_path / "photo.heic")
+    assert image.mode == "RGB" and np.abs(pixels(image) - smooth(240, 160)).max() <= 5
+
+
 def test_the_endings_are_those_of_this_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ofa.data.formats.features.check", lambda name: name == "webp")
     monkeypatch.setattr(formats, "HEIF_MODULE", "no_such_module")

@@ -7,7 +7,15 @@ import math
 import pytest
 
 from ofa.common.errors import UserError
-from ofa.runs.plan import BASE_IMAGES, MAX_LENGTH, ImageSetFacts, plan_recipe, plan_space, plan_training
+from ofa.runs.plan import (
+    BASE_IMAGES,
+    MAX_LENGTH,
+    ImageSetFacts,
+    plan_recipe,
+    plan_space,
+    plan_training,
+    suggested_settings,
+)
 from ofa.space.load import load_space
 
 
@@ -71,3 +79,23 @@ def test_the_recipe_fits_the_source_of_the_images_and_of_the_weights() -> None:
     assert [plan_recipe(facts) for facts in in_memory] == ["quick", "small_images"]
     tiny = load_space("mobilenet_v3_tiny")
     assert [plan_training(facts, tiny, "quick").settings for facts in in_memory] == [{}, {}]
+
+
+def test_a_training_is_told_what_would_fit_its_pictures_better() -> None:
+    space = load_space("mobilenet_v3_small_photos")
+    assert suggested_settings(photographs(500), space, 32) == {}
+    assert suggested_settings(photographs(60, 100), space, 32) == {
+        "space.resolutions": "[64,80,96,112]",
+        "training.batch_size": 8,
+    }
+    fitting = space.restrict({"resolution": (64, 80)})
+    assert suggested_settings(photographs(60, 100), fitting, 8) == {}
+    assert suggested_settings(photographs(3), space, 2) == {}
+    assert suggested_settings(ImageSetFacts(60, 8, in_files=False), space, 64) == {}
+
+
+@pytest.mark.parametrize(("short_side", "cache"), [(999, None), (1000, "copies")])
+def test_large_photographs_are_kept_as_shrunk_copies(short_side: int, cache: str | None) -> None:
+    space = load_space("mobilenet_v3_small_photos")
+    plan = plan_training(photographs(500, short_side), space, "photos", cache="copies")
+    assert plan.settings.get("data.cache") == cache
