@@ -35,8 +35,7 @@ from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe, load_recipe
 from ofa.training.trainer import Trainer
 
-# Classes of the source and of the target.
-SPLITS = {"numbers": (range(5), range(5, 10)), "parity": (range(0, 10, 2), range(1, 10, 2))}
+SOURCE_CLASSES, TARGET_CLASSES = range(5), range(5, 10)
 SPACE = "mobilenet_v3_tiny"
 SOURCE_PHASES = (
     Phase(1, 0.08, "largest", kernel_sizes=1, depths=1, expand_ratios=1, teacher=None, final_lr=0.05),
@@ -83,12 +82,12 @@ def tensors(dataset: FashionMNIST, rows: object, classes: range) -> tuple[Tensor
     return dataset.data[rows].unsqueeze(1), (dataset.targets[rows] - classes.start) // classes.step
 
 
-def make_source(root: str, folder: Path, classes: range) -> Path:
-    """Train the supernet on the classes of the source, unless that is done, and return its file."""
+def make_source(root: str, folder: Path) -> Path:
+    """Train the supernet on the first five classes, unless that is done, and return its file."""
     path = folder / "source" / "supernet.pt"
     if path.exists():
         return path
-    data = photographs(root, classes, num_per_class=None, seed=0)
+    data = photographs(root, SOURCE_CLASSES, num_per_class=None, seed=0)
     supernet = build_supernet(load_space(SPACE).for_data(data))
     settings = dataclasses.replace(load_recipe("small_images").settings, validation_images=1)
     with progress_bar("source") as progress:
@@ -124,12 +123,12 @@ def recipe_of(way: str, steps: int, seed: int) -> Recipe:
     return Recipe((scratch,), settings)
 
 
-def result(root: str, folder: Path, classes: range, *, way: str, steps: int, seed: int) -> dict[str, float]:
+def result(root: str, folder: Path, *, way: str, steps: int, seed: int) -> dict[str, float]:
     """Return the test top-1 in percent of three sub-networks, from a file or by training."""
     name = f"{way.replace(' ', '_')}_{steps}_{seed}"
     file = folder / f"{name}.json"
     if not file.exists():
-        data = photographs(root, classes, num_per_class=100, seed=seed)
+        data = photographs(root, TARGET_CLASSES, num_per_class=100, seed=seed)
         space = load_space(SPACE).for_data(data)
         supernet = build_supernet(space, seed)
         new_names: tuple[str, ...] = ()
@@ -178,19 +177,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, nargs="+", default=[20, 50, 100])
     parser.add_argument("--figure", type=Path, default=Path("docs/figures/transfer.png"))
-    parser.add_argument("--split", choices=SPLITS, default="numbers")
-    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS))
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     choose_accelerator("cpu", arguments.threads)
-    source_classes, classes = SPLITS[arguments.split]
-    folder = arguments.folder / arguments.split
-    make_source(arguments.data_root, folder, source_classes)
+    make_source(arguments.data_root, arguments.folder)
     results: dict[tuple[str, int], np.ndarray] = {}
     print("| steps | way |" + "".join(f" {name} |" for name in NETWORKS) + "\n|---|---|---|---|---|")
-    for steps, way in product(arguments.steps, arguments.ways):
+    for steps, way in product(arguments.steps, WAYS):
         rows = [
-            result(arguments.data_root, folder, classes, way=way, steps=steps, seed=seed)
+            result(arguments.data_root, arguments.folder, way=way, steps=steps, seed=seed)
             for seed in arguments.seeds
         ]
         results[way, steps] = np.array([[row[name] for name in NETWORKS] for row in rows])
@@ -199,8 +194,7 @@ def main() -> None:
             for column in results[way, steps].T
         ]
         print(f"| {steps} | {way} |" + "".join(cells), flush=True)
-    if set(arguments.ways) == set(WAYS):
-        plot(results, arguments.figure)
+    plot(results, arguments.figure)
 
 
 if __name__ == "__main__":

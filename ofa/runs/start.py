@@ -21,7 +21,7 @@ from ofa.runs.retarget import tell_same_classes
 from ofa.runs.sources import find_source, read_source
 from ofa.supernet.supernet import Supernet
 from ofa.supernet.transfer import transfer_weights
-from ofa.training.phases import Phase, check_phases
+from ofa.training.phases import Phase
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,15 @@ def start_run(
     A run that has begun goes on from its checkpoints; only the source is compared with the recorded one.
 
     Raises:
-        UserError: as `start_from`; or if the source of a run that has begun is another file by now.
+        UserError: as `start_from`; if the source of a run that has begun is another file by now; or for a
+            first phase with a frozen teacher whose classifier is new.
     """
     if config.init is None:
         return None
     recorded = _recorded_start(directory) if has_begun(directory) else None
     if recorded is None:
         record = start_from(supernet, config.init, class_names=info.class_names, runs_dir=config.runs_dir)
+        _check_teacher(config.recipe.phases[0], record)
         note(f"weights of {record.source}: {record.text}")
         return record
     try:
@@ -143,16 +145,9 @@ def start_values(start: StartRecord | None) -> dict[str, Any]:
     return {} if start is None else {"start": dataclasses.asdict(start)}
 
 
-def check_first_phase(phases: Sequence[Phase], start: StartRecord | None) -> None:
-    """Raise the error for a first phase that needs a trained network where there is none.
-
-    Raises:
-        UserError: for a frozen teacher or sorting without a source of weights, or for such a teacher with a
-            new classifier.
-    """
-    check_phases(phases, trained=start is not None)
-    if start is not None and start.has_new_classifier and phases[0].teacher == "frozen":
+def _check_teacher(first_phase: Phase, start: StartRecord) -> None:
+    if start.has_new_classifier and first_phase.teacher == "frozen":
         raise UserError(
-            f"The first phase, {phases[0].name!r}, has a frozen teacher, which knows nothing yet: the "
+            f"The first phase, {first_phase.name!r}, has a frozen teacher, which knows nothing yet: the "
             f"classifier is new ({start.text}). Set its teacher to null, or to in_place with a sandwich."
         )

@@ -14,7 +14,7 @@ from ofa.data.sources import load_data
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
 from ofa.runs.plan import facts_of, suggested_settings
-from ofa.runs.start import check_first_phase, start_run, start_values
+from ofa.runs.start import start_run, start_values
 from ofa.runs.supernet_file import save_supernet
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import build_supernet
@@ -58,7 +58,6 @@ def train_run(
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
         start = start_run(config, run, supernet, data.info, note)
-        check_first_phase(config.recipe.phases, start)
         if world.is_main:
             claim_directory(run, config, start_values(start))
         world.wait()

@@ -268,3 +268,23 @@ def test_new_parameters_have_a_learning_rate_of_their_own(runs: Path, tmp_path: 
             assert (tensor - initial[name]).abs().max() > 1e-4, name
         elif "running" not in name:
             torch.testing.assert_close(tensor, state[name], atol=1e-6, rtol=0)
+
+
+def test_an_interrupted_start_goes_on_bit_for_bit(runs: Path, tmp_path: Path) -> None:
+    """The run is set back to its first step, and its source is gone: the end is the same."""
+    state = torch.load(runs / "first" / "supernet.pt", weights_only=True)["state"]
+    source = tmp_path / "headless.pt"
+    torch.save({name: tensor for name, tensor in state.items() if ".linear." not in name}, source)
+    every_step = ("training.checkpoint_every_steps=1", "training.keep_checkpoints=9")
+    factor = "+phases.sandwich.new_lr_factor=4"
+    settings = (*SMALL, *every_step, factor, f"runs_dir={tmp_path}", "run_name=b", f"init={source}")
+    path = train_supernet.run(*settings)
+    expected = load_supernet(path)[0].state_dict()
+    source.unlink()
+    path.unlink()
+    checkpoints = sorted((tmp_path / "b" / "checkpoints").glob("step_*.pt"))
+    assert len(checkpoints) > 1
+    for file in checkpoints[1:]:
+        file.unlink()
+    again = load_supernet(train_supernet.run(*settings))[0].state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.items())
