@@ -25,11 +25,13 @@ from ofa.modules.static import StaticNetwork
 from ofa.runs.directory import RunDirectory
 from ofa.runs.retarget import retargeted
 from ofa.runs.trained import TrainedRun
+from ofa.supernet.transfer import TransferReport
 from ofa.training.fitting import fit
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
 
 _BATCH_SIZE = 250
+_MIN_EPOCHS_OF_NEW = 10
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ def finetune_on(
     if teacher is None and settings.distillation_ratio:
         note("no teacher: the bundle is no sub-network of a trained run; distillation_ratio counts as 0")
         settings = dataclasses.replace(settings, distillation_ratio=0.0)
-    network, card = retargeted(bundle, data.info, settings.seed, note)
+    network, card, taken = retargeted(bundle, data.info, settings.seed)
+    for line in () if taken is None else _transfer_lines(bundle, taken, settings):
+        note(line)
     resolution, network, task = bundle.subnet.config.resolution, network.to(device), ClassificationTask()
     before = score(network, _images(data, "validation", resolution, device), task)
     if emulates(settings.precision, device):
@@ -173,6 +177,16 @@ def finetune_on(
         # The bundle has the weights now; the TensorBoard events stay.
         shutil.rmtree(folder / "checkpoints")
     return FinetuneReport(report.path, task.metric, before, after, data.size("validation"))
+
+
+def _transfer_lines(bundle: Bundle, report: TransferReport, settings: FinetuneSettings) -> Iterator[str]:
+    """Yield what was taken from a bundle, and a word where a new classifier is trained for a short time."""
+    yield f"weights of {bundle.path.name}: {report.text}"
+    if report.has_new_classifier and settings.epochs < _MIN_EPOCHS_OF_NEW:
+        yield (
+            f"{settings.epochs} epochs with lr {settings.lr:g} are little for a new classifier: for some "
+            "hundred images 30 epochs with lr 0.05 were much better than 3 with 0.005"
+        )
 
 
 def _images(

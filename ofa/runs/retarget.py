@@ -6,24 +6,26 @@ import dataclasses
 from collections.abc import Sequence
 
 from ofa.common.errors import UserError
-from ofa.common.progress import Note
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
 from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard, subnet_card
 from ofa.modules.static import StaticNetwork
 from ofa.supernet.supernet import build_supernet
-from ofa.supernet.transfer import transfer_weights
+from ofa.supernet.transfer import TransferReport, transfer_weights
 
 
-def retargeted(bundle: Bundle, info: DataInfo, seed: int, note: Note) -> tuple[StaticNetwork, ModelCard]:
+def retargeted(
+    bundle: Bundle, info: DataInfo, seed: int
+) -> tuple[StaticNetwork, ModelCard, TransferReport | None]:
     """Return the network of a bundle with the classes and channels of other images, and its card.
+
+    The third value tells what was taken; None if that is everything.
 
     Args:
         bundle: the bundle of a sub-network; not changed.
         info: the images.
         seed: seed of a new classifier.
-        note: called with what was taken where that is not everything.
 
     Raises:
         UserError: if the bundle is no sub-network of a space.
@@ -35,7 +37,7 @@ def retargeted(bundle: Bundle, info: DataInfo, seed: int, note: Note) -> tuple[S
     if keeps_classes and facts.space.in_channels == info.in_channels:
         preprocessing = Preprocessing(info.mean, info.std, centre_share=info.centre_share)
         card = dataclasses.replace(card, class_names=info.class_names, preprocessing=preprocessing)
-        return bundle.network, card
+        return bundle.network, card, None
     network = build_supernet(space, seed).extract(facts.config).eval()
     report = transfer_weights(
         network,
@@ -43,10 +45,9 @@ def retargeted(bundle: Bundle, info: DataInfo, seed: int, note: Note) -> tuple[S
         what=f"The bundle {bundle.path}",
         is_classifier_kept=keeps_classes,
     )
-    note(f"weights of {bundle.path.name}: {report.text}")
     start = {"bundle": bundle.path.name, "sha256": bundle.files["weights"].sha256, "text": report.text}
     provenance = {**card.provenance, "start": {**start, "new_names": list(report.new_names)}}
-    return network, subnet_card(space, facts.config, info, provenance=provenance)
+    return network, subnet_card(space, facts.config, info, provenance=provenance), report
 
 
 def check_classes(bundle: Bundle, info: DataInfo) -> None:

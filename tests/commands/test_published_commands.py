@@ -184,6 +184,7 @@ def test_a_published_network_is_finetuned_to_the_classes_of_a_folder(
     path = finetune_subnet.run(*settings)
     out = capsys.readouterr().out
     assert "new: classifier (1000 → 3 classes)" in out and "no teacher" in out
+    assert "1 epochs with lr 0.005 are little for a new classifier" in out
     assert "next: ofa evaluate run_name=mine" in out
     old, new = load_bundle(source), load_bundle(path)
     assert path.parent == tmp_path / "mine" / "bundles"
