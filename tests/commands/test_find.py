@@ -96,7 +96,7 @@ def test_the_whole_way_ends_in_bundles_and_goes_on_where_it_stopped(
     [
         ("more_devices=[my_cpu,toaster]", "Unknown device 'toaster'"),
         ("space=nothing", "Available options in 'space'"),
-        ("+stages.train.trainning.seed=1", "trainning"),
+        ("+stages.train.learning.seed=1", "learning"),
         ("data.root=/nowhere/at/all", "not a folder"),
     ],
 )
