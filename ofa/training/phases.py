@@ -137,7 +137,7 @@ def check_phases(phases: Sequence[Phase], trained: bool = False) -> None:
     Args:
         phases: phases in the order they run.
         trained: whether the supernet is already trained; otherwise the first phase has no network
-            to distil from or to sort.
+            to distil from or to sort, and no features for a classifier alone.
     """
     if not phases:
         raise UserError("No phases are given; expected at least one.")
@@ -145,4 +145,9 @@ def check_phases(phases: Sequence[Phase], trained: bool = False) -> None:
         raise UserError(
             f"The first phase, {phases[0].name!r}, has a frozen teacher or sorts channels, but no network is "
             "trained before it; set teacher to null and sort_channels to false there."
+        )
+    if not trained and phases[0].trains == "classifier":
+        raise UserError(
+            f"The first phase, {phases[0].name!r}, trains the classifier alone, but nothing is trained below it; "
+            "start from given weights (init=SOURCE), or choose other phases."
         )

@@ -12,6 +12,7 @@ import collect_accuracy
 import evaluate_subnet
 import export_subnet
 import finetune_subnet
+import find_networks
 import fit_predictor
 import import_network
 import make_device_kit
@@ -233,6 +234,7 @@ class StopError(Exception):
 
 DATA = "ofa.runs.trained.load_data_settings"
 TINY = "space=mobilenet_v3_tiny"
+DURATION = "ofa.runs.duration.estimate_durations"
 # Of each command: the function that it computes with, or what it calls just before, and its settings.
 COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
     "train_supernet": (train_supernet.train_supernet, "ofa.runs.train.load_data", ()),
@@ -258,7 +260,8 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
         "ofa.export.write.export_bundle",
         ("net_config=n", "weights=w"),
     ),
-    "quickstart": (quickstart.quickstart, "ofa.runs.train.load_data", ()),
+    "quickstart": (quickstart.quickstart, DURATION, ()),
+    "find_networks": (find_networks.find_networks, DURATION, ("data=digits",)),
 }
 
 

@@ -197,6 +197,8 @@ def test_the_first_phase_must_not_distil() -> None:
         check_phases([dataclasses.replace(PHASES[0], teacher="frozen")])
     with pytest.raises(UserError, match="No phases"):
         check_phases([])
+    with pytest.raises(UserError, match="trains the classifier alone, but nothing is trained below it"):
+        check_phases([dataclasses.replace(PHASES[0], teacher=None, trains="classifier")])
 
 
 def test_fp16_needs_cuda(tmp_path: Path) -> None:
