@@ -44,8 +44,8 @@ SOURCE_PHASES = (
 WAYS = ("transferred", "from scratch")
 NETWORKS = ("smallest", "middle", "largest")
 NEVER = 10**9
-# By the number of steps: the best of the learning rates that were tried near it, on validation photographs. To
-# begin with the largest network alone was worse.
+# By the number of steps: the best of the learning rates that were tried near it, on validation photographs.
+# To begin with the largest network alone was worse.
 SCRATCH_LR = {20: 0.4, 50: 0.2, 100: 0.2}
 
 

@@ -148,6 +148,6 @@ def check_phases(phases: Sequence[Phase], trained: bool = False) -> None:
         )
     if not trained and phases[0].trains == "classifier":
         raise UserError(
-            f"The first phase, {phases[0].name!r}, trains the classifier alone, but nothing is trained below it; "
-            "start from given weights (init=SOURCE), or choose other phases."
+            f"The first phase, {phases[0].name!r}, trains the classifier alone, but nothing is trained below "
+            "it; start from given weights (init=SOURCE), or choose other phases."
         )

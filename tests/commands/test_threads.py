@@ -11,8 +11,8 @@ import build_latency_table
 import collect_accuracy
 import evaluate_subnet
 import export_subnet
-import finetune_subnet
 import find_networks
+import finetune_subnet
 import fit_predictor
 import import_network
 import make_device_kit
