@@ -51,23 +51,25 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     timed_networks = {str(i): TimedNetwork(n.network, n.image_shape) for i, n in enumerate(networks)}
     with progress_bar("timing") as progress:
         timings = measure_networks(timed_networks, device, config.seed, progress)
+    latency = table.estimator(space, device, max_table_error=float("inf"))
+    num_images = run.data.size(config.split)
     rows = report_networks(
         networks,
         [timings[name].latency_ms for name in timed_networks],
         space=space,
         predictor=predictor,
-        latency=table.estimator(space, device, max_table_error=float("inf")),
+        latency=latency,
         searches=searches_by_subnet(directory.path / "search", space),
     )
     title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
-    plot_tradeoff(rows, figure, predictor.metric)
+    plot_tradeoff(rows, figure, predictor.metric, space=space, latency=latency, num_images=num_images)
     table_of_networks = report_table(
         rows,
         title,
         config.split,
         predictor.metric,
-        num_images=run.data.size(config.split),
+        num_images=num_images,
         shows_balanced=are_unequal(run.data.class_counts(config.split)),
     )
     table_console().print(table_of_networks)

@@ -191,15 +191,32 @@ def _figures(networks: Sequence[ReportedNetwork], metric: Metric, num_images: in
     return [*accuracies, *latencies, mean("macs", 2, 1e6), mean("parameters", 0, 1e3)]
 
 
-def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path, metric: Metric = TOP1) -> None:
+def plot_tradeoff(
+    networks: Sequence[ReportedNetwork],
+    path: Path,
+    metric: Metric = TOP1,
+    *,
+    space: SearchSpace,
+    latency: Estimator,
+    num_images: int = 0,
+) -> None:
     """Write a PNG of the metric against latency (ms): predicted front of the searches, and measured networks.
+
+    Args:
+        networks: the networks.
+        path: file of the figure.
+        metric: metric of the values.
+        space: space of the searches.
+        latency: predicted milliseconds on the device, also of networks that were searched for other ones.
+        num_images: number of images measured on, whose standard error is drawn; 0 for none.
 
     Raises:
         UserError: if the file cannot be written.
     """
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.add_subplot()
-    front = _joint_front([network.search for network in networks if network.search], metric)
+    searches = [network.search for network in networks if network.search]
+    front = joint_front(searches, metric, space, latency)
     if len(front):
         axes.step(front[:, 0], front[:, 1], where="post", color="tab:blue", label="predicted front")
     for group, marker in MARKERS.items():
@@ -207,6 +224,10 @@ def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path, metric: Metri
         if points:
             size = 150 if group == "searched" else 40
             latencies, accuracies = zip(*points, strict=True)
+            errors = [metric.standard_error(value / metric.scale, num_images) for value in accuracies]
+            bars = [metric.scale * error for error in errors if error is not None]
+            if bars:
+                axes.errorbar(latencies, accuracies, bars, fmt="none", ecolor="0.75", capsize=3, zorder=1)
             axes.scatter(latencies, accuracies, size, marker=marker, zorder=3, label=f"{group}, measured")
     for network in networks:
         if network.name:
@@ -220,11 +241,14 @@ def plot_tradeoff(networks: Sequence[ReportedNetwork], path: Path, metric: Metri
     ofa.common.files.write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
 
 
-def _joint_front(searches: Sequence[SearchResult], metric: Metric) -> NDArray[np.float64]:
+def joint_front(
+    searches: Sequence[SearchResult], metric: Metric, space: SearchSpace, latency: Estimator
+) -> NDArray[np.float64]:
     """Return (latency, shown value of the metric) of the candidates on the joint front of all searches."""
     candidates = [candidate for search in searches for candidate in search.front]
-    candidates = [candidate for candidate in candidates if "latency_ms" in candidate.values]
-    costs = np.array([candidate.values["latency_ms"] for candidate in candidates])
+    if not candidates:
+        return np.empty((0, 2))
+    costs = latency(space.genomes([candidate.config for candidate in candidates]))
     accuracies = np.array([candidate.accuracy for candidate in candidates])
     front_indices = non_dominated(costs, metric.sign * accuracies)
     return np.column_stack([costs[front_indices], metric.scale * accuracies[front_indices]])

@@ -8,10 +8,11 @@ import numpy as np
 from rich.console import Console
 
 from ofa.architecture.cost import compile_cost, macs
+from ofa.common.metric import TOP1
 from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
-from search.reports.run_report import ReportedNetwork, plot_tradeoff, report_table
+from search.reports.run_report import ReportedNetwork, joint_front, plot_tradeoff, report_table
 
 
 def measured(space: StagedSpace) -> list[ReportedNetwork]:
@@ -59,8 +60,23 @@ def test_the_figure_is_drawn_with_and_without_searches(micro_space: StagedSpace,
     other = ReportedNetwork("mine", None, None, 0.95, None, 2.0, 4_000_000, 400_000)
     sets = {"all": [*measured(micro_space), other], "one": measured(micro_space)[:1]}
     for name, networks in sets.items():
-        plot_tradeoff(networks, tmp_path / f"{name}.png")
-        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        cost = compile_cost(micro_space, macs)
+        path = tmp_path / f"{name}.png"
+        plot_tradeoff(networks, path, space=micro_space, latency=cost, num_images=90)
+        assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_front_is_in_the_latencies_of_the_reported_device(micro_space: StagedSpace) -> None:
+    searches = [network.search for network in measured(micro_space) if network.search]
+    cost = compile_cost(micro_space, macs)
+    front = joint_front(searches, TOP1, micro_space, lambda genomes: 3 * cost(genomes) + 1)
+    own = {3 * candidate.values["latency_ms"] + 1 for search in searches for candidate in search.front}
+    assert len(front) > 1
+    assert {float(value) for value in front[:, 0]} <= own
+    # On a device where larger networks are faster, the largest of the front dominates all others.
+    (only,) = joint_front(searches, TOP1, micro_space, lambda genomes: -cost(genomes))
+    assert only[1] == max(100 * candidate.accuracy for search in searches for candidate in search.front)
+    assert joint_front([], TOP1, micro_space, cost).shape == (0, 2)
 
 
 def test_unsure_accuracies_have_their_error_and_close_networks_are_named(micro_space: StagedSpace) -> None:
