@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 FOLDERS = ("image_folder", "imagenet")  # sets that are files of a folder
 LIMIT_SHARES = (0.15, 0.35, 0.6)  # between the latencies of the smallest and the largest network
 RANDOM_NETWORKS = 8  # measured beside the bundles, for comparison
-FIT_S, SEARCH_S, EXPORT_S, TIMING_S = 15.0, 4.0, 8.0, 30.0  # on 2 cores of a Xeon
+FIT_S, SEARCH_S, EXPORT_S, TIMING_S = 15.0, 4.0, 8.0, 30.0  # on 2 cores of an EPYC
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ class Way:
         self.config = config
         self.run = RunDirectory(config.runs_dir, config.run_name or _default_name(config.data))
         self.devices = {device.name: device for device in _devices(config)}
+        self._formats = _formats(self.devices.values())
         with progress_bar("looking at the images") as progress:
             self._data = load_data(config.data, progress=progress)
         self._plan = self._planned_training()
@@ -236,7 +237,7 @@ class Way:
                 self._export(subnet, device.precision)
 
     def _export(self, subnet: str, precision: str) -> None:
-        formats = f"[{','.join(_formats(self.devices.values()))}]"
+        formats = f"[{','.join(self._formats)}]"
         settings = {"subnet": subnet, "formats": formats, "precision": precision}
         images = {"calibration_images": self.config.calibration_images}
         self._go("export", export_subnet, {**settings, **images})
@@ -269,9 +270,10 @@ def _default_name(data: DataSettings) -> str:
 
 def _devices(config: FindConfig) -> list[DeviceSpec]:
     """Return the devices with the effort that their tables are measured with."""
+    from ofa.export.formats import FORMATS
     from ofa.runtimes.base import missing_packages
 
-    default = "my_cpu" if missing_packages(("onnxruntime", "onnx")) else "my_cpu_onnx"
+    default = "my_cpu" if missing_packages(FORMATS["onnx"].packages) else "my_cpu_onnx"
     names = [*([] if config.device else [default]), *config.more_devices]
     specs = [build(DeviceSpec, read_preset("device", name), f"device {name}") for name in names]
     return [
@@ -281,11 +283,15 @@ def _devices(config: FindConfig) -> list[DeviceSpec]:
 
 
 def _formats(devices: Iterable[DeviceSpec]) -> list[str]:
-    """Return the formats of the devices' engines; PyTorch's own for its engines."""
+    """Return the formats of the devices' engines, PyTorch's own for its engines; their packages are checked."""
     from ofa.export.formats import FORMATS, PT2
+    from ofa.runtimes.base import check_packages
 
     by_engine = {file.runtime.name: name for name, file in FORMATS.items() if file.runtime is not None}
-    return list(dict.fromkeys(by_engine.get(device.engine, PT2) for device in devices))
+    names = list(dict.fromkeys(by_engine.get(device.engine, PT2) for device in devices))
+    for name in names:
+        check_packages(FORMATS[name].packages, f"Exporting {name}", FORMATS[name].extra)
+    return names
 
 
 if __name__ == "__main__":

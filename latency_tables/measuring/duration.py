@@ -17,7 +17,7 @@ from ofa.space.staged import StagedSpace
 
 NUM_SAMPLES = 12
 PROCESS_START_S = 8.0
-"""Seconds until a fresh process has imported PyTorch and an engine, on 2 cores of a Xeon."""
+"""Seconds until a fresh process has imported PyTorch and an engine, on 2 cores of an EPYC."""
 
 
 def estimate_duration_s(space: StagedSpace, device: DeviceSpec, seed: int = 0) -> float:

@@ -109,6 +109,16 @@ def test_a_mistake_costs_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_missing_packages_of_an_export_are_said_before_any_work(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ofa.runtimes.base.missing_packages", lambda packages: [*packages])
+    monkeypatch.setattr("ofa.data.sources.load_data", lambda *_, **__: pytest.fail("the work has begun"))
+    with pytest.raises(UserError, match="Exporting onnx"):
+        run(pictures, "device=my_cpu_onnx")
+
+
 def test_the_quickstart_is_this_command_on_the_digits() -> None:
     values = compose("quickstart")
     assert set(values) == set(compose("find_networks")) == set(FindConfig.__dataclass_fields__)
