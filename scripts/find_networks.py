@@ -283,7 +283,7 @@ def _devices(config: FindConfig) -> list[DeviceSpec]:
 
 
 def _formats(devices: Iterable[DeviceSpec]) -> list[str]:
-    """Return the formats of the devices' engines, PyTorch's own for its engines; their packages are checked."""
+    """Return the formats of the devices' engines, PyTorch's own for its engines; check their packages."""
     from ofa.export.formats import FORMATS, PT2
     from ofa.runtimes.base import check_packages
 
