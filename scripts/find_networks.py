@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -102,6 +103,10 @@ def go_the_whole_way(config: FindConfig) -> Path:
             step.run()
         print(f"the whole way took {duration_text(time.perf_counter() - start_s)}")
         print(f"bundles: {way.run.bundles}\ncurves: tensorboard --logdir {way.run.path / 'tensorboard'}")
+        if way.left_out:
+            raise UserError(
+                "\n".join(f"No network for {name}: {reason}" for name, reason in way.left_out.items())
+            )
     return way.run.bundles
 
 
@@ -117,12 +122,14 @@ class Way:
         from latency_tables.measuring.duration import estimate_duration_s
         from ofa.common.accelerator import choose_accelerator
         from ofa.data.sources import load_data
+        from ofa.export.formats import formats_of_engines
         from ofa.runs.duration import estimate_durations
 
         self.config = config
         self.run = RunDirectory(config.runs_dir, config.run_name or _default_name(config.data))
         self.devices = {device.name: device for device in _devices(config)}
-        self._formats = _formats(self.devices.values())
+        self._formats = formats_of_engines(device.engine for device in self.devices.values())
+        self.left_out: dict[str, str] = {}
         with progress_bar("looking at the images") as progress:
             self._data = load_data(config.data, progress=progress)
         self._plan = self._planned_training()
@@ -224,17 +231,18 @@ class Way:
     def _search_and_export(self) -> None:
         self._export("largest", "fp32")
         for name, device in self.devices.items():
+            self.left_out[name] = "every limit was left out"
             for limit in self._limits(name):
                 settings = {**self._device_settings(name), "limits.latency_ms": limit}
                 try:
                     subnet, _ = self._go("search", search_for_device, settings)
                 except UserError as error:
                     # A limit that no network keeps costs the user the others no more than this line.
-                    Console().print(
-                        f"[bold]left out {name}, {limit:g} ms:[/] {escape(str(error))}", soft_wrap=True
-                    )
+                    text = f"[bold]left out {name}, {limit:g} ms:[/] {escape(str(error))}"
+                    Console().print(text, soft_wrap=True)
                     continue
                 self._export(subnet, device.precision)
+                self.left_out.pop(name, None)
 
     def _export(self, subnet: str, precision: str) -> None:
         formats = f"[{','.join(self._formats)}]"
@@ -256,7 +264,9 @@ class Way:
         limits = self.config.limits.latency_ms
         if limits is not None:
             return limits if isinstance(limits, tuple) else (limits,)
-        latency = LatencyTable.load(self.run.table(device_name)).estimator(self._space)
+        latency = LatencyTable.load(self.run.table(device_name)).estimator(
+            self._space, max_table_error=math.inf
+        )
         low, high = latency(self._space.genomes([self._space.smallest, self._space.largest]))
         return [float(f"{low + share * (high - low):.3g}") for share in LIMIT_SHARES]
 
@@ -280,18 +290,6 @@ def _devices(config: FindConfig) -> list[DeviceSpec]:
         dataclasses.replace(spec, processes=1, minutes=config.table_minutes)
         for spec in [*([config.device] if config.device else []), *specs]
     ]
-
-
-def _formats(devices: Iterable[DeviceSpec]) -> list[str]:
-    """Return the formats of the devices' engines, PyTorch's own for its engines; check their packages."""
-    from ofa.export.formats import FORMATS, PT2
-    from ofa.runtimes.base import check_packages
-
-    by_engine = {file.runtime.name: name for name, file in FORMATS.items() if file.runtime is not None}
-    names = list(dict.fromkeys(by_engine.get(device.engine, PT2) for device in devices))
-    for name in names:
-        check_packages(FORMATS[name].packages, f"Exporting {name}", FORMATS[name].extra)
-    return names
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from ofa.compression.quantisation.graph import (
 )
 from ofa.export.weights import WEIGHTS_FILE
 from ofa.modules.static import StaticNetwork
-from ofa.runtimes.base import FP32, FileFormat, Files, Logits, Runtime, each_image
+from ofa.runtimes.base import FP32, FileFormat, Files, Logits, Runtime, check_packages, each_image
 from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
 from ofa.runtimes.registry import RUNTIMES
 
@@ -151,6 +151,19 @@ def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
 
 
 FORMATS = formats_of(RUNTIMES)
+
+
+def formats_of_engines(engines: Iterable[str]) -> list[str]:
+    """Return the formats that inference engines read, PyTorch's own for all others, each once.
+
+    Raises:
+        UserError: if the packages of one of them are not installed.
+    """
+    by_engine = {kind.runtime.name: name for name, kind in FORMATS.items() if kind.runtime is not None}
+    names = list(dict.fromkeys(by_engine.get(engine, PT2) for engine in engines))
+    for name in names:
+        check_packages(FORMATS[name].packages, f"Exporting {name}", FORMATS[name].extra)
+    return names
 
 
 def format_of(key: str, precision: str) -> Format:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ofa.common.errors import UserError
-from ofa.data.base import ImageData
 from ofa.space.staged import StagedSpace
+
+if TYPE_CHECKING:
+    from ofa.data.base import ImageData
 
 TINY, PHOTOS = "mobilenet_v3_tiny", "mobilenet_v3_small_photos"
 MAX_TINY_SIDE = 48

@@ -361,7 +361,7 @@ def test_the_shell_sees_a_short_error_and_a_code(
 def test_an_interruption_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, command_line: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(settings: object) -> None:
+    def interrupt(settings: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ofa.runs.train.load_data", interrupt)

@@ -109,6 +109,17 @@ def test_a_mistake_costs_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
+def test_a_device_without_any_network_is_an_error_after_all_else(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="No network for my_cpu: every limit was left out"):
+        run(pictures, "device=my_cpu", "limits.latency_ms=0.000001", "run_name=mine")
+    assert (tmp_path / "runs" / "mine" / "bundles" / "largest" / "subnet.json").is_file()
+    assert (tmp_path / "runs" / "mine" / "pareto.png").is_file()
+
+
 def test_missing_packages_of_an_export_are_said_before_any_work(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

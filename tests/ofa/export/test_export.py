@@ -25,6 +25,7 @@ from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
 from ofa.export.card import MetricValue, ModelCard, subnet_card
+from ofa.export.formats import formats_of_engines
 from ofa.export.record import ExportedFile, FilePart
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
@@ -550,3 +551,9 @@ def test_preprocessing_is_what_training_does(bundle: Path) -> None:
     expected = torch.tensor([(0.2 - 0.5) / 0.2, (0.2 - 0.25) / 0.4]).view(1, 2, 1, 1).expand(1, 2, 12, 12)
     torch.testing.assert_close(loaded.preprocess(constant), expected)
     assert loaded.network(loaded.preprocess(images)).shape == (3, 5)
+
+
+def test_each_engine_has_its_format_and_others_that_of_pytorch() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    assert formats_of_engines(["onnx_runtime", "pytorch", "torch_compile", "onnx_runtime"]) == ["onnx", "pt2"]
