@@ -208,7 +208,7 @@ def plot_tradeoff(
         metric: metric of the values.
         space: space of the searches.
         latency: predicted milliseconds on the device, also of networks that were searched for other ones.
-        num_images: number of images measured on, whose standard error is drawn; 0 for none.
+        num_images: number of images measured on, for the standard errors of named networks; 0: none.
 
     Raises:
         UserError: if the file cannot be written.
@@ -226,7 +226,7 @@ def plot_tradeoff(
             latencies, accuracies = zip(*points, strict=True)
             errors = [metric.standard_error(value / metric.scale, num_images) for value in accuracies]
             bars = [metric.scale * error for error in errors if error is not None]
-            if bars:
+            if bars and group != "random":
                 axes.errorbar(latencies, accuracies, bars, fmt="none", ecolor="0.75", capsize=3, zorder=1)
             axes.scatter(latencies, accuracies, size, marker=marker, zorder=3, label=f"{group}, measured")
     for network in networks:
