@@ -38,7 +38,10 @@ def test_every_job_of_training_has_its_run_and_a_failing_one_ends_no_other(
 ) -> None:
     done = ofa(tmp_path, root, "train", "-m", "run_name=mr", "data.validation_size=2000,200,201", *SHORT)
     assert done.returncode == 2
-    assert done.stderr.count("error: validation_size is 2000 but the training set of digits holds 1438 images") == 1
+    assert (
+        done.stderr.count("error: validation_size is 2000 but the training set of digits holds 1438 images")
+        == 1
+    )
     assert done.stderr.rstrip().splitlines()[-1] == "failed: data.validation_size=2000"
     runs = ["mr-validation_size_200", "mr-validation_size_201"]
     for run in runs:
