@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 FOLDERS = ("image_folder", "imagenet")  # sets that are files of a folder
 LIMIT_SHARES = (0.15, 0.35, 0.6)  # between the latencies of the smallest and the largest network
 RANDOM_NETWORKS = 8  # measured beside the bundles, for comparison
-FIT_S, SEARCH_S, EXPORT_S, TIMING_S = 15.0, 4.0, 8.0, 30.0  # on 2 cores of an EPYC
+FIT_S, SEARCH_S, EXPORT_S, TIMING_S = 3.0, 3.0, 6.0, 15.0  # on 2 cores of an EPYC
 
 
 @dataclass(frozen=True)
