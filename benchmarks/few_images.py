@@ -65,8 +65,8 @@ def main() -> None:
         scores = [validation_scores(variant, seed, arguments) for seed in arguments.seeds]
         table = 100 * np.array([[values[network] for network in NETWORKS] for values in scores])
         means = " | ".join(f"{value:.1f}" for value in table.mean(axis=0))
-        spread = table.mean(axis=1).std(ddof=1) if len(scores) > 1 else float("nan")
-        print(f"| {variant} | {means} | {table.mean():.1f} ± {spread:.1f} |", flush=True)
+        spread = f" ± {table.mean(axis=1).std(ddof=1):.1f}" if len(scores) > 1 else ""
+        print(f"| {variant} | {means} | {table.mean():.1f}{spread} |", flush=True)
 
 
 if __name__ == "__main__":
