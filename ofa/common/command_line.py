@@ -31,7 +31,7 @@ def assignments(settings: Mapping[str, object]) -> list[str]:
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """Return nested settings by their dotted names; lists are written as in a setting."""
+    """Return nested settings by their dotted names; lists and None are written as in a setting."""
     flat: dict[str, object] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -39,7 +39,8 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object
         elif isinstance(value, list | tuple):
             flat[prefix + name] = f"[{','.join(map(str, value))}]"
         else:
-            flat[prefix + name] = value
+            # A setting that is None is one that is not given; here it is given as null.
+            flat[prefix + name] = "null" if value is None else value
     return flat
 
 

@@ -46,9 +46,13 @@ def preset_settings(group: str, value: NamedSettings) -> dict[str, object]:
     Raises:
         UserError: if `conf/GROUP/` has no file of the value's name.
     """
-    preset = dataclasses.asdict(build(type(value), read_preset(group, value.name), value.name))
+    named = read_preset(group, value.name)
+    preset = dataclasses.asdict(build(type(value), named, value.name))
     values = {name: new for name, new in dataclasses.asdict(value).items() if new != preset[name]}
-    return {group: value.name, **flattened({group: values})}
+    own = flattened({group: {name: new for name, new in values.items() if name in named}})
+    # What the file leaves to its default has to be added.
+    added = flattened({f"++{group}": {name: new for name, new in values.items() if name not in named}})
+    return {group: value.name, **own, **added}
 
 
 def read_preset(group: str, name: str | Path) -> dict[str, Any]:
