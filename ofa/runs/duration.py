@@ -20,9 +20,9 @@ from ofa.training.sampling import plan_step
 from ofa.training.schedule import Position, schedule_of
 from ofa.training.settings import TrainSettings
 from ofa.training.step import TrainStep
+from ofa.training.step_costs import phase_step_cost, relative_times
 
 NUM_STEPS = 3
-NUM_DRAWN = 200
 NUM_IMAGES = 64
 NUM_READ = 48
 
@@ -45,7 +45,7 @@ def estimate_durations(
 ) -> RunDurations:
     """Return how long a training on this machine and an evaluation take; some seconds of trying.
 
-    Steps of every phase are run on random images and scaled by the MACs of the networks that the phase draws.
+    Steps of every phase are run on random images and scaled by the cost of the networks that the phase draws.
     The estimate holds for a machine that stays as busy as it is now.
 
     Args:
@@ -75,12 +75,12 @@ def estimate_durations(
 
 def _step_s(supernet: Supernet, phase: Phase, settings: TrainSettings, device: torch.device) -> float:
     """Return the mean seconds of a step of a phase."""
-    space, macs = phase.space(supernet.space), supernet.costs["macs"]
+    space = phase.space(supernet.space)
     step = TrainStep(supernet, settings, device=device)
     optimizer = build_optimizer(supernet, 0.0, settings.momentum, settings.weight_decay)
     labels = torch.arange(settings.batch_size, device=device) % supernet.space.num_classes
     supernet.train()
-    elapsed_s = timed_macs = 0.0
+    elapsed_s = timed_cost = 0.0
     for number in range(NUM_STEPS + 1):
         plan = plan_step(space, phase, settings.seed, number)
         images = _random_images(supernet.space, settings.batch_size, plan.resolution, device)
@@ -89,10 +89,8 @@ def _step_s(supernet: Supernet, phase: Phase, settings: TrainSettings, device: t
         step.read(pending)
         if number:  # The first one also warms up.
             elapsed_s += time.perf_counter() - start_s
-            timed_macs += float(macs(plan.genomes).sum())
-    drawn = [plan_step(space, phase, settings.seed, number).genomes for number in range(NUM_DRAWN)]
-    mean_macs = float(macs(np.concatenate(drawn)).sum()) / NUM_DRAWN
-    return elapsed_s / timed_macs * mean_macs * phase.step_cost / phase.subnets_per_step
+            timed_cost += float(relative_times(supernet, plan.genomes).sum())
+    return elapsed_s / timed_cost * phase_step_cost(supernet, phase, settings.seed)
 
 
 def _reading_s(data: ImageData, settings: TrainSettings, device: torch.device, num_images: int) -> float:
