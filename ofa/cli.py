@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -58,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     script = COMMANDS[name]
     sys.path.insert(0, str(SCRIPTS))
-    command = getattr(importlib.import_module(script), script)
+    try:
+        command = getattr(importlib.import_module(script), script)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted before anything was begun.\n")
+        return 128 + signal.SIGINT
     sys.argv = [f"ofa {name}", *settings]
     command()
     return 0

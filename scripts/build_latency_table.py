@@ -8,6 +8,7 @@ from pathlib import Path
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from ofa.common.progress import progress_bar
+from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
@@ -22,12 +23,16 @@ class TableConfig(RunConfig):
     resolutions: tuple[int, ...] | None
     calibration_networks: int
     validation_networks: int
-    from_kit: str | None
-    output: str | None
+    from_kit: PathText | None
+    output: PathText | None
     seed: int
 
 
-@command("build_latency_table", TableConfig)
+@command(
+    "build_latency_table",
+    TableConfig,
+    interrupted="The rounds measured so far are kept; the same command goes on with the others.",
+)
 def build_latency_table(config: TableConfig) -> LatencyTable:
     """Measure what is missing of the table and return it."""
     from latency_tables.measuring import measure

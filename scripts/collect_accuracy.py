@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.common.progress import progress_bar
+from ofa.common.progress import progress_bar, unnoted
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 
@@ -21,7 +21,11 @@ class CollectConfig(RunConfig):
     seed: int
 
 
-@command("collect_accuracy", CollectConfig)
+@command(
+    "collect_accuracy",
+    CollectConfig,
+    interrupted="The networks evaluated so far are kept; the same command goes on with the others.",
+)
 def collect_accuracy(config: CollectConfig) -> Path:
     """Evaluate what is missing of the planned sub-networks and return the path of the records."""
     from ofa.common.distributed import launched_world
@@ -47,6 +51,7 @@ def collect_accuracy(config: CollectConfig) -> Path:
             validation_images=config.validation_images,
             provenance={"supernet": run.info.sha256},
             progress=progress,
+            note=print if world.is_main else unnoted,
             world=world,
         )
     if world.is_main:

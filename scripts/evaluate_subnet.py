@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from latency_tables.table.device import DeviceSpec
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
+from ofa.common.text_settings import PathText
 from ofa.data.settings import DataSettings
 from ofa.launch import command
 from ofa.runs.config import RunConfig
@@ -17,7 +18,7 @@ class EvaluateConfig(RunConfig):
     """Settings of `conf/evaluate_subnet.yaml`."""
 
     device: DeviceSpec
-    bundle: str
+    bundle: PathText
     data: DataSettings | None
     format: str
     split: str

@@ -9,6 +9,7 @@ from latency_tables.published.export import export_table
 from latency_tables.published.keys import key_style_named
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
+from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from ofa.space.staged import StagedSpace
@@ -19,10 +20,10 @@ class ExportTableConfig(RunConfig):
     """Settings of `conf/export_latency_table.yaml`."""
 
     device: DeviceSpec
-    table: str | None
+    table: PathText | None
     style: str
     space: StagedSpace | None
-    output: str | None
+    output: PathText | None
 
 
 @command("export_latency_table", ExportTableConfig)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.progress import progress_bar
+from ofa.common.text_settings import Name, PathText
 from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
 from search.result.select import select_subnet
@@ -15,8 +16,8 @@ from search.result.select import select_subnet
 class ExportConfig(RunConfig):
     """Settings of `conf/export_subnet.yaml`."""
 
-    subnet: str
-    name: str | None
+    subnet: PathText
+    name: Name | None
     formats: tuple[str, ...]
     precision: str
     keep_layers: str | tuple[int, ...]

@@ -30,6 +30,7 @@ from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.progress import duration_text, progress_bar, table_console
 from ofa.common.shipped import preset_settings, read_preset
+from ofa.common.text_settings import Name, PathText
 from ofa.data.settings import DataSettings
 from ofa.launch import Command, command
 from ofa.runs.directory import RunDirectory
@@ -41,6 +42,7 @@ Result = TypeVar("Result")
 FOLDERS = ("image_folder", "imagenet")  # sets that are files of a folder
 LIMIT_SHARES = (0.15, 0.35, 0.6)  # between the latencies of the smallest and the largest network
 RANDOM_NETWORKS = 8  # measured beside the bundles, for comparison
+INTERRUPTED = "Finished steps and what was measured are kept; the same command goes on."
 FIT_S, SEARCH_S, EXPORT_S, TIMING_S = 3.0, 3.0, 6.0, 15.0  # on 2 cores of an EPYC
 
 
@@ -55,12 +57,12 @@ class LatencyLimits:
 class FindConfig:
     """Settings of `conf/find_networks.yaml`."""
 
-    run_name: str | None
+    run_name: Name | None
     data: DataSettings
     device: DeviceSpec | None
     more_devices: tuple[str, ...]
     limits: LatencyLimits
-    init: str | None
+    init: PathText | None
     space: StagedSpace | None
     recipe: str | None
     length: float
@@ -69,7 +71,7 @@ class FindConfig:
     table_minutes: float
     plan_only: bool
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    runs_dir: str = DEFAULT_RUNS_DIR
+    runs_dir: PathText = DEFAULT_RUNS_DIR
     accelerator: str = "auto"
     threads: int | None = None
 
@@ -83,7 +85,7 @@ class Step:
     run: Callable[[], object]
 
 
-@command("find_networks", FindConfig)
+@command("find_networks", FindConfig, interrupted=INTERRUPTED)
 def find_networks(config: FindConfig) -> Path:
     """Print the plan, carry it out, and return the folder of the bundles."""
     return go_the_whole_way(config)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar, unnoted
+from ofa.common.text_settings import Name, PathText
 from ofa.data.settings import DataSettings
 from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
@@ -27,15 +28,19 @@ if TYPE_CHECKING:
 class FinetuneConfig(RunConfig):
     """Settings of `conf/finetune_subnet.yaml`."""
 
-    bundle: str
+    bundle: PathText
     data: DataSettings | None
-    name: str | None
+    name: Name | None
     finetuning: FinetuneSettings
     formats: tuple[str, ...]
     calibration_images: int
 
 
-@command("finetune_subnet", FinetuneConfig)
+@command(
+    "finetune_subnet",
+    FinetuneConfig,
+    interrupted="The last checkpoint, if there is one, is intact; the same command goes on from it.",
+)
 def finetune_subnet(config: FinetuneConfig) -> Path:
     """Fine-tune (or go on with it), recalibrate, export and return the new bundle's folder."""
     from ofa.common.distributed import launched_world

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.command_line import command_line
+from ofa.common.text_settings import PathText
 from ofa.data.settings import DataSettings
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
@@ -16,7 +17,7 @@ from ofa.space.staged import StagedSpace
 class ImportCheckpointConfig(RunConfig):
     """Settings of `conf/import_checkpoint.yaml`."""
 
-    file: str
+    file: PathText
     space: StagedSpace
     data: DataSettings
 
@@ -28,7 +29,7 @@ def import_checkpoint(config: ImportCheckpointConfig) -> Path:
     from ofa.published.checkpoint import import_supernet
     from ofa.runs.imported import check_vacant, fitting_images, save_run
 
-    run, path = config.directory, Path(config.file).expanduser()
+    run, path = config.directory, Path(config.file)
     check_vacant(run)
     supernet = import_supernet(config.space, path)
     data = fitting_images(config.data, supernet.space)

@@ -8,6 +8,7 @@ from pathlib import Path
 from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
+from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
@@ -17,12 +18,12 @@ from ofa.space.staged import StagedSpace
 class ImportTableConfig(RunConfig):
     """Settings of `conf/import_latency_table.yaml`."""
 
-    files: tuple[str, ...]
+    files: tuple[PathText, ...]
     device: DeviceSpec
     description: str
     missing_ms: dict[str, float | None]
     space: StagedSpace | None
-    output: str | None
+    output: PathText | None
 
 
 @command("import_latency_table", ImportTableConfig)

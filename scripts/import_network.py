@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ofa.architecture.cost import network_cost
 from ofa.common.progress import progress_bar
+from ofa.common.text_settings import Name, PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from ofa.space.staged import StagedSpace
@@ -16,12 +17,12 @@ from ofa.space.staged import StagedSpace
 class ImportNetworkConfig(RunConfig):
     """Settings of `conf/import_network.yaml`."""
 
-    net_config: str
-    run_config: str | None
-    weights: str
-    class_names: str | None
+    net_config: PathText
+    run_config: PathText | None
+    weights: PathText
+    class_names: PathText | None
     space: StagedSpace | None
-    name: str | None
+    name: Name | None
     formats: tuple[str, ...]
 
 
@@ -33,10 +34,10 @@ def import_network(config: ImportNetworkConfig) -> Path:
     from ofa.published.bundle import photograph_card
     from ofa.published.network import read_network
 
-    weights = Path(config.weights).expanduser()
-    run_config = Path(config.run_config).expanduser() if config.run_config else None
-    network = read_network(Path(config.net_config).expanduser(), run_config)
-    names = Path(config.class_names).expanduser() if config.class_names else None
+    weights = Path(config.weights)
+    run_config = Path(config.run_config) if config.run_config else None
+    network = read_network(Path(config.net_config), run_config)
+    names = Path(config.class_names) if config.class_names else None
     card = photograph_card(network, config.space, weights, names)
     module = network.build(weights)
     path = config.directory.bundles / (config.name or network.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
@@ -14,9 +15,9 @@ from ofa.space.staged import StagedSpace
 class ImportPredictorConfig(RunConfig):
     """Settings of `conf/import_predictor.yaml`."""
 
-    file: str
+    file: PathText
     space: StagedSpace | None
-    output: str | None
+    output: PathText | None
 
 
 @command("import_predictor", ImportPredictorConfig)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from latency_tables.table.device import DeviceSpec
 from ofa.common.progress import progress_bar
+from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
@@ -25,7 +26,7 @@ class KitConfig(RunConfig):
     resolutions: tuple[int, ...] | None
     calibration_networks: int
     validation_networks: int
-    output: str | None
+    output: PathText | None
     seed: int
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from find_networks import FindConfig, go_the_whole_way
+from find_networks import INTERRUPTED, FindConfig, go_the_whole_way
 
 from ofa.launch import command
 
 
-@command("quickstart", FindConfig)
+@command("quickstart", FindConfig, interrupted=INTERRUPTED)
 def quickstart(config: FindConfig) -> Path:
     """Print the plan, carry it out, and return the folder of the bundles."""
     return go_the_whole_way(config)

@@ -9,6 +9,7 @@ from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
 from ofa.common.progress import progress_bar, table_console
+from ofa.common.text_settings import Name
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 from search.result.select import searches_by_subnet
@@ -22,7 +23,7 @@ class ReportConfig(RunConfig):
     """Settings of `conf/report_run.yaml`."""
 
     device: DeviceSpec
-    figure: str
+    figure: Name
     random_networks: int
     split: str
     calibration_images: int

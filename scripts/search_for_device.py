@@ -11,6 +11,7 @@ from latency_tables.table.shipped import find_table, is_shipped
 from latency_tables.table.table import LatencyTable, TableLimit
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, progress_bar
+from ofa.common.text_settings import Name, PathText
 from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.estimator import Estimator
@@ -52,14 +53,14 @@ class SearchConfig(RunConfig):
     limits: LimitSettings
     space: StagedSpace | None
     resolutions: tuple[int, ...] | None
-    name: str | None
+    name: Name | None
     verify: bool
     verification: VerifySettings
-    from_kit: str | tuple[str, ...] | None
+    from_kit: PathText | tuple[PathText, ...] | None
     seed: int
     device: DeviceSpec
     more_tables: dict[str, TableLimit]
-    table: str | None
+    table: PathText | None
     max_table_error: float
 
     def __post_init__(self) -> None:

@@ -14,7 +14,11 @@ from ofa.runs.config import TrainConfig, next_command
 from ofa.runs.directory import RunDirectory
 
 
-@command("train_supernet", TrainConfig)
+@command(
+    "train_supernet",
+    TrainConfig,
+    interrupted="The last checkpoint, if there is one, is intact; the same command goes on from it.",
+)
 def train_supernet(config: TrainConfig) -> Path:
     """Train (or go on training) and return the path of the supernet."""
     from ofa.common.accelerator import choose_accelerator

@@ -18,6 +18,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import Remedy, UserError
 from ofa.common.files import read_json, write_json
+from ofa.common.text_settings import PathText
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.staged import StagedSpace
 
@@ -269,7 +270,7 @@ def _shorten(texts: Iterable[str], separator: str) -> str:
 class TableLimit:
     """An upper bound in milliseconds on the latency estimated by a table."""
 
-    table: str
+    table: PathText
     latency_ms: float
 
     def estimator(self, space: StagedSpace, max_table_error: float = MAX_TABLE_ERROR) -> Estimator:

@@ -27,7 +27,7 @@ def command_line(stage: str, settings: Mapping[str, object] | None = None) -> st
 def assignments(settings: Mapping[str, object]) -> list[str]:
     """Return `name=value` as Hydra reads it for each setting; settings of None are left out."""
     values = {name: str(value) for name, value in settings.items() if value is not None}
-    return [f"{name}={_quoted(value)}" for name, value in values.items()]
+    return [f"{name}={quoted(value)}" for name, value in values.items()]
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
@@ -44,9 +44,9 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object
     return flat
 
 
-def _quoted(value: str) -> str:
-    """Return a value as it is written in a setting: in quotes where it holds more than words."""
-    if _PLAIN.fullmatch(value):
+def quoted(value: str, *, always: bool = False) -> str:
+    """Return a value as it is written in a setting: in quotes where it holds more than words, or `always`."""
+    if not always and _PLAIN.fullmatch(value):
         return value
     # Backslashes count before a quote alone.
     text = re.sub(r'(\\*)"', r'\1\1\\"', value)

@@ -7,9 +7,10 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar, Union
+from typing import Annotated, Any, TypeVar, Union
 
 from ofa.common.errors import UserError
+from ofa.common.text_settings import TextKind
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ def _build(cls: type, values: object, where: str, errors: list[str]) -> Any:
     if not isinstance(values, Mapping):
         errors.append(f"{where or cls.__name__} is {values!r}; expected a group of settings.")
         return None
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     num_errors = len(errors)
     for name in values:
@@ -89,6 +90,8 @@ def _convert(hint: Any, value: Any, where: str, errors: list[str]) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:
+        return _convert_text(arguments, value, where, errors)
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, where, errors)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
@@ -108,6 +111,19 @@ def _convert(hint: Any, value: Any, where: str, errors: list[str]) -> Any:
         return value
     errors.append(f"{where} is {value!r}; expected {_describe(hint)}.")
     return None
+
+
+def _convert_text(arguments: tuple[Any, ...], value: Any, where: str, errors: list[str]) -> Any:
+    """Return a value whose type has annotations, read by those that are kinds of text."""
+    num_errors = len(errors)
+    value = _convert(arguments[0], value, where, errors)
+    for kind in arguments[1:]:
+        if isinstance(kind, TextKind) and len(errors) == num_errors:
+            try:
+                value = kind.read(value)
+            except UserError as error:
+                errors.append(f"{where}: {error}")
+    return value
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str, errors: list[str]) -> Any:
@@ -135,6 +151,8 @@ def _describe(hint: Any) -> str:
     if hint is type(None):
         return "null"
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _describe(arguments[0])
     if origin in (Union, types.UnionType):
         return " or ".join(_describe(argument) for argument in arguments)
     if origin is tuple:

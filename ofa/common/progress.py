@@ -96,9 +96,9 @@ def _line_reporter(description: str, console: Console) -> ProgressCallback:
             return
         last_s = now
         rate = (done - first_report[1]) / max(now - first_report[0], 1e-9)
-        remaining_text = f"{(total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+        remaining_text = f"{duration_text((total - done) / rate)} left" if rate > 0 else "time left unknown"
         share = f"{100 * done / max(total, 1):3.0f} %"
-        line = f"{description} {share} {now - start:.0f} s, {remaining_text} {text}"
+        line = f"{description} {share} {duration_text(now - start)}, {remaining_text} {text}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     return report

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from ofa.common.errors import UserError
+from ofa.common.text_settings import PathText
 
 BALANCES = ("none", "sampling", "loss")
 AUGMENTATIONS = ("standard", "randaugment", "trivial")
@@ -43,7 +44,7 @@ class DataSettings:
     """
 
     name: str
-    root: str | None = None
+    root: PathText | None = None
     download: bool = False
     validation_size: SplitSize = None
     crop_padding: int = 0
@@ -59,7 +60,7 @@ class DataSettings:
     augment: str = "standard"
     random_erasing: float = 0.0
     on_unreadable: str = "stop"
-    cache: str | None = None
+    cache: PathText | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges and names; all errors are reported at once."""

@@ -25,11 +25,12 @@ from ofa.data.settings import DataSettings
 
 @dataclass(frozen=True)
 class Source:
-    """How to load a set, and its channels and number of classes without loading it."""
+    """How to load a set; its channels and number of classes without loading it; whether it has no files."""
 
     load: Callable[[DataSettings, ProgressCallback], ImageData]
     in_channels: int
     num_classes: Callable[[DataSettings], int]
+    is_embedded: bool = False
 
 
 def load_data(
@@ -50,7 +51,13 @@ def load_data(
         settings = build(DataSettings, read_preset("data", settings), str(data))
     if root is not None:
         settings = dataclasses.replace(settings, root=str(root))
-    return _source(settings).load(settings, progress)
+    source = _source(settings)
+    if source.is_embedded and settings.root is not None:
+        raise UserError(
+            f"The folder {settings.root} is given, but {settings.name!r} are embedded and read none. For "
+            "pictures in folders choose data=image_folder (experiment=image_folder in a training)."
+        )
+    return source.load(settings, progress)
 
 
 def describe_data(settings: DataSettings) -> tuple[int, int]:
@@ -112,7 +119,7 @@ def _count_folders(settings: DataSettings) -> int:
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(_digits, 1, lambda _: 10),
+    "digits": Source(_digits, 1, lambda _: 10, is_embedded=True),
     "fashion_mnist": Source(_torchvision(torchvision.datasets.FashionMNIST), 1, lambda _: 10),
     "cifar10": Source(_torchvision(torchvision.datasets.CIFAR10), 3, lambda _: 10),
     "cifar100": Source(_torchvision(torchvision.datasets.CIFAR100), 3, lambda _: 100),

@@ -12,6 +12,7 @@ from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import ConfigError, build, differences
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, write_json
+from ofa.common.text_settings import Name, PathText
 from ofa.data.settings import DataInfo, DataSettings
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_info import read_supernet_info, trained_space
@@ -29,15 +30,15 @@ class TrainConfig:
         init: source of the first weights, see `ofa.runs.start_from`; null for random ones.
     """
 
-    run_name: str
+    run_name: Name
     space: StagedSpace
     data: DataSettings
     phases: dict[str, Phase]
     training: TrainSettings
-    runs_dir: str = DEFAULT_RUNS_DIR
+    runs_dir: PathText = DEFAULT_RUNS_DIR
     accelerator: str = "auto"
     threads: int | None = None
-    init: str | None = None
+    init: PathText | None = None
 
     def __post_init__(self) -> None:
         """Give each phase the name it is listed under."""
@@ -88,9 +89,9 @@ class RunConfig:
         threads: CPU threads of PyTorch and of linear algebra; null for the libraries' choice.
     """
 
-    run_name: str
-    runs_dir: str = DEFAULT_RUNS_DIR
-    data_root: str | None = None
+    run_name: Name
+    runs_dir: PathText = DEFAULT_RUNS_DIR
+    data_root: PathText | None = None
     accelerator: str = "auto"
     threads: int | None = None
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ofa.common.files import locked
+from ofa.common.text_settings import checked_name
 
 FIRST_RUN_NAME = "digits"
 """What a training without any settings calls its run."""
@@ -26,7 +27,7 @@ class RunDirectory:
 
     def table(self, device_name: str) -> Path:
         """Path of the latency table of a device."""
-        return self.path / "latency" / f"{device_name}.json"
+        return self.path / "latency" / f"{checked_name(device_name)}.json"
 
     def bundle(self, name: str) -> Path:
         """Path of the bundle of that name in the run, or `name` itself where there is none."""
@@ -35,15 +36,15 @@ class RunDirectory:
 
     def finetuning(self, name: str) -> Path:
         """Path of the checkpoints and TensorBoard events of the fine-tuning that makes a bundle."""
-        return self.path / "finetuning" / name
+        return self.path / "finetuning" / checked_name(name)
 
     def search(self, name: str) -> Path:
         """Path of a search result."""
-        return self.path / "search" / f"{name}.json"
+        return self.path / "search" / f"{checked_name(name)}.json"
 
     def kit(self, name: str) -> Path:
         """Path of a kit for another device."""
-        return self.path / "kits" / name
+        return self.path / "kits" / checked_name(name)
 
     def locked(self, stage: str, writes: bool) -> AbstractContextManager[None]:
         """Return the lock of a stage, for the process of it that `writes` files."""

@@ -191,7 +191,7 @@ class _Fit(StepLoop):
                 monitor.close()
             if not all(bool(torch.isfinite(weight).all()) for weight in self._network.parameters()):
                 raise UserError(f"Weights are not finite after step {self._step}; lower lr.")
-            self._save()
+            self._checkpoint()
 
     def _train_epoch(self, reader: ReportReader) -> None:
         epoch, first_batch = divmod(self._step, self._steps_per_epoch)

@@ -17,6 +17,9 @@ from ofa.training.stop import StopRequest
 
 Batch = tuple[Tensor, Tensor]
 
+CHECKPOINT_EVERY_S = 600.0
+"""Seconds after which a training is saved even if no number of steps is due."""
+
 REMEDY = (
     "The last checkpoint is intact: lower the learning rates of the phases (phases.*.lr) and use a new "
     "run_name, or skip such steps with training.on_non_finite=skip."
@@ -41,6 +44,7 @@ class ReportReader:
         """
         self._read, self._note, self._remedy = read, note, remedy
         self._last: tuple[StepInfo, PendingReport] | None = None
+        self._stop_read_ahead = False
 
     def add(self, info: StepInfo, pending: PendingReport) -> bool:
         """Read the report of the previous step and take this one; see `flush`."""
@@ -48,14 +52,25 @@ class ReportReader:
         self._last = info, pending
         return stop
 
+    def read_ahead(self) -> None:
+        """Read the pending report; the next call of `add` or `flush` says whether the training has to stop.
+
+        Other processes that do not read ahead learn it in that call as well.
+
+        Raises:
+            UserError: as `flush`.
+        """
+        self._stop_read_ahead = self.flush()
+
     def flush(self) -> bool:
         """Read the pending report, if any, and return whether the training has to stop.
 
         Raises:
             UserError: if the step was not finite and may not be skipped.
         """
+        stop_read_ahead, self._stop_read_ahead = self._stop_read_ahead, False
         if self._last is None:
-            return False
+            return stop_read_ahead
         (info, pending), self._last = self._last, None
         try:
             report = self._read(pending)
@@ -64,15 +79,20 @@ class ReportReader:
                 f"The training has diverged at step {info.number - 1}: {error}. {self._remedy}"
             ) from error
         self._note(info, report)
-        return report.stop
+        return report.stop or stop_read_ahead
 
 
 class StepLoop(ABC):
     """A training that can resume at any step; a subclass defines the step and the saved state."""
 
     def __init__(self, folder: Path | None, checkpoint_every_steps: int) -> None:
-        """Save into `folder` (None: nothing is saved) every `checkpoint_every_steps` steps."""
+        """Save into `folder` (None: nothing is saved) every `checkpoint_every_steps` steps.
+
+        It is saved after `CHECKPOINT_EVERY_S` seconds as well, and before an error between two steps ends the
+        training.
+        """
         self._save_folder, self._checkpoint_every_steps = folder, checkpoint_every_steps
+        self._saved_s = time.monotonic()
         self._stop = StopRequest()
 
     @abstractmethod
@@ -82,6 +102,11 @@ class StepLoop(ABC):
     @abstractmethod
     def _save(self) -> None:
         """Save the state after the last step."""
+
+    def _checkpoint(self) -> None:
+        """Save the state after the last step, and begin to count the time to the next checkpoint."""
+        self._save()
+        self._saved_s = time.monotonic()
 
     @abstractmethod
     def _phase_ended(self) -> bool:
@@ -129,8 +154,11 @@ class StepLoop(ABC):
             spend(time.perf_counter() - start_s, data_wait_s)
             if stop:
                 self._save_and_stop(step)
-            if is_due and not self._phase_ended():
-                self._save()
+            is_overdue = time.monotonic() - self._saved_s >= CHECKPOINT_EVERY_S
+            if is_overdue:
+                reader.read_ahead()
+            if (is_due or is_overdue) and not self._phase_ended():
+                self._checkpoint()
             start_s = time.perf_counter()
         stop = reader.flush()
         spend(time.perf_counter() - start_s, 0.0)
@@ -138,20 +166,29 @@ class StepLoop(ABC):
             self._save_and_stop(step)
 
     def _saved_before_errors(self, batches: Iterable[Batch], reader: ReportReader) -> Iterator[Batch]:
-        """Yield the batches; an image that cannot be read does not cost the steps since the checkpoint."""
+        """Yield the batches; what ends them, e.g. an image, does not cost the steps since the checkpoint."""
         num_batches = 0
         try:
             for batch in batches:
                 yield batch
                 num_batches += 1
-        except UserError:
+        except Exception:
             reader.flush()
             if num_batches:
-                self._save()
+                self._checkpoint()
+            raise
+
+    @contextmanager
+    def _saved_on_error(self) -> Iterator[None]:
+        """Save the state after the last step before an error of what is done between steps goes on."""
+        try:
+            yield
+        except Exception:
+            self._checkpoint()
             raise
 
     def _save_and_stop(self, step: int) -> None:
-        self._save()
+        self._checkpoint()
         hint = ""
         if self._save_folder is not None:
             hint = f", which is saved in {self._save_folder}; run the same command to go on"

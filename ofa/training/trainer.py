@@ -219,7 +219,7 @@ class Trainer(StepLoop):
         step = self._state.position.step
         if not self._schedule.is_validation_due(self._state.position) or self._state.validated_step == step:
             return
-        with self._weights.validated():
+        with self._saved_on_error(), self._weights.validated():
             scores = self._validation.scores(step)
             if self._is_last_phase():
                 self._weights.add_validation(step, scores)
@@ -278,7 +278,7 @@ class Trainer(StepLoop):
         if line is not None:
             self._note(line)
         position.phase, position.phase_step = position.phase + 1, 0
-        self._save()
+        self._checkpoint()
 
     def _phase_optimizer(self, phase: Phase) -> torch.optim.Optimizer:
         return phase_optimizer(self.supernet, phase, self._settings, self._state.new_parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 from ofa.architecture.cost import space_costs
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import unknown_name
-from ofa.common.progress import ProgressCallback, silent
+from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import CLASSIFICATION, SubnetEvaluator
 from ofa.evaluation.task import Task
@@ -23,6 +24,7 @@ from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
 from ofa.supernet.protocol import AbstractSupernet
 from predictors.collection.active import next_batch
+from predictors.collection.pace import CollectionPace
 from predictors.collection.sampling import check_count, plan_subnets, random_subnets
 from predictors.records import RecordFile
 
@@ -116,6 +118,7 @@ def collect(
     task: Task | None = None,
     provenance: Mapping[str, str] | None = None,
     progress: ProgressCallback = silent,
+    note: Note = unnoted,
     world: World = SINGLE_PROCESS,
 ) -> RecordFile:
     """Evaluate sub-networks of a supernet on validation images, and return their records.
@@ -136,6 +139,7 @@ def collect(
         task: task that defines the metric; None for classification.
         provenance: origin of the supernet, stored with the records.
         progress: called with the number of sub-networks measured so far.
+        note: called with a line for the user: how long a collection of many minutes takes.
         world: processes that share the measurements.
 
     Raises:
@@ -158,7 +162,7 @@ def collect(
     else:
         records = RecordFile.open(Path(file), supernet.space, origin, world, metric=metric)
     plan = CollectionPlan(count, strategy, seed)
-    collect_records(space or supernet.space, records, evaluator.score, plan, progress, world)
+    collect_records(space or supernet.space, records, evaluator.score, plan, progress, world, note=note)
     return records
 
 
@@ -169,6 +173,8 @@ def collect_records(
     plan: CollectionPlan,
     progress: ProgressCallback = silent,
     world: World = SINGLE_PROCESS,
+    *,
+    note: Note = unnoted,
 ) -> None:
     """Measure the sub-networks that a plan chooses, and append each record immediately; see `collect`.
 
@@ -179,6 +185,7 @@ def collect_records(
         plan: choice of the sub-networks.
         progress: called with the number of sub-networks measured so far.
         world: processes that share the measurements.
+        note: called with a line for the user; see `collect`.
 
     Raises:
         UserError: if the plan's strategy is unknown or its count too large, or `RecordFile.append` fails.
@@ -186,16 +193,18 @@ def collect_records(
     count, strategy, seed = plan.count, plan.strategy, plan.seed
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES)
-    metric = records.header.metric
+    metric, pace = records.header.metric, CollectionPace(note)
     num_done, missing_configs = STRATEGIES[strategy](space, count, seed, records)
     progress(num_done, count, f"{num_done} were already measured" if num_done else "")
     while missing_configs:
         for start in range(0, len(missing_configs), world.size):
             group = missing_configs[start : start + world.size]
             local_configs = group[world.rank : world.rank + 1]
+            start_s = time.perf_counter()
             values = world.gather({config.id: evaluate(config) for config in local_configs})
             for config in group:
                 records.append(config, values[config.id])
                 num_done += 1
                 progress(num_done, count, f"{config.id} {metric.title} {metric.show(values[config.id])}")
+            pace.add(time.perf_counter() - start_s, num_done, count, world.size)
         num_done, missing_configs = STRATEGIES[strategy](space, count, seed, records)

@@ -50,7 +50,7 @@ def test_only_the_launcher_knows_hydra(root: Path) -> None:
         for name, found in modules(root, folder)
         if found & {"hydra", "omegaconf"}
     }
-    assert users <= {"ofa/launch.py"}
+    assert users <= {f"ofa/launch/{name}.py" for name in ("arguments", "command", "compose", "sweeps")}
 
 
 def test_no_script_shadows_a_package_and_tests_are_no_package(root: Path) -> None:

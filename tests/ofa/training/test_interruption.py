@@ -203,6 +203,45 @@ def test_sigterm_read_late_is_obeyed_a_step_later(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
+@pytest.fixture
+def overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is due by time after every step."""
+    monkeypatch.setattr("ofa.training.loop.CHECKPOINT_EVERY_S", 0.0)
+
+
+@pytest.mark.usefixtures("overdue", "read_late")
+def test_checkpoints_by_time_hold_the_step_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path / "timed", checkpoint_every_steps=1000, keep_checkpoints=30)
+    timed = trainer.train().state_dict()
+    assert TrainingCheckpoints(tmp_path / "timed" / "checkpoints").steps() == list(range(1, 25))
+    monkeypatch.setattr("ofa.training.loop.CHECKPOINT_EVERY_S", 600.0)
+    expected = make_trainer(tmp_path / "whole", checkpoint_every_steps=1000).train().state_dict()
+    assert all(torch.equal(tensor, timed[name]) for name, tensor in expected.items())
+
+
+@pytest.mark.usefixtures("overdue", "read_late")
+def test_a_signal_read_ahead_for_a_checkpoint_is_obeyed_when_other_processes_obey_it(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, checkpoint_every_steps=1000)
+    arm(trainer, term=9)
+    # As without a checkpoint by time; see test_sigterm_read_late_is_obeyed_a_step_later.
+    with pytest.raises(StoppedError, match="after step 11"):
+        trainer.train()
+
+
+def test_an_error_between_steps_is_saved_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tmp_path, checkpoint_every_steps=1000, validate_every_steps=5)
+
+    def fail(step: int) -> dict[str, float]:
+        raise RuntimeError(f"no memory at {step}")
+
+    monkeypatch.setattr(trainer._validation, "scores", fail)
+    with pytest.raises(RuntimeError, match="no memory at 5"):
+        trainer.train()
+    assert make_trainer(tmp_path, validate_every_steps=5).resumed_at == 5
+
+
 def test_what_the_error_recommends_is_possible(tmp_path: Path, poisoned: list[int]) -> None:
     poisoned.append(10)
     with pytest.raises(UserError, match=r"skip such steps with training.on_non_finite=skip"):

@@ -1,0 +1,178 @@
+"""Settings as they are typed, prepared for Hydra: texts arrive as they stand, mistakes get one line each."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import shlex
+import types
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from ofa.common.command_line import quoted
+from ofa.common.errors import UserError, unknown_name
+from ofa.common.shipped import preset_names
+
+_QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
+SWEEP_OPTIONS = ("-m", "--multirun")
+
+
+def prepared_arguments(arguments: Sequence[str], schema: type) -> list[str]:
+    """Return the arguments of a command line with its settings prepared; see `prepared_settings`.
+
+    Options, and what follows an option directly, stay as they are.
+
+    Args:
+        arguments: what is typed after the command.
+        schema: dataclass of the command's settings.
+
+    Raises:
+        UserError: naming every argument that cannot be read.
+    """
+    dashed = [argument for argument in arguments if re.match(r"--\w+(\.\w+)*=", argument)]
+    if dashed:
+        raise UserError("\n".join(f"A setting has no dashes: {text.lstrip('-')}" for text in dashed))
+    sweeps = any(argument in SWEEP_OPTIONS for argument in arguments)
+    previous = ["", *arguments]
+    is_setting = [
+        not argument.startswith("-") and not (before.startswith("-") and before not in SWEEP_OPTIONS)
+        for before, argument in zip(previous, arguments, strict=False)
+    ]
+    settings = [argument for argument, flag in zip(arguments, is_setting, strict=True) if flag]
+    texts = iter(prepared_settings(settings, schema, sweeps=sweeps))
+    return [next(texts) if flag else argument for argument, flag in zip(arguments, is_setting, strict=True)]
+
+
+def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: bool = False) -> list[str]:
+    """Return `NAME=VALUE` settings as Hydra reads them.
+
+    A value of a text setting is quoted unless it is quoted already, null, or refers to another setting.
+
+    Args:
+        settings: settings as they are typed.
+        schema: dataclass of the settings; None to quote nothing.
+        sweeps: whether texts may list several values, divided by commas.
+
+    Raises:
+        UserError: naming every setting that cannot be read, and every unknown choice of a group.
+    """
+    parser, texts, errors = OverridesParser.create(), [], []
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals and not name.startswith("~"):
+            errors.append(f"{setting!r} is no setting; expected NAME=VALUE.")
+            continue
+        if schema is not None and equals and _takes_text(schema, name.lstrip("+").split("."), value):
+            values = _listed(value) if sweeps else [value]
+            setting = f"{name}={','.join(_as_text(item) for item in values)}"
+        try:
+            override = parser.parse_override(setting)
+        except HydraException:
+            errors.append(_unreadable(name, value))
+            continue
+        if not sweeps and override.is_sweep_override():
+            errors.append(_several(name, value))
+        errors += _wrong_choices(name, value)
+        texts.append(setting)
+    if errors:
+        raise UserError("\n".join(errors))
+    return texts
+
+
+def _unreadable(name: str, value: str) -> str:
+    """Return what is wrong with a setting that Hydra cannot parse."""
+    if not re.fullmatch(r"[~+]{0,2}[\w$@.:/{}-]+", name):
+        return f"{name!r} cannot be the name of a setting; expected NAME=VALUE."
+    written = shlex.quote(f"{name}={quoted(value)}")
+    return f"{name}: the value {value!r} cannot be read; as a text it is written {written}."
+
+
+def _several(name: str, value: str) -> str:
+    as_list, as_text = shlex.quote(f"{name}=[{value}]"), shlex.quote(f"{name}={quoted(value)}")
+    return (
+        f"{name} has several values, {value}: a list is written {as_list}, a text {as_text}; -m runs the "
+        "command once for each."
+    )
+
+
+def _wrong_choices(group: str, value: str) -> list[str]:
+    """Return an error for every value of a group of `conf/` that is none of its files."""
+    known_names = preset_names(group) if re.fullmatch(r"\w+", group) else []
+    if not known_names:
+        return []
+    names = [item.strip().strip("'\"") for item in _listed(value)]
+    wrong_names = [n for n in names if n not in (*known_names, "null") and re.fullmatch(r"[^(){}\[\]$]*", n)]
+    hint = " Another machine is measured by a kit: ofa kit." if group == "device" else ""
+    return [f"{unknown_name(group, name, known_names)}{hint}" for name in wrong_names]
+
+
+def _as_text(value: str) -> str:
+    """Return a text as Hydra takes it for nothing but that text."""
+    if value == "null" or "${" in value or _QUOTED.fullmatch(value):
+        return value
+    return quoted(value, always=True)
+
+
+def _listed(value: str) -> list[str]:
+    """Return the values between the commas that stand in no quotes or brackets."""
+    parts, depth, quote, previous = [""], 0, "", ""
+    for character in value:
+        if quote:
+            quote = "" if character == quote and previous != "\\" else quote
+        elif character in "'\"":
+            quote = character
+        else:
+            depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+        previous = character
+    return parts
+
+
+def _takes_text(hint: Any, names: Sequence[str], value: str) -> bool:
+    """Return whether the setting `names` below `hint` takes `value` as a text, not as a number or a list."""
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return _takes_text(typing.get_args(hint)[0], names, value)
+    if origin in (Union, types.UnionType):
+        options = [option for option in typing.get_args(hint) if option is not type(None)]
+        lists = [option for option in options if typing.get_origin(option) is tuple]
+        texts = [option for option in options if option not in lists]
+        if lists and value.startswith("["):
+            return False
+        return bool(texts) and all(_takes_text(option, names, value) for option in texts)
+    if not names:
+        return hint is str
+    if origin is dict:
+        return _takes_text(typing.get_args(hint)[1], names[1:], value)
+    if not dataclasses.is_dataclass(hint):
+        return False
+    hints = typing.get_type_hints(hint, include_extras=True)
+    return names[0] in hints and _takes_text(hints[names[0]], names[1:], value)
+
+
+def unknown_settings(settings: Sequence[str], known_names: Sequence[str]) -> list[str]:
+    """Return an error for every setting whose name is none of `known_names` and is not added by `+`."""
+    names = [setting.partition("=")[0] for setting in settings]
+    changed = [name for name in names if not name.startswith(("+", "~", "hydra."))]
+    return [_unknown_setting(name, known_names) for name in changed if name not in known_names]
+
+
+def _unknown_setting(name: str, known_names: Sequence[str]) -> str:
+    """Return the error for an unknown setting: a similar one, or all of its group."""
+    same_ends = [known for known in known_names if known.rpartition(".")[2] == name.rpartition(".")[2]]
+    same_level = [known for known in known_names if known.count(".") == name.count(".")]
+    if matches := same_ends or difflib.get_close_matches(name, same_level, n=1):
+        return f"Unknown setting {name!r}. Did you mean {matches[0]!r}?"
+    group = name.rpartition(".")[0]
+    while group and group not in known_names:
+        group = group.rpartition(".")[0]
+    siblings = [known for known in known_names if known.rpartition(".")[0] == group]
+    return f"Unknown setting {name!r}; known{f' in {group}' if group else ''}: {', '.join(siblings)}."

@@ -1,0 +1,184 @@
+"""`Command`: a function of a typed configuration as a command, whose errors come out readable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Generic, NoReturn, TypeVar
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markup import escape
+
+from ofa.cli import COMMANDS
+from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
+from ofa.common.config import build
+from ofa.common.errors import StoppedError, UserError
+from ofa.common.shipped import CONF
+from ofa.launch.arguments import prepared_arguments
+from ofa.launch.compose import compose, explained
+from ofa.launch.sweeps import in_sweep, job_text
+from ofa.runs.config import RunConfig
+from ofa.runs.directory import newest_run
+
+Config = TypeVar("Config")
+Result = TypeVar("Result")
+
+BEGINS_ANEW = "Nothing was changed; the same command begins anew."
+
+
+class Command(Generic[Config, Result]):
+    """A function of one typed configuration that is also a command of its own.
+
+    Calling it parses the command line; `run` composes the same configuration in this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schema: type[Config],
+        function: Callable[[Config], Result],
+        interrupted: str = BEGINS_ANEW,
+    ) -> None:
+        """Tie `conf/<name>.yaml`, the dataclass `schema` and `function` together.
+
+        Args:
+            name: name of the configuration.
+            schema: its type.
+            function: what the command does.
+            interrupted: what is said after Ctrl-C: what is kept, and how to go on.
+        """
+        self.name, self._schema, self._function = name, schema, function
+        self._interrupted = interrupted
+
+    def __call__(self) -> None:
+        """Run with the arguments of the command line; exit with 2 after a user's mistake.
+
+        With `-m` it runs once for every combination of the values that settings list. A job that fails does
+        not end the others; the exit status is 2 if one did.
+        """
+        failed_jobs: list[str] = []
+
+        def task(config: DictConfig) -> None:
+            try:
+                if in_sweep():
+                    Console().rule(job_text())
+                self._execute(self._typed(config))
+            except UserError as error:
+                if not in_sweep():
+                    _exit(error)
+                _say(error)
+                failed_jobs.append(job_text())
+            except StoppedError as stopped:
+                Console(stderr=True).print(escape(str(stopped)), soft_wrap=True)
+                sys.exit(128 + stopped.signal_number)
+
+        try:
+            self._start(task, prepared_arguments(sys.argv[1:], self._schema))
+        except UserError as error:
+            _exit(error)
+        except KeyboardInterrupt:
+            Console(stderr=True).print(f"Interrupted. {self._interrupted}", soft_wrap=True)
+            sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:
+            # The reader of the output, e.g. head, has ended: so does this.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        if failed_jobs:
+            Console(stderr=True).print(
+                f"[bold red]failed:[/] {escape('; '.join(failed_jobs))}", soft_wrap=True
+            )
+            sys.exit(2)
+
+    def _start(self, task: Callable[[DictConfig], None], arguments: Sequence[str]) -> None:
+        """Let Hydra run `task` with the arguments; its own errors are explained.
+
+        Raises:
+            UserError: for settings that do not compose.
+        """
+        sys.argv[1:] = arguments
+        # Hydra raises its errors only then; otherwise it prints them and exits with 1.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.name)(task)()
+        except (HydraException, OmegaConfBaseException) as error:
+            settings = [argument for argument in arguments if "=" in argument and argument[0] != "-"]
+            raise explained(error, self.name, settings) from error
+
+    def run(self, *overrides: str) -> Result:
+        """Run with `overrides` such as "run_name=mine" and return what the function returns.
+
+        Raises:
+            UserError: for overrides that do not compose, and every mistake the function names.
+        """
+        return self._execute(self._typed(compose(self.name, overrides, self._schema)))
+
+    def config(self, *overrides: str) -> Config:
+        """Return the typed configuration without running anything."""
+        return self._typed(compose(self.name, overrides, self._schema))
+
+    def _execute(self, config: Config) -> Result:
+        """Run the function; an error that a stage remedies gets the line that runs the stage."""
+        try:
+            return self._function(config)
+        except UserError as error:
+            if not error.stage:
+                raise
+            settings = {
+                **run_settings(
+                    getattr(config, "run_name", None), getattr(config, "runs_dir", DEFAULT_RUNS_DIR)
+                ),
+                **dict.fromkeys(_mandatory_settings(error.stage), "VALUE"),
+                **error.settings,
+            }
+            raise UserError(f"{error}\nMake it with: {command_line(error.stage, settings)}") from error
+
+    def _typed(self, config: DictConfig) -> Config:
+        try:
+            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{str(error).splitlines()[0]}. Give it on the command line.") from error
+        assert isinstance(values, dict)
+        if issubclass(self._schema, RunConfig) and values["run_name"] is None:
+            values["run_name"] = name = newest_run(values["runs_dir"])
+            Console().print(f"run: {escape(name)}, the newest", highlight=False)
+        seed = values.get("seed")
+        if isinstance(seed, int) and seed < 0:
+            raise UserError(f"seed is {seed}; expected 0 or more.")
+        return build(self._schema, {str(key): value for key, value in values.items()})
+
+
+def _mandatory_settings(stage: str) -> set[str]:
+    """Return the settings that a sub-command has no values for."""
+    return OmegaConf.missing_keys(compose(COMMANDS[stage]))
+
+
+def command(
+    name: str, schema: type[Config], *, interrupted: str = BEGINS_ANEW
+) -> Callable[[Callable[[Config], Result]], Command[Config, Result]]:
+    """Turn a function of one `schema` value into the command configured by `conf/<name>.yaml`.
+
+    Args:
+        name: name of the configuration.
+        schema: its type.
+        interrupted: what is said after Ctrl-C.
+    """
+
+    def decorate(function: Callable[[Config], Result]) -> Command[Config, Result]:
+        return Command(name, schema, function, interrupted)
+
+    return decorate
+
+
+def _say(error: UserError) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def _exit(error: UserError) -> NoReturn:
+    _say(error)
+    sys.exit(2)
