@@ -213,13 +213,19 @@ def _parse(
     return header, records, size
 
 
+_KEEP_OR_BEGIN_ANEW = (
+    "Records of different origins do not mix: go on with the same settings as before, or move the file away "
+    "to collect anew."
+)
+
+
 def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
     try:
         header = build(RecordHeader, json.loads(line))
     except ValueError as error:
         raise UserError(
             f"{path} is not a file of accuracy records: its first line is not a header. "
-            "Give another path, or collect anew.",
+            "Move the file away and collect anew.",
             stage="collect",
         ) from error
     if header.schema_version != SCHEMA_VERSION:
@@ -253,13 +259,12 @@ def _check_origin(path: Path, header: RecordHeader, expected: RecordHeader) -> N
     if header.metric != expected.metric:
         raise UserError(
             f"The records {path} are of the metric {header.metric.name}; expected {expected.metric.name}. "
-            "Give another path for the new records, or delete the file."
+            f"{_KEEP_OR_BEGIN_ANEW}"
         )
     changes = differences(header.provenance, expected.provenance)
     if changes:
         raise UserError(
-            f"The accuracy records {path} have another origin: {'; '.join(changes)}. "
-            "Give another path for the new records, or delete the file."
+            f"The accuracy records {path} have another origin: {'; '.join(changes)}. {_KEEP_OR_BEGIN_ANEW}"
         )
 
 

@@ -2,7 +2,7 @@
 
 On other images, without a run: `ofa finetune bundle=FOLDER data=image_folder data.root=DIR run_name=mine`.
 An interrupted run is continued by the same command.
-Several processes: `torchrun --nproc-per-node=2 -m ofa finetune run_name=...`.
+Several processes: `ofa --processes 2 finetune run_name=...`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train a supernet, e.g. `ofa train experiment=fashion_mnist data.root=DIR`.
 
-Several processes: `torchrun --nproc-per-node=2 -m ofa train experiment=...`.
+Several processes: `ofa --processes 2 train experiment=...`.
 """
 
 from __future__ import annotations

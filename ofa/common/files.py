@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ofa.common.damage import json_damage
 from ofa.common.errors import UserError
 
 
@@ -82,7 +83,7 @@ def read_json(path: Path, what: str, stage: str = "", advice: str = "") -> dict[
         raise UserError(f"The {what} {path} cannot be read: {error}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"The {what} {path} is not valid JSON ({error}); it may be truncated. {advice}".rstrip(),
+            f"The {what} {path} {json_damage(error)}. {advice}".rstrip(),
             stage=stage,
         ) from error
     if not isinstance(values, dict):

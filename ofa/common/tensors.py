@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ofa.common.damage import weights_damage
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
 from ofa.common.numpy_scalars import SCALARS
@@ -42,20 +43,23 @@ def load_tensors(path: Path, what: str) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(SCALARS):
             values = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
     except Exception as error:  # On a damaged file the unpickler can raise any exception.
-        raise UserError(f"The {what} {path} cannot be read; {_reason(error)}") from error
+        raise UserError(f"The {what} {path} {_reason(path, error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected named entries.")
     return values
 
 
-def _reason(error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
     match = _OTHER_OBJECT.search(str(error))
     if match is None:
-        return "it is truncated or not such a file. Use an intact copy or make it again."
+        damage = weights_damage(path.read_bytes(), error)
+        return f"cannot be read: it {damage}. Use an intact copy or make it again."
     return (
-        f"it holds {match[1]} beside tensors and plain values. Nothing of it was run; save a file of the "
-        "weights alone: torch.save(network.state_dict(), path)."
+        f"cannot be read: it holds {match[1]} beside tensors and plain values. Nothing of it was run; save a "
+        "file of the weights alone: torch.save(network.state_dict(), path)."
     )
 
 

@@ -24,10 +24,21 @@ def measure(
     outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION
 ) -> dict[str, float]:
     """Return the task's metrics by name, for a network in eval mode or any other function of images."""
-    meter = task.meter()
+    return measure_with_loss(outputs_of, batches, task)[0]
+
+
+@torch.inference_mode()
+def measure_with_loss(
+    outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION
+) -> tuple[dict[str, float], float]:
+    """Return what `measure` returns, and the mean of the task's loss over all images (0 without any)."""
+    meter, losses, num_images = task.meter(), list[Tensor](), 0
     for images, targets in batches:
-        meter.add(outputs_of(images), targets)
-    return meter.values()
+        outputs = outputs_of(images)
+        meter.add(outputs, targets)
+        losses.append(task.loss(outputs.float(), targets) * len(targets))
+        num_images += len(targets)
+    return meter.values(), float(torch.stack(losses).sum()) / num_images if losses else 0.0
 
 
 def score(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION) -> float:
@@ -114,6 +125,10 @@ class SubnetEvaluator(Generic[Network]):
     def measure(self, config: AnyConfig) -> dict[str, float]:
         """Return the metrics of the recalibrated sub-network by name."""
         return measure(self.network(config), self.batches(config.resolution), self.task)
+
+    def measure_with_loss(self, config: AnyConfig) -> tuple[dict[str, float], float]:
+        """Return the metrics of the recalibrated sub-network by name, and the mean of the task's loss."""
+        return measure_with_loss(self.network(config), self.batches(config.resolution), self.task)
 
     def score(self, config: AnyConfig) -> float:
         """Return the task's primary metric of the recalibrated sub-network."""

@@ -53,6 +53,10 @@ class Task(ABC):
         No gradient flows into the teacher's outputs.
         """
 
+    def batch_score(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        """Return the primary metric of one training batch, a scalar; None if a batch has none."""
+        return None
+
     @property
     def metric(self) -> Metric:
         """The primary metric, by which networks are compared."""
@@ -103,6 +107,12 @@ class ClassificationTask(Task):
         weights = self._weights.to(outputs.dtype)
         total = F.cross_entropy(outputs, targets, weights, label_smoothing=smoothing, reduction="sum")
         return total / len(targets)
+
+    @override
+    def batch_score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the share of images whose largest logit is the label, or the label of the largest share."""
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        return (outputs.argmax(1) == labels).float().mean()
 
     def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
         """Return the weighted soft loss of the settings, times the square of the logits' temperature."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
+from ofa.common.damage import weights_damage
 from ofa.common.errors import UserError
 from ofa.common.files import sha256
 from ofa.export.card import SubnetFacts
@@ -90,9 +91,8 @@ def _read(
     try:
         state = read_weights(content)
     except safetensors.SafetensorError as error:
-        raise UserError(
-            f"The weights {file} cannot be read ({error}); truncated? {advice}", stage="export"
-        ) from error
+        damage = weights_damage(content, error)
+        raise UserError(f"The weights {file} {damage}. {advice}", stage="export") from error
     errors = _mismatches(expected, state)
     if errors:
         raise UserError(

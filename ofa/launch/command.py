@@ -146,7 +146,8 @@ class Command(Generic[Config, Result]):
         assert isinstance(values, dict)
         if issubclass(self._schema, RunConfig) and values["run_name"] is None:
             values["run_name"] = name = newest_run(values["runs_dir"])
-            Console().print(f"run: {escape(name)}, the newest", highlight=False)
+            if os.environ.get("RANK", "0") == "0":
+                Console().print(f"run: {escape(name)}, the newest", highlight=False)
         seed = values.get("seed")
         if isinstance(seed, int) and seed < 0:
             raise UserError(f"seed is {seed}; expected 0 or more.")

@@ -12,6 +12,7 @@ from typing import Any
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, output_size
 from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.damage import json_damage
 from ofa.common.errors import UserError
 from ofa.common.mismatches import raise_mismatches
 from ofa.modules.static import StaticNetwork
@@ -97,8 +98,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise UserError(f"No {path.name} at {path}; expected a published description of a network.")
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it may be truncated.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} {json_damage(error)}.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}; expected a JSON object.")
     return values

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ofa.common.damage import weights_damage
 from ofa.common.errors import UserError
 from ofa.common.mismatches import listed, raise_mismatches
 from ofa.common.tensors import load_tensors
@@ -64,8 +65,11 @@ def _load_safetensors(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"No {what} at {path}.")
     try:
         return dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"The {what} {path} cannot be read ({error}); it may be truncated.") from error
+    except OSError as error:
+        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
+    except safetensors.SafetensorError as error:
+        damage = weights_damage(path.read_bytes(), error)
+        raise UserError(f"The {what} {path} {damage} ({error}).") from error
 
 
 def unwrapped(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -139,8 +139,9 @@ class NetworkStep(GradientStep):
         with self._seeded(seed):
             with self._autocast():
                 outputs = self._outputs(images)
-            terms = loss_terms(self._task, self._ratio, outputs.float(), targets, soft_targets)
-            parts = self._backward(terms)
+            outputs = outputs.float()
+            terms = loss_terms(self._task, self._ratio, outputs, targets, soft_targets)
+            parts = self._backward(terms, self._task.batch_score(outputs, targets))
         return self._finish(optimizer, ("the network",), [parts], stop)
 
 

@@ -17,6 +17,9 @@ from ofa.training.losses import sum_terms
 from ofa.training.optimizer import step_if
 from ofa.training.precision import autocast, gradient_scaler
 
+SCORE = "score"
+"""Name of the primary metric of a batch among the numbers of a network."""
+
 MAX_SKIPPED = 20
 """Training stops after this many consecutive skipped steps."""
 
@@ -27,6 +30,7 @@ class StepReport:
 
     Attributes:
         losses: loss of each network of the step, in their order.
+        scores: primary metric of the batch for each of them; empty if the task has none for batches.
         gradient_norm: L2 norm of all gradients, before clipping.
         skipped: whether the weights are unchanged because a loss or gradient was not finite.
         stop: whether any process received a request to stop.
@@ -36,6 +40,7 @@ class StepReport:
     gradient_norm: float
     skipped: bool
     stop: bool
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class PendingReport:
 
     Attributes:
         networks: trained networks; `str` of them appears in errors.
-        terms: names of the terms of each network's loss.
-        numbers: values of all terms, the stop flag, and the gradient norm, on the CPU.
+        terms: names of the terms of each network's loss, and of its score.
+        numbers: values of all of these, the stop flag, and the gradient norm, on the CPU.
         ready: event that signals that `numbers` is complete; None if it already is.
     """
 
@@ -108,10 +113,11 @@ class GradientStep:
             torch.manual_seed(seed)
             yield
 
-    def _backward(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Accumulate the gradients of a loss; return its terms without their graph."""
+    def _backward(self, terms: Mapping[str, Tensor], score: Tensor | None = None) -> dict[str, Tensor]:
+        """Accumulate the gradients of a loss; return its terms without their graph, and the score."""
         torch.autograd.backward(self.scaler.scale(sum_terms(terms)))
-        return {name: term.detach() for name, term in terms.items()}
+        numbers = {name: term.detach() for name, term in terms.items()}
+        return numbers if score is None else {**numbers, SCORE: score.detach()}
 
     def _finish(
         self,
@@ -125,7 +131,7 @@ class GradientStep:
         Args:
             optimizer: optimizer of the network's parameters, with the learning rates of this step.
             networks: trained networks.
-            terms: loss terms of each of `networks`.
+            terms: loss terms of each of `networks`, and a `SCORE` that is no part of the loss.
             stop: whether this process received a request to stop.
         """
         gradients = [p.grad for p in self._network.parameters() if p.grad is not None]
@@ -164,8 +170,9 @@ class GradientStep:
             # If only the fp16 gradient overflowed, the scaler has lowered its scale.
             is_overflow = self.scaler.is_enabled() and is_loss_finite
             self._skip_or_stop(pending.networks, terms, gradient_norm, is_overflow)
+        scores = tuple(group.pop(SCORE) for group in terms if SCORE in group)
         losses = tuple(sum(group.values()) for group in terms)
-        return StepReport(losses, gradient_norm, not is_finite, num_stopping > 0)
+        return StepReport(losses, gradient_norm, not is_finite, num_stopping > 0, scores)
 
     def _skip_or_stop(
         self,
@@ -178,11 +185,11 @@ class GradientStep:
         may_skip = overflow or self._skip_non_finite
         if may_skip and self._skipped_in_a_row <= MAX_SKIPPED:
             return
-        lines = [
-            f"{', '.join(f'{name} {value:.4g}' for name, value in group.items())} of {network}"
-            for network, group in zip(networks, terms, strict=True)
-            if not all(map(math.isfinite, group.values()))
-        ]
+        lines = []
+        for network, group in zip(networks, terms, strict=True):
+            if not all(map(math.isfinite, group.values())):
+                numbers = [f"{name} {value:.4g}" for name, value in group.items() if name != SCORE]
+                lines.append(f"{', '.join(numbers)} of {network}")
         raise NonFiniteError("; ".join(lines) or f"a gradient norm of {gradient_norm}")
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
 
 from ofa.common.accelerator import peak_memory_mb
 from ofa.common.metric import TOP1, Metric
 from ofa.common.progress import ProgressCallback
+from ofa.data.settings import DataInfo
 from ofa.training.gradient_step import StepReport
+
+Batch = tuple[Tensor, Tensor]
+NUM_SHOWN = 32
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class TrainingMonitor:
         progress: ProgressCallback,
         interval: int = 10,
         metric: Metric = TOP1,
+        data: DataInfo | None = None,
+        configuration: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the event file.
 
@@ -68,28 +76,43 @@ class TrainingMonitor:
             progress: called at the end of each interval.
             interval: number of steps per report.
             metric: metric of the validated sub-networks.
+            data: how images are normalised, for a sheet of the first batch; None for no sheet.
+            configuration: plain values that are written as text, if any.
         """
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1) if folder else None
         self._device, self._progress, self._interval = device, progress, interval
         self._log_macs = None if mac_range is None else np.log(mac_range)
         self._losses: dict[str, list[float]] = defaultdict(list)
+        self._batch_scores: dict[str, list[float]] = defaultdict(list)
         self._norms: list[float] = []
         self._macs: list[NDArray[np.float64]] = []
         self._skipped = 0
         self._images, self._data_wait_s, self._since = 0, 0.0, time.perf_counter()
-        self._metric, self._scores = metric, ""
-
-    def describe(self, step: int, values: Mapping[str, Any]) -> None:
-        """Write plain values, such as a configuration, as text."""
-        if self._writer is not None:
+        self._metric, self._scores, self._data = metric, "", data
+        if self._writer is not None and configuration:
             # Indented lines are shown as code in TensorBoard's Markdown.
-            text = "\n".join(f"    {line}" for line in json.dumps(values, indent=2).splitlines())
-            self._writer.add_text("configuration", text, step)
+            text = "\n".join(f"    {line}" for line in json.dumps(configuration, indent=2).splitlines())
+            self._writer.add_text("configuration", text, first_step)
+
+    def begin_phase(self, step: int, number: int, name: str) -> None:
+        """Mark the start of a phase after `step` steps: its number from 1 as a curve, its name as text."""
+        self._scalar("train/phase", number, step)
+        if self._writer is not None:
+            self._writer.add_text("phases", f"{name} begins after step {step}", step)
+
+    def showing(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
+        """Yield the batches; write images of this start's first batch as they are trained on."""
+        for images, targets in batches:
+            if self._writer is not None and self._data is not None:
+                self._writer.add_image("training_images", image_grid(images[:NUM_SHOWN], self._data), step)
+                self._data = None
+            yield images, targets
 
     def note(self, info: StepInfo, report: StepReport, work_done: int, total_work: int) -> None:
         """Record one step; at the end of an interval report means, rates and time left.
 
-        Losses are grouped by the third of the MAC range (log scale) that contains their network.
+        Losses, and scores of the batches, are grouped by the third of the MAC range (log scale) that contains
+        their network.
 
         Args:
             info: information on the step.
@@ -101,6 +124,8 @@ class TrainingMonitor:
         if not report.skipped:
             for name, loss in zip(self._size_names(info), report.losses, strict=True):
                 self._losses[name].append(loss)
+            for name, score in zip(self._size_names(info), report.scores, strict=False):
+                self._batch_scores[name].append(self._metric.scale * score)
             self._norms.append(report.gradient_norm)
         if info.macs is not None:
             self._macs.append(info.macs)
@@ -123,6 +148,8 @@ class TrainingMonitor:
         rate, share = self._images / elapsed, self._data_wait_s / elapsed
         for name, values in self._losses.items():
             self._scalar(f"loss/{name}", sum(values) / len(values), step)
+        for name, values in self._batch_scores.items():
+            self._scalar(f"training_{self._metric.name}/{name}", sum(values) / len(values), step)
         if self._norms:
             self._scalar("train/gradient_norm", sum(self._norms) / len(self._norms), step)
         self._scalar("train/skipped_steps", self._skipped, step)
@@ -135,17 +162,20 @@ class TrainingMonitor:
         loss = f"loss {sum(all_losses) / len(all_losses):.3f}" if all_losses else "all steps skipped"
         self._progress(work_done, total_work, f"{info.epoch_text} {loss} {rate:.0f} img/s {self._scores}")
         self._losses.clear()
+        self._batch_scores.clear()
         self._norms.clear()
         self._images, self._data_wait_s, self._since = 0, 0.0, time.perf_counter()
 
-    def validated(self, step: int, scores: Mapping[str, float]) -> None:
-        """Write the metric of named sub-networks, and the sizes sampled since the last call.
+    def validated(self, step: int, scores: Mapping[str, float], losses: Mapping[str, float]) -> None:
+        """Write metric and loss of named sub-networks on validation images, and the sizes sampled since.
 
         The time since the previous step does not count as training.
         """
         shown_scores = {name: self._metric.scale * value for name, value in scores.items()}
         for name, value in shown_scores.items():
             self._scalar(f"{self._metric.name}/{name}", value, step)
+        for name, loss in losses.items():
+            self._scalar(f"validation_loss/{name}", loss, step)
         if self._writer is not None and self._macs:
             self._writer.add_histogram("sampling/macs_m", np.concatenate(self._macs) / 1e6, step)
         self._macs.clear()
@@ -164,3 +194,12 @@ class TrainingMonitor:
     def _scalar(self, name: str, value: float, step: int) -> None:
         if self._writer is not None:
             self._writer.add_scalar(name, value, step)
+
+
+def image_grid(images: Tensor, data: DataInfo) -> Tensor:
+    """Return a sheet (channels, h, w), values 0..1, of images (n, channels, h, w) that `data` normalised."""
+    mean, std = (
+        torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (data.mean, data.std)
+    )
+    sheet: Tensor = make_grid((images * std + mean).clamp(0, 1), nrow=8).cpu()
+    return sheet

@@ -102,7 +102,7 @@ class TrainStep(GradientStep):
             outputs = outputs.float()
             ratio = self._settings.distillation_ratio
             terms = loss_terms(self._task, ratio, outputs, targets, soft_targets)
-            terms_by_network.append(self._backward(terms))
+            terms_by_network.append(self._backward(terms, self._task.batch_score(outputs, targets)))
             if in_place and soft_targets is None:
                 soft_targets = outputs.detach()
         return terms_by_network

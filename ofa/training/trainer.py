@@ -131,12 +131,16 @@ class Trainer(StepLoop):
         """
         first_step, folder = self.resumed_at, self._folder / "tensorboard" if self._world.is_main else None
         with self._listening():
-            mac_range = self._macs(self._space.genomes([self._space.smallest, self._space.largest]))
             monitor = TrainingMonitor(
-                folder, first_step, mac_range, self._device, self._progress, metric=self.metric
+                folder,
+                first_step,
+                self._macs(self._space.genomes([self._space.smallest, self._space.largest])),
+                self._device,
+                self._progress,
+                metric=self.metric,
+                data=self._data.info,
+                configuration=self._configuration,
             )
-            if self._configuration:
-                monitor.describe(first_step, self._configuration)
             try:
                 while self._state.position.phase < len(self._phases):
                     self._train_phase(self._phases[self._state.position.phase], monitor)
@@ -175,17 +179,14 @@ class Trainer(StepLoop):
         position = self._state.position
         self._progress(*self._schedule.work_done(position), phase.name)
         if position.phase_step == 0:
+            monitor.begin_phase(position.step, position.phase + 1, phase.name)
             if phase.sort_channels:
                 self.supernet.sort_channels(self._trained_space())
             self._optimizer = self._phase_optimizer(phase)
             self._weights.begin_phase()
+        evaluator, is_main = self._validation.evaluator, self._world.is_main
         self._teacher = frozen_teacher(
-            self.supernet,
-            self._recipe,
-            position,
-            self._folder,
-            self._validation.evaluator,
-            self._world.is_main,
+            self.supernet, self._recipe, position, self._folder, evaluator, is_main
         )
         self._phase_space = phase.space(self._space)
 
@@ -202,11 +203,11 @@ class Trainer(StepLoop):
         """Train to the end of the epoch or of the phase, with the validations on the way."""
         position, steps_per_epoch = self._state.position, self._schedule.steps_per_epoch
         epoch, start = divmod(position.step, steps_per_epoch)
-        batches = iter(
-            self._data.train_batches(
-                self._settings.batch_size, self._settings.seed, epoch, self._device, start, self._world
-            )
+        settings = self._settings
+        batches = self._data.train_batches(
+            settings.batch_size, settings.seed, epoch, self._device, start, self._world
         )
+        batches = monitor.showing(batches, position.step)
         while position.step // steps_per_epoch == epoch and not self._phase_ended():
             remaining = steps_per_epoch - position.step % steps_per_epoch
             next_step = position.step + min(remaining, self._schedule.steps_to_validation(position))
@@ -220,10 +221,10 @@ class Trainer(StepLoop):
         if not self._schedule.is_validation_due(self._state.position) or self._state.validated_step == step:
             return
         with self._saved_on_error(), self._weights.validated():
-            scores = self._validation.scores(step)
+            scores, losses = self._validation.scores_and_losses(step)
             if self._is_last_phase():
                 self._weights.add_validation(step, scores)
-        monitor.validated(step, scores)
+        monitor.validated(step, scores, losses)
         self._state.validated_step = step
 
     def _trained_space(self) -> SearchSpace:

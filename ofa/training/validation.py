@@ -14,6 +14,8 @@ from ofa.space.config import AnyConfig
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.recipe import Recipe
 
+LOSS = "loss"
+
 
 class Validation:
     """Evaluates named sub-networks, shared by the processes.
@@ -55,25 +57,31 @@ class Validation:
         }
 
     def measure(self, step: int) -> dict[str, dict[str, float]]:
-        """Return the metrics of each sub-network by their names; a collective call."""
+        """Return the metrics and the `LOSS` of each sub-network by their names; a collective call."""
         configs = self.configs(step)
         local_names = list(configs)[self._world.rank :: self._world.size]
-        local = {
-            f"{name}/{metric}": value
-            for name in local_names
-            for metric, value in self.evaluator.measure(configs[name]).items()
-        }
+        local: dict[str, float] = {}
+        for name in local_names:
+            metrics, loss = self.evaluator.measure_with_loss(configs[name])
+            local |= {f"{name}/{metric}": value for metric, value in {**metrics, LOSS: loss}.items()}
         values = self._world.gather(local)
-        metrics = [metric.name for metric in self.evaluator.task.metrics]
-        return {name: {metric: values[f"{name}/{metric}"] for metric in metrics} for name in configs}
+        names = [*(metric.name for metric in self.evaluator.task.metrics), LOSS]
+        return {name: {metric: values[f"{name}/{metric}"] for metric in names} for name in configs}
 
     def all_scores(self, step: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """Return `scores`, and the other metrics where classes are unequal, else none; a collective call."""
         measures, metric = self.measure(step), self.evaluator.task.metric.name
+        for values in measures.values():
+            del values[LOSS]
         scores = {name: values.pop(metric) for name, values in measures.items()}
         return scores, measures if self._classes_are_unequal else {}
 
     def scores(self, step: int) -> dict[str, float]:
         """Return the primary metric of each sub-network; a collective call."""
-        metric = self.evaluator.task.metric.name
-        return {name: values[metric] for name, values in self.measure(step).items()}
+        return self.scores_and_losses(step)[0]
+
+    def scores_and_losses(self, step: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the primary metric and the loss of each sub-network; a collective call."""
+        measures, metric = self.measure(step), self.evaluator.task.metric.name
+        scores, losses = ({name: m[key] for name, m in measures.items()} for key in (metric, LOSS))
+        return scores, losses

@@ -33,6 +33,51 @@ def test_an_unknown_sub_command_suggests_a_known_one(capsys: pytest.CaptureFixtu
     assert "Did you mean 'fit'?" in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--processes", "0", "train"], "--processes is '0'; expected a number of processes, at least 1."),
+        (["--processes=x", "train"], "--processes is 'x'; expected a number"),
+        (["--processes"], "--processes is ''; expected a number"),
+        (["--processes", "2", "fit"], "ofa fit works in one process; --processes is for train, collect, fi"),
+        # Said once, before any process is started.
+        (["--processes", "2", "train", "training.batch_size=x"], "training.batch_size is 'x'; expected an"),
+    ],
+)
+def test_mistakes_with_processes_are_named(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"error: {error}")
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_say_nothing_but_what_one_would(tmp_path: Path, root: Path) -> None:
+    phases = ("largest", "kernel", "depth_1", "width_1", "width_2")
+    short = [
+        "space.resolutions=[8]",
+        *(f"phases.{phase}.epochs=1" for phase in phases),
+        *("phases.largest.warmup_epochs=0", "training.batch_size=600"),
+        *("training.validation_images=20", "training.calibration_images=20", "run_name=two"),
+    ]
+    environment = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-m", "ofa", "--processes", "2", "train", *short],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("supernet: runs/two/supernet.pt") == 1
+    assert done.stdout.rstrip().splitlines()[-1] == "next: ofa collect run_name=two"
+    summary = (tmp_path / "runs" / "two" / "summary.json").read_text()
+    assert '"processes": 2' in summary
+
+
 def stages(root: Path) -> Iterator[tuple[str, str]]:
     """Yield file and sub-command of every error of the libraries that names what remedies it."""
     for package in PACKAGES:

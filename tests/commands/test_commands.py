@@ -21,6 +21,7 @@ from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
+import ofa.cli
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
@@ -352,10 +353,20 @@ def test_the_shell_sees_a_short_error_and_a_code(
     errors = capfd.readouterr().err
     assert errors.startswith("error: No sub-network")
     assert "Traceback" not in errors
-    assert command_line(train_supernet, "space=nothing") == 1
-    errors = capfd.readouterr().err
-    assert "Available options in 'space'" in errors
-    assert "Traceback" not in errors
+    for arguments, text in (
+        (("space=nothing",), "Unknown space 'nothing'; known: mobilenet_v2, "),
+        (("experiment=image_foldr",), "Unknown experiment 'image_foldr'; known: "),
+        (("trainning.batch_size=3",), "Unknown setting 'trainning.batch_size'. Did you mean 'training.ba"),
+        (("device=my_cpu",), "Unknown setting 'device'; known: space, data, "),
+        (("training.batch_size=3 (4",), "training.batch_size: the value '3 (4' cannot be read; as a text "),
+        (("+nonsense=3",), "nonsense is not a setting."),
+        (("run_name=",), "run_name: '' is no name: it is empty."),
+        (("data.root=DIR",), "The folder DIR is given, but 'digits' are embedded and read none."),
+    ):
+        assert command_line(train_supernet, *arguments) == 2
+        errors = capfd.readouterr().err
+        assert errors.startswith(f"error: {text}")
+        assert len(errors.splitlines()) == 1
 
 
 def test_an_interruption_says_how_to_go_on(
@@ -366,7 +377,23 @@ def test_an_interruption_says_how_to_go_on(
 
     monkeypatch.setattr("ofa.runs.train.load_data", interrupt)
     assert command_line(train_supernet) == 130
-    assert "run the same command to continue" in capfd.readouterr().err
+    assert capfd.readouterr().err == (
+        "Interrupted. The last checkpoint, if there is one, is intact; the same command goes on from it.\n"
+    )
+    monkeypatch.setattr("ofa.runs.trained.open_run", interrupt)
+    assert command_line(export_subnet, "run_name=x", "subnet=largest") == 130
+    assert capfd.readouterr().err == "Interrupted. Nothing was changed; the same command begins anew.\n"
+
+
+def test_an_interrupted_start_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupt)
+    assert ofa.cli.main(["train"]) == 130
+    assert capfd.readouterr().err == "Interrupted before anything was begun.\n"
 
 
 def test_accelerators() -> None:

@@ -95,7 +95,7 @@ def test_the_whole_way_ends_in_bundles_and_goes_on_where_it_stopped(
     ("setting", "text"),
     [
         ("more_devices=[my_cpu,toaster]", "Unknown device 'toaster'"),
-        ("space=nothing", "Available options in 'space'"),
+        ("space=nothing", "Unknown space 'nothing'; known: "),
         ("+stages.train.learning.seed=1", "learning"),
         ("data.root=/nowhere/at/all", "not a folder"),
     ],

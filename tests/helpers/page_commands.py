@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
-COMMAND = re.compile(r"^(?:torchrun [^#]*-m )?ofa (.+?)(?: *#.*)?$")
+COMMAND = re.compile(r"^(?:torchrun [^#]*-m )?ofa (?:--processes \d+ )?(.+?)(?: *#.*)?$")
 
 
 def block_commands(text: str) -> Iterator[list[str]]:
@@ -28,5 +28,5 @@ def block_commands(text: str) -> Iterator[list[str]]:
 def span_commands(text: str) -> Iterator[list[str]]:
     """Yield the words after `ofa` of every command that stands in a line of text."""
     for span in SPAN.findall(BLOCK.sub("", text)):
-        if (command := COMMAND.match(span)) and not command[1].startswith("NAME"):
+        if (command := COMMAND.match(span)) and not command[1].startswith(("NAME", "--")):
             yield command[1].split()

@@ -345,7 +345,7 @@ def test_descriptions_of_other_things_are_refused(
 def test_damaged_descriptions_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "cut", description())
     text = path.read_text()
-    for content, message in ((text[:200], "not valid JSON"), ("[1]", "holds a list"), ("", "not valid JSON")):
+    for content, message in ((text[:200], "is truncated"), ("[1]", "holds a list"), ("", "is empty")):
         path.write_text(content)
         with pytest.raises(UserError, match=rf"net\.config.*{message}"):
             read_network(path)

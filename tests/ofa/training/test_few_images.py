@@ -186,13 +186,13 @@ def test_validation_and_the_end_of_a_phase_use_the_average(tmp_path: Path) -> No
     plain = make_trainer(tmp_path / "plain", **given)
     averaged = make_trainer(tmp_path / "averaged", **given, ema_decay=0.999)
     seen: dict[str, Tensor] = {}
-    scores = averaged._validation.scores
+    scores = averaged._validation.scores_and_losses
 
-    def looked_at(step: int) -> dict[str, float]:
+    def looked_at(step: int) -> tuple[dict[str, float], dict[str, float]]:
         seen.update({name: value.clone() for name, value in averaged.supernet.state_dict().items()})
         return scores(step)
 
-    averaged._validation.scores = looked_at  # type: ignore[method-assign]
+    averaged._validation.scores_and_losses = looked_at  # type: ignore[method-assign]
     last, mean = dict(plain.train().state_dict()), dict(averaged.train().state_dict())
     assert_equal(seen, mean)
     name = "layers.9.linear.weight"
@@ -231,8 +231,10 @@ def test_the_best_of_the_last_validations_is_restored() -> None:
 
 def scripted(trainer: Trainer, values: list[float]) -> Trainer:
     """Let the validations of a trainer return the given values, by step."""
-    trainer._validation.scores = lambda step: dict.fromkeys(  # type: ignore[method-assign]
-        ("smallest", "middle", "largest", "random"), values[step]
+    names = ("smallest", "middle", "largest", "random")
+    trainer._validation.scores_and_losses = lambda step: (  # type: ignore[method-assign]
+        dict.fromkeys(names, values[step]),
+        dict.fromkeys(names, 1.0),
     )
     return trainer
 

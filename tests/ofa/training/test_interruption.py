@@ -233,10 +233,10 @@ def test_a_signal_read_ahead_for_a_checkpoint_is_obeyed_when_other_processes_obe
 def test_an_error_between_steps_is_saved_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path, checkpoint_every_steps=1000, validate_every_steps=5)
 
-    def fail(step: int) -> dict[str, float]:
+    def fail(step: int) -> tuple[dict[str, float], dict[str, float]]:
         raise RuntimeError(f"no memory at {step}")
 
-    monkeypatch.setattr(trainer._validation, "scores", fail)
+    monkeypatch.setattr(trainer._validation, "scores_and_losses", fail)
     with pytest.raises(RuntimeError, match="no memory at 5"):
         trainer.train()
     assert make_trainer(tmp_path, validate_every_steps=5).resumed_at == 5

@@ -141,8 +141,8 @@ def stopping_trainer(folder: Path, step: int, **given: Any) -> Trainer:
 def test_stopped_anywhere_it_ends_with_the_same_weights_and_validations(tmp_path: Path, step: int) -> None:
     def validations(trainer: Trainer) -> list[int]:
         steps: list[int] = []
-        scores = trainer._validation.scores
-        trainer._validation.scores = lambda step: steps.append(step) or scores(step)  # type: ignore
+        scores = trainer._validation.scores_and_losses
+        trainer._validation.scores_and_losses = lambda step: steps.append(step) or scores(step)  # type: ignore
         return steps
 
     given: dict[str, Any] = {"phases": STEPS, "validate_every_steps": 3}

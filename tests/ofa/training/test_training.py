@@ -152,13 +152,21 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     written = {name for kind in ("scalars", "histograms", "tensors") for name in events.Tags()[kind]}
     assert written >= {
-        *(f"top1/{name}" for name in after),
+        *(f"{group}/{name}" for group in ("top1", "validation_loss") for name in after),
+        *("training_top1/small", "training_top1/large", "train/phase", "phases/text_summary"),
         *("loss/small", "loss/large", "sampling/macs_m", "configuration/text_summary"),
         *(f"train/{name}" for name in ("gradient_norm", "images_per_second", "data_wait_share")),
         *(f"train/{name}" for name in ("peak_memory_mb", "learning_rate", "resolution", "skipped_steps")),
     }
     (shown,) = events.Tensors("configuration/text_summary")
     assert b'"made": "up"' in shown.tensor_proto.string_val[0]
+    assert [(e.step, e.value) for e in events.Scalars("train/phase")] == [(0, 1), (8, 2), (12, 3), (16, 4)]
+    assert min(e.value for e in events.Scalars("training_top1/large")) >= 0
+    assert max(e.value for e in events.Scalars("training_top1/large")) >= 60
+    losses = [event.value for event in events.Scalars("validation_loss/largest")]
+    assert losses[-1] < losses[0]
+    (sheet,) = events.Images("training_images")
+    assert (sheet.step, sheet.height > 2 * 12, sheet.width > 8 * 12) == (0, True, True)
     assert all(0 < event.value < 1e5 for event in events.Scalars("train/peak_memory_mb"))
 
 

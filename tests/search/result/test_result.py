@@ -61,7 +61,7 @@ def test_damaged_files_are_user_errors(
     result.save(path, {})
     text = path.read_text()
     path.write_text(text[: len(text) // 2])
-    with pytest.raises(UserError, match="may be truncated"):
+    with pytest.raises(UserError, match="is truncated"):
         SearchResult.load(path, small_space)
     values = json.loads(text)
     path.write_text(json.dumps({**values, "schema_version": 99}))
