@@ -126,6 +126,8 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=small")
     assert 0 <= accuracy <= 1
     assert latency is not None and latency > 0
+    report = json.loads((runs / "tiny" / "reports" / "small-weights-digits-test.json").read_text())
+    assert report["metrics"]["top1"] == accuracy and "top5" not in report["metrics"]
     tuning = ("finetuning.epochs=2", "finetuning.lr=0.05", "formats=[]", "calibration_images=60")
     path = finetune_subnet.run(*common, *tuning, "bundle=small")
     old, new = load_bundle(runs / "tiny" / "bundles" / "small"), load_bundle(path)
@@ -191,7 +193,13 @@ def test_a_bundle_of_no_space_is_evaluated_and_reported(
     evaluate = (*common, *FAST_TIMING, "bundle=other")
     accuracy, latency = evaluate_subnet.run(*evaluate, "format=pt2")
     assert 0 <= accuracy <= 1 and latency is not None and latency > 0
-    assert "two branches\ntop-1 of pt2 on test: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "two branches\ntop-1 of pt2 on test: " in out and "worst classes: " in out
+    elsewhere = runs / "elsewhere.json"
+    evaluate_subnet.run(*evaluate, "format=pt2", "latency=false", f"output={elsewhere}")
+    assert json.loads(elsewhere.read_text())["num_images"] == 359
+    with pytest.raises(UserError, match=r"output is 'x\.png'; expected a file that ends in \.json"):
+        evaluate_subnet.run(*evaluate, "output=x.png")
     with pytest.raises(UserError, match="architecture of 'two branches' is not in the bundle .*files: pt2"):
         evaluate_subnet.run(*evaluate)
     rows = report_run.run(*common, *FAST_TIMING, "random_networks=1", "calibration_images=60")
@@ -208,6 +216,11 @@ def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tup
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
     assert all(0 <= network.measured <= 1 and network.measured_ms > 0 for network in networks)
     assert (runs / "tiny" / "pareto.png").read_bytes()[:4] == b"\x89PNG"
+    reports = runs / "tiny" / "reports"
+    for network in networks[:2]:
+        values = json.loads((reports / f"{network.name}-weights-digits-test.json").read_text())
+        assert values["metrics"]["top1"] == network.measured
+        assert (reports / f"{network.name}-weights-digits-test.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(
