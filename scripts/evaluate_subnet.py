@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
+from ofa.common.command_line import command_line, run_settings
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
 from ofa.data.settings import DataSettings
@@ -54,6 +55,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     path = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
     files = save_confusion(confusion, path, f"{bundle.path.name}, {config.format}, {config.split} images")
     print(f"per class, and the confusion matrix: {files}")
+    print(f"for pictures of your own: {command_line('classify', _bundle_settings(config))}")
     if card.expected_top1 is not None:
         print(f"expected (predicted for validation images): {100 * card.expected_top1:.2f} %")
     if not config.latency:
@@ -68,6 +70,12 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     for name, expected_ms in card.expected_latency_ms.items():
         print(f"expected {name}: {expected_ms:.3f} ms")
     return accuracy, measured.latency_ms
+
+
+def _bundle_settings(config: EvaluateConfig) -> dict[str, object]:
+    """Return the settings that classify pictures with the same file of the bundle."""
+    bundle = {"bundle": config.bundle, "format": config.format, "images": "VALUE"}
+    return {**run_settings(config.run_name, config.runs_dir), **bundle}
 
 
 if __name__ == "__main__":
