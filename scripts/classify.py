@@ -38,6 +38,7 @@ def classify(config: ClassifyConfig) -> Classification:
     from ofa.export.classified import answers_table, result_lines, save_results, sheet_path
     from ofa.export.classify import check_classification, classify_pictures
     from ofa.export.engines import runnable_file
+    from search.reports.confusion import confusion_lines
 
     choose_accelerator("cpu", config.threads)
     images = Path(config.images).expanduser()
@@ -50,11 +51,12 @@ def classify(config: ClassifyConfig) -> Classification:
     listing = list_folder(images) if images.is_dir() else Listing([images])
     root = images if images.is_dir() else images.parent
     labels = [class_of(path, root, bundle.card.class_names) for path in listing.paths]
-    with progress_bar("classifying") as progress:
+    with progress_bar("classifying", visible=images.is_dir()) as progress:
         result = classify_pictures(bundle, file, listing.paths, labels, progress=progress)
     table_console().print(answers_table(result, root))
     notes = [left_out_note(listing.left_out)] if listing.left_out else []
-    print(*notes, *result_lines(result, root), sep="\n")
+    details = [] if result.confusion is None else confusion_lines(result.confusion)
+    print(*notes, *result_lines(result, root), *details, sep="\n")
     if output is not None:
         print(save_results(result, output, root))
     return result

@@ -74,8 +74,9 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
 
 def _bundle_settings(config: EvaluateConfig) -> dict[str, object]:
     """Return the settings that classify pictures with the same file of the bundle."""
-    bundle = {"bundle": config.bundle, "format": config.format, "images": "VALUE"}
-    return {**run_settings(config.run_name, config.runs_dir), **bundle}
+    is_of_run = (config.directory.bundles / config.bundle).is_dir()
+    run = run_settings(config.run_name, config.runs_dir) if is_of_run else {}
+    return {**run, "bundle": config.bundle, "format": config.format, "images": "VALUE"}
 
 
 if __name__ == "__main__":

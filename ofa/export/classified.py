@@ -91,10 +91,12 @@ def save_results(result: Classification, path: Path, root: Path) -> str:
 def contact_sheet(answers: Sequence[Answer]) -> Image.Image:
     """Return thumbnails with class, probability and file name; wrong ones first, with a red border.
 
-    At most `MAX_PICTURES` are shown.
+    Of more than `MAX_PICTURES` it shows an even choice.
     """
     images, captions, colours = [], [], []
-    for answer in sorted(answers, key=lambda answer: not answer.is_wrong)[:MAX_PICTURES]:
+    wrong = _spread([answer for answer in answers if answer.is_wrong], MAX_PICTURES)
+    others = [answer for answer in answers if not answer.is_wrong]
+    for answer in [*wrong, *_spread(others, MAX_PICTURES - len(wrong))]:
         try:
             images.append(read_picture(answer.path, partial(shrunk_view, short_side=SIDE)))
         except UnreadableError:  # removed since it was classified
@@ -104,6 +106,12 @@ def contact_sheet(answers: Sequence[Answer]) -> Image.Image:
         captions.append(f"{name}: {_percent(share)} %\n{truth}{shown_path(answer.path, answer.path.parent)}")
         colours.append(WRONG_COLOUR if answer.is_wrong else None)
     return picture_sheet(images, captions, columns=COLUMNS, side=SIDE, colours=colours)
+
+
+def _spread(answers: Sequence[Answer], limit: int) -> list[Answer]:
+    """Return at most `limit` answers at even distances."""
+    count = min(limit, len(answers))
+    return [answers[position * len(answers) // count] for position in range(count)]
 
 
 def sheet_path(output: str | None, images: Path) -> Path | None:
@@ -124,7 +132,7 @@ def sheet_path(output: str | None, images: Path) -> Path | None:
         raise UserError(f"output is {output!r}; expected a file that ends in .png.")
     if images.is_dir() and path.resolve().is_relative_to(images.resolve()):
         raise UserError(
-            f"The contact sheet {path} would be in the folder of the pictures, {images}. Give "
+            f"The contact sheet {path} would be in the folder of the pictures, {images.resolve()}. Give "
             "output=FILE.png in another folder."
         )
     if path.exists() and not path.with_suffix(".json").exists():

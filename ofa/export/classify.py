@@ -185,6 +185,9 @@ def _best_classes(bundle: Bundle, logits: Tensor) -> tuple[tuple[str, float], ..
 
 
 def _none_text(unreadable: Mapping[Path, str]) -> str:
+    if len(unreadable) == 1:
+        ((path, reason),) = unreadable.items()
+        return f"{path} cannot be read as an image ({reason})."
     lines = [f"  {path} ({reason})" for path, reason in list(unreadable.items())[:10]]
     more = [f"  and {len(unreadable) - 10} more"] if len(unreadable) > 10 else []
     return "\n".join([f"None of {len(unreadable)} pictures can be read as an image:", *lines, *more])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 import torch
 from any_modules import two_branches, two_branches_card
 from build_latency_table import build_latency_table
+from classify import classify
 from collect_accuracy import collect_accuracy
 from evaluate_subnet import evaluate_subnet
 from export_subnet import export_subnet
 from finetune_subnet import finetune_subnet
 from fit_predictor import fit_predictor
+from PIL import Image
 from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
@@ -195,6 +198,11 @@ def test_a_bundle_of_no_space_is_evaluated_and_reported(
     assert 0 <= accuracy <= 1 and latency is not None and latency > 0
     out = capsys.readouterr().out
     assert "two branches\ntop-1 of pt2 on test: " in out and "worst classes: " in out
+    (line,) = (line for line in out.splitlines() if line.startswith("for pictures of your own: "))
+    Image.new("L", (20, 20)).save(runs / "one.png")
+    words = shlex.split(line.replace("VALUE", str(runs / "one.png")))
+    assert words[5:7] == ["ofa", "classify"]
+    assert classify.run(*words[7:]).file == "pt2"
     elsewhere = runs / "elsewhere.json"
     evaluate_subnet.run(*evaluate, "format=pt2", "latency=false", f"output={elsewhere}")
     assert json.loads(elsewhere.read_text())["num_images"] == 359

@@ -147,6 +147,23 @@ def test_wrong_pictures_come_first_on_the_sheet_and_are_marked(tmp_path: Path) -
     assert f"contact sheet of {MAX_PICTURES} of {2 * MAX_PICTURES} pictures, wrong ones first;" in text
 
 
+def test_a_sheet_with_too_little_room_shows_all_parts_of_the_folder(tmp_path: Path) -> None:
+    (answer,) = made_result([None], ["ant"], tmp_path).answers
+    names = [str(number) for number in range(2 * MAX_PICTURES)]
+    answers = [dataclasses.replace(answer, classes=((name, 1.0),)) for name in names]
+    wrong = [dataclasses.replace(answer, label="bee", classes=((f"wrong {n}", 1.0),)) for n in range(2)]
+    captions: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ofa.export.classified.picture_sheet", lambda images, texts, **settings: captions.extend(texts)
+        )
+        contact_sheet([*answers, *wrong])
+    shown = [caption.split(":")[0] for caption in captions]
+    assert shown[:2] == ["wrong 0", "wrong 1"] and len(shown) == MAX_PICTURES
+    assert shown[2] == "0" and int(shown[-1]) > 1.9 * MAX_PICTURES
+    assert np.diff([int(name) for name in shown[2:]]).max() == 3
+
+
 def test_a_picture_that_is_gone_leaves_a_grey_square(tmp_path: Path) -> None:
     result = made_result([None], ["ant"], tmp_path)
     result.answers[0].path.unlink()
