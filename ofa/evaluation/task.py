@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from ofa.common.errors import UserError
 from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric
 from ofa.evaluation.confusion import MAX_CLASSES_WITHOUT_TOP5, Confusion
 from ofa.evaluation.settings import LossSettings
@@ -146,6 +147,9 @@ class ClassMeter(Meter):
 
         Args:
             class_names: name of each output; None for their positions.
+
+        Raises:
+            UserError: if the network has another number of outputs.
         """
         counts = torch.zeros(0, dtype=torch.int64) if self._counts is None else self._counts.cpu()
         num_classes = math.isqrt(len(counts))
@@ -154,5 +158,7 @@ class ClassMeter(Meter):
         if self._counts is None:
             counts = counts.new_zeros(len(class_names) ** 2)
         side = len(class_names)
+        if len(counts) != side**2:
+            raise UserError(f"The network tells {num_classes} classes; there are {side} names of classes.")
         top5 = None if self._top5 is None else int(self._top5)
         return Confusion(tuple(class_names), counts.view(side, side).numpy(), top5)

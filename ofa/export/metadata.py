@@ -30,7 +30,7 @@ def card_metadata(card: ModelCard) -> dict[str, str]:
     if metric is not None:
         values["expected_metric"] = {"name": metric.name, "value": metric.value}
     texts = {"name": card.name, "task": card.task, "project_version": f"{PROJECT} {_version()}"}
-    return texts | {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    return texts | {key: json.dumps(value) for key, value in values.items()}
 
 
 def _version() -> str:

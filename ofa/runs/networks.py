@@ -17,6 +17,7 @@ from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.evaluate import card_batches, runnable_module
 from ofa.modules.cost import ModuleCost, module_cost
 from ofa.modules.static import StaticNetwork
+from ofa.runs.retarget import check_classes
 from ofa.runs.trained import TrainedRun
 from ofa.space.subnet import SubnetConfig
 
@@ -88,6 +89,7 @@ def run_networks(
 def _bundle_network(
     run: TrainedRun, evaluator: SubnetEvaluator[nn.Module], split: str, bundle: Bundle
 ) -> RunNetwork:
+    check_classes(bundle, run.data.info)
     card, config = bundle.card, None
     # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
     network = runnable_module(bundle).to(memory_format=torch.channels_last).to(run.device)

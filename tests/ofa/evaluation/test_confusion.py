@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ofa.common.errors import UserError
 from ofa.common.metric import TOP5
 from ofa.evaluation.confusion import Confusion, confusion_of
 from ofa.evaluation.evaluate import measure, measure_confusion
@@ -85,3 +86,8 @@ def test_no_images_are_no_mistake() -> None:
     assert ClassMeter().values() == {"top1": 0.0, "balanced_accuracy": 0.0}
     confusion = measure_confusion(lambda images: images, [], NAMES)
     assert confusion.num_images == 0 and confusion.counts.shape == (4, 4)
+
+
+def test_another_number_of_names_is_refused() -> None:
+    with pytest.raises(UserError, match="tells 3 classes; there are 4 names of classes"):
+        measure_confusion(lambda images: images, [(torch.eye(3), torch.arange(3))], NAMES)

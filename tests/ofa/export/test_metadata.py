@@ -81,6 +81,12 @@ def test_nothing_is_said_of_what_is_not_expected(card: ModelCard) -> None:
     assert "expected_metric" not in card_metadata(dataclasses.replace(card, expected_metric=None))
 
 
+def test_names_of_any_characters_are_text_that_every_file_can_hold(card: ModelCard) -> None:
+    names = ("\udcff of a folder that is not UTF-8", "猫", 'a "quote"', "x")
+    texts = card_metadata(dataclasses.replace(card, class_names=names))
+    assert texts["class_names"].isascii() and tuple(json.loads(texts["class_names"])) == names
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_files_for_measuring_have_no_metadata_of_a_card(precision: str) -> None:
     (runtime,) = (runtime for runtime in RUNTIMES if runtime.name == "onnx_runtime")
