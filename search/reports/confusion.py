@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -83,7 +84,9 @@ def plot_confusion(confusion: Confusion, title: str) -> Figure:
     axes = figure.add_subplot()
     totals = confusion.counts.sum(axis=1, keepdims=True)
     shares = confusion.counts / np.maximum(totals, 1)
-    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    # Cells without numbers are small: a steeper scale lets a few per cent be seen.
+    norm = PowerNorm(1.0 if num_classes <= MAX_NUMBERED else 0.4, 0, 100)
+    image = axes.imshow(100 * shares, cmap="Blues", norm=norm, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="% of the images of the class", shrink=0.8)
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
