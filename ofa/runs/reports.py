@@ -18,7 +18,7 @@ def report_path(bundle_path: Path, file: str, data: str, split: str) -> Path:
         data: name of the image set.
         split: split of the images.
     """
-    path = bundle_path.resolve()
+    path = bundle_path if bundle_path.parent.parent.name else bundle_path.resolve()
     run = path.parent.parent
     is_of_run = path.parent.name == "bundles" and (run / "config.json").is_file()
     folder = run / REPORTS_FOLDER if is_of_run else Path()

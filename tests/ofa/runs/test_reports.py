@@ -25,5 +25,12 @@ def test_a_relative_path_leads_to_the_same_file(tmp_path: Path, monkeypatch: pyt
     bundle.mkdir(parents=True)
     (tmp_path / "mine" / "config.json").write_text("{}")
     monkeypatch.chdir(bundle)
+    name = "largest-weights-photos-validation.json"
     path = report_path(Path(), "weights", "photos", "validation")
-    assert path == tmp_path / "mine" / "reports" / "largest-weights-photos-validation.json"
+    assert path == tmp_path / "mine" / "reports" / name
+    monkeypatch.chdir(tmp_path)
+    path = report_path(Path("mine/bundles/largest"), "weights", "photos", "validation")
+    assert path == Path("mine/reports") / name
+    monkeypatch.chdir(tmp_path / "mine")
+    path = report_path(Path("bundles/largest"), "weights", "photos", "validation")
+    assert path.resolve() == tmp_path / "mine" / "reports" / name
