@@ -22,6 +22,7 @@ COMMANDS = {
     "search": "search_for_device",
     "export": "export_subnet",
     "evaluate": "evaluate_subnet",
+    "classify": "classify",
     "finetune": "finetune_subnet",
     "report": "report_run",
     "kit": "make_device_kit",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
+from ofa.common.command_line import command_line, run_settings
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
 from ofa.common.text_settings import PathText
@@ -23,6 +24,7 @@ class EvaluateConfig(RunConfig):
     format: str
     split: str
     latency: bool
+    output: str | None
 
 
 @command("evaluate_subnet", EvaluateConfig)
@@ -31,21 +33,30 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     from latency_tables.measuring.bundles import WEIGHTS, measure_bundle
     from ofa.evaluation.classes import are_unequal
     from ofa.export.bundle import load_bundle
-    from ofa.export.evaluate import file_metrics
+    from ofa.export.evaluate import file_confusion
+    from ofa.runs.reports import report_path
     from ofa.runs.retarget import check_classes
     from ofa.runs.trained import open_images
+    from search.reports.confusion import confusion_lines, json_path, save_confusion
 
+    output = None if config.output is None else json_path(config.output)
     run = open_images(config, config.data)
     bundle = load_bundle(run.directory.bundle(config.bundle))
     card = bundle.card
     check_classes(bundle, run.data.info)
-    values = file_metrics(bundle, config.format, run.data, config.split, device=run.device)
-    accuracy, num_images = values[TOP1.name], run.data.size(config.split)
+    confusion = file_confusion(bundle, config.format, run.data, config.split, device=run.device)
+    values, num_images = confusion.metrics, confusion.num_images
+    accuracy = values[TOP1.name]
     print(card.name if card.subnet is None else card.subnet.config)
     shown = f"{TOP1.show_with_error(accuracy, num_images)} (standard error of {num_images} images)"
     print(f"top-1 of {config.format} on {config.split}: {shown}")
     if are_unequal(run.data.class_counts(config.split)):
         print(f"{BALANCED_ACCURACY.title}: {BALANCED_ACCURACY.show(values[BALANCED_ACCURACY.name])}")
+    print(*confusion_lines(confusion), sep="\n")
+    path = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
+    files = save_confusion(confusion, path, f"{bundle.path.name}, {config.format}, {config.split} images")
+    print(f"per class, and the confusion matrix: {files}")
+    print(f"for pictures of your own: {command_line('classify', _bundle_settings(config))}")
     if card.expected_top1 is not None:
         print(f"expected (predicted for validation images): {100 * card.expected_top1:.2f} %")
     if not config.latency:
@@ -60,6 +71,13 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     for name, expected_ms in card.expected_latency_ms.items():
         print(f"expected {name}: {expected_ms:.3f} ms")
     return accuracy, measured.latency_ms
+
+
+def _bundle_settings(config: EvaluateConfig) -> dict[str, object]:
+    """Return the settings that classify pictures with the same file of the bundle."""
+    is_of_run = (config.directory.bundles / config.bundle).is_dir()
+    run = run_settings(config.run_name, config.runs_dir) if is_of_run else {}
+    return {**run, "bundle": config.bundle, "format": config.format, "images": "VALUE"}
 
 
 if __name__ == "__main__":

@@ -33,12 +33,15 @@ class ReportConfig(RunConfig):
 @command("report_run", ReportConfig)
 def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     """Print the table, write the figure and return the networks."""
+    from latency_tables.measuring.bundles import WEIGHTS
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
     from ofa.evaluation.classes import are_unequal
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.runs.networks import run_networks
+    from ofa.runs.reports import REPORTS_FOLDER, report_path
     from ofa.runs.trained import open_run
     from predictors.load import load_predictor
+    from search.reports.confusion import confusion_summary, save_confusion
     from search.reports.run_report import plot_tradeoff, report_networks, report_table
 
     run, directory, device = open_run(config), config.directory, config.device
@@ -74,7 +77,12 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
         shows_balanced=are_unequal(run.data.class_counts(config.split)),
     )
     table_console().print(table_of_networks)
-    print(f"figure: {figure}")
+    for network in networks:
+        if network.name:
+            path = report_path(directory.bundles / network.name, WEIGHTS, run.data.info.name, config.split)
+            save_confusion(network.confusion, path, f"{network.name}, {WEIGHTS}, {config.split} images")
+            print(f"{network.name}: {confusion_summary(network.confusion)}")
+    print(f"confusion matrices: {directory.path / REPORTS_FOLDER}\nfigure: {figure}")
     return rows
 
 

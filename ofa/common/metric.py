@@ -82,6 +82,9 @@ class Metric:
 TOP1 = Metric("top1", "top-1")
 """Share of images whose most probable class is the label."""
 
+TOP5 = Metric("top5", "top-5")
+"""Share of images whose label is among the five most probable classes."""
+
 BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy")
 """Mean over the classes that occur of the share of their images whose most probable class is the label."""
 

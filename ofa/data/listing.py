@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,6 +72,29 @@ def list_pictures(path: Path, class_names: Sequence[str]) -> Listing:
         problems.append(f"Expected files ending in {', '.join(endings)}.")
         raise UserError("\n".join(problems))
     return listing
+
+
+def list_folder(path: Path) -> Listing:
+    """Return the pictures in a folder, the folders inside it and those they link to, without labels.
+
+    Raises:
+        UserError: if there is no picture, naming what there is, or a folder cannot be read.
+    """
+    endings, listing = readable_endings(), Listing()
+    listing.paths = sorted(_pictures(path, endings, listing.left_out, set()))
+    if not listing.paths:
+        others = f" (there are {_counts_text(listing.left_out)})" if listing.left_out else ""
+        raise UserError(f"{path} has no pictures{others}. Expected files ending in {', '.join(endings)}.")
+    return listing
+
+
+def class_of(path: Path, root: Path, class_names: Collection[str]) -> str | None:
+    """Return the class that the folders of a picture say, `root/CLASS/…`; None if they name no class.
+
+    Of several it is the outermost, as in training.
+    """
+    folders = path.relative_to(root).parts[:-1]
+    return next((name for name in folders if name in class_names), None)
 
 
 def left_out_note(left_out: Counter[str]) -> str:

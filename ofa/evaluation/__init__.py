@@ -5,23 +5,27 @@ from typing import TYPE_CHECKING
 from ofa.common.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ofa.evaluation.evaluate import SubnetEvaluator, extract, measure
+    from ofa.evaluation.confusion import Confusion
+    from ofa.evaluation.evaluate import SubnetEvaluator, extract, measure, measure_confusion
     from ofa.evaluation.recalibrate import recalibrate_batchnorm
     from ofa.evaluation.task import ClassificationTask, Task
 
 __all__ = [
     "ClassificationTask",
+    "Confusion",
     "SubnetEvaluator",
     "Task",
     "extract",
     "measure",
+    "measure_confusion",
     "recalibrate_batchnorm",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "evaluate": ["SubnetEvaluator", "extract", "measure"],
+        "confusion": ["Confusion"],
+        "evaluate": ["SubnetEvaluator", "extract", "measure", "measure_confusion"],
         "recalibrate": ["recalibrate_batchnorm"],
         "task": ["ClassificationTask", "Task"],
     },

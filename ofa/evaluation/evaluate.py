@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic
 
 import torch
 from torch import Tensor, nn
 
 from ofa.data.base import ImageData, resize
+from ofa.evaluation.confusion import Confusion
 from ofa.evaluation.pixel_store import PixelStore
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.evaluation.task import ClassificationTask, Task
+from ofa.evaluation.task import ClassificationTask, ClassMeter, Task
 from ofa.space.config import AnyConfig
 from ofa.supernet.protocol import AbstractSupernet, Network
 
@@ -39,6 +40,25 @@ def measure_with_loss(
         losses.append(task.loss(outputs.float(), targets) * len(targets))
         num_images += len(targets)
     return meter.values(), float(torch.stack(losses).sum()) / num_images if losses else 0.0
+
+
+@torch.inference_mode()
+def measure_confusion(
+    logits_of: Callable[[Tensor], Tensor], batches: Batches, class_names: Sequence[str]
+) -> Confusion:
+    """Return how a classifier, in eval mode or any other function of images, takes classes for each other.
+
+    Its `metrics` are those of `measure` and, of more than ten classes, top-5.
+
+    Args:
+        logits_of: maps images to logits (n, classes).
+        batches: images and labels.
+        class_names: name of each class.
+    """
+    meter = ClassMeter(counts_top5=True)
+    for images, labels in batches:
+        meter.add(logits_of(images), labels)
+    return meter.confusion(class_names)
 
 
 def score(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -10,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from ofa.common.errors import UserError
 from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric
+from ofa.evaluation.confusion import MAX_CLASSES_WITHOUT_TOP5, Confusion
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.soft_losses import SOFT_LOSSES
 
@@ -95,7 +98,7 @@ class ClassificationTask(Task):
 
     @override
     def meter(self) -> Meter:
-        return _ClassMeter()
+        return ClassMeter()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy with label smoothing; the weights of the classes do not cancel out."""
@@ -121,24 +124,51 @@ class ClassificationTask(Task):
         return weight * temperature**2 * distance
 
 
-class _ClassMeter(Meter):
-    """Counts images and right answers per class; nothing waits for the device before `values`."""
+class ClassMeter(Meter):
+    """Counts images by label and answer; nothing waits for the device before the counts are asked for."""
 
-    def __init__(self) -> None:
-        self._counts: list[Tensor] = []
+    def __init__(self, *, counts_top5: bool = False) -> None:
+        """Begin with no images.
 
+        Args:
+            counts_top5: whether to count also, where there are more than ten classes, the images whose label
+                is among the five largest logits.
+        """
+        self._counts_top5 = counts_top5
+        self._counts: Tensor | None = None
+        self._top5: Tensor | None = None
+
+    @override
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        is_correct = (outputs.argmax(1) == targets).long()
-        counts = torch.zeros(2, outputs.shape[1], dtype=torch.int64, device=outputs.device)
-        counts[0].index_add_(0, targets, torch.ones_like(is_correct))
-        counts[1].index_add_(0, targets, is_correct)
-        self._counts.append(counts)
+        num_classes, answers = outputs.shape[1], outputs.argmax(1)
+        if self._counts is None:
+            self._counts = torch.zeros(num_classes**2, dtype=torch.int64, device=outputs.device)
+        self._counts.index_add_(0, targets * num_classes + answers, torch.ones_like(answers))
+        if self._counts_top5 and num_classes > MAX_CLASSES_WITHOUT_TOP5:
+            hits = (outputs.topk(5, dim=1).indices == targets[:, None]).any(1).sum()
+            self._top5 = hits if self._top5 is None else self._top5 + hits
 
+    @override
     def values(self) -> dict[str, float]:
-        if not self._counts:
-            return {TOP1.name: 0.0, BALANCED_ACCURACY.name: 0.0}
-        totals, correct = torch.stack(self._counts).sum(0).cpu()
-        occurs = totals > 0
-        top1 = int(correct.sum()) / max(int(totals.sum()), 1)
-        balanced = float((correct[occurs] / totals[occurs]).mean()) if occurs.any() else 0.0
-        return {TOP1.name: top1, BALANCED_ACCURACY.name: balanced}
+        return self.confusion().metrics
+
+    def confusion(self, class_names: Sequence[str] | None = None) -> Confusion:
+        """Return the counts.
+
+        Args:
+            class_names: name of each output; None for their positions.
+
+        Raises:
+            UserError: if the network has another number of outputs.
+        """
+        counts = torch.zeros(0, dtype=torch.int64) if self._counts is None else self._counts.cpu()
+        num_classes = math.isqrt(len(counts))
+        if class_names is None:
+            class_names = [str(position) for position in range(num_classes)]
+        if self._counts is None:
+            counts = counts.new_zeros(len(class_names) ** 2)
+        side = len(class_names)
+        if len(counts) != side**2:
+            raise UserError(f"The network tells {num_classes} classes; there are {side} names of classes.")
+        top5 = None if self._top5 is None else int(self._top5)
+        return Confusion(tuple(class_names), counts.view(side, side).numpy(), top5)

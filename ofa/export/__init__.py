@@ -2,14 +2,17 @@
 
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.card import MetricValue, ModelCard, SubnetFacts, subnet_card
+from ofa.export.classify import Classification, classify_pictures
 from ofa.export.write import ExportReport, export_bundle
 
 __all__ = [
     "Bundle",
+    "Classification",
     "ExportReport",
     "MetricValue",
     "ModelCard",
     "SubnetFacts",
+    "classify_pictures",
     "export_bundle",
     "load_bundle",
     "subnet_card",

@@ -14,7 +14,8 @@ from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import Samples
 from ofa.data.base import ImageData, resize
 from ofa.data.settings import DataInfo
-from ofa.evaluation.evaluate import measure
+from ofa.evaluation.confusion import Confusion
+from ofa.evaluation.evaluate import measure_confusion
 from ofa.export.bundle import Bundle
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.formats import PT2
@@ -99,7 +100,14 @@ def file_top1(
 def file_metrics(
     bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
 ) -> dict[str, float]:
-    """Return the metrics of a classification, by name, of one of a bundle's files on a split.
+    """Return the metrics of a classification, by name, of one of a bundle's files; see `file_confusion`."""
+    return dict(file_confusion(bundle, name, data, split, device=device).metrics)
+
+
+def file_confusion(
+    bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
+) -> Confusion:
+    """Return how one of a bundle's files classifies a split.
 
     Args:
         bundle: bundle of a classification network.
@@ -114,9 +122,11 @@ def file_metrics(
     card = bundle.card
     if card.task != CLASSIFICATION:
         raise UserError(f"{card.name} is a network for {card.task}; top-1 is a metric of {CLASSIFICATION}.")
+    names = data.info.class_names
     if name != "weights":
-        return measure(load_file(bundle, name), card_batches(card, data, split))
-    return measure(bundle.network.to(device), card_batches(card, data, split, device=device))
+        return measure_confusion(load_file(bundle, name), card_batches(card, data, split), names)
+    batches = card_batches(card, data, split, device=device)
+    return measure_confusion(bundle.network.to(device), batches, names)
 
 
 class ExportedNetwork(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +34,14 @@ PT2_FILE = "model.pt2"
 class Source:
     """The network that is exported: on the CPU, in eval mode, traced once for all formats."""
 
-    def __init__(self, network: nn.Module, input_shape: tuple[int, int, int]) -> None:
-        """Copy `network`, which takes images of `input_shape`."""
+    def __init__(
+        self,
+        network: nn.Module,
+        input_shape: tuple[int, int, int],
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Copy `network`, which takes images of `input_shape`; `metadata` are texts on it by key."""
+        self.metadata = dict(metadata or {})
         self.network = (
             copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
         )

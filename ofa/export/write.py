@@ -20,6 +20,7 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
 from ofa.export.formats import FORMATS, Format, Source, layers_of
+from ofa.export.metadata import card_metadata
 from ofa.export.precision import TargetPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.export.readme import README_FILE, bundle_readme
 from ofa.export.record import ExportedFile, exported_file
@@ -95,7 +96,7 @@ def export_bundle(
     if target is not None:
         check_precision(target.precision, target.mixed_precision, formats, layers_of(network))
     _check_replaceable(path)
-    source = Source(network, card.input_shape)
+    source = Source(network, card.input_shape, card_metadata(card))
     _check_output(source, card)
     total = 1 + len(chosen_formats)
     with new_folder(path, "bundle") as folder, quiet():

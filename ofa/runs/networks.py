@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
-from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure
+from ofa.evaluation.confusion import Confusion
+from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure_confusion
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.evaluate import card_batches, runnable_module
 from ofa.modules.cost import ModuleCost, module_cost
 from ofa.modules.static import StaticNetwork
+from ofa.runs.retarget import check_classes
 from ofa.runs.trained import TrainedRun
 from ofa.space.subnet import SubnetConfig
 
@@ -30,8 +32,7 @@ class RunNetwork:
         config: config of a sub-network; None for any other network.
         network: network in eval mode, with its own batch-norm statistics.
         image_shape: shape of one image: (channels, height, width).
-        top1: top-1 accuracy (0..1) on the evaluator's images.
-        balanced_accuracy: balanced accuracy (0..1) on the same images.
+        confusion: its answers on the evaluator's images.
     """
 
     name: str
@@ -39,8 +40,17 @@ class RunNetwork:
     config: SubnetConfig | None
     network: nn.Module
     image_shape: tuple[int, int, int]
-    top1: float
-    balanced_accuracy: float
+    confusion: Confusion
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy (0..1)."""
+        return self.confusion.metrics[TOP1.name]
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Balanced accuracy (0..1)."""
+        return self.confusion.metrics[BALANCED_ACCURACY.name]
 
     @cached_property
     def cost(self) -> ModuleCost:
@@ -64,34 +74,31 @@ def run_networks(
         UserError: if a bundle is damaged, its images are others than the run's, or it cannot be run because
             its architecture is unknown and it has no pt2 file.
     """
-    networks = []
+    networks, class_names = [], run.data.info.class_names
     for file in sorted(run.directory.bundles.glob(f"[!.]*/{DESCRIPTION_FILE}")):
         networks.append(_bundle_network(run, evaluator, split, load_bundle(file.parent)))
     space = run.trained_space
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
         network = evaluator.network(config)
-        accuracies = _accuracies(network, evaluator.batches(config.resolution))
-        networks.append(RunNetwork("", "", config, network.cpu(), network.image_shape, *accuracies))
+        confusion = measure_confusion(network, evaluator.batches(config.resolution), class_names)
+        networks.append(RunNetwork("", "", config, network.cpu(), network.image_shape, confusion))
     return networks
 
 
 def _bundle_network(
     run: TrainedRun, evaluator: SubnetEvaluator[nn.Module], split: str, bundle: Bundle
 ) -> RunNetwork:
+    check_classes(bundle, run.data.info)
     card, config = bundle.card, None
     # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
     network = runnable_module(bundle).to(memory_format=torch.channels_last).to(run.device)
+    batches: Batches
     if card.subnet is None:
-        accuracies = _accuracies(network, card_batches(card, run.data, split, device=run.device))
+        batches = card_batches(card, run.data, split, device=run.device)
     else:
         config = card.subnet.config
-        accuracies = _accuracies(network, evaluator.batches(config.resolution))
+        batches = evaluator.batches(config.resolution)
+    confusion = measure_confusion(network, batches, run.data.info.class_names)
     subnet = str(card.provenance.get("subnet", ""))
-    return RunNetwork(bundle.path.name, subnet, config, network.cpu(), card.input_shape, *accuracies)
-
-
-def _accuracies(network: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Return top-1 and balanced accuracy."""
-    values = measure(network, batches)
-    return values[TOP1.name], values[BALANCED_ACCURACY.name]
+    return RunNetwork(bundle.path.name, subnet, config, network.cpu(), card.input_shape, confusion)

@@ -70,6 +70,11 @@ class NetworkSource(Protocol):
         """The network as an ONNX model for any number of images."""
         ...
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Texts on the network by key, for files that have a place for them."""
+        ...
+
     def images(self, count: int) -> Tensor:
         """Return example images (count, channels, h, w), equal in every call."""
         ...

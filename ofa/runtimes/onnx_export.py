@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -55,6 +56,31 @@ def _export_program(program: ExportedProgram, example: Tensor) -> bytes:
     assert exported is not None
     content: bytes = exported.model_proto.SerializeToString()
     return content
+
+
+def with_metadata(model: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return an ONNX model with texts by key in its `metadata_props`, in place of those of the same keys.
+
+    Without any texts the model is returned as it is.
+    """
+    if not metadata:
+        return model
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    texts = {entry.key: entry.value for entry in proto.metadata_props} | dict(metadata)
+    del proto.metadata_props[:]
+    for key, value in sorted(texts.items()):
+        proto.metadata_props.add(key=key, value=value)
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def metadata_of(model: bytes) -> dict[str, str]:
+    """Return the texts in the `metadata_props` of an ONNX model by key."""
+    import onnx
+
+    return {entry.key: entry.value for entry in onnx.load_from_string(model).metadata_props}
 
 
 def exporter_facts() -> str:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from ofa.common.errors import UserError
 from ofa.runtimes.base import INT8, FileFormat, Files, NetworkSource, Offers, Runtime, Session
-from ofa.runtimes.onnx_export import INPUT, export_onnx, exporter_facts
+from ofa.runtimes.onnx_export import INPUT, export_onnx, exporter_facts, with_metadata
 
 MODEL_FILE = "model.onnx"
 CUDA = "CUDAExecutionProvider"
@@ -104,7 +104,7 @@ def facts() -> dict[str, str]:
 
 
 def _write(source: NetworkSource) -> Files:
-    return {MODEL_FILE: source.onnx}
+    return {MODEL_FILE: with_metadata(source.onnx, source.metadata)}
 
 
 def _example(paths: Sequence[str], precision: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 import torch
 from any_modules import two_branches, two_branches_card
 from build_latency_table import build_latency_table
+from classify import classify
 from collect_accuracy import collect_accuracy
 from evaluate_subnet import evaluate_subnet
 from export_subnet import export_subnet
 from finetune_subnet import finetune_subnet
 from fit_predictor import fit_predictor
+from PIL import Image
 from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
@@ -127,6 +130,8 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=small")
     assert 0 <= accuracy <= 1
     assert latency is not None and latency > 0
+    report = json.loads((runs / "tiny" / "reports" / "small-weights-digits-test.json").read_text())
+    assert report["metrics"]["top1"] == accuracy and "top5" not in report["metrics"]
     tuning = ("finetuning.epochs=2", "finetuning.lr=0.05", "formats=[]", "calibration_images=60")
     path = finetune_subnet.run(*common, *tuning, "bundle=small")
     old, new = load_bundle(runs / "tiny" / "bundles" / "small"), load_bundle(path)
@@ -192,7 +197,18 @@ def test_a_bundle_of_no_space_is_evaluated_and_reported(
     evaluate = (*common, *FAST_TIMING, "bundle=other")
     accuracy, latency = evaluate_subnet.run(*evaluate, "format=pt2")
     assert 0 <= accuracy <= 1 and latency is not None and latency > 0
-    assert "two branches\ntop-1 of pt2 on test: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "two branches\ntop-1 of pt2 on test: " in out and "worst classes: " in out
+    (line,) = (line for line in out.splitlines() if line.startswith("for pictures of your own: "))
+    Image.new("L", (20, 20)).save(runs / "one.png")
+    words = shlex.split(line.replace("VALUE", str(runs / "one.png")))
+    assert words[5:7] == ["ofa", "classify"]
+    assert classify.run(*words[7:]).file == "pt2"
+    elsewhere = runs / "elsewhere.json"
+    evaluate_subnet.run(*evaluate, "format=pt2", "latency=false", f"output={elsewhere}")
+    assert json.loads(elsewhere.read_text())["num_images"] == 359
+    with pytest.raises(UserError, match=r"output is 'x\.png'; expected a file that ends in \.json"):
+        evaluate_subnet.run(*evaluate, "output=x.png")
     with pytest.raises(UserError, match="architecture of 'two branches' is not in the bundle .*files: pt2"):
         evaluate_subnet.run(*evaluate)
     rows = report_run.run(*common, *FAST_TIMING, "random_networks=1", "calibration_images=60")
@@ -209,6 +225,11 @@ def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tup
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
     assert all(0 <= network.measured <= 1 and network.measured_ms > 0 for network in networks)
     assert (runs / "tiny" / "pareto.png").read_bytes()[:4] == b"\x89PNG"
+    reports = runs / "tiny" / "reports"
+    for network in networks[:2]:
+        values = json.loads((reports / f"{network.name}-weights-digits-test.json").read_text())
+        assert values["metrics"]["top1"] == network.measured
+        assert (reports / f"{network.name}-weights-digits-test.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ofa.compression.quantisation.base import Quantise, Quantiser
 from ofa.compression.quantisation.calibration import Images, check_calibration
 from ofa.compression.quantisation.graph import GraphNode, kept_names
 from ofa.runtimes.base import Files, check_packages
+from ofa.runtimes.onnx_export import metadata_of, with_metadata
 
 if TYPE_CHECKING:
     import onnx
@@ -162,8 +163,8 @@ def _reader(name: str, calibration: Sequence[Images]) -> object:
 
 def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
     ((name, model),) = files.items()
-    quantiser = OnnxQuantiser(model, calibration)
-    return lambda kept_operators: {name: quantiser.quantise(kept_operators)}
+    quantiser, metadata = OnnxQuantiser(model, calibration), metadata_of(model)
+    return lambda kept_operators: {name: with_metadata(quantiser.quantise(kept_operators), metadata)}
 
 
 QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files)

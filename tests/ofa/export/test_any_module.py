@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchvision
 from any_modules import CLASSES, TwoBranches, random_images, two_branches, two_branches_card
+from PIL import Image
 from torch import Tensor, nn
 from training_run import make_data
 
@@ -103,12 +104,15 @@ def test_the_description_holds_no_subnet_and_the_readme_runs(bundle: Path) -> No
     text = (bundle / "README.md").read_text()
     assert text.startswith("# two branches\n") and "Expected top-1: 50.00 %." in text
     assert "architecture is the module's own code" in text and "14 x 10 pixels" in text
-    weights, graph, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    weights, graph = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     check = "import json; print(json.dumps({name: list(value.shape) for name, value in state.items()}))"
     shapes = json.loads(run_code(weights + check, bundle))
     assert shapes == {name: list(value.shape) for name, value in two_branches().state_dict().items()}
-    logits = json.loads(run_code(graph + "import json; print(json.dumps(logits.tolist()))", bundle))
-    expected = two_branches()(two_branches_card().preprocess(torch.zeros(1, *SHAPE, dtype=torch.uint8)))
+    pixels = torch.arange(140, dtype=torch.uint8).view(SHAPE[1:])
+    Image.fromarray(pixels.numpy()).save(bundle / "photo.png")
+    graph = graph.replace("photo.jpg", "photo.png")
+    logits = json.loads(run_code(graph + "print(json.dumps(logits.tolist()))", bundle))
+    expected = two_branches()(two_branches_card().preprocess(pixels[None, None]))
     torch.testing.assert_close(torch.tensor(logits), expected.detach(), rtol=1e-4, atol=1e-5)
 
 

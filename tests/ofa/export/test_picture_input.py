@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +22,17 @@ from PIL import Image
 from ofa.common.errors import UserError
 from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD, FolderData
 from ofa.data.preprocessing import Preprocessing
-from ofa.data.settings import DataSettings
-from ofa.export.card import ModelCard
+from ofa.data.settings import DataInfo, DataSettings
+from ofa.export.bundle import load_bundle
+from ofa.export.card import ModelCard, subnet_card
 from ofa.export.evaluate import card_batches, card_samples
+from ofa.export.example import engine_example
+from ofa.export.formats import FORMATS
 from ofa.export.readme import bundle_readme
+from ofa.export.write import export_bundle
+from ofa.runtimes.base import missing_packages
+from ofa.space.staged import StagedSpace
+from ofa.supernet.supernet import Supernet
 
 SIDE = 16
 CPU = torch.device("cpu")
@@ -49,9 +61,13 @@ def photograph_card(
 
 def readme_pixels(card: ModelCard, paths: list[Path]) -> list[npt.NDArray[np.uint8]]:
     """Run the README's code, without this project, on files in place of `photo.jpg`."""
-    code = re.findall(r"```python\n(.*?)```", bundle_readme(card, {}), re.DOTALL)[-1]
+    code = engine_example(card, "logits = np.zeros((1, 2))")
     assert 'Image.open("photo.jpg")' in code and "ofa" not in code
-    subprocess.run([sys.executable, "-c", RUN, code, *map(str, paths)], check=True, cwd=paths[0].parent)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "subnet.json").write_text(json.dumps({"class_names": card.class_names}))
+        subprocess.run(
+            [sys.executable, "-c", RUN, code, *map(str, paths)], check=True, cwd=folder, capture_output=True
+        )
     return [np.load(f"{path}.npy") for path in paths]
 
 
@@ -125,6 +141,59 @@ def test_networks_of_other_channels_read_no_files() -> None:
         preprocessing=Preprocessing((0.5, 0.5), (0.2, 0.2)),
         class_names=("a", "b"),
     )
-    assert "photo.jpg" not in bundle_readme(card, {})
+    example = engine_example(card, "logits = run(images)")
+    assert "np.zeros((1, 2, 8, 8), np.uint8)" in example and "photo.jpg" not in example
+    assert "it takes pixels and prints the most probable classes" in bundle_readme(card, {})
     with pytest.raises(UserError, match="takes images of 2 channels; a picture has 3, or 1 in grey"):
         card.read_image("photo.jpg")
+
+
+# -- every section of a README ---------------------------------------------------------------------
+
+SIDEWAYS = 6
+
+
+@pytest.fixture(scope="module")
+def bundle(
+    micro_space: StagedSpace,
+    make_supernet: Callable[[StagedSpace, int], Supernet],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A bundle of a sub-network for photographs, with every file that can be written here and a picture."""
+    path = tmp_path_factory.mktemp("bundles") / "bundle"
+    space = dataclasses.replace(micro_space, in_channels=3)
+    info = DataInfo("photographs", 3, tuple("abcde"), PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE)
+    network = make_supernet(space, 0).extract(space.smallest).eval()
+    formats = [name for name, kind in FORMATS.items() if not missing_packages(kind.packages)]
+    export_bundle(network, subnet_card(space, space.smallest, info), path, formats)
+    exif = Image.Exif()
+    exif[0x0112] = SIDEWAYS
+    pixels = np.random.default_rng(1).integers(0, 256, (13, 9, 3)).astype(np.uint8)
+    Image.fromarray(pixels).resize((90, 130)).save(path / "photo.jpg", exif=exif, quality=95)
+    return path
+
+
+@pytest.mark.parametrize("name", ["weights", *FORMATS])
+def test_the_code_of_each_section_classifies_a_picture_as_the_bundle_does(name: str, bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+    if name not in loaded.files:
+        pytest.skip(f"{name} cannot be written here")
+    parts = re.findall(
+        r"^## (\w+): .*?```python\n(.*?)```", (bundle / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", dict(parts)[name]],
+        cwd=bundle,
+        env=environment if name == "weights" else None,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with torch.no_grad():
+        shares = loaded.network(loaded.card.read_image(bundle / "photo.jpg")).softmax(1)[0]
+    lines = [line.split(": ") for line in done.stdout.splitlines()]
+    expected = shares.argsort(descending=True)[:3].tolist()
+    assert [answer for answer, _ in lines] == [loaded.card.class_names[position] for position in expected]
+    for (_, share), position in zip(lines, expected, strict=True):
+        assert float(share.removesuffix(" %")) == pytest.approx(100 * float(shares[position]), abs=0.5)

@@ -203,8 +203,15 @@ def run_block(code: str, folder: Path, pixels: np.ndarray[tuple[int, ...], np.dt
     code += "\nimport numpy\nnumpy.save('logits.npy', logits)\n"
     root = str(Path(__file__).resolve().parents[3])
     environment = {**os.environ, "PYTHONPATH": root}
-    subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, check=True, timeout=120)
-    return torch.from_numpy(np.load(folder / "logits.npy"))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, check=True, timeout=120, capture_output=True, text=True
+    )
+    logits = torch.from_numpy(np.load(folder / "logits.npy"))
+    names = load_bundle(folder).card.class_names
+    first_line = done.stdout.splitlines()[0]
+    assert first_line.startswith(f"{names[int(logits[0].argmax())]}: ") and first_line.endswith(" %")
+    return logits
 
 
 @pytest.mark.slow
@@ -238,7 +245,7 @@ def test_the_readme_of_other_formats_runs_as_it_stands(
 
 def check_readme(name: str, folder: Path, network: nn.Module, tolerance: float) -> None:
     code = blocks_of((folder / "README.md").read_text())[name]
-    assert len(code.splitlines()) <= 9
+    assert len(code.splitlines()) <= 14
     side = load_bundle(folder).subnet.config.resolution
     pixels = np.random.default_rng(0).integers(0, 256, (1, 2, side, side), dtype=np.uint8)
     mean, std = torch.tensor([0.5, 0.25]).view(2, 1, 1), torch.tensor([0.2, 0.4]).view(2, 1, 1)

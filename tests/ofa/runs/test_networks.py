@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,4 +82,14 @@ def test_a_module_without_a_graph_is_refused_by_name(run: Any) -> None:
     module = TwoBranches(channels=2, num_classes=run.data.info.num_classes).eval()
     export_bundle(module, card_of(module, run.data), run.directory.bundles / "other", ())
     with pytest.raises(UserError, match="architecture of 'TwoBranches' is not in the bundle"):
+        evaluated(run, 0)
+
+
+def test_a_bundle_of_other_classes_is_refused_by_name(run: Any) -> None:
+    info = dataclasses.replace(run.data.info, class_names=tuple("vwxyz"))
+    config = run.trained_space.smallest
+    card = subnet_card(run.trained_space, config, info)
+    export_bundle(run.supernet.extract(config).eval(), card, run.directory.bundles / "strange", ())
+    run.data.info = dataclasses.replace(run.data.info, class_names=tuple("abcde"))
+    with pytest.raises(UserError, match=r"strange tells 5 classes \(v, w, x, y, z\)"):
         evaluated(run, 0)

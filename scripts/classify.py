@@ -1,0 +1,73 @@
+"""Classify pictures with a bundle, e.g. `ofa classify bundle=largest images=photo.jpg`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ofa.common.command_line import DEFAULT_RUNS_DIR
+from ofa.common.errors import UserError
+from ofa.common.progress import progress_bar, table_console
+from ofa.launch import command
+from ofa.runs.directory import RunDirectory, newest_run
+
+if TYPE_CHECKING:
+    from ofa.export.classify import Classification
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyConfig:
+    """Settings of `conf/classify.yaml`."""
+
+    bundle: str
+    images: str
+    format: str | None
+    output: str | None
+    run_name: str | None = None
+    runs_dir: str = DEFAULT_RUNS_DIR
+    threads: int | None = None
+
+
+@command("classify", ClassifyConfig)
+def classify(config: ClassifyConfig) -> Classification:
+    """Print the classes of the pictures, write the contact sheet of a folder, and return the answers."""
+    from ofa.common.accelerator import choose_accelerator
+    from ofa.data.listing import Listing, class_of, left_out_note, list_folder
+    from ofa.export.bundle import load_bundle
+    from ofa.export.classified import answers_table, result_lines, save_results, sheet_path
+    from ofa.export.classify import check_classification, classify_pictures
+    from ofa.export.engines import runnable_file
+    from search.reports.confusion import confusion_lines
+
+    choose_accelerator("cpu", config.threads)
+    images = Path(config.images).expanduser()
+    if not images.exists():
+        raise UserError(f"images is {config.images!r}: no such file or folder.")
+    output = sheet_path(config.output, images)
+    bundle = load_bundle(_bundle_path(config))
+    check_classification(bundle)
+    file = config.format or runnable_file(bundle)
+    listing = list_folder(images) if images.is_dir() else Listing([images])
+    root = images if images.is_dir() else images.parent
+    labels = [class_of(path, root, bundle.card.class_names) for path in listing.paths]
+    with progress_bar("classifying", visible=images.is_dir()) as progress:
+        result = classify_pictures(bundle, file, listing.paths, labels, progress=progress)
+    table_console().print(answers_table(result, root))
+    notes = [left_out_note(listing.left_out)] if listing.left_out else []
+    details = [] if result.confusion is None else confusion_lines(result.confusion)
+    print(*notes, *result_lines(result, root), *details, sep="\n")
+    if output is not None:
+        print(save_results(result, output, root))
+    return result
+
+
+def _bundle_path(config: ClassifyConfig) -> Path:
+    """Return the folder of the bundle: a path, or its name in the run, without a name in the newest one."""
+    if config.run_name is None and (path := Path(config.bundle).expanduser()).is_dir():
+        return path
+    return RunDirectory(config.runs_dir, config.run_name or newest_run(config.runs_dir)).bundle(config.bundle)
+
+
+if __name__ == "__main__":
+    classify()
