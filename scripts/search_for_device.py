@@ -18,6 +18,7 @@ from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.find import find
 from search.limits.named import LimitSettings, build_limits
+from search.limits.reachable import loose_limit_lines
 from search.reports.text import report
 from search.reports.trust import PredictionFacts
 from search.result.result import SearchResult
@@ -89,6 +90,8 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
         print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
     limits = build_limits(space, bounds, *_latencies(config, table, space))
     named_settings = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
+    for line in loose_limit_lines(space, limits, config.seed):
+        print(line)
     name = job_name(config.name or plan.result_name(config.device.name, limits), named_settings)
     with threads_set(config.threads), progress_bar("searching") as progress:
         measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None

@@ -52,15 +52,24 @@ class Limit:
     @property
     def short(self) -> str:
         """The bound and its unit without spaces, for names of results; unbounded: the quantity's name."""
-        text = f"{self.maximum:g}{self.unit.replace(' ', '')}" if self.bounded else self.name
+        text = f"{number_text(self.maximum)}{self.unit.replace(' ', '')}" if self.bounded else self.name
         return text.replace(" ", "_")
 
-    def show(self, value: float) -> str:
-        """Return `value` with the unit, rounded up to six digits, so that a limit of that text keeps it."""
-        text = f"{value:.6g}"
-        if value > 0 and float(text) < value:
-            text = f"{value + 10.0 ** (math.floor(math.log10(value)) - 5):.6g}"
-        return f"{text} {self.unit}".rstrip()
+    def show(self, value: float, digits: int = 6) -> str:
+        """Return `value` with the unit, rounded up to some digits, so that a limit of that text keeps it."""
+        rounded = float(f"{value:.{digits}g}")
+        if value > 0 and rounded < value:
+            rounded = value + 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+        return f"{number_text(rounded, digits)} {self.unit}".rstrip()
+
+    def show_range(self, low: float, high: float) -> str:
+        """Return a range of values, e.g. "0.204 to 3.01 ms"; `low` as a limit that keeps it."""
+        return f"{self.show(low, 3).removesuffix(self.unit).rstrip()} to {self.show(high, 3)}"
+
+
+def number_text(value: float, digits: int = 6) -> str:
+    """Return a number with at most so many digits and without an exponent, e.g. "5000000"."""
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
 
 
 def check_limits(limits: Sequence[Limit]) -> None:

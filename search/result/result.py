@@ -111,7 +111,7 @@ class SearchResult:
 
         Raises:
             UserError: if there are more maxima than quantities, or no candidate of the front keeps them,
-                with the smallest value of each quantity on the front.
+                with the range of each quantity on the front.
         """
         names = [limit.name for limit in self.limits]
         if len(maxima) > len(names):
@@ -121,11 +121,14 @@ class SearchResult:
             c for c in self.front if all(c.values[name] <= maximum for name, maximum in bounds.items())
         ]
         if not candidates:
-            lowest = (f"{name} {min(c.values[name] for c in self.front):.6g}" for name in bounds)
+            columns = {name: [c.values[name] for c in self.front] for name in bounds}
+            ranges = (
+                f"{name} from {min(values):.6g} to {max(values):.6g}" for name, values in columns.items()
+            )
             bounds_text = ", ".join(f"{name} <= {maximum:g}" for name, maximum in bounds.items())
             raise UserError(
-                f"No candidate of the front keeps {bounds_text}; the smallest values on it are "
-                f"{', '.join(lowest)}. Raise the limit."
+                f"No candidate of the front keeps {bounds_text}; the front has {', '.join(ranges)}. "
+                "Raise the limit."
             )
         return max(candidates, key=lambda candidate: self.metric.sign * candidate.accuracy)
 
