@@ -17,10 +17,11 @@ from ofa.space.estimator import Estimator
 from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.find import find
+from search.limits.limit import rounded_up
 from search.limits.named import LimitSettings, build_limits
 from search.limits.reachable import loose_limit_lines
+from search.reports.predictions import Predictions
 from search.reports.text import report
-from search.reports.trust import PredictionFacts
 from search.result.result import SearchResult
 from search.verified.verify import VerifySettings
 
@@ -108,12 +109,13 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
             progress=progress,
         )
     sources = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
-    save_all(result, run.search(name), sources)
-    print(report(result, limits, _facts(predictor, result, space)))
+    predictions, title = _predictions(predictor, space), f"{config.run_name} on {config.device.name}"
+    save_all(result, run.search(name), sources, title=title, predictions=predictions)
+    print(report(result, limits, predictions))
     print(f"result: {run.search(name)} (and .png, .csv)")
     if measure and measure.next_step:
         print(measure.next_step)
-    print(next_command(config, "export", {"subnet": f"{name}@LIMIT" if plan.finds_front else name}))
+    print(next_command(config, "export", {"subnet": name + (_middle(result) if plan.finds_front else "")}))
     return name, result
 
 
@@ -129,14 +131,19 @@ def _latencies(
     return latency, more_latencies
 
 
-def _facts(predictor: Predictor, result: SearchResult, space: StagedSpace) -> PredictionFacts:
+def _middle(result: SearchResult) -> str:
+    """Return the limit, as in NAME@LIMIT, that the networks of the cheaper half of a front keep."""
+    middle = result.front[len(result.front) // 2].values[result.limits[0].name]
+    return f"@{rounded_up(middle, 4)}"
+
+
+def _predictions(predictor: Predictor, space: StagedSpace) -> Predictions:
     """Return what a fitted predictor knows of its own errors; an imported one knows nothing."""
     from predictors.model.predictor import AccuracyPredictor
 
     if not isinstance(predictor, AccuracyPredictor):
-        return PredictionFacts()
-    deviation = float(predictor.uncertainty(space.unrestricted.genomes([result.best.config]))[0])
-    return PredictionFacts(deviation, predictor.info.best_value)
+        return Predictions(space, predictor)
+    return Predictions(space, predictor, predictor.uncertainty, predictor.info.best_value)
 
 
 def _measure(

@@ -13,7 +13,7 @@ from ofa.common.errors import UserError
 from ofa.common.metric import TOP1, Metric
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
-from search.limits.limit import LATENCY
+from search.limits.limit import LATENCY, quantity_title
 from search.result.verification import Verification
 
 SCHEMA_VERSION = 1
@@ -54,8 +54,20 @@ class LimitRecord:
 
     @property
     def label(self) -> str:
-        """Name and unit, for axes and columns."""
-        return f"{self.name} [{self.unit}]" if self.unit else self.name
+        """Title and unit of the quantity, for axes."""
+        title, unit = quantity_title(self.name, self.unit)
+        return f"{title} [{unit}]" if unit else title
+
+    @property
+    def shown_unit(self) -> str:
+        """Unit of the quantity for users."""
+        return quantity_title(self.name, self.unit)[1]
+
+    @property
+    def heading(self) -> str:
+        """Title, place and unit of the quantity in lines of their own, for columns."""
+        title, unit = quantity_title(self.name, self.unit)
+        return "\n".join(part for part in (title.replace(" on ", "\non "), unit) if part)
 
 
 @dataclass(frozen=True)
