@@ -11,6 +11,7 @@ from latency_tables.table.table import LatencyTable
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
+from search.limits.reachable import example_maximum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,15 @@ def import_latency_table(config: ImportTableConfig) -> LatencyTable:
     table.save(path)
     resolutions_text = ",".join(map(str, table.covered_resolutions(space)))
     print(f"{len(table.entries)} layers of space {space.name}; {table.error_text}")
+    covered = table.covered_space(space)
+    limit_ms, range_text = example_maximum(covered, table.estimator(covered))
     settings = {
         "device": "imported",
         "device.name": name,
         "resolutions": f"[{resolutions_text}]",
-        "limits.latency_ms": "VALUE",
+        "limits.latency_ms": limit_ms,
     }
+    print(f"sub-networks take {range_text} ms")
     print(f"table: {path}\n{next_command(config, 'search', settings)}")
     return table
 

@@ -174,6 +174,10 @@ class LatencyTable:
                 stage="measure",
             )
 
+    def has_error_within(self, max_table_error: float) -> bool:
+        """Return whether the measured error (MAPE in percent) is small enough, or none was measured."""
+        return self.validation is None or self.validation.mape_percent <= max_table_error
+
     def check_error(self, max_table_error: float = MAX_TABLE_ERROR) -> None:
         """Raise if the table's error is too large; an imported table has no error.
 
@@ -183,15 +187,14 @@ class LatencyTable:
         Raises:
             UserError: naming both values, and the remedies.
         """
-        if not max_table_error > 0:
-            raise UserError(f"max_table_error is {max_table_error}; expected a number above 0, in percent.")
-        if self.validation and not self.validation.mape_percent <= max_table_error:
+        check_max_table_error(max_table_error)
+        if self.validation and not self.has_error_within(max_table_error):
+            error_percent = self.validation.mape_percent
             raise UserError(
-                f"The latency table of device {self.device.name!r} has an error of "
-                f"{self.validation.mape_percent:.1f} % (MAPE on {len(self.validation.networks)} whole "
-                f"networks); at most {max_table_error:g} % is allowed. Accept it with a larger "
-                "max_table_error, or delete it and measure again while the machine is quiet, with more "
-                "rounds or another method.",
+                f"The latency table of device {self.device.name!r} has an error of {error_percent:.1f} % "
+                f"(MAPE on {len(self.validation.networks)} whole networks); at most {max_table_error:g} % is "
+                "allowed. Measure it again while the machine is quiet, with more device.minutes or "
+                f"device.processes; or accept it with max_table_error={math.ceil(error_percent)}.",
                 **self._remedy,
             )
 
@@ -246,6 +249,12 @@ class LatencyTable:
             return math.nan if entry is None else entry.latency_ms
 
         return compile_cost(space, latency_ms)
+
+
+def check_max_table_error(max_table_error: float) -> None:
+    """Raise `UserError` unless this is a largest accepted error in percent."""
+    if not max_table_error > 0:
+        raise UserError(f"max_table_error is {max_table_error}; expected a number above 0, in percent.")
 
 
 def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:

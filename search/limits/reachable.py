@@ -12,10 +12,12 @@ from ofa.common.threads import blas_threads
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
-from search.limits.limit import Limit, feasible, limit_values, violations
+from search.limits.limit import Limit, feasible, limit_values, rounded_up, violations
 
 RANDOM_STARTS = 16
 MAX_PASSES = 20
+_EXAMPLE_SHARE = 0.35
+"""Where an example of a limit lies between the smallest and the largest value."""
 
 
 @blas_threads(1)
@@ -56,6 +58,13 @@ def reachable_range(
     _, low = smallest_reachable(space, estimator, rng)
     _, negative_high = smallest_reachable(space, Affine(estimator, -1.0), rng)
     return low, -negative_high
+
+
+def example_maximum(space: SearchSpace, estimator: Estimator, seed: int = 0) -> tuple[str, str]:
+    """Return a bound that some sub-networks keep and others do not, and the range of all, as text."""
+    low, high = reachable_range(space, estimator, np.random.default_rng(seed))
+    bound = low + _EXAMPLE_SHARE * (high - low)
+    return rounded_up(bound, 3), f"{rounded_up(low, 3)} to {rounded_up(high, 3)}"
 
 
 def loose_limit_lines(space: SearchSpace, limits: Sequence[Limit], seed: int = 0) -> list[str]:

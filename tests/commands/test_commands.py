@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
+from latency_tables.table.table import MAX_TABLE_ERROR, LatencyTable
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
@@ -28,7 +31,7 @@ from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
 from ofa.export.card import subnet_card
 from ofa.export.write import export_bundle
-from ofa.launch import Command
+from ofa.launch import Command, compose
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import load_supernet
 from ofa.space.staged import StagedSpace
@@ -58,7 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_supernet.run(*common, *QUICK)
     collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
     fit_predictor.run(*common, "predictor.hidden_units=64")
-    build_latency_table.run(*common, *FAST_TIMING)
+    build_latency_table.run(*common, *FAST_TIMING, "max_table_error=1000")
     search_for_device.run(*common, *FAST_TIMING, "limits.macs_m=1.2", "search.generations=10", "name=small")
     export_subnet.run(*common, "subnet=small", "calibration_images=60", "formats=[]")
     export_subnet.run(*common, "subnet=largest", "calibration_images=60", "formats=[]")
@@ -86,11 +89,46 @@ def test_a_stage_that_is_done_does_nothing_again(
     run = RunDirectory(str(runs), "tiny")
     records, table = run.records.read_bytes(), run.table("my_cpu").read_bytes()
     collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
-    build_latency_table.run(*common, *FAST_TIMING)
+    build_latency_table.run(*common, *FAST_TIMING, "max_table_error=1000")
     train_supernet.run(*common, *QUICK)
     assert run.records.read_bytes() == records
     assert run.table("my_cpu").read_bytes() == table
     assert "next: ofa collect run_name=tiny runs_dir=" in capsys.readouterr().out
+
+
+def test_a_table_that_is_too_wrong_is_refused_when_it_is_built(
+    runs: Path, common: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "my_cpu.json"
+    build = (*common, *FAST_TIMING, f"output={path}", "resolutions=[16]", "device.min_rounds=1")
+    effort = ("calibration_networks=2", "validation_networks=2")
+    with pytest.raises(UserError) as caught:
+        build_latency_table.run(*build, *effort, "max_table_error=1e-9")
+    text = str(caught.value)
+    for part in ("is allowed", "quiet", "device.minutes", "max_table_error=", "The same command measures it"):
+        assert part in text
+    assert "Make it with" not in text
+    output = capsys.readouterr().out
+    # What was measured is kept, and no next step is advised that would be refused.
+    assert f"table: {path}" in output and "next:" not in output
+    table = LatencyTable.load(path)
+    assert table.validation is not None
+    # An error that is accepted keeps the table, and is told to the search.
+    advice = re.search(r"accept it with (max_table_error=\d+)", text)
+    assert advice is not None
+    setting = advice[1]
+    assert build_latency_table.run(*build, *effort, setting) == table
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    assert f"table={path}" in line and "VALUE" not in line
+    assert (setting in line) == (setting != "max_table_error=10")
+    search_for_device.run(*shlex.split(line)[3:], *FAST_TIMING, "search.generations=3", "name=advised")
+    with pytest.raises(UserError, match="max_table_error is 0"):
+        build_latency_table.run(*build, "max_table_error=0")
+
+
+def test_the_default_error_of_tables_is_the_same_everywhere() -> None:
+    for name in ("build_latency_table", "search_for_device", "find_networks", "quickstart"):
+        assert compose(name).max_table_error == MAX_TABLE_ERROR
 
 
 def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
