@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
+from ofa.common.expectation import measured_value
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
 from ofa.data.settings import DataSettings
@@ -27,10 +28,11 @@ class EvaluateConfig(RunConfig):
 @command("evaluate_subnet", EvaluateConfig)
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
-    from latency_tables.measuring.bundles import WEIGHTS, measure_bundle
+    from latency_tables.measuring.bundles import WEIGHTS, bundle_target, measure_bundle
     from ofa.evaluation.classes import are_unequal
     from ofa.export.bundle import load_bundle
     from ofa.export.evaluate import file_metrics
+    from ofa.export.expectation import accuracy_lines, latency_lines
     from ofa.runs.retarget import check_classes
     from ofa.runs.trained import open_images
 
@@ -45,8 +47,8 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(f"top-1 of {config.format} on {config.split}: {shown}")
     if are_unequal(run.data.class_counts(config.split)):
         print(f"{BALANCED_ACCURACY.title}: {BALANCED_ACCURACY.show(values[BALANCED_ACCURACY.name])}")
-    if card.expected_top1 is not None:
-        print(f"expected (predicted for validation images): {100 * card.expected_top1:.2f} %")
+    measured_top1 = measured_value(TOP1, accuracy, config.split, num_images, run.data.info.name)
+    print(*accuracy_lines(bundle, config.format, measured_top1), sep="\n")
     if not config.latency:
         return accuracy, None
     with progress_bar("timing") as progress:
@@ -56,8 +58,9 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(f"latency on {place}: {measured.latency_ms:.3f} ms (median {measured.median_ms:.3f})")
     engine = "PyTorch with the weights" if is_weights else f"the engine of {config.format} with its file"
     print(f"peak memory of {engine}: {measured.added_mib:.0f} MiB; whole process {measured.peak_mib:.0f} MiB")
-    for name, expected_ms in card.expected_latency_ms.items():
-        print(f"expected {name}: {expected_ms:.3f} ms")
+    measured_on = bundle_target(bundle, config.format, config.device)
+    for line in latency_lines(bundle, measured.latency_ms, measured_on):
+        print(line)
     return accuracy, measured.latency_ms
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from search_for_device import predictions_of
+
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
@@ -38,6 +40,7 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     from ofa.runs.networks import run_networks
     from ofa.runs.trained import open_run
     from predictors.load import load_predictor
+    from search.reports.agreement import agreement_lines
     from search.reports.run_report import plot_tradeoff, report_networks, report_table
 
     run, directory, device = open_run(config), config.directory, config.device
@@ -56,10 +59,10 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     rows = report_networks(
         networks,
         [timings[name].latency_ms for name in timed_networks],
-        space=space,
-        predictor=predictor,
+        predictions=predictions_of(predictor, space),
         latency=latency,
         searches=searches_by_subnet(directory.path / "search", space),
+        metric=predictor.metric,
     )
     title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
@@ -73,6 +76,8 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
         shows_balanced=are_unequal(run.data.class_counts(config.split)),
     )
     table_console().print(table_of_networks)
+    for line in agreement_lines(rows, predictor.metric, config.split, num_images, table.target.error_percent):
+        print(line)
     print(f"figure: {figure}")
     return rows
 

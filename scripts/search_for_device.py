@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.limit import TableLimit
 from latency_tables.table.shipped import find_table, is_shipped
-from latency_tables.table.table import LatencyTable, TableLimit
+from latency_tables.table.table import LatencyTable
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.progress import ProgressCallback, progress_bar
 from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
@@ -89,7 +91,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     if table and config.resolutions is None and is_shipped(path):
         space = table.covered_space(space)
         print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
-    limits = build_limits(space, bounds, *_latencies(config, table, space))
+    limits = build_limits(space, bounds, *_latencies(config, table, space), _targets(config, table))
     named_settings = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
     for line in loose_limit_lines(space, limits, config.seed):
         print(line)
@@ -109,7 +111,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
             progress=progress,
         )
     sources = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
-    predictions, title = _predictions(predictor, space), f"{config.run_name} on {config.device.name}"
+    predictions, title = predictions_of(predictor, space), f"{config.run_name} on {config.device.name}"
     save_all(result, run.search(name), sources, title=title, predictions=predictions)
     print(report(result, limits, predictions))
     print(f"result: {run.search(name)} (and .png, .csv)")
@@ -131,19 +133,28 @@ def _latencies(
     return latency, more_latencies
 
 
+def _targets(config: SearchConfig, table: LatencyTable | None) -> dict[str, LatencyTarget]:
+    """Return what the limited latencies are for, by the names of the limits."""
+    targets = {"latency_ms": table.target} if table else {}
+    for name, table_limit in config.more_tables.items():
+        targets[f"latency_ms on {name}"] = LatencyTable.load(Path(table_limit.table)).target
+    return targets
+
+
 def _middle(result: SearchResult) -> str:
     """Return the limit, as in NAME@LIMIT, that the networks of the cheaper half of a front keep."""
     middle = result.front[len(result.front) // 2].values[result.limits[0].name]
     return f"@{rounded_up(middle, 4)}"
 
 
-def _predictions(predictor: Predictor, space: StagedSpace) -> Predictions:
+def predictions_of(predictor: Predictor, space: StagedSpace) -> Predictions:
     """Return what a fitted predictor knows of its own errors; an imported one knows nothing."""
     from predictors.model.predictor import AccuracyPredictor
 
     if not isinstance(predictor, AccuracyPredictor):
         return Predictions(space, predictor)
-    return Predictions(space, predictor, predictor.uncertainty, predictor.info.best_value)
+    info, images = predictor.info, predictor.info.provenance.get("validation", "")
+    return Predictions(space, predictor, predictor.uncertainty, info.best_value, info.num_records, images)
 
 
 def _measure(

@@ -11,6 +11,7 @@ from typing import Any
 
 from ofa.common.config import below_minimum, differences
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.latency_target import LatencyTarget
 
 ACCELERATORS = ("cpu", "cuda", "other")
 METHODS = ("sandwich", "isolated")
@@ -93,6 +94,21 @@ class DeviceSpec:
             )
         if problems:
             raise UserError("\n".join(problems))
+
+
+def device_target(
+    device: DeviceSpec, processor: str = "", error_percent: float | None = None
+) -> LatencyTarget:
+    """Return what the latencies of a device are for; `processor` and the table's error where known."""
+    return LatencyTarget(
+        device.name,
+        device.engine,
+        device.precision,
+        device.threads,
+        device.batch_size,
+        processor,
+        error_percent,
+    )
 
 
 def device_values(device: DeviceSpec) -> dict[str, Any]:

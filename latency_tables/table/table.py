@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.table.calibration import Calibration, Validation
-from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences, device_values
+from latency_tables.table.device import (
+    DEVICE_FIELDS,
+    DeviceSpec,
+    device_differences,
+    device_target,
+    device_values,
+)
 from latency_tables.table.estimate import layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.cost import compile_cost
@@ -18,6 +24,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import Remedy, UserError
 from ofa.common.files import read_json, write_json
+from ofa.common.latency_target import LatencyTarget
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.staged import StagedSpace
 
@@ -128,6 +135,12 @@ class LatencyTable:
         if self.seed is None:
             return {"stage": "import-table", "settings": {"device.name": self.device.name}}
         return {"stage": "measure", "settings": {"device": self.device.name}}
+
+    @property
+    def target(self) -> LatencyTarget:
+        """What the latencies are for."""
+        error_percent = None if self.validation is None else self.validation.mape_percent
+        return device_target(self.device, self.engine.get("processor", ""), error_percent)
 
     @property
     def error_text(self) -> str:
@@ -272,15 +285,3 @@ def _shorten(texts: Iterable[str], separator: str) -> str:
     listed = list(texts)
     more = len(listed) - _SHOWN
     return separator.join(listed[:_SHOWN]) + (f" ... and {more} more" if more > 0 else "")
-
-
-@dataclass(frozen=True)
-class TableLimit:
-    """An upper bound in milliseconds on the latency estimated by a table."""
-
-    table: str
-    latency_ms: float
-
-    def estimator(self, space: StagedSpace, max_table_error: float = MAX_TABLE_ERROR) -> Estimator:
-        """Load the table and return its estimator; see `LatencyTable.estimator`."""
-        return LatencyTable.load(Path(self.table)).estimator(space, max_table_error=max_table_error)

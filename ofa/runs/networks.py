@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ofa.common.expectation import MetricValue
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure
 from ofa.export.bundle import Bundle, load_bundle
@@ -32,6 +33,8 @@ class RunNetwork:
         image_shape: shape of one image: (channels, height, width).
         top1: top-1 accuracy (0..1) on the evaluator's images.
         balanced_accuracy: balanced accuracy (0..1) on the same images.
+        expected: what the card of a network that was trained further, or of another one, lets expect; None
+            for the supernet's own.
     """
 
     name: str
@@ -41,6 +44,7 @@ class RunNetwork:
     image_shape: tuple[int, int, int]
     top1: float
     balanced_accuracy: float
+    expected: MetricValue | None = None
 
     @cached_property
     def cost(self) -> ModuleCost:
@@ -88,7 +92,9 @@ def _bundle_network(
         config = card.subnet.config
         accuracies = _accuracies(network, evaluator.batches(config.resolution))
     subnet = str(card.provenance.get("subnet", ""))
-    return RunNetwork(bundle.path.name, subnet, config, network.cpu(), card.input_shape, *accuracies)
+    expected = card.expected_metric if config is None or "finetuned" in card.provenance else None
+    name, shape = bundle.path.name, card.input_shape
+    return RunNetwork(name, subnet, config, network.cpu(), shape, *accuracies, expected)
 
 
 def _accuracies(network: nn.Module, batches: Batches) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 
@@ -44,6 +45,7 @@ class Limit:
             objective (see `search.algorithms.nsga2`).
         unit: unit for texts and plots, e.g. "ms"; may be empty.
         kind: type of the quantity, e.g. `LATENCY`; may be empty.
+        target: what a latency is for; None for other quantities, or if it is not known.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Limit:
     maximum: float
     unit: str = ""
     kind: str = ""
+    target: LatencyTarget | None = None
 
     def __post_init__(self) -> None:
         """Check that the limit has a name and that its maximum is positive."""

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.architecture.cost import space_costs
+from ofa.common.expectation import PREDICTED, MetricValue
+from ofa.common.metric import Metric
 from ofa.space.config import AnyConfig
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
@@ -37,12 +39,17 @@ class Predictions:
         accuracy: estimator of the metric.
         deviation: standard deviation of a measured value around its prediction; None if it is not known.
         best_measured: best measured value behind the estimator; None if it is not known.
+        num_records: number of measured values behind the estimator; 0 if it is not known.
+        images: number and set of the images that they were measured on, e.g. "238 images of digits"; may be
+            empty.
     """
 
     space: SearchSpace
     accuracy: Estimator
     deviation: Estimator | None = None
     best_measured: float | None = None
+    num_records: int = 0
+    images: str = ""
 
     def genomes(self, configs: Sequence[AnyConfig]) -> Genomes:
         """Return the genomes of networks of the space, restricted or not."""
@@ -51,6 +58,20 @@ class Predictions:
     def deviations(self, configs: Sequence[AnyConfig]) -> NDArray[np.float64] | None:
         """Return the standard deviation of each network's prediction; None if it is not known."""
         return None if self.deviation is None else self.deviation(self.genomes(configs))
+
+    def value(self, config: AnyConfig, metric: Metric) -> MetricValue:
+        """Return the predicted value of a network with what is known of it."""
+        deviations = self.deviations([config])
+        return MetricValue(
+            metric.name,
+            float(self.accuracy(self.genomes([config]))[0]),
+            deviation=None if deviations is None else float(deviations[0]),
+            source=PREDICTED,
+            split="validation",
+            images=self.images,
+            best_record=self.best_measured,
+            num_records=self.num_records,
+        )
 
     def facts(self, best: AnyConfig) -> PredictionFacts:
         """Return what is known of the prediction for the best network of a search."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import ofa.common.files
+from ofa.common.latency_target import deviation_text
 from ofa.common.metric import TOP1, Metric
 from search.limits.limit import Limit, number_texts
 from search.reports.comparison import compare_networks, comparison_table, gain_lines
@@ -104,7 +105,9 @@ def _measured_text(verification: Verification, limit: Limit) -> str:
     if not networks:
         return ", predicted; not measured yet"
     processes = sum(map(len, networks[0].measurements))
-    return f", measured in {processes} processes; {limit.show(networks[0].predicted)} predicted"
+    deviation = deviation_text(networks[0].predicted, networks[0].measured)
+    predicted = limit.show(networks[0].predicted, 4)
+    return f", measured in {processes} processes: {deviation} (predicted {predicted})"
 
 
 def verified_table(verification: Verification, limit: Limit, metric: Metric = TOP1) -> Table:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import ofa.common.files
+from ofa.common.config import build
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1, Metric
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
@@ -51,6 +53,12 @@ class LimitRecord:
     maximum: float | None
     unit: str
     kind: str = ""
+    target: LatencyTarget | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; the target only where there is one."""
+        values = dataclasses.asdict(self)
+        return values if self.target else {name: v for name, v in values.items() if name != "target"}
 
     @property
     def label(self) -> str:
@@ -153,7 +161,7 @@ class SearchResult:
             "seed": self.seed,
             "space": {"name": self.space_name, "fingerprint": self.space_fingerprint},
             "metric": dataclasses.asdict(self.metric),
-            "limits": [dataclasses.asdict(limit) for limit in self.limits],
+            "limits": [limit.to_dict() for limit in self.limits],
             "front_costs": list(self.front_costs),
             "evaluations": self.evaluations,
             "accuracy_evaluations": self.accuracy_evaluations,
@@ -273,4 +281,6 @@ def searched_fingerprint(path: Path) -> object:
 def _read_limit(values: Mapping[str, Any]) -> LimitRecord:
     """Read a limit; in older files, which lack the kind, its name determines the kind."""
     kind = LATENCY if str(values["name"]).startswith("latency") else ""
-    return LimitRecord(**{"kind": kind, **values})
+    target = values.get("target")
+    known_target = None if target is None else build(LatencyTarget, target, "target")
+    return LimitRecord(**{"kind": kind, **values, "target": known_target})

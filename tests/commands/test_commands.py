@@ -144,7 +144,9 @@ def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
     assert (runs / "tiny" / "search" / f"{name}.json").is_file()
 
 
-def test_an_int8_bundle_is_exported_and_evaluated(runs: Path, common: tuple[str, str]) -> None:
+def test_an_int8_bundle_is_exported_and_evaluated(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("onnxruntime")
     few = ("subnet=small", "calibration_images=60", "quantisation_images=20", "name=quantised")
     wanted = (*few, "precision=int8", "keep_layers=auto", "max_loss=100")
@@ -152,7 +154,10 @@ def test_an_int8_bundle_is_exported_and_evaluated(runs: Path, common: tuple[str,
         export_subnet.run(*common, *wanted)
     path = export_subnet.run(*common, *wanted, "formats=[onnx]")
     assert "onnx_int8" in load_bundle(path).files
+    capsys.readouterr()
     accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=quantised", "format=onnx_int8")
+    text = capsys.readouterr().out
+    assert "(measured on validation: " in text and "the expectation is that of the int8 file" in text
     assert 0 <= accuracy <= 1
     assert latency is not None and latency > 0
     with pytest.raises(UserError, match="quantisation_images is -1"):
@@ -160,7 +165,36 @@ def test_an_int8_bundle_is_exported_and_evaluated(runs: Path, common: tuple[str,
     shutil.rmtree(path)
 
 
-def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str]) -> None:
+def test_every_bundle_has_an_expectation_and_what_it_is_for(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    largest, small = (load_bundle(runs / "tiny" / "bundles" / name) for name in ("largest", "small"))
+    # The largest is measured; the small one was predicted, by a predictor that knows its errors.
+    measured, predicted = largest.card.expected_metric, small.card.expected_metric
+    assert measured is not None and predicted is not None
+    assert re.fullmatch(r"measured on validation: \d+ images of digits", measured.origin)
+    assert predicted.origin == "predicted for validation: 60 images of digits"
+    assert predicted.deviation is not None and predicted.deviation > 0
+    assert predicted.num_records == 30 and predicted.num_candidates > 100
+    top1 = evaluate_subnet.run(*common, "bundle=largest", "split=validation", "latency=false")[0]
+    assert top1 == pytest.approx(measured.value)
+    assert "%: within the errors" in capsys.readouterr().out
+    # A search by MACs expects no latency; one by a table says on which device.
+    assert small.card.expected_latency_ms == {}
+    limits = ("limits.latency_ms=1000", "max_table_error=1000", "search.generations=3", "name=timed")
+    search_for_device.run(*common, *FAST_TIMING, *limits)
+    path = export_subnet.run(*common, "subnet=timed", "calibration_images=60", "formats=[]")
+    evaluate_subnet.run(*common, *FAST_TIMING, "bundle=timed")
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r"expected \S+ ms on my_cpu, measured \S+ ms: ", line) for line in lines)
+    evaluate_subnet.run(*common, *FAST_TIMING, "bundle=timed", "device.threads=2")
+    assert "(pytorch, fp32, 1 thread): not compared with threads 2" in capsys.readouterr().out
+    shutil.rmtree(path)
+
+
+def test_evaluating_and_finetuning_a_bundle(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=small")
     assert 0 <= accuracy <= 1
     assert latency is not None and latency > 0
@@ -168,6 +202,9 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     path = finetune_subnet.run(*common, *tuning, "bundle=small")
     old, new = load_bundle(runs / "tiny" / "bundles" / "small"), load_bundle(path)
     assert path.name == "small-finetuned"
+    assert "before: predicted " in capsys.readouterr().out
+    value = new.card.expected_metric
+    assert value is not None and value.origin.startswith("measured on validation: ")
     assert new.subnet == old.subnet
     assert new.card.provenance["finetuned"]["epochs"] == 2
     weights = [next(bundle.network.parameters()) for bundle in (old, new)]
@@ -241,10 +278,19 @@ def test_a_bundle_of_no_space_is_evaluated_and_reported(
     shutil.rmtree(path)
 
 
-def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tuple[str, str]) -> None:
+def test_the_report_measures_bundles_and_random_networks(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     networks = report_run.run(*common, *FAST_TIMING, "random_networks=2", "calibration_images=60")
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
     assert all(0 <= network.measured <= 1 and network.measured_ms > 0 for network in networks)
+    text = capsys.readouterr().out
+    for title in ("top-1", "latency"):
+        assert re.search(
+            rf"^{title}: predicted and measured agree within the errors for \d of 2 bundles$",
+            text,
+            re.MULTILINE,
+        )
     assert (runs / "tiny" / "pareto.png").read_bytes()[:4] == b"\x89PNG"
 
 

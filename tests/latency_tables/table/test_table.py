@@ -10,7 +10,8 @@ import pytest
 
 from latency_tables.table.calibration import Calibration, MeasuredNetwork, Validation
 from latency_tables.table.device import DeviceSpec
-from latency_tables.table.table import LatencyTable, TableLimit
+from latency_tables.table.limit import TableLimit
+from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import MIN_MS, Timing, standard_error, summarize
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
