@@ -88,11 +88,11 @@ def _refuse_wrong(table: LatencyTable, config: TableConfig) -> None:
         raise UserError(f"{error} {again} What was measured is kept.") from error
 
 
-def _space_settings(config: TableConfig, table: LatencyTable) -> dict[str, str]:
+def _space_settings(config: TableConfig, table: LatencyTable) -> dict[str, object]:
     """Return what a search has to be told of the space that the table is of."""
     space = config.space or config.trained_space
     resolutions = table.covered_resolutions(space)
-    settings = {"space": space.name} if config.space else {}
+    settings = preset_settings("space", space) if config.space else {}
     if resolutions and len(resolutions) < len(space.resolutions):
         settings["resolutions"] = f"[{','.join(map(str, resolutions))}]"
     return settings

@@ -8,6 +8,7 @@ from pathlib import Path
 from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
+from ofa.common.shipped import preset_settings
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
@@ -40,7 +41,8 @@ def import_latency_table(config: ImportTableConfig) -> LatencyTable:
     print(f"{len(table.entries)} layers of space {space.name}; {table.error_text}")
     covered = table.covered_space(space)
     limit_ms, range_text = example_maximum(covered, table.estimator(covered))
-    settings = {
+    settings: dict[str, object] = {
+        **(preset_settings("space", space) if config.space else {}),
         "device": "imported",
         "device.name": name,
         "resolutions": f"[{resolutions_text}]",
