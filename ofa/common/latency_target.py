@@ -72,6 +72,8 @@ def latency_line(
 
 def deviation_text(expected_ms: float, measured_ms: float, error_percent: float | None = None) -> str:
     """Return how much slower or faster a measured latency is, and whether a table's error explains it."""
+    if expected_ms <= 0:
+        return "the table is wrong here: no time is negative"
     percent = 100 * (measured_ms / expected_ms - 1)
     text = f"{abs(percent):.0f} % {'slower' if percent > 0 else 'faster'}"
     if round(percent) == 0:
@@ -84,4 +86,4 @@ def deviation_text(expected_ms: float, measured_ms: float, error_percent: float 
 
 def is_within_error(expected_ms: float, measured_ms: float, error_percent: float) -> bool:
     """Return whether two latencies differ by at most `NUM_ERRORS` mean errors of a table."""
-    return 100 * abs(measured_ms / expected_ms - 1) <= NUM_ERRORS * error_percent
+    return expected_ms > 0 and 100 * abs(measured_ms / expected_ms - 1) <= NUM_ERRORS * error_percent

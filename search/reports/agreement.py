@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofa.common.expectation import agreement_line, agrees, measured_value
+import numpy as np
+
+from ofa.common.expectation import NUM_ERRORS, agreement_line, agrees, measured_value
 from ofa.common.latency_target import deviation_text, is_within_error
 from ofa.common.metric import Metric
 from search.reports.run_report import ReportedNetwork
@@ -19,8 +21,10 @@ def agreement_lines(
 ) -> list[str]:
     """Return how many named networks were predicted within the errors, and a line for each other one.
 
+    A last line compares the networks of searches with the random ones, as measured.
+
     Args:
-        networks: the networks; random ones have no name and are left out.
+        networks: the networks; random ones have no name.
         metric: metric of the predicted and measured values.
         split: split that the networks were measured on.
         num_images: number of its images; 0 if it is not known.
@@ -30,6 +34,7 @@ def agreement_lines(
     return [
         *_metric_lines(named, metric, split, num_images),
         *_latency_lines(named, error_percent),
+        *_gain_lines(networks, metric, num_images),
     ]
 
 
@@ -67,3 +72,21 @@ def _summary(title: str, num_judged: int, num_outside: int) -> list[str]:
         return []
     share = f"{num_judged - num_outside} of {num_judged} bundles"
     return [f"{title}: predicted and measured agree within the errors for {share}"]
+
+
+def _gain_lines(networks: Sequence[ReportedNetwork], metric: Metric, num_images: int) -> list[str]:
+    """Return what the searches gained over random networks, and whether the images can tell that."""
+    groups = [[n.measured for n in networks if n.group == group] for group in ("searched", "random")]
+    if not all(groups):
+        return []
+    searched, drawn = (float(np.mean(values)) for values in groups)
+    error = metric.standard_error(drawn, num_images)
+    gain, digits = metric.scale * metric.sign * (searched - drawn), metric.digits
+    line = (
+        f"measured: mean of {len(groups[0])} searched {metric.show(searched)}, "
+        f"of {len(groups[1])} random {metric.show(drawn)}; gain {gain:.{digits}f}"
+    )
+    if error is None:
+        return [line]
+    relation = "more than" if gain > NUM_ERRORS * metric.scale * error else "not more than"
+    return [f"{line}, {relation} twice the standard error of the images ({metric.scale * error:.{digits}f})"]

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from ofa.common.latency_target import LatencyTarget, deviation_text, latency_line
+from ofa.common.latency_target import LatencyTarget, deviation_text, is_within_error, latency_line
 
 TARGET = LatencyTarget("my_cpu_onnx", "onnx_runtime", processor="Xeon", error_percent=4.0)
 
@@ -34,6 +34,11 @@ def test_a_latency_of_the_same_kind_is_judged() -> None:
 )
 def test_two_errors_of_the_table_are_within(measured_ms: float, text: str) -> None:
     assert deviation_text(1.0, measured_ms, 4.0) == text
+
+
+def test_a_table_that_expects_negative_times_is_called_wrong() -> None:
+    assert deviation_text(-0.117, 1.9, 28.9) == "the table is wrong here: no time is negative"
+    assert not is_within_error(-0.117, -0.117, 28.9)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from ofa.architecture.cost import compile_cost, macs
 from ofa.common.expectation import PREDICTED, MetricValue
 from ofa.common.metric import TOP1
+from ofa.space.staged import StagedSpace
+from search.algorithms.registry import plan_search
+from search.limits.limit import Limit
 from search.reports.agreement import agreement_lines
 from search.reports.run_report import ReportedNetwork
 
@@ -25,6 +29,23 @@ def test_each_bundle_that_disagrees_has_a_line() -> None:
         "latency: predicted and measured agree within the errors for 1 of 2 bundles",
         "bad: expected 2 ms, measured 3 ms: 50 % slower, more than twice the table's mean error of 3.0 %",
     ]
+
+
+def test_the_gain_of_the_searches_is_measured(micro_space: StagedSpace) -> None:
+    limit = Limit("macs", compile_cost(micro_space, macs), 1e9)
+    plan = plan_search({"algorithm": "random", "evaluations": 20, "batch_size": 20})
+    result = plan.run(micro_space, compile_cost(micro_space, macs), [limit], 0)
+    found = [dataclasses.replace(GOOD, search=result, measured=value) for value in (0.6, 0.5)]
+    drawn = [dataclasses.replace(RANDOM, measured=value) for value in (0.44, 0.46)]
+    line = agreement_lines([*found, *drawn], TOP1, "test", 400)[-1]
+    # 55 and 45 %; sqrt(0.45 * 0.55 / 400) is 2.49 points.
+    assert line == (
+        "measured: mean of 2 searched 55.00 %, of 2 random 45.00 %; gain 10.0, more than twice the standard "
+        "error of the images (2.5)"
+    )
+    line = agreement_lines([*found, *drawn], TOP1, "test", 90)[-1]
+    assert line.endswith("gain 10.0, not more than twice the standard error of the images (5.2)")
+    assert not any("gain" in line for line in agreement_lines(found, TOP1, "test", 400))
 
 
 def test_what_is_not_known_is_not_judged() -> None:
