@@ -99,10 +99,9 @@ def _plot_limit(axes: Axes, limit: LimitRecord) -> None:
         axes.text(0.98, 0.98, text, transform=axes.transAxes, ha="right", va="top", color="tab:red")
         return
     axes.axvline(limit.maximum, color="tab:red", linestyle="--", linewidth=1)
-    place = axes.get_xaxis_transform()
-    axes.text(
-        limit.maximum, 0.98, f"{text} ", transform=place, rotation=90, ha="right", va="top", color="tab:red"
-    )
+    place, box = axes.get_xaxis_transform(), {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
+    label = axes.text(limit.maximum, 0.98, f"{text} ", transform=place, rotation=90, ha="right", va="top")
+    label.set(color="tab:red", bbox=box, zorder=5)
 
 
 def _columns(points: Sequence[tuple[float, float]], scale: float) -> tuple[list[float], list[float]]:
