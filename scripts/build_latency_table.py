@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency_tables.table.device import DeviceSpec
-from latency_tables.table.table import LatencyTable
+from latency_tables.table.device import DeviceSpec, device_settings
+from latency_tables.table.table import MAX_TABLE_ERROR, LatencyTable, check_max_table_error
+from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
+from ofa.common.shipped import preset_settings
 from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
+from search.limits.reachable import example_maximum
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig(RunConfig):
     """Settings of `conf/build_latency_table.yaml`."""
 
+    max_table_error: float
     device: DeviceSpec
     space: StagedSpace | None
     resolutions: tuple[int, ...] | None
@@ -26,6 +30,10 @@ class TableConfig(RunConfig):
     from_kit: PathText | None
     output: PathText | None
     seed: int
+
+    def __post_init__(self) -> None:
+        """Check the largest accepted error before anything is measured."""
+        check_max_table_error(self.max_table_error)
 
 
 @command(
@@ -36,7 +44,7 @@ class TableConfig(RunConfig):
 def build_latency_table(config: TableConfig) -> LatencyTable:
     """Measure what is missing of the table and return it."""
     from latency_tables.measuring import measure
-    from latency_tables.remote.results import device_settings, save_table, table_from_kit
+    from latency_tables.remote.results import save_table, table_from_kit
     from ofa.common.accelerator import threads_set
 
     kit = Path(config.from_kit) if config.from_kit else None
@@ -56,20 +64,39 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
             progress=progress,
             num_calibration=config.calibration_networks,
             num_validation=config.validation_networks,
+            max_table_error=config.max_table_error,
         )
     engine = f"{table.engine['engine']}, {device.threads} thread(s), batch {device.batch_size}"
     print(f"{len(table.entries)} layers on {engine}\n{table.error_text}")
-    options = device_settings(device) if kit_table else {"device": device.name}
-    options |= _space_settings(config, table) | {"table": str(path), "limits.latency_ms": "VALUE"}
-    print(f"table: {path}\n{next_command(config, 'search', options)}")
+    print(f"table: {path}")
+    _refuse_wrong(table, config)
+    covered = table.covered_space(space)
+    limit_ms, range_text = example_maximum(covered, table.estimator(covered, None, config.max_table_error))
+    print(f"sub-networks take {range_text} ms")
+    options: dict[str, object] = {**device_settings(device)}
+    options |= _space_settings(config, table) | {"table": str(path), "limits.latency_ms": limit_ms}
+    if config.max_table_error != MAX_TABLE_ERROR:
+        options["max_table_error"] = f"{config.max_table_error:g}"
+    print(next_command(config, "search", options))
     return table
 
 
-def _space_settings(config: TableConfig, table: LatencyTable) -> dict[str, str]:
+def _refuse_wrong(table: LatencyTable, config: TableConfig) -> None:
+    """Raise for a table that is too wrong to search with, instead of a next step that would fail."""
+    try:
+        table.check_error(config.max_table_error)
+    except UserError as error:
+        again = "The same command measures it again."
+        if config.from_kit:
+            again = "The kit has to be measured again on its device."
+        raise UserError(f"{error} {again} What was measured is kept.") from error
+
+
+def _space_settings(config: TableConfig, table: LatencyTable) -> dict[str, object]:
     """Return what a search has to be told of the space that the table is of."""
     space = config.space or config.trained_space
     resolutions = table.covered_resolutions(space)
-    settings = {"space": space.name} if config.space else {}
+    settings = preset_settings("space", space) if config.space else {}
     if resolutions and len(resolutions) < len(space.resolutions):
         settings["resolutions"] = f"[{','.join(map(str, resolutions))}]"
     return settings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ofa.common.command_line import DEFAULT_RUNS_DIR
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar, table_console
+from ofa.common.text_settings import Name, PathText
 from ofa.launch import command
 from ofa.runs.directory import RunDirectory, newest_run
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 class ClassifyConfig:
     """Settings of `conf/classify.yaml`."""
 
-    bundle: str
-    images: str
+    bundle: PathText
+    images: PathText
     format: str | None
-    output: str | None
-    run_name: str | None = None
-    runs_dir: str = DEFAULT_RUNS_DIR
+    output: PathText | None
+    run_name: Name | None = None
+    runs_dir: PathText = DEFAULT_RUNS_DIR
     threads: int | None = None
 
 
@@ -41,7 +42,7 @@ def classify(config: ClassifyConfig) -> Classification:
     from search.reports.confusion import confusion_lines
 
     choose_accelerator("cpu", config.threads)
-    images = Path(config.images).expanduser()
+    images = Path(config.images)
     if not images.exists():
         raise UserError(f"images is {config.images!r}: no such file or folder.")
     output = sheet_path(config.output, images)
@@ -64,7 +65,7 @@ def classify(config: ClassifyConfig) -> Classification:
 
 def _bundle_path(config: ClassifyConfig) -> Path:
     """Return the folder of the bundle: a path, or its name in the run, without a name in the newest one."""
-    if config.run_name is None and (path := Path(config.bundle).expanduser()).is_dir():
+    if config.run_name is None and (path := Path(config.bundle)).is_dir():
         return path
     return RunDirectory(config.runs_dir, config.run_name or newest_run(config.runs_dir)).bundle(config.bundle)
 

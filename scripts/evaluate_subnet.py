@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
 from ofa.common.command_line import command_line, run_settings
+from ofa.common.expectation import measured_value
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
 from ofa.common.text_settings import PathText
@@ -24,16 +25,17 @@ class EvaluateConfig(RunConfig):
     format: str
     split: str
     latency: bool
-    output: str | None
+    output: PathText | None
 
 
 @command("evaluate_subnet", EvaluateConfig)
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
-    from latency_tables.measuring.bundles import WEIGHTS, measure_bundle
+    from latency_tables.measuring.bundles import WEIGHTS, bundle_target, measure_bundle
     from ofa.evaluation.classes import are_unequal
     from ofa.export.bundle import load_bundle
     from ofa.export.evaluate import file_confusion
+    from ofa.export.expectation import accuracy_lines, latency_lines
     from ofa.runs.reports import report_path
     from ofa.runs.retarget import check_classes
     from ofa.runs.trained import open_images
@@ -52,14 +54,14 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(f"top-1 of {config.format} on {config.split}: {shown}")
     if are_unequal(run.data.class_counts(config.split)):
         print(f"{BALANCED_ACCURACY.title}: {BALANCED_ACCURACY.show(values[BALANCED_ACCURACY.name])}")
-    print(*confusion_lines(confusion), sep="\n")
+    measured_top1 = measured_value(TOP1, accuracy, config.split, num_images, run.data.info.name)
+    print(*accuracy_lines(bundle, config.format, measured_top1), *confusion_lines(confusion), sep="\n")
     path = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
     files = save_confusion(confusion, path, f"{bundle.path.name}, {config.format}, {config.split} images")
     print(f"per class, and the confusion matrix: {files}")
-    print(f"for pictures of your own: {command_line('classify', _bundle_settings(config))}")
-    if card.expected_top1 is not None:
-        print(f"expected (predicted for validation images): {100 * card.expected_top1:.2f} %")
+    pictures_hint = f"for pictures of your own: {command_line('classify', _bundle_settings(config))}"
     if not config.latency:
+        print(pictures_hint)
         return accuracy, None
     with progress_bar("timing") as progress:
         measured = measure_bundle(bundle, config.format, config.device, progress=progress)
@@ -68,8 +70,10 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(f"latency on {place}: {measured.latency_ms:.3f} ms (median {measured.median_ms:.3f})")
     engine = "PyTorch with the weights" if is_weights else f"the engine of {config.format} with its file"
     print(f"peak memory of {engine}: {measured.added_mib:.0f} MiB; whole process {measured.peak_mib:.0f} MiB")
-    for name, expected_ms in card.expected_latency_ms.items():
-        print(f"expected {name}: {expected_ms:.3f} ms")
+    measured_on = bundle_target(bundle, config.format, config.device)
+    for line in latency_lines(bundle, measured.latency_ms, measured_on):
+        print(line)
+    print(pictures_hint)
     return accuracy, measured.latency_ms
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ofa.common.progress import progress_bar
+from ofa.common.shipped import preset_names
 from ofa.common.text_settings import Name, PathText
 from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
-from search.result.select import select_subnet
+from search.result.select import SelectedSubnet, select_subnet
+
+if TYPE_CHECKING:
+    from ofa.export.write import ExportReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +36,25 @@ def export_subnet(config: ExportConfig) -> Path:
     """Extract, recalibrate and export the sub-network and return the bundle's folder."""
     import ofa.runs.export
     from ofa.compression.quantisation.search_precision import MixedPrecisionSettings
-    from ofa.export.card import top1_metric
+    from ofa.export.expectation import export_lines
     from ofa.runs.trained import open_run
+    from predictors.expectation import predicted_value
 
     mixed_precision = MixedPrecisionSettings(config.keep_layers, config.max_loss)
     named_settings = ["run_name", "name"] if config.name else ["run_name", "subnet"]
     name = job_name(config.name or Path(config.subnet).name.removesuffix(".json"), named_settings)
     run = open_run(config)
     selection = select_subnet(run.info.space, config.subnet, run.directory.path / "search")
+    value, expected = selection.expected_value, None
+    if value is not None:
+        expected = predicted_value(
+            value,
+            selection.config,
+            run.directory.predictor,
+            run.info.space,
+            selection.metric,
+            num_candidates=selection.num_candidates,
+        )
     with progress_bar("exporting") as progress:
         report = ofa.runs.export.export_subnet(
             run,
@@ -49,14 +65,27 @@ def export_subnet(config: ExportConfig) -> Path:
             mixed_precision=mixed_precision,
             calibration_images=config.calibration_images,
             quantisation_images=config.quantisation_images,
-            expected_metric=top1_metric(selection.expected_value),
+            expected_metric=expected,
             expected_latency_ms=selection.expected_latency_ms,
+            latency_targets=selection.latency_targets,
             provenance={"subnet": config.subnet},
             progress=progress,
         )
-    print(*report.lines(), sep="\n")
-    print(next_command(config, "evaluate", {"bundle": report.path.name}))
+    print(*report.lines(), *export_lines(expected, report.files), sep="\n")
+    settings = {"bundle": report.path.name, **_measured_as_expected(selection, report)}
+    print(next_command(config, "evaluate", settings))
     return report.path
+
+
+def _measured_as_expected(selection: SelectedSubnet, report: ExportReport) -> dict[str, str]:
+    """Return settings by which the evaluation times the file and the device that a latency is expected of."""
+    from ofa.export.expectation import format_for
+
+    for target in selection.latency_targets.values():
+        name = format_for(target, report.files)
+        if name is not None and target.device in preset_names("device"):
+            return {"format": name, "device": target.device}
+    return {}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 from latency_tables.table.device import DeviceSpec
-from latency_tables.table.table import LatencyTable
+from latency_tables.table.table import LatencyTable, check_max_table_error
 from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
 from ofa.common.config import build
 from ofa.common.errors import UserError
@@ -34,12 +34,11 @@ from ofa.common.text_settings import Name, PathText
 from ofa.data.settings import DataSettings
 from ofa.launch import Command, command
 from ofa.runs.directory import RunDirectory
-from ofa.runs.plan import TrainingPlan, facts_of, plan_recipe, plan_space, plan_training
+from ofa.runs.plan import TrainingPlan, default_run_name, facts_of, plan_recipe, plan_space, plan_training
 from ofa.space.load import load_space
 from ofa.space.staged import StagedSpace
 
 Result = TypeVar("Result")
-FOLDERS = ("image_folder", "imagenet")  # sets that are files of a folder
 LIMIT_SHARES = (0.15, 0.35, 0.6)  # between the latencies of the smallest and the largest network
 RANDOM_NETWORKS = 8  # measured beside the bundles, for comparison
 INTERRUPTED = "Finished steps and what was measured are kept; the same command goes on."
@@ -69,6 +68,7 @@ class FindConfig:
     count: int
     calibration_images: int
     table_minutes: float
+    max_table_error: float
     plan_only: bool
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs_dir: PathText = DEFAULT_RUNS_DIR
@@ -127,8 +127,9 @@ class Way:
         from ofa.export.formats import formats_of_engines
         from ofa.runs.duration import estimate_durations
 
+        check_max_table_error(config.max_table_error)
         self.config = config
-        self.run = RunDirectory(config.runs_dir, config.run_name or _default_name(config.data))
+        self.run = RunDirectory(config.runs_dir, config.run_name or default_run_name(config.data))
         self.devices = {device.name: device for device in _devices(config)}
         self._formats = formats_of_engines(device.engine for device in self.devices.values())
         self.left_out: dict[str, str] = {}
@@ -228,23 +229,29 @@ class Way:
 
     def _measure(self) -> None:
         for name in self.devices:
-            self._go("measure", build_latency_table, self._device_settings(name))
+            try:
+                self._go("measure", build_latency_table, self._table_settings(name))
+            except UserError as error:
+                self._leave_out(name, name, error)
 
     def _search_and_export(self) -> None:
         self._export("largest", "fp32")
-        for name, device in self.devices.items():
+        for name in [name for name in self.devices if name not in self.left_out]:
             self.left_out[name] = "every limit was left out"
             for limit in self._limits(name):
-                settings = {**self._device_settings(name), "limits.latency_ms": limit}
+                settings = {**self._table_settings(name), "limits.latency_ms": limit}
                 try:
                     subnet, _ = self._go("search", search_for_device, settings)
                 except UserError as error:
-                    # A limit that no network keeps costs the user the others no more than this line.
-                    text = f"[bold]left out {name}, {limit:g} ms:[/] {escape(str(error))}"
-                    Console().print(text, soft_wrap=True)
+                    self._leave_out(name, f"{name}, {limit:g} ms", error)
                     continue
-                self._export(subnet, device.precision)
+                self._export(subnet, self.devices[name].precision)
                 self.left_out.pop(name, None)
+
+    def _leave_out(self, device_name: str, what: str, error: UserError) -> None:
+        """Go on without it and say why; the end says it again if the device gets nothing else."""
+        Console().print(f"[bold]left out {what}:[/] {escape(str(error))}", soft_wrap=True)
+        self.left_out.setdefault(device_name, str(error))
 
     def _export(self, subnet: str, precision: str) -> None:
         formats = f"[{','.join(self._formats)}]"
@@ -253,7 +260,7 @@ class Way:
         self._go("export", export_subnet, {**settings, **images})
 
     def _report(self) -> None:
-        for name in self.devices:
+        for name in (name for name in self.devices if self.run.table(name).exists()):
             figure = {"figure": "pareto.png" if len(self.devices) == 1 else f"pareto-{name}.png"}
             images = {"calibration_images": self.config.calibration_images}
             self._go("report", report_run, {**self._device_settings(name), **figure, **images})
@@ -261,23 +268,18 @@ class Way:
     def _device_settings(self, name: str) -> dict[str, object]:
         return preset_settings("device", self.devices[name])
 
+    def _table_settings(self, name: str) -> dict[str, object]:
+        return {**self._device_settings(name), "max_table_error": self.config.max_table_error}
+
     def _limits(self, device_name: str) -> Sequence[float]:
         """Return the limits that the user gave, or some between the extremes of the device's table."""
         limits = self.config.limits.latency_ms
         if limits is not None:
             return limits if isinstance(limits, tuple) else (limits,)
-        latency = LatencyTable.load(self.run.table(device_name)).estimator(
-            self._space, max_table_error=math.inf
-        )
+        table = LatencyTable.load(self.run.table(device_name))
+        latency = table.estimator(self._space, max_table_error=math.inf)
         low, high = latency(self._space.genomes([self._space.smallest, self._space.largest]))
         return [float(f"{low + share * (high - low):.3g}") for share in LIMIT_SHARES]
-
-
-def _default_name(data: DataSettings) -> str:
-    """Return the name of a run without one: that of the images' folder, or of the image set."""
-    if data.name in FOLDERS and data.root is not None:
-        return Path(data.root).expanduser().resolve().name
-    return data.name
 
 
 def _devices(config: FindConfig) -> list[DeviceSpec]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
+from ofa.common.shipped import preset_settings
 from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
+from search.limits.reachable import example_maximum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,16 @@ def import_latency_table(config: ImportTableConfig) -> LatencyTable:
     table.save(path)
     resolutions_text = ",".join(map(str, table.covered_resolutions(space)))
     print(f"{len(table.entries)} layers of space {space.name}; {table.error_text}")
-    settings = {
+    covered = table.covered_space(space)
+    limit_ms, range_text = example_maximum(covered, table.estimator(covered))
+    settings: dict[str, object] = {
+        **(preset_settings("space", space) if config.space else {}),
         "device": "imported",
         "device.name": name,
         "resolutions": f"[{resolutions_text}]",
-        "limits.latency_ms": "VALUE",
+        "limits.latency_ms": limit_ms,
     }
+    print(f"sub-networks take {range_text} ms")
     print(f"table: {path}\n{next_command(config, 'search', settings)}")
     return table
 

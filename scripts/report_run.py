@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from search_for_device import predictions_of
+
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
@@ -41,12 +43,13 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     from ofa.runs.reports import REPORTS_FOLDER, report_path
     from ofa.runs.trained import open_run
     from predictors.load import load_predictor
+    from search.reports.agreement import agreement_lines
     from search.reports.confusion import confusion_summary, save_confusion
     from search.reports.run_report import plot_tradeoff, report_networks, report_table
 
     run, directory, device = open_run(config), config.directory, config.device
     space = run.info.space
-    table = LatencyTable.load(find_table(directory, device.name, space))
+    table = LatencyTable.load(find_table(directory, device, space))
     predictor = load_predictor(directory.predictor, space)
     evaluator = SubnetEvaluator(
         run.supernet, run.data, config.split, calibration_images=config.calibration_images
@@ -60,10 +63,10 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     rows = report_networks(
         networks,
         [timings[name].latency_ms for name in timed_networks],
-        space=space,
-        predictor=predictor,
+        predictions=predictions_of(predictor, space),
         latency=latency,
         searches=searches_by_subnet(directory.path / "search", space),
+        metric=predictor.metric,
     )
     title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
@@ -77,6 +80,8 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
         shows_balanced=are_unequal(run.data.class_counts(config.split)),
     )
     table_console().print(table_of_networks)
+    for line in agreement_lines(rows, predictor.metric, config.split, num_images, table.target.error_percent):
+        print(line)
     for network in networks:
         if network.name:
             path = report_path(directory.bundles / network.name, WEIGHTS, run.data.info.name, config.split)

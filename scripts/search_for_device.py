@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.limit import TableLimit
 from latency_tables.table.shipped import find_table, is_shipped
-from latency_tables.table.table import LatencyTable, TableLimit
+from latency_tables.table.table import LatencyTable
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.progress import ProgressCallback, progress_bar
 from ofa.common.text_settings import Name, PathText
 from ofa.launch import command, job_name
@@ -18,9 +20,11 @@ from ofa.space.estimator import Estimator
 from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.find import find
+from search.limits.limit import rounded_up
 from search.limits.named import LimitSettings, build_limits
+from search.limits.reachable import loose_limit_lines
+from search.reports.predictions import Predictions
 from search.reports.text import report
-from search.reports.trust import PredictionFacts
 from search.result.result import SearchResult
 from search.verified.verify import VerifySettings
 
@@ -83,13 +87,15 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
 
     plan, run, space = plan_search(config.search), config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
-    path = Path(config.table or find_table(run, config.device.name, space))
-    table = LatencyTable.load(path) if bounds.latency_ms else None
-    if table and config.resolutions is None and is_shipped(path):
+    path = Path(config.table or find_table(run, config.device, space)) if bounds.latency_ms else None
+    table = LatencyTable.load(path) if path else None
+    if path and table and config.resolutions is None and is_shipped(path):
         space = table.covered_space(space)
         print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
-    limits = build_limits(space, bounds, *_latencies(config, table, space))
+    limits = build_limits(space, bounds, *_latencies(config, table, space), _targets(config, table))
     named_settings = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
+    for line in loose_limit_lines(space, limits, config.seed):
+        print(line)
     name = job_name(config.name or plan.result_name(config.device.name, limits), named_settings)
     with threads_set(config.threads), progress_bar("searching") as progress:
         measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
@@ -105,13 +111,14 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
             verification=config.verification,
             progress=progress,
         )
-    sources = {"predictor": str(run.predictor), "table": str(path) if table else "none"}
-    save_all(result, run.search(name), sources)
-    print(report(result, limits, _facts(predictor, result, space)))
+    sources = {"predictor": str(run.predictor), "table": str(path or "none")}
+    predictions, title = predictions_of(predictor, space), f"{config.run_name} on {config.device.name}"
+    save_all(result, run.search(name), sources, title=title, predictions=predictions)
+    print(report(result, limits, predictions))
     print(f"result: {run.search(name)} (and .png, .csv)")
     if measure and measure.next_step:
         print(measure.next_step)
-    print(next_command(config, "export", {"subnet": f"{name}@LIMIT" if plan.finds_front else name}))
+    print(next_command(config, "export", {"subnet": name + (_middle(result) if plan.finds_front else "")}))
     return name, result
 
 
@@ -127,14 +134,28 @@ def _latencies(
     return latency, more_latencies
 
 
-def _facts(predictor: Predictor, result: SearchResult, space: StagedSpace) -> PredictionFacts:
+def _targets(config: SearchConfig, table: LatencyTable | None) -> dict[str, LatencyTarget]:
+    """Return what the limited latencies are for, by the names of the limits."""
+    targets = {"latency_ms": table.target} if table else {}
+    for name, table_limit in config.more_tables.items():
+        targets[f"latency_ms on {name}"] = LatencyTable.load(Path(table_limit.table)).target
+    return targets
+
+
+def _middle(result: SearchResult) -> str:
+    """Return the limit, as in NAME@LIMIT, that the networks of the cheaper half of a front keep."""
+    middle = result.front[len(result.front) // 2].values[result.limits[0].name]
+    return f"@{rounded_up(middle, 4)}"
+
+
+def predictions_of(predictor: Predictor, space: StagedSpace) -> Predictions:
     """Return what a fitted predictor knows of its own errors; an imported one knows nothing."""
     from predictors.model.predictor import AccuracyPredictor
 
     if not isinstance(predictor, AccuracyPredictor):
-        return PredictionFacts()
-    deviation = float(predictor.uncertainty(space.unrestricted.genomes([result.best.config]))[0])
-    return PredictionFacts(deviation, predictor.info.best_value)
+        return Predictions(space, predictor)
+    info, images = predictor.info, predictor.info.provenance.get("validation", "")
+    return Predictions(space, predictor, predictor.uncertainty, info.best_value, info.num_records, images)
 
 
 def _measure(

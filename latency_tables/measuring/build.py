@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from latency_tables.measuring.plan import (
     plan_table,
 )
 from latency_tables.measuring.rounds import time_workloads
-from latency_tables.table.device import DeviceSpec
+from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_values
 from latency_tables.table.estimate import layers_by_resolution
 from latency_tables.table.table import LatencyTable, table_identity
 from latency_tables.table.timing import Timing
@@ -39,6 +40,7 @@ def measure(
     num_calibration: int = NUM_CALIBRATION,
     num_validation: int = NUM_VALIDATION,
     engine: Engine | None = None,
+    max_table_error: float = math.inf,
 ) -> LatencyTable:
     """Measure the missing entries of the table of `space` on `device`, and save it at `path`.
 
@@ -46,7 +48,8 @@ def measure(
     `device.processes` processes in sequence. Every visit is appended to `journal_path(path)`, so an
     interrupted build continues; that file is deleted when the table is saved. An existing table at `path`
     keeps its entries, if they belong to the space; a complete table is returned unchanged. A table of other
-    resolutions of the space is extended: its networks then cover all resolutions.
+    resolutions of the space is extended: its networks then cover all resolutions. A table with an error above
+    `max_table_error` is measured anew, with any effort, and replaced at the end.
 
     Args:
         space: space to measure; its restriction limits the layers and networks.
@@ -57,6 +60,8 @@ def measure(
         num_calibration: number of networks for fitting the affine map, at least 2.
         num_validation: number of other networks for measuring the table's error, at least 2.
         engine: engine in this process; None: the engine of `device`, in fresh processes.
+        max_table_error: largest error (MAPE in percent) of a table at `path` that is kept. The returned table
+            may have a larger one; `LatencyTable.check_error` refuses it.
 
     Raises:
         UserError: if the engine is unknown, not installed or fails, a table or journal at `path`
@@ -65,13 +70,13 @@ def measure(
     path = Path(path)
     description = (engine or create_engine(device)).describe()
     identity = table_identity(device, description, METHODS[device.method].name)
-    existing = _existing(path, identity)
+    existing = _existing(path, identity, max_table_error)
     if existing and existing.space_fingerprint == space.fingerprint:
-        if not existing.missing_entries(space):
+        if not existing.missing_entries(space) and existing.has_error_within(max_table_error):
             return existing
         space = _with_resolutions_of(existing, space)
     plan = plan_table(space, device, seed, num_calibration, num_validation)
-    entries = existing.entries if existing else {}
+    entries = existing.entries if existing and existing.has_error_within(max_table_error) else {}
     known_entries = {s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)}
     plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known_entries))
     with MeasurementJournal(journal_path(path), identity) as measurements:
@@ -87,15 +92,19 @@ def journal_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.partial.jsonl")
 
 
-def _existing(path: Path, identity: Identity) -> LatencyTable | None:
-    """Return the table at `path`, if any; its identity must match."""
+def _existing(path: Path, identity: Identity, max_table_error: float) -> LatencyTable | None:
+    """Return the table at `path`, if any; its identity must match, but for the effort if it is too wrong."""
     if not path.exists():
         return None
     try:
         table = LatencyTable.load(path)
     except UserError as error:
         raise UserError(f"{path} already exists; delete it to measure anew. {error}") from error
-    refuse_other(path, "latency table", table.identity, identity)
+    expected = identity
+    if not table.has_error_within(max_table_error):
+        device = {**device_values(table.device), **{name: identity["device"][name] for name in DEVICE_FIELDS}}
+        expected = {**identity, "device": device, "method": table.method}
+    refuse_other(path, "latency table", table.identity, expected)
     return table
 
 

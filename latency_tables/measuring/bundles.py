@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from latency_tables.engines.base import processor_name
 from latency_tables.measuring.networks import measure_network_ms
-from latency_tables.table.device import DeviceSpec
+from latency_tables.table.device import DeviceSpec, device_target
 from latency_tables.table.timing import summarize
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.progress import ProgressCallback, silent
 from ofa.export.bundle import Bundle
+from ofa.export.formats import format_of
 from ofa.export.fresh_run import FreshRunSettings, run_fresh
 
 WEIGHTS = "weights"
@@ -30,6 +33,17 @@ class BundleMeasurement:
     median_ms: float
     added_mib: float
     peak_mib: float
+
+
+def bundle_target(bundle: Bundle, format_name: str, device: DeviceSpec) -> LatencyTarget:
+    """Return what `measure_bundle` measures: the engine and the precision of the file on this machine."""
+    target = device_target(device, processor_name())
+    if format_name == WEIGHTS:
+        return target
+    precision = bundle.files[format_name].precision
+    runtime = format_of(format_name, precision).runtime
+    engine = format_name if runtime is None else runtime.name
+    return replace(target, engine=engine, precision=precision)
 
 
 def measure_bundle(

@@ -114,13 +114,6 @@ def save_table(table: LatencyTable, path: Path) -> None:
     table.save(path)
 
 
-def device_settings(device: DeviceSpec) -> dict[str, str]:
-    """Return by name the settings that describe a kit's device to commands, without a file in conf/device."""
-    values = {field: getattr(device, field) for field in ("name", *DEVICE_FIELDS)}
-    values["affinity"] = device.affinity and f"[{','.join(map(str, device.affinity))}]"
-    return {f"device.{field}": str(value) for field, value in values.items() if value is not None}
-
-
 def networks_from_kit(
     folder: Path, space: StagedSpace, table: LatencyTable
 ) -> dict[SubnetConfig, list[float]]:

@@ -11,6 +11,8 @@ from typing import Any
 
 from ofa.common.config import below_minimum, differences
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.latency_target import LatencyTarget
+from ofa.common.shipped import preset_names, preset_settings
 
 ACCELERATORS = ("cpu", "cuda", "other")
 METHODS = ("sandwich", "isolated")
@@ -95,6 +97,21 @@ class DeviceSpec:
             raise UserError("\n".join(problems))
 
 
+def device_target(
+    device: DeviceSpec, processor: str = "", error_percent: float | None = None
+) -> LatencyTarget:
+    """Return what the latencies of a device are for; `processor` and the table's error where known."""
+    return LatencyTarget(
+        device.name,
+        device.engine,
+        device.precision,
+        device.threads,
+        device.batch_size,
+        processor,
+        error_percent,
+    )
+
+
 def device_values(device: DeviceSpec) -> dict[str, Any]:
     """Return the plain JSON values of a device."""
     values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(device)))
@@ -105,3 +122,17 @@ def device_differences(names: Iterable[str], old: DeviceSpec, new: DeviceSpec) -
     """Return one sentence per named field in which two devices differ."""
     old_values, new_values = ({name: getattr(device, name) for name in names} for device in (old, new))
     return differences(old_values, new_values)
+
+
+def device_settings(device: DeviceSpec) -> dict[str, str]:
+    """Return by name the settings that choose a device on a command line.
+
+    They are its file in `conf/device/` and what differs from that, or, for a device without a file such as
+    that of a kit, all that latencies depend on.
+    """
+    if device.name in preset_names("device"):
+        settings = preset_settings("device", device)
+        return {name: str(value) for name, value in settings.items() if value is not None}
+    values = {field: getattr(device, field) for field in ("name", *DEVICE_FIELDS)}
+    values["affinity"] = device.affinity and f"[{','.join(map(str, device.affinity))}]"
+    return {f"device.{field}": str(value) for field, value in values.items() if value is not None}

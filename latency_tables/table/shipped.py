@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from latency_tables.table.device import DeviceSpec, device_settings
+from ofa.common.errors import UserError
 from ofa.runs.directory import RunDirectory
 from ofa.space.staged import StagedSpace
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
-def find_table(run: RunDirectory, device_name: str, space: StagedSpace) -> Path:
+def find_table(run: RunDirectory, device: DeviceSpec, space: StagedSpace) -> Path:
     """Return the run's own table of a device, or the shipped one if the run has none.
 
-    If both are missing, return the path of the run's own table.
+    Raises:
+        UserError: if there is neither; it names the tables that there are.
     """
-    run_path, shipped_path = run.table(device_name), DATA / space.name / f"{device_name}.json"
-    return run_path if run_path.exists() or not shipped_path.exists() else shipped_path
+    run_path, shipped_path = run.table(device.name), DATA / space.name / f"{device.name}.json"
+    if run_path.is_file() or shipped_path.is_file():
+        return run_path if run_path.is_file() else shipped_path
+    known_names = sorted(
+        path.stem for folder in (run_path, shipped_path) for path in folder.parent.glob("*.json")
+    )
+    known = (
+        f"there are those of {', '.join(known_names)}" if known_names else "there are none of other devices"
+    )
+    raise UserError(
+        f"No latency table of {device.name} at {run_path}; {known}.",
+        stage="measure",
+        settings=device_settings(device),
+    )
 
 
 def is_shipped(path: Path) -> bool:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from latency_tables.table.calibration import Calibration, Validation
-from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences, device_values
+from latency_tables.table.device import (
+    DEVICE_FIELDS,
+    DeviceSpec,
+    device_differences,
+    device_target,
+    device_values,
+)
 from latency_tables.table.estimate import layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.cost import compile_cost
@@ -18,7 +24,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import Remedy, UserError
 from ofa.common.files import read_json, write_json
-from ofa.common.text_settings import PathText
+from ofa.common.latency_target import LatencyTarget
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.staged import StagedSpace
 
@@ -131,6 +137,12 @@ class LatencyTable:
         return {"stage": "measure", "settings": {"device": self.device.name}}
 
     @property
+    def target(self) -> LatencyTarget:
+        """What the latencies are for."""
+        error_percent = None if self.validation is None else self.validation.mape_percent
+        return device_target(self.device, self.engine.get("processor", ""), error_percent)
+
+    @property
     def error_text(self) -> str:
         """One line of text about the table's error on whole networks."""
         if self.validation is None:
@@ -175,6 +187,10 @@ class LatencyTable:
                 stage="measure",
             )
 
+    def has_error_within(self, max_table_error: float) -> bool:
+        """Return whether the measured error (MAPE in percent) is small enough, or none was measured."""
+        return self.validation is None or self.validation.mape_percent <= max_table_error
+
     def check_error(self, max_table_error: float = MAX_TABLE_ERROR) -> None:
         """Raise if the table's error is too large; an imported table has no error.
 
@@ -184,15 +200,14 @@ class LatencyTable:
         Raises:
             UserError: naming both values, and the remedies.
         """
-        if not max_table_error > 0:
-            raise UserError(f"max_table_error is {max_table_error}; expected a number above 0, in percent.")
-        if self.validation and not self.validation.mape_percent <= max_table_error:
+        check_max_table_error(max_table_error)
+        if self.validation and not self.has_error_within(max_table_error):
+            error_percent = self.validation.mape_percent
             raise UserError(
-                f"The latency table of device {self.device.name!r} has an error of "
-                f"{self.validation.mape_percent:.1f} % (MAPE on {len(self.validation.networks)} whole "
-                f"networks); at most {max_table_error:g} % is allowed. Accept it with a larger "
-                "max_table_error, or delete it and measure again while the machine is quiet, with more "
-                "rounds or another method.",
+                f"The latency table of device {self.device.name!r} has an error of {error_percent:.1f} % "
+                f"(MAPE on {len(self.validation.networks)} whole networks); at most {max_table_error:g} % is "
+                "allowed. Measure it again while the machine is quiet, with more device.minutes or "
+                f"device.processes; or accept it with max_table_error={math.ceil(error_percent)}.",
                 **self._remedy,
             )
 
@@ -249,6 +264,12 @@ class LatencyTable:
         return compile_cost(space, latency_ms)
 
 
+def check_max_table_error(max_table_error: float) -> None:
+    """Raise `UserError` unless this is a largest accepted error in percent."""
+    if not max_table_error > 0:
+        raise UserError(f"max_table_error is {max_table_error}; expected a number above 0, in percent.")
+
+
 def table_identity(device: DeviceSpec, engine: dict[str, str], method: str) -> dict[str, Any]:
     """Return the values that must be equal for measurements to share a table, as plain JSON values."""
     return {
@@ -264,15 +285,3 @@ def _shorten(texts: Iterable[str], separator: str) -> str:
     listed = list(texts)
     more = len(listed) - _SHOWN
     return separator.join(listed[:_SHOWN]) + (f" ... and {more} more" if more > 0 else "")
-
-
-@dataclass(frozen=True)
-class TableLimit:
-    """An upper bound in milliseconds on the latency estimated by a table."""
-
-    table: PathText
-    latency_ms: float
-
-    def estimator(self, space: StagedSpace, max_table_error: float = MAX_TABLE_ERROR) -> Estimator:
-        """Load the table and return its estimator; see `LatencyTable.estimator`."""
-        return LatencyTable.load(Path(self.table)).estimator(space, max_table_error=max_table_error)

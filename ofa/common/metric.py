@@ -39,6 +39,11 @@ class Metric:
         return 1.0 if self.higher_is_better else -1.0
 
     @property
+    def digits(self) -> int:
+        """Decimals of displayed values that have an error."""
+        return 1 if self.is_fraction else 3
+
+    @property
     def label(self) -> str:
         """Title and unit, for the axis of a figure."""
         return f"{self.title} [{self.unit}]" if self.unit else self.title
@@ -66,9 +71,12 @@ class Metric:
     def show_with_error(self, value: float, num_images: int) -> str:
         """Return `value` with its standard error and unit, e.g. "81.2 ± 1.6 %"."""
         error = self.standard_error(value, num_images)
-        if error is None:
-            return self.show(value)
-        return f"{self.scale * value:.1f} ± {self.scale * error:.1f} {self.unit}".rstrip()
+        return self.show(value) if error is None else self.show_range(value, error)
+
+    def show_range(self, value: float, deviation: float) -> str:
+        """Return `value` and its standard deviation as text with the unit, e.g. "55.7 ± 4.2 %"."""
+        value, deviation = self.scale * value, self.scale * deviation
+        return f"{value:.{self.digits}f} ± {deviation:.{self.digits}f} {self.unit}".rstrip()
 
     def problem(self, value: object) -> str | None:
         """Return why `value` is not a value of this metric; None if it is valid."""

@@ -126,6 +126,12 @@ class SubnetEvaluator(Generic[Network]):
         self._device = next(supernet.parameters()).device
         self._store = PixelStore(data, batch_size, self._device)
 
+    @property
+    def num_images(self) -> int:
+        """Number of evaluated images."""
+        size = self._data.size(self._split)
+        return size if self._limit is None else min(self._limit, size)
+
     def network(self, config: AnyConfig) -> Network:
         """Return the extracted and recalibrated sub-network in eval mode."""
         network = self._supernet.extract(config).eval()

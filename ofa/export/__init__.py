@@ -1,7 +1,8 @@
 """A network as a folder that runs elsewhere."""
 
+from ofa.common.expectation import MetricValue
 from ofa.export.bundle import Bundle, load_bundle
-from ofa.export.card import MetricValue, ModelCard, SubnetFacts, subnet_card
+from ofa.export.card import ModelCard, SubnetFacts, subnet_card
 from ofa.export.classify import Classification, classify_pictures
 from ofa.export.write import ExportReport, export_bundle
 

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
@@ -18,14 +20,6 @@ from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 CLASSIFICATION = "classification"
-
-
-@dataclass(frozen=True)
-class MetricValue:
-    """The value of a metric; `top1` is a share from 0 to 1."""
-
-    name: str
-    value: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,7 @@ class ModelCard:
         task: task of the network; for classification, the position of the largest logit is the answer.
         expected_metric: expected value of a metric; None if unknown.
         expected_latency_ms: estimated latency in milliseconds by name of the search limit.
+        latency_targets: what these latencies are for, by the same names; those that are not recorded lack.
         provenance: origin of the network, as plain JSON values.
         subnet: space and config of a sub-network; None for any other network.
     """
@@ -59,6 +54,7 @@ class ModelCard:
     task: str = CLASSIFICATION
     expected_metric: MetricValue | None = None
     expected_latency_ms: Mapping[str, float] = field(default_factory=dict)
+    latency_targets: Mapping[str, LatencyTarget] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     subnet: SubnetFacts | None = None
 
@@ -98,11 +94,6 @@ class ModelCard:
         return self.preprocessing.read(path, (height, width))
 
 
-def top1_metric(value: float | None) -> MetricValue | None:
-    """Return a top-1 accuracy (0..1) as a metric; None if it is unknown."""
-    return None if value is None else MetricValue(TOP1.name, value)
-
-
 def subnet_card(
     space: StagedSpace,
     config: SubnetConfig,
@@ -110,6 +101,7 @@ def subnet_card(
     *,
     expected_metric: MetricValue | None = None,
     expected_latency_ms: Mapping[str, float] | None = None,
+    latency_targets: Mapping[str, LatencyTarget] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> ModelCard:
     """Return the card of a sub-network, named after its space and itself.
@@ -120,6 +112,7 @@ def subnet_card(
         info: facts of the images it was trained on: class names and how pixels are normalised.
         expected_metric: expected value of a metric; None if unknown.
         expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
+        latency_targets: what these latencies are for, by the same names.
         provenance: plain JSON values: how the network was made.
 
     Raises:
@@ -132,6 +125,7 @@ def subnet_card(
         class_names=info.class_names,
         expected_metric=expected_metric,
         expected_latency_ms=expected_latency_ms or {},
+        latency_targets=latency_targets or {},
         provenance=provenance or {},
         subnet=SubnetFacts(space, config),
     )
@@ -183,4 +177,6 @@ def _metric_errors(metric: MetricValue | None) -> list[str]:
         return [f"The expected top1 is {metric.value}; expected a share from 0 to 1."]
     if not metric.name or not math.isfinite(metric.value):
         return [f"The expected metric is {metric}; expected a name and a number."]
+    if metric.deviation is not None and not (math.isfinite(metric.deviation) and metric.deviation >= 0):
+        return [f"The deviation of the expected {metric.name} is {metric.deviation}; expected 0 or more."]
     return []

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import Any
 
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue
 from ofa.common.files import read_json
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
 from ofa.compression.quantisation.registry import packages_of
 from ofa.data.preprocessing import Preprocessing
-from ofa.export.card import CLASSIFICATION, MetricValue, ModelCard, SubnetFacts, subnet_name
+from ofa.export.card import CLASSIFICATION, ModelCard, SubnetFacts, subnet_name
 from ofa.export.record import ExportedFile
 from ofa.runtimes.registry import RUNTIMES
 from ofa.space.staged import StagedSpace
@@ -56,6 +58,7 @@ class Description:
     date: str
     files: dict[str, ExportedFile]
     subnet: SubnetRecord | None
+    latency_targets: dict[str, LatencyTarget] = field(default_factory=dict)
 
 
 def describe(card: ModelCard, files: Mapping[str, ExportedFile]) -> dict[str, Any]:
@@ -68,14 +71,23 @@ def describe(card: ModelCard, files: Mapping[str, ExportedFile]) -> dict[str, An
         "input_shape": list(card.input_shape),
         "preprocessing": dataclasses.asdict(card.preprocessing),
         "class_names": list(card.class_names),
-        "expected_metric": None if metric is None else dataclasses.asdict(metric),
+        "expected_metric": None if metric is None else _known_values(metric),
         "expected_latency_ms": dict(card.expected_latency_ms),
+        "latency_targets": {
+            name: dataclasses.asdict(target) for name, target in card.latency_targets.items()
+        },
         "files": {name: dataclasses.asdict(file) for name, file in files.items()},
         "provenance": dict(card.provenance),
         "versions": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "subnet": None if card.subnet is None else _subnet_values(card.subnet),
     }
+
+
+def _known_values(metric: MetricValue) -> dict[str, Any]:
+    """Return the plain values of a metric's value, those that are not known left out."""
+    defaults = {field.name: field.default for field in dataclasses.fields(metric)}
+    return {name: value for name, value in dataclasses.asdict(metric).items() if value != defaults[name]}
 
 
 def _subnet_values(subnet: SubnetFacts) -> dict[str, Any]:
@@ -138,6 +150,7 @@ def _card(file: Path, description: Description) -> ModelCard:
             task=description.task,
             expected_metric=description.expected_metric,
             expected_latency_ms=description.expected_latency_ms,
+            latency_targets=description.latency_targets,
             provenance=description.provenance,
             subnet=None if subnet is None else _subnet_facts(file, subnet),
         )

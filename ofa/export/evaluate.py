@@ -49,7 +49,9 @@ def card_samples(card: ModelCard, data: ImageData, num_calibration: int, limit: 
         return card_batches(card, data, "validation", limit=limit)
 
     training = (images for images, _ in card_batches(card, data, "train", limit=num_calibration))
-    return Samples(single_images(training, num_calibration), validation)
+    size = data.size("validation")
+    num_validation = size if limit is None else min(limit, size)
+    return Samples(single_images(training, num_calibration), validation, num_validation)
 
 
 def card_input(card: ModelCard, info: DataInfo, images: Tensor) -> Tensor:

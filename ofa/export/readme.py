@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ofa.common.metric import TOP1
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.example import PICTURE, engine_example, reads_pictures, subnet_example, weights_example
@@ -67,10 +68,25 @@ def _kind(card: ModelCard) -> str:
 
 
 def _expected(card: ModelCard) -> str:
-    if card.expected_top1 is not None:
-        return f"Expected top-1: {100 * card.expected_top1:.2f} %. "
-    metric = card.expected_metric
-    return "" if metric is None else f"Expected {metric.name}: {metric.value:g}. "
+    return " ".join([*_expected_accuracy(card), *_expected_latencies(card), ""])
+
+
+def _expected_accuracy(card: ModelCard) -> list[str]:
+    value = card.expected_metric
+    if value is None:
+        return ["Its accuracy was not measured."] if card.task == CLASSIFICATION else []
+    number = value.text(TOP1) if value.name == TOP1.name else f"{value.value:g}"
+    title = TOP1.title if value.name == TOP1.name else value.name
+    return [f"Expected {title}: {number}{f' ({value.origin})' if value.origin else ''}."]
+
+
+def _expected_latencies(card: ModelCard) -> list[str]:
+    """Return a sentence for each expected latency that names its device."""
+    targets = card.latency_targets.items()
+    return [
+        f"Expected latency: {card.expected_latency_ms[name]:.3g} ms on {target.text}."
+        for name, target in targets
+    ]
 
 
 def _names(file: ExportedFile) -> str:

@@ -36,6 +36,7 @@ class ExportedFile:
             linear layers in the engine's graph.
         validation_top1: accuracy (0..1) on validation images, measured if the precision is below fp32.
         fp32_validation_top1: accuracy (0..1) of the fp32 network on the same images.
+        num_validation_images: number of these images; 0 if it is not known.
     """
 
     file: str
@@ -49,6 +50,7 @@ class ExportedFile:
     kept_operators: tuple[int, ...] = ()
     validation_top1: float | None = None
     fp32_validation_top1: float | None = None
+    num_validation_images: int = 0
 
     @property
     def every_part(self) -> tuple[FilePart, ...]:

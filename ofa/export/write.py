@@ -183,6 +183,7 @@ def _add_lower(
         kept_operators=() if is_chain else result.kept_units,
         validation_top1=result.top1,
         fp32_validation_top1=result.reference_top1,
+        num_validation_images=target.samples.num_validation,
     )
 
 

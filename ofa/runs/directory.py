@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from ofa.common.errors import UserError
 from ofa.common.files import locked
 from ofa.common.text_settings import checked_name
 
@@ -30,9 +31,20 @@ class RunDirectory:
         return self.path / "latency" / f"{checked_name(device_name)}.json"
 
     def bundle(self, name: str) -> Path:
-        """Path of the bundle of that name in the run, or `name` itself where there is none."""
-        path = self.bundles / name
-        return path if path.is_dir() else Path(name).expanduser()
+        """Path of the bundle of that name in the run, or `name` itself where that is a folder.
+
+        Raises:
+            UserError: if there is neither; it names the bundles of the run.
+        """
+        for path in (self.bundles / name, Path(name).expanduser()):
+            if path.is_dir():
+                return path
+        known_names = sorted(path.parent.name for path in self.bundles.glob("*/subnet.json"))
+        raise UserError(
+            f"No bundle {name!r} in {self.path}, and no folder of that name; the run has: "
+            f"{', '.join(known_names) or 'none'}.",
+            stage="export",
+        )
 
     def finetuning(self, name: str) -> Path:
         """Path of the checkpoints and TensorBoard events of the fine-tuning that makes a bundle."""

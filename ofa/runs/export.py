@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ofa.common.expectation import MetricValue, measured_value
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.progress import ProgressCallback, silent
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, samples_of
-from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.export.card import MetricValue, subnet_card
+from ofa.evaluation.evaluate import SubnetEvaluator, score
+from ofa.export.card import subnet_card
 from ofa.export.precision import TargetPrecision
 from ofa.export.write import ExportReport, export_bundle
+from ofa.modules.static import StaticNetwork
 from ofa.runs.trained import TrainedRun
 from ofa.space.subnet import SubnetConfig
 
@@ -27,6 +30,7 @@ def export_subnet(
     quantisation_images: int = 300,
     expected_metric: MetricValue | None = None,
     expected_latency_ms: Mapping[str, float] | None = None,
+    latency_targets: Mapping[str, LatencyTarget] | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: ProgressCallback = silent,
 ) -> ExportReport:
@@ -41,8 +45,10 @@ def export_subnet(
         mixed_precision: layers that stay in fp32; None for none.
         calibration_images: training images that recalibrate batch norm.
         quantisation_images: training images from which ranges of activations are taken.
-        expected_metric: expected value of a metric, e.g. from the search.
+        expected_metric: expected value of a metric, e.g. from the search; None to measure the exported
+            network on the validation images.
         expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
+        latency_targets: what these latencies are for, by the same names.
         provenance: further facts of how it was made.
         progress: called after every format.
 
@@ -50,16 +56,30 @@ def export_subnet(
         UserError: as `export_bundle`.
     """
     evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
-    network = evaluator.network(config).cpu()
+    network = evaluator.network(config)
+    expected_metric = expected_metric or _measured(evaluator, network, config, run)
+    network = network.cpu()
     card = subnet_card(
         run.info.space,
         config,
         run.data.info,
         expected_metric=expected_metric,
         expected_latency_ms=expected_latency_ms,
+        latency_targets=latency_targets,
         provenance={"run": run.directory.name, **(provenance or {}), "supernet": run.info.sha256},
     )
     samples = samples_of(evaluator, config.resolution, quantisation_images)
     target = TargetPrecision(precision, samples, mixed_precision or MixedPrecisionSettings())
     path = run.directory.bundles / name
     return export_bundle(network, card, path, formats, target=target, progress=progress)
+
+
+def _measured(
+    evaluator: SubnetEvaluator[StaticNetwork], network: StaticNetwork, config: SubnetConfig, run: TrainedRun
+) -> MetricValue | None:
+    """Return the metric of the network on the validation images; None without any."""
+    num_images, task = evaluator.num_images, evaluator.task
+    if num_images == 0:
+        return None
+    value = score(network, evaluator.batches(config.resolution), task)
+    return measured_value(task.metric, value, "validation", num_images, run.data.info.name)

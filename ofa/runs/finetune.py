@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ofa.common.distributed import SINGLE_PROCESS, World
+from ofa.common.expectation import MetricValue, agreement_line, measured_value
 from ofa.common.metric import Metric, indistinct
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData, resize
@@ -19,7 +20,7 @@ from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.task import ClassificationTask
 from ofa.export.bundle import Bundle
-from ofa.export.card import top1_metric
+from ofa.export.card import ModelCard
 from ofa.export.write import export_bundle
 from ofa.modules.static import StaticNetwork
 from ofa.runs.directory import RunDirectory
@@ -44,6 +45,8 @@ class FinetuneReport:
         before: its value before the training.
         after: its value after the training.
         num_images: number of validation images.
+        expected: what the bundle's card let expect before the training; None if it does not say it, or for
+            other classes.
     """
 
     path: Path
@@ -51,16 +54,25 @@ class FinetuneReport:
     before: float
     after: float
     num_images: int
+    expected: MetricValue | None = None
 
     @property
     def lines(self) -> list[str]:
-        """Lines for the user: both values with their standard error, and whether they tell a difference."""
+        """Lines for the user: both values with their standard error, and whether they tell a difference.
+
+        What was expected is judged by the value before the training.
+        """
         metric, num_images = self.metric, self.num_images
         before, after = (metric.show_with_error(value, num_images) for value in (self.before, self.after))
         error = f" (standard error of {num_images} images)" if metric.is_fraction else ""
         warning = indistinct(metric, [self.before, self.after], num_images)
         lines = [f"validation {metric.title}: {before} before, {after} after{error}"]
-        return [*lines, f"before and after {warning}"] if warning else lines
+        if warning:
+            lines.append(f"before and after {warning}")
+        if self.expected is not None:
+            measured = measured_value(metric, self.before, "validation", num_images, "")
+            lines.append(f"before: {agreement_line(self.expected, measured, metric)}")
+        return lines
 
 
 def finetune_bundle(
@@ -171,12 +183,27 @@ def finetune_on(
         calibration = _images(data, "train", resolution, device, calibration_images)
         recalibrate_batchnorm(network, (images for images, _ in calibration))
         after = score(network, _images(data, "validation", resolution, device), task)
-        provenance = {**card.provenance, "finetuned": dataclasses.asdict(settings)}
-        card = dataclasses.replace(card, expected_metric=top1_metric(after), provenance=provenance)
+        card = _tuned_card(card, settings, after, data, task.metric)
         report = export_bundle(network.cpu(), card, directory.bundles / name, formats)
         # The bundle has the weights now; the TensorBoard events stay.
         shutil.rmtree(folder / "checkpoints")
-    return FinetuneReport(report.path, task.metric, before, after, data.size("validation"))
+    expected = None if taken else _expected(bundle, task.metric)
+    return FinetuneReport(report.path, task.metric, before, after, data.size("validation"), expected)
+
+
+def _tuned_card(
+    card: ModelCard, settings: FinetuneSettings, after: float, data: ImageData, metric: Metric
+) -> ModelCard:
+    """Return the card of a network after its training: with its measured value and the settings."""
+    value = measured_value(metric, after, "validation", data.size("validation"), data.info.name)
+    provenance = {**card.provenance, "finetuned": dataclasses.asdict(settings)}
+    return dataclasses.replace(card, expected_metric=value, provenance=provenance)
+
+
+def _expected(bundle: Bundle, metric: Metric) -> MetricValue | None:
+    """Return the value of the metric that the card of a bundle lets expect; None if it has another one."""
+    value = bundle.card.expected_metric
+    return value if value is not None and value.name == metric.name else None
 
 
 def _transfer_lines(bundle: Bundle, report: TransferReport, settings: FinetuneSettings) -> Iterator[str]:

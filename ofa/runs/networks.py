@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ofa.common.expectation import MetricValue
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.evaluation.confusion import Confusion
 from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure_confusion
@@ -33,6 +34,8 @@ class RunNetwork:
         network: network in eval mode, with its own batch-norm statistics.
         image_shape: shape of one image: (channels, height, width).
         confusion: its answers on the evaluator's images.
+        expected: what the card of a network that was trained further, or of another one, lets expect; None
+            for the supernet's own.
     """
 
     name: str
@@ -41,6 +44,7 @@ class RunNetwork:
     network: nn.Module
     image_shape: tuple[int, int, int]
     confusion: Confusion
+    expected: MetricValue | None = None
 
     @property
     def top1(self) -> float:
@@ -101,4 +105,6 @@ def _bundle_network(
         batches = evaluator.batches(config.resolution)
     confusion = measure_confusion(network, batches, run.data.info.class_names)
     subnet = str(card.provenance.get("subnet", ""))
-    return RunNetwork(bundle.path.name, subnet, config, network.cpu(), card.input_shape, confusion)
+    expected = card.expected_metric if config is None or "finetuned" in card.provenance else None
+    name, shape = bundle.path.name, card.input_shape
+    return RunNetwork(name, subnet, config, network.cpu(), shape, confusion, expected)

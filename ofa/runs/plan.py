@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.errors import UserError
@@ -12,6 +13,7 @@ from ofa.space.staged import StagedSpace
 
 if TYPE_CHECKING:
     from ofa.data.base import ImageData
+    from ofa.data.settings import DataSettings
 
 TINY, PHOTOS = "mobilenet_v3_tiny", "mobilenet_v3_small_photos"
 MAX_TINY_SIDE = 48
@@ -25,6 +27,9 @@ FEW_IMAGES = 5_000
 
 BASE_IMAGES = 400
 """Training photographs for which the lengths of the recipes `photos` and `transfer` are written."""
+
+FOLDERS = ("image_folder", "imagenet")
+"""Image sets that are files of a folder."""
 
 MAX_LENGTH = 6.0
 MIN_IMAGES = 8
@@ -57,6 +62,13 @@ class TrainingPlan:
 
     recipe: str
     settings: dict[str, object]
+
+
+def default_run_name(data: DataSettings) -> str:
+    """Return the name of a run without one: that of the images' folder, or of the image set."""
+    if data.name in FOLDERS and data.root is not None:
+        return Path(data.root).expanduser().resolve().name
+    return data.name
 
 
 def plan_space(facts: ImageSetFacts) -> str:

@@ -21,6 +21,14 @@ class Config(Hashable, Protocol):
     def facts(self) -> Mapping[str, int]:
         """Numbers for tables beside the resolution, by column heading."""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The network in words, for users: a line for each of its parts."""
+
+    @property
+    def legend(self) -> str:
+        """What the numbers in `lines` are; empty if they say it."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `SearchSpace.read` is the inverse."""
 

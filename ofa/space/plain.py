@@ -41,6 +41,16 @@ class GeneConfig:
         """Numbers for tables: the active genes."""
         return {"genes": len(self.values)}
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The network in words: a line per gene."""
+        return tuple(f"{name} {value:g}" for name, value in self.values)
+
+    @property
+    def legend(self) -> str:
+        """What the numbers in `lines` are: these say it themselves."""
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `GeneSpace.read` is the inverse."""
         return dict(self.values)

@@ -86,6 +86,27 @@ class SubnetConfig:
         """Numbers for tables: the total number of blocks."""
         return {"blocks": sum(self.depths)}
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The network in words: its input, its stem where that is elastic, and a line per stage."""
+        lines = [f"input: {self.resolution} x {self.resolution} px"]
+        if self.stem is not None:
+            stem = self.stem
+            layers = _counted(stem.depth, "residual layer")
+            lines.append(f"stem: {layers}, inner width x {stem.inner_width:g}, width x {stem.width:g}")
+        for number, stage in enumerate(self.stages, 1):
+            width = f", width x {self.widths[number - 1]:g}" if self.widths else ""
+            kernels = " ".join(str(block.kernel_size) for block in stage)
+            ratios = " ".join(f"{block.expand_ratio:g}" for block in stage)
+            blocks = _counted(len(stage), "block")
+            lines.append(f"stage {number}: {blocks}{width}; kernels {kernels}, expand {ratios}")
+        return tuple(lines)
+
+    @property
+    def legend(self) -> str:
+        """What the numbers in `lines` are."""
+        return "a number per block: kernel side in px; expand: inner channels / channels"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` is the inverse. Absent parts are left out."""
         values: dict[str, Any] = {
@@ -142,6 +163,10 @@ class SubnetConfig:
         if self.stem is not None:
             parts.insert(0, f"stem d{self.stem.depth} w{self.stem.inner_width:g} w{self.stem.width:g}")
         return f"{self.resolution}px: {' | '.join(parts)}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _read_stage(index: int, stage: object) -> tuple[BlockConfig, ...]:

@@ -11,11 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 
 LATENCY = "latency"
 """The kind of all latency limits, on any device."""
+
+_TITLES = {
+    "latency_ms": ("latency", "ms"),
+    "macs_m": ("MACs", "M"),
+    "parameters_m": ("parameters", "M"),
+    "memory_mb": ("activations", "MB"),
+}
+"""Title and unit of the quantities that users limit by name."""
+
+
+def quantity_title(name: str, unit: str) -> tuple[str, str]:
+    """Return title and unit of a limited quantity for tables and figures, e.g. "latency on phone", "ms"."""
+    quantity, *place = name.split(" on ", 1)
+    title, shown_unit = _TITLES.get(quantity, (quantity, unit))
+    return " on ".join([title, *place]), shown_unit
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,7 @@ class Limit:
             objective (see `search.algorithms.nsga2`).
         unit: unit for texts and plots, e.g. "ms"; may be empty.
         kind: type of the quantity, e.g. `LATENCY`; may be empty.
+        target: what a latency is for; None for other quantities, or if it is not known.
     """
 
     name: str
@@ -36,6 +53,7 @@ class Limit:
     maximum: float
     unit: str = ""
     kind: str = ""
+    target: LatencyTarget | None = None
 
     def __post_init__(self) -> None:
         """Check that the limit has a name and that its maximum is positive."""
@@ -52,15 +70,39 @@ class Limit:
     @property
     def short(self) -> str:
         """The bound and its unit without spaces, for names of results; unbounded: the quantity's name."""
-        text = f"{self.maximum:g}{self.unit.replace(' ', '')}" if self.bounded else self.name
+        text = f"{number_text(self.maximum)}{self.unit.replace(' ', '')}" if self.bounded else self.name
         return text.replace(" ", "_")
 
-    def show(self, value: float) -> str:
-        """Return `value` with the unit, rounded up to six digits, so that a limit of that text keeps it."""
-        text = f"{value:.6g}"
-        if value > 0 and float(text) < value:
-            text = f"{value + 10.0 ** (math.floor(math.log10(value)) - 5):.6g}"
-        return f"{text} {self.unit}".rstrip()
+    def show(self, value: float, digits: int = 6) -> str:
+        """Return `value` with the unit, rounded up to some digits, so that a limit of that text keeps it."""
+        return f"{rounded_up(value, digits)} {self.unit}".rstrip()
+
+    def show_range(self, low: float, high: float) -> str:
+        """Return a range of values, e.g. "0.204 to 3.01 ms"; `low` as a limit that keeps it."""
+        return f"{self.show(low, 3).removesuffix(self.unit).rstrip()} to {self.show(high, 3)}"
+
+
+def number_text(value: float, digits: int = 6) -> str:
+    """Return a number with at most so many digits and without an exponent, e.g. "5000000"."""
+    return np.format_float_positional(float(f"{value:.{digits}g}"), trim="-")
+
+
+def rounded_up(value: float, digits: int = 6) -> str:
+    """Return a number with at most so many digits that is not smaller, without an exponent."""
+    rounded = float(f"{value:.{digits}g}")
+    if value > 0 and rounded < value:
+        rounded = value + 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return number_text(rounded, digits)
+
+
+def number_texts(values: Sequence[float], digits: int = 3) -> list[str]:
+    """Return numbers for a column, all with so many decimals that the smallest has `digits` digits.
+
+    Where the values span more than two powers of ten, the small ones have fewer.
+    """
+    orders = [math.floor(math.log10(abs(value))) for value in values if value] or [0]
+    decimals = max(0, min(digits - 1 - min(orders), digits + 1 - max(orders)))
+    return [f"{value:.{decimals}f}" for value in values]
 
 
 def check_limits(limits: Sequence[Limit]) -> None:

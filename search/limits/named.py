@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.space import SearchSpace
 from search.limits.limit import LATENCY, Limit
@@ -48,6 +49,7 @@ def build_limits(
     settings: LimitSettings,
     latency: Estimator | None,
     more_latencies: Mapping[str, tuple[Estimator, float]] | None = None,
+    targets: Mapping[str, LatencyTarget] | None = None,
 ) -> tuple[Limit, ...]:
     """Return the limits that are set, latency first.
 
@@ -56,13 +58,16 @@ def build_limits(
         settings: upper bounds.
         latency: estimator of milliseconds on the device; required if `settings.latency_ms` is set.
         more_latencies: estimator and bound in milliseconds of further devices, by name.
+        targets: what the latencies are for, by the names of the limits.
     """
-    limits = []
+    limits, targets = [], targets or {}
     if settings.latency_ms is not None:
         assert latency is not None
-        limits.append(Limit("latency_ms", latency, settings.latency_ms, "ms", LATENCY))
+        target = targets.get("latency_ms")
+        limits.append(Limit("latency_ms", latency, settings.latency_ms, "ms", LATENCY, target))
     for name, (estimator, maximum) in (more_latencies or {}).items():
-        limits.append(Limit(f"latency_ms on {name}", estimator, maximum, "ms", LATENCY))
+        name = f"latency_ms on {name}"
+        limits.append(Limit(name, estimator, maximum, "ms", LATENCY, targets.get(name)))
     costs = space_costs(space)
     for name, cost, unit in _COSTS_IN_MILLIONS:
         bound = getattr(settings, name)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import ofa.common.files
+from ofa.common.expectation import MetricValue
 from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric, indistinct
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from search.population.fronts import non_dominated
+from search.reports.predictions import Predictions
 from search.result.result import SearchResult
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class ReportedNetwork:
         macs: multiply-accumulates of one image.
         parameters: number of parameters.
         balanced: measured balanced accuracy (0..1); None if it is not known.
+        expected: what the measured metric is judged by: the prediction, or for a network that was trained
+            further what its card says; None without both.
     """
 
     name: str
@@ -51,6 +55,7 @@ class ReportedNetwork:
     macs: int
     parameters: int
     balanced: float | None = None
+    expected: MetricValue | None = None
 
     @property
     def group(self) -> str:
@@ -62,35 +67,37 @@ def report_networks(
     networks: Sequence[RunNetwork],
     latencies_ms: Sequence[float],
     *,
-    space: SearchSpace,
-    predictor: Estimator,
+    predictions: Predictions,
     latency: Estimator,
     searches: Mapping[str, SearchResult],
+    metric: Metric = TOP1,
 ) -> list[ReportedNetwork]:
     """Return what is predicted of each network of a run beside what was measured.
 
     Args:
         networks: the networks, with their measured accuracies.
         latencies_ms: measured latency of each, milliseconds.
-        space: space of the sub-networks.
-        predictor: accuracy of populations.
+        predictions: the space, and the predictor with what it knows of its errors.
         latency: estimated milliseconds of populations.
         searches: search results by the name of the sub-network found.
+        metric: metric of the predictions.
     """
     rows = []
     for network, measured_ms in zip(networks, latencies_ms, strict=True):
-        genomes = None if network.config is None else space.genomes([network.config])
+        genomes = None if network.config is None else predictions.genomes([network.config])
+        value = None if network.config is None else predictions.value(network.config, metric)
         rows.append(
             ReportedNetwork(
                 name=network.name,
                 search=searches.get(network.subnet),
-                predicted=None if genomes is None else float(predictor(genomes)[0]),
+                predicted=None if value is None else value.value,
                 measured=network.top1,
                 predicted_ms=None if genomes is None else float(latency(genomes)[0]),
                 measured_ms=measured_ms,
                 macs=network.cost.macs,
                 parameters=network.cost.parameters,
                 balanced=network.balanced_accuracy,
+                expected=network.expected or value,
             )
         )
     return rows

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 import ofa.common.files
+from ofa.common.latency_target import deviation_text
 from ofa.common.metric import TOP1, Metric
-from search.limits.limit import Limit
+from search.limits.limit import Limit, number_texts
+from search.reports.comparison import compare_networks, comparison_table, gain_lines
+from search.reports.predictions import Predictions
 from search.reports.trust import PredictionFacts, prediction_lines
 from search.result.result import SearchResult
 from search.result.verification import Verification
@@ -42,30 +45,58 @@ def write_table(result: SearchResult, path: Path) -> None:
     ofa.common.files.write_atomic(path, write)
 
 
-def report(result: SearchResult, limits: Sequence[Limit], facts: PredictionFacts | None = None) -> str:
-    """Return lines for the terminal: rows of the front, cost of the search, the best and its quantities.
+def report(result: SearchResult, limits: Sequence[Limit], predictions: Predictions | None = None) -> str:
+    """Return lines for the terminal: rows of the front, the best network in words, and what was gained.
 
-    A verified search adds predicted and measured values. `facts` say how far predictions can be trusted.
+    A verified search adds predicted and measured values. `predictions` add costs, the ± of predictions, and
+    the networks that the best one is compared with.
     """
-    best, verification = result.best, result.verification
-    buffer = io.StringIO()
-    console = Console(file=buffer, width=200)
-    console.print(front_table(result))
+    verification = result.verification
+    tables = [front_table(result, predictions=predictions)]
     if verification and verification.networks:
-        console.print("\n", verified_table(verification, limits[0], result.metric), sep="")
-    summary = f"found in {result.seconds:.2f} s, {result.evaluations} candidates: {best.config}"
-    lines = [buffer.getvalue().rstrip(), summary]
-    for limit in limits:
-        bound = f" of {limit.show(limit.maximum)}" if limit.bounded else ""
-        lines.append(f"{limit.name}: {limit.show(best.values[limit.name])}{bound}")
-        if verification and verification.quantity == limit.name:
-            lines[-1] += _measured_text(verification, limit)
+        tables.append(verified_table(verification, limits[0], result.metric))
+    rows = compare_networks(result, limits, predictions) if predictions else []
+    if predictions:
+        tables.append(comparison_table(rows, result, predictions))
+    lines = [_text(tables), *best_lines(result), *_limit_lines(result, limits)]
     if verification and verification.margin >= MAX_MARGIN:
         lines.append(
             "The processes differ by more than the margin allows: something else keeps the device "
             "busy. Search again when it is quiet."
         )
-    return "\n".join([*lines, *prediction_lines(result, facts or PredictionFacts())])
+    facts = predictions.facts(result.best.config) if predictions else PredictionFacts()
+    gains = gain_lines(rows, result.metric) if predictions else []
+    return "\n".join([*lines, *prediction_lines(result, facts), *gains])
+
+
+def _text(tables: Sequence[Table]) -> str:
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=200)
+    for table in tables:
+        console.print(table, "", sep="\n")
+    return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines()) + "\n"
+
+
+def best_lines(result: SearchResult) -> list[str]:
+    """Return the best network in words, a line for each of its parts."""
+    config = result.best.config
+    first = f"best of {result.evaluations} candidates, found in {result.seconds:.1f} s: {config.id}"
+    legend = [f"({config.legend})"] if config.legend else []
+    return [first, *(f"  {line}" for line in (*config.lines, *legend))]
+
+
+def _limit_lines(result: SearchResult, limits: Sequence[Limit]) -> list[str]:
+    """Return a line per limit: the best network's value, its share of the bound, and its origin."""
+    lines = []
+    for limit in limits:
+        value = result.best.values[limit.name]
+        bound = ""
+        if limit.bounded:
+            bound = f", {100 * value / limit.maximum:.0f} % of the limit {limit.show(limit.maximum)}"
+        lines.append(f"{limit.name}: {limit.show(value, 4)}{bound}")
+        if result.verification and result.verification.quantity == limit.name:
+            lines[-1] += _measured_text(result.verification, limit)
+    return lines
 
 
 def _measured_text(verification: Verification, limit: Limit) -> str:
@@ -74,7 +105,9 @@ def _measured_text(verification: Verification, limit: Limit) -> str:
     if not networks:
         return ", predicted; not measured yet"
     processes = sum(map(len, networks[0].measurements))
-    return f", measured in {processes} processes; {limit.show(networks[0].predicted)} predicted"
+    deviation = deviation_text(networks[0].predicted, networks[0].measured)
+    predicted = limit.show(networks[0].predicted, 4)
+    return f", measured in {processes} processes: {deviation} (predicted {predicted})"
 
 
 def verified_table(verification: Verification, limit: Limit, metric: Metric = TOP1) -> Table:
@@ -103,22 +136,39 @@ def verified_table(verification: Verification, limit: Limit, metric: Metric = TO
     return table
 
 
-def front_table(result: SearchResult, rows: int = SHOWN_ROWS) -> Table:
-    """Return a table of `rows` candidates of the front, evenly spaced in the order of its first quantity."""
+def front_table(
+    result: SearchResult, rows: int = SHOWN_ROWS, predictions: Predictions | None = None
+) -> Table:
+    """Return a table of `rows` candidates of the front, evenly spaced in the order of its first quantity.
+
+    `predictions` add the ± of the predicted values, MACs and parameters.
+    """
     shown = np.unique(np.linspace(0, len(result.front) - 1, min(rows, len(result.front))).astype(int))
-    title = f"front: {len(shown)} of {len(result.front)} networks"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for limit in result.limits:
-        header = limit.name if limit.name.endswith(f"_{limit.unit}") else limit.label
-        table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
-    metric = result.metric
-    for header in (f"predicted\n{metric.heading}", "input\npx", *result.best.config.facts):
-        table.add_column(header, justify="right", no_wrap=True)
+    candidates, metric = [result.front[index] for index in shown], result.metric
+    configs = [candidate.config for candidate in candidates]
+    columns = [
+        (limit.heading, number_texts([c.values[limit.name] for c in candidates], 4))
+        for limit in result.limits
+    ]
+    columns.append((f"predicted\n{metric.heading}", [f"{metric.scale * c.accuracy:.2f}" for c in candidates]))
+    if predictions is not None:
+        deviations = predictions.deviations(configs)
+        if deviations is not None:
+            columns.append(("±", [f"{metric.scale * value:.{metric.digits}f}" for value in deviations]))
+        names = [limit.name for limit in result.limits]
+        groups = [predictions.genomes([config]) for config in configs]
+        columns += [(column.heading, [*column.texts]) for column in predictions.cost_columns(groups, names)]
+    columns.append(("input\npx", [str(config.resolution) for config in configs]))
+    columns += [(name, [str(config.facts[name]) for config in configs]) for name in configs[0].facts]
+    table = Table(
+        title=f"front: {len(shown)} of {len(result.front)} networks",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("id", no_wrap=True)
-    for index in shown:
-        candidate = result.front[index]
-        values = (f"{candidate.values[limit.name]:.4g}" for limit in result.limits)
-        config = candidate.config
-        figures = (f"{metric.scale * candidate.accuracy:.2f}", f"{config.resolution}")
-        table.add_row(*values, *figures, *map(str, config.facts.values()), config.id)
+    for *cells, config in zip(*(texts for _, texts in columns), configs, strict=True):
+        table.add_row(*cells, config.id)
     return table

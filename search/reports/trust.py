@@ -27,7 +27,7 @@ def prediction_lines(result: SearchResult, facts: PredictionFacts) -> list[str]:
     if deviation is None:
         lines = [f"predicted {metric.title}: {metric.show(predicted)}"]
     else:
-        values = f"{metric.scale * predicted:.1f} ± {metric.scale * deviation:.1f} {metric.unit}".rstrip()
+        values = metric.show_range(predicted, deviation)
         lines = [f"predicted {metric.title}: {values} (standard deviation of a measurement)"]
     best = facts.best_measured
     if best is not None and metric.sign * predicted > metric.sign * best:

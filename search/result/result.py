@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import ofa.common.files
+from ofa.common.config import build
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1, Metric
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
-from search.limits.limit import LATENCY
+from search.limits.limit import LATENCY, quantity_title
 from search.result.verification import Verification
 
 SCHEMA_VERSION = 1
@@ -51,11 +53,29 @@ class LimitRecord:
     maximum: float | None
     unit: str
     kind: str = ""
+    target: LatencyTarget | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; the target only where there is one."""
+        values = dataclasses.asdict(self)
+        return values if self.target else {name: v for name, v in values.items() if name != "target"}
 
     @property
     def label(self) -> str:
-        """Name and unit, for axes and columns."""
-        return f"{self.name} [{self.unit}]" if self.unit else self.name
+        """Title and unit of the quantity, for axes."""
+        title, unit = quantity_title(self.name, self.unit)
+        return f"{title} [{unit}]" if unit else title
+
+    @property
+    def shown_unit(self) -> str:
+        """Unit of the quantity for users."""
+        return quantity_title(self.name, self.unit)[1]
+
+    @property
+    def heading(self) -> str:
+        """Title, place and unit of the quantity in lines of their own, for columns."""
+        title, unit = quantity_title(self.name, self.unit)
+        return "\n".join(part for part in (title.replace(" on ", "\non "), unit) if part)
 
 
 @dataclass(frozen=True)
@@ -111,7 +131,7 @@ class SearchResult:
 
         Raises:
             UserError: if there are more maxima than quantities, or no candidate of the front keeps them,
-                with the smallest value of each quantity on the front.
+                with the range of each quantity on the front.
         """
         names = [limit.name for limit in self.limits]
         if len(maxima) > len(names):
@@ -121,11 +141,14 @@ class SearchResult:
             c for c in self.front if all(c.values[name] <= maximum for name, maximum in bounds.items())
         ]
         if not candidates:
-            lowest = (f"{name} {min(c.values[name] for c in self.front):.6g}" for name in bounds)
+            columns = {name: [c.values[name] for c in self.front] for name in bounds}
+            ranges = (
+                f"{name} from {min(values):.6g} to {max(values):.6g}" for name, values in columns.items()
+            )
             bounds_text = ", ".join(f"{name} <= {maximum:g}" for name, maximum in bounds.items())
             raise UserError(
-                f"No candidate of the front keeps {bounds_text}; the smallest values on it are "
-                f"{', '.join(lowest)}. Raise the limit."
+                f"No candidate of the front keeps {bounds_text}; the front has {', '.join(ranges)}. "
+                "Raise the limit."
             )
         return max(candidates, key=lambda candidate: self.metric.sign * candidate.accuracy)
 
@@ -138,7 +161,7 @@ class SearchResult:
             "seed": self.seed,
             "space": {"name": self.space_name, "fingerprint": self.space_fingerprint},
             "metric": dataclasses.asdict(self.metric),
-            "limits": [dataclasses.asdict(limit) for limit in self.limits],
+            "limits": [limit.to_dict() for limit in self.limits],
             "front_costs": list(self.front_costs),
             "evaluations": self.evaluations,
             "accuracy_evaluations": self.accuracy_evaluations,
@@ -258,4 +281,6 @@ def searched_fingerprint(path: Path) -> object:
 def _read_limit(values: Mapping[str, Any]) -> LimitRecord:
     """Read a limit; in older files, which lack the kind, its name determines the kind."""
     kind = LATENCY if str(values["name"]).startswith("latency") else ""
-    return LimitRecord(**{"kind": kind, **values})
+    target = values.get("target")
+    known_target = None if target is None else build(LatencyTarget, target, "target")
+    return LimitRecord(**{"kind": kind, **values, "target": known_target})

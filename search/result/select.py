@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ofa.common.errors import UserError
+from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1, Metric
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
@@ -15,12 +16,23 @@ from search.result.result import SearchResult, searched_fingerprint
 
 @dataclass(frozen=True)
 class SelectedSubnet:
-    """A sub-network and its search's estimates: value of the metric, latencies in ms by limit name."""
+    """A sub-network and its search's estimates.
+
+    Attributes:
+        config: the sub-network.
+        expected_value: value of the metric; None without a search.
+        expected_latency_ms: latencies in milliseconds by the name of the limit.
+        latency_targets: what these latencies are for, where the result says it.
+        metric: metric of `expected_value`.
+        num_candidates: number of networks whose accuracy the search estimated; 0 without a search.
+    """
 
     config: AnyConfig
     expected_value: float | None = None
     expected_latency_ms: dict[str, float] = field(default_factory=dict)
+    latency_targets: dict[str, LatencyTarget] = field(default_factory=dict)
     metric: Metric = TOP1
+    num_candidates: int = 0
 
 
 def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet:
@@ -50,7 +62,10 @@ def select_subnet(space: SearchSpace, name: str, folder: Path) -> SelectedSubnet
     candidate = result.best_within(maxima) if maxima else result.best
     latencies = {limit.name: candidate.values[limit.name] for limit in result.limits if limit.kind == LATENCY}
     expected = min(max(candidate.accuracy, 0.0), 1.0) if result.metric.is_fraction else candidate.accuracy
-    return SelectedSubnet(candidate.config, expected, latencies, result.metric)
+    targets = {limit.name: limit.target for limit in result.limits if limit.target is not None}
+    return SelectedSubnet(
+        candidate.config, expected, latencies, targets, result.metric, result.accuracy_evaluations
+    )
 
 
 def _find(name: str, folder: Path) -> tuple[Path, tuple[float, ...]]:

@@ -68,7 +68,8 @@ def summarise(
 
 def limit_record(limit: Limit) -> LimitRecord:
     """Return the record of a limit in results."""
-    return LimitRecord(limit.name, limit.maximum if limit.bounded else None, limit.unit, limit.kind)
+    maximum = limit.maximum if limit.bounded else None
+    return LimitRecord(limit.name, maximum, limit.unit, limit.kind, limit.target)
 
 
 def _candidate(

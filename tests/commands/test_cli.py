@@ -130,7 +130,7 @@ def test_an_installed_wheel_works_outside_the_checkout(installed: Path, tmp_path
         )
         return done.stdout
 
-    assert "usage: ofa COMMAND" in ofa("--help")
+    assert "usage: ofa [--processes N] COMMAND" in ofa("--help")
     assert "limits:\n  latency_ms: null" in ofa("search", "--help")
     epochs = [f"phases.{phase}.epochs=1" for phase in ("largest", "elastic")]
     small = ["space.resolutions=[8]", "training.batch_size=600", "threads=1", *epochs]

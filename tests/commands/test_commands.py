@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 import ofa.cli
+from latency_tables.table.table import MAX_TABLE_ERROR, LatencyTable
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
@@ -32,7 +34,7 @@ from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
 from ofa.export.card import subnet_card
 from ofa.export.write import export_bundle
-from ofa.launch import Command
+from ofa.launch import Command, compose
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_file import load_supernet
 from ofa.space.staged import StagedSpace
@@ -62,7 +64,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_supernet.run(*common, *QUICK)
     collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
     fit_predictor.run(*common, "predictor.hidden_units=64")
-    build_latency_table.run(*common, *FAST_TIMING)
+    build_latency_table.run(*common, *FAST_TIMING, "max_table_error=1000")
     search_for_device.run(*common, *FAST_TIMING, "limits.macs_m=1.2", "search.generations=10", "name=small")
     export_subnet.run(*common, "subnet=small", "calibration_images=60", "formats=[]")
     export_subnet.run(*common, "subnet=largest", "calibration_images=60", "formats=[]")
@@ -90,11 +92,46 @@ def test_a_stage_that_is_done_does_nothing_again(
     run = RunDirectory(str(runs), "tiny")
     records, table = run.records.read_bytes(), run.table("my_cpu").read_bytes()
     collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
-    build_latency_table.run(*common, *FAST_TIMING)
+    build_latency_table.run(*common, *FAST_TIMING, "max_table_error=1000")
     train_supernet.run(*common, *QUICK)
     assert run.records.read_bytes() == records
     assert run.table("my_cpu").read_bytes() == table
     assert "next: ofa collect run_name=tiny runs_dir=" in capsys.readouterr().out
+
+
+def test_a_table_that_is_too_wrong_is_refused_when_it_is_built(
+    runs: Path, common: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "my_cpu.json"
+    build = (*common, *FAST_TIMING, f"output={path}", "resolutions=[16]", "device.min_rounds=1")
+    effort = ("calibration_networks=2", "validation_networks=2")
+    with pytest.raises(UserError) as caught:
+        build_latency_table.run(*build, *effort, "max_table_error=1e-9")
+    text = str(caught.value)
+    for part in ("is allowed", "quiet", "device.minutes", "max_table_error=", "The same command measures it"):
+        assert part in text
+    assert "Make it with" not in text
+    output = capsys.readouterr().out
+    # What was measured is kept, and no next step is advised that would be refused.
+    assert f"table: {path}" in output and "next:" not in output
+    table = LatencyTable.load(path)
+    assert table.validation is not None
+    # An error that is accepted keeps the table, and is told to the search.
+    advice = re.search(r"accept it with (max_table_error=\d+)", text)
+    assert advice is not None
+    setting = advice[1]
+    assert build_latency_table.run(*build, *effort, setting) == table
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    assert f"table={path}" in line and "VALUE" not in line
+    assert (setting in line) == (setting != "max_table_error=10")
+    search_for_device.run(*shlex.split(line)[3:], *FAST_TIMING, "search.generations=3", "name=advised")
+    with pytest.raises(UserError, match="max_table_error is 0"):
+        build_latency_table.run(*build, "max_table_error=0")
+
+
+def test_the_default_error_of_tables_is_the_same_everywhere() -> None:
+    for name in ("build_latency_table", "search_for_device", "find_networks", "quickstart"):
+        assert compose(name).max_table_error == MAX_TABLE_ERROR
 
 
 def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
@@ -110,7 +147,9 @@ def test_search_keeps_every_limit(runs: Path, common: tuple[str, str]) -> None:
     assert (runs / "tiny" / "search" / f"{name}.json").is_file()
 
 
-def test_an_int8_bundle_is_exported_and_evaluated(runs: Path, common: tuple[str, str]) -> None:
+def test_an_int8_bundle_is_exported_and_evaluated(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("onnxruntime")
     few = ("subnet=small", "calibration_images=60", "quantisation_images=20", "name=quantised")
     wanted = (*few, "precision=int8", "keep_layers=auto", "max_loss=100")
@@ -118,7 +157,10 @@ def test_an_int8_bundle_is_exported_and_evaluated(runs: Path, common: tuple[str,
         export_subnet.run(*common, *wanted)
     path = export_subnet.run(*common, *wanted, "formats=[onnx]")
     assert "onnx_int8" in load_bundle(path).files
+    capsys.readouterr()
     accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=quantised", "format=onnx_int8")
+    text = capsys.readouterr().out
+    assert "(measured on validation: " in text and "the expectation is that of the int8 file" in text
     assert 0 <= accuracy <= 1
     assert latency is not None and latency > 0
     with pytest.raises(UserError, match="quantisation_images is -1"):
@@ -126,7 +168,36 @@ def test_an_int8_bundle_is_exported_and_evaluated(runs: Path, common: tuple[str,
     shutil.rmtree(path)
 
 
-def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str]) -> None:
+def test_every_bundle_has_an_expectation_and_what_it_is_for(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    largest, small = (load_bundle(runs / "tiny" / "bundles" / name) for name in ("largest", "small"))
+    # The largest is measured; the small one was predicted, by a predictor that knows its errors.
+    measured, predicted = largest.card.expected_metric, small.card.expected_metric
+    assert measured is not None and predicted is not None
+    assert re.fullmatch(r"measured on validation: \d+ images of digits", measured.origin)
+    assert predicted.origin == "predicted for validation: 60 images of digits"
+    assert predicted.deviation is not None and predicted.deviation > 0
+    assert predicted.num_records == 30 and predicted.num_candidates > 100
+    top1 = evaluate_subnet.run(*common, "bundle=largest", "split=validation", "latency=false")[0]
+    assert top1 == pytest.approx(measured.value)
+    assert "%: within the errors" in capsys.readouterr().out
+    # A search by MACs expects no latency; one by a table says on which device.
+    assert small.card.expected_latency_ms == {}
+    limits = ("limits.latency_ms=1000", "max_table_error=1000", "search.generations=3", "name=timed")
+    search_for_device.run(*common, *FAST_TIMING, *limits)
+    path = export_subnet.run(*common, "subnet=timed", "calibration_images=60", "formats=[]")
+    evaluate_subnet.run(*common, *FAST_TIMING, "bundle=timed")
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.match(r"expected \S+ ms on my_cpu, measured \S+ ms: ", line) for line in lines)
+    evaluate_subnet.run(*common, *FAST_TIMING, "bundle=timed", "device.threads=2")
+    assert "(pytorch, fp32, 1 thread): not compared with threads 2" in capsys.readouterr().out
+    shutil.rmtree(path)
+
+
+def test_evaluating_and_finetuning_a_bundle(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     accuracy, latency = evaluate_subnet.run(*common, *FAST_TIMING, "bundle=small")
     assert 0 <= accuracy <= 1
     assert latency is not None and latency > 0
@@ -136,6 +207,9 @@ def test_evaluating_and_finetuning_a_bundle(runs: Path, common: tuple[str, str])
     path = finetune_subnet.run(*common, *tuning, "bundle=small")
     old, new = load_bundle(runs / "tiny" / "bundles" / "small"), load_bundle(path)
     assert path.name == "small-finetuned"
+    assert "before: predicted " in capsys.readouterr().out
+    value = new.card.expected_metric
+    assert value is not None and value.origin.startswith("measured on validation: ")
     assert new.subnet == old.subnet
     assert new.card.provenance["finetuned"]["epochs"] == 2
     weights = [next(bundle.network.parameters()) for bundle in (old, new)]
@@ -220,10 +294,19 @@ def test_a_bundle_of_no_space_is_evaluated_and_reported(
     shutil.rmtree(path)
 
 
-def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tuple[str, str]) -> None:
+def test_the_report_measures_bundles_and_random_networks(
+    runs: Path, common: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     networks = report_run.run(*common, *FAST_TIMING, "random_networks=2", "calibration_images=60")
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
     assert all(0 <= network.measured <= 1 and network.measured_ms > 0 for network in networks)
+    text = capsys.readouterr().out
+    for title in ("top-1", "latency"):
+        assert re.search(
+            rf"^{title}: predicted and measured agree within the errors for \d of 2 bundles$",
+            text,
+            re.MULTILINE,
+        )
     assert (runs / "tiny" / "pareto.png").read_bytes()[:4] == b"\x89PNG"
     reports = runs / "tiny" / "reports"
     for network in networks[:2]:
@@ -242,7 +325,7 @@ def test_the_report_measures_bundles_and_random_networks(runs: Path, common: tup
         ),
         (fit_predictor, ("run_name=none",), "No supernet description at .*Make it with: ofa train"),
         (search_for_device, (), "needs at least one limit"),
-        (search_for_device, ("limits.macs_m=0.001",), "smallest reachable value is"),
+        (search_for_device, ("limits.macs_m=0.001",), "sub-networks have"),
         (search_for_device, ("limits.macs_m=-1",), "expected a positive number"),
         (search_for_device, ("limits.latency_ms=3", "device.name=other"), "latency table"),
         (search_for_device, ("device=phone",), "my_cpu_onnx"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from find_networks import FindConfig, find_networks
+from find_networks import FindConfig, Way, find_networks
 from PIL import Image
 
 from ofa.common.errors import UserError
@@ -29,7 +29,7 @@ SMALL = (
     "+stages.fit.predictor.hidden_units=16",
     "+stages.fit.predictor.max_iterations=3",
     "+stages.search.search.generations=3",
-    "+stages.search.max_table_error=1000",
+    "max_table_error=1000",
     "+stages.report.random_networks=1",
     *(
         f"+stages.{stage}.device.{name}={value}"
@@ -134,3 +134,37 @@ def test_the_quickstart_is_this_command_on_the_digits() -> None:
     values = compose("quickstart")
     assert set(values) == set(compose("find_networks")) == set(FindConfig.__dataclass_fields__)
     assert (values.data.name, values.run_name) == ("digits", "quickstart")
+
+
+def test_a_bad_table_of_one_device_costs_the_others_nothing(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple[str, str, object]] = []
+
+    def go(way: Way, stage: str, step: object, settings: dict[str, object]) -> tuple[str, None]:
+        calls.append((stage, str(settings.get("device")), settings.get("max_table_error")))
+        if stage == "measure":
+            way.run.table(str(settings["device"])).parent.mkdir(parents=True, exist_ok=True)
+            way.run.table(str(settings["device"])).write_text("{}")
+            if settings["device"] == "my_cpu":
+                raise UserError("an error of 43.0 %")
+        return "name", None
+
+    monkeypatch.setattr(Way, "_go", go)
+    monkeypatch.setattr(Way, "_train", lambda way: None)
+    with pytest.raises(UserError, match=r"^No network for my_cpu: an error of 43\.0 %$"):
+        run(
+            pictures,
+            "device=my_cpu",
+            "more_devices=[my_cpu_onnx]",
+            "limits.latency_ms=1",
+            "max_table_error=25",
+        )
+    assert "left out my_cpu: an error of 43.0 %" in capsys.readouterr().out
+    assert [call[1:] for call in calls if call[0] == "measure"] == [("my_cpu", 25.0), ("my_cpu_onnx", 25.0)]
+    assert [call[1:] for call in calls if call[0] == "search"] == [("my_cpu_onnx", 25.0)]
+    # Its table is kept, so that the report can use it.
+    assert [device for stage, device, _ in calls if stage == "report"] == ["my_cpu", "my_cpu_onnx"]
+    with pytest.raises(UserError, match="max_table_error is -5"):
+        run(pictures, "max_table_error=-5")

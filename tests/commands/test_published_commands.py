@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,12 +121,19 @@ def test_a_checkpoint_of_another_space_makes_no_run(checkpoint: Path, tmp_path: 
     assert not (tmp_path / "mine").exists()
 
 
-def test_search_with_an_imported_table_and_predictor(shared_data: Path, tmp_path: Path) -> None:
+def test_search_with_an_imported_table_and_predictor(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     common = (f"runs_dir={tmp_path}", "run_name=note10", *WIDE)
     predictor = shared_data / "predictor" / "ofa_mbv3_acc_predictor.pth"
     import_predictor.run(*common, f"file={predictor}")
     files = {name: f"files=[{shared_data / 'latency' / name}]" for name in ("note10", "ultra96")}
     import_latency_table.run(*common, files["note10"], "device.name=note10")
+    # The next step that is advised works as it stands.
+    advice = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ofa search")
+    )
+    search_for_device.run(*shlex.split(advice)[3:], "search.generations=3", "name=advised")
     with pytest.raises(UserError, match="AvgPool2D-input:7x7x1152"):
         import_latency_table.run(*common, files["ultra96"], "device.name=ultra96")
     import_latency_table.run(*common, files["ultra96"], "device.name=ultra96", "missing_ms.AvgPool2D=0")

@@ -22,7 +22,7 @@ SMALL: dict[str, tuple[str, ...]] = {
         *("+stages.train.training.length=0.1", "+stages.train.training.batch_size=8"),
         *("+stages.train.training.calibration_images=12", "+stages.report.random_networks=1"),
         *("+stages.fit.predictor.hidden_units=16", "+stages.fit.predictor.max_iterations=3"),
-        *("+stages.search.search.generations=3", "+stages.search.max_table_error=1000"),
+        *("+stages.search.search.generations=3", "max_table_error=1000"),
         *(f"+stages.measure.device.{name}={value}" for name, value in TIMING.items()),
         *(f"+stages.report.device.{name}={value}" for name, value in TIMING.items()),
     ),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ofa.common.expectation import MetricValue
 from ofa.data.memory import MemoryData
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataSettings
-from ofa.export.card import MetricValue, ModelCard
+from ofa.export.card import ModelCard
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

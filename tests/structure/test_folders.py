@@ -29,7 +29,7 @@ FLOORS = {
     ),
     "predictors": (
         *("settings", "records", "holdout", "model", "published", "baselines", "quality", "fitting"),
-        *("load", "collection"),
+        *("load", "expectation", "collection"),
     ),
     "latency_tables": ("table", "engines", "measuring", "remote", "published"),
     "search": ("limits", "population", "result", "algorithms", "verified", "find", "reports"),

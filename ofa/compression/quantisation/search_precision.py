@@ -31,10 +31,12 @@ class Samples:
     Attributes:
         calibration: training images, each (1, channels, h, w).
         validation: returns batches of validation images and labels, on the CPU; called once per evaluation.
+        num_validation: number of validation images; 0 if it is not known.
     """
 
     calibration: Sequence[Images]
     validation: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    num_validation: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def samples_of(evaluator: SubnetEvaluator[nn.Module], resolution: int, calibrati
     def validation() -> Iterable[tuple[Tensor, Tensor]]:
         return ((images.cpu(), labels.cpu()) for images, labels in evaluator.batches(resolution))
 
-    return Samples(single_images(evaluator.training_images(resolution), calibration_images), validation)
+    calibration = single_images(evaluator.training_images(resolution), calibration_images)
+    return Samples(calibration, validation, evaluator.num_images)
 
 
 def check_kept_layers(specs: Sequence[LayerSpec] | None, settings: MixedPrecisionSettings) -> None:

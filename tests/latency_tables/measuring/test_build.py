@@ -177,6 +177,40 @@ def test_a_restart_goes_on_in_the_process_that_was_interrupted(tmp_path: Path) -
     assert (second.runs - programs) / 3 == visits - (len(lines) - 1)
 
 
+def test_a_table_that_is_too_wrong_is_measured_anew_with_any_effort(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = table_of(path, FakeEngine())
+    wrong = replace(table, validation=replace(validation_of(table), mape_percent=43.0))
+    wrong.save(path)
+    longer = replace(DEVICE, rounds=6, minutes=30.0, processes=2)
+
+    def again(engine: FakeEngine, device: DeviceSpec, max_table_error: float) -> LatencyTable:
+        return measure(
+            make_space(),
+            device,
+            path,
+            seed=3,
+            num_validation=12,
+            engine=engine,
+            max_table_error=max_table_error,
+        )
+
+    # It is kept by default, where the error is small enough, and while another device has its name.
+    assert table_of(path, FakeEngine()) == wrong == again(FakeEngine(), DEVICE, 43.0)
+    with pytest.raises(UserError, match="measured differently: .*version"):
+        again(FakeEngine("2"), longer, 10.0)
+    with pytest.raises(UserError, match="measured differently: .*threads"):
+        again(FakeEngine(), replace(DEVICE, threads=2), 10.0)
+    # An interruption leaves the old table, and its continuation replaces it.
+    with pytest.raises(KeyboardInterrupt):
+        again(FakeEngine(stop_after=100), longer, 10.0)
+    assert LatencyTable.load(path) == wrong
+    anew = again(FakeEngine(), longer, 10.0)
+    assert validation_of(anew).mape_percent < 1 and anew.device == longer
+    assert set(anew.entries) == set(table.entries) and LatencyTable.load(path) == anew
+    assert not journal_path(path).exists()
+
+
 def test_other_resolutions_are_added_to_a_table(tmp_path: Path) -> None:
     path, space = tmp_path / "t.json", make_space()
     first = table_of(path, FakeEngine(), space.restrict({"resolution": [16]}))

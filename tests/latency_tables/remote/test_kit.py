@@ -27,14 +27,13 @@ from latency_tables.measuring.plan import TablePlan, plan_table
 from latency_tables.remote.kit import PERIOD, make_table_kit, make_verification_kit, repeat_weights
 from latency_tables.remote.results import (
     MEASURED_BY_KIT,
-    device_settings,
     networks_from_kit,
     read_kit,
     save_table,
     table_from_kit,
 )
 from latency_tables.remote.verification import MeasureByKit, MeasureHere, choose_measure
-from latency_tables.table.device import DeviceSpec
+from latency_tables.table.device import DeviceSpec, device_settings
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import process_latency_ms, standard_error
 from ofa.architecture.lowering import distinct_layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_a_search_takes_a_shipped_table_where_the_run_has_none(
     assert space.contains(result.best.config)
     used = json.loads((tmp_path / "shipped" / "search" / "found.json").read_text())["provenance"]
     assert Path(used["table"]) == DATA / space.name / "cascadelake_onnx.json"
-    with pytest.raises(UserError, match="smallest reachable value"):
+    with pytest.raises(UserError, match="sub-networks have"):
         search_for_device.run(*common, "device=cascadelake_onnx", "limits.latency_ms=0.001")
 
 
@@ -83,9 +84,21 @@ def test_a_search_keeps_to_the_resolutions_of_a_shipped_table(
 def test_the_runs_own_table_comes_first(tmp_path: Path) -> None:
     run = RunDirectory(str(tmp_path), "mine")
     space = build(StagedSpace, compose_group("space", "mobilenet_v3"))
-    shipped = find_table(run, "cascadelake_onnx", space)
+    device, other = (
+        build(DeviceSpec, compose_group("device", name)) for name in ("cascadelake_onnx", "my_cpu")
+    )
+    shipped = find_table(run, device, space)
     assert shipped == DATA / "mobilenet_v3" / "cascadelake_onnx.json"
     run.table("cascadelake_onnx").parent.mkdir(parents=True)
     run.table("cascadelake_onnx").write_text("{}")
-    assert find_table(run, "cascadelake_onnx", space) == run.table("cascadelake_onnx")
-    assert find_table(run, "my_cpu", space) == run.table("my_cpu")
+    assert find_table(run, device, space) == run.table("cascadelake_onnx")
+    threads = dataclasses.replace(other, threads=3)
+    with pytest.raises(UserError, match=r"No latency table of my_cpu at .*; there are those of casc") as info:
+        find_table(run, threads, space)
+    assert info.value.stage == "measure"
+    assert info.value.settings == {"device": "my_cpu", "device.threads": "3"}
+    kit_device = dataclasses.replace(other, name="raspberry", affinity=(0, 2))
+    with pytest.raises(UserError, match="No latency table of raspberry") as info:
+        find_table(run, kit_device, space)
+    assert info.value.settings["device.affinity"] == "[0,2]"
+    assert info.value.settings["device.name"] == "raspberry"

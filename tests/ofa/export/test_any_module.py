@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from training_run import make_data
 
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
 from ofa.data.base import resize
@@ -29,7 +30,7 @@ from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import logits_top1, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.export.bundle import load_bundle
-from ofa.export.card import MetricValue, ModelCard
+from ofa.export.card import ModelCard
 from ofa.export.evaluate import card_batches, card_samples, file_top1, runnable_module
 from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
 from ofa.export.precision import TargetPrecision

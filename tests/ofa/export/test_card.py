@@ -16,9 +16,9 @@ import pytest
 from any_modules import two_branches, two_branches_card
 
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue
 from ofa.data.preprocessing import Preprocessing
 from ofa.export.bundle import load_bundle
-from ofa.export.card import MetricValue
 from ofa.export.write import export_bundle
 
 EARLIER = Path(__file__).parents[2] / "data" / "earlier_run" / "before" / "bundles" / "my_cpu-0.8ms"

@@ -20,11 +20,12 @@ import torch
 import ofa.export.formats
 import ofa.export.write
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue
 from ofa.data.base import resize
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
-from ofa.export.card import MetricValue, ModelCard, subnet_card
+from ofa.export.card import ModelCard, subnet_card
 from ofa.export.formats import formats_of_engines
 from ofa.export.record import ExportedFile, FilePart
 from ofa.export.write import export_bundle

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 import ofa.export.formats
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
 from ofa.data.settings import DataInfo
 from ofa.evaluation.evaluate import logits_top1
 from ofa.export.bundle import load_bundle
-from ofa.export.card import ModelCard, subnet_card, top1_metric
+from ofa.export.card import ModelCard, subnet_card
 from ofa.export.fresh_run import FreshRunSettings, bind_file, load_file, run_fresh
 from ofa.export.precision import TargetPrecision, check_precision, format_key, offered_precisions
 from ofa.export.write import export_bundle
@@ -50,7 +51,7 @@ needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra onnx is not installe
 def card(micro_space: StagedSpace) -> ModelCard:
     classes = ("ant", "bee", "cat", "dog", "eel")
     info = DataInfo("toy", 2, classes, (0.5, 0.25), (0.2, 0.4))
-    return subnet_card(micro_space, micro_space.largest, info, expected_metric=top1_metric(0.75))
+    return subnet_card(micro_space, micro_space.largest, info, expected_metric=MetricValue("top1", 0.75))
 
 
 @pytest.fixture(scope="module")

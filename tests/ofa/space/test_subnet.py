@@ -139,3 +139,15 @@ def test_stage_without_blocks_is_named() -> None:
 def test_wrong_dict_is_a_user_error(change: dict[str, Any], text: str) -> None:
     with pytest.raises(UserError, match=text):
         SubnetConfig.from_dict(VALUES | change)
+
+
+def test_a_network_in_words_has_all_its_numbers() -> None:
+    blocks = (BlockConfig(3, 4), BlockConfig(7, 0.25))
+    config = SubnetConfig(24, (blocks[:1], blocks), (0.65, 1.0), StemConfig(1, 0.8, 1.0))
+    assert config.lines == (
+        "input: 24 x 24 px",
+        "stem: 1 residual layer, inner width x 0.8, width x 1",
+        "stage 1: 1 block, width x 0.65; kernels 3, expand 4",
+        "stage 2: 2 blocks, width x 1; kernels 3 7, expand 4 0.25",
+    )
+    assert "kernel side in px" in config.legend

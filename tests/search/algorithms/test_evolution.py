@@ -170,9 +170,9 @@ def test_descent_helps_where_no_drawn_candidate_is_feasible(small_space: StagedS
 
 def test_unreachable_limit_is_an_error(small_space: StagedSpace) -> None:
     limit = Limit("latency_ms", compile_cost(small_space, macs), 10.0, "ms")
-    with pytest.raises(UserError, match=r"reaches latency_ms = 10 ms; the smallest reachable value is"):
+    with pytest.raises(UserError, match=r"reaches latency_ms = 10 ms; sub-networks have"):
         run(small_space, rugged(small_space, 0), limit)
-    with pytest.raises(UserError, match="smallest reachable value"):
+    with pytest.raises(UserError, match="sub-networks have"):
         settings = RandomSettings(evaluations=50)
         search_randomly(small_space, rugged(small_space, 0), [limit], settings, np.random.default_rng(0))
 

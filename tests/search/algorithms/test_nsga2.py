@@ -140,7 +140,7 @@ def test_a_long_front_is_thinned_but_keeps_its_ends(small_space: StagedSpace) ->
 
 
 def test_unreachable_limits_are_an_error(small_space: StagedSpace) -> None:
-    with pytest.raises(UserError, match="smallest reachable value"):
+    with pytest.raises(UserError, match="sub-networks have"):
         search_front(
             small_space,
             rugged(small_space, 0),

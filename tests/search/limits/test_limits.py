@@ -16,7 +16,12 @@ from ofa.common.errors import UserError
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import BlockConfig, SubnetConfig
 from search.limits.limit import Limit, check_limits, feasible, limit_values, violations
-from search.limits.reachable import reachable_genome, smallest_reachable
+from search.limits.reachable import (
+    loose_limit_lines,
+    reachable_genome,
+    reachable_range,
+    smallest_reachable,
+)
 
 
 def enumerate_configs(space: StagedSpace) -> list[SubnetConfig]:
@@ -46,6 +51,8 @@ def test_limit_maximum_is_checked(micro_space: StagedSpace, maximum: float) -> N
 def test_names_of_limits_in_names_of_results(micro_space: StagedSpace) -> None:
     estimator = compile_cost(micro_space, macs)
     assert Limit("macs_m", estimator, 120.0, "M MACs").short == "120MMACs"
+    assert Limit("macs_m", estimator, 5e6, "M MACs").short == "5000000MMACs"
+    assert Limit("latency_ms", estimator, 2e-5, "ms").short == "0.00002ms"
     unbounded = Limit("latency_ms on phone", estimator, float("inf"), "ms")
     assert not unbounded.bounded
     assert unbounded.short == "latency_ms_on_phone"
@@ -93,20 +100,50 @@ def test_smallest_reachable_stays_in_a_restricted_space(micro_space: StagedSpace
     assert value == network_cost(lower(restricted, restricted.smallest)).macs
 
 
-def test_unreachable_limit_names_the_smallest_value(micro_space: StagedSpace) -> None:
-    smallest = min(network_cost(lower(micro_space, config)).macs for config in enumerate_configs(micro_space))
+def test_unreachable_limit_names_the_reachable_range(micro_space: StagedSpace) -> None:
+    costs = [network_cost(lower(micro_space, config)).macs for config in enumerate_configs(micro_space)]
+    smallest = min(costs)
     estimator = compile_cost(micro_space, macs)
     with pytest.raises(UserError) as caught:
         reachable_genome(
             micro_space, [Limit("macs", estimator, smallest - 1, "MACs")], np.random.default_rng(0)
         )
-    assert str(caught.value) == (
-        f"No sub-network of space 'micro' reaches macs = {smallest - 1:g} MACs; "
-        f"the smallest reachable value is {smallest:g} MACs. Raise the limit to at least that."
+    pattern = (
+        rf"No sub-network of space 'micro' reaches macs = {smallest - 1} MACs; sub-networks have "
+        r"(\d+) to (\d+) MACs\. Raise the limit to at least (\d+) MACs\."
     )
+    match = re.fullmatch(pattern, str(caught.value))
+    assert match is not None, str(caught.value)
+    low, high, hint = map(int, match.groups())
+    assert low == hint
+    # Three digits, rounded up: the hint is a limit that the smallest network keeps.
+    assert 0 <= low - smallest < 0.01 * smallest and 0 <= high - max(costs) < 0.01 * max(costs)
+    reachable_genome(micro_space, [Limit("macs", estimator, hint)], np.random.default_rng(0))
     exactly = Limit("macs", estimator, smallest, "MACs")
     found = reachable_genome(micro_space, [exactly], np.random.default_rng(0))
     assert micro_space.config(found) == micro_space.smallest
+
+
+@pytest.mark.parametrize("cost", [macs, parameters, arbitrary_cost])
+def test_the_range_of_a_quantity_is_the_enumerated_one(micro_space: StagedSpace, cost) -> None:  # type: ignore[no-untyped-def]
+    values = [sum(map(cost, lower(micro_space, config))) for config in enumerate_configs(micro_space)]
+    reached = reachable_range(micro_space, compile_cost(micro_space, cost), np.random.default_rng(0))
+    assert reached == pytest.approx((min(values), max(values)), rel=1e-12)
+
+
+def test_limits_that_do_not_bind_are_said(micro_space: StagedSpace) -> None:
+    estimator = compile_cost(micro_space, macs)
+    low, high = estimator(micro_space.genomes([micro_space.smallest, micro_space.largest]))
+    tight, loose = (Limit("macs_m", estimator, maximum, "M MACs") for maximum in (high - 1, 5e9))
+    unbounded = Limit("macs", estimator, float("inf"))
+    assert loose_limit_lines(micro_space, [tight, unbounded]) == []
+    (line,) = loose_limit_lines(micro_space, [tight, loose, unbounded])
+    assert line == (
+        f"macs_m = 5000000000 M MACs does not bind: the largest sub-network has {loose.show(high, 3)}, "
+        f"the smallest {loose.show(low, 3)}"
+    )
+    (line,) = loose_limit_lines(micro_space, [Limit("macs", estimator, high)])
+    assert "does not bind" in line
 
 
 def test_all_unreachable_limits_are_named_at_once(micro_space: StagedSpace) -> None:

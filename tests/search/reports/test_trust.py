@@ -30,8 +30,8 @@ def found(micro_space: StagedSpace) -> tuple[SearchResult, Limit]:
 
 def test_a_prediction_has_its_deviation(found: tuple[SearchResult, Limit]) -> None:
     result, limit = found
-    text = report(result, [limit], PredictionFacts(0.021, 0.56))
-    assert text.splitlines()[-1] == "predicted top-1: 55.7 ± 2.1 % (standard deviation of a measurement)"
+    lines = prediction_lines(result, PredictionFacts(0.021, 0.56))
+    assert lines == ["predicted top-1: 55.7 ± 2.1 % (standard deviation of a measurement)"]
     # Of an imported predictor nothing is known.
     assert report(result, [limit]).splitlines()[-1] == "predicted top-1: 55.70 %"
 

@@ -96,21 +96,27 @@ def test_the_report_shows_the_ends_of_the_front_and_the_best(
 ) -> None:
     limit = Limit("macs", compile_cost(small_space, macs), 2e6, "MACs")
     text = report(result, [limit])
-    assert f"{result.evaluations} candidates: {result.best.config}" in text
-    assert f"macs: {limit.show(result.best.values['macs'])} of 2e+06 MACs" in text
+    assert f"best of {result.evaluations} candidates, found in {result.seconds:.1f} s: " in text
+    share = round(100 * result.best.values["macs"] / 2e6)
+    value = limit.show(result.best.values["macs"], 4)
+    assert f"macs: {value}, {share} % of the limit 2000000 MACs" in text
     assert all(result.front[end].config.id in text for end in (0, -1))
-    assert max(map(len, front_lines(text))) <= 100
-
-
-def front_lines(text: str) -> list[str]:
-    return text.split("found in")[0].splitlines()
+    assert max(map(len, text.splitlines())) <= 80
+    # The best network in words, each of its numbers.
+    assert f"  input: {result.best.config.resolution} x {result.best.config.resolution} px" in text
+    for number, stage in enumerate(result.best.config.stages, 1):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"  stage {number}: "))
+        kernels = " ".join(str(block.kernel_size) for block in stage)
+        ratios = " ".join(f"{block.expand_ratio:g}" for block in stage)
+        assert line.partition(";")[2] == f" kernels {kernels}, expand {ratios}"
+        assert f"{len(stage)} block" in line
 
 
 def test_the_best_of_a_front_within_tighter_limits(result: SearchResult) -> None:
     for candidate in result.front:
         assert result.best_within([candidate.values["macs"]]) == candidate
     cheapest = result.front[0].values["macs"]
-    with pytest.raises(UserError, match=r"No candidate of the front keeps macs <= 1; .* are macs [\d.e+]+\."):
+    with pytest.raises(UserError, match=r"keeps macs <= 1; the front has macs from [\d.e+]+ to [\d.e+]+\."):
         result.best_within([1.0])
     with pytest.raises(UserError, match="2 limits are given; the result has only macs"):
         result.best_within([cheapest, 1.0])

@@ -265,7 +265,7 @@ def test_the_report_shows_predicted_and_measured(searched: Searched) -> None:
         line = next(rows)
         assert f"{network.predicted:.4g}" in line and f"{network.measured:.4g}" in line
     assert "measured in 6 processes" in text
-    assert max(map(len, text.split("found in")[0].splitlines())) <= 100
+    assert max(map(len, text.split("best of")[0].splitlines())) <= 100
 
 
 def test_a_busy_device_is_told(small_space: StagedSpace, searched: Searched) -> None:
