@@ -49,7 +49,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     confusion = file_confusion(bundle, config.format, run.data, config.split, device=run.device)
     values, num_images = confusion.metrics, confusion.num_images
     accuracy = values[TOP1.name]
-    print(card.name if card.subnet is None else card.subnet.config)
+    print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
     shown = f"{TOP1.show_with_error(accuracy, num_images)} (standard error of {num_images} images)"
     print(f"top-1 of {config.format} on {config.split}: {shown}")
     if are_unequal(run.data.class_counts(config.split)):
