@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
@@ -26,6 +26,8 @@ from ofa.training.gradient_step import StepReport
 
 Batch = tuple[Tensor, Tensor]
 NUM_SHOWN = 32
+SHOWN_SIDE = 96
+"""Images on a sheet are enlarged by a whole factor up to this side in pixels."""
 
 
 @dataclass(frozen=True)
@@ -201,5 +203,7 @@ def image_grid(images: Tensor, data: DataInfo) -> Tensor:
     mean, std = (
         torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (data.mean, data.std)
     )
-    sheet: Tensor = make_grid((images * std + mean).clamp(0, 1), nrow=8).cpu()
+    pixels = (images * std + mean).clamp(0, 1)
+    enlarged = nn.functional.interpolate(pixels, scale_factor=max(1, SHOWN_SIDE // pixels.shape[-1]))
+    sheet: Tensor = make_grid(enlarged, nrow=8).cpu()
     return sheet
