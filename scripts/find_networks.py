@@ -94,6 +94,7 @@ def find_networks(config: FindConfig) -> Path:
 def go_the_whole_way(config: FindConfig) -> Path:
     """Do what `find_networks` does; for other commands."""
     start_s = time.perf_counter()
+    print("looking at the images, and how long everything takes on this machine")
     way = Way(config)
     way.print_plan()
     if not config.plan_only:
@@ -106,9 +107,8 @@ def go_the_whole_way(config: FindConfig) -> Path:
         print(f"the whole way took {duration_text(time.perf_counter() - start_s)}")
         print(f"bundles: {way.run.bundles}\ncurves: tensorboard --logdir {way.run.path / 'tensorboard'}")
         if way.left_out:
-            raise UserError(
-                "\n".join(f"No network for {name}: {reason}" for name, reason in way.left_out.items())
-            )
+            lines = [f"No network for {name}: {reason}" for name, reason in way.left_out.items()]
+            raise UserError("\n".join(lines))
     return way.run.bundles
 
 

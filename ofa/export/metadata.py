@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import json
 
@@ -29,7 +28,7 @@ def card_metadata(card: ModelCard) -> dict[str, str]:
         "centre_share": preprocessing.centre_share,
     }
     if metric is not None:
-        values["expected_metric"] = dataclasses.asdict(metric)
+        values["expected_metric"] = {"name": metric.name, "value": metric.value}
     texts = {"name": card.name, "task": card.task, "project_version": f"{PROJECT} {_version()}"}
     return texts | {key: json.dumps(value) for key, value in values.items()}
 

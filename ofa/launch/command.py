@@ -68,7 +68,11 @@ class Command(Generic[Config, Result]):
             try:
                 if in_sweep():
                     Console().rule(job_text())
-                self._execute(self._typed(config))
+                typed = self._typed(config)
+                # PyTorch takes seconds to load; a first word comes before.
+                if config.get("run_name") is not None:
+                    _name_run(config.run_name)
+                self._execute(typed)
             except UserError as error:
                 if not in_sweep():
                     _exit(error)
@@ -146,8 +150,7 @@ class Command(Generic[Config, Result]):
         assert isinstance(values, dict)
         if issubclass(self._schema, RunConfig) and values["run_name"] is None:
             values["run_name"] = name = newest_run(values["runs_dir"])
-            if os.environ.get("RANK", "0") == "0":
-                Console().print(f"run: {escape(name)}, the newest", highlight=False)
+            _name_run(f"{name}, the newest")
         seed = values.get("seed")
         if isinstance(seed, int) and seed < 0:
             raise UserError(f"seed is {seed}; expected 0 or more.")
@@ -174,6 +177,12 @@ def command(
         return Command(name, schema, function, interrupted)
 
     return decorate
+
+
+def _name_run(text: str) -> None:
+    """Print the name of the run that a command works on; only once where processes work together."""
+    if os.environ.get("RANK", "0") == "0":
+        Console().print(f"run: {escape(text)}", highlight=False)
 
 
 def _say(error: UserError) -> None:

@@ -116,5 +116,5 @@ def test_other_tasks_and_missing_bundles_are_refused(bundle: Path, photos: Path,
     export_bundle(two_branches(), card, tmp_path / "depth", ["pt2"])
     with pytest.raises(UserError, match="is a network for depth"):
         classify.run(f"bundle={tmp_path / 'depth'}", f"images='{photos}'")
-    with pytest.raises(UserError, match=r"No bundle at nothing.*\nMake it with: ofa export "):
+    with pytest.raises(UserError, match=r"No bundle 'nothing' in .*\nMake it with: ofa export "):
         classify.run("bundle=nothing", f"images='{photos}'")

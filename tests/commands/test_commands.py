@@ -333,7 +333,7 @@ def test_the_report_measures_bundles_and_random_networks(
         (search_for_device, ("limits.macs_m=1", "resolutions=[99]"), "No resolution is left"),
         (export_subnet, ("subnet=best",), "No search result 'best'; known: .*largest.*small"),
         (export_subnet, ("subnet=small", "formats=[tflite]"), "Unknown export format 'tflite'"),
-        (evaluate_subnet, ("bundle=nothing",), "No bundle at nothing"),
+        (evaluate_subnet, ("bundle=nothing",), "No bundle 'nothing' in "),
         (evaluate_subnet, ("bundle=small", "split=all"), "Unknown split 'all'"),
         (collect_accuracy, ("count=30", "calibration_images=61"), "calibration"),
         (

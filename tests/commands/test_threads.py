@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import build_latency_table
+import classify
 import collect_accuracy
 import evaluate_subnet
 import export_subnet
@@ -260,6 +261,7 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
         "ofa.export.write.export_bundle",
         ("net_config=n", "weights=w"),
     ),
+    "classify": (classify.classify, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "quickstart": (quickstart.quickstart, DURATION, ()),
     "find_networks": (find_networks.find_networks, DURATION, ("data=digits",)),
 }
