@@ -35,7 +35,6 @@ CHUNK_PARAMETERS = 500_000_000
 
 _NEARLY_ALL = 0.9
 _WINDOW_VISITS = 50
-_PREPARING_SHARE = 0.2
 
 
 def time_workloads(
@@ -72,17 +71,18 @@ def time_workloads(
     queue = [workloads[i] for i in np.random.default_rng(seed).permutation(len(workloads))]
     visits = {p.key: [process_latency_ms(runs) for runs in (earlier or {}).get(p.key, ())] for p in queue}
     deadline = time.monotonic() + (60 * device.minutes if budget_s is None else budget_s)
-    report = _Report(progress, len(queue))
+    report = _Report(progress, deadline)
     with pinned(device.affinity), engine.measuring():
         while queue:
+            start = time.monotonic()
             runs = _prepare_chunk(engine, queue, device, seed, report)
             chunk, queue = queue[: len(runs)], queue[len(runs) :]
             now = time.monotonic()
+            report.begin_chunk(start, len(queue) / len(chunk))
             chunk_deadline = now + (deadline - now) * len(chunk) / (len(chunk) + len(queue))
-            _Rounds(chunk, runs, visits, device, seed, record, report).run(chunk_deadline)
-            report.chunk_done(len(chunk))
+            _Rounds(chunk, runs, visits, device, seed, record, report).run(chunk_deadline, now - start)
             del runs  # frees memory for the next chunk
-    report(0, "done")
+    report.finish()
 
 
 def _prepare_chunk(
@@ -90,7 +90,7 @@ def _prepare_chunk(
 ) -> dict[str, TimedRun]:
     """Return the first workloads of the queue, prepared, as many as fit the memory limits."""
     runs: dict[str, TimedRun] = {}
-    parameters = 0
+    parameters, start = 0, time.monotonic()
     for workload in queue[:CHUNK_WORKLOADS]:
         if runs and parameters > CHUNK_PARAMETERS:
             break
@@ -101,7 +101,11 @@ def _prepare_chunk(
             run()
         runs[workload.key] = run
         parameters += _count_parameters(module)
-        report(_PREPARING_SHARE * len(runs), f"preparing programs, {len(queue) - len(runs)} left")
+        now, num_left = time.monotonic(), len(queue) - len(runs)
+        # A round is taken to last as long as the preparation of its workloads, until one has been made.
+        num_visits = num_left + min(device.min_rounds, device.rounds) * len(queue)
+        remaining_s = max(report.deadline - now, (now - start) / len(runs) * num_visits)
+        report(remaining_s, f"preparing programs, {num_left} left")
     return runs
 
 
@@ -141,8 +145,13 @@ class _Rounds:
         self._workloads, self._runs, self._visits = workloads, runs, visits
         self._device, self._seed, self._record, self._report = device, seed, record, report
 
-    def run(self, deadline: float) -> None:
-        """Run rounds until a stopping condition holds; `deadline` is a time of the monotonic clock."""
+    def run(self, deadline: float, round_s: float) -> None:
+        """Run rounds until a stopping condition holds.
+
+        Args:
+            deadline: time of the monotonic clock at which the time budget is used.
+            round_s: about how many seconds a round takes, until one has been made.
+        """
         device, start = self._device, time.monotonic()
         min_rounds = min(device.min_rounds, device.rounds)
         first_number = number = min(len(self._visits[p.key]) // p.visits_per_round for p in self._workloads)
@@ -150,14 +159,14 @@ class _Rounds:
             small_share, now = self._small_spread_share() if number else 0.0, time.monotonic()
             if number >= min_rounds and (small_share >= _NEARLY_ALL or now > deadline):
                 return
-            share = number / device.rounds
+            remaining_s = deadline - now
             if num_made := number - first_number:
-                min_s = (min_rounds - number) * (now - start) / num_made
-                share = max(share, (now - start) / (now - start + max(deadline - now, min_s, 0.0)))
+                round_s = (now - start) / num_made
+                remaining_s = min(remaining_s, (device.rounds - number) * round_s)
+            remaining_s = max(remaining_s, (min_rounds - number) * round_s)
             rounds = f"at most {device.rounds}" if now <= deadline else f"at least {min_rounds}"
             text = f"round {number + 1} of {rounds}, {100 * small_share:.0f} % with a small spread"
-            num_done = len(self._workloads) * (_PREPARING_SHARE + (1 - _PREPARING_SHARE) * share)
-            self._round(number, deadline, num_done, text)
+            self._round(number, deadline, remaining_s, text)
             number += 1
 
     def _small_spread_share(self) -> float:
@@ -166,7 +175,7 @@ class _Rounds:
         visits = [self._visits[p.key] for p in self._workloads]
         return float(np.mean([standard_error(v) <= max_spread * process_latency_ms(v) for v in visits]))
 
-    def _round(self, number: int, deadline: float, num_done: float, text: str) -> None:
+    def _round(self, number: int, deadline: float, remaining_s: float, text: str) -> None:
         """Make the remaining visits of the round, and repeat disturbed visits once.
 
         A round beyond the required minimum stops at the deadline.
@@ -178,14 +187,16 @@ class _Rounds:
         keys = [key for key, count in counts.items() for _ in range(count)]
         keys = [keys[i] for i in rng.permutation(len(keys))]
         disturbed_keys = []
-        self._report(num_done, text)
+        start = time.monotonic()
+        self._report.in_chunk(remaining_s, text)
         for window, disturbance in self._windows(keys):
             if disturbance.disturbed:
                 disturbed_keys += [key for key, _ in window]
             else:
                 self._record_window(window)
             if disturbance.text:
-                self._report(num_done, f"{text}; {disturbance.text}")
+                rest_s = remaining_s - (time.monotonic() - start)
+                self._report.in_chunk(rest_s, f"{text}; {disturbance.text}")
             if number >= self._device.min_rounds and time.monotonic() > deadline:
                 return
         for window, _ in self._windows(disturbed_keys):
@@ -221,20 +232,34 @@ class _Rounds:
 
 
 class _Report:
-    """Counts up to `STEPS` for a progress callback."""
+    """Counts up to `STEPS` in proportion to time for a progress callback.
 
-    def __init__(self, progress: ProgressCallback, num_workloads: int) -> None:
-        self._progress, self._num_workloads = progress, max(num_workloads, 1)
-        self._num_done, self._steps = 0, 0
+    Attributes:
+        deadline: time of the monotonic clock at which the time budget is used.
+    """
 
-    def __call__(self, num_done: float, text: str) -> None:
-        """Report progress worth `num_done` workloads of the current chunk."""
-        share = (self._num_done + num_done) / self._num_workloads
-        # The steps count workloads, not time.
-        is_finished = self._num_done >= self._num_workloads
-        self._steps = max(self._steps, STEPS if is_finished else min(round(STEPS * share), STEPS - 1))
+    def __init__(self, progress: ProgressCallback, deadline: float) -> None:
+        self._progress, self.deadline = progress, deadline
+        self._start_s, self._steps = time.monotonic(), 0
+        self._chunk_start_s, self._later_chunks = self._start_s, 0.0
+
+    def begin_chunk(self, start_s: float, later_chunks: float) -> None:
+        """Begin the rounds of a chunk whose preparation began then; so many of its size follow."""
+        self._chunk_start_s, self._later_chunks = start_s, later_chunks
+
+    def in_chunk(self, remaining_s: float, text: str) -> None:
+        """Report progress, with an estimate of the seconds that are left of this chunk."""
+        remaining_s = max(remaining_s, 0.0)
+        chunk_s = time.monotonic() - self._chunk_start_s + remaining_s
+        self(remaining_s + self._later_chunks * chunk_s, text)
+
+    def __call__(self, remaining_s: float, text: str) -> None:
+        """Report progress, with an estimate of the seconds that are left."""
+        elapsed_s = time.monotonic() - self._start_s
+        share = elapsed_s / max(elapsed_s + max(remaining_s, 0.0), 1e-9)
+        self._steps = max(self._steps, min(round(STEPS * share), STEPS - 1))
         self._progress(self._steps, STEPS, text)
 
-    def chunk_done(self, num_workloads: int) -> None:
-        """Count the workloads of a chunk as done."""
-        self._num_done += num_workloads
+    def finish(self) -> None:
+        """Report the end."""
+        self._progress(STEPS, STEPS, "done")

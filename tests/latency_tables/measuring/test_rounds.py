@@ -115,22 +115,32 @@ def test_progress_knows_of_further_chunks_and_of_the_rounds_that_must_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rounds, "CHUNK_WORKLOADS", 2)
-    device = DeviceSpec("d", "none", min_rounds=4, rounds=50)
-    seen: list[tuple[int, str]] = []
+    now = 0.0
+    monkeypatch.setattr("latency_tables.measuring.rounds.time.monotonic", lambda: now)
+
+    def one_second(run: int) -> float:
+        nonlocal now
+        now += 1.0
+        return 2.0
+
+    device = DeviceSpec("d", "none", min_rounds=4, rounds=50, runs_per_visit=1, warmup_runs=0)
+    seen: list[tuple[float, int, str]] = []
     time_workloads(
-        Times(constant),
+        Times(one_second),
         PROGRAMS,
         device,
         0,
         lambda visits: None,
-        progress=lambda done, total, text: seen.append((done, text)),
+        progress=lambda done, total, text: seen.append((now, done, text)),
         budget_s=0.0,
     )
-    made = [(done, text) for done, text in seen if "round" in text]
-    assert all("of at least 4" in text for _, text in made)
-    expected = [1000 / 3 * (chunk + 0.2 + 0.8 * number / 4) for chunk in range(3) for number in range(4)]
-    assert [done for done, _ in made] == pytest.approx(expected, abs=1)
-    assert seen[-1] == (1000, "done")
+    made = [(seconds, done) for seconds, done, text in seen if "round" in text]
+    assert all("of at least 4" in text for _, _, text in seen if "round" in text)
+    whole_s, done, text = seen[-1]
+    assert (done, text) == (1000, "done")
+    assert len(made) == 12
+    for seconds, share in made:
+        assert share / 1000 == pytest.approx(seconds / whole_s, rel=0.05)
 
 
 @pytest.mark.usefixtures("quiet_machine")
