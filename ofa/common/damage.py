@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 
+_PART_OF_TOKEN = re.compile(r"[-+.\w]{0,40}", re.ASCII)
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _HEADER_BYTES = 8  # of a safetensors file: the length of the JSON that follows
@@ -21,7 +23,9 @@ def json_damage(error: Exception) -> str:
         text = error.doc.rstrip()
         if not text:
             return "is empty"
-        if error.pos >= len(text) or error.msg.startswith("Unterminated string"):
+        # A number or a word may be cut: 1. and tru, at which the parser stops before the end.
+        is_cut = error.pos > 0 and _PART_OF_TOKEN.fullmatch(text, min(error.pos, len(text)))
+        if is_cut or error.msg.startswith("Unterminated string"):
             return f"is truncated: it ends in line {error.lineno} before its JSON does"
     return f"is not valid JSON ({error})"
 

@@ -20,6 +20,7 @@ from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import build
 from ofa.common.errors import StoppedError, UserError
 from ofa.common.shipped import CONF
+from ofa.common.text_settings import expanded_path
 from ofa.launch.arguments import prepared_arguments
 from ofa.launch.compose import compose, explained
 from ofa.launch.sweeps import in_sweep, job_text
@@ -149,7 +150,7 @@ class Command(Generic[Config, Result]):
             raise UserError(f"{str(error).splitlines()[0]}. Give it on the command line.") from error
         assert isinstance(values, dict)
         if issubclass(self._schema, RunConfig) and values["run_name"] is None:
-            values["run_name"] = name = newest_run(values["runs_dir"])
+            values["run_name"] = name = newest_run(expanded_path(values["runs_dir"]))
             _name_run(f"{name}, the newest")
         seed = values.get("seed")
         if isinstance(seed, int) and seed < 0:

@@ -64,7 +64,13 @@ def test_a_damaged_file_of_full_length_is_not_called_truncated() -> None:
         ('{"a": [1, 2', "is truncated"),
         ('{"a": "tex', "is truncated"),
         ('{"a":\n', "is truncated: it ends in line"),
+        ('{"a": [1, 2.', "is truncated"),
+        ('{"a": 3e', "is truncated"),
+        ('{"a": -', "is truncated"),
+        ('{"a": tru', "is truncated"),
+        ('{"a"', "is truncated"),
         ("not json", "is not valid JSON"),
+        ("word", "is not valid JSON"),
         ('{"a": 1} {"b": 2}', "is not valid JSON"),
         ('{"a": tru, "b": 2}', "is not valid JSON"),
     ],
@@ -82,3 +88,11 @@ def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.pt").mkdir()
     with pytest.raises(UserError, match=r"No thing at .*x\.pt"):
         load_tensors(tmp_path / "x.pt", "thing")
+
+
+def test_every_beginning_of_a_json_text_is_called_truncated() -> None:
+    text = json.dumps({"a": [1.25, -3e-7, None, True, 'te"xt'], "b": {"c": [], "d": "é"}}, indent=1)
+    for size in range(1, len(text)):
+        with pytest.raises(json.JSONDecodeError) as info:
+            json.loads(text[:size])
+        assert json_damage(info.value).startswith("is truncated"), text[:size]

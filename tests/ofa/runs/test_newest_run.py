@@ -41,3 +41,11 @@ def test_a_command_takes_the_newest_run_and_says_so(
     values = OmegaConf.create({"run_name": given, "runs_dir": str(tmp_path)})
     assert command._typed(values).run_name == expected
     assert ("run: b, the newest" in capsys.readouterr().out) == (given is None)
+
+
+def test_the_newest_run_of_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_run(tmp_path, "a", 1)
+    command = Command("fit_predictor", RunConfig, lambda config: config.run_name)
+    config = command._typed(OmegaConf.create({"run_name": None, "runs_dir": "~"}))
+    assert (config.run_name, config.runs_dir) == ("a", str(tmp_path))
