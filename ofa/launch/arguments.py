@@ -19,6 +19,8 @@ from ofa.common.errors import UserError, unknown_name
 from ofa.common.shipped import preset_names
 
 _QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
+# How Hydra writes several values of a sweep, beside commas.
+_SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(.*\)")
 SWEEP_OPTIONS = ("-m", "--multirun")
 
 
@@ -67,9 +69,10 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
         if not equals and not name.startswith("~"):
             errors.append(f"{setting!r} is no setting; expected NAME=VALUE.")
             continue
-        if schema is not None and equals and _takes_text(schema, name.lstrip("+").split("."), value):
+        is_text = schema is not None and equals and _takes_text(schema, name.lstrip("+").split("."), value)
+        if is_text and not (sweeps and _SWEEP_FUNCTION.fullmatch(value)):
             values = _listed(value) if sweeps else [value]
-            setting = f"{name}={','.join(_as_text(item) for item in values)}"
+            setting = f"{name}={','.join(map(_as_text, values))}"
         try:
             override = parser.parse_override(setting)
         except HydraException:

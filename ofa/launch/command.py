@@ -30,7 +30,7 @@ from ofa.runs.directory import newest_run
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 
-BEGINS_ANEW = "Nothing was changed; the same command begins anew."
+BEGINS_ANEW = "Files that it had finished are whole; the same command begins anew."
 
 
 class Command(Generic[Config, Result]):

@@ -42,7 +42,7 @@ class Validation:
             limit=settings.validation_images,
             task=task,
         )
-        self.num_images = min(settings.validation_images, data.size("validation"))
+        self.num_images = self.evaluator.num_images
         self._classes_are_unequal = are_unequal(data.class_counts("validation"))
         self._space, self._seed, self._world = recipe.phases[-1].space(supernet.space), settings.seed, world
 

@@ -154,8 +154,7 @@ def collect(
         task=task or CLASSIFICATION,
     )
     metric = evaluator.task.metric
-    num_validation = min(validation_images or data.size("validation"), data.size("validation"))
-    origin = {"validation": f"{num_validation} images of {data.info.name}"}
+    origin = {"validation": f"{evaluator.num_images} images of {data.info.name}"}
     origin |= {"calibration": f"{calibration_images} images", **(provenance or {})}
     if file is None:
         records = RecordFile.in_memory(supernet.space, origin, metric=metric)

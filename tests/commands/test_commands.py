@@ -486,7 +486,9 @@ def test_an_interruption_says_how_to_go_on(
     )
     monkeypatch.setattr("ofa.runs.trained.open_run", interrupt)
     assert command_line(export_subnet, "run_name=x", "subnet=largest") == 130
-    assert capfd.readouterr().err == "Interrupted. Nothing was changed; the same command begins anew.\n"
+    assert capfd.readouterr().err == (
+        "Interrupted. Files that it had finished are whole; the same command begins anew.\n"
+    )
 
 
 def test_an_interrupted_start_is_one_line(

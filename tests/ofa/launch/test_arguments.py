@@ -107,6 +107,7 @@ def test_every_wrong_argument_is_named_at_once() -> None:
 def test_a_sweep_lists_texts_and_choices() -> None:
     prepared = prepared_arguments(["-m", "run_name=a,2024,'b,c'", "amount=1,2"], Schema)
     assert prepared == ["-m", 'run_name="a","2024",\'b,c\'', "amount=1,2"]
+    assert prepared_arguments(["-m", "run_name=choice(a,b)"], Schema) == ["-m", "run_name=choice(a,b)"]
     with pytest.raises(UserError, match="Unknown space 'typo'"):
         prepared_arguments(["space=resnet50,typo", "--multirun"], Schema)
 
