@@ -23,7 +23,8 @@ from latency_tables.measuring.methods import Workload
 from latency_tables.measuring.plan import TablePlan, network_workload
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
-from ofa.common.files import new_folder, sha256
+from ofa.common.files import new_folder, read_json, sha256
+from ofa.common.locks import sole_writer
 from ofa.common.progress import ProgressCallback, silent
 from ofa.compression.quantisation.registry import quantised
 from ofa.runtimes.base import INT8, Files, Runtime, check_packages
@@ -85,12 +86,31 @@ def make_verification_kit(
     folder: Path,
     progress: ProgressCallback = silent,
 ) -> KitInfo:
-    """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`."""
+    """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`.
+
+    A folder that holds this very kit already stays as it is.
+    """
     programs = [network_workload(space.unrestricted, config) for config in configs]
-    keys = [program.key for program in programs]
-    networks = {key: config.to_dict() for key, config in zip(keys, configs, strict=True)}
-    description = {"purpose": VERIFICATION, "networks": networks}
+    if is_verification_kit(folder, space, configs, device, seed):
+        return KitInfo(folder, len(programs), _size(folder))
+    description = _verification(space, configs)
     return _write_kit(folder, programs, space, device, seed, description, progress)
+
+
+def is_verification_kit(
+    folder: Path, space: StagedSpace, configs: Sequence[SubnetConfig], device: DeviceSpec, seed: int
+) -> bool:
+    """Return whether a folder is the kit that `make_verification_kit` makes of the same arguments."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return False
+    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest")
+    identity = json.loads(json.dumps(_identity(space, device, seed, _verification(space, configs))))
+    return all(manifest.get(name) == value for name, value in identity.items())
+
+
+def _verification(space: StagedSpace, configs: Sequence[SubnetConfig]) -> dict[str, Any]:
+    networks = {network_workload(space.unrestricted, config).key: config.to_dict() for config in configs}
+    return {"purpose": VERIFICATION, "networks": networks}
 
 
 def _write_kit(
@@ -103,34 +123,48 @@ def _write_kit(
     progress: ProgressCallback,
 ) -> KitInfo:
     convert = _converter(device)
-    if folder.exists():
-        raise UserError(
-            f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
-        )
-    with new_folder(folder, "kit") as work_path:
-        (work_path / "models").mkdir()
-        entries = []
-        for index, program in enumerate(programs):
-            progress(index, len(programs), program.key)
-            entries.append(_write_program(work_path, index, program, device, seed, convert))
-        for source in sorted(_FILES.glob("*.*")):
-            (work_path / source.name).write_bytes(source.read_bytes())
-        manifest = {
-            "schema_version": KIT_SCHEMA_VERSION,
-            **description,
-            "space": space.to_dict(),
-            "space_fingerprint": space.fingerprint,
-            "restriction": space.restriction,
-            "device": dataclasses.asdict(device),
-            "seed": seed,
-            "exporter": exporter_facts(),
-            "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
-            "programs": entries,
-        }
-        (work_path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
-        size = sum(path.stat().st_size for path in work_path.rglob("*") if path.is_file())
+    with sole_writer(folder, "kit", setting="output"):
+        if folder.exists():
+            raise UserError(
+                f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
+            )
+        with new_folder(folder, "kit") as work_path:
+            (work_path / "models").mkdir()
+            entries = []
+            for index, program in enumerate(programs):
+                progress(index, len(programs), program.key)
+                entries.append(_write_program(work_path, index, program, device, seed, convert))
+            for source in sorted(_FILES.glob("*.*")):
+                (work_path / source.name).write_bytes(source.read_bytes())
+            manifest = {
+                **_identity(space, device, seed, description),
+                "exporter": exporter_facts(),
+                "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
+                "programs": entries,
+            }
+            (work_path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+            size = _size(work_path)
     progress(len(programs), len(programs), "")
     return KitInfo(folder, len(programs), size)
+
+
+def _identity(
+    space: StagedSpace, device: DeviceSpec, seed: int, description: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the entries of a manifest that decide what a kit measures."""
+    return {
+        "schema_version": KIT_SCHEMA_VERSION,
+        **description,
+        "space": space.to_dict(),
+        "space_fingerprint": space.fingerprint,
+        "restriction": space.restriction,
+        "device": dataclasses.asdict(device),
+        "seed": seed,
+    }
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _write_program(

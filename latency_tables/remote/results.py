@@ -29,6 +29,7 @@ from latency_tables.table.timing import process_latency_ms
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import read_json, sha256
+from ofa.common.locks import sole_writer
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
@@ -109,9 +110,10 @@ def save_table(table: LatencyTable, path: Path) -> None:
     Raises:
         UserError: if the table at `path` was measured differently, or the file cannot be written.
     """
-    if path.exists():
-        refuse_other(path, "latency table", LatencyTable.load(path).identity, table.identity)
-    table.save(path)
+    with sole_writer(path, "latency table", setting="output"):
+        if path.exists():
+            refuse_other(path, "latency table", LatencyTable.load(path).identity, table.identity)
+        table.save(path)
 
 
 def networks_from_kit(

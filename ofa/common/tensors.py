@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ofa.common.damage import weights_damage
 from ofa.common.errors import UserError
-from ofa.common.files import write_atomic
+from ofa.common.files import json_writer, write_atomic, write_together
 from ofa.common.numpy_scalars import SCALARS
 
 _OTHER_OBJECT = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?(?:GLOBAL |class )?([\w.]+\.\w+)")
@@ -21,13 +21,36 @@ _OTHER_OBJECT = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?(?:GLOBA
 
 def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
     """Save tensors and plain values atomically; equal values give equal bytes."""
+    write_atomic(path, lambda temporary: _write(temporary, values))
+
+
+def save_with_twin(path: Path, values: Mapping[str, Any], twin: Callable[[str], Mapping[str, Any]]) -> None:
+    """Save tensors as `save_tensors` does, together with a JSON file of the same name that describes them.
+
+    Args:
+        path: file of the tensors.
+        values: tensors and plain values.
+        twin: takes the hash of the new file of tensors (see `file_hash`), and returns the JSON's values.
+
+    Raises:
+        UserError: if one of them cannot be written; neither is replaced then.
+    """
+    digests: list[str] = []
 
     def write(temporary: Path) -> None:
-        # Given a path, torch.save would put the name of the temporary file into the content.
-        with temporary.open("wb") as file:
-            torch.save(dict(values), file)
+        _write(temporary, values)
+        digests.append(file_hash(temporary))
 
-    write_atomic(path, write)
+    def write_twin(temporary: Path) -> None:
+        json_writer(twin(digests[0]))(temporary)
+
+    write_together({path: write, path.with_suffix(".json"): write_twin})
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    # Given a path, torch.save would put the name of the temporary file into the content.
+    with path.open("wb") as file:
+        torch.save(dict(values), file)
 
 
 def load_tensors(path: Path, what: str) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ofa.common.unfinished import remove_leftovers, unfinished_file
 from ofa.data.header import Header
 
 VERSION = 1
@@ -33,15 +33,13 @@ def read_headers(root: Path) -> dict[str, Header]:
 def write_headers(root: Path, headers: Mapping[str, Header]) -> None:
     """Write the headers of readable pictures; where the folder cannot be written, nothing happens."""
     file = _file(root)
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     entries = {path: header.values() for path, header in headers.items()}
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        remove_leftovers(file.parent)
+        with unfinished_file(file) as temporary:
             temporary.write_text(json.dumps({"version": VERSION, "root": str(root), "headers": entries}))
             temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _file(root: Path) -> Path:

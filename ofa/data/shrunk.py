@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import uuid
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from ofa.common.errors import UserError
+from ofa.common.unfinished import remove_leftovers, unfinished_file
 from ofa.data.pictures import UnreadableError, read_picture
 from ofa.data.views import shrunk_view
 
@@ -46,13 +46,13 @@ class ShrunkCopies:
             UserError: if it cannot be written.
         """
         self._folder, self._short_side = Path(folder).expanduser(), short_side
-        probe = self._folder / f".{uuid.uuid4().hex}.tmp"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            with unfinished_file(self._folder / "copy"):
+                pass
         except OSError as error:
             raise _write_error(self._folder, error) from error
+        remove_leftovers(self._folder)
 
     def copy_of(self, path: str, size: tuple[int, int]) -> str:
         """Return the file to read instead of the photograph at `path`: its copy, or itself if it is small.
@@ -76,14 +76,12 @@ class ShrunkCopies:
         """Make the copy of the photograph at `path` anew and return its file; see `copy_of`."""
         copy = self._file(path)
         image = read_picture(path, partial(shrunk_view, short_side=self._short_side))
-        temporary = copy.with_name(f".{copy.stem}.{uuid.uuid4().hex}{copy.suffix}")
         try:
             copy.parent.mkdir(exist_ok=True)
-            try:
-                _save(image, temporary)
+            # In the folder itself, not in one of its many folders, so that left-overs are easily seen.
+            with unfinished_file(self._folder / copy.name) as temporary:
+                _save(image, temporary, copy.suffix)
                 temporary.replace(copy)
-            finally:
-                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise _write_error(self._folder, error) from error
         return str(copy)
@@ -99,11 +97,11 @@ class ShrunkCopies:
         return self._folder / name[:2] / f"{name}{ending}"
 
 
-def _save(image: Image.Image, path: Path) -> None:
-    if path.suffix == ".jpg":
-        image.save(path, quality=JPEG_QUALITY)
+def _save(image: Image.Image, path: Path, ending: str) -> None:
+    if ending == ".jpg":
+        image.save(path, "JPEG", quality=JPEG_QUALITY)
     else:
-        image.save(path, compress_level=1)
+        image.save(path, "PNG", compress_level=1)
 
 
 def _write_error(folder: Path, error: OSError) -> UserError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.files import write_json
+from ofa.common.files import read_json, write_json
 from ofa.common.shipped import read_preset
 from ofa.data.settings import DataSettings
 from ofa.runs.config import data_record
@@ -21,17 +21,26 @@ _IMAGENET, _IMAGENET_CLASSES = "imagenet", 1000
 
 
 def check_vacant(directory: RunDirectory) -> None:
-    """Raise if the directory already holds a run.
+    """Raise if the directory already holds a run; an import that was interrupted is none.
 
     Raises:
         UserError: if there is a run.
     """
-    for file in (directory.supernet, directory.path / "config.json"):
+    if _is_interrupted(directory):
+        return
+    for file in (directory.supernet, directory.config):
         if file.exists():
             raise UserError(
                 f"{directory.path} holds a run already ({file.name}). Choose another run_name, or remove "
                 "that directory."
             )
+
+
+def _is_interrupted(directory: RunDirectory) -> bool:
+    """Return whether there is an import without the supernet's description, which is written last."""
+    if not directory.config.exists() or directory.supernet.with_suffix(".json").exists():
+        return False
+    return "imported" in read_json(directory.config, "run configuration")
 
 
 def fitting_images(data: DataSettings, space: StagedSpace) -> DataSettings:
@@ -60,5 +69,5 @@ def save_run(
         "imported": dict(provenance),
         "data_root": data.root,
     }
-    write_json(directory.path / "config.json", config)
+    write_json(directory.config, config)
     save_supernet(directory.supernet, supernet, {"imported": dict(provenance)})

@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from ofa.common.command_line import assignments
+from ofa.common.disk import check_writable
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
@@ -57,6 +58,8 @@ def train_run(
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
+        if world.is_main:
+            check_writable(run.path.parent)  # the table of all runs is there
         start = start_run(config, run, supernet, data.info, note)
         if world.is_main:
             claim_directory(run, config, start_values(start))

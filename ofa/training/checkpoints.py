@@ -10,6 +10,7 @@ from typing import Any
 from ofa.common.distributed import World
 from ofa.common.errors import UserError
 from ofa.common.tensors import content_digest, load_tensors, save_tensors
+from ofa.common.unfinished import remove_leftovers
 
 _STEP_FILE = re.compile(r"step_(\d+)\.pt")
 
@@ -46,8 +47,7 @@ class TrainingCheckpoints:
         Raises:
             UserError: raised by `check`, or if all files are damaged.
         """
-        for path in self._folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        remove_leftovers(self._folder)
         damaged_paths = []
         for step in reversed(self.steps()):
             try:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.common.config import build, differences
+from ofa.common.disk import check_writable
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
@@ -242,8 +243,10 @@ class _Fit(StepLoop):
         self._checkpoints.save(self._step, values)
 
     def _resume(self) -> None:
-        if self._checkpoints is None:
+        if self._checkpoints is None or self._folder is None:
             return
+        if self._world.is_main:
+            check_writable(self._folder)
         values, _ = self._checkpoints.load_latest(self._check)
         if values is not None:
             self._network.load_state_dict(values["network"])

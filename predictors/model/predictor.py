@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from ofa.common.accelerator import torch_threads
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.files import read_json, sha256, write_atomic, write_json
+from ofa.common.files import json_writer, read_json, sha256, write_together
 from ofa.common.metric import TOP1, Metric
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
@@ -172,7 +172,7 @@ class AccuracyPredictor:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
 
         Raises:
-            UserError: if a file cannot be written; the old file is then unchanged.
+            UserError: if a file cannot be written; the old files are then unchanged.
         """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors["cost_mean"] = torch.from_numpy(self.features.cost_mean)
@@ -180,7 +180,6 @@ class AccuracyPredictor:
         buffer = io.BytesIO()
         torch.save(tensors, buffer)
         content = buffer.getvalue()
-        write_atomic(path, lambda temporary: temporary.write_bytes(content))
         values = {
             "schema_version": SCHEMA_VERSION,
             "space": {"fingerprint": self.space.fingerprint, **self.space.to_dict()},
@@ -189,7 +188,12 @@ class AccuracyPredictor:
             "info": asdict(self.info),
             "versions": _versions(),
         }
-        write_json(path.with_suffix(".json"), values)
+        write_together(
+            {
+                path: lambda temporary: temporary.write_bytes(content),
+                path.with_suffix(".json"): json_writer(values),
+            }
+        )
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace, threads: int | None = 1) -> AccuracyPredictor:

@@ -65,8 +65,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_later_stages_go_on_from_an_imported_supernet(checkpoint: Path, tmp_path: Path) -> None:
     common = (f"runs_dir={tmp_path}", "run_name=mine")
-    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
     run = RunDirectory(str(tmp_path), "mine")
+    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
+    # An import that was killed before its last file begins again.
+    run.supernet.with_suffix(".json").unlink()
+    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
     supernet, info = load_supernet(run.supernet)
     assert info.provenance["imported"]["file"] == "tiny.pth"
     state = torch.load(checkpoint, weights_only=True)

@@ -118,6 +118,17 @@ def test_copies_are_small_upright_and_made_once(large: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
+def test_leftovers_of_killed_workers_are_removed(large: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ".0123.jpg.89ab.tmp").write_bytes(b"half")
+    copies = ShrunkCopies(cache, 48)
+    assert list(cache.iterdir()) == []
+    assert Path(copies.copy_of(str(large), (400, 300))).parent.parent == cache
+    # Files are written in the folder itself, where the next start looks for left-overs.
+    assert [path.is_dir() for path in cache.iterdir()] == [True]
+
+
 def test_copies_of_every_kind_show_the_same(tmp_path: Path) -> None:
     copies = ShrunkCopies(tmp_path / "cache", 12)
     for kind, (path, _) in write_kinds(tmp_path / "kinds").items():
@@ -168,7 +179,7 @@ def test_a_full_or_forbidden_cache_is_named(
     with pytest.raises(UserError, match=r"The cache of shrunk photographs .*file/cache cannot be written"):
         photographs(large, tmp_path / "file" / "cache")
 
-    def fill(image: Image.Image, path: Path) -> None:
+    def fill(image: Image.Image, path: Path, ending: str) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
