@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint docs clean
+.PHONY: help quickstart test crashes lint docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,9 @@ quickstart: $(STAMP) ## Train, measure, search and export on the digits; 3 to 4 
 test: lint ## Check style, spelling and types, then run all tests: on all cores, and those that measure time alone.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not timing"
 	@$(BIN)/python -m pytest -q -m timing
+
+crashes: $(STAMP) ## Kill every stage at each of its file operations and start it again; about 10 minutes.
+	@OFA_CRASHES=0 $(BIN)/python -m pytest -q tests/commands/test_crashes.py
 
 lint: $(STAMP) ## Check style, spelling and types only.
 	@$(BIN)/ruff check .

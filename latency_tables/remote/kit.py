@@ -63,12 +63,13 @@ def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = s
 
     Args:
         plan: plan of the table; its device names engine, threads, precision and effort.
-        folder: new folder; it appears only when the kit is complete.
+        folder: new folder; it appears only when the kit is complete. One that holds this very kit already
+            stays as it is.
         progress: called per program.
 
     Raises:
         UserError: if kits do not support the engine or precision, a package is missing, or the folder
-            exists or cannot be written.
+            holds something else, cannot be written, or is written by another process.
     """
     description = {
         "purpose": TABLE,
@@ -86,13 +87,8 @@ def make_verification_kit(
     folder: Path,
     progress: ProgressCallback = silent,
 ) -> KitInfo:
-    """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`.
-
-    A folder that holds this very kit already stays as it is.
-    """
+    """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`."""
     programs = [network_workload(space.unrestricted, config) for config in configs]
-    if is_verification_kit(folder, space, configs, device, seed):
-        return KitInfo(folder, len(programs), _size(folder))
     description = _verification(space, configs)
     return _write_kit(folder, programs, space, device, seed, description, progress)
 
@@ -101,11 +97,7 @@ def is_verification_kit(
     folder: Path, space: StagedSpace, configs: Sequence[SubnetConfig], device: DeviceSpec, seed: int
 ) -> bool:
     """Return whether a folder is the kit that `make_verification_kit` makes of the same arguments."""
-    if not (folder / MANIFEST_FILE).is_file():
-        return False
-    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest")
-    identity = json.loads(json.dumps(_identity(space, device, seed, _verification(space, configs))))
-    return all(manifest.get(name) == value for name, value in identity.items())
+    return _is_kit(folder, _identity(space, device, seed, _verification(space, configs)))
 
 
 def _verification(space: StagedSpace, configs: Sequence[SubnetConfig]) -> dict[str, Any]:
@@ -122,8 +114,10 @@ def _write_kit(
     description: Mapping[str, Any],
     progress: ProgressCallback,
 ) -> KitInfo:
-    convert = _converter(device)
+    convert, identity = _converter(device), _identity(space, device, seed, description)
     with sole_writer(folder, "kit", setting="output"):
+        if _is_kit(folder, identity):
+            return KitInfo(folder, len(programs), _size(folder))
         if folder.exists():
             raise UserError(
                 f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
@@ -136,13 +130,8 @@ def _write_kit(
                 entries.append(_write_program(work_path, index, program, device, seed, convert))
             for source in sorted(_FILES.glob("*.*")):
                 (work_path / source.name).write_bytes(source.read_bytes())
-            manifest = {
-                **_identity(space, device, seed, description),
-                "exporter": exporter_facts(),
-                "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
-                "programs": entries,
-            }
-            (work_path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+            manifest = json.dumps({**identity, "programs": entries}, indent=1) + "\n"
+            (work_path / MANIFEST_FILE).write_text(manifest)
             size = _size(work_path)
     progress(len(programs), len(programs), "")
     return KitInfo(folder, len(programs), size)
@@ -151,7 +140,7 @@ def _write_kit(
 def _identity(
     space: StagedSpace, device: DeviceSpec, seed: int, description: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the entries of a manifest that decide what a kit measures."""
+    """Return the entries of a manifest that decide which programs a kit has and how it measures them."""
     return {
         "schema_version": KIT_SCHEMA_VERSION,
         **description,
@@ -160,7 +149,18 @@ def _identity(
         "restriction": space.restriction,
         "device": dataclasses.asdict(device),
         "seed": seed,
+        "exporter": exporter_facts(),
+        "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
     }
+
+
+def _is_kit(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Return whether a folder holds the kit of that identity."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return False
+    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest")
+    plain = json.loads(json.dumps(identity))
+    return all(manifest.get(name) == value for name, value in plain.items())
 
 
 def _size(folder: Path) -> int:
