@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ofa.common.errors import UserError
-from ofa.common.unfinished import unfinished_file
+from ofa.common.unfinished import remove_leftovers, unfinished_file
 
 
 def size_text(num_bytes: float) -> str:
@@ -19,13 +19,14 @@ def size_text(num_bytes: float) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder if there is none, and raise unless a file can be made in it.
+    """Make a folder if there is none, remove what is left over in it, and raise unless it can be written.
 
     Raises:
         UserError: if the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         with unfinished_file(folder / "writable"):
             pass
     except OSError as error:

@@ -22,7 +22,7 @@ _MAX_ATTEMPTS = 20
 
 @contextlib.contextmanager
 def locked(
-    path: Path, what: str, *, setting: str = "run_name", patience_s: float = PATIENCE_S
+    path: Path, what: str, *, setting: str = "run_name", patience_s: float | None = None
 ) -> Iterator[None]:
     """Be the only process that works on something; the lock ends with the process, however it ends.
 
@@ -35,13 +35,13 @@ def locked(
             read the lock while it is held.
         what: what is locked, for the error text.
         setting: name of the setting by which another such thing is chosen, for the error text.
-        patience_s: how long to wait for another process.
+        patience_s: how long to wait for another process; None for `PATIENCE_S`.
 
     Raises:
         UserError: if another process keeps the lock, naming it, or the folder cannot be written.
     """
     holder_path = path.with_suffix(".holder")
-    lock = FileLock(path, timeout=patience_s)
+    lock = FileLock(path, timeout=PATIENCE_S if patience_s is None else patience_s)
     new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
         _acquire(lock, path)
@@ -65,7 +65,7 @@ def locked(
 
 @contextlib.contextmanager
 def sole_writer(
-    path: Path, what: str, *, setting: str = "name", patience_s: float = PATIENCE_S
+    path: Path, what: str, *, setting: str = "name", patience_s: float | None = None
 ) -> Iterator[None]:
     """Be the only process that writes a file or folder, and find out first that it can be written.
 
@@ -73,7 +73,7 @@ def sole_writer(
         path: what is written; its lock is beside it.
         what: what it is, for the error text, e.g. "bundle".
         setting: name of the setting that chooses it.
-        patience_s: how long to wait for another process.
+        patience_s: how long to wait for another process; None for `PATIENCE_S`.
 
     Raises:
         UserError: as `locked`.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.common.damage import weights_damage
 from ofa.common.errors import UserError
@@ -106,6 +106,11 @@ def content_digest(values: object) -> str:
 
     add(values)
     return digest.hexdigest()
+
+
+def state_bytes(module: nn.Module) -> int:
+    """Return the size of all parameters and buffers of a module in bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
 def file_hash(path: Path) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
+from ofa.common.disk import check_free_space, size_text
 from ofa.common.errors import UserError
 from ofa.common.unfinished import remove_leftovers, unfinished_file
 from ofa.data.pictures import UnreadableError, read_picture
@@ -18,6 +20,8 @@ from ofa.data.views import shrunk_view
 # Formats whose copies are JPEG files, because the original has lost its finest details already.
 LOSSY_ENDINGS = (".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".avif", ".heic", ".heif")
 JPEG_QUALITY = 95
+# Of a copy with much detail.
+BYTES_PER_PIXEL = {".jpg": 1.0, ".png": 3.0}
 # A picture that is hardly larger than its copy would be gets none.
 MIN_FACTOR = 1.25
 
@@ -72,6 +76,28 @@ class ShrunkCopies:
             self.remake(path)
         return str(copy)
 
+    def check_room(self, paths: Sequence[str], sizes: Sequence[tuple[int, int]]) -> str:
+        """Return a line for the user on the room that copies still to be made take; empty if there are none.
+
+        Copies that are there are counted, not looked for one by one.
+
+        Args:
+            paths: file of each photograph.
+            sizes: width and height of each in pixels as displayed.
+
+        Raises:
+            UserError: if the disk clearly has too little room for them.
+        """
+        copies = [
+            self._short_side**2 * max(size) / min(size) * BYTES_PER_PIXEL[_ending(path)]
+            for path, size in zip(paths, sizes, strict=True)
+            if min(size) >= MIN_FACTOR * self._short_side
+        ]
+        num_made = sum(1 for _ in self._folder.glob("??/*"))
+        num_bytes = sum(copies) * max(1 - num_made / max(len(copies), 1), 0.0)
+        check_free_space(self._folder, num_bytes, "the cache of shrunk photographs (data.cache)")
+        return f"shrunk copies need up to {size_text(num_bytes)} in {self._folder}" if num_bytes else ""
+
     def remake(self, path: str) -> str:
         """Make the copy of the photograph at `path` anew and return its file; see `copy_of`."""
         copy = self._file(path)
@@ -93,8 +119,12 @@ class ShrunkCopies:
             raise UnreadableError(path, error.strerror or str(error)) from error
         key = f"{os.path.realpath(path)}|{status.st_size}|{status.st_mtime_ns}|{self._short_side}"
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        ending = ".jpg" if path.lower().endswith(LOSSY_ENDINGS) else ".png"
-        return self._folder / name[:2] / f"{name}{ending}"
+        return self._folder / name[:2] / f"{name}{_ending(path)}"
+
+
+def _ending(path: str) -> str:
+    """Return the ending of the copy of a photograph."""
+    return ".jpg" if path.lower().endswith(LOSSY_ENDINGS) else ".png"
 
 
 def _save(image: Image.Image, path: Path, ending: str) -> None:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
+from ofa.common.disk import check_free_space
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import new_folder, write_json
 from ofa.common.progress import ProgressCallback, silent
+from ofa.common.tensors import state_bytes
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
 from ofa.export.formats import FORMATS, Format, Source, layers_of
@@ -98,6 +100,9 @@ def export_bundle(
     _check_replaceable(path)
     source = Source(network, card.input_shape, card_metadata(card))
     _check_output(source, card)
+    num_precisions = 1 if target is None or target.precision == FP32 else 2
+    num_bytes = (1 + num_precisions * len(chosen_formats)) * state_bytes(network)
+    check_free_space(path.parent, num_bytes, "the bundle")
     total = 1 + len(chosen_formats)
     with new_folder(path, "bundle") as folder, quiet():
         progress(0, total, "weights")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.common.config import build, differences
-from ofa.common.disk import check_writable
+from ofa.common.disk import check_free_space, check_writable
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
@@ -20,7 +20,7 @@ from ofa.data.base import ImageData, resize
 from ofa.evaluation.classes import classification_task
 from ofa.evaluation.task import ClassificationTask, Task
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
-from ofa.training.checkpoints import TrainingCheckpoints
+from ofa.training.checkpoints import TrainingCheckpoints, checkpoints_bytes
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
 from ofa.training.loop import Batch, ReportReader, StepLoop
 from ofa.training.losses import loss_terms
@@ -247,6 +247,8 @@ class _Fit(StepLoop):
             return
         if self._world.is_main:
             check_writable(self._folder)
+            checkpoints = (self._folder / "checkpoints").glob("*.pt")
+            check_free_space(self._folder, checkpoints_bytes(self._network), "the fine-tuning", checkpoints)
         values, _ = self._checkpoints.load_latest(self._check)
         if values is not None:
             self._network.load_state_dict(values["network"])

@@ -1,4 +1,4 @@
-"""Every stage that writes, killed at its file operations and started again: whole, and nothing left over."""
+"""Every stage that writes, killed and started again, or twice at once: whole, and nothing left over."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from at_once import PAIRS
 from crash_stages import STAGES
 
 CASES = 2
@@ -41,3 +42,25 @@ def reports(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, d
 def test_a_killed_stage_ends_the_same(stage: str, reports: dict[str, dict[str, Any]]) -> None:
     assert reports[stage]["problems"] == []
     assert reports[stage]["operations"] >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_at_work_refuses_the_same_stage_by_name(
+    stage: str, reports: dict[str, dict[str, Any]]
+) -> None:
+    assert reports[stage]["twice"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_finds_out_before_its_work_that_it_cannot_write(
+    stage: str, reports: dict[str, dict[str, Any]]
+) -> None:
+    assert reports[stage]["read-only"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stages", [" ".join(names) for names in PAIRS])
+def test_stages_that_meet_in_a_folder_do_not_mix(stages: str, reports: dict[str, dict[str, Any]]) -> None:
+    assert reports[stages]["problems"] == []

@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from ofa.common.errors import UserError
 from ofa.common.tensors import content_digest
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -38,17 +41,18 @@ UNEQUAL = TIMES | {"peak_memory_mb", "digest"}
 
 
 class FileOperations:
-    """Audit hook that counts what changes files below a folder, and kills the process before the n-th."""
+    """Audit hook that counts what changes files below a folder, and calls `interrupt` before the n-th."""
 
-    def __init__(self, folder: Path, fatal: int = 0) -> None:
-        self.folder, self.fatal, self.log = os.fspath(folder.resolve()), fatal, list[str]()
+    def __init__(self, folder: Path, number: int = 0, interrupt: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.log = os.fspath(folder.resolve()), list[str]()
+        self.number, self.interrupt = number, interrupt
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not any(path.startswith(self.folder) for path in written_paths(event, arguments, self.folder)):
             return
         self.log.append(event)
-        if len(self.log) == self.fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(self.log) == self.number:
+            self.interrupt()
 
 
 def written_paths(event: str, arguments: tuple[Any, ...], folder: str) -> list[str]:
@@ -71,7 +75,17 @@ def absolute(path: str | bytes | os.PathLike[str], folder: int | None) -> str:
 
 
 def in_child(work: Callable[[], object], output: Path | None = None) -> int:
-    """Run `work` in a forked process of one thread; return its exit status, minus the signal that ended it.
+    """Run `work` in a forked process; see `start` and `ending`."""
+    return ending(start(work, output))
+
+
+def ending(child: int) -> int:
+    """Return the exit status of a process, or minus the signal that ended it: 2 after a UserError."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def start(work: Callable[[], object], output: Path | None = None) -> int:
+    """Run `work` in a forked process of one thread; return its number.
 
     What it prints goes to the file `output`, or nowhere.
     """
@@ -86,11 +100,14 @@ def in_child(work: Callable[[], object], output: Path | None = None) -> int:
             torch.set_num_threads(1)
             work()
             status = 0
+        except UserError as error:
+            print(f"error: {error}")
+            status = 2
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
 
 
 def operations(work: Callable[[], object], folder: Path, log: Path) -> list[str]:
@@ -113,11 +130,18 @@ def killed_at(number: int, work: Callable[[], object], folder: Path, log: Path) 
     """Run `work` in a forked process that is killed before its operation of that number (from 1)."""
 
     def die() -> None:
-        sys.addaudithook(FileOperations(folder, fatal=number))
+        kill = partial(os.kill, os.getpid(), signal.SIGKILL)
+        sys.addaudithook(FileOperations(folder, number, kill))
         work()
 
     status = in_child(die, log)
     assert status == -signal.SIGKILL, f"status {status} at operation {number}\n{log.read_text()}"
+
+
+def fresh(base: Path, work: Path) -> None:
+    """Make `work` a copy of `base`, with the times of its files."""
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(base, work)
 
 
 def tree(folder: Path) -> dict[str, object]:
@@ -144,7 +168,8 @@ def content_of(path: Path) -> object:
     if path.suffix == ".pt":
         return content_digest(steady(torch.load(path, weights_only=True)))
     if path.suffix == ".csv":
-        return [steady(row) for row in csv.DictReader(path.read_text().splitlines())]
+        rows = [steady(row) for row in csv.DictReader(path.read_text().splitlines())]
+        return sorted(rows, key=str)  # The table of runs has the line that was written last at the end.
     if path.suffix == ".png":
         with Image.open(path) as image:
             image.load()

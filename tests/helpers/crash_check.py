@@ -1,4 +1,4 @@
-"""Kills every stage at its file operations, starts it again, and says what differs; a script.
+"""Kills every stage at its file operations and starts it again, or starts it twice at once; a script.
 
     python tests/helpers/crash_check.py FOLDER [--stages export fit] [--cases 3]
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
-import numpy as np
-from crash import content_of, in_child, killed_at, operations, tree
+from at_once import PAIRS, pair_problems, refusal_problems, unwritable_problems
+from crash import content_of, fresh, in_child, killed_at, operations, tree
 from crash_stages import STAGES, load_everything, prepare
 
 from ofa.common.errors import UserError
@@ -31,7 +30,7 @@ def check_stage(name: str, base: Path, folder: Path, num_cases: int | None) -> d
     events = operations(lambda: stage.run(work), work, log)
     before, after = tree(base), tree(work)
     count = min(num_cases or len(events), len(events))
-    numbers = sorted({round(n) for n in np.linspace(1, len(events), count)})
+    numbers = [1 + (2 * case + 1) * len(events) // (2 * count) for case in range(count)]
     problems, num_named = [], 0
     for number in numbers:
         fresh(base, work)
@@ -50,13 +49,9 @@ def check_stage(name: str, base: Path, folder: Path, num_cases: int | None) -> d
         "killed": len(numbers),
         "named errors in between": num_named,
         "problems": problems,
+        "twice": refusal_problems(name, 3 * len(events) // 5, base, folder, after),
+        "read-only": unwritable_problems(name, base, folder),
     }
-
-
-def fresh(base: Path, work: Path) -> None:
-    """Make `work` a copy of `base`, with the times of its files."""
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(base, work)
 
 
 def lost(work: Path, before: dict[str, object], after: dict[str, object]) -> list[str]:
@@ -113,6 +108,10 @@ def main() -> None:
         sys.exit(log.read_text())
     for name in arguments.stages:
         print(json.dumps(check_stage(name, base, arguments.folder, arguments.cases)), flush=True)
+    for names in PAIRS:
+        if set(names) <= set(arguments.stages):
+            problems = pair_problems(names, base, arguments.folder)
+            print(json.dumps({"stage": " ".join(names), "problems": problems}), flush=True)
 
 
 if __name__ == "__main__":
