@@ -86,16 +86,21 @@ def put_back(path: Path) -> None:
                     path.with_name(name).rename(path)
 
 
+def put_back_all(folder: Path) -> None:
+    """Put back everything in a folder that is missing there; see `put_back`."""
+    for name in _names(folder):
+        if match := _MOVED_NAME.fullmatch(name):
+            put_back(folder / match[1])
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder, but not in its sub-folders; see `put_back`.
 
     What another process is writing stays, and so does what cannot be removed.
     """
+    put_back_all(folder)
     for name in _names(folder):
-        match = _MOVED_NAME.fullmatch(name)
-        if match:
-            put_back(folder / match[1])
-        if match or _UNFINISHED_NAME.fullmatch(name):
+        if _MOVED_NAME.fullmatch(name) or _UNFINISHED_NAME.fullmatch(name):
             _remove_left_over(folder / name)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ofa.common.errors import UserError
 from ofa.common.locks import locked, sole_writer
 from ofa.common.text_settings import checked_name
-from ofa.common.unfinished import put_back
+from ofa.common.unfinished import put_back, put_back_all
 
 FIRST_RUN_NAME = "digits"
 """What a training without any settings calls its run."""
@@ -45,12 +45,17 @@ class RunDirectory:
             put_back(path)
             if path.is_dir():
                 return path
-        known_names = sorted(path.parent.name for path in self.bundles.glob("[!.]*/subnet.json"))
+        known_names = [path.name for path in self.bundle_paths()]
         raise UserError(
             f"No bundle {name!r} in {self.path}, and no folder of that name; the run has: "
             f"{', '.join(known_names) or 'none'}.",
             stage="export",
         )
+
+    def bundle_paths(self) -> list[Path]:
+        """Paths of all bundles of the run, by name."""
+        put_back_all(self.bundles)
+        return sorted(path.parent for path in self.bundles.glob("[!.]*/subnet.json"))
 
     def new_bundle(self, name: str) -> Path:
         """Path of the bundle that is made under a name.

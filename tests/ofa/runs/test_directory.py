@@ -43,3 +43,5 @@ def test_a_bundle_that_a_killed_export_moved_aside_is_found(tmp_path: Path) -> N
     (directory.bundles / "small" / "subnet.json").touch()
     with pytest.raises(UserError, match="the run has: small\\."):
         directory.bundle("large")
+    (directory.bundles / "small").rename(directory.bundles / ".small.old")
+    assert directory.bundle_paths() == [directory.bundles / "small"]
