@@ -24,6 +24,7 @@ from ofa.export.metadata import card_metadata
 from ofa.export.precision import TargetPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.export.readme import README_FILE, bundle_readme
 from ofa.export.record import ExportedFile, exported_file
+from ofa.export.trust import record_export
 from ofa.export.weights import load_into, load_subnet, weights_content
 from ofa.runtimes.base import FP32, Files, Logits, check_packages, quiet, write_files
 
@@ -113,6 +114,9 @@ def export_bundle(
                 files[key] = _add_lower(folder, name, content, source, target, progress)
         _write(folder, {README_FILE: bundle_readme(card, files).encode()})
         write_json(folder / DESCRIPTION_FILE, describe(card, files))
+    for name, kind in chosen_formats.items():
+        if kind.runs_code:
+            record_export(files[name].sha256)
     progress(total, total, "")
     return ExportReport(path, files)
 
