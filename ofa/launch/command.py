@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -67,6 +68,9 @@ class Command(Generic[Config, Result]):
         """
         failed_jobs: list[str] = []
         allow_open_files()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A letter that the terminal's encoding lacks is written as an escape; stderr does so anyway.
+            sys.stdout.reconfigure(errors="backslashreplace")
 
         def task(config: DictConfig) -> None:
             try:
