@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ofa.common.reading import parse_json, read_bytes
 from ofa.data.header import Header
 
 VERSION = 1
+MAX_CACHE_BYTES = 2**30
+"""Largest file of headers; those of ImageNet have 100 MB."""
 
 
 def cache_folder() -> Path:
@@ -24,7 +27,7 @@ def cache_folder() -> Path:
 def read_headers(root: Path) -> dict[str, Header]:
     """Return the headers of readable pictures by path, as last written; empty if there are none."""
     with suppress(Exception):  # A damaged or foreign file is as good as none.
-        values = json.loads(_file(root).read_text())
+        values = parse_json(read_bytes(_file(root), "headers of pictures", max_bytes=MAX_CACHE_BYTES))
         if values["version"] == VERSION:
             return {path: Header.from_values(entry) for path, entry in values["headers"].items()}
     return {}
