@@ -46,6 +46,10 @@ def refuse_other(path: Path, what: str, identity: Identity, expected: Identity) 
         )
 
 
+def _header(identity: Identity) -> bytes:
+    return json.dumps(identity).encode() + b"\n"
+
+
 class MeasurementJournal:
     """Visits per process and workload, held in memory and appended to a file; a context that closes it."""
 
@@ -60,11 +64,13 @@ class MeasurementJournal:
         self.path = path
         self._windows: dict[tuple[int, int], list[tuple[str, list[float]]]] = {}
         self._finished: set[int] = set()
-        lines = self._read(identity) if path.is_file() else []
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file; move it away to measure.")
+        lines = self._read(identity) if path.exists() else []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not lines:
-                path.write_text(json.dumps(identity) + "\n")
+                path.write_bytes(_header(identity))
             elif sum(map(len, lines)) < path.stat().st_size:
                 path.write_bytes(b"".join(lines))
             self._file = path.open("a", buffering=1)
@@ -75,9 +81,12 @@ class MeasurementJournal:
 
     def _read(self, identity: Identity) -> list[bytes]:
         """Read and return the complete lines, header first; an empty list without a complete header."""
-        lines = read_bytes(self.path, "unfinished table").splitlines(keepends=True)
+        content = read_bytes(self.path, "unfinished table")
+        lines = content.splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
+        if not lines and not _header(identity).startswith(content):
+            raise UserError(f"{self.path} is not an unfinished table; move it away to measure.")
         for index, line in enumerate(lines):
             try:
                 values = checked_object(parse_json(line), "the line")

@@ -26,7 +26,7 @@ FAMILIES = {"MobileNetV3": "mobilenet_v3", "ProxylessNASNets": "proxyless_nas"}
 MAX_SIDE = 16_384
 """Largest side of an input in pixels."""
 
-MAX_PARAMETERS = 10**10
+MAX_PARAMETERS = 10**9
 """Most parameters of a network."""
 
 _ACTIVATIONS = {None: "none", "relu": "relu", "relu6": "relu6", "h_swish": "hard_swish"}
@@ -133,6 +133,13 @@ class _Reader:
             return 1
         return value
 
+    def flag(self, values: Mapping[str, Any], name: str, where: str) -> bool:
+        """Return a value that is true, false or null for false; on an error, note it and return False."""
+        value = values[name]
+        if not (value is None or isinstance(value, bool)):
+            self.errors.append(f"{where}.{name} is {short_repr(value)}; expected true or false")
+        return value is True
+
     def expect(self, values: Mapping[str, Any], where: str, expected: Mapping[str, object]) -> None:
         """Note every value that is present and differs from the fixed value of this project's layers."""
         for name, value in expected.items():
@@ -196,7 +203,7 @@ class _Reader:
             self.integer(values, "kernel_size", where),
             self.integer(values, "stride", where),
             self.activation(values, where),
-            values.get("use_bn") is not False,
+            self.flag({"use_bn": True, **values}, "use_bn", where),
             self.epsilon,
         )
 
@@ -222,7 +229,7 @@ class _Reader:
             kernel_size,
             stride,
             self.activation(settings, where),
-            settings.get("use_se") is True,
+            self.flag({"use_se": False, **settings}, "use_se", where),
             mid_channels=mid,
             expand=ratio != 1,
             bn_epsilon=self.epsilon,

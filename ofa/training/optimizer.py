@@ -97,8 +97,11 @@ def _check_momentum(optimizer: torch.optim.Optimizer, state: Mapping[Any, Any]) 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, values in state.items():
         momentum = values.get("momentum_buffer")
-        if momentum is not None and not (
-            momentum.shape == parameters[index].shape and has_usual_numbers(momentum)
+        if momentum is None:
+            continue
+        expected = parameters[index]
+        if (momentum.shape, momentum.dtype) != (expected.shape, expected.dtype) or not has_usual_numbers(
+            momentum
         ):
             raise ValueError(f"the momentum of parameter {index} is not one of this network")
 
