@@ -19,12 +19,10 @@ from ofa.common.reading import read_json
 from ofa.modules.static import StaticNetwork
 from ofa.published.checkpoint import load_weights
 from ofa.published.state import read_state
+from ofa.space.staged import MAX_SIDE
 
 FAMILIES = {"MobileNetV3": "mobilenet_v3", "ProxylessNASNets": "proxyless_nas"}
 """Family by published type of network."""
-
-MAX_SIDE = 16_384
-"""Largest side of an input in pixels."""
 
 MAX_PARAMETERS = 10**9
 """Most parameters of a network."""
