@@ -120,7 +120,7 @@ def parse_json(content: str | bytes) -> Any:
     """
     text = content.decode() if isinstance(content, bytes) else content
     try:
-        values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        values = _DECODER.decode(text)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
@@ -141,6 +141,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in values if names.count(name) > 1)
         raise ValueError(f"it has the entry {short_repr(twice)} twice")
     return values
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
 
 
 def plain_values(values: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ofa.architecture.cost import network_cost
+from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
 from ofa.common.mismatches import checked_state
@@ -57,9 +59,10 @@ def load_supernet(
             "Use the pair that was saved together, or finish the training again.",
             stage="train",
         )
-    # On the meta device no weights are drawn, and no memory is taken for a space that the file does not fit.
-    with torch.device("meta"):
-        supernet = Supernet(info.space, info.dropout if dropout is None else dropout)
+    # Otherwise a space that was changed could ask for any amount of memory.
+    if 4 * network_cost(lower(info.space, info.space.largest)).parameters > path.stat().st_size:
+        raise UserError(f"The supernet {path} is too small for the weights of its space.", stage="train")
+    supernet = Supernet(info.space, info.dropout if dropout is None else dropout)
     state = checked_state(values.get("state"), supernet.state_dict(), f"The supernet {path}", "train")
     supernet.load_state_dict(state, assign=True)
     return supernet.eval(), info

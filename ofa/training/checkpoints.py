@@ -72,7 +72,9 @@ class TrainingCheckpoints:
                 values = load_tensors(self._path(step), "checkpoint")
             except UserError:
                 values = {}
-            is_whole = values.pop("digest", None) == content_digest(values)
+            is_whole = (
+                values.pop("digest", None) == content_digest(values) and values.get("step", step) == step
+            )
             # Nothing can go on from weights of NaN, even if they were written like that.
             if not is_whole or has_nan(values):
                 damaged_paths.append(str(self._path(step)))

@@ -26,7 +26,7 @@ from ofa.common.reading import read_bytes, read_json
 from ofa.common.tensors import load_tensors
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
-from predictors.model.features import FeatureMap, known_costs
+from predictors.model.features import FeatureMap
 
 SCHEMA_VERSION = 2
 ROWS_AT_ONCE = 1024
@@ -234,8 +234,8 @@ class AccuracyPredictor:
 def _read_weights(path: Path, space: SearchSpace) -> tuple[FeatureMap, AccuracyMLP]:
     """Return the inputs and the network of a predictor's file, which fits the space."""
     tensors = load_tensors(path, "accuracy predictor", stage="fit")
-    num_costs = len(known_costs(space.unrestricted))
-    features = FeatureMap(space, np.zeros(num_costs), np.ones(num_costs))
+    features = FeatureMap(space, np.zeros(0), np.zeros(0))
+    num_costs = features.num_inputs - features.num_choices
     matrices = {
         name: value for name, value in tensors.items() if isinstance(value, Tensor) and value.dim() == 2
     }
