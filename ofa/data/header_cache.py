@@ -9,17 +9,22 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ofa.common.reading import parse_json, read_bytes
 from ofa.common.user_folders import cache_folder
 from ofa.data.header import Header
 
 VERSION = 1
+MAX_CACHE_BYTES = 2**30
+"""Largest file of headers; those of ImageNet have 100 MB."""
 
 
 def read_headers(root: Path) -> dict[str, Header]:
     """Return the headers of readable pictures by path, as last written; empty if there are none."""
     file = _file(root)
     with suppress(Exception):  # A damaged or foreign file is as good as none.
-        values = {} if file is None else json.loads(file.read_text())
+        values = {}
+        if file is not None:
+            values = parse_json(read_bytes(file, "headers of pictures", max_bytes=MAX_CACHE_BYTES))
         if values["version"] == VERSION:
             return {path: Header.from_values(entry) for path, entry in values["headers"].items()}
     return {}

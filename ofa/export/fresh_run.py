@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.formats import format_of
 from ofa.export.trust import check_trusted
 from ofa.export.weights import load_subnet
-from ofa.runtimes.base import Logits, Session, check_packages, each_image
+from ofa.runtimes.base import Logits, Runtime, Session, check_packages, each_image, refusal_named
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,27 @@ def _session(bundle: Bundle, name: str) -> Session | None:
     kind = format_of(name, precision)
     if kind.runtime is None:
         return None
+    _check_names(bundle, name, kind.runtime)
     check_packages(kind.runtime.packages, f"Running {name}", kind.runtime.extra)
     precisions = kind.runtime.offers().get("cpu", ())
     if precision not in precisions:
         raise UserError(
             f"{kind.runtime.title} offers {', '.join(precisions)} on this processor; {name} is {precision}."
         )
-    return kind.runtime.load(path.parent, torch.get_num_threads(), precision, "cpu")
+    with refusal_named(kind.runtime.title, path):
+        return kind.runtime.load(path.parent, torch.get_num_threads(), precision, "cpu")
+
+
+def _check_names(bundle: Bundle, name: str, runtime: Runtime) -> None:
+    """Raise unless the files whose checksums are known are those that the engine is going to open."""
+    paths = [PurePosixPath(part.file) for part in bundle.files[name].every_part]
+    expected_names = () if runtime.format is None else runtime.format.file_names
+    if tuple(path.name for path in paths) != expected_names or len({path.parent for path in paths}) > 1:
+        raise UserError(
+            f"The bundle {bundle.path} names other files of {name} than {runtime.title} opens, "
+            f"{', '.join(expected_names)}. Use an intact copy, or export it again.",
+            stage="export",
+        )
 
 
 def run_fresh(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
