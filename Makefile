@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fuzz lint docs sbom clean
+.PHONY: help quickstart test fuzz crashes lint docs sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,6 +34,9 @@ fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make t
 	@OMP_NUM_THREADS=1 OFA_FUZZ_CASES=20000 OFA_FUZZ_REPORT=fuzz.jsonl \
 	  $(BIN)/python -m pytest -q -n auto --timeout 3600 tests/fuzz
 	@cat fuzz.jsonl
+
+crashes: $(STAMP) ## Kill every stage at each of its file operations and start it again; about 10 minutes.
+	@OFA_CRASHES=0 $(BIN)/python -m pytest -q tests/commands/test_crashes.py
 
 lint: $(STAMP) ## Check style, spelling and types only.
 	@$(BIN)/ruff check .

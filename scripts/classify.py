@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.command_line import DEFAULT_RUNS_DIR
+from ofa.common.disk import check_writable
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar, table_console
 from ofa.common.text_settings import Name, PathText
@@ -49,6 +50,8 @@ def classify(config: ClassifyConfig) -> Classification:
     if not images.exists():
         raise UserError(f"images is {config.images!r}: no such file or folder.")
     output = sheet_path(config.output, images)
+    if output is not None:
+        check_writable(output.absolute().parent)
     path = _bundle_path(config)
     signature = check_signature(path, config.verify_key)
     bundle = load_bundle(path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
 from ofa.common.command_line import command_line, run_settings
+from ofa.common.disk import check_writable
 from ofa.common.expectation import measured_value
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
@@ -51,6 +52,8 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     bundle = load_bundle(path)
     card = bundle.card
     check_classes(bundle, run.data.info)
+    output = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
+    check_writable(output.parent)
     confusion = file_confusion(
         bundle, config.format, run.data, config.split, device=run.device, trust=config.trust
     )
@@ -63,7 +66,6 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
         print(f"{BALANCED_ACCURACY.title}: {BALANCED_ACCURACY.show(values[BALANCED_ACCURACY.name])}")
     measured_top1 = measured_value(TOP1, accuracy, config.split, num_images, run.data.info.name)
     print(*accuracy_lines(bundle, config.format, measured_top1), *confusion_lines(confusion), sep="\n")
-    output = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
     files = save_confusion(confusion, output, f"{bundle.path.name}, {config.format}, {config.split} images")
     print(f"per class, and the confusion matrix: {files}")
     pictures_hint = f"for pictures of your own: {command_line('classify', _bundle_settings(config))}"

@@ -42,8 +42,13 @@ def import_network(config: ImportNetworkConfig) -> Path:
     names = Path(config.class_names) if config.class_names else None
     card = photograph_card(network, config.space, weights, names)
     module = network.build(weights)
-    path = config.directory.bundles / (config.name or network.name)
-    with threads_set(config.threads), progress_bar("exporting") as progress:
+    name = config.name or network.name
+    path = config.directory.new_bundle(name)
+    with (
+        config.directory.writing_bundle(name),
+        threads_set(config.threads),
+        progress_bar("exporting") as progress,
+    ):
         report = export_bundle(module, card, path, config.formats, progress=progress)
     cost = network_cost(network.specs)
     assert card.subnet is not None

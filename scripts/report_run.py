@@ -10,6 +10,7 @@ from search_for_device import predictions_of
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
+from ofa.common.disk import check_writable
 from ofa.common.progress import progress_bar, table_console
 from ofa.common.text_settings import Name
 from ofa.launch import command
@@ -36,6 +37,14 @@ class ReportConfig(RunConfig):
 @command("report_run", ReportConfig)
 def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     """Print the table, write the figure and return the networks."""
+    from ofa.runs.reports import REPORTS_FOLDER
+
+    with config.directory.locked("report"):
+        check_writable(config.directory.path / REPORTS_FOLDER)
+        return _report(config)
+
+
+def _report(config: ReportConfig) -> list[ReportedNetwork]:
     from latency_tables.measuring.bundles import WEIGHTS
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
     from ofa.evaluation.classes import are_unequal

@@ -45,7 +45,7 @@ class FolderData(ImageData):
 
         Raises:
             UserError: if a folder is missing or empty, there is a single class, the classes of two folders
-                differ, files cannot be read, or a split cannot be cut.
+                differ, files cannot be read, a split cannot be cut, or the cache has too little room.
         """
         layout = find_layout(settings)
         catalogue = read_catalogue(layout, settings, progress)
@@ -56,7 +56,8 @@ class FolderData(ImageData):
         self._datasets = {split: self._dataset(split, catalogue) for split in SPLITS}
         super().__init__(DataInfo(settings.name, 3, layout.class_names, PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE))
         counts = {split: self.class_counts(split) for split in SPLITS}
-        self._notes = folder_notes(layout, catalogue, counts)
+        cache_note = self._datasets["train"].check_cache()
+        self._notes = (*folder_notes(layout, catalogue, counts), *([cache_note] if cache_note else []))
         self._remarks: set[str] = set()
         self._has_few_workers = False
 

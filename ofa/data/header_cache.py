@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ofa.common.reading import parse_json, read_bytes
+from ofa.common.unfinished import remove_leftovers, unfinished_file
 from ofa.common.user_folders import cache_folder
 from ofa.data.header import Header
 
@@ -35,15 +35,13 @@ def write_headers(root: Path, headers: Mapping[str, Header]) -> None:
     file = _file(root)
     if file is None:
         return
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     entries = {path: header.values() for path, header in headers.items()}
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        remove_leftovers(file.parent)
+        with unfinished_file(file) as temporary:
             temporary.write_text(json.dumps({"version": VERSION, "root": str(root), "headers": entries}))
             temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def _file(root: Path) -> Path | None:

@@ -84,6 +84,14 @@ class Photographs(Dataset[Any]):
             short_side = shrunk_side(settings.image_size, settings.crop_scale)
             self._copies = ShrunkCopies(settings.cache, short_side)
 
+    def check_cache(self) -> str:
+        """Return a line for the user on the room that the cache needs, or an empty one.
+
+        Raises:
+            UserError: if the disk clearly has too little room.
+        """
+        return "" if self._copies is None else self._copies.check_room(self._paths, self._sizes)
+
     def __len__(self) -> int:
         return len(self._paths)
 

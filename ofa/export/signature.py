@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.config import build
+from ofa.common.display import short_text
 from ofa.common.errors import UserError
-from ofa.common.files import read_json, sha256, write_json
+from ofa.common.files import sha256, write_json
+from ofa.common.reading import read_json
 from ofa.export.signing_keys import (
     EXTRA,
     PACKAGES,
@@ -21,7 +23,6 @@ from ofa.export.signing_keys import (
     load_public_keys,
     openssh_key,
     openssh_line,
-    printable,
 )
 from ofa.runtimes.base import missing_packages
 
@@ -134,9 +135,9 @@ def _verified(bundle: Path, file: Path, record: SignatureRecord) -> str:
     )
     if changed_names:
         more = f" and {len(changed_names) - 5} more" if len(changed_names) > 5 else ""
-        names = ", ".join(map(printable, changed_names[:5]))
+        names = ", ".join(map(short_text, changed_names[:5]))
         raise UserError(f"The bundle {bundle} was changed after it was signed: {names}{more}. {_GET_AGAIN}")
-    key = openssh_key(record.public_key.encode())
+    key = openssh_key(record.public_key)
     if key is None:
         raise UserError(f"{file} holds no ed25519 public key. {_GET_AGAIN}")
     try:

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
 from ofa.runtimes.base import check_packages
 
@@ -60,13 +61,13 @@ def load_public_keys(path: str | Path) -> dict[str, str]:
     if content.lstrip().startswith(b"-----BEGIN"):
         return {fingerprint(_pem_key(path, content)): path.stem}
     names = {}
-    for line in content.splitlines():
-        if line.strip() and not line.lstrip().startswith(b"#"):
+    for line in content.decode("utf-8", "replace").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
             key = openssh_key(line)
             if key is None:
-                raise UserError(f"{path} holds a line that is no ed25519 public key: {_shown(line)}")
-            *_, comment = [path.stem, *line.decode("utf-8", "replace").split(maxsplit=2)[2:]]
-            names[fingerprint(key)] = printable(comment)
+                raise UserError(f"{path} holds a line that is no ed25519 public key: {short_repr(line)}")
+            *_, comment = [path.stem, *line.split(maxsplit=2)[2:]]
+            names[fingerprint(key)] = short_text(comment)
     if not names:
         raise UserError(f"{path} holds no public key.")
     return names
@@ -85,14 +86,14 @@ def openssh_line(key: Ed25519PublicKey) -> str:
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-def openssh_key(line: bytes) -> Ed25519PublicKey | None:
+def openssh_key(line: str) -> Ed25519PublicKey | None:
     """Return the key of a line in OpenSSH's form; None if it is no ed25519 key."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
     try:
-        key = load_ssh_public_key(line.strip())
+        key = load_ssh_public_key(line.strip().encode())
     except (ValueError, UnsupportedAlgorithm):
         return None
     return key if isinstance(key, Ed25519PublicKey) else None
@@ -121,12 +122,3 @@ def _read_key(path: Path, what: str) -> bytes:
     if len(content) > _MAX_KEY_BYTES:
         raise UserError(f"{path} is larger than any file of {what}.")
     return content
-
-
-def _shown(line: bytes) -> str:
-    return repr(line[:60].decode("utf-8", "replace"))
-
-
-def printable(text: str) -> str:
-    """Return a text from outside as it can be printed: one line, without control characters."""
-    return "".join(character if character.isprintable() else "?" for character in text)[:200]

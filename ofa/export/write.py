@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
+from ofa.common.disk import check_free_space
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import new_folder, write_json
 from ofa.common.progress import ProgressCallback, silent
+from ofa.common.tensors import state_bytes
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
 from ofa.export.formats import FORMATS, Format, Source, layers_of
@@ -99,6 +101,9 @@ def export_bundle(
     _check_replaceable(path)
     source = Source(network, card.input_shape, card_metadata(card))
     _check_output(source, card)
+    num_precisions = 1 if target is None or target.precision == FP32 else 2
+    num_bytes = (1 + num_precisions * len(chosen_formats)) * state_bytes(network)
+    check_free_space(path.parent, num_bytes, "the bundle")
     total = 1 + len(chosen_formats)
     with new_folder(path, "bundle") as folder, quiet():
         progress(0, total, "weights")
@@ -114,11 +119,16 @@ def export_bundle(
                 files[key] = _add_lower(folder, name, content, source, target, progress)
         _write(folder, {README_FILE: bundle_readme(card, files).encode()})
         write_json(folder / DESCRIPTION_FILE, describe(card, files))
-    for name, kind in chosen_formats.items():
-        if kind.runs_code:
-            record_export(files[name].sha256)
+    _trust_own(files)
     progress(total, total, "")
     return ExportReport(path, files)
+
+
+def _trust_own(files: Mapping[str, ExportedFile]) -> None:
+    """Remember those of the files that can run code as exported here."""
+    for name, file in files.items():
+        if name in FORMATS and FORMATS[name].runs_code:
+            record_export(file.sha256)
 
 
 def _check_subnet(network: nn.Module, card: ModelCard) -> None:

@@ -14,7 +14,6 @@ from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.evaluation.confusion import Confusion
 from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure_confusion
 from ofa.export.bundle import Bundle, load_bundle
-from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.evaluate import card_batches, runnable_module
 from ofa.modules.cost import ModuleCost, module_cost
 from ofa.modules.static import StaticNetwork
@@ -86,8 +85,8 @@ def run_networks(
             its architecture is unknown and it has no pt2 file that is trusted.
     """
     networks, class_names = [], run.data.info.class_names
-    for file in sorted(run.directory.bundles.glob(f"[!.]*/{DESCRIPTION_FILE}")):
-        networks.append(_bundle_network(run, evaluator, split, load_bundle(file.parent), trust))
+    for path in run.directory.bundle_paths():
+        networks.append(_bundle_network(run, evaluator, split, load_bundle(path), trust))
     space = run.trained_space
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)

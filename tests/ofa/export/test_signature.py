@@ -61,7 +61,7 @@ def test_the_signer_is_named(bundle: Path, keys: Path) -> None:
     assert check_signature(bundle) == (
         f"signed by the key SHA256:{digest}; name its owner by verify_key=FILE of public keys"
     )
-    known = f"signed by ada@lab with a ?[31mcolour (SHA256:{digest})"
+    known = f"signed by ada@lab with a �[31mcolour (SHA256:{digest})"
     assert check_signature(bundle, keys / "ada.pub") == known
     everyone = keys / "everyone"
     everyone.write_text(f"# colleagues\n\n{(keys / 'eve.pub').read_text()}{(keys / 'ada.pub').read_text()}")
