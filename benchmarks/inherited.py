@@ -27,9 +27,10 @@ from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
 from ofa.architecture.cost import compile_cost, macs
-from ofa.common.files import read_json, write_atomic, write_json
+from ofa.common.files import write_atomic, write_json
 from ofa.common.metrics import kendall_tau
 from ofa.common.progress import progress_bar
+from ofa.common.reading import read_json
 from ofa.evaluation.evaluate import SubnetEvaluator, top1
 from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig

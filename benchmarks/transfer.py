@@ -22,8 +22,9 @@ from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 from ofa.common.accelerator import choose_accelerator
-from ofa.common.files import read_json, write_atomic, write_json
+from ofa.common.files import write_atomic, write_json
 from ofa.common.progress import progress_bar
+from ofa.common.reading import read_json
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
 from ofa.evaluation.evaluate import SubnetEvaluator

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ofa.common.files import read_json
 from ofa.common.metric import Metric
+from ofa.common.reading import read_json
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from predictors.model.predictor import AccuracyPredictor

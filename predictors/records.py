@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.common.config import build, differences
+from ofa.common.display import short_repr
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
 from ofa.common.metric import TOP1, Metric
+from ofa.common.reading import checked_object, parse_json, read_bytes
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 
@@ -74,7 +76,8 @@ class RecordFile:
         Raises:
             UserError: if the file is missing, of another space, or has a corrupt line (named by its number).
         """
-        header, records, _ = _parse(path, _read(path), space)
+        content = read_bytes(path, "accuracy records", stage="collect")
+        header, records, _ = _parse(path, content, space)
         return cls(path, space, header, records, writes=False)
 
     @classmethod
@@ -109,7 +112,7 @@ class RecordFile:
                 line = _line(asdict(header))
                 write_atomic(path, lambda temporary: temporary.write_bytes(line))
                 return cls(path, space, header, {}, writes=writes)
-            stored_header, records, size = _parse(path, path.read_bytes(), space)
+            stored_header, records, size = _parse(path, read_bytes(path, "accuracy records"), space)
             _check_origin(path, stored_header, header)
             if writes:
                 _cut(path, size)
@@ -178,15 +181,6 @@ def _header(space: SearchSpace, provenance: Mapping[str, str], metric: Metric) -
     return RecordHeader(SCHEMA_VERSION, space.name, space.fingerprint, dict(provenance), metric)
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise UserError(f"No accuracy records at {path}.", stage="collect")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"Could not read the accuracy records {path}: {error}.") from error
-
-
 def _parse(
     path: Path, content: bytes, space: SearchSpace
 ) -> tuple[RecordHeader, dict[AnyConfig, float], int]:
@@ -221,7 +215,7 @@ _KEEP_OR_BEGIN_ANEW = (
 
 def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
     try:
-        header = build(RecordHeader, json.loads(line))
+        header = build(RecordHeader, parse_json(line))
     except ValueError as error:
         raise UserError(
             f"{path} is not a file of accuracy records: its first line is not a header. "
@@ -243,11 +237,11 @@ def _parse_header(path: Path, line: bytes, space: SearchSpace) -> RecordHeader:
 
 
 def _parse_record(line: bytes, space: SearchSpace, metric: Metric) -> tuple[AnyConfig, float]:
-    values = json.loads(line)
-    config = space.read(values["subnet"])
+    values = checked_object(parse_json(line), "the line")
+    config = space.read(checked_object(values["subnet"], "subnet"))
     space.genome(config)
     if values["id"] != config.id:
-        raise UserError(f"its id is {values['id']!r}, but the sub-network's id is {config.id!r}.")
+        raise UserError(f"its id is {short_repr(values['id'])}, but the sub-network's id is {config.id!r}.")
     problem = metric.problem(values[metric.name])
     if problem:
         raise UserError(problem)

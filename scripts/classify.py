@@ -25,6 +25,8 @@ class ClassifyConfig:
     bundle: PathText
     images: PathText
     format: str | None
+    verify_key: PathText | None
+    trust: bool
     output: PathText | None
     run_name: Name | None = None
     runs_dir: PathText = DEFAULT_RUNS_DIR
@@ -40,6 +42,7 @@ def classify(config: ClassifyConfig) -> Classification:
     from ofa.export.classified import answers_table, result_lines, save_results, sheet_path
     from ofa.export.classify import check_classification, classify_pictures
     from ofa.export.engines import runnable_file
+    from ofa.export.signature import check_signature
     from search.reports.confusion import confusion_lines
 
     choose_accelerator("cpu", config.threads)
@@ -49,18 +52,20 @@ def classify(config: ClassifyConfig) -> Classification:
     output = sheet_path(config.output, images)
     if output is not None:
         check_writable(output.absolute().parent)
-    bundle = load_bundle(_bundle_path(config))
+    path = _bundle_path(config)
+    signature = check_signature(path, config.verify_key)
+    bundle = load_bundle(path)
     check_classification(bundle)
-    file = config.format or runnable_file(bundle)
+    file = config.format or runnable_file(bundle, trust=config.trust)
     listing = list_folder(images) if images.is_dir() else Listing([images])
     root = images if images.is_dir() else images.parent
     labels = [class_of(path, root, bundle.card.class_names) for path in listing.paths]
     with progress_bar("classifying", visible=images.is_dir()) as progress:
-        result = classify_pictures(bundle, file, listing.paths, labels, progress=progress)
+        result = classify_pictures(bundle, file, listing.paths, labels, trust=config.trust, progress=progress)
     table_console().print(answers_table(result, root))
     notes = [left_out_note(listing.left_out)] if listing.left_out else []
     details = [] if result.confusion is None else confusion_lines(result.confusion)
-    print(*notes, *result_lines(result, root), *details, sep="\n")
+    print(f"signature of {path}: {signature}", *notes, *result_lines(result, root), *details, sep="\n")
     if output is not None:
         print(save_results(result, output, root))
     return result

@@ -27,6 +27,7 @@ class ReportConfig(RunConfig):
 
     device: DeviceSpec
     figure: Name
+    trust: bool
     random_networks: int
     split: str
     calibration_images: int
@@ -63,10 +64,13 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
     evaluator = SubnetEvaluator(
         run.supernet, run.data, config.split, calibration_images=config.calibration_images
     )
-    networks = run_networks(run, evaluator, config.split, num_random=config.random_networks, seed=config.seed)
+    num_random, seed = config.random_networks, config.seed
+    networks = run_networks(
+        run, evaluator, config.split, num_random=num_random, seed=seed, trust=config.trust
+    )
     timed_networks = {str(i): TimedNetwork(n.network, n.image_shape) for i, n in enumerate(networks)}
     with progress_bar("timing") as progress:
-        timings = measure_networks(timed_networks, device, config.seed, progress)
+        timings = measure_networks(timed_networks, device, seed, progress)
     latency = table.estimator(space, device, max_table_error=float("inf"))
     num_images = run.data.size(config.split)
     rows = report_networks(

@@ -15,8 +15,18 @@ from typing import Any
 
 from latency_tables.measuring.drift import runs_without_drift
 from latency_tables.table.device import DeviceSpec, device_values
+from latency_tables.table.timing import check_runs
 from ofa.common.config import build, differences
+from ofa.common.display import short_repr
 from ofa.common.errors import UserError
+from ofa.common.reading import (
+    checked_integer,
+    checked_number,
+    checked_object,
+    checked_text,
+    parse_json,
+    read_bytes,
+)
 
 Identity = Mapping[str, Any]
 """Nested plain values that must be equal for measurements to share a table."""
@@ -28,13 +38,17 @@ def refuse_other(path: Path, what: str, identity: Identity, expected: Identity) 
     Raises:
         UserError: naming every difference.
     """
-    device = build(DeviceSpec, identity.get("device", {}), f"{what} {path}: device")
+    device = build(DeviceSpec, identity.get("device", {}), f"The {what} {path}: device")
     changes = differences({**identity, "device": device_values(device)}, expected)
     if changes:
         raise UserError(
             f"The {what} {path} was measured differently: {'; '.join(changes)}. "
             "Delete it to measure anew, or give another path."
         )
+
+
+def _header(identity: Identity) -> bytes:
+    return json.dumps(identity).encode() + b"\n"
 
 
 class MeasurementJournal:
@@ -51,11 +65,13 @@ class MeasurementJournal:
         self.path = path
         self._windows: dict[tuple[int, int], list[tuple[str, list[float]]]] = {}
         self._finished: set[int] = set()
-        lines = self._read(identity) if path.is_file() else []
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file; move it away to measure.")
+        lines = self._read(identity) if path.exists() else []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not lines:
-                path.write_text(json.dumps(identity) + "\n")
+                path.write_bytes(_header(identity))
             elif sum(map(len, lines)) < path.stat().st_size:
                 os.truncate(path, sum(map(len, lines)))
             self._file = path.open("a", buffering=1)
@@ -66,27 +82,45 @@ class MeasurementJournal:
 
     def _read(self, identity: Identity) -> list[bytes]:
         """Read and return the complete lines, header first; an empty list without a complete header."""
-        lines = self.path.read_bytes().splitlines(keepends=True)
+        content = read_bytes(self.path, "unfinished table")
+        lines = content.splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
-        try:
-            for index, line in enumerate(lines):
-                values = json.loads(line)
-                if index == 0:
-                    refuse_other(self.path, "unfinished table", values, identity)
-                elif "finished" in values:
-                    self._finished.add(int(values["process"]))
-                else:
-                    runs_ms = [float(t) for t in values["runs_ms"]]
-                    self._add(int(values["process"]), int(values["window"]), values["key"], runs_ms)
-        except UserError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"Line {index + 1} of {self.path} is not a measurement ({error}). "
-                "Delete the file to measure anew."
-            ) from error
+        if not lines and not _header(identity).startswith(content):
+            raise UserError(f"{self.path} is not an unfinished table; move it away to measure.")
+        for index, line in enumerate(lines):
+            try:
+                values = checked_object(parse_json(line), "the line")
+                if index:
+                    self._read_visit(values)
+            except (ValueError, KeyError, TypeError) as error:
+                reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                raise UserError(
+                    f"Line {index + 1} of {self.path} is not a measurement ({reason}). "
+                    "Delete the file to measure anew."
+                ) from error
+            if index == 0:
+                refuse_other(self.path, "unfinished table", values, identity)
         return lines
+
+    def _read_visit(self, values: Mapping[str, Any]) -> None:
+        """Take a line behind the first one.
+
+        Raises:
+            KeyError: if a value is missing; ValueError or TypeError if one is wrong.
+        """
+        process = checked_integer(values["process"], "process")
+        if "finished" in values:
+            if values["finished"] is not True:
+                raise ValueError(f"finished is {short_repr(values['finished'])}; expected true")
+            self._finished.add(process)
+            return
+        window, key = checked_integer(values["window"], "window"), checked_text(values["key"], "key")
+        runs_ms = [checked_number(run, "a run") for run in values["runs_ms"]]
+        check_runs(key, runs_ms)
+        if not runs_ms:
+            raise ValueError("runs_ms is empty")
+        self._add(process, window, key, runs_ms)
 
     def _add(self, process: int, window: int, key: str, runs_ms: list[float]) -> None:
         self._windows.setdefault((process, window), []).append((key, runs_ms))

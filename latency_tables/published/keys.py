@@ -15,6 +15,7 @@ from functools import singledispatch
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
 from ofa.architecture.layer import LayerSpec, output_size
 from ofa.architecture.mobilenet import MBConvSpec
+from ofa.common.display import short_repr
 from ofa.common.errors import UserError, unknown_name
 
 _MAP = r"(\d+)x(\d+)x(\d+)"
@@ -118,7 +119,8 @@ def key_style(key: str) -> KeyStyle | None:
     match = _KEY.fullmatch(key)
     if match is None:
         raise UserError(
-            f"{key!r} is not a published block key; expected e.g. Conv-input:224x224x3-output:112x112x24 or "
+            f"{short_repr(key)} is not a published block key; expected e.g. "
+            "Conv-input:224x224x3-output:112x112x24 or "
             "expanded_conv-input:...-output:...-expand:...-kernel:...-stride:...-idskip:..."
         )
     if match["block"] is None:

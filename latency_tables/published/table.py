@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import yaml
-
 from latency_tables.published.keys import (
     KeyStyle,
     key_kind,
@@ -25,7 +23,9 @@ from latency_tables.table.estimate import layers_by_resolution, resolution_key
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.layer import LayerSpec
+from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.reading import read_yaml
 from ofa.space.staged import StagedSpace
 
 METHOD = "imported published table"
@@ -68,7 +68,8 @@ def read_published_tables(paths: Sequence[Path]) -> PublishedTables:
     for path in _files(paths, errors):
         num_errors = len(errors)
         entries = _read_file(path, errors)
-        sources[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        if len(errors) == num_errors:
+            sources[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         resolutions = {r for key in entries if (r := key_resolution(key)) is not None}
         if not resolutions and len(errors) == num_errors:
             errors.append(f"{path}: no key Conv-input:...; without it the table's resolution is unknown.")
@@ -99,10 +100,9 @@ def _files(paths: Sequence[Path], errors: list[str]) -> list[Path]:
 
 def _read_file(path: Path, errors: list[str]) -> dict[str, ImportedTiming]:
     try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        errors.append(f"{path} cannot be read as YAML ({reason}); it may be truncated.")
+        values = read_yaml(path, "table")
+    except UserError as error:
+        errors.append(str(error))
         return {}
     if not isinstance(values, dict):
         errors.append(f"{path} holds no block keys; expected lines KEY: with mean: MILLISECONDS below.")
@@ -113,7 +113,8 @@ def _read_file(path: Path, errors: list[str]) -> dict[str, ImportedTiming]:
             key_style(str(key))
             entries[str(key)] = _timing(statistics)
         except UserError as error:
-            errors.append(f"{path}: {error}" if str(key) in str(error) else f"{path}: {key}: {error}")
+            name = short_text(key)
+            errors.append(f"{path}: {error}" if name in str(error) else f"{path}: {name}: {error}")
     return entries
 
 
@@ -129,7 +130,7 @@ def _timing(statistics: object) -> ImportedTiming:
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise UserError(f"{name} is {value!r}; expected a number of at least 0.")
+        raise UserError(f"{name} is {short_repr(value)}; expected a number of at least 0.")
     return float(value)
 
 

@@ -23,9 +23,10 @@ from latency_tables.measuring.methods import Workload
 from latency_tables.measuring.plan import TablePlan, network_workload
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
-from ofa.common.files import new_folder, read_json, sha256
+from ofa.common.files import new_folder, sha256
 from ofa.common.locks import sole_writer
 from ofa.common.progress import ProgressCallback, silent
+from ofa.common.reading import read_json
 from ofa.compression.quantisation.registry import quantised
 from ofa.runtimes.base import INT8, Files, Runtime, check_packages
 from ofa.runtimes.onnx_export import export_onnx, exporter_facts

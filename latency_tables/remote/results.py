@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from latency_tables.engines.base import Description
 from latency_tables.measuring.drift import WINDOW_S, runs_without_drift
@@ -16,30 +17,32 @@ from latency_tables.measuring.journal import refuse_other
 from latency_tables.measuring.plan import assemble_table, plan_table
 from latency_tables.remote.kit import (
     KIT_RUNTIMES,
-    KIT_SCHEMA_VERSION,
     MANIFEST_FILE,
     PROGRAM_FILE,
     RESULT_FILE,
     TABLE,
     VERIFICATION,
 )
+from latency_tables.remote.manifest import (
+    MAKING_STAGES,
+    KitManifest,
+    check_version,
+    listed_names,
+    read_manifest,
+)
 from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import process_latency_ms
-from ofa.common.config import build
-from ofa.common.errors import UserError
-from ofa.common.files import read_json, sha256
+from ofa.common.display import short_repr
+from ofa.common.errors import UserError, unknown_name
+from ofa.common.files import sha256
 from ofa.common.locks import sole_writer
+from ofa.common.reading import checked_integer, checked_number, checked_text, read_json
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
-MAKING_STAGES = {TABLE: "kit", VERIFICATION: "search"}
-"""By the purpose of a kit, the sub-command that makes such kits; a search does where it is verified."""
-
 MEASURED_BY_KIT = "kit"
 """Key in the description of an engine for the checksum of the manifest of a measured kit."""
-
-_SHOWN = 12
 
 
 class KitVisit(NamedTuple):
@@ -49,6 +52,15 @@ class KitVisit(NamedTuple):
     key: str
     runs_ms: list[float]
     seconds: float
+
+
+_ENGINE_FACTS = {
+    "engine": "engine_title",
+    "version": "engine_version",
+    "processor": "processor",
+    "system": "system",
+}
+"""Facts about an engine and their names in the measurements."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class KitResults:
         runs_ms: runs in milliseconds by program, one list per process, at a common speed of the machine.
     """
 
-    manifest: dict[str, Any]
+    manifest: KitManifest
     device: DeviceSpec
     engine: Description
     runs_ms: dict[str, list[list[float]]]
@@ -81,7 +93,7 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
     """
     results = read_kit(folder, TABLE, space)
     manifest = results.manifest
-    restriction = manifest["restriction"] and tuple(map(tuple, manifest["restriction"]))
+    restriction = manifest.restriction
     if restriction != space.restriction and space.allowed != space.unrestricted.allowed:
         raise UserError(
             f"The kit {folder} measured other choices of space {space.name!r} than requested; leave out "
@@ -90,15 +102,15 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
     plan = plan_table(
         dataclasses.replace(space, restriction=restriction),
         results.device,
-        manifest["seed"],
-        manifest["num_calibration"],
-        manifest["num_validation"],
+        manifest.seed,
+        manifest.num_calibration,
+        manifest.num_validation,
     )
     planned_keys = {program.key for program in plan.workloads}
     if differing_keys := sorted(planned_keys ^ set(results.runs_ms)):
         raise UserError(
             f"The kit {folder} was made by another version of this program: its programs differ in "
-            f"{_listed(differing_keys)}. Make it again.",
+            f"{listed_names(differing_keys)}. Make it again.",
             stage=MAKING_STAGES[TABLE],
         )
     return assemble_table(plan, results.engine, results.runs_ms)
@@ -127,7 +139,10 @@ def networks_from_kit(
     """
     results = read_kit(folder, VERIFICATION, space)
     _check_device(folder, results, table)
-    configs = {key: space.read(values) for key, values in results.manifest["networks"].items()}
+    configs = {key: space.read(values) for key, values in results.manifest.networks.items()}
+    if unknown_keys := [key for key in results.runs_ms if key not in configs]:
+        key = short_repr(unknown_keys[0])
+        raise UserError(f"The kit {folder} is damaged: it does not name the network {key}.")
     return {
         configs[key]: [process_latency_ms(runs) for runs in processes]
         for key, processes in results.runs_ms.items()
@@ -150,45 +165,50 @@ def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> Non
 
 def read_kit(folder: Path, purpose: str, space: StagedSpace) -> KitResults:
     """Return the measurements in `folder`; see `table_from_kit`."""
-    manifest = _read_manifest(folder, purpose, space)
-    _check_files(folder, manifest)
-    advice = f"Make them on the device with: python3 {folder / PROGRAM_FILE}"
-    values = read_json(folder / RESULT_FILE, "kit's measurements", advice=advice)
-    _check_version(values, f"The measurements {folder / RESULT_FILE}", advice=advice)
+    manifest = read_manifest(folder, purpose, space)
+    path = folder / RESULT_FILE
+    advice = f"Make them on the device with: python3 {shlex.quote(str(folder / PROGRAM_FILE))}"
+    values = read_json(path, "kit's measurements", advice=advice)
+    check_version(values, f"The measurements {path}", advice=advice)
     try:
-        manifest_sha256 = values["manifest_sha256"]
-        visits = [
-            KitVisit(int(process), str(key), [float(run) for run in runs_ms], float(seconds))
-            for process, key, runs_ms, seconds in values["visits"]
-        ]
-        device = dataclasses.replace(
-            build(DeviceSpec, manifest["device"], "device"),
-            engine=str(values["engine"]),
-            accelerator="cpu",
-            threads=int(values["threads"]),
-        )
-        engine = {
-            "engine": str(values["engine_title"]),
-            "version": str(values["engine_version"]),
-            "processor": str(values["processor"]),
-            "system": str(values["system"]),
-            "exporter": str(manifest["exporter"]),
-            "clock": "perf_counter",
-            MEASURED_BY_KIT: str(manifest_sha256),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        manifest_sha256 = checked_text(values["manifest_sha256"], "manifest_sha256")
+        visits = [_visit(entry) for entry in values["visits"]]
+        engine_name = checked_text(values["engine"], "engine")
+        threads = checked_integer(values["threads"], "threads", 1)
+        texts = {name: checked_text(values[key], key) for name, key in _ENGINE_FACTS.items()}
+    except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"The measurements {folder / RESULT_FILE} are damaged ({reason}). Copy them from the "
-            "device again."
+            f"The measurements {path} are damaged ({reason}). Copy them from the device again."
         ) from error
     if manifest_sha256 != sha256((folder / MANIFEST_FILE).read_bytes()):
         raise UserError(
-            f"The measurements {folder / RESULT_FILE} are not of the kit in that folder: the manifest's "
+            f"The measurements {path} are not of the kit in that folder: the manifest's "
             "checksum differs. Give the folder of the kit that was measured."
         )
+    if engine_name not in KIT_RUNTIMES:
+        raise unknown_name(f"engine in {path}", engine_name, KIT_RUNTIMES)
+    device = dataclasses.replace(manifest.device, engine=engine_name, accelerator="cpu", threads=threads)
+    facts = {"exporter": manifest.exporter, "clock": "perf_counter", MEASURED_BY_KIT: manifest_sha256}
     _check_visits(folder, manifest, visits)
-    return KitResults(manifest, device, engine, runs_without_drift(_windows(visits)))
+    return KitResults(manifest, device, texts | facts, runs_without_drift(_windows(visits)))
+
+
+def _visit(values: object) -> KitVisit:
+    """Return a visit from its plain values.
+
+    Raises:
+        ValueError: for wrong values.
+    """
+    if not isinstance(values, list) or len(values) != 4 or not isinstance(values[2], list):
+        raise ValueError(f"a visit is {short_repr(values)}; expected process, program, runs and seconds")
+    process, key, runs_ms, seconds = values
+    return KitVisit(
+        checked_integer(process, "process of a visit"),
+        checked_text(key, "program of a visit"),
+        [checked_number(run, "a run") for run in runs_ms],
+        checked_number(seconds, "seconds of a visit", 0),
+    )
 
 
 def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list[float]]]]]:
@@ -204,80 +224,26 @@ def _windows(visits: Sequence[KitVisit]) -> list[tuple[int, list[tuple[str, list
     return windows
 
 
-def _read_manifest(folder: Path, purpose: str, space: StagedSpace) -> dict[str, Any]:
-    stage = MAKING_STAGES[purpose]
-    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest", stage)
-    _check_version(manifest, f"The kit {folder}", stage)
-    names = {"purpose", "space", "space_fingerprint", "restriction", "device", "seed", "exporter", "files"}
-    names |= {"programs", *({"num_calibration", "num_validation"} if purpose == TABLE else {"networks"})}
-    if manifest.get("purpose") not in (None, purpose):
-        raise UserError(
-            f"The kit {folder} is for {manifest['purpose']!r}; this needs one for {purpose!r}.", stage=stage
-        )
-    if missing_names := sorted(names - set(manifest)):
-        raise UserError(f"The kit {folder} is damaged: its manifest lacks {', '.join(missing_names)}.")
-    if manifest["space_fingerprint"] != space.fingerprint:
-        name = manifest["space"].get("name")
-        raise UserError(
-            f"The kit {folder} was made for space {name!r} ({manifest['space_fingerprint']}); this is space "
-            f"{space.name!r} ({space.fingerprint}). Choose that space, or make a kit of this one.",
-            stage=stage,
-        )
-    return manifest
-
-
-def _check_version(values: dict[str, Any], what: str, stage: str = "", advice: str = "") -> None:
-    version = values.get("schema_version")
-    if version != KIT_SCHEMA_VERSION:
-        raise UserError(
-            f"{what} has schema version {version}; this program reads version {KIT_SCHEMA_VERSION}. "
-            f"{advice}".rstrip(),
-            stage=stage,
-        )
-
-
-def _check_files(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse changed files; the models need not be copied back from the device."""
-    checksums = dict(manifest["files"])
-    checksums |= {
-        file["file"]: file["sha256"] for program in manifest["programs"] for file in program["files"]
-    }
-    paths = {name: folder / name for name in checksums if (folder / name).is_file()}
-    if changed_names := [
-        name for name, path in paths.items() if sha256(path.read_bytes()) != checksums[name]
-    ]:
-        raise UserError(
-            f"Files of the kit {folder} were changed: {_listed(changed_names)}. Measurements "
-            f"with them are invalid; make the kit again.",
-            stage=MAKING_STAGES[manifest["purpose"]],
-        )
-
-
-def _check_visits(folder: Path, manifest: dict[str, Any], visits: Sequence[KitVisit]) -> None:
+def _check_visits(folder: Path, manifest: KitManifest, visits: Sequence[KitVisit]) -> None:
     """Refuse measurements that are incomplete, or invalid times."""
     counts = Counter((visit.process, visit.key) for visit in visits if visit.runs_ms)
     keys = dict.fromkeys(visit.key for visit in visits)
-    kit_keys = {program["key"]: None for program in manifest["programs"]}
-    processes = manifest["device"]["processes"]
+    kit_keys = {program.key: None for program in manifest.programs}
+    processes = manifest.device.processes
     problems = []
     if missing_keys := [key for key in kit_keys if key not in keys]:
-        problems.append(f"programs are missing: {_listed(missing_keys)}")
+        problems.append(f"programs are missing: {listed_names(missing_keys)}")
     if unknown_keys := [key for key in keys if key not in kit_keys]:
-        problems.append(f"programs are not of the kit: {_listed(unknown_keys)}")
+        problems.append(f"programs are not of the kit: {listed_names(unknown_keys)}")
     if incomplete_keys := [
         key for key in keys if not all(counts[process, key] for process in range(processes))
     ]:
-        problems.append(f"processes without runs ({processes} are expected): {_listed(incomplete_keys)}")
+        problems.append(f"processes without runs ({processes} are expected): {listed_names(incomplete_keys)}")
     wrong_keys = dict.fromkeys(v.key for v in visits if not all(0 < run < math.inf for run in v.runs_ms))
     if wrong_keys:
-        problems.append(f"times that are not finite or not above 0: {_listed(list(wrong_keys))}")
+        problems.append(f"times that are not finite or not above 0: {listed_names(list(wrong_keys))}")
     if problems:
         raise UserError(
             f"The measurements {folder / RESULT_FILE} cannot be used: {'; '.join(problems)}. "
             "Start measure.py on the device again, and copy the file when it reports that it is done."
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

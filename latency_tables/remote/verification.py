@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from latency_tables.remote.kit import KIT_RUNTIMES, KitInfo, is_verification_kit
 from latency_tables.remote.results import MEASURED_BY_KIT, networks_from_kit
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
+from ofa.common.command_line import quoted
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.space.staged import StagedSpace
@@ -108,11 +110,12 @@ class MeasureByKit:
         return path
 
     def _how_to_go_on(self, info: KitInfo) -> str:
-        kits = ",".join(str(path) for path in (*self._kits, info.path))
+        kits = ",".join(quoted(str(path)) for path in (*self._kits, info.path))
+        setting = shlex.quote(f"from_kit=[{kits}]")
         return (
             f"verification kit: {info.path} ({info.num_programs} networks, {info.size / 1e6:.1f} MB). Copy "
             f"it to {self._device.name}, run there: python3 measure.py, bring measurements.json back into "
-            f"the folder, then repeat this command with from_kit=[{kits}]"
+            f"the folder, then repeat this command with {setting}"
         )
 
 

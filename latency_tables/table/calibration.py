@@ -25,6 +25,9 @@ Entries = Mapping[str, Timing | ImportedTiming]
 Runs = Sequence[Sequence[float]]
 """Milliseconds of all runs of a network, one list per process."""
 
+MAX_NETWORKS = 1000
+"""Most networks of a table: each is measured in every round."""
+
 _CANDIDATES_PER_CALIBRATION_NETWORK = 12
 
 
@@ -37,9 +40,14 @@ def choose_networks(
     draws, so that the fit covers short and long latencies.
 
     Raises:
-        UserError: if the space is too small for so many distinct networks.
+        UserError: if the space is too small for so many distinct networks, or they are too many.
     """
     num_needed = num_calibration + num_validation
+    if num_needed > MAX_NETWORKS:
+        raise UserError(
+            f"num_calibration and num_validation are {num_calibration} and {num_validation}; expected at "
+            f"most {MAX_NETWORKS} together."
+        )
     num_drawn = num_validation + num_calibration * _CANDIDATES_PER_CALIBRATION_NETWORK
     genomes = space.sample(10 * num_drawn, rng)
     genomes = genomes[unique_rows(genomes)][:num_drawn]

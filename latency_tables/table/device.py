@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofa.common.config import below_minimum, differences
+from ofa.common.display import short_repr
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.shipped import preset_names, preset_settings
@@ -78,9 +79,11 @@ class DeviceSpec:
         problems = below_minimum(self, _MINIMUMS)
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
             problems.append(
-                f"name of the device is {self.name!r}; expected letters, digits, '.', '-' and '_', "
+                f"name of the device is {short_repr(self.name)}; expected letters, digits, '.', '-' and '_', "
                 "because files are named after it."
             )
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.engine):
+            problems.append(f"engine is {short_repr(self.engine)}; expected the name of an engine.")
         names_by_field = {"accelerator": ACCELERATORS, "precision": PRECISIONS, "method": METHODS}
         for field, names in names_by_field.items():
             if getattr(self, field) not in names:

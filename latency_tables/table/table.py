@@ -23,8 +23,9 @@ from ofa.architecture.cost import compile_cost
 from ofa.architecture.layer import LayerSpec
 from ofa.common.config import ConfigError, build
 from ofa.common.errors import Remedy, UserError
-from ofa.common.files import read_json, write_json
+from ofa.common.files import write_json
 from ofa.common.latency_target import LatencyTarget
+from ofa.common.reading import read_json
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.staged import StagedSpace
 
@@ -95,6 +96,8 @@ class LatencyTable:
                 stage="measure",
             )
         try:
+            if not (isinstance(engine := values.get("engine"), dict) and "engine" in engine):
+                raise ConfigError("engine.engine is missing; expected the name of the engine.")
             return build(cls, values)
         except ConfigError as error:
             raise UserError(

@@ -22,6 +22,10 @@ MIN_MS = 1e-6
 """Latency in milliseconds of a layer that costs no more than its references."""
 
 
+MAX_MS = 1e9
+"""Longest time in a table, eleven days; sums of such times are finite."""
+
+
 class MeasurementError(UserError):
     """An invalid measured time."""
 
@@ -45,12 +49,12 @@ class Timing:
 
     def __post_init__(self) -> None:
         """Check that the values are finite and the latency positive."""
-        if not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
-            raise UserError(f"latency_ms is {self.latency_ms}; expected a positive number.")
+        if not 0 < self.latency_ms <= MAX_MS:
+            raise UserError(f"latency_ms is {self.latency_ms}; expected a positive number up to {MAX_MS:g}.")
         for name in ("median_ms", "spread_ms"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UserError(f"{name} is {value}; expected a number of at least 0.")
+            if not 0 <= value <= MAX_MS:
+                raise UserError(f"{name} is {value}; expected a number from 0 to {MAX_MS:g}.")
         if self.count < 1:
             raise UserError(f"count is {self.count}; expected at least 1.")
 
@@ -73,8 +77,8 @@ class ImportedTiming:
         """Check that the values are finite and not negative."""
         for name in ("latency_ms", "std_ms"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UserError(f"{name} is {value}; expected a number of at least 0.")
+            if value is not None and not 0 <= value <= MAX_MS:
+                raise UserError(f"{name} is {value}; expected a number from 0 to {MAX_MS:g}.")
         if self.count is not None and self.count < 1:
             raise UserError(f"count is {self.count}; expected at least 1.")
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar, Union
 
+from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
 from ofa.common.text_settings import TextKind
 
 T = TypeVar("T")
+
+_MAX_HINTS = 20
+"""Unknown settings for which a similar one is looked for: of a file of others there may be a million."""
 
 
 class ConfigError(UserError):
@@ -45,7 +51,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
         if isinstance(old_value, Mapping) and isinstance(new_value, Mapping):
             texts += differences(old_value, new_value, entry)
         elif old_value != new_value:
-            texts.append(f"{entry} was {old_value!r} and is {new_value!r}")
+            texts.append(f"{entry} was {short_repr(old_value)} and is {short_repr(new_value)}")
     return texts
 
 
@@ -61,16 +67,11 @@ def below_minimum(settings: object, minimums: Mapping[str, float]) -> list[str]:
 
 def _build(cls: type, values: object, where: str, errors: list[str]) -> Any:
     if not isinstance(values, Mapping):
-        errors.append(f"{where or cls.__name__} is {values!r}; expected a group of settings.")
+        errors.append(f"{where or cls.__name__} is {short_repr(values)}; expected a group of settings.")
         return None
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    hints, fields = _hints(cls), _fields(cls)
     num_errors = len(errors)
-    for name in values:
-        if name not in fields:
-            matches = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f" Did you mean {matches[0]!r}?" if matches else f" Known: {', '.join(sorted(fields))}."
-            errors.append(f"{_join(where, name)} is not a setting.{hint}")
+    errors += _unknown_settings(values, fields, where)
     arguments = {}
     for name, field in fields.items():
         if name in values:
@@ -84,6 +85,29 @@ def _build(cls: type, values: object, where: str, errors: list[str]) -> Any:
     except UserError as error:
         errors.append(f"{where}: {error}" if where else str(error))
         return None
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the types of the fields of a dataclass; looking them up takes longer than reading a value."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+@cache
+def _fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _unknown_settings(values: Mapping[Any, Any], fields: Mapping[str, object], where: str) -> list[str]:
+    unknown_names = [name for name in values if name not in fields]
+    errors = []
+    for name in unknown_names[:_MAX_HINTS]:
+        matches = difflib.get_close_matches(short_text(name), fields, n=1)
+        hint = f" Did you mean {matches[0]!r}?" if matches else f" Known: {', '.join(sorted(fields))}."
+        errors.append(f"{_join(where, name)} is not a setting.{hint}")
+    if len(unknown_names) > _MAX_HINTS:
+        errors.append(f"{len(unknown_names) - _MAX_HINTS} more names are no settings.")
+    return errors
 
 
 def _convert(hint: Any, value: Any, where: str, errors: list[str]) -> Any:
@@ -106,11 +130,22 @@ def _convert(hint: Any, value: Any, where: str, errors: list[str]) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return {str(k): _convert(arguments[1], v, _join(where, k), errors) for k, v in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _convert_number(value, where, errors)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    errors.append(f"{where} is {value!r}; expected {_describe(hint)}.")
+    errors.append(f"{where} is {short_repr(value)}; expected {_describe(hint)}.")
     return None
+
+
+def _convert_number(value: float, where: str, errors: list[str]) -> float | None:
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.nan
+    if math.isnan(result):
+        errors.append(f"{where} is {short_repr(value)}; expected a number.")
+        return None
+    return result
 
 
 def _convert_text(arguments: tuple[Any, ...], value: Any, where: str, errors: list[str]) -> Any:
@@ -144,7 +179,7 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str, errors: lis
 
 
 def _join(where: str, name: object) -> str:
-    return f"{where}.{name}" if where else str(name)
+    return f"{where}.{short_text(name)}" if where else short_text(name)
 
 
 def _describe(hint: Any) -> str:

@@ -27,7 +27,9 @@ def json_damage(error: Exception) -> str:
         is_cut = error.pos > 0 and _PART_OF_TOKEN.fullmatch(text, min(error.pos, len(text)))
         if is_cut or error.msg.startswith("Unterminated string"):
             return f"is truncated: it ends in line {error.lineno} before its JSON does"
-    return f"is not valid JSON ({error})"
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return f"is not valid JSON ({error})"
+    return f"is damaged: {error}"
 
 
 def weights_damage(content: bytes, error: Exception) -> str:

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
+from ofa.common.display import printable_text, short_repr, short_text, shortened
+
 
 class Remedy(TypedDict):
     """What remedies a mistake: arguments of `UserError`."""
@@ -18,6 +20,8 @@ class Remedy(TypedDict):
 class UserError(ValueError):
     """A mistake in the user's input; commands print its text without a traceback.
 
+    What files hold may be part of the text: control characters are replaced, and a long text is shortened.
+
     Attributes:
         stage: sub-command of `ofa` that makes the missing or damaged file, e.g. "collect"; empty without one.
             The commands name it below the text; the library does not know the command line.
@@ -26,7 +30,7 @@ class UserError(ValueError):
 
     def __init__(self, text: str = "", *, stage: str = "", settings: Mapping[str, str] | None = None) -> None:
         """Take the text for the user, and the remedy."""
-        super().__init__(text)
+        super().__init__(shortened(printable_text(text)))
         self.stage = stage
         self.settings = dict(settings or {})
 
@@ -47,6 +51,6 @@ class StoppedError(Exception):
 def unknown_name(kind: str, name: object, known_names: Iterable[str]) -> UserError:
     """Return the error for a `name` of `kind` that is not one of `known_names`."""
     names = sorted(known_names)
-    matches = difflib.get_close_matches(str(name), names, n=1)
+    matches = difflib.get_close_matches(short_text(name), names, n=1)
     hint = f" Did you mean {matches[0]!r}?" if matches else ""
-    return UserError(f"Unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
+    return UserError(f"Unknown {kind} {short_repr(name)}; known: {', '.join(names) or 'none'}.{hint}")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing, and JSON with clear errors."""
+"""Files that are whole or absent: atomic writing, and locks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ofa.common.damage import json_damage
 from ofa.common.errors import UserError
 from ofa.common.unfinished import replace_folder, sync_folder, unfinished_file, unfinished_folder
 
@@ -80,34 +79,6 @@ def json_writer(values: Mapping[str, Any]) -> Callable[[Path], object]:
     """Return the function that writes `values` as indented JSON, for `write_together`."""
     text = json.dumps(values, indent=2) + "\n"
     return lambda temporary: temporary.write_text(text)
-
-
-def read_json(path: Path, what: str, stage: str = "", advice: str = "") -> dict[str, Any]:
-    """Return the JSON object in `path`.
-
-    Args:
-        path: the file.
-        what: name of such a file in error texts, e.g. "latency table".
-        stage: sub-command that makes such a file; see `UserError`.
-        advice: sentence that ends the error texts.
-
-    Raises:
-        UserError: if the file is missing, truncated or not a JSON object.
-    """
-    if not path.is_file():
-        raise UserError(f"No {what} at {path}. {advice}".rstrip(), stage=stage)
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The {what} {path} {json_damage(error)}. {advice}".rstrip(),
-            stage=stage,
-        ) from error
-    if not isinstance(values, dict):
-        raise UserError(f"The {what} {path} holds a {type(values).__name__}; expected a JSON object.")
-    return values
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ofa.common.display import short_repr
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -81,10 +83,15 @@ class Metric:
     def problem(self, value: object) -> str | None:
         """Return why `value` is not a value of this metric; None if it is valid."""
         bounds = (0.0, 1.0) if self.is_fraction else (-math.inf, math.inf)
-        if isinstance(value, int | float) and math.isfinite(value) and bounds[0] <= value <= bounds[1]:
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and bounds[0] <= value <= bounds[1]
+        ):
             return None
         expected = "a fraction from 0 to 1" if self.is_fraction else "a finite number"
-        return f"{self.name} is {value!r}; expected {expected}."
+        return f"{self.name} is {short_repr(value)}; expected {expected}."
 
 
 TOP1 = Metric("top1", "top-1")

@@ -45,9 +45,12 @@ def silent(done: int, total: int, text: str) -> None:
 
 
 def table_console() -> Console:
-    """Return a console for tables: as wide as the terminal, or 100 columns where the output is a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=FILE_WIDTH)
+    """Return a console for tables: as wide as the terminal, or 100 columns where the output is a file.
+
+    Brackets in names are no markup of it.
+    """
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=FILE_WIDTH, markup=False)
 
 
 @contextmanager
@@ -65,13 +68,13 @@ def progress_bar(description: str, visible: bool = True) -> Iterator[ProgressCal
         yield _line_reporter(description, console)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(description, total=None, text="")

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import yaml
-
 from ofa.common.command_line import flattened
 from ofa.common.config import build
+from ofa.common.display import short_repr
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.reading import read_yaml
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -71,10 +71,7 @@ def read_preset(group: str, name: str | Path) -> dict[str, Any]:
         if str(name) not in known_names:
             raise unknown_name(group, str(name), known_names)
         path = CONF / group / f"{name}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"The {group} file {path} cannot be read: {error}") from error
+    values = read_yaml(path, f"{group} file")
     if not isinstance(values, dict):
-        raise UserError(f"The {group} file {path} holds {values!r}; expected settings by name.")
+        raise UserError(f"The {group} file {path} holds {short_repr(values)}; expected settings by name.")
     return {str(key): value for key, value in values.items()}

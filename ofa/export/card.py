@@ -16,7 +16,7 @@ from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
-from ofa.space.staged import StagedSpace
+from ofa.space.staged import MAX_SIDE, StagedSpace
 from ofa.space.subnet import SubnetConfig
 
 CLASSIFICATION = "classification"
@@ -63,8 +63,10 @@ class ModelCard:
         errors = [] if self.subnet is None else _subnet_errors(self, self.subnet)
         if not self.name or not self.task:
             errors.append(f"name is {self.name!r} and task {self.task!r}; expected texts.")
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            errors.append(f"input_shape is {self.input_shape}; expected (channels, height, width).")
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1 or max(self.input_shape) > MAX_SIDE:
+            errors.append(
+                f"input_shape is {self.input_shape}; expected (channels, height, width), at most {MAX_SIDE}."
+            )
         else:
             errors += _image_errors(self.input_shape, self.preprocessing)
         if self.task == CLASSIFICATION and not self.class_names:

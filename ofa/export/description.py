@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ofa.common.config import ConfigError, build
+from ofa.common.display import short_repr
 from ofa.common.errors import UserError
 from ofa.common.expectation import MetricValue
-from ofa.common.files import read_json
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
+from ofa.common.reading import read_json
 from ofa.compression.quantisation.registry import packages_of
 from ofa.data.preprocessing import Preprocessing
 from ofa.export.card import CLASSIFICATION, ModelCard, SubnetFacts, subnet_name
@@ -111,7 +112,7 @@ def read_description(file: Path) -> tuple[Description, ModelCard]:
         values = _from_schema_1(values)
     elif schema != BUNDLE_SCHEMA:
         raise UserError(
-            f"{file} has schema version {schema!r}; this version reads 1 and {BUNDLE_SCHEMA}.",
+            f"{file} has schema version {short_repr(schema)}; this version reads 1 and {BUNDLE_SCHEMA}.",
             stage="export",
         )
     description = build(Description, values, str(file))

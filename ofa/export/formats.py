@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ofa.architecture.layer import LayerSpec
-from ofa.common.errors import UserError
+from ofa.common.errors import UserError, unknown_name
 from ofa.compression.quantisation.graph import (
     QuantisationUnits,
     count_operators,
@@ -23,7 +23,16 @@ from ofa.compression.quantisation.graph import (
 )
 from ofa.export.weights import WEIGHTS_FILE
 from ofa.modules.static import StaticNetwork
-from ofa.runtimes.base import FP32, FileFormat, Files, Logits, Runtime, check_packages, each_image
+from ofa.runtimes.base import (
+    FP32,
+    FileFormat,
+    Files,
+    Logits,
+    Runtime,
+    check_packages,
+    each_image,
+    refusal_named,
+)
 from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
 from ofa.runtimes.registry import RUNTIMES
 
@@ -100,6 +109,7 @@ class Format:
         batch_size: the only number of images per run; None for any number. `load` runs more
             images one after another.
         runtime: the engine that runs the files; None for PyTorch itself.
+        runs_code: whether a crafted file can run any code when it is loaded; see `ofa.export.trust`.
     """
 
     serialise: Callable[[Source], Files]
@@ -109,6 +119,7 @@ class Format:
     extra: str = ""
     batch_size: int | None = None
     runtime: Runtime | None = None
+    runs_code: bool = False
 
 
 def _pt2_content(source: Source) -> Files:
@@ -131,7 +142,8 @@ def _run_by(runtime: Runtime, files: FileFormat) -> Format:
     """Return the format that a runtime reads."""
 
     def load(folder: Path) -> Logits:
-        session = runtime.load(folder, torch.get_num_threads(), FP32, "cpu")
+        with refusal_named(runtime.title, folder / files.file_names[0]):
+            session = runtime.load(folder, torch.get_num_threads(), FP32, "cpu")
         return session if files.batch_size is None else each_image(session)
 
     def serialise(source: Source) -> Files:
@@ -145,7 +157,7 @@ def _run_by(runtime: Runtime, files: FileFormat) -> Format:
 
 def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
     """Return, by name, PyTorch's own format and the formats of the engines."""
-    formats = {PT2: Format(_pt2_content, _load_pt2, _pt2_example)}
+    formats = {PT2: Format(_pt2_content, _load_pt2, _pt2_example, runs_code=True)}
     file_names = {WEIGHTS_FILE, PT2_FILE}
     for runtime in runtimes:
         if runtime.format is not None:
@@ -178,5 +190,11 @@ def format_of(key: str, precision: str) -> Format:
     Args:
         key: key in `Bundle.files`: a format, or a format and its precision such as "onnx_int8".
         precision: precision of that file.
+
+    Raises:
+        UserError: if there is no such format.
     """
-    return FORMATS[key.removesuffix(f"_{precision}")]
+    name = key.removesuffix(f"_{precision}")
+    if name not in FORMATS:
+        raise unknown_name("format", key, FORMATS)
+    return FORMATS[name]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ofa.common.errors import UserError
 from ofa.common.files import sha256
+from ofa.common.reading import is_file, path_inside
+from ofa.common.tensors import file_sha256
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,14 @@ class ExportedFile:
         """Return the path of the first file in `folder`.
 
         Raises:
-            UserError: if one of the files is missing or differs from the exported one.
+            UserError: if one of the files is missing, outside the folder, or differs from the exported one.
         """
         for part in self.every_part:
-            path = folder / part.file
-            if not path.is_file():
+            path = path_inside(folder, part.file, "bundle")
+            if not is_file(path):
                 raise UserError(f"{path} is missing from the bundle.", stage="export")
-            if sha256(path.read_bytes()) != part.sha256:
+            # The size is known, so that no larger file is read.
+            if path.stat().st_size != part.bytes or file_sha256(path) != part.sha256:
                 raise UserError(
                     f"{path} differs from the file that was exported (SHA-256). Use an intact copy, or "
                     "export it again.",

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
 from ofa.common.damage import weights_damage
 from ofa.common.errors import UserError
 from ofa.common.files import sha256
+from ofa.common.mismatches import checked_state
+from ofa.common.reading import path_inside, read_bytes
+from ofa.common.tensors import MAX_TENSOR_BYTES, read_safetensors
 from ofa.export.card import SubnetFacts
 from ofa.export.record import ExportedFile
 from ofa.modules.static import StaticNetwork
@@ -83,51 +86,20 @@ def _read(
     folder: Path, weights: ExportedFile, expected: Mapping[str, Tensor], what: str
 ) -> dict[str, Tensor]:
     """Return the tensors of a weights file that has exactly the `expected` tensors."""
-    file = folder / weights.file
-    if not file.is_file():
-        raise UserError(f"No weights at {file}.", stage="export")
-    content = file.read_bytes()
+    file = path_inside(folder, weights.file, "bundle")
+    content = read_bytes(file, "weights", stage="export", max_bytes=MAX_TENSOR_BYTES)
     advice = "Use an intact copy, or export it again."
     try:
-        state = read_weights(content)
-    except safetensors.SafetensorError as error:
+        state = read_safetensors(content)
+    except SafetensorError as error:
         damage = weights_damage(content, error)
         raise UserError(f"The weights {file} {damage}. {advice}", stage="export") from error
-    errors = _mismatches(expected, state)
-    if errors:
-        raise UserError(
-            f"The weights {file} are not those of this {what}: {_shown(errors, '; ')}. {advice}",
-            stage="export",
-        )
+    checked_state(state, expected, f"The file of weights for this {what}, {file},", "export")
     if sha256(content) != weights.sha256:
         raise UserError(
             f"The weights {file} differ from the exported ones (SHA-256). {advice}", stage="export"
         )
     return state
-
-
-def read_weights(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors of a weights file, each in its own memory.
-
-    The file is read into one buffer, with addresses that are not multiples of a cache line; a network on it
-    took 5 to 9 % longer.
-
-    Raises:
-        safetensors.SafetensorError: if the content is not such a file.
-    """
-    return {name: tensor.clone() for name, tensor in safetensors.torch.load(content).items()}
-
-
-def _mismatches(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    errors = [f"{name} is missing" for name in expected if name not in state]
-    errors += [f"{name} is unexpected" for name in state if name not in expected]
-    for name in expected.keys() & state.keys():
-        tensor, reference = state[name], expected[name]
-        if tensor.shape != reference.shape:
-            errors.append(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(reference.shape)}")
-        elif tensor.dtype != reference.dtype:
-            errors.append(f"{name} is {tensor.dtype}, expected {reference.dtype}")
-    return sorted(errors)
 
 
 def _shown(texts: list[str], separator: str = ", ") -> str:

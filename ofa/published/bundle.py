@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ofa.architecture.common_layers import LinearSpec
 from ofa.common.errors import UserError
+from ofa.common.reading import read_text
 from ofa.common.tensors import file_hash
 from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
 from ofa.data.settings import DataInfo
@@ -44,7 +45,4 @@ def photograph_card(
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(path.read_text().splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The class names {path} cannot be read: {error}.") from error
+    return tuple(read_text(path, "class names").splitlines())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import slots
 from ofa.common.errors import UserError
-from ofa.common.mismatches import mismatches, raise_mismatches
+from ofa.common.mismatches import listed, mismatches, raise_mismatches
 from ofa.published.fitting import fitting_text
 from ofa.published.names import published_names, short_name, shorten_names
 from ofa.published.state import read_state
@@ -86,6 +86,8 @@ def load_weights(
         their_names.get(short, short): tuple(our_state[name].shape) for name, short in our_names.items()
     }
     their_state = {name: tensor for name, tensor in state.items() if name in set(their_names.values())}
-    raise_mismatches(what, mismatches(expected, their_state), hint)
+    other_names = [name for name, tensor in their_state.items() if not tensor.is_floating_point()]
+    errors = [*mismatches(expected, their_state), *listed("not floating-point", other_names)]
+    raise_mismatches(what, errors, hint)
     for name, short in our_names.items():
         our_state[name].copy_(their_state[their_names[short]])

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa.architecture.common_layers import ConvSpec, LinearSpec, PoolSpec
+from ofa.architecture.cost import network_cost
 from ofa.architecture.layer import LayerSpec, output_size
 from ofa.architecture.mobilenet import MBConvSpec
-from ofa.common.damage import json_damage
+from ofa.common.display import short_repr
 from ofa.common.errors import UserError
 from ofa.common.mismatches import raise_mismatches
+from ofa.common.reading import read_json
 from ofa.modules.static import StaticNetwork
 from ofa.published.checkpoint import load_weights
 from ofa.published.state import read_state
+from ofa.space.staged import MAX_SIDE
 
 FAMILIES = {"MobileNetV3": "mobilenet_v3", "ProxylessNASNets": "proxyless_nas"}
 """Family by published type of network."""
+
+MAX_PARAMETERS = 10**9
+"""Most parameters of a network."""
 
 _ACTIVATIONS = {None: "none", "relu": "relu", "relu6": "relu6", "h_swish": "hard_swish"}
 _PLAIN = {"dilation": 1, "groups": 1, "has_shuffle": False, "ops_order": "weight_bn_act"}
@@ -78,33 +83,27 @@ def read_network(net_config: Path, run_config: Path | None = None) -> PublishedN
     Raises:
         UserError: naming every missing or invalid file, and every layer that is not supported.
     """
-    values = _read(net_config)
+    values = read_json(net_config, net_config.name)
     run = run_config or net_config.with_name("run.config")
     reader = _Reader([])
-    resolution = reader.integer(_read(run), "image_size", str(run))
+    run_values = read_json(run, run.name)
+    resolution = reader.integer(run_values, "image_size", str(run), MAX_SIDE)
     kind = values.get("name")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(
-            f"{net_config} describes a network of kind {kind!r}; known: {', '.join(sorted(FAMILIES))}."
+            f"{net_config} describes a network of kind {short_repr(kind)}; known: "
+            f"{', '.join(sorted(FAMILIES))}."
         )
     reader.epsilon = float(reader.number(values.get("bn"), "eps", "bn"))
     specs, dropout = reader.network(values, resolution)
     raise_mismatches(f"{net_config}", reader.errors)
+    num_parameters = network_cost(specs).parameters
+    if num_parameters > MAX_PARAMETERS:
+        raise UserError(
+            f"{net_config} describes a network of {num_parameters:.3g} parameters; expected at most "
+            f"{MAX_PARAMETERS:.0e}."
+        )
     return PublishedNetwork(net_config.absolute().parent.name, FAMILIES[kind], specs, dropout)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise UserError(f"No {path.name} at {path}; expected a published description of a network.")
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
-    except ValueError as error:
-        raise UserError(f"{path} {json_damage(error)}.") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds a {type(values).__name__}; expected a JSON object.")
-    return values
 
 
 class _Reader:
@@ -119,31 +118,38 @@ class _Reader:
     def number(self, values: object, name: str, where: str) -> float:
         """Return a number of at least 0; on an error, note it and return 0."""
         value = values.get(name) if isinstance(values, Mapping) else None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            self.errors.append(f"{where}.{name} is {value!r}; expected a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
+            self.errors.append(f"{where}.{name} is {short_repr(value)}; expected a number")
             return 0.0
         return value
 
-    def integer(self, values: object, name: str, where: str) -> int:
-        """Return a positive integer; on an error, note it and return 1."""
+    def integer(self, values: object, name: str, where: str, maximum: int = 2**24) -> int:
+        """Return a positive integer up to `maximum`; on an error, note it and return 1."""
         value = values.get(name) if isinstance(values, Mapping) else None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            self.errors.append(f"{where}.{name} is {value!r}; expected a positive integer")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= maximum:
+            self.errors.append(f"{where}.{name} is {short_repr(value)}; expected a positive integer")
             return 1
         return value
+
+    def flag(self, values: Mapping[str, Any], name: str, where: str) -> bool:
+        """Return a value that is true, false or null for false; on an error, note it and return False."""
+        value = values[name]
+        if not (value is None or isinstance(value, bool)):
+            self.errors.append(f"{where}.{name} is {short_repr(value)}; expected true or false")
+        return value is True
 
     def expect(self, values: Mapping[str, Any], where: str, expected: Mapping[str, object]) -> None:
         """Note every value that is present and differs from the fixed value of this project's layers."""
         for name, value in expected.items():
             if name in values and values[name] != value:
-                self.errors.append(f"{where}.{name} is {values[name]!r}; expected {value!r}")
+                self.errors.append(f"{where}.{name} is {short_repr(values[name])}; expected {value!r}")
 
     def activation(self, values: Mapping[str, Any], where: str) -> str:
         """Return the name of an activation in this project."""
         name = values.get("act_func")
         if not (name is None or isinstance(name, str)) or name not in _ACTIVATIONS:
             names_text = ", ".join(sorted(filter(None, _ACTIVATIONS)))
-            self.errors.append(f"{where}.act_func is {name!r}; known: {names_text}")
+            self.errors.append(f"{where}.act_func is {short_repr(name)}; known: {names_text}")
             return "none"
         return _ACTIVATIONS[name]
 
@@ -195,7 +201,7 @@ class _Reader:
             self.integer(values, "kernel_size", where),
             self.integer(values, "stride", where),
             self.activation(values, where),
-            values.get("use_bn") is not False,
+            self.flag({"use_bn": True, **values}, "use_bn", where),
             self.epsilon,
         )
 
@@ -205,7 +211,9 @@ class _Reader:
         conv_values = block.get("mobile_inverted_conv", block.get("conv"))
         settings = conv_values if isinstance(conv_values, Mapping) else {}
         if settings.get("name") != "MBInvertedConvLayer":
-            self.errors.append(f"{where} is a {settings.get('name')!r}; expected an MBInvertedConvLayer")
+            self.errors.append(
+                f"{where} is a {short_repr(settings.get('name'))}; expected an MBInvertedConvLayer"
+            )
             return MBConvSpec(size, 1, 1, 3, 1, "relu", False, mid_channels=1)
         names = ("in_channels", "out_channels", "kernel_size", "stride")
         channels, out_channels, kernel_size, stride = (self.integer(settings, n, where) for n in names)
@@ -219,7 +227,7 @@ class _Reader:
             kernel_size,
             stride,
             self.activation(settings, where),
-            settings.get("use_se") is True,
+            self.flag({"use_se": False, **settings}, "use_se", where),
             mid_channels=mid,
             expand=ratio != 1,
             bn_epsilon=self.epsilon,
@@ -236,7 +244,9 @@ class _Reader:
         if isinstance(shortcut, Mapping) and shortcut.get("name") == "IdentityLayer":
             self.expect(shortcut, f"{where}.shortcut", {"use_bn": False, "act_func": None})
         elif shortcut is not None:
-            self.errors.append(f"{where}.shortcut is {shortcut!r}; expected an IdentityLayer or null")
+            self.errors.append(
+                f"{where}.shortcut is {short_repr(shortcut)}; expected an IdentityLayer or null"
+            )
         if spec.residual != (shortcut is not None):
             actual, expected = ("no", "one") if spec.residual else ("a", "none")
             self.errors.append(

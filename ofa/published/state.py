@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ofa.common.damage import weights_damage
 from ofa.common.errors import UserError
 from ofa.common.mismatches import listed, raise_mismatches
-from ofa.common.tensors import load_tensors
+from ofa.common.reading import read_bytes
+from ofa.common.tensors import MAX_TENSOR_BYTES, has_usual_numbers, is_plain, load_tensors, read_safetensors
 
 ENVELOPES = ("state_dict", "model", "model_state", "ema", "net", "supernet", "state")
 """Names under which checkpoints of trainings keep the weights, in the order of preference."""
@@ -24,6 +23,7 @@ _PREFIXES = ("module.", "model.", "net.", "supernet.")
 _COMPILED = "_orig_mod."
 _AVERAGE_COUNT = "n_averaged"
 _MAX_DEPTH = 3
+_MAX_PREFIXES = 8
 
 
 def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tensor]:
@@ -41,9 +41,9 @@ def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tens
         warnings.simplefilter("ignore")
         load = _load_safetensors if path.suffix == ".safetensors" else load_tensors
         values = plain_names(unwrapped(load(path, what)))
-    state = {name: value.detach() for name, value in values.items() if _is_plain_tensor(value)}
+    state = {name: value.detach() for name, value in values.items() if is_plain(value)}
     other_names = [name for name in values if name not in state]
-    infinite_names = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    infinite_names = [name for name, tensor in state.items() if not has_usual_numbers(tensor)]
     errors = [*listed("not plain tensors", other_names), *listed("not finite", infinite_names)]
     if not values:
         errors.append("no entries")
@@ -51,25 +51,12 @@ def read_state(path: Path, what: str = "published checkpoint") -> dict[str, Tens
     return state
 
 
-def _is_plain_tensor(value: object) -> bool:
-    """Return whether `value` is a tensor with a value in memory for each of its entries."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and not (value.is_quantized or value.is_meta or value.is_nested)
-    )
-
-
 def _load_safetensors(path: Path, what: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"No {what} at {path}.")
+    content = read_bytes(path, what, max_bytes=MAX_TENSOR_BYTES)
     try:
-        return dict(safetensors.torch.load_file(path))
-    except OSError as error:
-        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
-    except safetensors.SafetensorError as error:
-        damage = weights_damage(path.read_bytes(), error)
-        raise UserError(f"The {what} {path} {damage} ({error}).") from error
+        return dict(read_safetensors(content))
+    except SafetensorError as error:
+        raise UserError(f"The {what} {path} {weights_damage(content, error)} ({error}).") from error
 
 
 def unwrapped(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -86,7 +73,7 @@ def plain_names(values: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the entries under the names that the network itself gives them."""
     named = {str(name).replace(_COMPILED, ""): value for name, value in values.items()}
     others = [name for name in named if name != _AVERAGE_COUNT]
-    while others:
+    for _ in range(_MAX_PREFIXES if others else 0):
         prefix = next((prefix for prefix in _PREFIXES if others[0].startswith(prefix)), None)
         if prefix is None or not all(name.startswith(prefix) for name in others):
             break

@@ -11,8 +11,9 @@ from typing import Any
 from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import ConfigError, build, differences
 from ofa.common.errors import UserError
-from ofa.common.files import read_json, write_json
+from ofa.common.files import write_json
 from ofa.common.locks import sole_writer
+from ofa.common.reading import read_json
 from ofa.common.text_settings import Name, PathText
 from ofa.data.settings import DataInfo, DataSettings
 from ofa.runs.directory import RunDirectory
@@ -188,8 +189,28 @@ def load_data_settings(directory: RunDirectory, root: str | None) -> DataSetting
     """Return a run's data settings, with `root` in place of the recorded folder if given.
 
     Raises:
-        UserError: if there is no such run.
+        UserError: if there is no such run, or its configuration names other images than its supernet was
+            trained with.
     """
     values = read_json(directory.config, f"run {directory.name!r}", "train")
+    data = values.get("data", {})
     where = {"root": root or values.get("data_root")}
-    return build(DataSettings, {**values.get("data", {}), **where}, str(directory.config))
+    settings = build(
+        DataSettings, {**data, **where} if isinstance(data, dict) else data, str(directory.config)
+    )
+    _check_trained_images(directory, settings)
+    return settings
+
+
+def _check_trained_images(directory: RunDirectory, settings: DataSettings) -> None:
+    """Raise if a supernet says that it was trained with other images, or another split of them."""
+    if not directory.supernet.with_suffix(".json").exists():
+        return
+    trained = read_supernet_info(directory.supernet).data
+    changes = [] if trained is None else differences(data_record(trained), data_record(settings), "data")
+    if changes:
+        raise UserError(
+            f"{directory.config} was changed after the training: {'; '.join(changes[:8])}. Its supernet was "
+            "trained with the former, and images that it was trained on would be used to judge it. Put the "
+            "old values back, or train again under another run_name."
+        )

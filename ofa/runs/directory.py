@@ -92,7 +92,7 @@ class RunDirectory:
 
 def newest_run(runs_dir: str) -> str:
     """Return the name of the run whose training or import began last; `FIRST_RUN_NAME` if there is none."""
-    configs = list(Path(runs_dir).glob("*/config.json"))
+    configs = [path for path in Path(runs_dir).glob("*/config.json") if path.is_file()]
     if not configs:
         return FIRST_RUN_NAME
     return max(configs, key=lambda path: path.stat().st_mtime_ns).parent.name

@@ -9,7 +9,8 @@ from typing import Any
 
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.files import read_json, write_json
+from ofa.common.files import write_json
+from ofa.common.reading import read_json
 from ofa.common.shipped import read_preset
 from ofa.data.settings import DataSettings
 from ofa.runs.config import data_record

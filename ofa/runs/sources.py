@@ -93,8 +93,7 @@ def read_source(source: WeightSource, supernet: Supernet) -> SourceWeights:
     if source.kind == "run":
         trained, info = load_supernet(source.path)
         _check_structure(source, info.space, supernet.space)
-        names = info.provenance.get("class_names")
-        return SourceWeights(trained.state_dict(), class_names=None if names is None else tuple(names))
+        return SourceWeights(trained.state_dict(), class_names=info.class_names)
     if source.kind == "bundle":
         return _read_bundle(source, supernet)
     state = read_state(source.path, "file of weights")

@@ -11,8 +11,8 @@ from typing import Any
 from ofa.common.command_line import DEFAULT_RUNS_DIR
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.files import read_json
 from ofa.common.progress import Note
+from ofa.common.reading import read_json
 from ofa.data.settings import DataInfo
 from ofa.published.fitting import fitting_text
 from ofa.runs.config import TrainConfig, has_begun

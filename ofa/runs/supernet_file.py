@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 
+from ofa.architecture.cost import network_cost
+from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
+from ofa.common.mismatches import checked_state
 from ofa.common.tensors import file_hash, load_tensors, save_with_twin
 from ofa.runs.supernet_info import SUPERNET_SCHEMA, SupernetInfo, read_supernet_info
 from ofa.space.space import check_fingerprint
@@ -49,7 +52,7 @@ def load_supernet(
     """
     info = read_supernet_info(path)
     check_fingerprint(info.fingerprint, space or info.space, f"supernet {path}")
-    values = load_tensors(path, "supernet")
+    values = load_tensors(path, "supernet", stage="train")
     check_fingerprint(values.get("fingerprint"), info.space, f"supernet {path}")
     if file_hash(path) != info.sha256:
         raise UserError(
@@ -57,8 +60,10 @@ def load_supernet(
             "Use the pair that was saved together, or finish the training again.",
             stage="train",
         )
-    if dropout is None:
-        dropout = float(info.provenance.get("config", {}).get("training", {}).get("dropout", 0.0))
-    supernet = Supernet(info.space, dropout)
-    supernet.load_state_dict(values["state"])
+    # Otherwise a space that was changed could ask for any amount of memory.
+    if 4 * network_cost(lower(info.space, info.space.largest)).parameters > path.stat().st_size:
+        raise UserError(f"The supernet {path} is too small for the weights of its space.", stage="train")
+    supernet = Supernet(info.space, info.dropout if dropout is None else dropout)
+    state = checked_state(values.get("state"), supernet.state_dict(), f"The supernet {path}", "train")
+    supernet.load_state_dict(state, assign=True)
     return supernet.eval(), info

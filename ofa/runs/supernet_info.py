@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.files import read_json
+from ofa.common.reading import checked_number, checked_object, read_json
+from ofa.data.settings import DataSettings
 from ofa.space.space import check_fingerprint
 from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
@@ -27,14 +29,57 @@ class SupernetInfo:
     date: str
     provenance: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Check what later stages take from the provenance.
+
+        Raises:
+            UserError: naming what is wrong.
+        """
+        try:
+            _ = self.dropout, self.class_names, self.last_phase, self.data
+        except UserError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise UserError(f"provenance: {error}.") from error
+
+    @property
+    def dropout(self) -> float:
+        """Dropout probability before the classifier in training; 0 if it was not trained here."""
+        training = checked_object(self._config.get("training", {}), "training")
+        return checked_number(training.get("dropout", 0.0), "training.dropout", 0)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes; None if they are not known."""
+        names = self.provenance.get("class_names")
+        if names is not None and not isinstance(names, list):
+            raise ValueError("class_names is no list")
+        return None if names is None else tuple(map(str, names))
+
+    @property
+    def last_phase(self) -> Phase | None:
+        """Last phase of the training; None if it was not trained here."""
+        phases = checked_object(self._config.get("phases", {}), "phases")
+        return build(Phase, [*phases.values()][-1], "phases") if phases else None
+
+    @property
+    def data(self) -> DataSettings | None:
+        """The images of the training, without their folder; None if it was not trained here."""
+        values = self._config.get("data")
+        return None if values is None else build(DataSettings, values, "data")
+
+    @property
+    def _config(self) -> Mapping[str, Any]:
+        return checked_object(self.provenance.get("config", {}), "config")
+
 
 def trained_space(info: SupernetInfo) -> StagedSpace:
     """Return the space of a supernet, restricted to the networks that the last phase of its training opened.
 
     The whole space, if it was not trained here.
     """
-    phases = info.provenance.get("config", {}).get("phases", {})
-    return build(Phase, [*phases.values()][-1]).space(info.space) if phases else info.space
+    phase = info.last_phase
+    return info.space if phase is None else phase.space(info.space)
 
 
 def read_supernet_info(path: Path) -> SupernetInfo:

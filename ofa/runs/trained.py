@@ -90,7 +90,7 @@ def _load_images(config: RunConfig) -> ImageData:
 def _check_images(config: RunConfig, info: SupernetInfo, data: ImageData) -> None:
     """Raise the error for images of other classes or channels than those of the supernet."""
     names = data.info.class_names
-    classes = tuple(map(str, info.provenance.get("class_names", ())))
+    classes = info.class_names or ()
     expected_shape = info.space.in_channels, info.space.num_classes
     if (data.info.in_channels, data.info.num_classes) == expected_shape and classes in ((), names):
         return

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from ofa.common.display import short_text
 from ofa.common.errors import UserError
 
 Files = dict[str, bytes]
@@ -185,6 +186,28 @@ def does_not_load(title: str, package: str, error: Exception) -> UserError:
         f"{title} {version} is installed but does not load with PyTorch {torch.__version__}: {error}. "
         "Install the version made for this PyTorch, or choose another engine."
     )
+
+
+@contextmanager
+def refusal_named(title: str, path: Path) -> Iterator[None]:
+    """Turn whatever an engine raises while it loads a file into the user's error.
+
+    Args:
+        title: name of the engine for users.
+        path: the file.
+
+    Raises:
+        UserError: naming the engine, the file and the reason.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Engines have errors of their own.
+        reason = short_text(" ".join(str(error).split()) or type(error).__name__, 300)
+        raise UserError(
+            f"{title} does not take {path}: {reason}. Use an intact copy, or export it again."
+        ) from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
+from ofa.common.display import short_text
 from ofa.common.errors import UserError
 from ofa.space.config import Config
 from ofa.space.genes import GeneOperators, Genomes
@@ -258,7 +259,7 @@ def check_fingerprint(fingerprint: object, space: SearchSpace, what: str) -> Non
     """Raise the error for an artefact that was made for another space."""
     if fingerprint != space.fingerprint:
         raise UserError(
-            f"The {what} was made for the space with fingerprint {fingerprint}; this space, "
+            f"The {what} was made for the space with fingerprint {short_text(fingerprint)}; this space, "
             f"{space.name!r}, has {space.fingerprint}. Use the same space (and number of classes and "
             "channels) for both."
         )

@@ -16,6 +16,9 @@ from ofa.space.space import SearchSpace, identifying_values
 from ofa.space.stages import StageSpec, StemSpec, check_choices
 from ofa.space.subnet import BlockConfig, StemConfig, SubnetConfig
 
+MAX_SIDE, MAX_CHANNELS, MAX_DEPTH = 16_384, 2**22, 256
+"""Largest side of an image in pixels, numbers of channels or classes, and numbers of blocks or stages."""
+
 STEM_GENES = ("stem.depth", "stem.inner_width", "stem.width")
 
 
@@ -80,6 +83,7 @@ class StagedSpace(SearchSpace[SubnetConfig]):
     def __post_init__(self) -> None:
         """Check the resolutions and the sizes that every family needs."""
         check_choices("resolutions", self.resolutions)
+        _check_sizes(self)
         if not self.stages:
             raise UserError("A space needs at least one stage.")
         if len({bool(stage.widths) for stage in self.stages}) > 1:
@@ -183,6 +187,20 @@ class StagedSpace(SearchSpace[SubnetConfig]):
         if (config.stem is None) != (self.stem is None):
             has, asks = ("has", "none") if config.stem else ("lacks", "them")
             raise UserError(f"The sub-network {has} choices of the stem; {expected} expects {asks}.")
+
+
+def _check_sizes(space: StagedSpace) -> None:
+    """Raise the error for a declaration that stands for more genes or weights than any memory holds."""
+    channels = (space.stem_channels, *space.head_channels, *(stage.channels for stage in space.stages))
+    depths = [stage.depths[-1] for stage in space.stages]
+    sizes = {
+        "resolutions": (space.resolutions, MAX_SIDE),
+        "channels": ((*channels, space.in_channels, space.num_classes), MAX_CHANNELS),
+        "depths": ((*depths, len(depths)), MAX_DEPTH),
+    }
+    for name, (values, maximum) in sizes.items():
+        if values and max(values) > maximum:
+            raise UserError(f"{name} of a space include {max(values)}; expected at most {maximum}.")
 
 
 def check_resolutions(space: StagedSpace, total_stride: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.common.mismatches import listed, mismatches, raise_mismatches
+from ofa.common.tensors import has_usual_numbers
 from ofa.modules.static import StaticNetwork
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.supernet import Supernet
@@ -150,7 +151,7 @@ def _misfits(
     """Return one text per kind of misfit, with the `names` of the tensors in the source."""
     shown_state = {names.get(name, name): tensor for name, tensor in state.items()}
     others = [name for name, tensor in shown_state.items() if not tensor.is_floating_point()]
-    infinite = [n for n, tensor in shown_state.items() if not torch.isfinite(tensor.float()).all()]
+    infinite = [n for n, tensor in shown_state.items() if not has_usual_numbers(tensor)]
     return [
         *mismatches({names.get(name, name): shape for name, shape in expected.items()}, shown_state),
         *listed("not floating-point", others),

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ofa.common.mismatches import checked_state
+from ofa.common.reading import checked_integer
+
 
 class WeightAverage:
     """Average of the weights and buffers of a network since this object was made.
@@ -64,6 +67,7 @@ class WeightAverage:
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Take the values of a checkpoint."""
-        self._num_updates = int(values["num_updates"])
-        for name, value in values["average"].items():
+        self._num_updates = checked_integer(values["num_updates"], "num_updates")
+        state = checked_state(values["average"], self._average, "The average of the checkpoint")
+        for name, value in state.items():
             self._average[name].copy_(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,27 @@ from torch import nn
 
 from ofa.common.distributed import World
 from ofa.common.errors import UserError
-from ofa.common.tensors import content_digest, load_tensors, save_tensors, state_bytes
+from ofa.common.tensors import content_digest, has_nan, load_tensors, save_tensors, state_bytes
 from ofa.common.unfinished import remove_leftovers
 
 _STEP_FILE = re.compile(r"step_(\d+)\.pt")
+
+
+@contextmanager
+def misfits_named() -> Iterator[None]:
+    """Turn the errors of values that do not fit a training into the user's error.
+
+    Raises:
+        UserError: naming what does not fit.
+    """
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"The checkpoint does not fit this training: {reason}. Use an intact copy, or remove the run's "
+            "directory to start the training anew."
+        ) from error
 
 
 NUM_CHECKPOINTS = 2
@@ -76,7 +94,11 @@ class TrainingCheckpoints:
                 values = load_tensors(self._path(step), "checkpoint")
             except UserError:
                 values = {}
-            if values.pop("digest", None) != content_digest(values):
+            is_whole = (
+                values.pop("digest", None) == content_digest(values) and values.get("step", step) == step
+            )
+            # Nothing can go on from weights of NaN, even if they were written like that.
+            if not is_whole or has_nan(values):
                 damaged_paths.append(str(self._path(step)))
                 continue
             check(values, f"checkpoint {self._path(step)}")

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ofa.common.metric import Metric
+from ofa.common.mismatches import load_state
+from ofa.common.reading import checked_integer, checked_number, checked_object
 
 JUDGED = ("smallest", "middle", "largest")
 """Sub-networks whose mean metric is judged."""
@@ -49,7 +51,7 @@ class EarlyStopping:
         """
         if self.best_step in (None, step):
             return None
-        network.load_state_dict(self._state)
+        load_state(network, self._state, "The best weights of the checkpoint")
         shown = f"mean {self._metric.title} {self._metric.show(self._best_value)}"
         if not self.is_exhausted:
             return f"the best validation was that after step {self.best_step} ({shown}); its weights are used"
@@ -68,6 +70,9 @@ class EarlyStopping:
         }
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Take the values of a checkpoint."""
-        self.best_step, self._best_value = values["step"], values["value"]
-        self._num_since, self._state = values["num_since"], dict(values["state"])
+        """Take the values of a checkpoint; `restore` checks the weights."""
+        step = values["step"]
+        self.best_step = None if step is None else checked_integer(step, "step")
+        self._best_value = checked_number(values["value"], "value")
+        self._num_since = checked_integer(values["num_since"], "num_since")
+        self._state = dict(checked_object(values["state"], "state"))

@@ -14,13 +14,15 @@ from ofa.common.config import build, differences
 from ofa.common.disk import check_free_space, check_writable
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.errors import UserError
+from ofa.common.mismatches import load_state
 from ofa.common.progress import ProgressCallback, silent
+from ofa.common.reading import checked_integer
 from ofa.common.tensors import content_digest
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.classes import classification_task
 from ofa.evaluation.task import ClassificationTask, Task
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
-from ofa.training.checkpoints import TrainingCheckpoints, checkpoints_bytes
+from ofa.training.checkpoints import TrainingCheckpoints, checkpoints_bytes, misfits_named
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
 from ofa.training.loop import Batch, ReportReader, StepLoop
 from ofa.training.losses import loss_terms
@@ -251,14 +253,17 @@ class _Fit(StepLoop):
             check_free_space(self._folder, checkpoints_bytes(self._network), "the fine-tuning", checkpoints)
         values, _ = self._checkpoints.load_latest(self._check)
         if values is not None:
-            self._network.load_state_dict(values["network"])
-            load_optimizer(self._optimizer, values["optimizer"])
-            self._train_step.scaler.load_state_dict(values["scaler"])
-            self._step = values["step"]
+            load_optimizer(self._optimizer, values.get("optimizer"))
+            with misfits_named():
+                load_state(self._network, values["network"], "The checkpoint")
+                self._train_step.scaler.load_state_dict(values["scaler"])
+                self._step = checked_integer(values["step"], "step")
         self._checkpoints.check_equal_starts(self._step, self._world)
 
     def _check(self, values: Mapping[str, Any], what: str) -> None:
-        identity = values.get("identity", {})
+        identity = values.get("identity")
+        if not isinstance(identity, Mapping):
+            raise UserError(f"The {what} is of no such training. Remove {self._folder} to start anew.")
         # Settings added since the checkpoint was written take their defaults.
         settings = build(FinetuneSettings, identity.get("settings", {}), f"{what}: settings")
         changes = differences({**identity, "settings": dataclasses.asdict(settings)}, self._identity)

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ofa.common.reading import checked_object
+from ofa.common.tensors import has_usual_numbers
 from ofa.training.batch_norm import BATCH_NORMS
+from ofa.training.checkpoints import misfits_named
 
 
 def build_optimizer(
@@ -77,12 +80,30 @@ def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
             optimizer.state[parameter]["momentum_buffer"] = buffer if loaded is None else buffer.copy_(loaded)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load the momentum of a `state_dict`; `optimizer` keeps its settings."""
-    optimizer.load_state_dict(
-        {"state": state["state"], "param_groups": optimizer.state_dict()["param_groups"]}
-    )
-    _start_momentum(optimizer)
+def load_optimizer(optimizer: torch.optim.Optimizer, state: object) -> None:
+    """Load the momentum of a `state_dict` from a checkpoint; `optimizer` keeps its settings.
+
+    Raises:
+        UserError: for momentum of other shapes, or that is no number to compute with.
+    """
+    with misfits_named():
+        values = checked_object(checked_object(state, "optimizer")["state"], "state of the optimizer")
+        _check_momentum(optimizer, values)
+        optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
+        _start_momentum(optimizer)
+
+
+def _check_momentum(optimizer: torch.optim.Optimizer, state: Mapping[Any, Any]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in state.items():
+        momentum = values.get("momentum_buffer")
+        if momentum is None:
+            continue
+        expected = parameters[index]
+        if (momentum.shape, momentum.dtype) != (expected.shape, expected.dtype) or not has_usual_numbers(
+            momentum
+        ):
+            raise ValueError(f"the momentum of parameter {index} is not one of this network")
 
 
 def step_if(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:

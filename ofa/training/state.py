@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ofa.common.mismatches import load_state
+from ofa.common.reading import checked_integer
 from ofa.space.space import check_fingerprint
 from ofa.supernet.protocol import AbstractSupernet
+from ofa.training.checkpoints import misfits_named
 from ofa.training.pace import TimeSpent
 from ofa.training.phase_weights import PhaseWeights
 from ofa.training.schedule import Position
@@ -45,10 +48,14 @@ class TrainingState:
         }
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Take the values of a checkpoint, also of an older one, which has fewer."""
-        self.position = Position(values["phase"], values["phase_step"], values["step"])
+        """Take the values of a checkpoint, also of an older one, which has fewer.
+
+        Raises:
+            KeyError: if one is missing; ValueError or TypeError if one is wrong.
+        """
+        self.position = Position(*(checked_integer(values[n], n) for n in ("phase", "phase_step", "step")))
         # Older checkpoints were written after the validation of their step.
-        self.validated_step = values.get("validated_step", values["step"])
+        self.validated_step = checked_integer(values.get("validated_step", values["step"]), "validated_step")
         self.new_parameters = frozenset(values.get("new_parameters", self.new_parameters))
         self.spent.load(values)
 
@@ -85,8 +92,13 @@ class SavedParts:
         check_fingerprint(values.get("fingerprint"), self.supernet.space, what)
 
     def load(self, values: Mapping[str, Any]) -> None:
-        """Take the values of a checkpoint."""
-        self.supernet.load_state_dict(values["supernet"])
-        self.scaler.load_state_dict(values["scaler"])
-        self.state.load(values)
-        self.weights.load(values)
+        """Take the values of a checkpoint.
+
+        Raises:
+            UserError: naming what does not fit.
+        """
+        with misfits_named():
+            load_state(self.supernet, values["supernet"], "The checkpoint")
+            self.scaler.load_state_dict(values["scaler"])
+            self.state.load(values)
+            self.weights.load(values)

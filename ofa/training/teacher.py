@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ofa.common.errors import UserError
-from ofa.common.tensors import load_tensors, save_tensors
+from ofa.common.mismatches import load_state
+from ofa.common.tensors import content_digest, load_tensors, save_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.space.space import check_fingerprint
 from ofa.supernet.protocol import AbstractSupernet
@@ -75,16 +76,22 @@ class Teacher:
         self._evaluator = evaluator
         if path.exists():
             values = load_tensors(path, "teacher of this run (start the run anew if no copy is left)")
+            # Teachers of earlier versions have no digest.
+            if values.pop("digest", None) not in (None, content_digest(values)):
+                raise UserError(
+                    f"The teacher of this run, {path}, is damaged: its content is not what was written "
+                    "(SHA-256). Bring an intact copy, or start the run anew under another run_name."
+                )
             check_fingerprint(values.get("fingerprint"), supernet.space, f"teacher {path}")
-            self._network.load_state_dict(values["state"])
+            load_state(self._network, values.get("state"), f"The teacher {path}")
         elif has_begun:
             raise UserError(
                 f"The teacher of this run, {path}, is lost; the supernet has been trained further. Bring "
                 "the file back, or start the run anew under another run_name."
             )
         elif write:
-            state = self._network.state_dict()
-            save_tensors(path, {"fingerprint": supernet.space.fingerprint, "state": state})
+            values = {"fingerprint": supernet.space.fingerprint, "state": self._network.state_dict()}
+            save_tensors(path, {**values, "digest": content_digest(values)})
         self._network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self._statistics: dict[int, list[Tensor]] = {}
 

@@ -295,6 +295,6 @@ class Trainer(StepLoop):
         position = self._state.position
         self._optimizer = self._phase_optimizer(self._phases[min(position.phase, len(self._phases) - 1)])
         if values is not None and position.phase_step > 0:
-            load_optimizer(self._optimizer, values["optimizer"])
+            load_optimizer(self._optimizer, values.get("optimizer"))
         self._checkpoints.check_equal_starts(position.step, self._world)
         return damaged_paths

@@ -16,10 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ofa.common.accelerator import torch_threads
-from ofa.common.config import build
+from ofa.common.config import below_minimum, build
+from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
-from ofa.common.files import json_writer, read_json, sha256, write_together
+from ofa.common.files import json_writer, sha256, write_together
 from ofa.common.metric import TOP1, Metric
+from ofa.common.mismatches import checked_state
+from ofa.common.reading import read_bytes, read_json
+from ofa.common.tensors import load_tensors
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace
 from predictors.model.features import FeatureMap
@@ -45,11 +49,15 @@ class AccuracyMLP(nn.Module):
     def from_state(cls, state: dict[str, Tensor]) -> AccuracyMLP:
         """Return the network with the given entries of its state dict, as float32."""
         num_outputs, hidden_units = state["head.weight"].shape
-        # On the meta device no weights are drawn, so the global generator is unchanged.
-        with torch.device("meta"):
-            network = cls(state["hidden.weight"].shape[1], hidden_units, num_outputs)
+        network = cls.empty(state["hidden.weight"].shape[1], hidden_units, num_outputs)
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
         return network
+
+    @classmethod
+    def empty(cls, num_inputs: int, hidden_units: int, num_outputs: int) -> AccuracyMLP:
+        """Return the network without memory; no weights are drawn, so the global generator is unchanged."""
+        with torch.device("meta"):
+            return cls(num_inputs, hidden_units, num_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map inputs (n, num_inputs) to predicted standardised accuracies (n,)."""
@@ -109,6 +117,15 @@ class TargetScale:
     std: float
     noise: float
     interval_factor: float
+
+    def __post_init__(self) -> None:
+        """Check that no deviation is negative.
+
+        Raises:
+            UserError: naming the value.
+        """
+        if errors := below_minimum(self, {"std": 0, "noise": 0, "interval_factor": 0}):
+            raise UserError(" ".join(errors))
 
 
 class AccuracyPredictor:
@@ -206,42 +223,63 @@ class AccuracyPredictor:
         twin = path.with_suffix(".json")
         values = read_json(twin, "accuracy predictor", "fit")
         info = _check(twin, values, space)
-        if not path.is_file():
-            raise UserError(f"No accuracy predictor at {path}.", stage="fit")
-        content = path.read_bytes()
+        content = read_bytes(path, "accuracy predictor", stage="fit")
         if sha256(content) != values.get("weights_sha256"):
             raise UserError(
                 f"The weights {path} do not match {twin.name}: the file is truncated, or the two were not "
                 f"written together.",
                 stage="fit",
             )
-        tensors = torch.load(io.BytesIO(content), weights_only=True)
-        features = FeatureMap(space, tensors.pop("cost_mean").numpy(), tensors.pop("cost_std").numpy())
-        state = {name.removeprefix("network."): tensor for name, tensor in tensors.items()}
+        features, network = _read_weights(path, space)
         scale = build(TargetScale, _renamed(values.get("scale", {})), where=str(twin))
-        return cls(features, AccuracyMLP.from_state(state), scale, info, threads=threads)
+        return cls(features, network, scale, info, threads=threads)
+
+
+def _read_weights(path: Path, space: SearchSpace) -> tuple[FeatureMap, AccuracyMLP]:
+    """Return the inputs and the network of a predictor's file, which fits the space."""
+    tensors = load_tensors(path, "accuracy predictor", stage="fit")
+    features = FeatureMap(space, np.zeros(0), np.zeros(0))
+    num_costs = features.num_inputs - features.num_choices
+    matrices = {
+        name: value for name, value in tensors.items() if isinstance(value, Tensor) and value.dim() == 2
+    }
+    hidden_units, num_outputs = (
+        len(matrices.get(f"network.{layer}.weight", "1")) for layer in ("hidden", "head")
+    )
+    network = AccuracyMLP.empty(features.num_inputs, hidden_units, num_outputs)
+    expected = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    expected |= dict.fromkeys(("cost_mean", "cost_std"), torch.empty(num_costs, dtype=torch.float64))
+    state = checked_state(tensors, expected, f"The accuracy predictor {path}", "fit")
+    features.cost_mean, features.cost_std = (state.pop(name).numpy() for name in ("cost_mean", "cost_std"))
+    if not (features.cost_std > 0).all():
+        raise UserError(f"The accuracy predictor {path} has a cost_std that is not positive.", stage="fit")
+    weights = {name.removeprefix("network."): tensor for name, tensor in state.items()}
+    network.load_state_dict(weights, assign=True)
+    return features, network
 
 
 def _check(path: Path, values: dict[str, Any], space: SearchSpace) -> PredictorInfo:
     """Return the info of a predictor's JSON after checking its version and space."""
     if values.get("schema_version") != SCHEMA_VERSION:
         raise UserError(
-            f"The accuracy predictor {path} has schema version {values.get('schema_version')!r}; this "
-            f"version reads {SCHEMA_VERSION}.",
+            f"The accuracy predictor {path} has schema version {short_repr(values.get('schema_version'))}; "
+            f"this version reads {SCHEMA_VERSION}.",
             stage="fit",
         )
     entry = values.get("space")
     name, fingerprint = (entry.get("name"), entry.get("fingerprint")) if isinstance(entry, dict) else ("", "")
     if fingerprint != space.fingerprint:
         raise UserError(
-            f"The accuracy predictor {path} is of space {name!r} ({fingerprint}); expected space "
-            f"{space.name!r} ({space.fingerprint}). Choose that space or another predictor."
+            f"The accuracy predictor {path} is of space {short_repr(name)} ({short_text(fingerprint)}); "
+            f"expected space {space.name!r} ({space.fingerprint}). Choose that space or another predictor."
         )
     return build(PredictorInfo, values.get("info", {}), where=str(path))
 
 
-def _renamed(scale: dict[str, Any]) -> dict[str, Any]:
+def _renamed(scale: object) -> Any:
     """Return a scale with current names: older files call the interval factor calibration."""
+    if not isinstance(scale, dict):
+        return scale
     return {("interval_factor" if name == "calibration" else name): value for name, value in scale.items()}
 
 

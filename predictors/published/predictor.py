@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofa.common.accelerator import torch_threads
+from ofa.common.display import short_repr
 from ofa.common.errors import UserError
-from ofa.common.files import read_json
 from ofa.common.metric import TOP1, Metric
-from ofa.common.mismatches import mismatches, raise_mismatches
-from ofa.common.tensors import file_hash, load_tensors, save_with_twin
+from ofa.common.mismatches import listed, mismatches, raise_mismatches
+from ofa.common.reading import read_json
+from ofa.common.tensors import file_hash, save_with_twin
 from ofa.published.state import read_state
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace, check_fingerprint
@@ -118,15 +119,18 @@ class PublishedPredictor:
         values = read_json(twin, "accuracy predictor", "import-predictor")
         if (values.get("kind"), values.get("schema_version")) != (KIND, SCHEMA_VERSION):
             raise UserError(
-                f"{twin} is a predictor of kind {values.get('kind')!r}, schema version "
-                f"{values.get('schema_version')!r}; expected {KIND!r}, {SCHEMA_VERSION}.",
+                f"{twin} is a predictor of kind {short_repr(values.get('kind'))}, schema version "
+                f"{short_repr(values.get('schema_version'))}; expected {KIND!r}, {SCHEMA_VERSION}.",
                 stage="import-predictor",
             )
         space_values = values.get("space")
         fingerprint = space_values.get("fingerprint") if isinstance(space_values, Mapping) else None
         check_fingerprint(fingerprint, space, f"accuracy predictor {path}")
-        assert isinstance(space, StagedSpace), "published predictors require a staged space"
-        state = load_tensors(path, "accuracy predictor")
+        if not isinstance(space, StagedSpace):
+            raise UserError(
+                f"{twin} is a published predictor; space {space.name!r} is not declared by stages."
+            )
+        state = read_state(path, "accuracy predictor")
         if file_hash(path) != values.get("weights_sha256"):
             raise UserError(
                 f"The weights {path} do not match {twin.name}: the two were not written together.",
@@ -175,9 +179,9 @@ def _build_mlp(state: Mapping[str, Tensor], num_inputs: int, what: str) -> Publi
         expected |= {"0.weight": (400, num_inputs), "0.bias": (400,)}
     if _BASE in state:
         expected[_BASE] = (1,)
-    raise_mismatches(
-        what, mismatches(expected, state), f"Expected an MLP of {num_inputs} inputs and one output."
-    )
+    other_names = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+    errors = [*mismatches(expected, state), *listed("not floating-point", other_names)]
+    raise_mismatches(what, errors, f"Expected an MLP of {num_inputs} inputs and one output.")
     layers = []
     for index in sorted(numbered):
         tensors = {part: state[name].float() for part, name in numbered[index].items()}

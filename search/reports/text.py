@@ -67,7 +67,7 @@ def report(result: SearchResult, limits: Sequence[Limit], predictions: Predictio
 
 def _text(tables: Sequence[Table]) -> str:
     buffer = io.StringIO()
-    console = Console(file=buffer, width=200)
+    console = Console(file=buffer, width=200, markup=False)
     for table in tables:
         console.print(table, "", sep="\n")
     return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines()) + "\n"

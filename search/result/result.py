@@ -10,9 +10,11 @@ from typing import Any
 
 import ofa.common.files
 from ofa.common.config import build
+from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1, Metric
+from ofa.common.reading import checked_integer, checked_number, checked_object, checked_text, read_json
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 from search.limits.limit import LATENCY, quantity_title
@@ -41,8 +43,11 @@ class Candidate:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Candidate:
         """Build a candidate of `space` from `to_dict` output."""
-        quantities = {str(name): float(value) for name, value in values["values"].items()}
-        return cls(space.read(values["config"]), float(values["accuracy"]), quantities)
+        quantities = {name: checked_number(value, name) for name, value in values["values"].items()}
+        config = space.read(checked_object(values["config"], "config"))
+        if values.get("id", config.id) != config.id:
+            raise ValueError(f"the id of sub-network {config.id} is {short_repr(values['id'])}")
+        return cls(config, checked_number(values["accuracy"], "accuracy"), quantities)
 
 
 @dataclass(frozen=True)
@@ -188,22 +193,22 @@ class SearchResult:
         if not ranked:
             raise ValueError("ranked is empty")
         return cls(
-            algorithm=str(values["algorithm"]),
+            algorithm=checked_text(values["algorithm"], "algorithm"),
             settings=dict(values["settings"]),
-            seed=None if values["seed"] is None else int(values["seed"]),
-            space_name=str(values["space"]["name"]),
+            seed=None if values["seed"] is None else checked_integer(values["seed"], "seed"),
+            space_name=checked_text(values["space"]["name"], "space.name"),
             space_fingerprint=str(values["space"]["fingerprint"]),
             limits=limits,
             front_costs=tuple(map(str, values["front_costs"])),
             ranked=ranked,
             front=tuple(Candidate.from_dict(entry, space) for entry in values["front"]),
-            samples=tuple((float(cost), float(accuracy)) for cost, accuracy in samples),
-            evaluations=int(values["evaluations"]),
-            accuracy_evaluations=int(values["accuracy_evaluations"]),
-            history=tuple(float(value) for value in values["history"]),
-            seconds=float(values["seconds"]),
+            samples=tuple((checked_number(c, "cost"), checked_number(a, "accuracy")) for c, a in samples),
+            evaluations=checked_integer(values["evaluations"], "evaluations"),
+            accuracy_evaluations=checked_integer(values["accuracy_evaluations"], "accuracy_evaluations"),
+            history=tuple(checked_number(value, "history") for value in values["history"]),
+            seconds=checked_number(values["seconds"], "seconds", 0),
             verification=Verification.from_dict(verification, space) if verification else None,
-            metric=Metric(**values["metric"]) if "metric" in values else TOP1,
+            metric=build(Metric, values["metric"], "metric") if "metric" in values else TOP1,
         )
 
     def save(self, path: Path, provenance: Mapping[str, str]) -> None:
@@ -233,19 +238,21 @@ class SearchResult:
         Raises:
             UserError: if the file is missing, truncated, of another version or space, or lacks entries.
         """
-        values = ofa.common.files.read_json(path, "search result", "search")
+        values = read_json(path, "search result", "search")
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise UserError(
-                f"The search result {path} has schema_version {version!r}; expected {SCHEMA_VERSION}.",
+                f"The search result {path} has schema_version {short_repr(version)}; expected "
+                f"{SCHEMA_VERSION}.",
                 stage="search",
             )
         try:
             origin = values["space"]["name"], values["space"]["fingerprint"]
             if origin[1] != space.fingerprint:
                 raise UserError(
-                    f"{path} was searched in space {origin[0]!r} ({origin[1]}); this is {space.name!r} "
-                    f"({space.fingerprint}). Search again with predictor and table of this space."
+                    f"{path} was searched in space {short_repr(origin[0])} ({short_text(origin[1])}); "
+                    f"this is {space.name!r} ({space.fingerprint}). Search again with predictor and table of "
+                    "this space."
                 )
             return cls.from_dict(values, space)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -278,13 +285,11 @@ def convert_to_metric(result: SearchResult, metric: Metric) -> SearchResult:
 
 def searched_fingerprint(path: Path) -> object:
     """Return the fingerprint of the space of a result file; None if the file has none."""
-    space = ofa.common.files.read_json(path, "search result", "search").get("space")
+    space = read_json(path, "search result", "search").get("space")
     return space.get("fingerprint") if isinstance(space, dict) else None
 
 
 def _read_limit(values: Mapping[str, Any]) -> LimitRecord:
     """Read a limit; in older files, which lack the kind, its name determines the kind."""
     kind = LATENCY if str(values["name"]).startswith("latency") else ""
-    target = values.get("target")
-    known_target = None if target is None else build(LatencyTarget, target, "target")
-    return LimitRecord(**{"kind": kind, **values, "target": known_target})
+    return build(LimitRecord, {"kind": kind, **values}, "limit")

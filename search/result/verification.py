@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ofa.common.reading import checked_number, checked_text
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 
@@ -50,11 +51,14 @@ class VerifiedNetwork:
         Raises:
             ValueError: if entries are missing or wrong; also KeyError and TypeError.
         """
-        measurements = tuple(tuple(map(float, processes)) for processes in values["measurements"])
+        measurements = tuple(
+            tuple(checked_number(value, "a measurement") for value in processes)
+            for processes in values["measurements"]
+        )
         if not measurements or not all(measurements):
             raise ValueError("measurements of a verified network are empty")
-        config = space.read(values["config"])
-        return cls(config, float(values["accuracy"]), float(values["predicted"]), measurements)
+        accuracy, predicted = (checked_number(values[name], name) for name in ("accuracy", "predicted"))
+        return cls(space.read(values["config"]), accuracy, predicted, measurements)
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ class Verification:
             ValueError: if entries are missing or wrong; also KeyError and TypeError.
         """
         return cls(
-            quantity=str(values["quantity"]),
-            scale=float(values["scale"]),
-            margin=float(values["margin"]),
+            quantity=checked_text(values["quantity"], "quantity"),
+            scale=checked_number(values["scale"], "scale"),
+            margin=checked_number(values["margin"], "margin"),
             networks=tuple(VerifiedNetwork.from_dict(entry, space) for entry in values["networks"]),
             best_id=None if values["chosen"] is None else str(values["chosen"]),
             pending=tuple(space.read(entry) for entry in values["pending"]),

@@ -12,7 +12,7 @@ import torch
 
 from ofa.common.damage import json_damage, weights_damage
 from ofa.common.errors import UserError
-from ofa.common.files import read_json
+from ofa.common.reading import read_json
 from ofa.common.tensors import load_tensors
 from ofa.published.state import read_state
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ofa.common.errors import UserError
-from ofa.common.files import read_json, write_atomic, write_json
+from ofa.common.files import write_atomic, write_json
+from ofa.common.reading import read_json
 
 
 def names(folder: Path) -> list[str]:
