@@ -77,7 +77,7 @@ def test_a_folder_made_for_a_lock_disappears_if_nothing_was_written(target: Path
 def test_leftovers_beside_the_target_and_in_it_are_removed(target: Path) -> None:
     target.mkdir(parents=True)
     for folder in (target, target.parent):
-        (folder / ".file.0a1b.tmp").write_text("half")
+        (folder / ".file.0123456789abcdef.tmp").write_text("half")
     with sole_writer(target, "bundle"):
         assert list(target.iterdir()) == []
         assert sorted(path.name for path in target.parent.iterdir()) == [
