@@ -153,7 +153,36 @@ def plain_values(values: Any) -> Any:
         ValueError: for values nested too deep, numbers that are not finite or beyond 64 bits, and values
             other than texts, numbers, true, false, null, lists and objects.
     """
-    return _plain(values, MAX_DEPTH)
+    return values if _is_plain(values) else _plain(values, MAX_DEPTH)
+
+
+def _is_plain(values: Any) -> bool:
+    """Return whether nothing has to be replaced or refused: the usual case, found out without a copy."""
+    level = [[values]]
+    for _ in range(MAX_DEPTH + 1):
+        deeper = []
+        for container in level:
+            for value in container:
+                kind = type(value)
+                if kind is str:
+                    if not value.isprintable():
+                        return False
+                elif kind is float:
+                    if not -math.inf < value < math.inf:
+                        return False
+                elif kind is int:
+                    if not -MAX_INTEGER <= value <= MAX_INTEGER:
+                        return False
+                elif kind is list:
+                    deeper.append(value)
+                elif kind is dict:
+                    deeper += (list(value), list(value.values()))
+                elif value is not None and kind is not bool:
+                    return False
+        if not deeper:
+            return True
+        level = deeper
+    return False
 
 
 def _plain(value: Any, depth: int) -> Any:
