@@ -36,7 +36,8 @@ from latency_tables.table.timing import process_latency_ms
 from ofa.common.display import short_repr
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import sha256
-from ofa.common.reading import checked_integer, checked_number, checked_text, read_json
+from ofa.common.plain_values import checked_integer, checked_number, checked_text
+from ofa.common.reading import read_json
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ofa.common.reading import parse_json, read_bytes
+from ofa.common.plain_values import parse_json
+from ofa.common.reading import read_bytes
 from ofa.data.header import Header
 
 VERSION = 1
