@@ -2,12 +2,15 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fuzz lint docs clean
+.PHONY: help quickstart test fuzz crashes lint docs sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+# Apart from the others, so that it does not list itself.
+SBOM_VENV := $(VENV)-sbom
+SBOM_STAMP := $(SBOM_VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The first Python of version 3.11 or later; choose another with: make PYTHON=/path/to/python quickstart
@@ -32,6 +35,9 @@ fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make t
 	  $(BIN)/python -m pytest -q -n auto --timeout 3600 tests/fuzz
 	@cat fuzz.jsonl
 
+crashes: $(STAMP) ## Kill every stage at each of its file operations and start it again; about 10 minutes.
+	@OFA_CRASHES=0 $(BIN)/python -m pytest -q tests/commands/test_crashes.py
+
 lint: $(STAMP) ## Check style, spelling and types only.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -42,9 +48,24 @@ docs: $(DOCS_STAMP) ## Build the documentation site into site/; broken links and
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The site is site/index.html."
 
+sbom: $(SBOM_STAMP) ## List all that is installed, with versions and licences, in sbom.json (CycloneDX).
+	@$(SBOM_VENV)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --of JSON -o sbom.json $(BIN)/python
+	@echo "The list is sbom.json."
+
 clean: ## Remove .venv, build files and caches; runs/ stays.
-	@rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) $(SBOM_VENV) sbom.json build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where there is no GPU, PyTorch's build for processors alone, if the package index offers one: the other brings
+# 4 GB of CUDA libraries. Mac and ARM builds have none anyway.
+CPU_BUILD = $(shell sed -n 's/^\(torch\|torchvision\)==.*/&+cpu/p' constraints.txt)
+install_cpu_build = if [ "$$(uname -sm)" = "Linux x86_64" ] && ! [ -e $(GPU) ] \
+	  && ! $(BIN)/python -c 'import torch' > /dev/null 2>&1 \
+	  && ! $(BIN)/python -m pip install --quiet $(CPU_BUILD) > /dev/null 2>&1; \
+	  then echo "There is no NVIDIA GPU, but the package index offers no PyTorch for processors alone: CUDA's" \
+	  "libraries (4 GB) are installed, and not used. README, \"Install and try\", says how to do without."; fi
+GPU ?= /dev/nvidiactl
 
 # Installs again exactly when the dependencies or their versions are newer than the last installation.
 $(STAMP): pyproject.toml constraints.txt
@@ -52,7 +73,13 @@ $(STAMP): pyproject.toml constraints.txt
 	  "path: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; exit 2; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
+	@$(install_cpu_build)
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx,openvino]'
+	@touch $@
+
+$(SBOM_STAMP): $(STAMP)
+	@$(BIN)/python -m venv --clear $(SBOM_VENV)
+	@$(SBOM_VENV)/bin/python -m pip install --quiet 'cyclonedx-bom>=7.5,<8'
 	@touch $@
 
 # The documentation's tools on top of the others.

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.exhausted import exhaustion_text
 from ofa.common.processes import run_in_processes
 from ofa.common.shipped import SCRIPTS
 
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted before anything was begun.\n")
         return 128 + signal.SIGINT
+    except Exception as error:
+        if not (text := exhaustion_text(error)):
+            raise
+        sys.stderr.write(f"error: {text}\n")
+        return 2
 
 
 def _run(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.command_line import DEFAULT_RUNS_DIR
+from ofa.common.disk import check_writable
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar, table_console
 from ofa.common.text_settings import Name, PathText
@@ -24,6 +25,8 @@ class ClassifyConfig:
     bundle: PathText
     images: PathText
     format: str | None
+    verify_key: PathText | None
+    trust: bool
     output: PathText | None
     run_name: Name | None = None
     runs_dir: PathText = DEFAULT_RUNS_DIR
@@ -39,6 +42,7 @@ def classify(config: ClassifyConfig) -> Classification:
     from ofa.export.classified import answers_table, result_lines, save_results, sheet_path
     from ofa.export.classify import check_classification, classify_pictures
     from ofa.export.engines import runnable_file
+    from ofa.export.signature import check_signature
     from search.reports.confusion import confusion_lines
 
     choose_accelerator("cpu", config.threads)
@@ -46,18 +50,22 @@ def classify(config: ClassifyConfig) -> Classification:
     if not images.exists():
         raise UserError(f"images is {config.images!r}: no such file or folder.")
     output = sheet_path(config.output, images)
-    bundle = load_bundle(_bundle_path(config))
+    if output is not None:
+        check_writable(output.absolute().parent)
+    path = _bundle_path(config)
+    signature = check_signature(path, config.verify_key)
+    bundle = load_bundle(path)
     check_classification(bundle)
-    file = config.format or runnable_file(bundle)
+    file = config.format or runnable_file(bundle, trust=config.trust)
     listing = list_folder(images) if images.is_dir() else Listing([images])
     root = images if images.is_dir() else images.parent
     labels = [class_of(path, root, bundle.card.class_names) for path in listing.paths]
     with progress_bar("classifying", visible=images.is_dir()) as progress:
-        result = classify_pictures(bundle, file, listing.paths, labels, progress=progress)
+        result = classify_pictures(bundle, file, listing.paths, labels, trust=config.trust, progress=progress)
     table_console().print(answers_table(result, root))
     notes = [left_out_note(listing.left_out)] if listing.left_out else []
     details = [] if result.confusion is None else confusion_lines(result.confusion)
-    print(*notes, *result_lines(result, root), *details, sep="\n")
+    print(f"signature of {path}: {signature}", *notes, *result_lines(result, root), *details, sep="\n")
     if output is not None:
         print(save_results(result, output, root))
     return result

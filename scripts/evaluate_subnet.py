@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from latency_tables.table.device import DeviceSpec
 from ofa.common.command_line import command_line, run_settings
+from ofa.common.disk import check_writable
 from ofa.common.expectation import measured_value
 from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
@@ -23,6 +24,8 @@ class EvaluateConfig(RunConfig):
     bundle: PathText
     data: DataSettings | None
     format: str
+    verify_key: PathText | None
+    trust: bool
     split: str
     latency: bool
     output: PathText | None
@@ -36,6 +39,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     from ofa.export.bundle import load_bundle
     from ofa.export.evaluate import file_confusion
     from ofa.export.expectation import accuracy_lines, latency_lines
+    from ofa.export.signature import check_signature
     from ofa.runs.reports import report_path
     from ofa.runs.retarget import check_classes
     from ofa.runs.trained import open_images
@@ -43,10 +47,16 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
 
     output = None if config.output is None else json_path(config.output)
     run = open_images(config, config.data)
-    bundle = load_bundle(run.directory.bundle(config.bundle))
+    path = run.directory.bundle(config.bundle)
+    print(f"signature: {check_signature(path, config.verify_key)}")
+    bundle = load_bundle(path)
     card = bundle.card
     check_classes(bundle, run.data.info)
-    confusion = file_confusion(bundle, config.format, run.data, config.split, device=run.device)
+    output = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
+    check_writable(output.parent)
+    confusion = file_confusion(
+        bundle, config.format, run.data, config.split, device=run.device, trust=config.trust
+    )
     values, num_images = confusion.metrics, confusion.num_images
     accuracy = values[TOP1.name]
     print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
@@ -56,15 +66,14 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
         print(f"{BALANCED_ACCURACY.title}: {BALANCED_ACCURACY.show(values[BALANCED_ACCURACY.name])}")
     measured_top1 = measured_value(TOP1, accuracy, config.split, num_images, run.data.info.name)
     print(*accuracy_lines(bundle, config.format, measured_top1), *confusion_lines(confusion), sep="\n")
-    path = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
-    files = save_confusion(confusion, path, f"{bundle.path.name}, {config.format}, {config.split} images")
+    files = save_confusion(confusion, output, f"{bundle.path.name}, {config.format}, {config.split} images")
     print(f"per class, and the confusion matrix: {files}")
     pictures_hint = f"for pictures of your own: {command_line('classify', _bundle_settings(config))}"
     if not config.latency:
         print(pictures_hint)
         return accuracy, None
     with progress_bar("timing") as progress:
-        measured = measure_bundle(bundle, config.format, config.device, progress=progress)
+        measured = measure_bundle(bundle, config.format, config.device, trust=config.trust, progress=progress)
     is_weights = config.format == WEIGHTS
     place = config.device.name if is_weights else config.format
     print(f"latency on {place}: {measured.latency_ms:.3f} ms (median {measured.median_ms:.3f})")

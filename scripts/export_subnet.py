@@ -24,6 +24,7 @@ class ExportConfig(RunConfig):
     subnet: PathText
     name: Name | None
     formats: tuple[str, ...]
+    sign_key: PathText | None
     precision: str
     keep_layers: str | tuple[int, ...]
     max_loss: float
@@ -37,12 +38,14 @@ def export_subnet(config: ExportConfig) -> Path:
     import ofa.runs.export
     from ofa.compression.quantisation.search_precision import MixedPrecisionSettings
     from ofa.export.expectation import export_lines
+    from ofa.export.signature import sign_lines, signer_of
     from ofa.runs.trained import open_run
     from predictors.expectation import predicted_value
 
     mixed_precision = MixedPrecisionSettings(config.keep_layers, config.max_loss)
     named_settings = ["run_name", "name"] if config.name else ["run_name", "subnet"]
     name = job_name(config.name or Path(config.subnet).name.removesuffix(".json"), named_settings)
+    signer = signer_of(config.sign_key)
     run = open_run(config)
     selection = select_subnet(run.info.space, config.subnet, run.directory.path / "search")
     value, expected = selection.expected_value, None
@@ -71,7 +74,8 @@ def export_subnet(config: ExportConfig) -> Path:
             provenance={"subnet": config.subnet},
             progress=progress,
         )
-    print(*report.lines(), *export_lines(expected, report.files), sep="\n")
+    signed = sign_lines(report.path, signer)
+    print(*report.lines(), *export_lines(expected, report.files), *signed, sep="\n")
     settings = {"bundle": report.path.name, **_measured_as_expected(selection, report)}
     print(next_command(config, "evaluate", settings))
     return report.path

@@ -33,6 +33,7 @@ class FinetuneConfig(RunConfig):
     name: Name | None
     finetuning: FinetuneSettings
     formats: tuple[str, ...]
+    sign_key: PathText | None
     calibration_images: int
 
 
@@ -45,10 +46,12 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     """Fine-tune (or go on with it), recalibrate, export and return the new bundle's folder."""
     from ofa.common.distributed import launched_world
     from ofa.export.bundle import load_bundle
+    from ofa.export.signature import sign_lines, signer_of
     from ofa.runs.config import claim_images
     from ofa.runs.finetune import finetune_bundle, finetune_on
     from ofa.runs.trained import open_images
 
+    signer = signer_of(config.sign_key)
     run = _trained_run(config) if config.data is None else None
     place = open_images(config, config.data) if run is None else run
     bundle = load_bundle(place.directory.bundle(config.bundle))
@@ -75,8 +78,7 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
             note=print if world.is_main else unnoted,
         )
     if report is not None:
-        for line in report.lines:
-            print(line)
+        print(*report.lines, *sign_lines(report.path, signer), sep="\n")
         print(f"bundle: {report.path}")
         print(next_command(config, "evaluate", {"bundle": name}))
     return place.directory.bundles / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ofa.common.locks import sole_writer
 from ofa.common.progress import progress_bar, table_console
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
@@ -31,11 +32,15 @@ def fit_predictor(config: FitConfig) -> AccuracyPredictor:
 
     run = config.directory
     records = RecordFile.read(run.records, config.trained_space)
-    with threads_set(config.threads), progress_bar("fitting") as progress:
+    with (
+        sole_writer(run.predictor, "predictor", setting="run_name"),
+        threads_set(config.threads),
+        progress_bar("fitting") as progress,
+    ):
         predictor = fit(
             records, config.predictor, seed=config.seed, progress=progress, threads=config.threads
         )
-    predictor.save(run.predictor)
+        predictor.save(run.predictor)
     table_console().print(format_metrics(predictor.info))
     for text in warnings(predictor.info):
         print(text)

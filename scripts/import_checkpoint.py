@@ -30,10 +30,11 @@ def import_checkpoint(config: ImportCheckpointConfig) -> Path:
     from ofa.runs.imported import check_vacant, fitting_images, save_run
 
     run, path = config.directory, Path(config.file)
-    check_vacant(run)
-    supernet = import_supernet(config.space, path)
-    data = fitting_images(config.data, supernet.space)
-    save_run(run, supernet, data, {"file": path.name, "sha256": file_hash(path)})
+    with run.locked("training"):
+        check_vacant(run)
+        supernet = import_supernet(config.space, path)
+        data = fitting_images(config.data, supernet.space)
+        save_run(run, supernet, data, {"file": path.name, "sha256": file_hash(path)})
     count = sum(parameter.numel() for parameter in supernet.parameters())
     space = supernet.space
     print(f"supernet of {space.name}: {space.num_classes} classes, {count / 1e6:.2f} M parameters")

@@ -8,6 +8,7 @@ from pathlib import Path
 from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
+from ofa.common.locks import sole_writer
 from ofa.common.shipped import preset_settings
 from ofa.common.text_settings import PathText
 from ofa.launch import command
@@ -37,7 +38,8 @@ def import_latency_table(config: ImportTableConfig) -> LatencyTable:
     table = import_table(space, published, config.device, missing_ms, config.description)
     name = config.device.name
     path = Path(config.output or config.directory.table(name))
-    table.save(path)
+    with sole_writer(path, "latency table", setting="output"):
+        table.save(path)
     resolutions_text = ",".join(map(str, table.covered_resolutions(space)))
     print(f"{len(table.entries)} layers of space {space.name}; {table.error_text}")
     covered = table.covered_space(space)

@@ -24,30 +24,39 @@ class ImportNetworkConfig(RunConfig):
     space: StagedSpace | None
     name: Name | None
     formats: tuple[str, ...]
+    sign_key: PathText | None
 
 
 @command("import_network", ImportNetworkConfig)
 def import_network(config: ImportNetworkConfig) -> Path:
     """Write the bundle and return its folder."""
     from ofa.common.accelerator import threads_set
+    from ofa.export.signature import sign_lines, signer_of
     from ofa.export.write import export_bundle
     from ofa.published.bundle import photograph_card
     from ofa.published.network import read_network
 
-    weights = Path(config.weights)
+    signer, weights = signer_of(config.sign_key), Path(config.weights)
     run_config = Path(config.run_config) if config.run_config else None
     network = read_network(Path(config.net_config), run_config)
     names = Path(config.class_names) if config.class_names else None
     card = photograph_card(network, config.space, weights, names)
     module = network.build(weights)
-    path = config.directory.bundles / (config.name or network.name)
-    with threads_set(config.threads), progress_bar("exporting") as progress:
+    name = config.name or network.name
+    path = config.directory.new_bundle(name)
+    with (
+        config.directory.writing_bundle(name),
+        threads_set(config.threads),
+        progress_bar("exporting") as progress,
+    ):
         report = export_bundle(module, card, path, config.formats, progress=progress)
     cost = network_cost(network.specs)
     assert card.subnet is not None
     print(f"{card.subnet.config}\n{cost.macs / 1e6:.1f} M MACs, {cost.parameters / 1e6:.2f} M parameters")
     for file in report.files.values():
         print(f"{path / file.file}: logits within {file.max_difference:.1e} of PyTorch's")
+    for line in sign_lines(path, signer):
+        print(line)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.common.locks import sole_writer
 from ofa.common.text_settings import PathText
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
@@ -28,7 +29,8 @@ def import_predictor(config: ImportPredictorConfig) -> Path:
     space = config.space or config.trained_space
     predictor = predictors.published.predictor.import_predictor(Path(config.file), space)
     path = Path(config.output or config.directory.predictor)
-    predictor.save(path)
+    with sole_writer(path, "predictor", setting="output"):
+        predictor.save(path)
     low, high = 100 * predictor(space.genomes([space.smallest, space.largest]))
     print(f"predicted top-1 of the smallest and largest network: {low:.2f} and {high:.2f} %")
     settings = {"files": "[DIR]", "device.name": "NAME"}

@@ -10,6 +10,7 @@ from search_for_device import predictions_of
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.shipped import find_table
 from latency_tables.table.table import LatencyTable
+from ofa.common.disk import check_writable
 from ofa.common.progress import progress_bar, table_console
 from ofa.common.text_settings import Name
 from ofa.launch import command
@@ -26,6 +27,7 @@ class ReportConfig(RunConfig):
 
     device: DeviceSpec
     figure: Name
+    trust: bool
     random_networks: int
     split: str
     calibration_images: int
@@ -35,6 +37,14 @@ class ReportConfig(RunConfig):
 @command("report_run", ReportConfig)
 def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     """Print the table, write the figure and return the networks."""
+    from ofa.runs.reports import REPORTS_FOLDER
+
+    with config.directory.locked("report"):
+        check_writable(config.directory.path / REPORTS_FOLDER)
+        return _report(config)
+
+
+def _report(config: ReportConfig) -> list[ReportedNetwork]:
     from latency_tables.measuring.bundles import WEIGHTS
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
     from ofa.evaluation.classes import are_unequal
@@ -54,10 +64,13 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
     evaluator = SubnetEvaluator(
         run.supernet, run.data, config.split, calibration_images=config.calibration_images
     )
-    networks = run_networks(run, evaluator, config.split, num_random=config.random_networks, seed=config.seed)
+    num_random, seed = config.random_networks, config.seed
+    networks = run_networks(
+        run, evaluator, config.split, num_random=num_random, seed=seed, trust=config.trust
+    )
     timed_networks = {str(i): TimedNetwork(n.network, n.image_shape) for i, n in enumerate(networks)}
     with progress_bar("timing") as progress:
-        timings = measure_networks(timed_networks, device, config.seed, progress)
+        timings = measure_networks(timed_networks, device, seed, progress)
     latency = table.estimator(space, device, max_table_error=float("inf"))
     num_images = run.data.size(config.split)
     rows = report_networks(

@@ -12,6 +12,7 @@ from latency_tables.table.shipped import find_table, is_shipped
 from latency_tables.table.table import LatencyTable
 from ofa.common.errors import UserError
 from ofa.common.latency_target import LatencyTarget
+from ofa.common.locks import sole_writer
 from ofa.common.progress import ProgressCallback, progress_bar
 from ofa.common.text_settings import Name, PathText
 from ofa.launch import command, job_name
@@ -97,7 +98,11 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
     for line in loose_limit_lines(space, limits, config.seed):
         print(line)
     name = job_name(config.name or plan.result_name(config.device.name, limits), named_settings)
-    with threads_set(config.threads), progress_bar("searching") as progress:
+    with (
+        sole_writer(run.search(name), "search result"),
+        threads_set(config.threads),
+        progress_bar("searching") as progress,
+    ):
         measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
         predictor = load_predictor(run.predictor, space, config.threads)
         result = find(
@@ -111,9 +116,9 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
             verification=config.verification,
             progress=progress,
         )
-    sources = {"predictor": str(run.predictor), "table": str(path or "none")}
-    predictions, title = predictions_of(predictor, space), f"{config.run_name} on {config.device.name}"
-    save_all(result, run.search(name), sources, title=title, predictions=predictions)
+        sources = {"predictor": str(run.predictor), "table": str(path or "none")}
+        predictions, title = predictions_of(predictor, space), f"{config.run_name} on {config.device.name}"
+        save_all(result, run.search(name), sources, title=title, predictions=predictions)
     print(report(result, limits, predictions))
     print(f"result: {run.search(name)} (and .png, .csv)")
     if measure and measure.next_step:

@@ -27,9 +27,10 @@ def two_threads() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Leave the user's cache folder alone."""
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Leave the user's folders alone."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="session")

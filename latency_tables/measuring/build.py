@@ -26,6 +26,7 @@ from latency_tables.table.estimate import layers_by_resolution
 from latency_tables.table.table import LatencyTable, table_identity
 from latency_tables.table.timing import Timing
 from ofa.common.errors import UserError
+from ofa.common.locks import sole_writer
 from ofa.common.progress import ProgressCallback, silent
 from ofa.space.staged import StagedSpace
 
@@ -65,26 +66,38 @@ def measure(
 
     Raises:
         UserError: if the engine is unknown, not installed or fails, a table or journal at `path`
-            was measured differently, the space is too small, or a file cannot be written.
+            was measured differently, the space is too small, another process measures the same table, or a
+            file cannot be written.
     """
     path = Path(path)
     description = (engine or create_engine(device)).describe()
     identity = table_identity(device, description, METHODS[device.method].name)
-    existing = _existing(path, identity, max_table_error)
-    if existing and existing.space_fingerprint == space.fingerprint:
-        if not existing.missing_entries(space) and existing.has_error_within(max_table_error):
-            return existing
-        space = _with_resolutions_of(existing, space)
-    plan = plan_table(space, device, seed, num_calibration, num_validation)
-    entries = existing.entries if existing and existing.has_error_within(max_table_error) else {}
-    known_entries = {s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)}
-    plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known_entries))
-    with MeasurementJournal(journal_path(path), identity) as measurements:
-        _measure(plan, measurements, engine, progress)
-        table = assemble_table(plan, description, measurements.runs, known_entries)
-    table.save(path)
-    measurements.path.unlink()
+    with sole_writer(path, "latency table", setting="device, or another output"):
+        _remove_saved_journal(path)
+        existing = _existing(path, identity, max_table_error)
+        if existing and existing.space_fingerprint == space.fingerprint:
+            if not existing.missing_entries(space) and existing.has_error_within(max_table_error):
+                return existing
+            space = _with_resolutions_of(existing, space)
+        plan = plan_table(space, device, seed, num_calibration, num_validation)
+        entries = existing.entries if existing and existing.has_error_within(max_table_error) else {}
+        known_entries = {
+            s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)
+        }
+        plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known_entries))
+        with MeasurementJournal(journal_path(path), identity) as measurements:
+            _measure(plan, measurements, engine, progress)
+            table = assemble_table(plan, description, measurements.runs, known_entries)
+        table.save(path)
+        measurements.path.unlink()
     return table
+
+
+def _remove_saved_journal(path: Path) -> None:
+    """Remove the journal of the table at `path` if the table was saved after its last measurement."""
+    journal = journal_path(path)
+    if path.exists() and journal.exists() and journal.stat().st_mtime_ns <= path.stat().st_mtime_ns:
+        journal.unlink()
 
 
 def journal_path(path: Path) -> Path:

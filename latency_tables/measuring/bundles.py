@@ -47,7 +47,12 @@ def bundle_target(bundle: Bundle, format_name: str, device: DeviceSpec) -> Laten
 
 
 def measure_bundle(
-    bundle: Bundle, format_name: str, device: DeviceSpec, *, progress: ProgressCallback = silent
+    bundle: Bundle,
+    format_name: str,
+    device: DeviceSpec,
+    *,
+    trust: bool = False,
+    progress: ProgressCallback = silent,
 ) -> BundleMeasurement:
     """Measure a file of a bundle on this machine.
 
@@ -56,6 +61,7 @@ def measure_bundle(
         format_name: one of its files, e.g. "onnx", run by its own engine; "weights" is run by the engine of
             the device.
         device: threads, batch size and measuring effort.
+        trust: run a file that can run code although it was not exported on this machine.
         progress: called while the weights are timed.
 
     Raises:
@@ -63,7 +69,9 @@ def measure_bundle(
     """
     is_weights = format_name == WEIGHTS
     # The runs of the weights in the fresh process are for the memory alone.
-    settings = FreshRunSettings(device.threads, device.batch_size, runs=5 if is_weights else _RUNS)
+    settings = FreshRunSettings(
+        device.threads, device.batch_size, runs=5 if is_weights else _RUNS, trust=trust
+    )
     fresh = run_fresh(bundle.path, format_name, settings)
     if is_weights:
         network, image_shape = bundle.network.cpu(), bundle.card.input_shape

@@ -7,6 +7,7 @@ from 0, a workload and its runs), or marks a process as finished.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -66,7 +67,7 @@ class MeasurementJournal:
             if not lines:
                 path.write_bytes(_header(identity))
             elif sum(map(len, lines)) < path.stat().st_size:
-                path.write_bytes(b"".join(lines))
+                os.truncate(path, sum(map(len, lines)))
             self._file = path.open("a", buffering=1)
         except OSError as error:
             raise UserError(

@@ -14,7 +14,8 @@ from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
-from ofa.common.files import write_atomic
+from ofa.common.files import write_together
+from ofa.common.locks import sole_writer
 from ofa.space.staged import StagedSpace
 
 
@@ -37,15 +38,15 @@ def export_table(table: LatencyTable, space: StagedSpace, style: KeyStyle, folde
     resolutions = table.covered_resolutions(space)
     if not resolutions or table.space_fingerprint != space.fingerprint:
         table.check(space)
-    paths = []
+    texts = {}
     for resolution in resolutions:
         rows = _rows(table, resolution, layers_by_resolution(space)[resolution], style)
         details = f"{table.method}, {table.date}, {style.value} style"
         head = f"# Device {table.device.name}, space {space.name}, {resolution} px; {details}.\n"
-        text = head + yaml.safe_dump(rows, sort_keys=True)
-        paths.append(folder / f"{resolution}_lookup_table.yaml")
-        write_atomic(paths[-1], partial(Path.write_text, data=text))
-    return paths
+        texts[folder / f"{resolution}_lookup_table.yaml"] = head + yaml.safe_dump(rows, sort_keys=True)
+    with sole_writer(folder, "published latency table", setting="output"):
+        write_together({path: partial(Path.write_text, data=text) for path, text in texts.items()})
+    return list(texts)
 
 
 def _rows(

@@ -24,7 +24,9 @@ from latency_tables.measuring.plan import TablePlan, network_workload
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.common.files import new_folder, sha256
+from ofa.common.locks import sole_writer
 from ofa.common.progress import ProgressCallback, silent
+from ofa.common.reading import read_json
 from ofa.compression.quantisation.registry import quantised
 from ofa.runtimes.base import INT8, Files, Runtime, check_packages
 from ofa.runtimes.onnx_export import export_onnx, exporter_facts
@@ -62,12 +64,13 @@ def make_table_kit(plan: TablePlan, folder: Path, progress: ProgressCallback = s
 
     Args:
         plan: plan of the table; its device names engine, threads, precision and effort.
-        folder: new folder; it appears only when the kit is complete.
+        folder: new folder; it appears only when the kit is complete. One that holds this very kit already
+            stays as it is.
         progress: called per program.
 
     Raises:
         UserError: if kits do not support the engine or precision, a package is missing, or the folder
-            exists or cannot be written.
+            holds something else, cannot be written, or is written by another process.
     """
     description = {
         "purpose": TABLE,
@@ -87,10 +90,20 @@ def make_verification_kit(
 ) -> KitInfo:
     """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`."""
     programs = [network_workload(space.unrestricted, config) for config in configs]
-    keys = [program.key for program in programs]
-    networks = {key: config.to_dict() for key, config in zip(keys, configs, strict=True)}
-    description = {"purpose": VERIFICATION, "networks": networks}
+    description = _verification(space, configs)
     return _write_kit(folder, programs, space, device, seed, description, progress)
+
+
+def is_verification_kit(
+    folder: Path, space: StagedSpace, configs: Sequence[SubnetConfig], device: DeviceSpec, seed: int
+) -> bool:
+    """Return whether a folder is the kit that `make_verification_kit` makes of the same arguments."""
+    return _is_kit(folder, _identity(space, device, seed, _verification(space, configs)))
+
+
+def _verification(space: StagedSpace, configs: Sequence[SubnetConfig]) -> dict[str, Any]:
+    networks = {network_workload(space.unrestricted, config).key: config.to_dict() for config in configs}
+    return {"purpose": VERIFICATION, "networks": networks}
 
 
 def _write_kit(
@@ -102,35 +115,57 @@ def _write_kit(
     description: Mapping[str, Any],
     progress: ProgressCallback,
 ) -> KitInfo:
-    convert = _converter(device)
-    if folder.exists():
-        raise UserError(
-            f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
-        )
-    with new_folder(folder, "kit") as work_path:
-        (work_path / "models").mkdir()
-        entries = []
-        for index, program in enumerate(programs):
-            progress(index, len(programs), program.key)
-            entries.append(_write_program(work_path, index, program, device, seed, convert))
-        for source in sorted(_FILES.glob("*.*")):
-            (work_path / source.name).write_bytes(source.read_bytes())
-        manifest = {
-            "schema_version": KIT_SCHEMA_VERSION,
-            **description,
-            "space": space.to_dict(),
-            "space_fingerprint": space.fingerprint,
-            "restriction": space.restriction,
-            "device": dataclasses.asdict(device),
-            "seed": seed,
-            "exporter": exporter_facts(),
-            "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
-            "programs": entries,
-        }
-        (work_path / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
-        size = sum(path.stat().st_size for path in work_path.rglob("*") if path.is_file())
+    convert, identity = _converter(device), _identity(space, device, seed, description)
+    with sole_writer(folder, "kit", setting="output"):
+        if _is_kit(folder, identity):
+            return KitInfo(folder, len(programs), _size(folder))
+        if folder.exists():
+            raise UserError(
+                f"{folder} exists already; a kit needs a new folder. Remove it, or choose another output."
+            )
+        with new_folder(folder, "kit") as work_path:
+            (work_path / "models").mkdir()
+            entries = []
+            for index, program in enumerate(programs):
+                progress(index, len(programs), program.key)
+                entries.append(_write_program(work_path, index, program, device, seed, convert))
+            for source in sorted(_FILES.glob("*.*")):
+                (work_path / source.name).write_bytes(source.read_bytes())
+            manifest = json.dumps({**identity, "programs": entries}, indent=1) + "\n"
+            (work_path / MANIFEST_FILE).write_text(manifest)
+            size = _size(work_path)
     progress(len(programs), len(programs), "")
     return KitInfo(folder, len(programs), size)
+
+
+def _identity(
+    space: StagedSpace, device: DeviceSpec, seed: int, description: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the entries of a manifest that decide which programs a kit has and how it measures them."""
+    return {
+        "schema_version": KIT_SCHEMA_VERSION,
+        **description,
+        "space": space.to_dict(),
+        "space_fingerprint": space.fingerprint,
+        "restriction": space.restriction,
+        "device": dataclasses.asdict(device),
+        "seed": seed,
+        "exporter": exporter_facts(),
+        "files": {source.name: sha256(source.read_bytes()) for source in sorted(_FILES.glob("*.*"))},
+    }
+
+
+def _is_kit(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Return whether a folder holds the kit of that identity."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return False
+    manifest = read_json(folder / MANIFEST_FILE, "kit's manifest")
+    plain = json.loads(json.dumps(identity))
+    return all(manifest.get(name) == value for name, value in plain.items())
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _write_program(

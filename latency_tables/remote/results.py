@@ -36,6 +36,7 @@ from latency_tables.table.timing import process_latency_ms
 from ofa.common.display import short_repr
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import sha256
+from ofa.common.locks import sole_writer
 from ofa.common.plain_values import checked_integer, checked_number, checked_text
 from ofa.common.reading import read_json
 from ofa.space.staged import StagedSpace
@@ -122,9 +123,10 @@ def save_table(table: LatencyTable, path: Path) -> None:
     Raises:
         UserError: if the table at `path` was measured differently, or the file cannot be written.
     """
-    if path.exists():
-        refuse_other(path, "latency table", LatencyTable.load(path).identity, table.identity)
-    table.save(path)
+    with sole_writer(path, "latency table", setting="output"):
+        if path.exists():
+            refuse_other(path, "latency table", LatencyTable.load(path).identity, table.identity)
+        table.save(path)
 
 
 def networks_from_kit(

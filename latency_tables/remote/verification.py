@@ -10,7 +10,7 @@ from pathlib import Path
 
 from latency_tables.engines.base import processor_name
 from latency_tables.measuring.networks import measure_subnets
-from latency_tables.remote.kit import KIT_RUNTIMES, KitInfo, make_verification_kit
+from latency_tables.remote.kit import KIT_RUNTIMES, KitInfo, is_verification_kit, make_verification_kit
 from latency_tables.remote.results import MEASURED_BY_KIT, networks_from_kit
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
@@ -95,15 +95,19 @@ class MeasureByKit:
 
     def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
         """Write a kit of these networks and return an empty result: it has to be measured elsewhere."""
-        info = make_verification_kit(
-            self._space, configs, self._device, self._seed, self._free_folder(), self._progress
-        )
+        folder = self._folder_for(configs)
+        info = make_verification_kit(self._space, configs, self._device, self._seed, folder, self._progress)
         self.next_step = self._how_to_go_on(info)
         return {}
 
-    def _free_folder(self) -> Path:
-        names = (f"{self._folder.name}{f'-{number}' if number else ''}" for number in range(1000))
-        return next(path for name in names if not (path := self._folder.with_name(name)).exists())
+    def _folder_for(self, configs: Sequence[SubnetConfig]) -> Path:
+        """Return a free folder, or that of the same kit, which an interrupted search has written."""
+        for number in range(1000):
+            path = self._folder.with_name(f"{self._folder.name}{f'-{number}' if number else ''}")
+            is_free = not path.exists()
+            if is_free or is_verification_kit(path, self._space, configs, self._device, self._seed):
+                break
+        return path
 
     def _how_to_go_on(self, info: KitInfo) -> str:
         kits = ",".join(quoted(str(path)) for path in (*self._kits, info.path))

@@ -12,6 +12,7 @@ import torch
 
 from ofa.common.distributed import local_rank
 from ofa.common.errors import UserError, unknown_name
+from ofa.common.machine import num_processors
 from ofa.common.threads import blas_threads, check_threads, set_blas_threads
 
 # Parameters of glibc's mallopt.
@@ -32,7 +33,9 @@ def choose_accelerator(name: str, threads: int | None) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("accelerator is cuda but no CUDA device is present; choose auto or cpu.")
     check_threads(threads)
-    if threads is not None:
+    # A container sees all processors of its host.
+    threads = threads or min(torch.get_num_threads(), num_processors())
+    if threads != torch.get_num_threads():
         set_threads(threads)
     if name == "cpu" or not torch.cuda.is_available():
         _keep_freed_memory()

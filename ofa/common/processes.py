@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ofa.common.machine import num_processors
+
 
 def run_in_processes(count: int, arguments: Sequence[str]) -> int:
     """Run `python -m ARGUMENTS` in `count` processes that work together, and return their exit status.
@@ -18,7 +20,7 @@ def run_in_processes(count: int, arguments: Sequence[str]) -> int:
         count: number of processes, at least 1.
         arguments: a module, and what stands behind it on the command line.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(_num_cores() // count, 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(num_processors() // count, 1)))
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
@@ -34,7 +36,3 @@ def run_in_processes(count: int, arguments: Sequence[str]) -> int:
         return 128 + int(error.sigval)
     sys.stdout.flush()
     return 0
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,19 +6,19 @@ import hashlib
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.common.damage import weights_damage
 from ofa.common.display import short_text
 from ofa.common.errors import UserError
-from ofa.common.files import write_atomic
+from ofa.common.files import json_writer, write_atomic, write_together
 from ofa.common.numpy_scalars import SCALARS
 from ofa.common.plain_values import MAX_DEPTH
 from ofa.common.reading import is_file
@@ -38,13 +38,36 @@ _OTHER_OBJECT = re.compile(r"Unsupported (?:global|class|operand)[^\n]*?(?:GLOBA
 
 def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
     """Save tensors and plain values atomically; equal values give equal bytes."""
+    write_atomic(path, lambda temporary: _write(temporary, values))
+
+
+def save_with_twin(path: Path, values: Mapping[str, Any], twin: Callable[[str], Mapping[str, Any]]) -> None:
+    """Save tensors as `save_tensors` does, together with a JSON file of the same name that describes them.
+
+    Args:
+        path: file of the tensors.
+        values: tensors and plain values.
+        twin: takes the hash of the new file of tensors (see `file_hash`), and returns the JSON's values.
+
+    Raises:
+        UserError: if one of them cannot be written; neither is replaced then.
+    """
+    digests: list[str] = []
 
     def write(temporary: Path) -> None:
-        # Given a path, torch.save would put the name of the temporary file into the content.
-        with temporary.open("wb") as file:
-            torch.save(dict(values), file)
+        _write(temporary, values)
+        digests.append(file_hash(temporary))
 
-    write_atomic(path, write)
+    def write_twin(temporary: Path) -> None:
+        json_writer(twin(digests[0]))(temporary)
+
+    write_together({path: write, path.with_suffix(".json"): write_twin})
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    # Given a path, torch.save would put the name of the temporary file into the content.
+    with path.open("wb") as file:
+        torch.save(dict(values), file)
 
 
 def load_tensors(path: Path, what: str, *, stage: str = "") -> dict[str, Any]:
@@ -207,6 +230,11 @@ def content_digest(values: object) -> str:
 
     add(values)
     return digest.hexdigest()
+
+
+def state_bytes(module: nn.Module) -> int:
+    """Return the size of all parameters and buffers of a module in bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
 def file_hash(path: Path) -> str:

@@ -25,7 +25,7 @@ from ofa.data.order import Rows, epoch_order
 from ofa.data.photographs import Photographs, collate
 from ofa.data.settings import DataInfo, DataSettings
 from ofa.data.splits import cut_split
-from ofa.data.workers import batches_of, ignore_stop_signals
+from ofa.data.workers import BATCH_TIMEOUT_S, batches_of, ignore_stop_signals, plan_workers
 
 # Mean and standard deviation of ImageNet's training images, the usual normalisation of photographs.
 PHOTO_MEAN, PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -45,7 +45,7 @@ class FolderData(ImageData):
 
         Raises:
             UserError: if a folder is missing or empty, there is a single class, the classes of two folders
-                differ, files cannot be read, or a split cannot be cut.
+                differ, files cannot be read, a split cannot be cut, or the cache has too little room.
         """
         layout = find_layout(settings)
         catalogue = read_catalogue(layout, settings, progress)
@@ -56,8 +56,10 @@ class FolderData(ImageData):
         self._datasets = {split: self._dataset(split, catalogue) for split in SPLITS}
         super().__init__(DataInfo(settings.name, 3, layout.class_names, PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE))
         counts = {split: self.class_counts(split) for split in SPLITS}
-        self._notes = folder_notes(layout, catalogue, counts)
+        cache_note = self._datasets["train"].check_cache()
+        self._notes = (*folder_notes(layout, catalogue, counts), *([cache_note] if cache_note else []))
         self._remarks: set[str] = set()
+        self._has_few_workers = False
 
     @property
     @override
@@ -130,10 +132,17 @@ class FolderData(ImageData):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # The dataset is indexed by (position, seed) pairs; DataLoader's type hints only allow integers.
         batches: Any = plan
+        batch_bytes = max(map(len, plan), default=0) * 3 * self._settings.image_size**2
+        workers = plan_workers(self._settings.workers, len(plan), batch_bytes)
+        if workers.remark and not self._has_few_workers:
+            self._has_few_workers = True
+            self._warn([workers.remark])
         loader: DataLoader[Any] = DataLoader(
             self._datasets[split],
             batch_sampler=batches,
-            num_workers=min(self._settings.workers, max(len(plan), 1)),
+            num_workers=workers.num_workers,
+            prefetch_factor=workers.prefetch,
+            timeout=BATCH_TIMEOUT_S if workers.num_workers else 0,
             collate_fn=collate,
             pin_memory=device.type == "cuda",
             # Without its own generator the loader draws from the global one.
@@ -147,7 +156,7 @@ class FolderData(ImageData):
             yield batch.pixels, batch.labels.to(device, non_blocking=True)
 
     def _warn(self, remarks: Sequence[str]) -> None:
-        """Warn of each file once."""
+        """Warn of each thing once."""
         for remark in remarks:
             if remark not in self._remarks:
                 self._remarks.add(remark)

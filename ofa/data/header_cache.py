@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ofa.common.plain_values import parse_json
 from ofa.common.reading import read_bytes
+from ofa.common.unfinished import remove_leftovers, unfinished_file
+from ofa.common.user_folders import cache_folder
 from ofa.data.header import Header
 
 VERSION = 1
@@ -19,16 +19,13 @@ MAX_CACHE_BYTES = 2**30
 """Largest file of headers; those of ImageNet have 100 MB."""
 
 
-def cache_folder() -> Path:
-    """Return the user's cache folder of this project: `$XDG_CACHE_HOME/ofa`, or `~/.cache/ofa`."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "ofa"
-
-
 def read_headers(root: Path) -> dict[str, Header]:
     """Return the headers of readable pictures by path, as last written; empty if there are none."""
+    file = _file(root)
     with suppress(Exception):  # A damaged or foreign file is as good as none.
-        values = parse_json(read_bytes(_file(root), "headers of pictures", max_bytes=MAX_CACHE_BYTES))
+        values = {}
+        if file is not None:
+            values = parse_json(read_bytes(file, "headers of pictures", max_bytes=MAX_CACHE_BYTES))
         if values["version"] == VERSION:
             return {path: Header.from_values(entry) for path, entry in values["headers"].items()}
     return {}
@@ -37,17 +34,19 @@ def read_headers(root: Path) -> dict[str, Header]:
 def write_headers(root: Path, headers: Mapping[str, Header]) -> None:
     """Write the headers of readable pictures; where the folder cannot be written, nothing happens."""
     file = _file(root)
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    if file is None:
+        return
     entries = {path: header.values() for path, header in headers.items()}
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        remove_leftovers(file.parent)
+        with unfinished_file(file) as temporary:
             temporary.write_text(json.dumps({"version": VERSION, "root": str(root), "headers": entries}))
             temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
-def _file(root: Path) -> Path:
+def _file(root: Path) -> Path | None:
+    """Return the file of an image set; None for a user without a home folder."""
+    folder = cache_folder()
     name = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return cache_folder() / "pictures" / f"{name}.json"
+    return None if folder is None else folder / "pictures" / f"{name}.json"

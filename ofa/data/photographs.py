@@ -18,6 +18,7 @@ from ofa.data.pictures import UnreadableError, read_picture
 from ofa.data.settings import DataSettings
 from ofa.data.shrunk import ShrunkCopies, shrunk_side
 from ofa.data.views import centre_view
+from ofa.data.workers import sendable
 
 Size = tuple[int, int]
 
@@ -83,6 +84,14 @@ class Photographs(Dataset[Any]):
             short_side = shrunk_side(settings.image_size, settings.crop_scale)
             self._copies = ShrunkCopies(settings.cache, short_side)
 
+    def check_cache(self) -> str:
+        """Return a line for the user on the room that the cache needs, or an empty one.
+
+        Raises:
+            UserError: if the disk clearly has too little room.
+        """
+        return "" if self._copies is None else self._copies.check_room(self._paths, self._sizes)
+
     def __len__(self) -> int:
         return len(self._paths)
 
@@ -130,14 +139,16 @@ class Photographs(Dataset[Any]):
 
 
 def collate(items: Sequence[Photograph | UserError]) -> Batch | UserError:
-    """Return the batch of the items, or the first error among them."""
+    """Return the batch of the items, or the first error among them or in handing the batch over."""
     photographs: list[Photograph] = []
     for item in items:
         if isinstance(item, UserError):
             return item
         photographs.append(item)
-    return Batch(
-        torch.stack([photograph.pixels for photograph in photographs]),
-        torch.tensor([photograph.label for photograph in photographs]),
-        tuple(photograph.remark for photograph in photographs if photograph.remark),
-    )
+    remarks = tuple(photograph.remark for photograph in photographs if photograph.remark)
+    try:
+        pixels = sendable(torch.stack([photograph.pixels for photograph in photographs]))
+        labels = sendable(torch.tensor([photograph.label for photograph in photographs]))
+    except UserError as error:
+        return error
+    return Batch(pixels, labels, remarks)

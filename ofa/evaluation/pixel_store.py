@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ofa.common.machine import available_memory_bytes
 from ofa.data.base import ImageData, send
 
 MAX_MEMORY_BYTES = 10**9
@@ -45,8 +46,9 @@ class PixelStore:
     """Unaugmented images of a set as uint8 batches, each decoded once.
 
     Images are kept as they come from the set, before normalising and resizing, which are cheap: so every
-    network gets the same values, whether they are kept or not. Up to `MAX_MEMORY_BYTES` are in memory, on the
-    device; what is beyond that, up to `MAX_FILE_BYTES`, is in a temporary file; any more is decoded anew.
+    network gets the same values, whether they are kept or not. Up to `MAX_MEMORY_BYTES`, but at most a
+    quarter of the free memory, are in memory, on the device; what is beyond that, up to `MAX_FILE_BYTES`, is
+    in a temporary file; any more is decoded anew.
     """
 
     def __init__(self, data: ImageData, batch_size: int, device: torch.device) -> None:
@@ -56,6 +58,8 @@ class PixelStore:
         self._files: dict[Key, _OnDisk] = {}
         self._streamed: set[Key] = set()
         self._memory_bytes = self._file_bytes = 0
+        free_bytes = available_memory_bytes()
+        self._max_bytes = MAX_MEMORY_BYTES if free_bytes is None else min(MAX_MEMORY_BYTES, free_bytes // 4)
 
     def batches(self, split: str, limit: int | None) -> Iterable[Batch]:
         """Return the first `limit` images of a split: uint8 (n, channels, h, w) and labels (n,)."""
@@ -78,7 +82,7 @@ class PixelStore:
         for batch in decoded:
             batches.append(batch)
             num_bytes += batch[0].numel()
-            if self._memory_bytes + num_bytes > MAX_MEMORY_BYTES:
+            if self._memory_bytes + num_bytes > self._max_bytes:
                 self._spill(key, chain(batches, decoded))
                 return
         self._memory[key] = batches

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ofa.common.errors import UserError
+from ofa.common.unfinished import put_back
 from ofa.export.card import ModelCard, SubnetFacts
 from ofa.export.description import DESCRIPTION_FILE, read_description
 from ofa.export.record import ExportedFile
@@ -101,6 +102,7 @@ def load_bundle(path: Path | str, network: nn.Module | None = None) -> Bundle:
             module.
     """
     path = Path(path)
+    put_back(path)
     description, card = read_description(path / DESCRIPTION_FILE)
     weights = description.files["weights"]
     module = network

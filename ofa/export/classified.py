@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ofa.common.errors import UserError
-from ofa.common.files import write_atomic, write_json
+from ofa.common.files import json_writer, write_together
+from ofa.common.locks import sole_writer
 from ofa.common.metric import TOP1
 from ofa.data.pictures import UnreadableError, read_picture
 from ofa.data.sheet import picture_sheet
@@ -77,10 +78,15 @@ def save_results(result: Classification, path: Path, root: Path) -> str:
     Raises:
         UserError: if a file cannot be written.
     """
-    write_json(path.with_suffix(".json"), _values(result, root))
-    write_atomic(path.with_suffix(".csv"), lambda temporary: _write_csv(result, temporary, root))
     sheet = contact_sheet(result.answers)
-    write_atomic(path, lambda temporary: sheet.save(temporary, format="png"))
+    with sole_writer(path, "contact sheet", setting="output"):
+        write_together(
+            {
+                path.with_suffix(".json"): json_writer(_values(result, root)),
+                path.with_suffix(".csv"): lambda temporary: _write_csv(result, temporary, root),
+                path: lambda temporary: sheet.save(temporary, format="png"),
+            }
+        )
     shown = min(len(result.answers), MAX_PICTURES)
     count = f" of {shown} of {len(result.answers)} pictures" if shown < len(result.answers) else ""
     first = ", wrong ones first" if count and result.confusion is not None else ""

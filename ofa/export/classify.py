@@ -112,6 +112,7 @@ def classify_pictures(
     paths: Sequence[Path],
     labels: Sequence[str | None] | None = None,
     *,
+    trust: bool = False,
     progress: ProgressCallback = silent,
 ) -> Classification:
     """Classify pictures one at a time, as a program on a device does.
@@ -121,6 +122,7 @@ def classify_pictures(
         file: key in `bundle.files`, run by its engine on the processor.
         paths: files of the pictures, at least one.
         labels: true class of each picture, None where it is unknown; None if all are.
+        trust: load files that can run code although they were not exported here; see `ofa.export.trust`.
         progress: called after every picture.
 
     Raises:
@@ -128,7 +130,7 @@ def classify_pictures(
             is not installed, or its outputs are not finite.
     """
     check_classification(bundle)
-    logits_of = load_file(bundle, file)
+    logits_of = load_file(bundle, file, trust=trust)
     labels = labels or [None] * len(paths)
     answers: list[Answer] = []
     unreadable: dict[Path, str] = {}

@@ -93,21 +93,39 @@ def _check_data(card: ModelCard, info: DataInfo) -> None:
 
 
 def file_top1(
-    bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
+    bundle: Bundle,
+    name: str,
+    data: ImageData,
+    split: str,
+    *,
+    device: torch.device = _CPU,
+    trust: bool = False,
 ) -> float:
     """Return the top-1 accuracy (0..1) of one of a bundle's files on a split; see `file_metrics`."""
-    return file_metrics(bundle, name, data, split, device=device)[TOP1.name]
+    return file_metrics(bundle, name, data, split, device=device, trust=trust)[TOP1.name]
 
 
 def file_metrics(
-    bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
+    bundle: Bundle,
+    name: str,
+    data: ImageData,
+    split: str,
+    *,
+    device: torch.device = _CPU,
+    trust: bool = False,
 ) -> dict[str, float]:
     """Return the metrics of a classification, by name, of one of a bundle's files; see `file_confusion`."""
-    return dict(file_confusion(bundle, name, data, split, device=device).metrics)
+    return dict(file_confusion(bundle, name, data, split, device=device, trust=trust).metrics)
 
 
 def file_confusion(
-    bundle: Bundle, name: str, data: ImageData, split: str, *, device: torch.device = _CPU
+    bundle: Bundle,
+    name: str,
+    data: ImageData,
+    split: str,
+    *,
+    device: torch.device = _CPU,
+    trust: bool = False,
 ) -> Confusion:
     """Return how one of a bundle's files classifies a split.
 
@@ -117,6 +135,7 @@ def file_confusion(
         data: image set with the same number of classes.
         split: split that is evaluated.
         device: device of the bundle's network.
+        trust: load files that can run code although they were not exported here; see `ofa.export.trust`.
 
     Raises:
         UserError: if the network is not a classification, the images do not fit, or `load_file` fails.
@@ -126,7 +145,7 @@ def file_confusion(
         raise UserError(f"{card.name} is a network for {card.task}; top-1 is a metric of {CLASSIFICATION}.")
     names = data.info.class_names
     if name != "weights":
-        return measure_confusion(load_file(bundle, name), card_batches(card, data, split), names)
+        return measure_confusion(load_file(bundle, name, trust=trust), card_batches(card, data, split), names)
     batches = card_batches(card, data, split, device=device)
     return measure_confusion(bundle.network.to(device), batches, names)
 
@@ -158,14 +177,18 @@ class ExportedNetwork(nn.Module):
         return self
 
 
-def runnable_module(bundle: Bundle) -> nn.Module:
+def runnable_module(bundle: Bundle, *, trust: bool = False) -> nn.Module:
     """Return the bundle's network, or, if its architecture is unknown, the graph of its pt2 file.
 
+    Args:
+        bundle: the bundle.
+        trust: load files that can run code although they were not exported here; see `ofa.export.trust`.
+
     Raises:
-        UserError: if both are missing, or the file is damaged.
+        UserError: if both are missing, or the file is damaged or not trusted.
     """
     if bundle.module is not None or PT2 not in bundle.files:
         return bundle.network
-    graph = load_file(bundle, PT2)
+    graph = load_file(bundle, PT2, trust=trust)
     assert isinstance(graph, nn.Module)
     return ExportedNetwork(graph)

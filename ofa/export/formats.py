@@ -109,6 +109,7 @@ class Format:
         batch_size: the only number of images per run; None for any number. `load` runs more
             images one after another.
         runtime: the engine that runs the files; None for PyTorch itself.
+        runs_code: whether a crafted file can run any code when it is loaded; see `ofa.export.trust`.
     """
 
     serialise: Callable[[Source], Files]
@@ -118,6 +119,7 @@ class Format:
     extra: str = ""
     batch_size: int | None = None
     runtime: Runtime | None = None
+    runs_code: bool = False
 
 
 def _pt2_content(source: Source) -> Files:
@@ -132,6 +134,7 @@ def _load_pt2(folder: Path) -> Logits:
 
 def _pt2_example(paths: Sequence[str], precision: str) -> str:
     return f"""import torch
+# Loading runs what the maker of the file put into it: only for files of makers whom you trust.
 network = torch.export.load("{paths[0]}").module()
 logits = network(torch.from_numpy(images)).detach().numpy()"""
 
@@ -155,7 +158,7 @@ def _run_by(runtime: Runtime, files: FileFormat) -> Format:
 
 def formats_of(runtimes: Iterable[Runtime]) -> dict[str, Format]:
     """Return, by name, PyTorch's own format and the formats of the engines."""
-    formats = {PT2: Format(_pt2_content, _load_pt2, _pt2_example)}
+    formats = {PT2: Format(_pt2_content, _load_pt2, _pt2_example, runs_code=True)}
     file_names = {WEIGHTS_FILE, PT2_FILE}
     for runtime in runtimes:
         if runtime.format is not None:

@@ -20,6 +20,7 @@ from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.formats import format_of
+from ofa.export.trust import check_trusted
 from ofa.export.weights import load_subnet
 from ofa.runtimes.base import Logits, Runtime, Session, check_packages, each_image, refusal_named
 
@@ -41,30 +42,37 @@ class FreshRun:
 
 @dataclass(frozen=True)
 class FreshRunSettings:
-    """Settings of a `FreshRun`: threads, images per run, and numbers of runs."""
+    """Settings of a `FreshRun`: threads, images per run, numbers of runs, and `trust` as in `load_file`."""
 
     threads: int = 1
     batch_size: int = 1
     warmup_runs: int = 5
     runs: int = 100
+    trust: bool = False
 
 
-def load_file(bundle: Bundle, name: str) -> Logits:
+def load_file(bundle: Bundle, name: str, *, trust: bool = False) -> Logits:
     """Return the function from images to logits of one of a bundle's files, run by its engine on the CPU.
 
     Args:
         bundle: the bundle.
         name: key in `bundle.files`: weights, a format, or a format and its precision such as onnx_int8.
+        trust: load a file that can run code although it was not exported on this machine.
 
     Raises:
-        UserError: if the bundle has no such file, it is damaged, or its engine is not installed or does not
-            offer its precision on this processor; for weights, if the bundle has no network.
+        UserError: if the bundle has no such file, it is damaged or not trusted, or its engine is not
+            installed or does not offer its precision on this processor; for weights, if the bundle has no
+            network.
     """
     session = _session(bundle, name)
     if session is None:
         if name == "weights":
             return _network(bundle)
-        return format_of(name, bundle.files[name].precision).load(bundle.path)
+        file = bundle.files[name]
+        kind = format_of(name, file.precision)
+        if kind.runs_code:
+            check_trusted(bundle.path / file.file, file.sha256, trust)
+        return kind.load(bundle.path)
     return session if bundle.files[name].batch_size is None else each_image(session)
 
 
@@ -75,8 +83,8 @@ def _network(bundle: Bundle) -> nn.Module:
     return load_subnet(bundle.path, bundle.files["weights"], bundle.card.subnet)
 
 
-def bind_file(bundle: Bundle, name: str, images: Tensor) -> Callable[[], object]:
-    """Return a function that runs a file on `images` with the least overhead, for timing.
+def bind_file(bundle: Bundle, name: str, images: Tensor, *, trust: bool = False) -> Callable[[], object]:
+    """Return a function that runs a file on `images` with the least overhead, for timing; see `load_file`.
 
     Raises:
         UserError: if `load_file` fails, or the file cannot run that many images at once.
@@ -87,7 +95,7 @@ def bind_file(bundle: Bundle, name: str, images: Tensor) -> Callable[[], object]
     session = _session(bundle, name)
     if session is not None:
         return session.bind(images)
-    logits = load_file(bundle, name)
+    logits = load_file(bundle, name, trust=trust)
     return lambda: logits(images)
 
 
@@ -150,7 +158,7 @@ def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     initial_mib = _memory_mib("VmRSS")
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets the recorded peak
-    run = bind_file(bundle, name, images)
+    run = bind_file(bundle, name, images, trust=settings.trust)
     for _ in range(settings.warmup_runs):
         run()
     runs = []

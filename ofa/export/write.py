@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
+from ofa.common.disk import check_free_space
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import new_folder, write_json
 from ofa.common.progress import ProgressCallback, silent
+from ofa.common.tensors import state_bytes
 from ofa.export.card import CLASSIFICATION, ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
 from ofa.export.formats import FORMATS, Format, Source, layers_of
@@ -24,6 +26,7 @@ from ofa.export.metadata import card_metadata
 from ofa.export.precision import TargetPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.export.readme import README_FILE, bundle_readme
 from ofa.export.record import ExportedFile, exported_file
+from ofa.export.trust import record_export
 from ofa.export.weights import load_into, load_subnet, weights_content
 from ofa.runtimes.base import FP32, Files, Logits, check_packages, quiet, write_files
 
@@ -98,6 +101,7 @@ def export_bundle(
     _check_replaceable(path)
     source = Source(network, card.input_shape, card_metadata(card))
     _check_output(source, card)
+    check_free_space(path.parent, _max_bytes(network, len(chosen_formats), target), "the bundle")
     total = 1 + len(chosen_formats)
     with new_folder(path, "bundle") as folder, quiet():
         progress(0, total, "weights")
@@ -113,8 +117,22 @@ def export_bundle(
                 files[key] = _add_lower(folder, name, content, source, target, progress)
         _write(folder, {README_FILE: bundle_readme(card, files).encode()})
         write_json(folder / DESCRIPTION_FILE, describe(card, files))
+        _trust_own(files)
     progress(total, total, "")
     return ExportReport(path, files)
+
+
+def _max_bytes(network: nn.Module, num_formats: int, target: TargetPrecision | None) -> int:
+    """Return about the size of a bundle in bytes, at most."""
+    num_precisions = 1 if target is None or target.precision == FP32 else 2
+    return (1 + num_precisions * num_formats) * state_bytes(network)
+
+
+def _trust_own(files: Mapping[str, ExportedFile]) -> None:
+    """Remember those of the files that can run code as exported here."""
+    for name, file in files.items():
+        if name in FORMATS and FORMATS[name].runs_code:
+            record_export(file.sha256)
 
 
 def _check_subnet(network: nn.Module, card: ModelCard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from ofa.cli import COMMANDS
 from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import build
 from ofa.common.errors import StoppedError, UserError
+from ofa.common.exhausted import exhaustion_text
+from ofa.common.machine import allow_open_files
 from ofa.common.shipped import CONF
 from ofa.common.text_settings import expanded_path
 from ofa.launch.arguments import prepared_arguments
@@ -64,6 +67,10 @@ class Command(Generic[Config, Result]):
         not end the others; the exit status is 2 if one did.
         """
         failed_jobs: list[str] = []
+        allow_open_files()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A letter that the terminal's encoding lacks is written as an escape; stderr does so anyway.
+            sys.stdout.reconfigure(errors="backslashreplace")
 
         def task(config: DictConfig) -> None:
             try:
@@ -79,6 +86,8 @@ class Command(Generic[Config, Result]):
                     _exit(error)
                 _say(error)
                 failed_jobs.append(job_text())
+            except BrokenPipeError:
+                _end_with_reader()
             except StoppedError as stopped:
                 Console(stderr=True).print(escape(str(stopped)), soft_wrap=True)
                 sys.exit(128 + stopped.signal_number)
@@ -91,9 +100,7 @@ class Command(Generic[Config, Result]):
             Console(stderr=True).print(f"Interrupted. {self._interrupted}", soft_wrap=True)
             sys.exit(128 + signal.SIGINT)
         except BrokenPipeError:
-            # The reader of the output, e.g. head, has ended: so does this.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
+            _end_with_reader()
         if failed_jobs:
             Console(stderr=True).print(
                 f"[bold red]failed:[/] {escape('; '.join(failed_jobs))}", soft_wrap=True
@@ -128,7 +135,10 @@ class Command(Generic[Config, Result]):
         return self._typed(compose(self.name, overrides, self._schema))
 
     def _execute(self, config: Config) -> Result:
-        """Run the function; an error that a stage remedies gets the line that runs the stage."""
+        """Run the function; an error that a stage remedies gets the line that runs the stage.
+
+        Errors of exhausted resources, such as memory, become errors for the user.
+        """
         try:
             return self._function(config)
         except UserError as error:
@@ -142,6 +152,10 @@ class Command(Generic[Config, Result]):
                 **error.settings,
             }
             raise UserError(f"{error}\nMake it with: {command_line(error.stage, settings)}") from error
+        except Exception as error:
+            if not (text := exhaustion_text(error)):
+                raise
+            raise UserError(text) from error
 
     def _typed(self, config: DictConfig) -> Config:
         try:
@@ -184,6 +198,12 @@ def _name_run(text: str) -> None:
     """Print the name of the run that a command works on; only once where processes work together."""
     if os.environ.get("RANK", "0") == "0":
         Console().print(f"run: {escape(text)}", highlight=False)
+
+
+def _end_with_reader() -> NoReturn:
+    """End quietly, because the reader of the output, e.g. head, has ended."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _say(error: UserError) -> None:

@@ -12,6 +12,7 @@ from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import ConfigError, build, differences
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
+from ofa.common.locks import sole_writer
 from ofa.common.reading import read_json
 from ofa.common.text_settings import Name, PathText
 from ofa.data.settings import DataInfo, DataSettings
@@ -153,9 +154,10 @@ def claim_images(directory: RunDirectory, data: DataSettings) -> None:
     Raises:
         UserError: if the directory holds a run of other images.
     """
-    if not directory.config.exists():
-        write_json(directory.config, {"data": data_record(data), "data_root": data.root})
-        return
+    with sole_writer(directory.config, "run configuration", setting="run_name"):
+        if not directory.config.exists():
+            write_json(directory.config, {"data": data_record(data), "data_root": data.root})
+            return
     changes = differences(data_record(load_data_settings(directory, data.root)), data_record(data), "data")
     if changes:
         raise UserError(

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ofa.common.errors import UserError
-from ofa.common.files import locked
+from ofa.common.locks import locked, sole_writer
 from ofa.common.text_settings import checked_name
+from ofa.common.unfinished import put_back, put_back_all
 
 FIRST_RUN_NAME = "digits"
 """What a training without any settings calls its run."""
@@ -17,8 +18,12 @@ class RunDirectory:
     """`<runs_dir>/<run_name>`: each stage finds the files of the earlier ones here."""
 
     def __init__(self, runs_dir: str, run_name: str) -> None:
-        """Name the directory; nothing is created."""
-        self.path = Path(runs_dir) / run_name
+        """Name the directory; nothing is created.
+
+        Raises:
+            UserError: if no folder can be called so; see `checked_name`.
+        """
+        self.path = Path(runs_dir) / checked_name(run_name, "run_name")
         self.name = run_name
         self.config = self.path / "config.json"
         self.supernet = self.path / "supernet.pt"
@@ -37,14 +42,28 @@ class RunDirectory:
             UserError: if there is neither; it names the bundles of the run.
         """
         for path in (self.bundles / name, Path(name).expanduser()):
+            put_back(path)
             if path.is_dir():
                 return path
-        known_names = sorted(path.parent.name for path in self.bundles.glob("*/subnet.json"))
+        known_names = [path.name for path in self.bundle_paths()]
         raise UserError(
             f"No bundle {name!r} in {self.path}, and no folder of that name; the run has: "
             f"{', '.join(known_names) or 'none'}.",
             stage="export",
         )
+
+    def bundle_paths(self) -> list[Path]:
+        """Paths of all bundles of the run, by name."""
+        put_back_all(self.bundles)
+        return sorted(path.parent for path in self.bundles.glob("[!.]*/subnet.json"))
+
+    def new_bundle(self, name: str) -> Path:
+        """Path of the bundle that is made under a name.
+
+        Raises:
+            UserError: if no folder can be called so; see `checked_name`.
+        """
+        return self.bundles / checked_name(name)
 
     def finetuning(self, name: str) -> Path:
         """Path of the checkpoints and TensorBoard events of the fine-tuning that makes a bundle."""
@@ -58,11 +77,17 @@ class RunDirectory:
         """Path of a kit for another device."""
         return self.path / "kits" / checked_name(name)
 
-    def locked(self, stage: str, writes: bool) -> AbstractContextManager[None]:
-        """Return the lock of a stage, for the process of it that `writes` files."""
+    def locked(self, stage: str, writes: bool = True) -> AbstractContextManager[None]:
+        """Return the lock of a stage, for the process of it that `writes` files; see `locked`."""
         if not writes:
             return nullcontext()
         return locked(self.path / f".{stage}.lock", f"the {stage} of {self.path}")
+
+    def writing_bundle(self, name: str, writes: bool = True) -> AbstractContextManager[None]:
+        """Return the lock of the bundle that is made under a name, for the process that `writes` it."""
+        if not writes:
+            return nullcontext()
+        return sole_writer(self.new_bundle(name), "bundle")
 
 
 def newest_run(runs_dir: str) -> str:

@@ -53,25 +53,26 @@ def export_subnet(
         progress: called after every format.
 
     Raises:
-        UserError: as `export_bundle`.
+        UserError: if no bundle can be called so, or another process writes it; as `export_bundle`.
     """
-    evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
-    network = evaluator.network(config)
-    expected_metric = expected_metric or _measured(evaluator, network, config, run)
-    network = network.cpu()
-    card = subnet_card(
-        run.info.space,
-        config,
-        run.data.info,
-        expected_metric=expected_metric,
-        expected_latency_ms=expected_latency_ms,
-        latency_targets=latency_targets,
-        provenance={"run": run.directory.name, **(provenance or {}), "supernet": run.info.sha256},
-    )
-    samples = samples_of(evaluator, config.resolution, quantisation_images)
-    target = TargetPrecision(precision, samples, mixed_precision or MixedPrecisionSettings())
-    path = run.directory.bundles / name
-    return export_bundle(network, card, path, formats, target=target, progress=progress)
+    with run.directory.writing_bundle(name):
+        evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
+        network = evaluator.network(config)
+        expected_metric = expected_metric or _measured(evaluator, network, config, run)
+        network = network.cpu()
+        card = subnet_card(
+            run.info.space,
+            config,
+            run.data.info,
+            expected_metric=expected_metric,
+            expected_latency_ms=expected_latency_ms,
+            latency_targets=latency_targets,
+            provenance={"run": run.directory.name, **(provenance or {}), "supernet": run.info.sha256},
+        )
+        samples = samples_of(evaluator, config.resolution, quantisation_images)
+        target = TargetPrecision(precision, samples, mixed_precision or MixedPrecisionSettings())
+        path = run.directory.new_bundle(name)
+        return export_bundle(network, card, path, formats, target=target, progress=progress)
 
 
 def _measured(

@@ -167,7 +167,7 @@ def finetune_on(
     if emulates(settings.precision, device):
         note(EMULATED)
     folder = directory.finetuning(name)
-    with directory.locked(f"fine-tuning-{name}", world.is_main):
+    with directory.writing_bundle(name, world.is_main):
         fit(
             network,
             data,
@@ -184,7 +184,7 @@ def finetune_on(
         recalibrate_batchnorm(network, (images for images, _ in calibration))
         after = score(network, _images(data, "validation", resolution, device), task)
         card = _tuned_card(card, settings, after, data, task.metric)
-        report = export_bundle(network.cpu(), card, directory.bundles / name, formats)
+        report = export_bundle(network.cpu(), card, directory.new_bundle(name), formats)
         # The bundle has the weights now; the TensorBoard events stay.
         shutil.rmtree(folder / "checkpoints")
     expected = None if taken else _expected(bundle, task.metric)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
+from ofa.common.reading import read_json
 from ofa.common.shipped import read_preset
 from ofa.data.settings import DataSettings
 from ofa.runs.config import data_record
@@ -21,12 +23,25 @@ _IMAGENET, _IMAGENET_CLASSES = "imagenet", 1000
 
 
 def check_vacant(directory: RunDirectory) -> None:
-    """Raise if the directory already holds a run.
+    """Raise if the directory already holds a run that is no import; `save_run` compares imports.
 
     Raises:
         UserError: if there is a run.
     """
-    for file in (directory.supernet, directory.path / "config.json"):
+    if _imported_config(directory) is None:
+        _refuse_run(directory)
+
+
+def _imported_config(directory: RunDirectory) -> dict[str, Any] | None:
+    """Return the configuration of an imported run, None if there is none."""
+    if not directory.config.exists():
+        return None
+    config = read_json(directory.config, "run configuration")
+    return config if "imported" in config else None
+
+
+def _refuse_run(directory: RunDirectory) -> None:
+    for file in (directory.supernet, directory.config):
         if file.exists():
             raise UserError(
                 f"{directory.path} holds a run already ({file.name}). Choose another run_name, or remove "
@@ -50,15 +65,20 @@ def save_run(
 ) -> None:
     """Write the supernet with its description, and the data settings for the run's later stages.
 
+    The same import may be repeated; one that was interrupted gives way to any.
+
     Raises:
-        UserError: if there is a run already, or a file cannot be written.
+        UserError: if there is another run already, or a file cannot be written.
     """
-    check_vacant(directory)
     config = {
         "space": supernet.space.to_dict(),
         "data": data_record(data),
         "imported": dict(provenance),
         "data_root": data.root,
     }
-    write_json(directory.path / "config.json", config)
+    is_interrupted = not directory.supernet.with_suffix(".json").exists()
+    earlier_config = _imported_config(directory)
+    if earlier_config is None or not (is_interrupted or earlier_config == json.loads(json.dumps(config))):
+        _refuse_run(directory)
+    write_json(directory.config, config)
     save_supernet(directory.supernet, supernet, {"imported": dict(provenance)})

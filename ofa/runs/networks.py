@@ -14,7 +14,6 @@ from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.evaluation.confusion import Confusion
 from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure_confusion
 from ofa.export.bundle import Bundle, load_bundle
-from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.evaluate import card_batches, runnable_module
 from ofa.modules.cost import ModuleCost, module_cost
 from ofa.modules.static import StaticNetwork
@@ -63,7 +62,13 @@ class RunNetwork:
 
 
 def run_networks(
-    run: TrainedRun, evaluator: SubnetEvaluator[StaticNetwork], split: str, *, num_random: int, seed: int
+    run: TrainedRun,
+    evaluator: SubnetEvaluator[StaticNetwork],
+    split: str,
+    *,
+    num_random: int,
+    seed: int,
+    trust: bool = False,
 ) -> list[RunNetwork]:
     """Return all bundles of a run and `num_random` random networks of its supernet, evaluated.
 
@@ -73,14 +78,15 @@ def run_networks(
         split: split that is evaluated.
         num_random: number of random networks.
         seed: seed of the random networks.
+        trust: run pt2 files of unknown architecture that were not exported on this machine.
 
     Raises:
         UserError: if a bundle is damaged, its images are others than the run's, or it cannot be run because
-            its architecture is unknown and it has no pt2 file.
+            its architecture is unknown and it has no pt2 file that is trusted.
     """
     networks, class_names = [], run.data.info.class_names
-    for file in sorted(run.directory.bundles.glob(f"[!.]*/{DESCRIPTION_FILE}")):
-        networks.append(_bundle_network(run, evaluator, split, load_bundle(file.parent)))
+    for path in run.directory.bundle_paths():
+        networks.append(_bundle_network(run, evaluator, split, load_bundle(path), trust))
     space = run.trained_space
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
@@ -91,12 +97,12 @@ def run_networks(
 
 
 def _bundle_network(
-    run: TrainedRun, evaluator: SubnetEvaluator[nn.Module], split: str, bundle: Bundle
+    run: TrainedRun, evaluator: SubnetEvaluator[nn.Module], split: str, bundle: Bundle, trust: bool
 ) -> RunNetwork:
     check_classes(bundle, run.data.info)
     card, config = bundle.card, None
     # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
-    network = runnable_module(bundle).to(memory_format=torch.channels_last).to(run.device)
+    network = runnable_module(bundle, trust=trust).to(memory_format=torch.channels_last).to(run.device)
     batches: Batches
     if card.subnet is None:
         batches = card_batches(card, run.data, split, device=run.device)

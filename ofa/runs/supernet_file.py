@@ -12,9 +12,8 @@ import torch
 from ofa.architecture.cost import network_cost
 from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
-from ofa.common.files import write_json
 from ofa.common.mismatches import checked_state
-from ofa.common.tensors import file_hash, load_tensors, save_tensors
+from ofa.common.tensors import file_hash, load_tensors, save_with_twin
 from ofa.runs.supernet_info import SUPERNET_SCHEMA, SupernetInfo, read_supernet_info
 from ofa.space.space import check_fingerprint
 from ofa.space.staged import StagedSpace
@@ -24,16 +23,18 @@ from ofa.supernet.supernet import Supernet
 def save_supernet(path: Path, supernet: Supernet, provenance: Mapping[str, Any]) -> None:
     """Write `path` (weights) and its JSON twin (space, fingerprint, hash of the weights, provenance)."""
     space = supernet.space
-    save_tensors(path, {"state": supernet.state_dict(), "fingerprint": space.fingerprint})
-    twin = {
-        "schema_version": SUPERNET_SCHEMA,
-        "space": space.to_dict(),
-        "fingerprint": space.fingerprint,
-        "sha256": file_hash(path),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": {**provenance, "torch": torch.__version__},
-    }
-    write_json(path.with_suffix(".json"), twin)
+
+    def twin(digest: str) -> dict[str, Any]:
+        return {
+            "schema_version": SUPERNET_SCHEMA,
+            "space": space.to_dict(),
+            "fingerprint": space.fingerprint,
+            "sha256": digest,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "provenance": {**provenance, "torch": torch.__version__},
+        }
+
+    save_with_twin(path, {"state": supernet.state_dict(), "fingerprint": space.fingerprint}, twin)
 
 
 def load_supernet(

@@ -7,8 +7,10 @@ import dataclasses
 import torch
 
 from ofa.common.command_line import assignments
+from ofa.common.disk import check_free_space, check_writable, size_text
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
+from ofa.common.tensors import state_bytes
 from ofa.data.base import ImageData
 from ofa.data.sources import load_data
 from ofa.runs.config import TrainConfig, claim_directory
@@ -17,7 +19,8 @@ from ofa.runs.plan import facts_of, suggested_settings
 from ofa.runs.start import start_run, start_values
 from ofa.runs.supernet_file import save_supernet
 from ofa.space.staged import StagedSpace
-from ofa.supernet.supernet import build_supernet
+from ofa.supernet.supernet import Supernet, build_supernet
+from ofa.training.checkpoints import checkpoints_bytes
 from ofa.training.checks import check_training
 from ofa.training.phases import check_phases
 from ofa.training.precision import EMULATED, emulates
@@ -57,12 +60,13 @@ def train_run(
     supernet = build_supernet(space, config.training.seed, config.training.dropout)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
+        num_bytes = _check_disk(run, config, supernet, world.is_main)
         start = start_run(config, run, supernet, data.info, note)
         if world.is_main:
             claim_directory(run, config, start_values(start))
         world.wait()
         new_names = () if start is None else start.new_names
-        for line in _first_lines(config, space, data, device, bool(new_names)):
+        for line in _first_lines(config, space, data, device, bool(new_names), num_bytes):
             note(line)
         trainer = Trainer(
             supernet,
@@ -93,11 +97,32 @@ def _before(progress: ProgressCallback) -> ProgressCallback:
     return lambda done, total, text: progress(0, total, f"{text}, {done} of {total}")
 
 
+def _check_disk(run: RunDirectory, config: TrainConfig, supernet: Supernet, writes: bool) -> int:
+    """Return the size in bytes of a training's files: its checkpoints, the teacher and the supernet.
+
+    Raises:
+        UserError: if the process that `writes` them cannot, or there is too little room.
+    """
+    settings = config.training
+    num_more_states = (settings.ema_decay is not None) + (settings.early_stopping is not None)
+    checkpoints = checkpoints_bytes(supernet, settings.keep_checkpoints, num_more_states)
+    num_bytes = checkpoints + 2 * state_bytes(supernet)
+    if writes:
+        check_writable(run.path.parent)  # The table of all runs is there.
+        check_free_space(run.path, num_bytes, "the training", run.path.glob("**/*.pt"))
+    return num_bytes
+
+
 def _first_lines(
-    config: TrainConfig, space: StagedSpace, data: ImageData, device: torch.device, has_new: bool
+    config: TrainConfig,
+    space: StagedSpace,
+    data: ImageData,
+    device: torch.device,
+    has_new: bool,
+    num_bytes: int,
 ) -> list[str]:
-    """Return what is said when a training begins: the space, the images, and where to watch it."""
-    folder = RunDirectory(config.runs_dir, config.run_name).path / "tensorboard"
+    """Return what is said when a training begins: the space, the images, the disk, and where to watch it."""
+    run_path = RunDirectory(config.runs_dir, config.run_name).path
     resolutions, size = ", ".join(map(str, space.allowed_resolutions)), config.training.batch_size
     num_steps = schedule_of(config.recipe, data).total_steps
     better = suggested_settings(facts_of(data), space, size)
@@ -105,8 +130,9 @@ def _first_lines(
         f"{space.name}: {space.size:.3g} sub-networks; {data.size('train')} images of {data.info.name}",
         *data.notes,
         f"{num_steps:,} steps of {size} images, at {resolutions} px",
+        f"needs up to {size_text(num_bytes)} in {run_path}",
         *([f"these images suggest: {' '.join(assignments(better))}"] if better else []),
-        f"watch it with: tensorboard --logdir {folder}",
+        f"watch it with: tensorboard --logdir {run_path / 'tensorboard'}",
         *([EMULATED] if emulates(config.training.precision, device) else []),
         *([NOTHING_NEW] if not has_new and any(p.new_lr_factor != 1 for p in config.recipe.phases) else []),
     ]

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ofa.common.distributed import World
 from ofa.common.errors import UserError
-from ofa.common.tensors import content_digest, has_nan, load_tensors, save_tensors
+from ofa.common.tensors import content_digest, has_nan, load_tensors, save_tensors, state_bytes
+from ofa.common.unfinished import remove_leftovers
 
 _STEP_FILE = re.compile(r"step_(\d+)\.pt")
 
@@ -32,10 +35,27 @@ def misfits_named() -> Iterator[None]:
         ) from error
 
 
+NUM_CHECKPOINTS = 2
+
+
+def checkpoints_bytes(
+    network: nn.Module, num_checkpoints: int = NUM_CHECKPOINTS, num_more_states: int = 0
+) -> int:
+    """Return about the size of the checkpoints of a training in bytes, at most: one more than are kept.
+
+    Args:
+        network: network that is trained; the optimiser has a momentum for each of its parameters.
+        num_checkpoints: number of checkpoints that are kept.
+        num_more_states: number of further copies of its state in each, e.g. the average.
+    """
+    state, momentum = state_bytes(network), sum(p.numel() * p.element_size() for p in network.parameters())
+    return (num_checkpoints + 1) * ((1 + num_more_states) * state + momentum)
+
+
 class TrainingCheckpoints:
     """The latest checkpoints of a run, `step_<n>.pt` in one folder."""
 
-    def __init__(self, folder: Path, max_checkpoints: int = 2) -> None:
+    def __init__(self, folder: Path, max_checkpoints: int = NUM_CHECKPOINTS) -> None:
         """Use `folder` and keep the newest `max_checkpoints` files."""
         self._folder, self._max_checkpoints = folder, max_checkpoints
 
@@ -49,6 +69,9 @@ class TrainingCheckpoints:
     def save(self, step: int, values: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, then delete the oldest ones beyond `max_checkpoints`."""
         save_tensors(self._path(step), {**values, "digest": content_digest(values)})
+        self._remove_old()
+
+    def _remove_old(self) -> None:
         for old_step in self.steps()[: -self._max_checkpoints]:
             self._path(old_step).unlink(missing_ok=True)
 
@@ -64,8 +87,7 @@ class TrainingCheckpoints:
         Raises:
             UserError: raised by `check`, or if all files are damaged.
         """
-        for path in self._folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        remove_leftovers(self._folder)
         damaged_paths = []
         for step in reversed(self.steps()):
             try:
@@ -80,6 +102,7 @@ class TrainingCheckpoints:
                 damaged_paths.append(str(self._path(step)))
                 continue
             check(values, f"checkpoint {self._path(step)}")
+            self._remove_old()  # A process that was killed after saving may not have come to it.
             return values, damaged_paths
         if damaged_paths:
             raise UserError(

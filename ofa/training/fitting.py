@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.common.config import build, differences
+from ofa.common.disk import check_free_space, check_writable
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.errors import UserError
 from ofa.common.mismatches import load_state
@@ -21,7 +22,7 @@ from ofa.data.base import ImageData, resize
 from ofa.evaluation.classes import classification_task
 from ofa.evaluation.task import ClassificationTask, Task
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
-from ofa.training.checkpoints import TrainingCheckpoints, misfits_named
+from ofa.training.checkpoints import TrainingCheckpoints, checkpoints_bytes, misfits_named
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
 from ofa.training.loop import Batch, ReportReader, StepLoop
 from ofa.training.losses import loss_terms
@@ -244,8 +245,12 @@ class _Fit(StepLoop):
         self._checkpoints.save(self._step, values)
 
     def _resume(self) -> None:
-        if self._checkpoints is None:
+        if self._checkpoints is None or self._folder is None:
             return
+        if self._world.is_main:
+            check_writable(self._folder)
+            checkpoints = (self._folder / "checkpoints").glob("*.pt")
+            check_free_space(self._folder, checkpoints_bytes(self._network), "the fine-tuning", checkpoints)
         values, _ = self._checkpoints.load_latest(self._check)
         if values is not None:
             load_optimizer(self._optimizer, values.get("optimizer"))

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from ofa.common.errors import UserError
-from ofa.common.files import locked, write_atomic, write_json
+from ofa.common.files import write_atomic, write_json
+from ofa.common.locks import sole_writer
 from ofa.common.metric import Metric, indistinct
 
 
@@ -97,7 +98,7 @@ class RunSummary:
             **{f"{self.metric}_{name}": f"{value:.4f}" for name, value in self.scores.items()},
             "peak_memory_mb": f"{self.peak_memory_mb:.0f}",
         }
-        with locked(table.with_name(f".{table.name}.lock"), f"the table of runs {table}"):
+        with sole_writer(table, "table of runs", setting="runs_dir", patience_s=60.0):
             _replace_row(table, row)
 
 

@@ -19,7 +19,7 @@ from ofa.common.accelerator import torch_threads
 from ofa.common.config import below_minimum, build
 from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
-from ofa.common.files import sha256, write_atomic, write_json
+from ofa.common.files import json_writer, sha256, write_together
 from ofa.common.metric import TOP1, Metric
 from ofa.common.mismatches import checked_state
 from ofa.common.reading import read_bytes, read_json
@@ -189,7 +189,7 @@ class AccuracyPredictor:
         """Write the weights to `path` (predictor.pt) and everything else to its .json twin.
 
         Raises:
-            UserError: if a file cannot be written; the old file is then unchanged.
+            UserError: if a file cannot be written; the old files are then unchanged.
         """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors["cost_mean"] = torch.from_numpy(self.features.cost_mean)
@@ -197,7 +197,6 @@ class AccuracyPredictor:
         buffer = io.BytesIO()
         torch.save(tensors, buffer)
         content = buffer.getvalue()
-        write_atomic(path, lambda temporary: temporary.write_bytes(content))
         values = {
             "schema_version": SCHEMA_VERSION,
             "space": {"fingerprint": self.space.fingerprint, **self.space.to_dict()},
@@ -206,7 +205,12 @@ class AccuracyPredictor:
             "info": asdict(self.info),
             "versions": _versions(),
         }
-        write_json(path.with_suffix(".json"), values)
+        write_together(
+            {
+                path: lambda temporary: temporary.write_bytes(content),
+                path.with_suffix(".json"): json_writer(values),
+            }
+        )
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace, threads: int | None = 1) -> AccuracyPredictor:

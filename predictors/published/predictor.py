@@ -15,11 +15,10 @@ from torch import Tensor
 from ofa.common.accelerator import torch_threads
 from ofa.common.display import short_repr
 from ofa.common.errors import UserError
-from ofa.common.files import write_json
 from ofa.common.metric import TOP1, Metric
 from ofa.common.mismatches import listed, mismatches, raise_mismatches
 from ofa.common.reading import read_json
-from ofa.common.tensors import file_hash, save_tensors
+from ofa.common.tensors import file_hash, save_with_twin
 from ofa.published.state import read_state
 from ofa.space.genes import Genomes
 from ofa.space.space import SearchSpace, check_fingerprint
@@ -100,15 +99,13 @@ class PublishedPredictor:
         tensors: dict[str, Tensor] = {_BASE: torch.tensor([self.mlp.base])}
         for index, (weight, bias) in enumerate(self.mlp.layers):
             tensors |= {f"{index}.weight": weight.t().contiguous(), f"{index}.bias": bias}
-        save_tensors(path, tensors)
         twin = {
             "schema_version": SCHEMA_VERSION,
             "kind": KIND,
             "space": {"fingerprint": self.space.fingerprint, **self.space.to_dict()},
-            "weights_sha256": file_hash(path),
             "source": self.source,
         }
-        write_json(path.with_suffix(".json"), twin)
+        save_with_twin(path, tensors, lambda digest: {**twin, "weights_sha256": digest})
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace, threads: int | None = 1) -> PublishedPredictor:

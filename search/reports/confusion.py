@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ofa.common.errors import UserError
-from ofa.common.files import write_atomic, write_json
+from ofa.common.files import json_writer, write_together
+from ofa.common.locks import sole_writer
 from ofa.common.metric import TOP5
 from ofa.evaluation.confusion import Confusion
 
@@ -68,10 +69,15 @@ def save_confusion(confusion: Confusion, path: Path, title: str) -> str:
     Raises:
         UserError: if a file cannot be written.
     """
-    write_json(path, {"title": title, **confusion.to_dict()})
     figure = plot_confusion(confusion, title)
     png_path = path.with_suffix(".png")
-    write_atomic(png_path, lambda temporary: figure.savefig(temporary, dpi=120, format="png"))
+    with sole_writer(path, "report", setting="output"):
+        write_together(
+            {
+                path: json_writer({"title": title, **confusion.to_dict()}),
+                png_path: lambda temporary: figure.savefig(temporary, dpi=120, format="png"),
+            }
+        )
     return f"{path}, {png_path.name}"
 
 

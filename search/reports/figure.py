@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-import ofa.common.files
 from search.limits.limit import number_text
 from search.reports.predictions import Predictions
 from search.result.result import LimitRecord, SearchResult
@@ -20,21 +19,20 @@ _FAR = 1.5
 """A limit above this multiple of all shown values is named in a corner: its line would crowd them out."""
 
 
-def plot_result(
-    result: SearchResult, path: Path, *, title: str = "", predictions: Predictions | None = None
-) -> None:
-    """Write a PNG of the predicted metric against each quantity of the front, side by side.
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG with 150 dots per inch, whatever the ending of the path."""
+    figure.savefig(path, dpi=150, format="png")
 
-    Uses a separate figure and no global plotting state.
+
+def result_figure(result: SearchResult, *, title: str = "", predictions: Predictions | None = None) -> Figure:
+    """Return a figure of the predicted metric against each quantity of the front, side by side.
+
+    It is a separate figure, without global plotting state.
 
     Args:
         result: the result.
-        path: file of the figure.
         title: what the networks are for, e.g. run and device.
         predictions: estimators behind the search; where they know the ± of predictions, it is shown.
-
-    Raises:
-        UserError: if the file cannot be written.
     """
     limits = [limit for limit in result.limits if limit.name in result.front_costs]
     deviations = predictions.deviations([c.config for c in result.front]) if predictions else None
@@ -54,7 +52,7 @@ def plot_result(
     panels[0].legend(loc="lower right", fontsize=8)
     what = f"{result.space_name}: {result.algorithm}, {result.evaluations} candidates"
     figure.suptitle(f"{title}\n{what}" if title else what, fontsize=11)
-    ofa.common.files.write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+    return figure
 
 
 def _plot_front(

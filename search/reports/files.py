@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from search.reports.figure import plot_result
+from ofa.common.files import json_writer, write_together
+from search.reports.figure import result_figure, save_png
 from search.reports.predictions import Predictions
-from search.reports.text import write_table
+from search.reports.text import front_rows, save_csv
 from search.result.result import SearchResult
 
 
@@ -19,7 +20,7 @@ def save_all(
     title: str = "",
     predictions: Predictions | None = None,
 ) -> None:
-    """Write `path` (JSON) and, with the same name, a .png and a .csv.
+    """Write `path` (JSON) and, with the same name, a .png and a .csv; all three are replaced together.
 
     Args:
         result: the result.
@@ -31,6 +32,11 @@ def save_all(
     Raises:
         UserError: if a file cannot be written.
     """
-    result.save(path, provenance)
-    plot_result(result, path.with_suffix(".png"), title=title, predictions=predictions)
-    write_table(result, path.with_suffix(".csv"))
+    figure, rows = result_figure(result, title=title, predictions=predictions), front_rows(result)
+    write_together(
+        {
+            path: json_writer(result.saved_values(provenance)),
+            path.with_suffix(".png"): lambda temporary: save_png(figure, temporary),
+            path.with_suffix(".csv"): lambda temporary: save_csv(rows, temporary),
+        }
+    )

@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import ofa.common.files
 from ofa.common.latency_target import deviation_text
 from ofa.common.metric import TOP1, Metric
 from search.limits.limit import Limit, number_texts
@@ -26,23 +25,20 @@ from search.verified.correction import MAX_MARGIN
 SHOWN_ROWS = 12
 
 
-def write_table(result: SearchResult, path: Path) -> None:
-    """Write the front as CSV, cheapest first: id, accuracy, each limited quantity, the network as JSON.
+def save_csv(rows: Sequence[Sequence[str]], path: Path) -> None:
+    """Write rows as CSV."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
 
-    Raises:
-        UserError: if the file cannot be written.
-    """
+
+def front_rows(result: SearchResult) -> list[list[str]]:
+    """Return the front as a table, cheapest first: id, accuracy, limited quantities, network as JSON."""
     names = [limit.name for limit in result.limits]
     rows = [["id", "accuracy", *names, "subnet"]]
     for candidate in result.front:
         numbers = [f"{candidate.accuracy:.9g}", *(f"{candidate.values[name]:.9g}" for name in names)]
         rows.append([candidate.config.id, *numbers, json.dumps(candidate.config.to_dict())])
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-
-    ofa.common.files.write_atomic(path, write)
+    return rows
 
 
 def report(result: SearchResult, limits: Sequence[Limit], predictions: Predictions | None = None) -> str:

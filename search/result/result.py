@@ -222,7 +222,11 @@ class SearchResult:
         Raises:
             UserError: if the file cannot be written.
         """
-        ofa.common.files.write_json(path, {**self.to_dict(), "provenance": dict(provenance)})
+        ofa.common.files.write_json(path, self.saved_values(provenance))
+
+    def saved_values(self, provenance: Mapping[str, str]) -> dict[str, Any]:
+        """Return the plain values of the file that `save` writes."""
+        return {**self.to_dict(), "provenance": dict(provenance)}
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> SearchResult:

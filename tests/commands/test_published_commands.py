@@ -65,8 +65,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_later_stages_go_on_from_an_imported_supernet(checkpoint: Path, tmp_path: Path) -> None:
     common = (f"runs_dir={tmp_path}", "run_name=mine")
-    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
     run = RunDirectory(str(tmp_path), "mine")
+    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
+    # An import that was killed before its last file begins again.
+    run.supernet.with_suffix(".json").unlink()
+    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
     supernet, info = load_supernet(run.supernet)
     assert info.provenance["imported"]["file"] == "tiny.pth"
     state = torch.load(checkpoint, weights_only=True)
@@ -74,8 +77,11 @@ def test_later_stages_go_on_from_an_imported_supernet(checkpoint: Path, tmp_path
     collect_accuracy.run(*common, "count=2", "calibration_images=30", "validation_images=30")
     path = export_subnet.run(*common, "subnet=smallest", "calibration_images=30", "formats=[]")
     assert load_bundle(path).subnet.space == supernet.space
+    import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
+    assert load_supernet(run.supernet)[1].sha256 == info.sha256
+    checkpoint.rename(checkpoint.with_name("other.pth"))
     with pytest.raises(UserError, match="holds a run already"):
-        import_checkpoint.run(*common, f"file={checkpoint}", *TINY)
+        import_checkpoint.run(*common, f"file={checkpoint.with_name('other.pth')}", *TINY)
     with pytest.raises(UserError, match="holds a run of a different configuration"):
         train_supernet.run(*common)
 

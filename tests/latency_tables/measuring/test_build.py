@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -432,6 +433,23 @@ def test_a_complete_table_is_returned_without_measuring(tmp_path: Path) -> None:
     engine = FakeEngine()
     assert table_of(path, engine) == table
     assert engine.runs == 0
+
+
+def test_a_build_killed_after_its_table_was_saved_leaves_no_unfinished_one(tmp_path: Path) -> None:
+    path, other = tmp_path / "t.json", tmp_path / "other.json"
+    with pytest.raises(KeyboardInterrupt):
+        table_of(other, FakeEngine(stop_after=900))
+    journal_path(other).rename(journal_path(path))
+    unfinished = journal_path(path).read_text()
+    table = table_of(path, FakeEngine())
+    journal_path(path).write_text(unfinished)
+    os.utime(journal_path(path), (0, 0))
+    assert table_of(path, FakeEngine()) == table
+    assert not journal_path(path).exists()
+    # One that is newer than the table is of a build that goes on.
+    journal_path(path).write_text(unfinished)
+    assert table_of(path, FakeEngine()) == table
+    assert journal_path(path).exists()
 
 
 def test_only_missing_entries_are_measured(tmp_path: Path) -> None:

@@ -180,8 +180,12 @@ def test_a_big_network_is_a_small_part_of_a_kit(full_space: StagedSpace, tmp_pat
 
 
 def test_a_folder_that_exists_is_left_alone(made: Path) -> None:
+    times_ns = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    info = make_table_kit(plan_of(), made)
+    assert info.path == made and info.num_programs == len(plan_of().workloads) and info.size > 0
     with pytest.raises(UserError, match="exists already; a kit needs a new folder"):
-        make_table_kit(plan_of(), made)
+        make_table_kit(dataclasses.replace(plan_of(), seed=99), made)
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == times_ns
 
 
 @pytest.mark.parametrize(
@@ -554,6 +558,10 @@ def test_candidates_are_measured_by_a_kit(measured: Path, tmp_path: Path) -> Non
     configs = [space.smallest, space.largest]
     assert measure(configs) == {}
     assert "from_kit=" in measure.next_step and "(2 networks" in measure.next_step
+    # The same search again, after an interruption, goes on with the kit that it wrote.
+    repeated = choose_measure(table, table.device, space, 3, kits)
+    assert repeated(configs) == {} and repeated.next_step == measure.next_step
+    assert [path.name for path in kits.parent.iterdir()] == ["name"]
     assert run_kit(kits).returncode == 0
     again = choose_measure(table, table.device, space, 3, kits, str(kits))
     assert isinstance(again, MeasureByKit)

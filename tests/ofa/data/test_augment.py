@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,33 @@ def test_copies_are_small_upright_and_made_once(large: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
+def test_leftovers_of_killed_workers_are_removed(large: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / ".0123.jpg.89ab.tmp").write_bytes(b"half")
+    copies = ShrunkCopies(cache, 48)
+    assert list(cache.iterdir()) == []
+    assert Path(copies.copy_of(str(large), (400, 300))).parent.parent == cache
+    # Files are written in the folder itself, where the next start looks for left-overs.
+    assert [path.is_dir() for path in cache.iterdir()] == [True]
+
+
+def test_the_room_for_copies_is_said_and_checked(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies, paths = ShrunkCopies(tmp_path / "cache", 48), [str(large)] * 4
+    sizes = [(400, 300), (300, 400), (400, 300), (50, 50)]
+    assert copies.check_room(paths, sizes) == f"shrunk copies need up to 9.2 kB in {tmp_path / 'cache'}"
+    copies.copy_of(str(large), (400, 300))
+    assert "6.1 kB" in copies.check_room(paths, sizes)
+    assert copies.check_room(paths[3:], sizes[3:]) == ""
+    content = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.jpg"))
+    assert 48 * 64 / 10 < content < 48 * 64
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=5_000))
+    with pytest.raises(UserError, match=r"shrunk photographs .* needs up to 6.1 kB, 5 kB are free"):
+        copies.check_room(paths, sizes)
+
+
 def test_copies_of_every_kind_show_the_same(tmp_path: Path) -> None:
     copies = ShrunkCopies(tmp_path / "cache", 12)
     for kind, (path, _) in write_kinds(tmp_path / "kinds").items():
@@ -168,7 +196,7 @@ def test_a_full_or_forbidden_cache_is_named(
     with pytest.raises(UserError, match=r"The cache of shrunk photographs .*file/cache cannot be written"):
         photographs(large, tmp_path / "file" / "cache")
 
-    def fill(image: Image.Image, path: Path) -> None:
+    def fill(image: Image.Image, path: Path, ending: str) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

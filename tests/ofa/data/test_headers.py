@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from ofa.common.errors import UserError
+from ofa.common.user_folders import cache_folder
 from ofa.data import header, headers
 from ofa.data.folder import FolderData
 from ofa.data.header import Header, read_header
-from ofa.data.header_cache import cache_folder
 from ofa.data.headers import check_pictures
 from ofa.data.settings import DataSettings
 from ofa.data.sources import load_data

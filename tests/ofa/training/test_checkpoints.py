@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,14 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
         checkpoints.save(step, {"fingerprint": SPACE.fingerprint, "step": step})
     assert checkpoints.steps() == [6, 9]
     (tmp_path / ".step_00000012.pt.7.tmp").write_bytes(b"half")
+    # A killed process may have left an old one.
+    shutil.copy(tmp_path / "step_00000006.pt", tmp_path / "step_00000003.pt")
     checked: list[str] = []
     values, damaged = checkpoints.load_latest(lambda values, what: checked.append(what))
     assert values is not None and values["step"] == 9
     assert checked == [f"checkpoint {tmp_path / 'step_00000009.pt'}"]
     assert damaged == []
+    assert checkpoints.steps() == [6, 9]
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -21,7 +21,6 @@ from training_run import PHASES, SPACE, arm, make_trainer
 
 from ofa.common.distributed import World
 from ofa.common.errors import StoppedError, UserError
-from ofa.common.files import locked
 from ofa.common.tensors import load_tensors
 from ofa.supernet.operators import ElasticBatchNorm2d
 from ofa.supernet.supernet import Supernet
@@ -361,41 +360,6 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     assert trainer.damaged_checkpoints == [str(newest)]
     assert trainer.resumed_at == 21
-
-
-def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from ofa.common.files import locked\n"
-        "with locked(Path(sys.argv[1]), 'it'): print('locked', flush=True); time.sleep(60)"
-    )
-    lock = tmp_path / "run" / ".training.lock"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
-        with (
-            pytest.raises(UserError, match=rf"Another process, {other.pid} on .*, is at work on the run;"),
-            locked(lock, "the run", patience_s=0.2),
-        ):
-            pass
-    finally:
-        other.kill()
-        other.wait()
-    with locked(lock, "the run", patience_s=1.0):
-        assert lock.with_suffix(".holder").read_text().startswith(f"{os.getpid()} on ")
-    with locked(lock, "the run", patience_s=0.0):
-        assert lock.exists()
-
-
-def test_a_lock_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(UserError, match=r"Could not write .*/file/\.training\.lock: "),
-        locked(tmp_path / "file" / ".training.lock", "the run"),
-    ):
-        pass
 
 
 def summary(run_name: str, top1: float) -> RunSummary:

@@ -15,7 +15,7 @@ from ofa.space.staged import StagedSpace
 from search.algorithms.nsga2 import ParetoSettings, search_front
 from search.limits.limit import Limit
 from search.population.fronts import crowding, fittest, non_dominated, ranks
-from search.reports.figure import plot_result
+from search.reports.figure import result_figure, save_png
 
 SMALL = ParetoSettings(population_size=60, generations=20)
 
@@ -170,5 +170,5 @@ def test_fronts_of_three_objectives_are_drawn(small_space: StagedSpace, tmp_path
         small_space, rugged(small_space, 0), limits_of(small_space, 2), SMALL, np.random.default_rng(0)
     )
     path = tmp_path / "pareto.png"
-    plot_result(result, path)
+    save_png(result_figure(result), path)
     assert path.read_bytes()[:4] == b"\x89PNG"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ofa.architecture.cost import compile_cost, macs, network_cost
@@ -17,7 +15,7 @@ from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
 from search.reports.comparison import ComparedNetworks, compare_networks, gain_lines
-from search.reports.figure import plot_result
+from search.reports.figure import result_figure
 from search.reports.predictions import Predictions
 from search.reports.text import report
 from search.result.result import LimitRecord, SearchResult
@@ -116,26 +114,21 @@ def test_headings_and_axes_name_quantity_place_and_unit() -> None:
     assert (record.heading, record.label) == ("cycles", "cycles")
 
 
-def figure_texts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, result: SearchResult, predictions: Predictions
-) -> list[str]:
+def figure_texts(result: SearchResult, predictions: Predictions) -> list[str]:
     """Return all texts of the figure of a result."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    monkeypatch.setattr("ofa.common.files.write_atomic", lambda path, write: write(path))
-    plot_result(result, tmp_path / "figure.png", title="mine on phone", predictions=predictions)
-    return [text.get_text() for text in figures[0].findobj(Text) if isinstance(text, Text)]
+    figure = result_figure(result, title="mine on phone", predictions=predictions)
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
 
 
 def test_the_figure_says_for_what_it_is_in_percent_with_band_and_limit(
-    micro_space: StagedSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    micro_space: StagedSpace,
 ) -> None:
     result, limit, predictions = searched(micro_space, 0.5)
-    texts = figure_texts(monkeypatch, tmp_path, result, predictions)
+    texts = figure_texts(result, predictions)
     assert any(text.startswith("mine on phone\nmicro: evolution") for text in texts)
     for text in ("predicted top-1 [%]", "MACs [M]", "± of a prediction"):
         assert text in texts
     assert any(text.strip() == f"limit {limit.maximum:.4g} M" for text in texts)
     far = dataclasses.replace(result, limits=(dataclasses.replace(result.limits[0], maximum=5e6),))
-    texts = figure_texts(monkeypatch, tmp_path, far, Predictions(micro_space, predictions.accuracy))
+    texts = figure_texts(far, Predictions(micro_space, predictions.accuracy))
     assert "limit 5000000 M (far to the right)" in texts and "± of a prediction" not in texts
