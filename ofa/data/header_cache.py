@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ofa.common.reading import parse_json, read_bytes
+from ofa.common.plain_values import parse_json
+from ofa.common.reading import read_bytes
 from ofa.common.unfinished import remove_leftovers, unfinished_file
 from ofa.common.user_folders import cache_folder
 from ofa.data.header import Header
