@@ -69,6 +69,26 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path
     remove_leftovers(tmp_path / "missing")
 
 
+def test_writers_that_tidy_up_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for _ in range(60):
+                    write_atomic(tmp_path / f"file{number % 2}", lambda path: path.write_text("whole"))
+                    with new_folder(tmp_path / f"folder{number % 2}", "folder") as folder:
+                        (folder / "text").write_text("whole")
+                    remove_leftovers(tmp_path)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    assert names(tmp_path) == ["file0", "file1", "folder0", "folder1"]
+
+
 def test_without_locks_only_what_is_old_is_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
