@@ -66,9 +66,9 @@ def _processor_quotas(root: Path) -> Iterator[float]:
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             yield int(quota) / int(period)  # "max" is no number: no limit.
         with suppress(OSError, ValueError, ZeroDivisionError):
-            quota_us = int((folder / "cpu.cfs_quota_us").read_text(encoding="utf-8"))
+            quota_us = _number(folder / "cpu.cfs_quota_us")
             if quota_us > 0:
-                yield quota_us / int((folder / "cpu.cfs_period_us").read_text(encoding="utf-8"))
+                yield quota_us / _number(folder / "cpu.cfs_period_us")
 
 
 def _group_memory(root: Path) -> Iterator[int]:
@@ -78,12 +78,9 @@ def _group_memory(root: Path) -> Iterator[int]:
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         ):
             with suppress(OSError, ValueError):
-                max_bytes = int((folder / limit).read_text(encoding="utf-8"))
                 # Pages of files that can be given up at once are free.
-                used = int((folder / usage).read_text(encoding="utf-8")) - _entry(
-                    folder / "memory.stat", "inactive_file"
-                )
-                yield max_bytes - used
+                free_pages = _entry(folder / "memory.stat", "inactive_file")
+                yield _number(folder / limit) - _number(folder / usage) + free_pages
 
 
 def _machine_memory(root: Path) -> Iterator[int]:
@@ -112,6 +109,10 @@ def _group_folders(root: Path, controller: str) -> Iterator[Path]:
             # In a container the name may be that outside of it; its own group is then the top.
             path = Path(name.lstrip("/"))
             yield from (top / folder for folder in (path, *path.parents))
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text(encoding="utf-8"))
 
 
 def _entry(file: Path, name: str) -> int:
