@@ -1,8 +1,8 @@
 """Time to read a table, a predictor, a supernet, records and a result, beside another version in turns.
 
 The files are made once, for the MobileNetV3 space of ImageNet. Two processes read them in turns, one with
-this checkout and one with the other; the order changes every round. Printed are medians in milliseconds and
-their ratio.
+this checkout and one with the other; the order changes every round. Printed are lower
+quartiles in milliseconds, as of latencies, and their ratio.
 
 Run: python benchmarks/reading_cost.py OTHER_CHECKOUT [--rounds 15]
 """
@@ -104,7 +104,7 @@ def compare(other: Path, num_rounds: int) -> None:
                     milliseconds = workers[index].ask({"artefact": artefact})
                     if number >= NUM_WARMUPS:
                         times[index].append(milliseconds)
-            ours, theirs = map(statistics.median, times)
+            ours, theirs = (statistics.quantiles(values, n=4)[0] for values in times)
             print(f"{artefact:10s} {ours:9.2f} {theirs:9.2f} {ours / theirs:6.2f}")
         for worker in workers:
             worker.close()

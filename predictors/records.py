@@ -18,7 +18,8 @@ from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.common.files import write_atomic
 from ofa.common.metric import TOP1, Metric
-from ofa.common.reading import checked_object, parse_json, read_bytes
+from ofa.common.plain_values import checked_object, parse_json
+from ofa.common.reading import read_bytes
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 

@@ -19,14 +19,8 @@ from latency_tables.table.timing import check_runs
 from ofa.common.config import build, differences
 from ofa.common.display import short_repr
 from ofa.common.errors import UserError
-from ofa.common.reading import (
-    checked_integer,
-    checked_number,
-    checked_object,
-    checked_text,
-    parse_json,
-    read_bytes,
-)
+from ofa.common.plain_values import checked_integer, checked_number, checked_object, checked_text, parse_json
+from ofa.common.reading import read_bytes
 
 Identity = Mapping[str, Any]
 """Nested plain values that must be equal for measurements to share a table."""
@@ -74,7 +68,7 @@ class MeasurementJournal:
                 path.write_bytes(_header(identity))
             elif sum(map(len, lines)) < path.stat().st_size:
                 os.truncate(path, sum(map(len, lines)))
-            self._file = path.open("a", buffering=1)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise UserError(
                 f"Could not write {path}: {error}. Check the permissions and free space."

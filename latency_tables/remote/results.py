@@ -37,7 +37,8 @@ from ofa.common.display import short_repr
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import sha256
 from ofa.common.locks import sole_writer
-from ofa.common.reading import checked_integer, checked_number, checked_text, read_json
+from ofa.common.plain_values import checked_integer, checked_number, checked_text
+from ofa.common.reading import read_json
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 

@@ -6,29 +6,22 @@ from another person, be damaged, or be no such file at all.
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from ofa.common.damage import json_damage
 from ofa.common.display import printable_text, short_repr, short_text
 from ofa.common.errors import UserError
+from ofa.common.plain_values import MAX_DEPTH, parse_json, plain_values
 
-MAX_TEXT_BYTES = 2**27
+MAX_TEXT_BYTES = 2**26
 """Largest file of text or JSON; records of a thousand networks have 1 MB."""
 
 MAX_YAML_BYTES = 2**24
 """Largest YAML file: its parser takes a second for some megabytes."""
-
-MAX_DEPTH = 64
-"""Deepest nesting of lists and objects; the files of this project have 8."""
-
-MAX_INTEGER = 2**63 - 1
 
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is not part of every installation
 
@@ -111,74 +104,6 @@ def read_json(path: Path, what: str, stage: str = "", advice: str = "") -> dict[
     return values
 
 
-def parse_json(content: str | bytes) -> Any:
-    """Return the plain values of a JSON text in UTF-8; see `plain_values`.
-
-    Raises:
-        ValueError: for a text that is no JSON, with the number NaN or an infinite one, an entry that is there
-            twice, or values that are not plain; `json_damage` puts it into words.
-    """
-    text = content.decode() if isinstance(content, bytes) else content
-    try:
-        values = _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from None
-    except ValueError as error:
-        if "int_max_str_digits" in str(error):
-            raise ValueError("it holds an integer of thousands of digits") from None
-        raise
-    return plain_values(values)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name} in place of a number")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in values if names.count(name) > 1)
-        raise ValueError(f"it has the entry {short_repr(twice)} twice")
-    return values
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
-
-
-def plain_values(values: Any) -> Any:
-    """Return parsed values with texts that can be printed: control characters are replaced.
-
-    Raises:
-        ValueError: for values nested too deep, numbers that are not finite or beyond 64 bits, and values
-            other than texts, numbers, true, false, null, lists and objects.
-    """
-    return _plain(values, MAX_DEPTH)
-
-
-def _plain(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if kind is str:
-        return value if value.isprintable() else printable_text(value)
-    if kind is float:
-        if not math.isfinite(value):
-            raise ValueError(f"it holds {value} in place of a number")
-        return value
-    if kind is int:
-        if not -MAX_INTEGER <= value <= MAX_INTEGER:
-            raise ValueError("it holds an integer of more than 64 bits")
-        return value
-    if kind is bool or value is None:
-        return value
-    if kind is not dict and kind is not list:
-        raise ValueError(f"it holds a {kind.__name__}; expected texts and numbers")
-    if depth == 0:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-    if kind is list:
-        return [_plain(entry, depth - 1) for entry in value]
-    return {_plain(name, depth - 1): _plain(entry, depth - 1) for name, entry in value.items()}
-
-
 def read_yaml(path: Path, what: str) -> Any:
     """Return the plain values of a YAML file; see `plain_values`.
 
@@ -235,48 +160,3 @@ def path_inside(folder: Path, name: str, what: str) -> Path:
             f"The {what} {folder} names the file {short_repr(name)}, which is not inside that folder."
         )
     return path
-
-
-def checked_number(value: object, what: str, minimum: float = -math.inf) -> float:
-    """Return a value of a file that has to be a number.
-
-    Raises:
-        ValueError: for anything else, or a number below `minimum`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value < math.inf:
-        bound = "" if minimum == -math.inf else f" of at least {minimum:g}"
-        raise ValueError(f"{what} is {short_repr(value)}; expected a number{bound}")
-    return float(value)
-
-
-def checked_integer(value: object, what: str, minimum: int = 0) -> int:
-    """Return a value of a file that has to be an integer.
-
-    Raises:
-        ValueError: for anything else, or a number below `minimum`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{what} is {short_repr(value)}; expected an integer of at least {minimum}")
-    return value
-
-
-def checked_text(value: object, what: str) -> str:
-    """Return a value of a file that has to be a text.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if not isinstance(value, str):
-        raise ValueError(f"{what} is {short_repr(value)}; expected a text")
-    return value
-
-
-def checked_object(value: object, what: str) -> Mapping[str, Any]:
-    """Return a value of a file that has to be an object.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{what} is {short_repr(value)}; expected an object")
-    return value

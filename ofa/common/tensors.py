@@ -20,7 +20,8 @@ from ofa.common.display import short_text
 from ofa.common.errors import UserError
 from ofa.common.files import json_writer, write_atomic, write_together
 from ofa.common.numpy_scalars import SCALARS
-from ofa.common.reading import MAX_DEPTH, is_file
+from ofa.common.plain_values import MAX_DEPTH
+from ofa.common.reading import is_file
 
 MAX_TENSOR_BYTES = 2**36
 """Largest file of tensors, 69 GB: no supernet with its optimiser comes near."""
@@ -233,7 +234,8 @@ def content_digest(values: object) -> str:
 
 def state_bytes(module: nn.Module) -> int:
     """Return the size of all parameters and buffers of a module in bytes."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    tensors = (value for value in module.state_dict().values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def file_hash(path: Path) -> str:

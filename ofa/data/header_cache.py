@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ofa.common.reading import parse_json, read_bytes
+from ofa.common.plain_values import parse_json
+from ofa.common.reading import read_bytes
 from ofa.common.unfinished import remove_leftovers, unfinished_file
 from ofa.common.user_folders import cache_folder
 from ofa.data.header import Header
@@ -40,7 +41,8 @@ def write_headers(root: Path, headers: Mapping[str, Header]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(file.parent)
         with unfinished_file(file) as temporary:
-            temporary.write_text(json.dumps({"version": VERSION, "root": str(root), "headers": entries}))
+            text = json.dumps({"version": VERSION, "root": str(root), "headers": entries})
+            temporary.write_text(text, encoding="utf-8")
             temporary.replace(file)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.common.reading import checked_number, checked_object, read_json
+from ofa.common.plain_values import checked_number, checked_object
+from ofa.common.reading import read_json
 from ofa.data.settings import DataSettings
 from ofa.space.space import check_fingerprint
 from ofa.space.staged import StagedSpace

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ofa.common.mismatches import checked_state
-from ofa.common.reading import checked_integer
+from ofa.common.plain_values import checked_integer
 
 
 class WeightAverage:

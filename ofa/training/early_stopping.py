@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ofa.common.metric import Metric
 from ofa.common.mismatches import load_state
-from ofa.common.reading import checked_integer, checked_number, checked_object
+from ofa.common.plain_values import checked_integer, checked_number, checked_object
 
 JUDGED = ("smallest", "middle", "largest")
 """Sub-networks whose mean metric is judged."""

@@ -15,8 +15,8 @@ from ofa.common.disk import check_free_space, check_writable
 from ofa.common.distributed import SINGLE_PROCESS, World, check_batch_size
 from ofa.common.errors import UserError
 from ofa.common.mismatches import load_state
+from ofa.common.plain_values import checked_integer
 from ofa.common.progress import ProgressCallback, silent
-from ofa.common.reading import checked_integer
 from ofa.common.tensors import content_digest
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.classes import classification_task

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa.common.reading import checked_object
+from ofa.common.plain_values import checked_object
 from ofa.common.tensors import has_usual_numbers
 from ofa.training.batch_norm import BATCH_NORMS
 from ofa.training.checkpoints import misfits_named

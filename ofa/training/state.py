@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ofa.common.mismatches import load_state
-from ofa.common.reading import checked_integer
+from ofa.common.plain_values import checked_integer
 from ofa.space.space import check_fingerprint
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.checkpoints import misfits_named

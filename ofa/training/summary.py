@@ -105,7 +105,7 @@ class RunSummary:
 def _replace_row(table: Path, row: Mapping[str, str]) -> None:
     rows: list[dict[str, str]] = []
     if table.exists():
-        with table.open(newline="") as file:
+        with table.open(encoding="utf-8", newline="") as file:
             rows = [dict(entry) for entry in csv.DictReader(file)]
         if any(None in entry or "run_name" not in entry for entry in rows):
             raise UserError(f"{table} is not a table of runs; move it away so that a new one can be written.")
@@ -113,7 +113,7 @@ def _replace_row(table: Path, row: Mapping[str, str]) -> None:
     names = list(dict.fromkeys(name for entry in rows for name in entry))
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(rows)

@@ -14,7 +14,8 @@ from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1, Metric
-from ofa.common.reading import checked_integer, checked_number, checked_object, checked_text, read_json
+from ofa.common.plain_values import checked_integer, checked_number, checked_object, checked_text
+from ofa.common.reading import read_json
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 from search.limits.limit import LATENCY, quantity_title

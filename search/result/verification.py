@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa.common.reading import checked_number, checked_text
+from ofa.common.plain_values import checked_number, checked_text
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 
