@@ -99,7 +99,7 @@ def test_a_lock_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
 def test_a_full_disk_while_the_lock_is_made_changes_nothing(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, text: str) -> int:
+    def refuse(path: Path, text: str, encoding: str) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", refuse)
