@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -207,7 +208,32 @@ def test_an_engine_runs_the_file_whose_checksum_is_known(
     (copy / BUNDLE / "model.onnx").rename(copy / BUNDLE / "other.onnx")
     (copy / BUNDLE / "model.onnx").write_bytes(b"never checked")
     change(copy / BUNDLE / "subnet.json", lambda values: values["files"]["onnx"].update(file="other.onnx"))
-    assert "names other files of onnx than ONNX Runtime opens, model.onnx" in refused(artefact, copy)
+    assert "names other files of onnx than its engine opens, model.onnx" in refused(artefact, copy)
+
+
+def test_a_graph_that_is_opened_is_the_one_that_is_trusted(
+    artefacts: dict[str, Artefact], tmp_path: Path
+) -> None:
+    """A bundle could bring a graph that this user exported, and have another one opened."""
+    copy = copied(artefacts["card"], tmp_path) / BUNDLE
+    entry = json.loads((copy / "subnet.json").read_text())["files"]["onnx"]
+    (copy / "model.pt2").write_bytes(b"never checked")
+    change(copy / "subnet.json", lambda values: values["files"].update(pt2={**entry, "file": "model.onnx"}))
+    with pytest.raises(UserError, match=r"names other files of pt2 than its engine opens, model\.pt2"):
+        load_file(load_bundle(copy), "pt2", trust=True)
+
+
+def test_outputs_are_those_of_the_classes(artefacts: dict[str, Artefact], tmp_path: Path) -> None:
+    copy = copied(artefacts["card"], tmp_path) / BUNDLE
+    bundle = load_bundle(copy)
+    images = torch.zeros(2, *bundle.card.input_shape)
+    logits = load_file(bundle, "onnx")
+    assert logits(images).shape == (2, 10)
+    with pytest.raises(UserError, match=r"Its engine does not run .*model\.onnx: "):
+        logits(torch.zeros(2, 7, 3, 3))
+    fewer = dataclasses.replace(bundle.card, class_names=("a", "b"), subnet=None)
+    with pytest.raises(UserError, match=r"gives outputs of shape \[2, 10\] for 2 images of 2 classes"):
+        load_file(dataclasses.replace(bundle, card=fewer), "onnx")(images)
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", bytes(1000)])
@@ -220,7 +246,7 @@ def test_an_engine_refuses_a_file_by_name(
     path.write_bytes(content)
     entry = {"sha256": digest(path), "bytes": len(content)}
     change(copy / BUNDLE / "subnet.json", lambda values: values["files"]["onnx"].update(entry))
-    assert "ONNX Runtime does not take" in refused(artefact, copy)
+    assert "ONNX Runtime does not run" in refused(artefact, copy)
 
 
 def test_a_format_that_is_unknown(artefacts: dict[str, Artefact], tmp_path: Path) -> None:
