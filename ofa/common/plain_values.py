@@ -14,6 +14,9 @@ MAX_DEPTH = 64
 
 MAX_INTEGER = 2**63 - 1
 
+MAX_CHARS = 100_000
+"""Longest text or name; those of this project are names and sentences."""
+
 
 def parse_json(content: str | bytes) -> Any:
     """Return the plain values of a JSON text in UTF-8; see `plain_values`.
@@ -54,8 +57,8 @@ def plain_values(values: Any) -> Any:
     """Return parsed values with texts that can be printed: control characters are replaced.
 
     Raises:
-        ValueError: for values nested too deep, numbers that are not finite or beyond 64 bits, and values
-            other than texts, numbers, true, false, null, lists and objects.
+        ValueError: for values nested too deep, texts that are too long, numbers that are not finite or beyond
+            64 bits, and values other than texts, numbers, true, false, null, lists and objects.
     """
     return values if _is_plain(values) else _plain(values, MAX_DEPTH)
 
@@ -69,7 +72,7 @@ def _is_plain(values: Any) -> bool:
             for value in container:
                 kind = type(value)
                 if kind is str:
-                    if not value.isprintable():
+                    if not value.isprintable() or len(value) > MAX_CHARS:
                         return False
                 elif kind is float:
                     if not -math.inf < value < math.inf:
@@ -92,6 +95,8 @@ def _is_plain(values: Any) -> bool:
 def _plain(value: Any, depth: int) -> Any:
     kind = type(value)
     if kind is str:
+        if len(value) > MAX_CHARS:
+            raise ValueError(f"it holds a text of {len(value):,} characters: {short_repr(value)}")
         return value if value.isprintable() else printable_text(value)
     if kind is float:
         if not math.isfinite(value):

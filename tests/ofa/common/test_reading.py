@@ -33,6 +33,8 @@ ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('{"a": [-Infinity]}', "holds -Infinity in place of a number"),
         ('{"a": {"b": 1e999}}', "holds inf in place of a number"),
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "has the entry 'c' twice"),
+        (f'{{"a": ["{"x" * 200_000}"]}}', "holds a text of 200,000 characters: 'xxxx"),
+        (f'{{"{"x" * 200_000}": 1}}', "holds a text of 200,000 characters: 'xxxx"),
     ],
 )
 def test_json_that_is_refused(text: str, reason: str, tmp_path: Path) -> None:
