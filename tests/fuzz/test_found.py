@@ -375,6 +375,14 @@ def test_texts_in_results_are_no_numbers(artefacts: dict[str, Artefact], tmp_pat
         assert f"accuracy is '{text}'; expected a number" in refused(artefact, copy)
 
 
+def test_every_candidate_has_the_limited_quantities(artefacts: dict[str, Artefact], tmp_path: Path) -> None:
+    artefact = artefacts["search result"]
+    copy = copied(artefact, tmp_path)
+    name = artefact.read(copy)["limits"][0]["name"]
+    change(copy / artefact.file, lambda values: values["front"][0]["values"].pop(name))
+    assert f"{name} is None; expected a number" in refused(artefact, copy)
+
+
 def test_a_result_whose_network_was_changed(artefacts: dict[str, Artefact], tmp_path: Path) -> None:
     artefact = artefacts["search result"]
     copy = copied(artefact, tmp_path)
