@@ -34,7 +34,7 @@ def deep(path: Path) -> None:
 
 
 def escaped(path: Path) -> None:
-    path.write_text(json.dumps({"schema_version": "\x1b[2J\x1b]0;title\x07", "space": {"x" * 10**6: 1}}))
+    path.write_text(json.dumps({"schema_version": "\x1b[2J\x1b]0;title\x07", "space": {"x" * 50_000: 1}}))
 
 
 def garbage(path: Path) -> None:
