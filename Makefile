@@ -54,7 +54,7 @@ sbom: $(SBOM_STAMP) ## List all that is installed, with versions and licences, i
 	@echo "The list is sbom.json."
 
 clean: ## Remove .venv, build files and caches; runs/ stays.
-	@rm -rf $(VENV) $(SBOM_VENV) sbom.json build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf $(VENV) $(SBOM_VENV) sbom.json fuzz.jsonl build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Where there is no GPU, PyTorch's build for processors alone, if the package index offers one: the other brings

@@ -8,7 +8,7 @@ import reprlib
 MAX_TEXT = 8000
 """Longest text of an error, in characters: lists of a hundred names fit."""
 
-_MAX_VALUE = 80
+_MAX_VALUE = 120
 _MAX_ENTRIES = 6
 # Control characters but line break and tab, marks that turn the direction of a line, halves of characters.
 _UNPRINTABLE = re.compile(

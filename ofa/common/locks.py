@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ofa.common.display import short_text
 from ofa.common.errors import UserError
 from ofa.common.unfinished import put_back, remove_leftovers
 
@@ -116,6 +117,6 @@ def _release(lock: FileLock, path: Path, holder_path: Path, new_folders: Sequenc
 
 def _read_holder(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip() or "unknown"
+        return short_text(path.read_text(encoding="utf-8", errors="replace").strip()) or "unknown"
     except OSError:
         return "unknown"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from ofa.common.display import printable_text, short_repr
+from ofa.common.display import printable_text, short_repr, short_text
 
 MAX_DEPTH = 64
 """Deepest nesting of lists and objects; the files of this project have 8."""
 
 MAX_INTEGER = 2**63 - 1
+
+MAX_CONTAINERS = 2_000_000
+"""Most lists and objects of a text; the measurements of a kit, which have the most, have some 100,000."""
+
+MAX_CHARS = 100_000
+"""Longest text or name; those of this project are names and sentences."""
 
 
 def parse_json(content: str | bytes) -> Any:
@@ -23,6 +29,9 @@ def parse_json(content: str | bytes) -> Any:
             twice, or values that are not plain; `json_damage` puts it into words.
     """
     text = content.decode() if isinstance(content, bytes) else content
+    # Memory and time of reading are those of lists and objects, whatever their number of bytes.
+    if text.count("[") + text.count("{") > MAX_CONTAINERS:
+        raise ValueError(f"it holds more than {MAX_CONTAINERS:,} lists and objects")
     try:
         values = _DECODER.decode(text)
     except RecursionError:
@@ -34,10 +43,6 @@ def parse_json(content: str | bytes) -> Any:
     return plain_values(values)
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name} in place of a number")
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
@@ -47,15 +52,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def plain_values(values: Any) -> Any:
     """Return parsed values with texts that can be printed: control characters are replaced.
 
     Raises:
-        ValueError: for values nested too deep, numbers that are not finite or beyond 64 bits, and values
-            other than texts, numbers, true, false, null, lists and objects.
+        ValueError: for values nested too deep, texts that are too long, numbers that are not finite or beyond
+            64 bits, and values other than texts, numbers, true, false, null, lists and objects.
     """
     return values if _is_plain(values) else _plain(values, MAX_DEPTH)
 
@@ -69,7 +74,7 @@ def _is_plain(values: Any) -> bool:
             for value in container:
                 kind = type(value)
                 if kind is str:
-                    if not value.isprintable():
+                    if not value.isprintable() or len(value) > MAX_CHARS:
                         return False
                 elif kind is float:
                     if not -math.inf < value < math.inf:
@@ -89,27 +94,36 @@ def _is_plain(values: Any) -> bool:
     return False
 
 
-def _plain(value: Any, depth: int) -> Any:
-    kind = type(value)
+def _plain(value: Any, depth: int, where: str = "") -> Any:
+    """Return plain values; see `plain_values`.
+
+    Args:
+        value: the values.
+        depth: number of levels that may follow.
+        where: dotted names of what holds them, for the error.
+    """
+    kind, place = type(value), f" at {where}" if where else ""
     if kind is str:
+        if len(value) > MAX_CHARS:
+            raise ValueError(f"it holds a text of {len(value):,} characters{place}: {short_repr(value)}")
         return value if value.isprintable() else printable_text(value)
-    if kind is float:
-        if not math.isfinite(value):
-            raise ValueError(f"it holds {value} in place of a number")
-        return value
-    if kind is int:
-        if not -MAX_INTEGER <= value <= MAX_INTEGER:
-            raise ValueError("it holds an integer of more than 64 bits")
-        return value
-    if kind is bool or value is None:
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"it holds {value} in place of a number{place}")
+    if kind is int and not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError(f"it holds an integer of more than 64 bits{place}")
+    if kind in (float, int, bool) or value is None:
         return value
     if kind is not dict and kind is not list:
-        raise ValueError(f"it holds a {kind.__name__}; expected texts and numbers")
+        raise ValueError(f"it holds a {kind.__name__}{place}; expected texts and numbers")
     if depth == 0:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    inside = f"{where}." if where else ""
     if kind is list:
-        return [_plain(entry, depth - 1) for entry in value]
-    return {_plain(name, depth - 1): _plain(entry, depth - 1) for name, entry in value.items()}
+        return [_plain(entry, depth - 1, f"{inside}{index}") for index, entry in enumerate(value)]
+    return {
+        _plain(name, depth - 1, where): _plain(entry, depth - 1, f"{inside}{short_text(name)}")
+        for name, entry in value.items()
+    }
 
 
 def checked_number(value: object, what: str, minimum: float = -math.inf) -> float:

@@ -17,11 +17,14 @@ from ofa.common.display import printable_text, short_repr, short_text
 from ofa.common.errors import UserError
 from ofa.common.plain_values import MAX_DEPTH, parse_json, plain_values
 
-MAX_TEXT_BYTES = 2**26
+MAX_TEXT_BYTES = 2**25
 """Largest file of text or JSON; records of a thousand networks have 1 MB."""
 
-MAX_YAML_BYTES = 2**24
-"""Largest YAML file: its parser takes a second for some megabytes."""
+MAX_YAML_BYTES = 2**22
+"""Largest YAML file: its parser takes a second for a megabyte; published tables have a third of one."""
+
+MAX_YAML_EVENTS = 500_000
+"""Most values, beginnings and ends in a YAML file; published tables have some 20,000."""
 
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is not part of every installation
 
@@ -126,7 +129,9 @@ def read_yaml(path: Path, what: str) -> Any:
 
 def _check_events(text: str) -> None:
     depth = 0
-    for event in yaml.parse(text, _YAML_LOADER):
+    for number, event in enumerate(yaml.parse(text, _YAML_LOADER)):
+        if number == MAX_YAML_EVENTS:
+            raise ValueError(f"it holds more than {MAX_YAML_EVENTS:,} values, lists and objects")
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"it refers to a value of its own, *{short_text(event.anchor)}")
         if isinstance(event, yaml.CollectionStartEvent):

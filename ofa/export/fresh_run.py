@@ -19,10 +19,11 @@ from ofa.common.accelerator import peak_memory_mb, set_threads
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.export.bundle import Bundle, load_bundle
-from ofa.export.formats import format_of
+from ofa.export.card import CLASSIFICATION
+from ofa.export.formats import PT2_FILE, format_of
 from ofa.export.trust import check_trusted
 from ofa.export.weights import load_subnet
-from ofa.runtimes.base import Logits, Runtime, Session, check_packages, each_image, refusal_named
+from ofa.runtimes.base import Logits, Session, check_packages, each_image, refusal_named
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,30 @@ def load_file(bundle: Bundle, name: str, *, trust: bool = False) -> Logits:
             return _network(bundle)
         file = bundle.files[name]
         kind = format_of(name, file.precision)
+        _check_names(bundle, name, (PT2_FILE,))
         if kind.runs_code:
             check_trusted(bundle.path / file.file, file.sha256, trust)
-        return kind.load(bundle.path)
-    return session if bundle.files[name].batch_size is None else each_image(session)
+        with refusal_named("PyTorch", bundle.path / PT2_FILE):
+            return kind.load(bundle.path)
+    logits = session if bundle.files[name].batch_size is None else each_image(session)
+    return _checked(bundle, name, logits)
+
+
+def _checked(bundle: Bundle, name: str, logits: Logits) -> Logits:
+    """Return a function whose outputs are those that the card promises, or an error that names the file."""
+    path, num_classes = bundle.path / bundle.files[name].file, len(bundle.card.class_names)
+
+    def checked(images: Tensor) -> Tensor:
+        with refusal_named("Its engine", path):
+            outputs = logits(images)
+        if bundle.card.task == CLASSIFICATION and outputs.shape != (len(images), num_classes):
+            raise UserError(
+                f"{path} gives outputs of shape {list(outputs.shape)} for {len(images)} images of "
+                f"{num_classes} classes. Use an intact copy, or export it again."
+            )
+        return outputs
+
+    return checked
 
 
 def _network(bundle: Bundle) -> nn.Module:
@@ -108,7 +129,7 @@ def _session(bundle: Bundle, name: str) -> Session | None:
     kind = format_of(name, precision)
     if kind.runtime is None:
         return None
-    _check_names(bundle, name, kind.runtime)
+    _check_names(bundle, name, () if kind.runtime.format is None else kind.runtime.format.file_names)
     check_packages(kind.runtime.packages, f"Running {name}", kind.runtime.extra)
     precisions = kind.runtime.offers().get("cpu", ())
     if precision not in precisions:
@@ -119,13 +140,12 @@ def _session(bundle: Bundle, name: str) -> Session | None:
         return kind.runtime.load(path.parent, torch.get_num_threads(), precision, "cpu")
 
 
-def _check_names(bundle: Bundle, name: str, runtime: Runtime) -> None:
+def _check_names(bundle: Bundle, name: str, expected_names: tuple[str, ...]) -> None:
     """Raise unless the files whose checksums are known are those that the engine is going to open."""
     paths = [PurePosixPath(part.file) for part in bundle.files[name].every_part]
-    expected_names = () if runtime.format is None else runtime.format.file_names
     if tuple(path.name for path in paths) != expected_names or len({path.parent for path in paths}) > 1:
         raise UserError(
-            f"The bundle {bundle.path} names other files of {name} than {runtime.title} opens, "
+            f"The bundle {bundle.path} names other files of {name} than its engine opens, "
             f"{', '.join(expected_names)}. Use an intact copy, or export it again.",
             stage="export",
         )

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from ofa.common.config import build
 from ofa.common.display import short_text
 from ofa.common.errors import UserError
-from ofa.common.files import sha256, write_json
+from ofa.common.files import write_json
 from ofa.common.reading import read_json
+from ofa.common.tensors import file_sha256
 from ofa.export.signing_keys import (
     EXTRA,
     PACKAGES,
@@ -167,7 +168,7 @@ def _digests(bundle: Path) -> dict[str, str]:
             if path.is_symlink():
                 raise UserError(f"{path} is a link; a signed bundle consists of its own files.")
             if path.is_file() and name != SIGNATURE_FILE:
-                digests[name] = sha256(path.read_bytes())
+                digests[name] = file_sha256(path)
     except OSError as error:
         raise UserError(f"The bundle {bundle} cannot be read: {error}.") from error
     return digests

@@ -206,7 +206,7 @@ def refusal_named(title: str, path: Path) -> Iterator[None]:
     except Exception as error:  # Engines have errors of their own.
         reason = short_text(" ".join(str(error).split()) or type(error).__name__, 300)
         raise UserError(
-            f"{title} does not take {path}: {reason}. Use an intact copy, or export it again."
+            f"{title} does not run {path}: {reason}. Use an intact copy, or export it again."
         ) from error
 
 

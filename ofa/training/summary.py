@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ofa.common.errors import UserError
 from ofa.common.files import write_atomic, write_json
 from ofa.common.locks import sole_writer
 from ofa.common.metric import Metric, indistinct
+from ofa.common.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,11 @@ class RunSummary:
 def _replace_row(table: Path, row: Mapping[str, str]) -> None:
     rows: list[dict[str, str]] = []
     if table.exists():
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = [dict(entry) for entry in csv.DictReader(file)]
+        text = read_text(table, "table of runs")
+        try:
+            rows = [dict(entry) for entry in csv.DictReader(io.StringIO(text, newline=""))]
+        except csv.Error:
+            rows = [{}]
         if any(None in entry or "run_name" not in entry for entry in rows):
             raise UserError(f"{table} is not a table of runs; move it away so that a new one can be written.")
     rows = [entry for entry in rows if entry["run_name"] != row["run_name"]] + [dict(row)]

@@ -42,9 +42,10 @@ class Candidate:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace) -> Candidate:
-        """Build a candidate of `space` from `to_dict` output."""
-        quantities = {name: checked_number(value, name) for name, value in values["values"].items()}
+    def from_dict(cls, values: Mapping[str, Any], space: SearchSpace, names: Sequence[str] = ()) -> Candidate:
+        """Build a candidate of `space`, with quantities of these names and others, from `to_dict` output."""
+        given = checked_object(values["values"], "values")
+        quantities = {name: checked_number(given.get(name), name) for name in (*given, *names)}
         config = space.read(checked_object(values["config"], "config"))
         if values.get("id", config.id) != config.id:
             raise ValueError(f"the id of sub-network {config.id} is {short_repr(values['id'])}")
@@ -190,7 +191,8 @@ class SearchResult:
         samples = zip(values["samples"]["cost"], values["samples"]["accuracy"], strict=True)
         limits = tuple(map(_read_limit, values["limits"]))
         verification = values.get("verification")
-        ranked = tuple(Candidate.from_dict(entry, space) for entry in values["ranked"])
+        names = [*(limit.name for limit in limits), *values["front_costs"]]
+        ranked = tuple(Candidate.from_dict(entry, space, names) for entry in values["ranked"])
         if not ranked:
             raise ValueError("ranked is empty")
         return cls(
@@ -202,7 +204,7 @@ class SearchResult:
             limits=limits,
             front_costs=tuple(map(str, values["front_costs"])),
             ranked=ranked,
-            front=tuple(Candidate.from_dict(entry, space) for entry in values["front"]),
+            front=tuple(Candidate.from_dict(entry, space, names) for entry in values["front"]),
             samples=tuple((checked_number(c, "cost"), checked_number(a, "accuracy")) for c, a in samples),
             evaluations=checked_integer(values["evaluations"], "evaluations"),
             accuracy_evaluations=checked_integer(values["accuracy_evaluations"], "accuracy_evaluations"),

@@ -34,7 +34,7 @@ def deep(path: Path) -> None:
 
 
 def escaped(path: Path) -> None:
-    path.write_text(json.dumps({"schema_version": "\x1b[2J\x1b]0;title\x07", "space": {"x" * 10**6: 1}}))
+    path.write_text(json.dumps({"schema_version": "\x1b[2J\x1b]0;title\x07", "space": {"x" * 50_000: 1}}))
 
 
 def garbage(path: Path) -> None:
@@ -83,7 +83,7 @@ CASES: list[tuple[tuple[str, ...], str, Callable[[Path], object], str]] = [
     (("measure", "device=my_cpu_onnx", "from_kit=runs/kit"), "../kit/manifest.json", deep, "64 deep"),
     (("import-table", "files=[runs/t.yaml]", "device.name=phone"), "../t.yaml", bomb, "refers to a value"),
     (("import-predictor", "file=runs/p.pth", "space=mobilenet_v3"), "../p.pth", a_list, "holds a list"),
-    (("import-network", "net_config=runs/n", "weights=runs/w"), "../n", a_network, "Infinity in place"),
+    (("import-network", "net_config=runs/n", "weights=runs/w"), "../n", a_network, "inf in place"),
     (("import-supernet", "file=runs/s.pth", "run_name=new"), "../s.pth", garbage, "is no file of weights"),
 ]
 

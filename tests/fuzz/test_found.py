@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -207,7 +208,32 @@ def test_an_engine_runs_the_file_whose_checksum_is_known(
     (copy / BUNDLE / "model.onnx").rename(copy / BUNDLE / "other.onnx")
     (copy / BUNDLE / "model.onnx").write_bytes(b"never checked")
     change(copy / BUNDLE / "subnet.json", lambda values: values["files"]["onnx"].update(file="other.onnx"))
-    assert "names other files of onnx than ONNX Runtime opens, model.onnx" in refused(artefact, copy)
+    assert "names other files of onnx than its engine opens, model.onnx" in refused(artefact, copy)
+
+
+def test_a_graph_that_is_opened_is_the_one_that_is_trusted(
+    artefacts: dict[str, Artefact], tmp_path: Path
+) -> None:
+    """A bundle could bring a graph that this user exported, and have another one opened."""
+    copy = copied(artefacts["card"], tmp_path) / BUNDLE
+    entry = json.loads((copy / "subnet.json").read_text())["files"]["onnx"]
+    (copy / "model.pt2").write_bytes(b"never checked")
+    change(copy / "subnet.json", lambda values: values["files"].update(pt2={**entry, "file": "model.onnx"}))
+    with pytest.raises(UserError, match=r"names other files of pt2 than its engine opens, model\.pt2"):
+        load_file(load_bundle(copy), "pt2", trust=True)
+
+
+def test_outputs_are_those_of_the_classes(artefacts: dict[str, Artefact], tmp_path: Path) -> None:
+    copy = copied(artefacts["card"], tmp_path) / BUNDLE
+    bundle = load_bundle(copy)
+    images = torch.zeros(2, *bundle.card.input_shape)
+    logits = load_file(bundle, "onnx")
+    assert logits(images).shape == (2, 10)
+    with pytest.raises(UserError, match=r"Its engine does not run .*model\.onnx: "):
+        logits(torch.zeros(2, 7, 3, 3))
+    fewer = dataclasses.replace(bundle.card, class_names=("a", "b"), subnet=None)
+    with pytest.raises(UserError, match=r"gives outputs of shape \[2, 10\] for 2 images of 2 classes"):
+        load_file(dataclasses.replace(bundle, card=fewer), "onnx")(images)
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", bytes(1000)])
@@ -220,7 +246,7 @@ def test_an_engine_refuses_a_file_by_name(
     path.write_bytes(content)
     entry = {"sha256": digest(path), "bytes": len(content)}
     change(copy / BUNDLE / "subnet.json", lambda values: values["files"]["onnx"].update(entry))
-    assert "ONNX Runtime does not take" in refused(artefact, copy)
+    assert "ONNX Runtime does not run" in refused(artefact, copy)
 
 
 def test_a_format_that_is_unknown(artefacts: dict[str, Artefact], tmp_path: Path) -> None:
@@ -236,7 +262,9 @@ def test_a_format_that_is_unknown(artefacts: dict[str, Artefact], tmp_path: Path
         (lambda values: values.update(seed=-1), "seed is -1; expected 0 or more"),
         (lambda values: values.update(num_calibration=10**9), "expected at most 1000 together"),
         (lambda values: values.update(num_calibration=1.5), "num_calibration is 1.5; expected an integer"),
-        (lambda values: values.update({"k" * 50_000_000: 1}), "is not a setting"),
+        (lambda values: values.update({"k" * 50_000_000: 1}), "expected at most 34 MB"),
+        (lambda values: values.update({"k" * 5_000_000: 1}), "holds a text of 5,000,000 characters"),
+        (lambda values: values.update({"k" * 50_000: 1}), "is not a setting"),
         (lambda values: values["files"].update({"../x": "y"}), "'../x', which is not inside that folder"),
         (lambda values: values["programs"][0]["files"][0].update(file="/x"), "which is not inside"),
         (lambda values: values.update(restriction=[[99]]), "its restriction is none of space"),
@@ -345,6 +373,14 @@ def test_texts_in_results_are_no_numbers(artefacts: dict[str, Artefact], tmp_pat
     for text in ("nan", "1.5", "inf"):
         change(copy / artefact.file, lambda values, text=text: values["ranked"][0].update(accuracy=text))  # type: ignore[misc]
         assert f"accuracy is '{text}'; expected a number" in refused(artefact, copy)
+
+
+def test_every_candidate_has_the_limited_quantities(artefacts: dict[str, Artefact], tmp_path: Path) -> None:
+    artefact = artefacts["search result"]
+    copy = copied(artefact, tmp_path)
+    name = artefact.read(copy)["limits"][0]["name"]
+    change(copy / artefact.file, lambda values: values["front"][0]["values"].pop(name))
+    assert f"{name} is None; expected a number" in refused(artefact, copy)
 
 
 def test_a_result_whose_network_was_changed(artefacts: dict[str, Artefact], tmp_path: Path) -> None:

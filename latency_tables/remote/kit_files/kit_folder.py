@@ -31,7 +31,7 @@ def read_manifest() -> tuple[dict[str, Any], str]:
     try:
         manifest = json.loads(content.decode())
         version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise KitError(f"{MANIFEST} is damaged ({error}). Copy the whole folder of the kit again.") from error
     if version != SCHEMA_VERSION:
         raise KitError(f"The kit has schema version {version}; this program reads {SCHEMA_VERSION}.")

@@ -327,12 +327,12 @@ def test_export_refuses_what_a_sum_of_keys_cannot_say(
 def test_everything_wrong_with_the_files_is_named_at_once(files: Path) -> None:
     rows = yaml.safe_load((files / "8.yaml").read_text())
     keys = list(rows)
-    rows[keys[0]] = {"mean": float("nan")}
+    rows[keys[0]] = {"mean": "nan"}
     rows[keys[1]] = {"mean": -0.25}
     rows[keys[2]] = {"count": 3}
     rows[keys[3]] = {"mean": "fast"}
     rows[keys[4]] = 0.5
-    rows[keys[5]] = {"mean": 0.1, "std": float("inf")}
+    rows[keys[5]] = {"mean": 0.1, "std": "inf"}
     rows[keys[6]] = {"mean": True}
     rows["expanded_convolution-input:4x4x8"] = {"mean": 1.0}
     (files / "8.yaml").write_text(yaml.safe_dump(rows))
@@ -341,11 +341,20 @@ def test_everything_wrong_with_the_files_is_named_at_once(files: Path) -> None:
     text = str(caught.value)
     for key in keys[:7]:
         assert key in text
-    for found in ("mean is nan", "mean is -0.25", "no mean", "'fast'", "std is inf", "mean is True"):
+    for found in ("mean is 'nan'", "mean is -0.25", "no mean", "'fast'", "std is 'inf'", "mean is True"):
         assert found in text
     assert "'expanded_convolution-input:4x4x8' is not a published block key" in text
     assert "gone.yaml: no such table" in text
     assert len(text.splitlines()) == 9
+
+
+def test_a_latency_that_is_no_number_is_named(files: Path) -> None:
+    rows = yaml.safe_load((files / "8.yaml").read_text())
+    key = list(rows)[3]
+    rows[key]["mean"] = float("nan")
+    (files / "8.yaml").write_text(yaml.safe_dump(rows))
+    with pytest.raises(UserError, match=rf"8\.yaml .*it holds nan in place of a number at {key}\.mean"):
+        read_published_tables([files])
 
 
 def test_truncated_files_are_refused(micro_space: StagedSpace, files: Path) -> None:
@@ -404,5 +413,8 @@ def test_impossible_imported_entries_are_refused(
     name = "NaN" if value != value else str(value)
     text = re.sub(r'"latency_ms": [\d.]+', f'"latency_ms": {name}', text, count=1)
     (tmp_path / "table.json").write_text(text)
-    with pytest.raises(UserError, match="not valid.*latency_ms is"):
+    named = (
+        "not valid.*latency_ms is" if value < 0 else r"nan in place of a number at entries\..*\.latency_ms"
+    )
+    with pytest.raises(UserError, match=named):
         LatencyTable.load(tmp_path / "table.json")

@@ -29,10 +29,13 @@ ALIAS_BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (f'{{"a": {"[" * 100}{"]" * 100}}}', "nested more than 64 deep"),
         (f'{{"a": {"9" * 5000}}}', "an integer of thousands of digits"),
         (f'{{"a": {10**40}}}', "an integer of more than 64 bits"),
-        ('{"a": NaN}', "holds NaN in place of a number"),
-        ('{"a": [-Infinity]}', "holds -Infinity in place of a number"),
-        ('{"a": {"b": 1e999}}', "holds inf in place of a number"),
+        ('{"a": NaN}', "holds nan in place of a number at a"),
+        ('{"a": [-Infinity]}', "holds -inf in place of a number at a.0"),
+        ('{"a": {"b": 1e999}}', "holds inf in place of a number at a.b"),
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "has the entry 'c' twice"),
+        (f'{{"a": [{"[]," * 2_000_001}1]}}', "holds more than 2,000,000 lists and objects"),
+        (f'{{"a": ["{"x" * 200_000}"]}}', "holds a text of 200,000 characters at a.0: 'xxxx"),
+        (f'{{"{"x" * 200_000}": 1}}', "holds a text of 200,000 characters: 'xxxx"),
     ],
 )
 def test_json_that_is_refused(text: str, reason: str, tmp_path: Path) -> None:
@@ -64,6 +67,7 @@ def test_texts_come_without_what_acts_on_a_terminal() -> None:
     [
         (ALIAS_BOMB, r"it refers to a value of its own, \*a0"),
         ("a: &b [1]\nc: *b\n", r"\*b"),
+        ("- a\n" * 600_000, "more than 500,000 values, lists and objects"),
         ("[" * 5000 + "]" * 5000, "deep|recursion|nest"),
         ("a: {b: " * 100 + "1" + "}" * 100, "deep|expected"),
         ("a: .nan", "holds nan"),
@@ -84,7 +88,7 @@ def test_yaml_that_is_refused(text: str, reason: str | None, tmp_path: Path) -> 
         UserError, match=f"(?s)The thing .*x.yaml cannot be read as YAML.*{reason or 'codec'}"
     ):
         read_yaml(tmp_path / "x.yaml", "thing")
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 20
 
 
 def test_plain_yaml_is_read(tmp_path: Path) -> None:
@@ -95,7 +99,7 @@ def test_plain_yaml_is_read(tmp_path: Path) -> None:
 def test_large_files_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x").open("wb") as file:
         file.truncate(10**12)  # a hole: the file takes no room
-    with pytest.raises(UserError, match=r"has 1,000,000 MB; expected at most 67 MB"):
+    with pytest.raises(UserError, match=r"has 1,000,000 MB; expected at most 34 MB"):
         read_bytes(tmp_path / "x", "thing")
 
 
@@ -153,5 +157,5 @@ def test_errors_are_short_and_print_nothing_but_text() -> None:
     for error in (UserError(f"The key {key!r} is unknown."), unknown_name("key", key, ["known"])):
         assert len(str(error)) <= MAX_TEXT and "\x1b" not in str(error)
     assert len(short_repr({key: [key] * 100, "x": {"y": [[[[key]]]]}})) < 1000
-    assert len(short_text(key)) <= 80 and short_repr(10**5000) == "a long int"
+    assert len(short_text(key)) <= 120 and short_repr(10**5000) == "a long int"
     assert printable_text("a\tb\nc\r\nd\x00") == "a\tb\nc\nd�"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_run import SPACE, STRATEGIES
 
+from ofa.common.errors import UserError
 from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
@@ -91,3 +92,12 @@ def test_fine_tuning_says_whether_it_tells_a_difference() -> None:
     assert second.startswith(
         "before and after differ by 1.0 points, less than the standard error of 400 images"
     )
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a,b\n1,2\n", b'run_name\n"' + b"x" * 200_000 + b'"\n'])
+def test_a_damaged_table_of_runs_is_left_alone(content: bytes, tmp_path: Path) -> None:
+    table = tmp_path / "runs.csv"
+    table.write_bytes(content)
+    with pytest.raises(UserError, match=r"runs\.csv (is not a table of runs|cannot be read)"):
+        summary(SCORES, 600).write(tmp_path / "a", table)
+    assert table.read_bytes() == content
