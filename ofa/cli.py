@@ -113,6 +113,6 @@ def usage() -> str:
 
 def summary(script: str) -> str:
     """Return what a script does, from the first line of its docstring, without the example."""
-    tree = ast.parse((SCRIPTS / f"{script}.py").read_text())
+    tree = ast.parse((SCRIPTS / f"{script}.py").read_text(encoding="utf-8"))
     first_line = (ast.get_docstring(tree) or "").splitlines()[0]
     return first_line.split(", e.g.")[0].rstrip(".")

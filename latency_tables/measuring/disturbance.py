@@ -58,7 +58,7 @@ def _runnable_wait_s() -> float:
     wait_s = 0.0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:
-            wait_s += float(path.read_text().split()[1]) / 1e9
+            wait_s += float(path.read_text(encoding="utf-8").split()[1]) / 1e9
         except (OSError, IndexError):  # a thread that ended meanwhile
             continue
     return wait_s
@@ -66,7 +66,7 @@ def _runnable_wait_s() -> float:
 
 def _machine_s() -> tuple[float, float]:
     try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        fields = Path("/proc/stat").read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9]
     except OSError:
         return 0.0, 0.0
     user, nice, system, _, _, interrupts, soft_interrupts, steal = map(float, fields)

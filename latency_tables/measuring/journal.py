@@ -68,7 +68,7 @@ class MeasurementJournal:
                 path.write_bytes(_header(identity))
             elif sum(map(len, lines)) < path.stat().st_size:
                 os.truncate(path, sum(map(len, lines)))
-            self._file = path.open("a", buffering=1)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise UserError(
                 f"Could not write {path}: {error}. Check the permissions and free space."

@@ -132,7 +132,7 @@ def _write_kit(
             for source in sorted(_FILES.glob("*.*")):
                 (work_path / source.name).write_bytes(source.read_bytes())
             manifest = json.dumps({**identity, "programs": entries}, indent=1) + "\n"
-            (work_path / MANIFEST_FILE).write_text(manifest)
+            (work_path / MANIFEST_FILE).write_text(manifest, encoding="utf-8")
             size = _size(work_path)
     progress(len(programs), len(programs), "")
     return KitInfo(folder, len(programs), size)

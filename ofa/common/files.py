@@ -78,7 +78,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def json_writer(values: Mapping[str, Any]) -> Callable[[Path], object]:
     """Return the function that writes `values` as indented JSON, for `write_together`."""
     text = json.dumps(values, indent=2) + "\n"
-    return lambda temporary: temporary.write_text(text)
+    return lambda temporary: temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def locked(
     new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
         _acquire(lock, path)
-        holder_path.write_text(f"{os.getpid()} on {platform.node()}\n")
+        holder_path.write_text(f"{os.getpid()} on {platform.node()}\n", encoding="utf-8")
     except Timeout as error:
         raise UserError(
             f"Another process, {_read_holder(holder_path)}, is at work on {what}; wait "
@@ -117,6 +117,6 @@ def _release(lock: FileLock, path: Path, holder_path: Path, new_folders: Sequenc
 
 def _read_holder(path: Path) -> str:
     try:
-        return short_text(path.read_text(errors="replace").strip()) or "unknown"
+        return short_text(path.read_text(encoding="utf-8", errors="replace").strip()) or "unknown"
     except OSError:
         return "unknown"

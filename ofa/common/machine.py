@@ -63,12 +63,12 @@ def num_free_files() -> int:
 def _processor_quotas(root: Path) -> Iterator[float]:
     for folder in _group_folders(root, "cpu"):
         with suppress(OSError, ValueError, ZeroDivisionError):
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             yield int(quota) / int(period)  # "max" is no number: no limit.
         with suppress(OSError, ValueError, ZeroDivisionError):
-            quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+            quota_us = _number(folder / "cpu.cfs_quota_us")
             if quota_us > 0:
-                yield quota_us / int((folder / "cpu.cfs_period_us").read_text())
+                yield quota_us / _number(folder / "cpu.cfs_period_us")
 
 
 def _group_memory(root: Path) -> Iterator[int]:
@@ -78,10 +78,9 @@ def _group_memory(root: Path) -> Iterator[int]:
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         ):
             with suppress(OSError, ValueError):
-                max_bytes = int((folder / limit).read_text())
                 # Pages of files that can be given up at once are free.
-                used = int((folder / usage).read_text()) - _entry(folder / "memory.stat", "inactive_file")
-                yield max_bytes - used
+                free_pages = _entry(folder / "memory.stat", "inactive_file")
+                yield _number(folder / limit) - _number(folder / usage) + free_pages
 
 
 def _machine_memory(root: Path) -> Iterator[int]:
@@ -102,7 +101,7 @@ def _group_folders(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of this process's control group and of those around it."""
     groups = root / "sys" / "fs" / "cgroup"
     with suppress(OSError, ValueError):
-        for line in (root / "proc" / "self" / "cgroup").read_text().splitlines():
+        for line in (root / "proc" / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, name = line.split(":", 2)
             if controllers and controller not in controllers.split(","):
                 continue
@@ -112,9 +111,13 @@ def _group_folders(root: Path, controller: str) -> Iterator[Path]:
             yield from (top / folder for folder in (path, *path.parents))
 
 
+def _number(file: Path) -> int:
+    return int(file.read_text(encoding="utf-8"))
+
+
 def _entry(file: Path, name: str) -> int:
     """Return the number behind `name` in a file of such lines; 0 if it lacks."""
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         key, *values = line.split()
         if key == name:
             return int(values[0])

@@ -234,7 +234,8 @@ def content_digest(values: object) -> str:
 
 def state_bytes(module: nn.Module) -> int:
     """Return the size of all parameters and buffers of a module in bytes."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    tensors = (value for value in module.state_dict().values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def file_hash(path: Path) -> str:

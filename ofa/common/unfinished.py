@@ -19,9 +19,9 @@ from pathlib import Path
 
 from ofa.common.exchange import exchange
 
-# Earlier versions had the number of the process in the place of the random digits, and after moved names.
-_UNFINISHED_NAME = re.compile(r"\..+\.[0-9a-f]+\.tmp")
-_MOVED_NAME = re.compile(r"\.(.+?)(\.\d+)?\.old")
+# Unmistakable: what is written may be in a folder with files of other programs, such as `.bashrc.old`.
+_UNFINISHED_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+_MOVED_NAME = re.compile(r"\.(.+)\.[0-9a-f]{16}\.old")
 
 _LEFT_OVER_AGE_S = 86_400.0
 _MAX_ATTEMPTS = 20
@@ -115,9 +115,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _replace_by_renaming(path: Path, new_path: Path) -> None:
-    moved_path = path.with_name(f".{path.name}.old")
     for attempt in range(_MAX_ATTEMPTS):
-        shutil.rmtree(moved_path, ignore_errors=True)
+        moved_path = _hidden_path(path, "old")
         with _flock(path):
             path.rename(moved_path)
             try:
@@ -133,12 +132,9 @@ def _replace_by_renaming(path: Path, new_path: Path) -> None:
 
 @contextlib.contextmanager
 def _unfinished(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Yield a new path that `make` has made, holding its lock.
-
-    The name is random: numbers of processes repeat, on other hosts and in containers.
-    """
+    """Yield a new path that `make` has made, holding its lock."""
     for _ in range(_MAX_ATTEMPTS):
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
+        temporary = _hidden_path(path, "tmp")
         make(temporary)
         with _flock(temporary) as is_free:
             # Before it was locked, another process may have taken it for a left-over.
@@ -146,6 +142,11 @@ def _unfinished(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
                 yield temporary
                 return
     raise OSError(f"what is made beside {path} disappears")
+
+
+def _hidden_path(path: Path, ending: str) -> Path:
+    """Return a new name beside `path`; it is random, as numbers of processes repeat on other hosts."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.{ending}")
 
 
 @contextlib.contextmanager

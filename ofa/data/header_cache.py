@@ -41,7 +41,8 @@ def write_headers(root: Path, headers: Mapping[str, Header]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(file.parent)
         with unfinished_file(file) as temporary:
-            temporary.write_text(json.dumps({"version": VERSION, "root": str(root), "headers": entries}))
+            text = json.dumps({"version": VERSION, "root": str(root), "headers": entries})
+            temporary.write_text(text, encoding="utf-8")
             temporary.replace(file)
 
 

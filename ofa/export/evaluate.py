@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import center_crop
 
 from ofa.common.errors import UserError
-from ofa.common.metric import TOP1
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import Samples
 from ofa.data.base import ImageData, resize
@@ -90,32 +89,6 @@ def _check_data(card: ModelCard, info: DataInfo) -> None:
         )
     if problems:
         raise UserError("\n".join(problems))
-
-
-def file_top1(
-    bundle: Bundle,
-    name: str,
-    data: ImageData,
-    split: str,
-    *,
-    device: torch.device = _CPU,
-    trust: bool = False,
-) -> float:
-    """Return the top-1 accuracy (0..1) of one of a bundle's files on a split; see `file_metrics`."""
-    return file_metrics(bundle, name, data, split, device=device, trust=trust)[TOP1.name]
-
-
-def file_metrics(
-    bundle: Bundle,
-    name: str,
-    data: ImageData,
-    split: str,
-    *,
-    device: torch.device = _CPU,
-    trust: bool = False,
-) -> dict[str, float]:
-    """Return the metrics of a classification, by name, of one of a bundle's files; see `file_confusion`."""
-    return dict(file_confusion(bundle, name, data, split, device=device, trust=trust).metrics)
 
 
 def file_confusion(

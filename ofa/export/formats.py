@@ -134,7 +134,6 @@ def _load_pt2(folder: Path) -> Logits:
 
 def _pt2_example(paths: Sequence[str], precision: str) -> str:
     return f"""import torch
-# Loading runs what the maker of the file put into it: only for files of makers whom you trust.
 network = torch.export.load("{paths[0]}").module()
 logits = network(torch.from_numpy(images)).detach().numpy()"""
 

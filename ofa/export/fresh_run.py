@@ -177,7 +177,7 @@ def _measure(path: Path, name: str, settings: FreshRunSettings) -> FreshRun:
     images = torch.randn(settings.batch_size, *bundle.card.input_shape)
     initial_mib = _memory_mib("VmRSS")
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # resets the recorded peak
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the recorded peak
     run = bind_file(bundle, name, images, trust=settings.trust)
     for _ in range(settings.warmup_runs):
         run()
@@ -194,7 +194,7 @@ def _memory_mib(field: str) -> float:
     """Return a line of this process's status (Linux), elsewhere its largest resident memory."""
     status = Path("/proc/self/status")
     if status.is_file():
-        for line in status.read_text().splitlines():
+        for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) / 1024
     return peak_memory_mb(torch.device("cpu"))

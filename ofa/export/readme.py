@@ -28,7 +28,7 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
         else:
             paths = [part.file for part in file.every_part]
             code = engine_example(card, format_of(name, file.precision).example(paths, file.precision))
-        sections.append(f"## {name}: {_names(file)}\n\n{_facts(file)}\n\n```python\n{code}\n```")
+        sections.append(f"## {name}: {_names(file)}\n\n{_facts(name, file)}\n\n```python\n{code}\n```")
     return "\n\n".join(sections) + "\n"
 
 
@@ -93,10 +93,15 @@ def _names(file: ExportedFile) -> str:
     return ", ".join(f"`{part.file}`" for part in file.every_part)
 
 
-def _facts(file: ExportedFile) -> str:
+def _facts(name: str, file: ExportedFile) -> str:
     facts = [f"{file.total_bytes / 1e6:.2f} MB, {file.precision}."]
     if file.batch_size is not None:
         facts.append(f"It takes {file.batch_size} image a run.")
+    if name != "weights" and format_of(name, file.precision).runs_code:
+        facts.append(
+            "Loading it can run code that its maker put into it: take it only from somebody you trust. The "
+            "weights are the same network, and run none."
+        )
     if file.kept_text:
         facts.append(f"{file.kept_text.capitalize()} are in floating point.")
     if file.validation_top1 is not None and file.fp32_validation_top1 is not None:

@@ -118,7 +118,7 @@ def _replace_row(table: Path, row: Mapping[str, str]) -> None:
     names = list(dict.fromkeys(name for entry in rows for name in entry))
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(rows)

@@ -27,7 +27,7 @@ SHOWN_ROWS = 12
 
 def save_csv(rows: Sequence[Sequence[str]], path: Path) -> None:
     """Write rows as CSV."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
 
 

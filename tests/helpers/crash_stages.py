@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import json
 import pkgutil
 import zlib
@@ -24,6 +25,7 @@ from fit_predictor import fit_predictor
 from import_checkpoint import import_checkpoint
 from import_latency_table import import_latency_table
 from make_device_kit import make_device_kit
+from matplotlib.figure import Figure
 from PIL import Image
 from published_names import mobilenet_v3_name
 from report_run import report_run
@@ -137,11 +139,13 @@ STAGES = {
 
 
 def load_everything() -> None:
-    """Load all modules, so that forked processes need not."""
+    """Load all modules, and what settings and figures load when first used: forked processes need not."""
     for package in ("ofa", "predictors", "latency_tables", "search"):
         for info in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
             if not any(part in info.name for part in ("kit_files", "__main__", "ofa.scripts")):
                 importlib.import_module(info.name)
+    train_supernet.config("run_name=run", *TRAINING)
+    Figure().savefig(io.BytesIO(), format="png")
 
 
 def prepare(folder: Path) -> None:

@@ -67,7 +67,7 @@ def processor_name() -> str:
     """Return the name of this device's processor."""
     names = {"model name", "hardware", "model"}
     try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     reported_names = [

@@ -68,7 +68,7 @@ def chunks(programs: list[dict[str, Any]], order: list[int]) -> list[list[dict[s
     """Return the programs in random order, in parts that fit in memory."""
     memory = MEMORY_WITHOUT_PROC
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 memory = 1024 * int(line.split()[1])
     except (OSError, ValueError):
@@ -204,7 +204,7 @@ def write_result(manifest: dict[str, Any], checksum: str, options: argparse.Name
         "visits": runs.visits,
     }
     temporary = RESULT.with_name(".measurements.tmp")
-    temporary.write_text(json.dumps(values) + "\n")
+    temporary.write_text(json.dumps(values) + "\n", encoding="utf-8")
     temporary.replace(RESULT)
 
 

@@ -77,7 +77,7 @@ def test_a_folder_made_for_a_lock_disappears_if_nothing_was_written(target: Path
 def test_leftovers_beside_the_target_and_in_it_are_removed(target: Path) -> None:
     target.mkdir(parents=True)
     for folder in (target, target.parent):
-        (folder / ".file.0a1b.tmp").write_text("half")
+        (folder / ".file.0123456789abcdef.tmp").write_text("half")
     with sole_writer(target, "bundle"):
         assert list(target.iterdir()) == []
         assert sorted(path.name for path in target.parent.iterdir()) == [
@@ -99,7 +99,7 @@ def test_a_lock_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
 def test_a_full_disk_while_the_lock_is_made_changes_nothing(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path, text: str) -> int:
+    def refuse(path: Path, text: str, encoding: str) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", refuse)

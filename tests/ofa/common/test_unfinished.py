@@ -23,6 +23,8 @@ from ofa.common.unfinished import (
     unfinished_folder,
 )
 
+TOKEN = "0123456789abcdef"
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -59,14 +61,36 @@ def test_names_never_repeat_and_nothing_stays(tmp_path: Path, monkeypatch: pytes
 
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     half_write(tmp_path / "bundle")
-    (tmp_path / ".bundle.42.tmp").write_text("of an earlier version")
-    for name in (".hidden", "my.tmp", ".note.tmp", "bundle"):
+    others = sorted([".hidden", "my.tmp", ".note.tmp", ".a.42.tmp", ".bashrc.old", ".a.42.old", "bundle"])
+    for name in others:
         (tmp_path / name).write_text("the user's")
     with unfinished_file(tmp_path / "x") as file, unfinished_folder(tmp_path / "y") as folder:
-        assert len(names(tmp_path)) == 9
+        assert len(names(tmp_path)) == len(others) + 4
         remove_leftovers(tmp_path)
-        assert names(tmp_path) == sorted([".hidden", "my.tmp", ".note.tmp", "bundle", file.name, folder.name])
+        assert names(tmp_path) == sorted([*others, file.name, folder.name])
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == others
     remove_leftovers(tmp_path / "missing")
+
+
+def test_writers_that_tidy_up_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for _ in range(60):
+                    write_atomic(tmp_path / f"file{number % 2}", lambda path: path.write_text("whole"))
+                    with new_folder(tmp_path / f"folder{number % 2}", "folder") as folder:
+                        (folder / "text").write_text("whole")
+                    remove_leftovers(tmp_path)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    assert names(tmp_path) == ["file0", "file1", "folder0", "folder1"]
 
 
 def test_without_locks_only_what_is_old_is_left_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,12 +98,12 @@ def test_without_locks_only_what_is_old_is_left_over(tmp_path: Path, monkeypatch
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    for name in (".new.1a.tmp", ".old.1a.tmp"):
+    for name in (f".new.{TOKEN}.tmp", f".old.{TOKEN}.tmp"):
         (tmp_path / name).touch()
     two_days_ago = time.time() - 2 * 86_400
-    os.utime(tmp_path / ".old.1a.tmp", (two_days_ago, two_days_ago))
+    os.utime(tmp_path / f".old.{TOKEN}.tmp", (two_days_ago, two_days_ago))
     remove_leftovers(tmp_path)
-    assert names(tmp_path) == [".new.1a.tmp"]
+    assert names(tmp_path) == [f".new.{TOKEN}.tmp"]
     write_atomic(tmp_path / "file", lambda path: path.write_text("written"))
     assert (tmp_path / "file").read_text() == "written"
 
@@ -125,7 +149,7 @@ def test_a_folder_moved_aside_by_a_killed_writer_is_put_back(
             return rename(source, target)
 
         monkeypatch.setattr(Path, "rename", rename_once)
-        replace_folder(path, folder_with(tmp_path / ".a [1].77.tmp", "new"))
+        replace_folder(path, folder_with(tmp_path / f".a [1].{TOKEN}.tmp", "new"))
 
     killed_while(work)
     assert not path.exists()
@@ -137,9 +161,9 @@ def test_a_folder_moved_aside_by_a_killed_writer_is_put_back(
     assert names(tmp_path.with_name("copy")) == ["a [1]"]
 
 
-def test_a_folder_of_an_earlier_version_is_put_back_or_removed(tmp_path: Path) -> None:
-    folder_with(tmp_path / ".gone.123.old", "gone")
-    folder_with(tmp_path / ".there.123.old", "old")
+def test_a_folder_moved_aside_is_put_back_or_removed(tmp_path: Path) -> None:
+    folder_with(tmp_path / f".gone.{TOKEN}.old", "gone")
+    folder_with(tmp_path / f".there.{TOKEN}.old", "old")
     folder_with(tmp_path / "there", "new")
     remove_leftovers(tmp_path)
     assert names(tmp_path) == ["gone", "there"]

@@ -122,7 +122,7 @@ def test_copies_are_small_upright_and_made_once(large: Path, tmp_path: Path) -> 
 def test_leftovers_of_killed_workers_are_removed(large: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
-    (cache / ".0123.jpg.89ab.tmp").write_bytes(b"half")
+    (cache / ".0123.jpg.0123456789abcdef.tmp").write_bytes(b"half")
     copies = ShrunkCopies(cache, 48)
     assert list(cache.iterdir()) == []
     assert Path(copies.copy_of(str(large), (400, 300))).parent.parent == cache

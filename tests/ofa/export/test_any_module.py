@@ -25,13 +25,13 @@ from ofa.common.errors import UserError
 from ofa.common.expectation import MetricValue
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
-from ofa.data.base import resize
+from ofa.data.base import ImageData, resize
 from ofa.data.preprocessing import Preprocessing
 from ofa.evaluation.evaluate import logits_top1, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.export.bundle import load_bundle
+from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.card import ModelCard
-from ofa.export.evaluate import card_batches, card_samples, file_top1, runnable_module
+from ofa.export.evaluate import card_batches, card_samples, file_confusion, runnable_module
 from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
 from ofa.export.precision import TargetPrecision
 from ofa.export.write import export_bundle
@@ -54,6 +54,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "two"
     export_bundle(two_branches(), two_branches_card(), path, ["pt2"])
     return path
+
+
+def file_top1(bundle: Bundle, name: str, data: ImageData) -> float:
+    return file_confusion(bundle, name, data, "test").metrics["top1"]
 
 
 def images(count: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
@@ -149,8 +153,8 @@ def test_accuracy_is_that_of_the_module(bundle: Path) -> None:
     data, module = random_images(1, 20), two_branches(seed=1)
     expected = logits_top1(two_branches(), card_batches(two_branches_card(), data, "test"))
     assert 0 < expected < 1
-    assert file_top1(load_bundle(bundle), "pt2", data, "test") == expected
-    assert file_top1(load_bundle(bundle, network=module), "weights", data, "test") == expected
+    assert file_top1(load_bundle(bundle), "pt2", data) == expected
+    assert file_top1(load_bundle(bundle, network=module), "weights", data) == expected
 
 
 def test_images_that_do_not_fit_the_card_are_named_at_once() -> None:
@@ -197,7 +201,7 @@ def test_resnet18_of_torchvision_goes_all_the_way(tmp_path: Path) -> None:
     for name in formats:
         found = load_file(load_bundle(report.path), name)(batch)
         torch.testing.assert_close(found, network(batch), rtol=1e-3, atol=1e-4)
-        assert file_top1(loaded, name, data, "test") == pytest.approx(accuracy, abs=0.04)
+        assert file_top1(loaded, name, data) == pytest.approx(accuracy, abs=0.04)
         assert min(run_fresh(report.path, name, FreshRunSettings(runs=2, warmup_runs=1)).runs_ms) > 0
     with pytest.raises(UserError, match=r"weights for this module, .*\n.*missing: layer.* and \d+ more"):
         load_bundle(report.path, network=torchvision.models.resnet34(num_classes=4))
@@ -371,7 +375,7 @@ def test_other_tasks_need_no_class_names(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="two branches is a network for embedding; top-1 is a metric of classification"
     ):
-        file_top1(loaded, "weights", random_images(1, 20), "test")
+        file_top1(loaded, "weights", random_images(1, 20))
 
 
 def test_the_exported_numbers_do_not_depend_on_the_layout(tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ def test_names_that_leave_their_folder_are_refused_in_python_too(name: str, tmp_
 
 def test_a_bundle_that_a_killed_export_moved_aside_is_found(tmp_path: Path) -> None:
     directory = RunDirectory(str(tmp_path), "mine")
-    (directory.bundles / ".small.old").mkdir(parents=True)
-    (directory.bundles / ".large.0123.tmp").mkdir()
-    (directory.bundles / ".large.0123.tmp" / "subnet.json").touch()
+    (directory.bundles / ".small.0123456789abcdef.old").mkdir(parents=True)
+    (directory.bundles / ".large.0123456789abcdef.tmp").mkdir()
+    (directory.bundles / ".large.0123456789abcdef.tmp" / "subnet.json").touch()
     assert directory.bundle("small") == directory.bundles / "small"
     (directory.bundles / "small" / "subnet.json").touch()
     with pytest.raises(UserError, match="the run has: small\\."):
         directory.bundle("large")
-    (directory.bundles / "small").rename(directory.bundles / ".small.old")
+    (directory.bundles / "small").rename(directory.bundles / ".small.0123456789abcdef.old")
     assert directory.bundle_paths() == [directory.bundles / "small"]

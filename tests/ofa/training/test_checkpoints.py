@@ -33,7 +33,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     for step in (3, 6, 9):
         checkpoints.save(step, {"fingerprint": SPACE.fingerprint, "step": step})
     assert checkpoints.steps() == [6, 9]
-    (tmp_path / ".step_00000012.pt.7.tmp").write_bytes(b"half")
+    (tmp_path / ".step_00000012.pt.0123456789abcdef.tmp").write_bytes(b"half")
     # A killed process may have left an old one.
     shutil.copy(tmp_path / "step_00000006.pt", tmp_path / "step_00000003.pt")
     checked: list[str] = []
