@@ -26,7 +26,7 @@ quickstart: $(STAMP) ## Train, measure, search and export on the digits; 3 to 4 
 	@$(BIN)/python scripts/quickstart.py
 
 test: lint ## Check style, spelling and types, then run all tests: on all cores, and those that measure time alone.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not timing"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "not timing"
 	@$(BIN)/python -m pytest -q -m timing
 
 fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make test` reads 500.
