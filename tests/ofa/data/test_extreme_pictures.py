@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 MAX_MB = 500
-# Inflating the four channels of a PNG file takes most of it.
-MAX_S = {"RGBA": 3.0}
+# Far above the 0.1 to 2.1 s of quiet processors, far below the 8 to 29 s of decoding everything at full size.
+MAX_S = 6.0
 READ = """
 import sys, time
 import numpy as np
@@ -77,4 +77,4 @@ def test_extreme_pictures_take_little_memory_and_time(
     )
     seconds, megabytes = map(float, answer.stdout.split())
     assert megabytes < MAX_MB
-    assert seconds < MAX_S.get(mode, 2.0)
+    assert seconds < MAX_S
