@@ -165,8 +165,8 @@ def _digests(bundle: Path) -> dict[str, str]:
     try:
         for path in sorted(bundle.rglob("*")):
             name = path.relative_to(bundle).as_posix()
-            if path.is_symlink():
-                raise UserError(f"{path} is a link; a signed bundle consists of its own files.")
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise UserError(f"{path} is a link or no file; a signed bundle consists of its own files.")
             if path.is_file() and name != SIGNATURE_FILE:
                 digests[name] = file_sha256(path)
     except OSError as error:

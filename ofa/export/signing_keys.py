@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
+from ofa.common.reading import read_bytes
 from ofa.runtimes.base import check_packages
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def load_private_key(path: str | Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
-    content = _read_key(Path(path), "private key")
+    content = read_bytes(Path(path), "private key", max_bytes=_MAX_KEY_BYTES)
     load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in content else load_pem_private_key
     try:
         key = load(content, None)
@@ -55,7 +56,7 @@ def load_public_keys(path: str | Path) -> dict[str, str]:
     """
     check_packages(PACKAGES, "Checking a signature", EXTRA)
     path = Path(path)
-    content = _read_key(path, "public keys")
+    content = read_bytes(path, "file of public keys", max_bytes=_MAX_KEY_BYTES)
     if b"PRIVATE KEY" in content:
         raise UserError(f"{path} is a private key; give the public one (KEY.pub) to check signatures.")
     if content.lstrip().startswith(b"-----BEGIN"):
@@ -111,14 +112,3 @@ def _pem_key(path: Path, content: bytes) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise UserError(f"The public key {path} is of another kind; expected ed25519.")
     return key
-
-
-def _read_key(path: Path, what: str) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_KEY_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"The {what} {path} cannot be read: {error.strerror or error}.") from error
-    if len(content) > _MAX_KEY_BYTES:
-        raise UserError(f"{path} is larger than any file of {what}.")
-    return content

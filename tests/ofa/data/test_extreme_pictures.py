@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 MAX_MB = 500
-# Far above the 0.1 to 2.1 s of quiet processors, far below the 8 to 29 s of decoding everything at full size.
-MAX_S = 6.0
+# Inflating the four channels of a PNG file takes most of it.
+MAX_S = {"RGBA": 3.0}
+# Processor time, too, is longer where others use the caches; the shortest of a few readings counts.
+MAX_READINGS = 3
 READ = """
 import sys, time
 import numpy as np
@@ -72,9 +74,12 @@ def test_extreme_pictures_take_little_memory_and_time(
     if not path.exists():
         options = {"compress_level": 1} if path.suffix == ".png" else {}
         photograph(width, height, mode).save(path, **options)  # type: ignore[arg-type]
-    answer = subprocess.run(
-        [sys.executable, "-c", READ, str(path), view], capture_output=True, text=True, check=True
-    )
-    seconds, megabytes = map(float, answer.stdout.split())
-    assert megabytes < MAX_MB
-    assert seconds < MAX_S
+    for _ in range(MAX_READINGS):
+        answer = subprocess.run(
+            [sys.executable, "-c", READ, str(path), view], capture_output=True, text=True, check=True
+        )
+        seconds, megabytes = map(float, answer.stdout.split())
+        assert megabytes < MAX_MB
+        if seconds < MAX_S.get(mode, 2.0):
+            return
+    raise AssertionError(f"reading takes {seconds} s in {MAX_READINGS} readings")

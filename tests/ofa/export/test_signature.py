@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -111,7 +112,8 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "README": (lambda b: (b / "README.md").write_text("curl | sh"), "was changed after .*README.md"),
     "more": (lambda b: (b / "setup.py").touch(), "was changed after .*setup.py"),
     "less": (lambda b: (b / "README.md").unlink(), "was changed after .*README.md"),
-    "link": (lambda b: (b / "link").symlink_to("/"), "link is a link"),
+    "link": (lambda b: (b / "link").symlink_to("/"), "link is a link or no file"),
+    "pipe": (lambda b: os.mkfifo(b / "pipe"), "pipe is a link or no file"),
     "digests": (replace_with_own, "not that of its key"),
     "no key": (lambda b: rewrite(b / "signature.json", public_key="ssh-rsa x"), "no ed25519 public key"),
     "base64": (lambda b: rewrite(b / "signature.json", signature="?"), "not that of its key"),
@@ -145,11 +147,11 @@ def test_wrong_private_keys_are_named(keys: Path, tmp_path: Path) -> None:
     (tmp_path / "rsa").write_bytes(other_kind.private_bytes(PEM, PKCS8, serialization.NoEncryption()))
     (tmp_path / "large").write_bytes(b"x" * (1 << 21))
     for path, message in {
-        tmp_path / "none": "none cannot be read: No such file",
-        tmp_path: "cannot be read: Is a directory",
+        tmp_path / "none": "No private key at .*none",
+        tmp_path: "No private key at",
         tmp_path / "locked": "has a passphrase",
         tmp_path / "rsa": "of another kind; expected ed25519, as `ssh-keygen",
-        tmp_path / "large": "is larger",
+        tmp_path / "large": "has 2 MB; expected at most 1 MB",
         keys / "ada.pub": "holds no private key",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -165,7 +167,7 @@ def test_wrong_public_keys_are_named(bundle: Path, keys: Path, tmp_path: Path) -
         tmp_path / "empty": "holds no public key",
         tmp_path / "text": r"is no ed25519 public key: 'ssh-ed25519 \\x1b",
         tmp_path / "pem": "holds no public key",
-        tmp_path / "none": "cannot be read",
+        tmp_path / "none": "No file of public keys at .*none",
     }.items():
         with pytest.raises(UserError, match=message):
             check_signature(bundle, path)
