@@ -9,17 +9,14 @@ from typing import Any
 from latency_tables.remote.kit import KIT_SCHEMA_VERSION, MANIFEST_FILE, TABLE, VERIFICATION
 from latency_tables.table.device import DeviceSpec
 from ofa.common.config import build
-from ofa.common.display import short_repr, short_text
+from ofa.common.display import listed_names, short_repr
 from ofa.common.errors import UserError
-from ofa.common.files import sha256
-from ofa.common.reading import is_file, path_inside, read_bytes, read_json
-from ofa.common.tensors import MAX_TENSOR_BYTES
+from ofa.common.reading import is_file, path_inside, read_json
+from ofa.common.tensors import file_sha256
 from ofa.space.staged import StagedSpace
 
 MAKING_STAGES = {TABLE: "kit", VERIFICATION: "search"}
 """By the purpose of a kit, the sub-command that makes such kits; a search does where it is verified."""
-
-_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,7 @@ def _check_files(folder: Path, manifest: KitManifest) -> None:
     changed_names = []
     for name, checksum in manifest.checksums.items():
         path = path_inside(folder, name, "kit")
-        if is_file(path) and sha256(read_bytes(path, "file", max_bytes=MAX_TENSOR_BYTES)) != checksum:
+        if is_file(path) and file_sha256(path) != checksum:
             changed_names.append(name)
     if changed_names:
         raise UserError(
@@ -179,9 +176,3 @@ def _check_files(folder: Path, manifest: KitManifest) -> None:
             "with them are invalid; make the kit again.",
             stage=MAKING_STAGES[manifest.purpose],
         )
-
-
-def listed_names(names: list[str]) -> str:
-    """Return the first names, shortened, and the number of the others."""
-    more = len(names) - _SHOWN
-    return ", ".join(map(short_text, names[:_SHOWN])) + (f" and {more} more" if more > 0 else "")

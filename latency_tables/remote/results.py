@@ -27,13 +27,12 @@ from latency_tables.remote.manifest import (
     MAKING_STAGES,
     KitManifest,
     check_version,
-    listed_names,
     read_manifest,
 )
 from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import process_latency_ms
-from ofa.common.display import short_repr
+from ofa.common.display import listed_names, short_repr
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import sha256
 from ofa.common.locks import sole_writer

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Sequence
 
 MAX_TEXT = 8000
 """Longest text of an error, in characters: lists of a hundred names fit."""
 
 _MAX_VALUE = 120
+_MAX_LISTED_CHARS = 200
 _MAX_ENTRIES = 6
 # Control characters but line break and tab, marks that turn the direction of a line, halves of characters.
 _UNPRINTABLE = re.compile(
@@ -37,6 +39,13 @@ def shortened(text: str, max_chars: int = MAX_TEXT) -> str:
 def short_text(value: object, max_chars: int = _MAX_VALUE) -> str:
     """Return a value, such as a name in a file, as a text of at most `max_chars` that can be printed."""
     return printable_text(shortened(value if isinstance(value, str) else str(value), max_chars))
+
+
+def listed_names(names: Sequence[str], max_names: int = 12, separator: str = ", ") -> str:
+    """Return the first `max_names` names or texts, each shortened, and the number of the others."""
+    num_others = len(names) - max_names
+    more = f" and {num_others} more" if num_others > 0 else ""
+    return separator.join(short_text(name, _MAX_LISTED_CHARS) for name in names[:max_names]) + more
 
 
 def short_repr(value: object) -> str:

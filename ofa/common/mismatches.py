@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from ofa.common.display import short_text
+from ofa.common.display import listed_names
 from ofa.common.errors import UserError
 from ofa.common.tensors import has_usual_numbers, is_plain
 
@@ -14,7 +14,6 @@ MAX_NAMES = 100
 """Names that an error lists: of a file of others all are wanted, to see how it differs."""
 
 _MAX_OWN_NAMES = 5
-_MAX_NAME_CHARS = 200
 
 
 def mismatches(
@@ -48,9 +47,7 @@ def listed(title: str, names: Iterable[str], max_names: int = MAX_NAMES) -> list
     all_names = list(names)
     if not all_names:
         return []
-    more = f" and {len(all_names) - max_names} more" if len(all_names) > max_names else ""
-    shown_names = (short_text(name, _MAX_NAME_CHARS) for name in all_names[:max_names])
-    return [f"{len(all_names)} {title}: {', '.join(shown_names)}{more}"]
+    return [f"{len(all_names)} {title}: {listed_names(all_names, max_names)}"]
 
 
 def checked_state(

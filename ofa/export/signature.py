@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.config import build
-from ofa.common.display import short_text
+from ofa.common.display import listed_names
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
 from ofa.common.reading import read_json
@@ -135,9 +135,10 @@ def _verified(bundle: Path, file: Path, record: SignatureRecord) -> str:
         name for name in record.files.keys() | digests.keys() if record.files.get(name) != digests.get(name)
     )
     if changed_names:
-        more = f" and {len(changed_names) - 5} more" if len(changed_names) > 5 else ""
-        names = ", ".join(map(short_text, changed_names[:5]))
-        raise UserError(f"The bundle {bundle} was changed after it was signed: {names}{more}. {_GET_AGAIN}")
+        raise UserError(
+            f"The bundle {bundle} was changed after it was signed: {listed_names(changed_names)}. "
+            f"{_GET_AGAIN}"
+        )
     key = openssh_key(record.public_key)
     if key is None:
         raise UserError(f"{file} holds no ed25519 public key. {_GET_AGAIN}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ofa.architecture.lowering import lower
 from ofa.common.damage import weights_damage
+from ofa.common.display import listed_names
 from ofa.common.errors import UserError
 from ofa.common.files import sha256
 from ofa.common.mismatches import checked_state
@@ -68,7 +69,7 @@ def load_into(folder: Path, weights: ExportedFile, network: nn.Module) -> None:
     meta_names = [name for name, tensor in expected.items() if tensor.is_meta]
     if meta_names:
         raise UserError(
-            f"The module has tensors without memory (on the meta device): {_shown(meta_names)}. "
+            f"The module has tensors without memory (on the meta device): {listed_names(meta_names)}. "
             'Give it memory first: module.to_empty(device="cpu").'
         )
     state = _read(folder, weights, expected, "module")
@@ -76,8 +77,8 @@ def load_into(folder: Path, weights: ExportedFile, network: nn.Module) -> None:
     ties = [name for name, value in network.state_dict().items() if not torch.equal(value.cpu(), state[name])]
     if ties:
         raise UserError(
-            f"The module shares memory between tensors that differ in the bundle: {_shown(ties)}. Pass a "
-            "module of the architecture that was exported."
+            f"The module shares memory between tensors that differ in the bundle: {listed_names(ties)}. Pass "
+            "a module of the architecture that was exported."
         )
     network.eval()
 
@@ -100,9 +101,3 @@ def _read(
             f"The weights {file} differ from the exported ones (SHA-256). {advice}", stage="export"
         )
     return state
-
-
-def _shown(texts: list[str], separator: str = ", ") -> str:
-    """Return the first five texts and the number of further ones."""
-    more = f" and {len(texts) - 5} more" if len(texts) > 5 else ""
-    return separator.join(texts[:5]) + more
