@@ -1,0 +1,1 @@
+"""Any user's network as a supernet: capture, units that change together, checks, space and supernet."""

@@ -1,0 +1,1 @@
+"""Labels of the tensors of a captured graph: which indices belong together, by a rule for each operator."""

@@ -1,0 +1,86 @@
+"""Rules of attention and matrix products."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from ofa.graph.labels.call import Call, UnsupportedError, rule, sizes_of
+from ofa.graph.labels.store import Axes, Axis
+
+
+@rule("scaled_dot_product_attention")
+def attention(call: Call) -> Axes:
+    """Tie batch axes, heads among them; queries and keys are contracted along their last axis."""
+    query, key, value = (call.axes(name) for name in ("query", "key", "value"))
+    call.tie(query[-1], key[-1])
+    for axis in (query[-2], key[-2], value[-2]):
+        call.pin(axis, "counts tokens of")
+    batch: list[Axis] = list(query[:-2])
+    for other in (key, value):
+        batch = [call.tie(first, second) for first, second in zip(batch, other[:-2], strict=True)]
+    _tie_mask(call, batch)
+    return [*batch, None, value[-1]]
+
+
+def _tie_mask(call: Call, batch: list[Axis]) -> None:
+    mask = call.arguments.get("attn_mask")
+    if not isinstance(mask, Node):
+        return
+    sizes, axes = sizes_of(mask), call.labels[mask]
+    for index, (axis, size) in enumerate(zip(axes, sizes, strict=True)):
+        dim = len(batch) + 2 - len(axes) + index
+        if dim >= len(batch):
+            call.pin(axis, "counts tokens of")
+        elif size > 1:
+            batch[dim] = call.tie(batch[dim], axis)
+
+
+@rule("matmul bmm mm")
+def matrix_product(call: Call) -> Axes:
+    """Tie the contracted axes and all batch axes."""
+    names = ("self", "other" if "other" in call.arguments else "mat2")
+    first, second = (call.axes(name) for name in names)
+    if len(first) < 2 or len(second) < 2:
+        raise UnsupportedError("multiplies vectors")
+    sizes = [call.sizes(name) for name in names]
+    call.tie(first[-1], second[-2])
+    rank = max(len(first), len(second)) - 2
+    batch: list[Axis] = [None] * rank
+    for dim in range(rank):
+        operands = []
+        for axes, shape in zip((first, second), sizes, strict=True):
+            index = dim - rank + len(axes) - 2
+            if index >= 0 and shape[index] > 1:
+                operands.append(axes[index])
+        if operands:
+            batch[dim] = call.tie(*operands) if len(operands) == 2 else operands[0]
+    return [*batch, first[-2], second[-1]]
+
+
+@rule("addmm baddbmm")
+def matrix_product_with_sum(call: Call) -> Axes:
+    """Tie the contracted axes, and the summand to the result."""
+    names = ("mat1", "mat2") if call.name == "addmm" else ("batch1", "batch2")
+    first, second, summand = call.axes(names[0]), call.axes(names[1]), call.axes()
+    call.tie(first[-1], second[-2])
+    batch = [call.tie(a, b) for a, b in zip(first[:-2], second[:-2], strict=True)]
+    result: Axes = [*batch, first[-2], second[-1]]
+    lead = len(result) - len(summand)
+    for index, (axis, size) in enumerate(zip(summand, call.sizes(), strict=True)):
+        if size == call.out_sizes[lead + index]:
+            result[lead + index] = call.tie(result[lead + index], axis)
+    return result
+
+
+@rule("einsum")
+def einstein_sum(call: Call) -> Axes:
+    """Tie all axes of the same letter."""
+    equation = call.arguments["equation"].replace(" ", "")
+    if "->" not in equation or "." in equation:
+        raise UnsupportedError(f"has the equation {equation}")
+    inputs, output = equation.split("->")
+    axes_of: dict[str, Axis] = {}
+    for letters, node in zip(inputs.split(","), call.arguments["tensors"], strict=True):
+        for letter, axis in zip(letters, call.labels[node], strict=True):
+            axes_of[letter] = call.tie(axes_of[letter], axis) if letter in axes_of else axis
+    return [axes_of[letter] for letter in output]

@@ -1,0 +1,179 @@
+"""Rules of operators that merge and split axes: view, reshape, flatten, expand."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.fx import Node
+
+from ofa.graph.labels.call import Call, axis_index, operator_name, rule, sizes_of
+from ofa.graph.labels.store import Axes, Axis, Labels
+
+# How many operators are looked at from a split axis on to find attention.
+_MAX_STEPS = 24
+_ATTENTION = ("scaled_dot_product_attention", "matmul", "bmm", "baddbmm")
+
+
+@rule("expand expand_as broadcast_to")
+def expansion(call: Call) -> Axes:
+    """Keep axes that are not expanded."""
+    axes, before, after = call.axes(), call.sizes(), call.out_sizes
+    lead = len(after) - len(before)
+    kept = [a if s == t else None for a, s, t in zip(axes, before, after[lead:], strict=True)]
+    return [*[None] * lead, *kept]
+
+
+@rule("repeat tile")
+def repetition(call: Call) -> Axes:
+    """Keep axes that are not repeated; channels that are repeated stay."""
+    axes, before, after = call.axes(), call.sizes(), call.out_sizes
+    lead = len(after) - len(before)
+    result: Axes = [None] * lead
+    for axis, size, out_size in zip(axes, before, after[lead:], strict=True):
+        if axis is not None and size != out_size:
+            call.pin(axis, "is repeated by")
+        result.append(axis if size == out_size else None)
+    return result
+
+
+@rule("squeeze unsqueeze")
+def unit_axes(call: Call) -> Axes:
+    """Drop or insert axes of size 1."""
+    return _reshaped(call)
+
+
+@rule("view reshape _unsafe_view flatten unflatten view_as reshape_as")
+def reshaping(call: Call) -> Axes:
+    """Merge and split axes.
+
+    Axes that merge repeat the labels of each of their indices. Of an axis that is split, one of the new axes
+    carries the labels, which are tied along the others: heads where attention reads the result, otherwise
+    the axis with the most distinct labels.
+    """
+    return _reshaped(call)
+
+
+def _reshaped(call: Call) -> Axes:
+    axes = call.axes()
+    out: Axes = [None] * len(call.out_sizes)
+    for rows, columns in _segments(call.sizes(), call.out_sizes):
+        inputs = [(axes[row], call.sizes()[row]) for row in rows]
+        for column, axis in zip(columns, _segment(call, inputs, columns), strict=True):
+            out[column] = axis
+    return out
+
+
+def _segments(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the smallest runs of axes of equal size before and after, as indices."""
+    i = j = 0
+    while i < len(before) or j < len(after):
+        rows: list[int] = []
+        columns: list[int] = []
+        while True:
+            left = math.prod(before[row] for row in rows)
+            right = math.prod(after[column] for column in columns)
+            if left == right and left > 1 and rows and columns:
+                break
+            if i == len(before) and j == len(after):
+                break
+            if (left <= right and i < len(before)) or j == len(after):
+                rows.append(i)
+                i += 1
+            else:
+                columns.append(j)
+                j += 1
+        yield rows, columns
+
+
+def _segment(call: Call, inputs: Sequence[tuple[Axis, int]], columns: Sequence[int]) -> list[Axis]:
+    """Return the axes `columns` of the output, which come from `inputs`: pairs (axis, size)."""
+    result: list[Axis] = [None] * len(columns)
+    wide_inputs = [(axis, size) for axis, size in inputs if size > 1]
+    wide = [index for index, column in enumerate(columns) if call.out_sizes[column] > 1]
+    sizes = [call.out_sizes[columns[index]] for index in wide]
+    labelled = [axis for axis, _ in wide_inputs if axis is not None]
+    if not labelled:
+        return result
+    if [size for _, size in wide_inputs] == sizes:
+        for index, (axis, _) in zip(wide, wide_inputs, strict=True):
+            result[index] = axis
+        return result
+    if len(labelled) > 1:
+        for axis in labelled:
+            call.pin(axis, "is merged with other channels by")
+        return result
+    grid = np.broadcast_to(
+        labelled[0].reshape([size if axis is not None else 1 for axis, size in wide_inputs]),
+        [size for _, size in wide_inputs],
+    ).reshape(sizes)
+    position = _elastic_axis(call, grid, [columns[index] for index in wide])
+    flat: Labels = np.moveaxis(grid, position, 0).reshape(sizes[position], -1)
+    result[wide[position]] = call.store.tie_along(flat, 1)
+    return result
+
+
+def _elastic_axis(call: Call, grid: Labels, columns: Sequence[int]) -> int:
+    """Return which axis of a grid of labels, the output's axes `columns`, carries them."""
+    if grid.ndim == 1:
+        return 0
+    num_distinct = []
+    for axis in range(grid.ndim):
+        others = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
+        num_distinct.append(len(np.unique(others[:, 0])))
+    heads = [axis for axis, column in enumerate(columns) if num_distinct[axis] > 1]
+    heads = [axis for axis in heads if _is_batch_of_attention(call.node, columns[axis])]
+    candidates = heads or range(grid.ndim)
+    return max(candidates, key=lambda axis: (num_distinct[axis], axis))
+
+
+def _is_batch_of_attention(node: Node, dim: int) -> bool:
+    """Return whether an axis of a node's output becomes a batch axis of attention or of a matrix product."""
+    queue, steps = deque([(node, dim)]), 0
+    while queue and steps < _MAX_STEPS:
+        source, axis = queue.popleft()
+        for user in source.users:
+            steps += 1
+            if operator_name(user) in _ATTENTION:
+                rank = len(sizes_of(source))
+                if 0 < axis < rank - 2 or (rank == 3 and axis == 0):
+                    return True
+                continue
+            moved = _moved(user, source, axis)
+            if moved is not None:
+                queue.append((user, moved))
+    return False
+
+
+def _moved(user: Node, source: Node, axis: int) -> int | None:
+    """Return where an axis of `source` is in the output of `user`; None where it is not followed."""
+    name = operator_name(user)
+    if isinstance(source.meta["val"], (list, tuple)):
+        return axis if name == "getitem" else None
+    rank = len(sizes_of(source))
+    arguments: Any = user.args
+    if name == "permute":
+        order = [axis_index(dim, rank) for dim in arguments[1]]
+        return order.index(axis)
+    if name in ("transpose", "swapaxes"):
+        first, second = (axis_index(dim, rank) for dim in arguments[1:3])
+        return {first: second, second: first}.get(axis, axis)
+    if name in ("unbind", "select"):
+        dim = axis_index(arguments[1], rank) if len(arguments) > 1 else 0
+        return None if dim == axis else axis - (dim < axis)
+    if name in ("split", "split_with_sizes", "chunk"):
+        dim = axis_index(arguments[2], rank) if len(arguments) > 2 else 0
+        return None if dim == axis else axis
+    if not isinstance(user.meta.get("val"), Tensor):
+        return None
+    if sizes_of(user) == sizes_of(source):
+        return axis
+    if name in ("view", "reshape", "_unsafe_view"):
+        for rows, columns in _segments(sizes_of(source), sizes_of(user)):
+            if axis in rows and columns:
+                return columns[-1]
+    return None
