@@ -14,29 +14,7 @@ from ofa.graph.forms import Form
 from ofa.graph.labels.analysis import LabelledGraph
 from ofa.graph.labels.call import Call, operator_name
 from ofa.graph.labels.store import Axis, Labels, LabelStore
-
-Key = tuple[str, int]
-"""An axis of a parameter or buffer: its name and the number of the axis."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units that touch the same axes in the same way, so that any of them may go.
-
-    A unit is what must go together: one output channel of a layer with the columns of its consumers, a head
-    of attention, a group of a grouped convolution.
-
-    Attributes:
-        name: the module, or raw parameter, that makes the units first.
-        num_units: number of units.
-        axes: indices of each unit in each axis that it touches, shape (num_units, indices per unit).
-        unit_size: channels of a unit: the fewest indices that it has in the weight of a layer.
-    """
-
-    name: str
-    num_units: int
-    axes: Mapping[Key, Labels]
-    unit_size: int
+from ofa.graph.structure import Group, Key, group_of
 
 
 @dataclass(frozen=True)
@@ -46,18 +24,18 @@ class Grouping:
     Attributes:
         labelled: the labelled graph.
         groups: groups in the order of their first use.
-        group_of: group of each component; -1 for what stays.
+        group_indices: group of each component; -1 for what stays.
     """
 
     labelled: LabelledGraph
     groups: tuple[Group, ...]
-    group_of: NDArray[np.int64]
+    group_indices: NDArray[np.int64]
 
     def form(self, axis: Axis, size: int) -> Form:
         """Return the size of an axis with these labels as a form; `size` where it has none."""
         if axis is None:
             return Form(size)
-        groups = self.group_of[self.labelled.components.of_label[axis]]
+        groups = self.group_indices[self.labelled.components.of_label[axis]]
         counts = Counter(groups[groups >= 0].tolist())
         terms = []
         for group, count in sorted(counts.items()):
@@ -71,7 +49,7 @@ class Grouping:
         kept = [index for index, group in enumerate(self.groups) if group.name not in names]
         new_index = np.full(len(self.groups) + 1, -1)
         new_index[kept] = np.arange(len(kept))
-        return Grouping(self.labelled, tuple(self.groups[i] for i in kept), new_index[self.group_of])
+        return Grouping(self.labelled, tuple(self.groups[i] for i in kept), new_index[self.group_indices])
 
 
 def find_groups(labelled: LabelledGraph) -> Grouping:
@@ -93,20 +71,21 @@ def find_groups(labelled: LabelledGraph) -> Grouping:
     places = _places(labelled, class_of)
     names = _names(labelled, places)
     order = sorted(places, key=lambda index: names[index][0])
-    group_of = np.full(components.count, -1)
+    group_indices = np.full(components.count, -1)
     groups = []
     seen: Counter[str] = Counter()
+    read_axes = set(consumed_axes(labelled))
     weights = {(name, number) for name, _ in produced_axes(labelled) for number in (0, 1)}
     for index, old in enumerate(order):
-        group_of[class_of == old] = index
+        group_indices[class_of == old] = index
         _, name, key = names[old]
         seen[name] += 1
         unique_name = name if seen[name] == 1 else f"{name}:{seen[name]}"
         indices_of = _ordered(places[old], key)
         sizes = {axis: indices.shape[1] for axis, indices in indices_of.items()}
         unit_size = min([sizes[axis] for axis in weights & set(sizes)] or sizes.values())
-        groups.append(Group(unique_name, len(indices_of[key]), indices_of, unit_size))
-    return Grouping(labelled, tuple(groups), group_of)
+        groups.append(group_of(unique_name, unit_size, indices_of, read_axes))
+    return Grouping(labelled, tuple(groups), group_indices)
 
 
 def _signatures(labelled: LabelledGraph) -> NDArray[np.uint64]:
@@ -202,6 +181,16 @@ def produced_axes(labelled: LabelledGraph) -> Iterator[Key]:
             name = names.get(id(labelled.labels[call.arguments["weight"]]))
             if name is not None:
                 yield name, 1 if "transpose" in operator_name(node) and call.arguments["groups"] == 1 else 0
+
+
+def consumed_axes(labelled: LabelledGraph) -> Iterator[Key]:
+    """Yield the axis of the weight of each convolution and linear layer along which it reads channels."""
+    names = {id(axes): name for name, axes in labelled.parameters.items()}
+    for node, call in operator_calls(labelled):
+        if operator_name(node).startswith(("conv", "linear")):
+            name = names.get(id(labelled.labels[call.arguments["weight"]]))
+            if name is not None:
+                yield name, 0 if "transpose" in operator_name(node) else 1
 
 
 def operator_calls(labelled: LabelledGraph) -> Iterator[tuple[Node, Call]]:
