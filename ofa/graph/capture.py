@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
+import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +97,21 @@ def capture(
 def _export(
     network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any
 ) -> ExportedProgram:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silence():
         warnings.simplefilter("ignore")
         return torch.export.export(network, args, dict(kwargs), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep PyTorch from printing and logging whole graphs where it fails."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _batch_shapes(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

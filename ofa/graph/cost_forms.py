@@ -33,7 +33,7 @@ _VIEWS = frozenset(
 )
 
 
-def cost_forms(parts: ElasticParts, model: nn.Module, captures: Sequence[Capture]) -> CostForms:
+def cost_forms(parts: ElasticParts, model: nn.Module, captures: Sequence[Capture], batch: int) -> CostForms:
     """Return the costs of all sub-networks, for one image.
 
     Convolutions, linear layers and matrix products count as multiply-accumulates, as in the published
@@ -43,17 +43,20 @@ def cost_forms(parts: ElasticParts, model: nn.Module, captures: Sequence[Capture
         parts: what may vary.
         model: the user's network.
         captures: the graph at each resolution, ascending; all with the same operators.
+        batch: number of images of the example.
     """
-    return _CostForms(parts, model, captures).result()
+    return _CostForms(parts, model, captures, batch).result()
 
 
 class _CostForms:
-    def __init__(self, parts: ElasticParts, model: nn.Module, captures: Sequence[Capture]) -> None:
+    def __init__(
+        self, parts: ElasticParts, model: nn.Module, captures: Sequence[Capture], batch: int
+    ) -> None:
         self.parts, self.model = parts, model
         self.nodes = list(parts.capture.program.graph.nodes)
         self.index = {node: index for index, node in enumerate(self.nodes)}
         self.aligned = [list(captured.program.graph.nodes) for captured in captures]
-        self.batch = len(tensors_in((parts.capture.args, dict(parts.capture.kwargs)))[0])
+        self.batch = batch
         self.names = parts.capture.parameters
         self.kernels = {kernel.weight for kernel in parts.kernels}
         self.block_of = {node: block.name for block in parts.blocks for node in block.nodes}

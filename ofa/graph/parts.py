@@ -147,32 +147,54 @@ def matching_modules(model: nn.Module, patterns: Sequence[str], setting: str) ->
 
 
 def restricted(
-    parts: ElasticParts, model: nn.Module, exclude: Sequence[str], include: Sequence[str]
-) -> ElasticParts:
+    found: Sequence[tuple[str, ElasticParts]],
+    model: nn.Module,
+    exclude: Sequence[str],
+    include: Sequence[str],
+) -> list[tuple[str, ElasticParts]]:
     """Return the parts that do not touch excluded modules and, if there are patterns, that are included.
+
+    Args:
+        found: names of the captured modules, with their parts.
+        model: the whole network.
+        exclude: patterns of modules that stay.
+        include: patterns of the only modules that may vary; none for all.
 
     Raises:
         UserError: for a pattern that matches nothing, if an excluded module shares a parameter with one that
             is not, or if nothing is left.
     """
-    if not parts.names:
-        return parts
     excluded = matching_modules(model, exclude, "exclude")
+    included = matching_modules(model, include, "include")
     _check_ties(model, excluded)
-    touched = {group.name for group in parts.groups if any(name in excluded for name, _ in group.axes)}
-    touched |= {_kernel_key(kernel) for kernel in parts.kernels if kernel.weight in excluded}
-    touched |= {_chain_key(chain) for chain in parts.named_chains if excluded & set(chain.blocks)}
-    result = parts.without(touched, f"touches a module that is excluded by {', '.join(exclude)}")
-    if include:
-        included = matching_modules(model, include, "include")
-        keys = {group.name: group.name.split(":")[0] for group in result.groups}
-        keys |= {_kernel_key(kernel): kernel.name for kernel in result.kernels}
-        keys |= {_chain_key(chain): chain.blocks[0] for chain in result.named_chains}
-        others = {key for key, name in keys.items() if name not in included}
-        result = result.without(others, f"is not among the modules that are included: {', '.join(include)}")
-    if not result.names:
+    result = []
+    for path, parts in found:
+        inside = _names_within(path, excluded)
+        touched = {group.name for group in parts.groups if any(name in inside for name, _ in group.axes)}
+        touched |= {_kernel_key(kernel) for kernel in parts.kernels if kernel.weight in inside}
+        touched |= {_chain_key(chain) for chain in parts.named_chains if inside & set(chain.blocks)}
+        parts = parts.without(touched, f"touches a module that is excluded by {', '.join(exclude)}")
+        if include:
+            others = _not_within(parts, _names_within(path, included))
+            parts = parts.without(others, f"is not among the included modules: {', '.join(include)}")
+        result.append((path, parts))
+    if (exclude or include) and not any(parts.names for _, parts in result):
         raise UserError("exclude and include leave nothing that may vary; leave out fewer modules.")
     return result
+
+
+def _names_within(path: str, names: Collection[str]) -> set[str]:
+    """Return names as they are within module `path`."""
+    prefix = f"{path}." if path else ""
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+def _not_within(parts: ElasticParts, names: Collection[str]) -> set[str]:
+    """Return the parts that none of these modules makes."""
+    modules = {group.name: group.name.split(":")[0] for group in parts.groups}
+    modules |= {_kernel_key(kernel): kernel.name for kernel in parts.kernels}
+    modules |= {_chain_key(chain): chain.blocks[0] for chain in parts.named_chains}
+    return {key for key, name in modules.items() if name not in names}
 
 
 def _check_ties(model: nn.Module, excluded: Collection[str]) -> None:

@@ -76,6 +76,16 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
             }
         )
 
+    @property
+    def rewritten(self) -> RewrittenGraph | None:
+        """The graph that computes the sub-networks; None where the network's own forward does."""
+        return None if self._function is None else self._function.rewritten
+
+    @property
+    def template(self) -> nn.Module:
+        """The network as it was given, its tensors on the meta device."""
+        return self._template[0]
+
     @override
     def forward(self, images: Example, config: GeneConfig) -> Any:
         """Return what the user's network returns, as sub-network `config`.
@@ -117,10 +127,10 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
             network: nn.Module
             if self.keeps_class(config):
                 weights = frozenset(kernel.weight for kernel in self.space.structure.kernels)
-                network = own_class(self._template[0], tensors, selection, weights)
+                network = own_class(self.template, tensors, selection, weights)
             else:
                 assert self._function is not None
-                network = graph_module(self._function.rewritten, self._template[0], tensors, selection)
+                network = graph_module(self._function.rewritten, self.template, tensors, selection)
         return network.train(self.training)
 
     def keeps_class(self, config: GeneConfig) -> bool:
