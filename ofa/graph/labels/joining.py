@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.fx import Node
 
 from ofa.graph.labels.call import Call, UnsupportedError, axis_index, rule, sizes_of
@@ -50,6 +52,8 @@ def splitting(call: Call) -> list[Axes]:
     """Cut the labels of one axis."""
     axes = call.axes()
     dim = axis_index(call.number("dim"), len(axes))
+    if sum(int(part.shape[dim]) for part in call.node.meta["val"]) != call.sizes()[dim]:
+        raise UnsupportedError("cuts parts that overlap")
     results, start = [], 0
     for part in call.node.meta["val"]:
         stop = start + int(part.shape[dim]) if axes[dim] is not None else start
@@ -121,6 +125,8 @@ def indexing(call: Call) -> Axes:
     axes, indices = call.axes(), call.arguments["indices"]
     if any(index is None for index in indices):
         raise UnsupportedError("reads some axes by index")
+    if any(index.meta["val"].dtype == torch.bool and len(sizes_of(index)) > 1 for index in indices):
+        raise UnsupportedError("reads several axes by a mask")
     for axis in axes[: len(indices)]:
         call.pin(axis, "is read by index in")
     for index in indices:
@@ -148,14 +154,15 @@ def reordering(call: Call) -> Axes:
     return [axes[dim] for dim in order]
 
 
-@rule("roll")
-def rolling(call: Call) -> Axes:
-    """Keep the axes; channels that are rolled stay."""
-    axes = call.axes()
-    dims = call.numbers("dims")
+@rule("roll flip cumsum cumprod cummax cummin sort msort argsort topk")
+def ordering(call: Call) -> Axes | list[Axes]:
+    """Keep all axes but those whose order counts; channels of such an axis stay."""
+    axes, value = call.axes(), call.node.meta["val"]
+    dims = call.numbers("dims" if "dims" in call.arguments else "dim")
     for dim in dims or range(len(axes)):
-        call.pin(axes[dim], "is rolled by")
-    return axes
+        call.pin(axes[dim], "is used in its order by")
+        axes[dim] = None
+    return axes if isinstance(value, Tensor) else [list(axes) for _ in value]
 
 
 @rule("glu")

@@ -59,6 +59,25 @@ def linear(call: Call) -> Axes:
     return [*axes[:-1], _with_bias(call, weight[0])]
 
 
+@rule("bilinear")
+def bilinear(call: Call) -> Axes:
+    """Tie each of the two inputs to an axis of the weight; the outputs are the rows."""
+    axes, weight = call.axes("input1"), call.axes("weight")
+    for index, name in enumerate(("input1", "input2")):
+        call.tie(call.channels(call.axes(name)[-1], call.sizes(name)[-1]), weight[index + 1])
+    batch = [call.tie(*pair) for pair in zip(axes[:-1], call.axes("input2")[:-1], strict=True)]
+    return [*batch, _with_bias(call, weight[0])]
+
+
+@rule("_weight_norm")
+def norm_of_weight(call: Call) -> Axes:
+    """Tie the lengths to the axis of the directions that they belong to."""
+    axes, lengths, dim = call.axes("v"), call.axes("g"), call.number("dim")
+    if lengths and dim >= 0:
+        axes[dim] = call.tie(axes[dim], lengths[dim])
+    return axes
+
+
 @rule("batch_norm instance_norm group_norm _native_batch_norm_legit_no_training")
 def norm_of_channels(call: Call) -> Axes:
     """Tie scale, shift and statistics to axis 1; of a group norm, channel i of all groups is one unit."""

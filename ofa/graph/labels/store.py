@@ -44,12 +44,11 @@ class LabelStore:
     def tie(self, first: Axis, second: Axis, reason: str) -> Axis:
         """Tie two axes of equal size index by index and return one of them.
 
-        An axis without labels cannot change, so the other one stays, because of `reason`.
+        An axis without labels cannot change: the other one stays, because of `reason`; the result has none.
         """
         if first is None or second is None:
-            axis = second if first is None else first
-            self.pin(axis, reason)
-            return axis
+            self.pin(second if first is None else first, reason)
+            return None
         if len(first) != len(second):
             raise ValueError(f"axes of {len(first)} and {len(second)}")
         self.ties.append((first, second))
