@@ -211,10 +211,11 @@ def _layer_name(parameter: str) -> str:
 def produced_axes(labelled: LabelledGraph) -> Iterator[Key]:
     """Yield the output axis of the weight of each layer and table, in the order they run."""
     names = {id(axes): name for name, axes in labelled.parameters.items()}
-    for node, call in operator_calls(labelled):
+    for node in labelled.labels:
         operator = operator_name(node)
-        if not operator.startswith(("conv", "linear", "bilinear", "embedding")):
+        if node.op != "call_function" or not operator.startswith(("conv", "linear", "bilinear", "embedding")):
             continue
+        call = Call(node, labelled.labels, LabelStore())
         name = names.get(id(labelled.labels[_source_of_weight(call.input("weight"))]))
         if name is not None:
             is_transposed = "transpose" in operator and call.arguments["groups"] == 1

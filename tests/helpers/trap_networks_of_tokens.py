@@ -131,6 +131,24 @@ class ChannelAttention(Tokens):
 
 
 @trap
+class HeadsOfConvolution(Tokens):
+    """Values of all heads pass a depthwise convolution and are split into heads again."""
+
+    def __init__(self) -> None:
+        depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        super().__init__(qkv=nn.Linear(32, 96), depthwise=depthwise, proj=nn.Linear(32, 32))
+
+    def mixed(self, tokens: Tensor) -> Any:
+        batch, count, width = tokens.shape
+        qkv = self.qkv(tokens).reshape(batch, count, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        images = value.transpose(-1, -2).reshape(batch, width, 4, 4)
+        moved = self.depthwise(images).reshape(batch, HEADS, width // HEADS, count).transpose(-1, -2)
+        output = query @ (key.softmax(2).transpose(-1, -2) @ value) + query * moved
+        return self.proj(output.transpose(1, 2).reshape(batch, count, width))
+
+
+@trap
 class MultiheadBatchFirst(Tokens):
     """PyTorch's own attention."""
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from ofa.graph.labels import attention, elementwise, joining, layers, reshaping
 from ofa.graph.labels.call import RULES, Call, UnsupportedError, operator_name, place_of, tensor_sizes
 from ofa.graph.labels.store import Axes, Components, LabelStore
 
+# Operators that run a graph under other settings.
+_WRAPPERS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
 _RULE_MODULES = (attention, elementwise, joining, layers, reshaping)
 
 
@@ -57,21 +59,19 @@ def label_graph(graph: Graph, parameters: Mapping[str, str]) -> LabelledGraph:
     unknown: dict[str, str] = {}
     used = {parameters[node.name] for node in graph.nodes if node.users and node.name in parameters}
     for node in graph.nodes:
-        value = node.meta.get("val")
         if node.op == "placeholder" and node.name in parameters:
+            value = node.meta.get("val")
             name = parameters[node.name]
             if name not in axes_of:
                 axes_of[name] = _new_axes(value, store)
             labels[node] = axes_of[name]
             if name not in used:
                 _pin_all(labels[node], store, "is not used in eval mode")
-        elif node.op == "call_function":
-            labels[node] = _call(node, labels, store, unknown)
         elif node.op == "output":
             for source in node.all_input_nodes:
                 _pin_all(labels[source], store, "is an output of the model")
         else:
-            labels[node] = unlabelled(value)
+            _label_node(node, labels, store, unknown)
     return LabelledGraph(graph, labels, axes_of, store.components(), unknown)
 
 
@@ -88,6 +88,49 @@ def unlabelled(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [unlabelled(item) for item in value]
     return []
+
+
+def _label_node(node: Node, labels: dict[Node, Any], store: LabelStore, unknown: dict[str, str]) -> None:
+    """Label a node that is neither a parameter nor the output."""
+    inner = _inner_graph(node)
+    if inner is not None:
+        _label_inner(node, *inner, labels, store, unknown)
+    elif node.op == "call_function":
+        labels[node] = _call(node, labels, store, unknown)
+    else:
+        labels[node] = unlabelled(node.meta.get("val"))
+
+
+def _inner_graph(node: Node) -> tuple[Graph, tuple[Any, ...]] | None:
+    """Return the graph that a node runs under other settings, with its operands; None if it runs none."""
+    if node.op != "call_function" or operator_name(node) not in _WRAPPERS:
+        return None
+    for index, item in enumerate(node.args):
+        if isinstance(item, Node) and item.op == "get_attr":
+            inner = getattr(node.graph.owning_module, str(item.target), None)
+            return (inner.graph, node.args[index + 1 :]) if isinstance(inner, GraphModule) else None
+    return None
+
+
+def _label_inner(
+    node: Node,
+    graph: Graph,
+    operands: tuple[Any, ...],
+    labels: dict[Node, Any],
+    store: LabelStore,
+    unknown: dict[str, str],
+) -> None:
+    """Label the nodes of a graph that `node` runs, and `node` as its outputs."""
+    rest = iter(operands)
+    for item in graph.nodes:
+        if item.op == "placeholder":
+            operand = next(rest)
+            labels[item] = labels[operand] if isinstance(operand, Node) else []
+        elif item.op == "output":
+            outputs = item.args[0] if isinstance(item.args[0], (list, tuple)) else [item.args[0]]
+            labels[node] = [labels[output] if isinstance(output, Node) else [] for output in outputs]
+        else:
+            _label_node(item, labels, store, unknown)
 
 
 def _call(node: Node, labels: Mapping[Node, Any], store: LabelStore, unknown: dict[str, str]) -> Any:

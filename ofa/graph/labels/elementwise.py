@@ -79,6 +79,15 @@ def pooling(call: Call) -> Axes | list[Axes]:
     return [list(result) for _ in call.node.meta["val"]] if several else result
 
 
+@rule("grid_sampler grid_sampler_2d grid_sampler_3d")
+def sampling(call: Call) -> Axes:
+    """Keep batch and channels; positions of the grid stay."""
+    axes = call.axes("input")
+    for axis in (*axes[2:], *call.axes("grid")):
+        call.pin(axis, "is sampled as space by")
+    return [*axes[:2], *[None] * (len(axes) - 2)]
+
+
 @rule(
     "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d",
     "replication_pad1d replication_pad2d replication_pad3d",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch.fx import Node
 
 from ofa.graph.labels.call import Call, UnsupportedError, rule
@@ -41,7 +42,7 @@ def _grouped(call: Call, channels: Labels, weight: Axes, num_outputs: int, group
     first_inputs = store.tie_along(channels.reshape(groups, -1), 1)
     first_outputs = store.tie_along(outputs.reshape(groups, -1), 1)
     call.tie(first_inputs, first_outputs)
-    return outputs
+    return np.repeat(first_inputs, num_outputs // groups)
 
 
 def _with_bias(call: Call, outputs: Axis) -> Axis:

@@ -42,7 +42,7 @@ class LabelStore:
             self.pins.append((axis.ravel(), reason))
 
     def tie(self, first: Axis, second: Axis, reason: str) -> Axis:
-        """Tie two axes of equal size index by index and return one of them.
+        """Tie two axes of equal size index by index and return the one with fewer distinct labels.
 
         An axis without labels cannot change: the other one stays, because of `reason`; the result has none.
         """
@@ -52,7 +52,7 @@ class LabelStore:
         if len(first) != len(second):
             raise ValueError(f"axes of {len(first)} and {len(second)}")
         self.ties.append((first, second))
-        return first
+        return min(first, second, key=lambda labels: len(np.unique(labels)))
 
     def tie_along(self, labels: Labels, axis: int) -> Labels:
         """Tie all labels along one axis of an array of labels and return those at its index 0."""

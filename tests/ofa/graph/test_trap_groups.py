@@ -136,6 +136,22 @@ EXPECTED: dict[str, tuple[ExpectedGroup, ...]] = {
     ),
     "WeightStandardised": (expected("a", 16, "a", ">b"), expected("b", 16, "b", ">head")),
     "SpatialGate": (expected("a", 16, "a", ">b"), expected("b", 16, "b", ">head")),
+    "OtherSettings": (expected("a", 32, "a", ">b"), expected("b", 16, "b", ">head")),
+    "Windows": (
+        expected("a", 16, "a", (">b", runs(16, 9))),
+        expected("b", 8, ("b", runs(8, 9)), ">head", size=1),
+    ),
+    "Sampled": (expected("a", 16, "a", ">grid", "table:0", ">head"),),
+    "HeadsOfConvolution": (
+        STREAM,
+        expected(
+            "qkv",
+            HEADS,
+            ("qkv", HEAD_QKV),
+            *((name, runs(HEADS, 8)) for name in ("depthwise", ">proj")),
+            size=8,
+        ),
+    ),
     "LayerScaleNorms": (
         expected("patch", 32, "patch", "position:2", "norm", ">fc1", "fc2", "gamma:0", "rms-", ">head"),
         expected("fc1", 64, "fc1", ">fc2"),
