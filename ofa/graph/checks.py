@@ -94,19 +94,23 @@ class FunctionChecks:
         return [group.name for group in failing(groups, is_right)]
 
 
-def failing(items: Sequence[Any], is_right: Callable[[Sequence[Any]], bool]) -> list[Any]:
+def failing(
+    items: Sequence[Any], is_right: Callable[[Sequence[Any]], bool], max_halvings: int = 64
+) -> list[Any]:
     """Return the items without which all others together are right, by bisection.
 
     Args:
         items: what is checked.
         is_right: whether some of the items are right together.
+        max_halvings: how often wrong items are halved before all of them count as wrong.
     """
     if not items or is_right(items):
         return []
-    if len(items) == 1:
+    if len(items) == 1 or max_halvings == 0:
         return list(items)
     half = len(items) // 2
-    wrong = failing(items[:half], is_right) + failing(items[half:], is_right)
+    wrong = failing(items[:half], is_right, max_halvings - 1)
+    wrong += failing(items[half:], is_right, max_halvings - 1)
     rest = [item for item in items if item not in wrong]
     return wrong if is_right(rest) or not rest else list(items)
 

@@ -21,6 +21,7 @@ from ofa.graph.labels.store import Axis
 
 _VIEWS = {"view": "size", "_unsafe_view": "size", "reshape": "shape", "expand": "size"}
 _SPLITS = ("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes")
+_SIZED = {*_VIEWS, *_SPLITS, "unflatten", "slice", "narrow"}
 # The argument that says whether the network is in training mode.
 _TRAINING = {
     "dropout": "train",
@@ -72,6 +73,7 @@ class RewrittenGraph:
         in_spec: structure of the user's arguments.
         out_spec: structure of the outputs.
         has_free_batch: whether the graph runs with any batch size.
+        sized_groups: indices of the groups whose units are counted in sizes of views, splits and slices.
     """
 
     graph: fx.Graph
@@ -83,6 +85,7 @@ class RewrittenGraph:
     in_spec: pytree.TreeSpec
     out_spec: pytree.TreeSpec
     has_free_batch: bool
+    sized_groups: frozenset[int] = frozenset()
 
 
 def rewrite(
@@ -98,6 +101,7 @@ def rewrite(
     """
     source, program = capture.program.graph, capture.program
     calls = dict(operator_calls(grouping.labelled))
+    sized_groups: set[int] = set()
     graph, copies, quantities = fx.Graph(), dict[Node, Node](), list[Quantity]()
     constants = program.graph_signature.inputs_to_lifted_tensor_constants
     placeholders = [node for node in source.nodes if node.op == "placeholder"]
@@ -115,6 +119,8 @@ def rewrite(
         if node in calls:
             target, arguments = _new_arguments(calls[node], grouping, kernels, capture.parameters)
             if target is not None:
+                if calls[node].name in _SIZED:
+                    sized_groups |= _groups_in(list(arguments.values()))
                 with graph.inserting_before(copy):
                     _replace(copy, target, arguments, copies, flags, quantities)
     copied_blocks = (
@@ -131,6 +137,7 @@ def rewrite(
         in_spec=program.call_spec.in_spec,
         out_spec=program.call_spec.out_spec,
         has_free_batch=capture.has_free_batch,
+        sized_groups=frozenset(sized_groups),
     )
 
 
@@ -205,6 +212,12 @@ def _new_arguments(
     if name in _TRAINING:
         values[_TRAINING[name]] = IsTraining()
     return (target, values) if values else (None, {})
+
+
+def _groups_in(value: Any) -> set[int]:
+    if isinstance(value, list):
+        return {group for item in value for group in _groups_in(item)}
+    return {group for group, _ in value.terms} if isinstance(value, Form) else set()
 
 
 def _changes(value: Any) -> bool:

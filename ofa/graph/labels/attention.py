@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from ofa.graph.labels.call import Call, UnsupportedError, rule, sizes_of
+from ofa.graph.labels.call import Call, UnsupportedError, letters_of, rule, sizes_of
 from ofa.graph.labels.store import Axes, Axis
 
 
@@ -57,6 +57,17 @@ def matrix_product(call: Call) -> Axes:
     return [*batch, first[-2], second[-1]]
 
 
+@rule("mv dot vdot")
+def vector_product(call: Call) -> Axes:
+    """Tie the contracted axes of a matrix, or a vector, and a vector."""
+    first, second = (
+        call.axes(),
+        call.axes("vec" if call.name == "mv" else "tensor" if call.name == "dot" else "other"),
+    )
+    call.tie(first[-1], second[0])
+    return first[:-1]
+
+
 @rule("addmm baddbmm")
 def matrix_product_with_sum(call: Call) -> Axes:
     """Tie the contracted axes, and the summand to the result."""
@@ -75,12 +86,14 @@ def matrix_product_with_sum(call: Call) -> Axes:
 @rule("einsum")
 def einstein_sum(call: Call) -> Axes:
     """Tie all axes of the same letter."""
-    equation = call.arguments["equation"].replace(" ", "")
-    if "->" not in equation or "." in equation:
-        raise UnsupportedError(f"has the equation {equation}")
-    inputs, output = equation.split("->")
+    inputs, output = letters_of(call.arguments["equation"])
+    nodes = call.arguments["tensors"]
     axes_of: dict[str, Axis] = {}
-    for letters, node in zip(inputs.split(","), call.arguments["tensors"], strict=True):
-        for letter, axis in zip(letters, call.labels[node], strict=True):
-            axes_of[letter] = call.tie(axes_of[letter], axis) if letter in axes_of else axis
+    sizes: dict[str, int] = {}
+    for letters, node in zip(inputs, nodes, strict=True):
+        for letter, axis, size in zip(letters, call.labels[node], sizes_of(node), strict=True):
+            if sizes.get(letter, 1) == 1:  # New, or of size 1 and broadcast.
+                axes_of[letter], sizes[letter] = axis, size
+            elif size > 1:
+                axes_of[letter] = call.tie(axes_of[letter], axis)
     return [axes_of[letter] for letter in output]
