@@ -43,19 +43,28 @@ def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return 0.1 * (uniform - 0.5) if values.abs().max() == 0 else 0.5 + uniform
 
 
+class UnsupportedTypeError(Exception):
+    """A network that is not computed in float64."""
+
+
 class FunctionChecks:
     """Compares outputs of a randomised copy of a user's network in float64, or in its own type."""
 
-    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, in_double: bool = True
+    ) -> None:
         """Copy the network and compute its outputs for the example.
 
         Args:
             model: the user's network.
             args: positional arguments of the example.
             kwargs: keyword arguments of the example.
+            in_double: whether to compute in float64 where the network's forward allows it.
         """
         single = random_copy(model)
         try:
+            if not in_double:
+                raise UnsupportedTypeError
             self.network, inputs = copy.deepcopy(single).double(), _to_double((args, dict(kwargs)))
             self.args, self.kwargs = inputs
             self.outputs = self.own_forward({})
@@ -71,6 +80,11 @@ class FunctionChecks:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return torch.func.functional_call(self.network, dict(tensors), self.args, self.kwargs)
+
+    def converted(self, tensor: Tensor) -> Tensor:
+        """Return a tensor in the precision of the checks."""
+        is_double = self.tolerance == _TOLERANCES[torch.float64]
+        return tensor.double() if is_double and tensor.is_floating_point() else tensor
 
     def agree(self, first: Any, second: Any) -> bool:
         """Return whether two outputs are equal but for the order of sums."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.common.errors import UserError
@@ -23,7 +23,7 @@ from ofa.graph.rewrite import RewrittenGraph, rewrite
 from ofa.graph.space import GraphSpace
 from ofa.graph.structure import GraphStructure
 from ofa.graph.supernet import GraphSupernet
-from ofa.graph.variants import bound_parts
+from ofa.graph.variants import Variants, bound_parts
 
 
 class NothingElasticError(UserError):
@@ -39,6 +39,7 @@ def make_elastic(
     depths: Sequence[float] = (0.5, 0.75, 1.0),
     resolutions: Sequence[int] = (),
     divisor: int = 8,
+    min_channels: int = 16,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     rules: Sequence[ChoiceRule] = (),
@@ -59,6 +60,7 @@ def make_elastic(
         depths: shares of the blocks of a chain of residual blocks that may be kept, its first ones.
         resolutions: sides of the input in pixels; none for that of the example.
         divisor: numbers of channels are multiples of it.
+        min_channels: groups of fewer channels stay whole.
         exclude: shell-style patterns of modules that stay as they are, with inputs and outputs.
         include: patterns of the only modules that may vary; none for all.
         rules: choices for parts by their name.
@@ -79,6 +81,7 @@ def make_elastic(
             tuple(kernel_sizes),
             tuple(depths),
             divisor,
+            min_channels,
             tuple(rules),
         ),
         exclude=exclude,
@@ -154,9 +157,11 @@ def convert(
             costs = replace(calls[0], macs=tuple(product for call in calls for product in call.macs))
         else:
             costs = cost_forms(parts, module, _captures(parts.capture, model, choices.resolutions), batch)
-        structure = GraphStructure(parts.groups, parts.kernels, parts.named_chains, tuple(bound), costs)
+        structure = GraphStructure(
+            parts.groups, parts.kernels, parts.named_chains, tuple(bound), parts.copied_tensors, costs
+        )
         structures.append(moved(structure, region.path, sum(len(s.groups) for s in structures)))
-    structure = joined(structures, _rest(structures, regions, model, args, kwargs) if failures else None)
+    structure = joined(structures, *_rest(structures, regions, model, args, kwargs))
     genes = genes_of(structure, choices)
     if len(genes) < 2 and len(choices.resolutions) < 2:
         raise NothingElasticError(_why_nothing([parts for parts, _ in checked], failures))
@@ -171,7 +176,10 @@ def _checked(parts: ElasticParts, module: nn.Module) -> tuple[ElasticParts, list
     """Return the parts that pass the checks, and the names of those that only the graph computes."""
     if not parts.names:
         return parts, []
-    checks = FunctionChecks(module, parts.capture.args, parts.capture.kwargs)
+    args, kwargs = parts.capture.args, parts.capture.kwargs
+    checks = FunctionChecks(module, args, kwargs)
+    if not Variants(parts, checks).graph_is_right():  # Types may be written into the graph.
+        checks = FunctionChecks(module, args, kwargs, in_double=False)
     wrong = checks.wrong_groups(parts.groups)
     parts = parts.without(wrong, "has channels whose order is part of the function")
     return bound_parts(parts, checks)
@@ -211,8 +219,9 @@ def _rest(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> tuple[float, float]:
-    """Return MACs of one image and parameters outside the regions, which stay."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """Return MACs of one image and parameters that stay: outside the regions, or of operators without a rule."""
+    # Fused attention is not counted.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(*args, **kwargs)
     batch = batch_of(args, dict(kwargs))
     inside = _full_macs(structures)
@@ -281,6 +290,4 @@ def _why_nothing(all_parts: Sequence[ElasticParts], failures: Mapping[str, str])
         reasons += [f"{name} {reason}" for name, reason in parts.reasons.items()]
         reasons += [f"channels: {reason}" for reason in parts.grouping.labelled.components.reasons]
     lines = "".join(f"\n  {reason}" for reason in reasons[:10])
-    return (
-        f"Nothing of this network may vary; groups of fewer than 16 channels stay, and others because:{lines}"
-    )
+    return f"Nothing of this network may vary; narrow groups stay, and others because:{lines}"

@@ -9,14 +9,18 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+from torch.fx import Node
 
 from ofa.common.errors import UserError
 from ofa.graph.blocks import Block, find_chains
 from ofa.graph.capture import Capture
 from ofa.graph.groups import Grouping, find_groups, operator_calls
 from ofa.graph.labels.analysis import label_graph
+from ofa.graph.labels.call import operator_name
 from ofa.graph.state import other_names
 from ofa.graph.structure import Chain, ElasticKernel, Group
+
+_NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,18 @@ class ElasticParts:
         )
 
     @property
+    def copied_tensors(self) -> tuple[str, ...]:
+        """Parameters of units that other operators than layers and norms read."""
+        touched = {name for group in self.groups for name, _ in group.axes}
+        nodes = [node for node in self.capture.program.graph.nodes if node.op == "placeholder"]
+        names = {node: self.capture.parameters.get(node.name, "") for node in nodes}
+        return tuple(
+            name
+            for node, name in names.items()
+            if name in touched and not all(_is_layer(user, node) for user in node.users)
+        )
+
+    @property
     def names(self) -> list[str]:
         """Names of all parts, distinct; those of kernels and chains begin with what they are."""
         return [
@@ -78,6 +94,11 @@ class ElasticParts:
             *map(_kernel_key, self.kernels),
             *map(_chain_key, self.named_chains),
         ]
+
+
+def _is_layer(user: Node, parameter: Node) -> bool:
+    """Return whether a layer reads a parameter, rather than an operator whose first operand it is."""
+    return user.args[:1] != (parameter,) and operator_name(user).startswith(("conv", "linear", *_NORMS))
 
 
 def _kernel_key(kernel: ElasticKernel) -> str:

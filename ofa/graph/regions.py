@@ -101,22 +101,34 @@ def _recorded_calls(
     return calls
 
 
-def joined(structures: Sequence[GraphStructure], rest: tuple[float, float] | None) -> GraphStructure:
+def joined(
+    structures: Sequence[GraphStructure], fixed_macs: float, fixed_parameters: float
+) -> GraphStructure:
     """Return the structure of a network from those of its regions.
+
+    The memory of activations is known only if the whole network is one region.
 
     Args:
         structures: structures of the regions, moved by `moved`.
-        rest: MACs and parameters outside the regions; None if the only region is the whole network.
+        fixed_macs: MACs of one image that no sub-network saves.
+        fixed_parameters: parameters outside the regions.
     """
-    if rest is None:
-        return structures[0]
+    num_resolutions = len(structures[0].costs.macs[0].factors) if structures[0].costs.macs else 1
+    fixed = (Product((value,) * num_resolutions) for value in (fixed_macs, fixed_parameters))
     macs = [product for part in structures for product in part.costs.macs]
     parameters = [product for part in structures for product in part.costs.parameters]
     return GraphStructure(
         groups=tuple(group for part in structures for group in part.groups),
         kernels=tuple(kernel for part in structures for kernel in part.kernels),
         chains=tuple(chain for part in structures for chain in part.chains),
-        costs=CostForms((*macs, Product((rest[0],))), (*parameters, Product((rest[1],)))),
+        bound_groups=tuple(name for part in structures for name in part.bound_groups),
+        copied_tensors=tuple(name for part in structures for name in part.copied_tensors),
+        costs=CostForms(
+            (*macs, next(fixed)),
+            (*parameters, next(fixed)),
+            tuple(storage for part in structures for storage in part.costs.storages),
+            structures[0].costs.step_blocks,
+        ),
     )
 
 
@@ -149,6 +161,7 @@ def moved(structure: GraphStructure, path: str, offset: int) -> GraphStructure:
             replace(c, name=name_of(c.name), blocks=tuple(map(name_of, c.blocks))) for c in structure.chains
         ),
         tuple(map(name_of, structure.bound_groups)),
+        tuple(map(name_of, structure.copied_tensors)),
         replace(
             costs,
             macs=tuple(map(product, costs.macs)),

@@ -16,12 +16,13 @@ from ofa.graph.blocks import Block
 from ofa.graph.capture import Capture
 from ofa.graph.forms import Form
 from ofa.graph.groups import Grouping, operator_calls
-from ofa.graph.labels.call import Call, axis_index, sizes_of
+from ofa.graph.labels.call import Call, axis_index, operator_name, sizes_of
 from ofa.graph.labels.store import Axis
 
 _VIEWS = {"view": "size", "_unsafe_view": "size", "reshape": "shape", "expand": "size"}
 _SPLITS = ("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes")
 _SIZED = {*_VIEWS, *_SPLITS, "unflatten", "slice", "narrow"}
+_ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size")
 # The argument that says whether the network is in training mode.
 _TRAINING = {
     "dropout": "train",
@@ -113,7 +114,7 @@ def rewrite(
         copies[node] = graph.placeholder(node.name)
     flags = graph.placeholder("sizes"), graph.placeholder("training")
     for node in source.nodes:
-        if node.op == "placeholder":
+        if node.op == "placeholder" or (operator_name(node) in _ASSERTIONS and not node.users):
             continue
         copy = copies[node] = graph.node_copy(node, copies.__getitem__)
         if node in calls:
@@ -183,11 +184,10 @@ def _new_arguments(
     name, target, values = call.name, call.node.target, dict[str, Any]()
     assert callable(target)
     if name in _VIEWS:
-        given = call.arguments[_VIEWS[name]]
-        values[_VIEWS[name]] = _view_sizes(call, grouping, given, 0)
+        values |= _view_sizes(call, grouping, _VIEWS[name], 0)
     elif name == "unflatten":
         start = axis_index(call.number("dim"), len(call.sizes()))
-        values["sizes"] = _view_sizes(call, grouping, call.arguments["sizes"], start)
+        values |= _view_sizes(call, grouping, "sizes", start)
     elif name in _SPLITS and call.axes()[axis_index(call.number("dim"), len(call.axes()))] is not None:
         target = torch.ops.aten.split_with_sizes.default
         dim = axis_index(call.number("dim"), len(call.axes()))
@@ -208,8 +208,8 @@ def _new_arguments(
     if weight in kernels:
         side = kernels[weight]
         values["padding"] = [KernelPadding(weight, side, side // 2) for _ in range(2)]
-    values = {key: value for key, value in values.items() if _changes(value)}
-    if name in _TRAINING:
+    values = {key: value for key, value in values.items() if value != call.arguments.get(key)}
+    if name in _TRAINING and call.arguments[_TRAINING[name]] is False:
         values[_TRAINING[name]] = IsTraining()
     return (target, values) if values else (None, {})
 
@@ -220,23 +220,17 @@ def _groups_in(value: Any) -> set[int]:
     return {group for group, _ in value.terms} if isinstance(value, Form) else set()
 
 
-def _changes(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(map(_changes, value))
-    return isinstance(value, KernelPadding) or (isinstance(value, Form) and bool(value.terms))
-
-
-def _view_sizes(call: Call, grouping: Grouping, given: Sequence[Any], start: int) -> list[Any]:
-    """Return the sizes of a view from axis `start` on; a free size that counts channels is inferred."""
+def _view_sizes(call: Call, grouping: Grouping, name: str, start: int) -> dict[str, Any]:
+    """Return the sizes of a view from axis `start` on; one that counts channels of all images is inferred."""
     axes: list[Axis] = call.labels[call.node]
     result: list[Any] = []
-    for index, size in enumerate(given):
+    for index, size in enumerate(call.arguments[name]):
         form = grouping.form(axes[start + index], call.out_sizes[start + index])
         if not form.terms or size == -1:
             result.append(size)
         else:
             result.append(form if isinstance(size, int) else -1)
-    return result
+    return {name: result}
 
 
 def _slice_ends(call: Call, grouping: Grouping) -> dict[str, Any]:

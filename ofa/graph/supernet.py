@@ -63,7 +63,9 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         )
         self._function = None if rewritten is None else GraphFunction(rewritten)
         shapes = {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
-        self._slices = TensorSlices(structure.groups, shapes, other_names(self.model))
+        self._slices = TensorSlices(
+            structure.groups, shapes, other_names(self.model), frozenset(structure.copied_tensors)
+        )
         self._matrix_keys = {
             weight: [f"{weight.replace('.', '/')}:{side}" for side in sides[1:]]
             for weight, sides in self._kernel_sides.items()
