@@ -115,6 +115,20 @@ class AttentionBias(Tokens):
 
 
 @trap
+class MultiQuery(Tokens):
+    """All heads share one key and one value, so that channels within heads are units."""
+
+    def __init__(self) -> None:
+        super().__init__(q=nn.Linear(32, 32), kv=nn.Linear(32, 16), proj=nn.Linear(32, 32))
+
+    def mixed(self, tokens: Tensor) -> Any:
+        query = self.q(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        key, value = self.kv(tokens).unsqueeze(1).chunk(2, -1)
+        output = functional.scaled_dot_product_attention(query, key, value)
+        return self.proj(output.transpose(1, 2).flatten(2))
+
+
+@trap
 class ChannelAttention(Tokens):
     """Attention between the channels of a head, not between tokens."""
 

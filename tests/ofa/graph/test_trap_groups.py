@@ -162,6 +162,11 @@ EXPECTED: dict[str, tuple[ExpectedGroup, ...]] = {
         expected("patch", 32, "patch", ">q", ">k", ">v", "proj", ">head"),
         expected("q", HEADS, *((name, runs(HEADS, 8)) for name in ("q", "k", "v", ">proj")), size=8),
     ),
+    "MultiQuery": (
+        expected("patch", 32, "patch", ">q", ">kv", "proj", ">head"),
+        expected("q", 8, ("q", strides(8, 4)), "kv"),
+        expected("kv", 8, ("kv", each(8, 8)), (">proj", strides(8, 4))),
+    ),
     "AttentionBias": (
         STREAM,
         expected("qkv", HEADS, ("qkv", HEAD_QKV), "table:1", (">proj", runs(HEADS, 8)), size=8),
