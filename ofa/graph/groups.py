@@ -14,34 +14,12 @@ from ofa.graph.forms import Form
 from ofa.graph.labels.analysis import LabelledGraph
 from ofa.graph.labels.call import Call, axis_index, operator_name
 from ofa.graph.labels.store import Axis, Labels, LabelStore
+from ofa.graph.structure import Group, Key, group_of
 
 # How many operators may lie between a parameter and the layer that it is the weight of.
 _MAX_STEPS = 24
 # The order of units that no layer makes.
 _LAST = 1 << 30
-
-Key = tuple[str, int]
-"""An axis of a parameter or buffer: its name and the number of the axis."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units that touch the same axes in the same way, so that any of them may go.
-
-    A unit is what must go together: one output channel of a layer with the columns of its consumers, a head
-    of attention, a group of a grouped convolution.
-
-    Attributes:
-        name: the module, or raw parameter, that makes the units first.
-        num_units: number of units.
-        axes: indices of each unit in each axis that it touches, shape (num_units, indices per unit).
-        unit_size: channels of a unit: the fewest indices that it has in the weight of a layer.
-    """
-
-    name: str
-    num_units: int
-    axes: Mapping[Key, Labels]
-    unit_size: int
 
 
 @dataclass(frozen=True)
@@ -51,18 +29,18 @@ class Grouping:
     Attributes:
         labelled: the labelled graph.
         groups: groups in the order of their first use.
-        group_of: group of each component; -1 for what stays.
+        group_indices: group of each component; -1 for what stays.
     """
 
     labelled: LabelledGraph
     groups: tuple[Group, ...]
-    group_of: NDArray[np.int64]
+    group_indices: NDArray[np.int64]
 
     def form(self, axis: Axis, size: int) -> Form:
         """Return the size of an axis with these labels as a form; `size` where it has none."""
         if axis is None:
             return Form(size)
-        groups = self.group_of[self.labelled.components.of_label[axis]]
+        groups = self.group_indices[self.labelled.components.of_label[axis]]
         counts = Counter(groups[groups >= 0].tolist())
         terms = []
         for group, count in sorted(counts.items()):
@@ -76,7 +54,7 @@ class Grouping:
         kept = [index for index, group in enumerate(self.groups) if group.name not in names]
         new_index = np.full(len(self.groups) + 1, -1)
         new_index[kept] = np.arange(len(kept))
-        return Grouping(self.labelled, tuple(self.groups[i] for i in kept), new_index[self.group_of])
+        return Grouping(self.labelled, tuple(self.groups[i] for i in kept), new_index[self.group_indices])
 
 
 def find_groups(labelled: LabelledGraph) -> Grouping:
@@ -98,20 +76,21 @@ def find_groups(labelled: LabelledGraph) -> Grouping:
     places = _places(labelled, class_of)
     names = _names(labelled, places)
     order = sorted(places, key=lambda index: names[index][0])
-    group_of = np.full(components.count, -1)
+    group_indices = np.full(components.count, -1)
     groups = []
     seen: Counter[str] = Counter()
+    read_axes = set(consumed_axes(labelled))
     weights = {(name, number) for name, _ in produced_axes(labelled) for number in (0, 1)}
     for index, old in enumerate(order):
-        group_of[class_of == old] = index
+        group_indices[class_of == old] = index
         _, name, key = names[old]
         seen[name] += 1
         unique_name = name if seen[name] == 1 else f"{name}:{seen[name]}"
         indices_of = _ordered(places[old], key)
         sizes = {axis: indices.shape[1] for axis, indices in indices_of.items()}
         unit_size = min([sizes[axis] for axis in weights & set(sizes)] or sizes.values())
-        groups.append(Group(unique_name, len(indices_of[key]), indices_of, unit_size))
-    return Grouping(labelled, tuple(groups), group_of)
+        groups.append(group_of(unique_name, unit_size, indices_of, read_axes))
+    return Grouping(labelled, tuple(groups), group_indices)
 
 
 def _signatures(labelled: LabelledGraph) -> NDArray[np.uint64]:
@@ -210,16 +189,21 @@ def _layer_name(parameter: str) -> str:
 
 def produced_axes(labelled: LabelledGraph) -> Iterator[Key]:
     """Yield the output axis of the weight of each layer and table, in the order they run."""
+    for node, name in _layers(labelled, ("conv", "linear", "bilinear", "embedding")):
+        operator = operator_name(node)
+        is_transposed = "transpose" in operator and Call(node, {}, LabelStore()).arguments["groups"] == 1
+        yield name, 1 if is_transposed or operator == "embedding" else 0
+
+
+def _layers(labelled: LabelledGraph, operators: tuple[str, ...]) -> Iterator[tuple[Node, str]]:
+    """Yield the layers of some kinds with the names of their weights."""
     names = {id(axes): name for name, axes in labelled.parameters.items()}
     for node in labelled.labels:
-        operator = operator_name(node)
-        if node.op != "call_function" or not operator.startswith(("conv", "linear", "bilinear", "embedding")):
-            continue
-        call = Call(node, labelled.labels, LabelStore())
-        name = names.get(id(labelled.labels[_source_of_weight(call.input("weight"))]))
-        if name is not None:
-            is_transposed = "transpose" in operator and call.arguments["groups"] == 1
-            yield name, 1 if is_transposed or operator == "embedding" else 0
+        if node.op == "call_function" and operator_name(node).startswith(operators):
+            weight = _source_of_weight(Call(node, labelled.labels, LabelStore()).input("weight"))
+            name = names.get(id(labelled.labels[weight]))
+            if name is not None:
+                yield node, name
 
 
 def _source_of_weight(weight: Node) -> Node:
@@ -229,6 +213,12 @@ def _source_of_weight(weight: Node) -> Node:
             break
         weight = weight.all_input_nodes[0]
     return weight
+
+
+def consumed_axes(labelled: LabelledGraph) -> Iterator[Key]:
+    """Yield the axis of the weight of each convolution and linear layer along which it reads channels."""
+    for node, name in _layers(labelled, ("conv", "linear")):
+        yield name, 0 if "transpose" in operator_name(node) else 1
 
 
 def operator_calls(labelled: LabelledGraph) -> Iterator[tuple[Node, Call]]:

@@ -16,13 +16,13 @@ def leading(tensor: Tensor, size: int, dim: int = 0) -> Tensor:
 
 
 def transform_kernel(weight: Tensor, matrices: list[Tensor], kernel_size: int) -> Tensor:
-    """Return depthwise kernels of side `kernel_size` from larger ones, shape (channels, 1, k, k).
+    """Return kernels of side `kernel_size` from larger ones, shape (out, in / groups, k, k).
 
     Each step crops the centre to the side of the next matrix and applies it to the flattened crop
     (Cai et al. 2020, sec. 3.3).
 
     Args:
-        weight: kernels of shape (channels, 1, K, K).
+        weight: kernels of shape (out, in / groups, K, K).
         matrices: linear maps of shape (k*k, k*k), from the largest k below K downwards.
         kernel_size: side of the returned kernels: K or the side of one of the matrices.
     """
@@ -38,5 +38,5 @@ def _transform(weight: Tensor, matrices: list[Tensor], kernel_size: int) -> Tens
         side = round(matrix.shape[0] ** 0.5)
         start = (weight.shape[-1] - side) // 2
         crop = weight[:, :, start : start + side, start : start + side]
-        weight = F.linear(crop.reshape(-1, side * side), matrix).view(-1, 1, side, side)
+        weight = F.linear(crop.reshape(-1, side * side), matrix).view(*weight.shape[:2], side, side)
     return weight

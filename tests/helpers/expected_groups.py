@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.graph.groups import Group
+from ofa.graph.structure import Group
 
 Indices = NDArray[np.int64]
 Place = str | tuple[str, Indices]

@@ -12,8 +12,9 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ofa.graph.capture import capture
-from ofa.graph.groups import Group, Grouping, find_groups
+from ofa.graph.groups import Grouping, find_groups
 from ofa.graph.labels.analysis import label_graph
+from ofa.graph.structure import Group
 
 # Relative; float64 has 1e-16.
 TOLERANCE = 1e-9

@@ -1,0 +1,286 @@
+"""`make_elastic`: a user's network as a supernet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ofa.common.errors import UserError
+from ofa.graph.capture import Capture, CaptureError, Example, arguments_of, capture
+from ofa.graph.checks import FunctionChecks
+from ofa.graph.cost_forms import cost_forms
+from ofa.graph.genes import ChoiceRule, Choices, genes_of
+from ofa.graph.inputs import batch_of, check_inputs, resized, side_of
+from ofa.graph.parts import ElasticParts, find_parts, restricted
+from ofa.graph.regions import Region, find_regions, joined, moved, moved_group
+from ofa.graph.rewrite import RewrittenGraph, rewrite
+from ofa.graph.space import GraphSpace
+from ofa.graph.structure import GraphStructure
+from ofa.graph.supernet import GraphSupernet
+from ofa.graph.variants import bound_parts
+
+
+class NothingElasticError(UserError):
+    """A network of which nothing may vary; the text says why."""
+
+
+def make_elastic(
+    model: nn.Module,
+    example: Example,
+    *,
+    widths: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    kernel_sizes: Sequence[int] = (3, 5, 7),
+    depths: Sequence[float] = (0.5, 0.75, 1.0),
+    resolutions: Sequence[int] = (),
+    divisor: int = 8,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    rules: Sequence[ChoiceRule] = (),
+    name: str = "",
+) -> GraphSupernet:
+    """Return a supernet of a user's network; the network itself is unchanged.
+
+    The graph of the network, captured by `torch.export`, says which channels belong together. Every
+    conversion is checked: changing the order of the units of all groups must not change the function, and
+    what the supernet computes for narrow networks must be what the graph computes. What fails stays fixed.
+
+    Args:
+        model: the network, in eval mode.
+        example: inputs that it runs with, at least two images: a tensor, positional arguments (a tuple), or
+            keyword arguments (a dict). Axis 0 is the batch.
+        widths: shares of the channels, or heads, that may be kept.
+        kernel_sizes: sides of square kernels in pixels; larger kernels than 3 may shrink to them.
+        depths: shares of the blocks of a chain of residual blocks that may be kept, its first ones.
+        resolutions: sides of the input in pixels; none for that of the example.
+        divisor: numbers of channels are multiples of it.
+        exclude: shell-style patterns of modules that stay as they are, with inputs and outputs.
+        include: patterns of the only modules that may vary; none for all.
+        rules: choices for parts by their name.
+        name: name of the space; none for the class of the network.
+
+    Raises:
+        UserError: for a network in training mode, inputs of another device or type, a pattern that matches
+            nothing, tied weights of which one is excluded, or if everything is excluded.
+        CaptureError: if the network cannot be captured; the text names the line.
+        NothingElasticError: if nothing may vary.
+    """
+    conversion = convert(
+        model,
+        example,
+        Choices(
+            tuple(sorted(set(resolutions))) or (side_of(*arguments_of(example)),),
+            tuple(widths),
+            tuple(kernel_sizes),
+            tuple(depths),
+            divisor,
+            tuple(rules),
+        ),
+        exclude=exclude,
+        include=include,
+        name=name,
+    )
+    return GraphSupernet(model, conversion.space, conversion.rewritten)
+
+
+@dataclass(frozen=True)
+class ConvertedRegion:
+    """A module that was captured on its own.
+
+    Attributes:
+        path: its name; empty for the whole network.
+        parts: what may vary in it, by names within the module, and why other parts may not.
+    """
+
+    path: str
+    parts: ElasticParts
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion found.
+
+    Attributes:
+        space: the space of the network.
+        rewritten: the graph that computes its sub-networks; None where the own forward does.
+        regions: the modules that were captured.
+        failures: why other modules could not be captured, by name; empty for the whole network.
+    """
+
+    space: GraphSpace
+    rewritten: RewrittenGraph | None
+    regions: tuple[ConvertedRegion, ...]
+    failures: Mapping[str, str]
+
+
+def convert(
+    model: nn.Module,
+    example: Example,
+    choices: Choices,
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    name: str = "",
+) -> Conversion:
+    """Return what may vary in a network, checked; see `make_elastic`."""
+    args, kwargs = arguments_of(example)
+    check_inputs(model, args, kwargs)
+    regions, failures = find_regions(model, args, kwargs)
+    found = restricted([(r.path, find_parts(r.captures[0])) for r in regions], model, exclude, include)
+    checked = [_checked(parts, model.get_submodule(path)) for path, parts in found]
+    rewritten = None
+    if failures:
+        checked = _checked_together(checked, [path for path, _ in found], model, args, kwargs)
+    elif checked[0][1]:
+        parts, bound = checked[0]
+        if len(choices.resolutions) > 1:
+            raise UserError(
+                f"Only the graph of {type(model).__name__} computes fewer channels of {bound[0]}, and it "
+                "runs at one resolution; convert the network for one resolution, or exclude such modules."
+            )
+        checked = [(_with_free_batch(parts, model), bound)]
+        rewritten = rewrite_parts(checked[0][0])
+    structures: list[GraphStructure] = []
+    batch = batch_of(args, kwargs)
+    for region, (parts, bound) in zip(regions, checked, strict=True):
+        module = model.get_submodule(region.path)
+        if failures:
+            calls = [cost_forms(parts, module, [call], batch) for call in region.captures]
+            costs = replace(calls[0], macs=tuple(product for call in calls for product in call.macs))
+        else:
+            costs = cost_forms(parts, module, _captures(parts.capture, model, choices.resolutions), batch)
+        structure = GraphStructure(parts.groups, parts.kernels, parts.named_chains, tuple(bound), costs)
+        structures.append(moved(structure, region.path, sum(len(s.groups) for s in structures)))
+    structure = joined(structures, _rest(structures, regions, model, args, kwargs) if failures else None)
+    genes = genes_of(structure, choices)
+    if len(genes) < 2 and len(choices.resolutions) < 2:
+        raise NothingElasticError(_why_nothing([parts for parts, _ in checked], failures))
+    space = GraphSpace(name or type(model).__name__, genes, structure)
+    converted = tuple(
+        ConvertedRegion(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)
+    )
+    return Conversion(space, rewritten, converted, failures)
+
+
+def _checked(parts: ElasticParts, module: nn.Module) -> tuple[ElasticParts, list[str]]:
+    """Return the parts that pass the checks, and the names of those that only the graph computes."""
+    if not parts.names:
+        return parts, []
+    checks = FunctionChecks(module, parts.capture.args, parts.capture.kwargs)
+    wrong = checks.wrong_groups(parts.groups)
+    parts = parts.without(wrong, "has channels whose order is part of the function")
+    return bound_parts(parts, checks)
+
+
+def _checked_together(
+    checked: Sequence[tuple[ElasticParts, list[str]]],
+    paths: Sequence[str],
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> list[tuple[ElasticParts, list[str]]]:
+    """Return what may vary in modules of a network that cannot be captured as a whole.
+
+    Its own forward has to compute everything, and nothing outside a module may use its tensors.
+    """
+    results = [
+        (path, parts.without(bound, "varies only in the graph of its module, and the network has none"))
+        for path, (parts, bound) in zip(paths, checked, strict=True)
+    ]
+    moved_groups = {
+        moved_group(group, path).name: (path, group.name) for path, parts in results for group in parts.groups
+    }
+    groups = [moved_group(group, path) for path, parts in results for group in parts.groups]
+    wrong = [moved_groups[name] for name in FunctionChecks(model, args, kwargs).wrong_groups(groups)]
+    reason = "has tensors that are used outside of its module"
+    return [
+        (parts.without([name for where, name in wrong if where == path], reason), [])
+        for path, parts in results
+    ]
+
+
+def _rest(
+    structures: Sequence[GraphStructure],
+    regions: Sequence[Region],
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[float, float]:
+    """Return MACs of one image and parameters outside the regions, which stay."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*args, **kwargs)
+    batch = batch_of(args, dict(kwargs))
+    inside = _full_macs(structures)
+    within = {id(p) for region in regions for p in model.get_submodule(region.path).parameters()}
+    num_parameters = sum(p.numel() for p in model.parameters() if id(p) not in within)
+    return max(0.0, counter.get_total_flops() / 2 / batch - inside), float(num_parameters)
+
+
+def _full_macs(structures: Sequence[GraphStructure]) -> float:
+    """Return the MACs of regions whose parts are all whole."""
+    counts = [group.num_units for structure in structures for group in structure.groups]
+    sides = {kernel.weight: kernel.side for structure in structures for kernel in structure.kernels}
+    products = [product for structure in structures for product in structure.costs.macs]
+    return sum(
+        product.factors[0]
+        * math.prod(form.size(counts) for form in product.forms)
+        * sides.get(product.kernel, 1) ** 2
+        for product in products
+    )
+
+
+def rewrite_parts(parts: ElasticParts) -> RewrittenGraph:
+    """Return the graph of the parts with their sizes as inputs."""
+    kernels = {kernel.weight: kernel.side for kernel in parts.kernels}
+    return rewrite(parts.capture, parts.grouping, kernels, parts.blocks)
+
+
+def _captures(captured: Capture, model: nn.Module, resolutions: Sequence[int]) -> list[Capture]:
+    """Return the graph at each resolution.
+
+    Raises:
+        UserError: if the network does not run at one of them, or with other operators.
+    """
+    example_side, result = side_of(captured.args, dict(captured.kwargs)), []
+    for side in resolutions:
+        if side == example_side:
+            result.append(captured)
+            continue
+        try:
+            other = capture(model, *resized((captured.args, dict(captured.kwargs)), side))
+        except CaptureError as error:
+            raise UserError(f"The network does not run at resolution {side}: {error}") from error
+        targets = [[node.target for node in c.program.graph.nodes] for c in (other, captured)]
+        if targets[0] != targets[1]:
+            raise UserError(
+                f"The network runs other operators at resolution {side} than at {example_side}; "
+                "convert it for one resolution."
+            )
+        result.append(other)
+    return result
+
+
+def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
+    """Return the same parts of a graph that runs with any batch size, where the network allows it."""
+    captured = capture(model, parts.capture.args, dict(parts.capture.kwargs), free_batch=True)
+    free = find_parts(captured)
+    for reason in dict.fromkeys(parts.reasons.values()):
+        free = free.without([key for key, text in parts.reasons.items() if text == reason], reason)
+    return free if free.names == parts.names else parts
+
+
+def _why_nothing(all_parts: Sequence[ElasticParts], failures: Mapping[str, str]) -> str:
+    """Return why nothing may vary."""
+    reasons = [f"{path or 'the network'} cannot be captured: {text}" for path, text in failures.items()]
+    for parts in all_parts:
+        reasons += [f"{name} {reason}" for name, reason in parts.reasons.items()]
+        reasons += [f"channels: {reason}" for reason in parts.grouping.labelled.components.reasons]
+    lines = "".join(f"\n  {reason}" for reason in reasons[:10])
+    return (
+        f"Nothing of this network may vary; groups of fewer than 16 channels stay, and others because:{lines}"
+    )

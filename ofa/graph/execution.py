@@ -1,0 +1,95 @@
+"""`GraphFunction`: runs a rewritten graph with the tensors and sizes of a sub-network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ofa.common.errors import UserError
+from ofa.graph.forms import Form
+from ofa.graph.rewrite import Quantity, RewrittenGraph
+from ofa.graph.selection import Selection
+
+# Compiled code is kept for so many sets of blocks that are left out.
+_MAX_VARIANTS = 256
+
+
+class GraphFunction:
+    """The function of a rewritten graph; code is compiled once for each set of blocks that are left out."""
+
+    def __init__(self, rewritten: RewrittenGraph) -> None:
+        """Compile nothing yet."""
+        self.rewritten = rewritten
+        self._variants: dict[frozenset[str], Callable[..., Any]] = {}
+
+    def __call__(
+        self,
+        tensors: Mapping[str, Tensor],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        selection: Selection,
+        *,
+        training: bool,
+    ) -> Any:
+        """Return the outputs of a sub-network.
+
+        Args:
+            tensors: its parameters and buffers by name.
+            args: positional inputs.
+            kwargs: keyword inputs.
+            selection: which sub-network it is.
+            training: whether dropout and batch norm are in training mode.
+
+        Raises:
+            UserError: if the inputs are not structured as the example was.
+        """
+        rewritten = self.rewritten
+        leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
+        if spec != rewritten.in_spec:
+            raise UserError("The inputs are structured differently from the example of the conversion.")
+        sizes = [size_of(quantity, selection) for quantity in rewritten.quantities]
+        function = self._variant(selection.skipped)
+        used = (tensors.get(name) for name in rewritten.tensors)
+        outputs = function(*used, *rewritten.constants, *leaves, sizes, training)
+        return pytree.tree_unflatten(list(outputs), rewritten.out_spec)
+
+    def _variant(self, skipped: frozenset[str]) -> Callable[..., Any]:
+        if skipped not in self._variants:
+            if len(self._variants) >= _MAX_VARIANTS:
+                self._variants.pop(next(iter(self._variants)))
+            graph = without_blocks(self.rewritten, skipped)
+            root = nn.Module()
+            for name, module in self.rewritten.modules.items():
+                root.add_module(name, module)
+            self._variants[skipped] = fx.GraphModule(root, graph).forward
+        return self._variants[skipped]
+
+
+def size_of(quantity: Quantity, selection: Selection) -> int:
+    """Return a size of the graph in a sub-network."""
+    return quantity.size(selection.counts) if isinstance(quantity, Form) else quantity.size(selection.kernels)
+
+
+def without_blocks(rewritten: RewrittenGraph, skipped: Iterable[str]) -> fx.Graph:
+    """Return a copy of the graph in which some blocks are left out: their input is their output."""
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    blocks = [rewritten.blocks[name] for name in skipped]
+    left_out = {node for block in blocks for node in block.nodes}
+    inputs_of = {block.result: block.source for block in blocks}
+
+    def copied(node: fx.Node) -> fx.Node:
+        while node in inputs_of:
+            node = inputs_of[node]
+        return copies[node]
+
+    for node in rewritten.graph.nodes:
+        if node not in left_out:
+            copies[node] = graph.node_copy(node, copied)
+    for node in reversed(list(graph.nodes)):
+        is_size = node.op == "call_function" and "getitem" in str(node.target)
+        if is_size and not node.users:
+            graph.erase_node(node)
+    return graph

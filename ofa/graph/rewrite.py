@@ -1,0 +1,254 @@
+"""`rewrite`: the captured graph with each size that a sub-network changes as an input."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from ofa.graph.blocks import Block
+from ofa.graph.capture import Capture
+from ofa.graph.forms import Form
+from ofa.graph.groups import Grouping, operator_calls
+from ofa.graph.labels.call import Call, axis_index, sizes_of
+from ofa.graph.labels.store import Axis
+
+_VIEWS = {"view": "size", "_unsafe_view": "size", "reshape": "shape", "expand": "size"}
+_SPLITS = ("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes")
+_SIZED = {*_VIEWS, *_SPLITS, "unflatten", "slice", "narrow"}
+# The argument that says whether the network is in training mode.
+_TRAINING = {
+    "dropout": "train",
+    "feature_dropout": "train",
+    "alpha_dropout": "train",
+    "feature_alpha_dropout": "train",
+    "batch_norm": "training",
+}
+
+
+@dataclass(frozen=True)
+class KernelPadding:
+    """Padding of a convolution whose kernel is elastic: it falls with the kernel.
+
+    Attributes:
+        weight: name of the weight.
+        full_kernel: side of the full kernel.
+        full_padding: padding of the full kernel.
+    """
+
+    weight: str
+    full_kernel: int
+    full_padding: int
+
+    def size(self, kernel_sizes: Mapping[str, int]) -> int:
+        """Return the padding with these kernel sizes, by weight; the full one where there is none."""
+        return self.full_padding - (self.full_kernel - kernel_sizes.get(self.weight, self.full_kernel)) // 2
+
+
+@dataclass(frozen=True)
+class IsTraining:
+    """Stands for the flag that says whether the network is in training mode."""
+
+
+Quantity = Form | KernelPadding
+
+
+@dataclass(frozen=True)
+class RewrittenGraph:
+    """A graph whose inputs are its tensors, the user's inputs, its sizes and whether it is in training mode.
+
+    Attributes:
+        graph: the graph; its placeholders are the tensors, the inputs, "sizes" and "training".
+        tensors: names of the parameters and buffers, in order.
+        constants: tensors that the user's code holds elsewhere, in order after the others.
+        quantities: what the sizes are.
+        blocks: blocks that may be left out, by name.
+        modules: graphs that operators of the graph run, by name.
+        in_spec: structure of the user's arguments.
+        out_spec: structure of the outputs.
+        has_free_batch: whether the graph runs with any batch size.
+        sized_groups: indices of the groups whose units are counted in sizes of views, splits and slices.
+    """
+
+    graph: fx.Graph
+    tensors: tuple[str, ...]
+    constants: tuple[Tensor, ...]
+    quantities: tuple[Quantity, ...]
+    blocks: Mapping[str, Block]
+    modules: Mapping[str, torch.nn.Module]
+    in_spec: pytree.TreeSpec
+    out_spec: pytree.TreeSpec
+    has_free_batch: bool
+    sized_groups: frozenset[int] = frozenset()
+
+
+def rewrite(
+    capture: Capture, grouping: Grouping, kernels: Mapping[str, int], blocks: Sequence[Block]
+) -> RewrittenGraph:
+    """Return the captured graph with sizes, paddings and training flags as inputs.
+
+    Args:
+        capture: the captured graph.
+        grouping: groups of its units.
+        kernels: side of the full kernel of each weight whose kernel is elastic.
+        blocks: blocks that may be left out.
+    """
+    source, program = capture.program.graph, capture.program
+    calls = dict(operator_calls(grouping.labelled))
+    sized_groups: set[int] = set()
+    graph, copies, quantities = fx.Graph(), dict[Node, Node](), list[Quantity]()
+    constants = program.graph_signature.inputs_to_lifted_tensor_constants
+    placeholders = [node for node in source.nodes if node.op == "placeholder"]
+    is_input = [not (n.name in capture.parameters or n.name in constants) for n in placeholders]
+    tensors = [node for node in placeholders if node.name in capture.parameters]
+    fixed = [node for node in placeholders if node.name in constants]
+    inputs = [node for node, flag in zip(placeholders, is_input, strict=True) if flag]
+    for node in (*tensors, *fixed, *inputs):
+        copies[node] = graph.placeholder(node.name)
+    flags = graph.placeholder("sizes"), graph.placeholder("training")
+    for node in source.nodes:
+        if node.op == "placeholder":
+            continue
+        copy = copies[node] = graph.node_copy(node, copies.__getitem__)
+        if node in calls:
+            target, arguments = _new_arguments(calls[node], grouping, kernels, capture.parameters)
+            if target is not None:
+                if calls[node].name in _SIZED:
+                    sized_groups |= _groups_in(list(arguments.values()))
+                with graph.inserting_before(copy):
+                    _replace(copy, target, arguments, copies, flags, quantities)
+    copied_blocks = (
+        Block(b.name, copies[b.source], copies[b.result], tuple(copies[node] for node in b.nodes))
+        for b in blocks
+    )
+    return RewrittenGraph(
+        graph=graph,
+        tensors=tuple(capture.parameters[node.name] for node in tensors),
+        constants=tuple(program.constants[constants[node.name]] for node in fixed),
+        quantities=tuple(quantities),
+        blocks={block.name: block for block in copied_blocks},
+        modules=dict(program.graph_module.named_children()),
+        in_spec=program.call_spec.in_spec,
+        out_spec=program.call_spec.out_spec,
+        has_free_batch=capture.has_free_batch,
+        sized_groups=frozenset(sized_groups),
+    )
+
+
+def _replace(
+    node: Node,
+    target: Callable[..., Any],
+    values: Mapping[str, Any],
+    copies: Mapping[Node, Node],
+    flags: tuple[Node, Node],
+    quantities: list[Quantity],
+) -> None:
+    """Give a node a new target and some new arguments, in which quantities become inputs of the graph."""
+    sizes, training = flags
+
+    def as_input(value: Any) -> Any:
+        if isinstance(value, IsTraining):
+            return training
+        if isinstance(value, Form) and not value.terms:
+            return value.constant
+        if isinstance(value, Form | KernelPadding):
+            quantities.append(value)
+            return node.graph.call_function(operator.getitem, (sizes, len(quantities) - 1))
+        if isinstance(value, Node):
+            return copies[value]
+        return [as_input(item) for item in value] if isinstance(value, list) else value
+
+    given: dict[str, Any] = {}
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given |= dict(zip(names, node.args, strict=False)) | node.kwargs
+    kept = {a.name for a in target._schema.arguments}  # type: ignore[attr-defined]
+    given = {name: value for name, value in given.items() if name in kept}
+    given |= {name: as_input(value) for name, value in values.items()}
+    node.target, node.args, node.kwargs = target, (), given
+    first = next(iter(given))
+    node.args = (given.pop(first),)  # Some passes of PyTorch expect the tensor in front.
+    node.kwargs = given
+
+
+def _new_arguments(
+    call: Call, grouping: Grouping, kernels: Mapping[str, int], parameters: Mapping[str, str]
+) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+    """Return the operator and the arguments that change with the sub-network; None if nothing changes."""
+    name, target, values = call.name, call.node.target, dict[str, Any]()
+    assert callable(target)
+    if name in _VIEWS:
+        given = call.arguments[_VIEWS[name]]
+        values[_VIEWS[name]] = _view_sizes(call, grouping, given, 0)
+    elif name == "unflatten":
+        start = axis_index(call.number("dim"), len(call.sizes()))
+        values["sizes"] = _view_sizes(call, grouping, call.arguments["sizes"], start)
+    elif name in _SPLITS and call.axes()[axis_index(call.number("dim"), len(call.axes()))] is not None:
+        target = torch.ops.aten.split_with_sizes.default
+        dim = axis_index(call.number("dim"), len(call.axes()))
+        parts = zip(call.labels[call.node], call.node.meta["val"], strict=True)
+        values["split_sizes"] = [grouping.form(axes[dim], int(part.shape[dim])) for axes, part in parts]
+        values["dim"] = dim
+    elif name in ("slice", "narrow"):
+        values |= _slice_ends(call, grouping)
+    elif name.startswith("conv") and call.arguments["groups"] > 1:
+        rows = call.labels[call.node][1]
+        groups = call.arguments["groups"]
+        values["groups"] = grouping.form(rows, call.out_sizes[1]).scaled(groups, call.out_sizes[1])
+    elif name in ("layer_norm", "rms_norm"):
+        shape = list(call.arguments["normalized_shape"])
+        axes = call.labels[call.node][-len(shape) :]
+        values["normalized_shape"] = [grouping.form(a, s) for a, s in zip(axes, shape, strict=True)]
+    weight = parameters.get(call.input("weight").name, "") if name == "conv2d" else ""
+    if weight in kernels:
+        side = kernels[weight]
+        values["padding"] = [KernelPadding(weight, side, side // 2) for _ in range(2)]
+    values = {key: value for key, value in values.items() if _changes(value)}
+    if name in _TRAINING:
+        values[_TRAINING[name]] = IsTraining()
+    return (target, values) if values else (None, {})
+
+
+def _groups_in(value: Any) -> set[int]:
+    if isinstance(value, list):
+        return {group for item in value for group in _groups_in(item)}
+    return {group for group, _ in value.terms} if isinstance(value, Form) else set()
+
+
+def _changes(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_changes, value))
+    return isinstance(value, KernelPadding) or (isinstance(value, Form) and bool(value.terms))
+
+
+def _view_sizes(call: Call, grouping: Grouping, given: Sequence[Any], start: int) -> list[Any]:
+    """Return the sizes of a view from axis `start` on; a free size that counts channels is inferred."""
+    axes: list[Axis] = call.labels[call.node]
+    result: list[Any] = []
+    for index, size in enumerate(given):
+        form = grouping.form(axes[start + index], call.out_sizes[start + index])
+        if not form.terms or size == -1:
+            result.append(size)
+        else:
+            result.append(form if isinstance(size, int) else -1)
+    return result
+
+
+def _slice_ends(call: Call, grouping: Grouping) -> dict[str, Any]:
+    """Return start and end of a slice as forms."""
+    source, axes = call.input(), call.axes()
+    dim = axis_index(call.number("dim"), len(axes))
+    before, after = axes[dim], call.labels[call.node][dim]
+    if before is None or after is None or not len(after) or len(before) == len(after):
+        return {}
+    start = int((before == after[0]).argmax())
+    forms = [grouping.form(before[:size], 0) for size in (start, start + len(after))]
+    assert sizes_of(source)[dim] == len(before)
+    if call.name == "slice":
+        return {"start": forms[0], "end": forms[1]}
+    return {"start": forms[0], "length": grouping.form(after, len(after))}

@@ -1,0 +1,107 @@
+"""`GraphSpace`: the sub-networks of a user's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.architecture.cost import space_costs
+from ofa.graph.costs import Population, peak_elements
+from ofa.graph.selection import Selection
+from ofa.graph.structure import GraphStructure
+from ofa.space.estimator import Estimator
+from ofa.space.genes import Genomes
+from ofa.space.plain import GeneConfig, GeneSpace
+from ofa.space.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class GraphSpace(GeneSpace):
+    """A space whose genes are the widths, kernel sizes and depths of a user's model, and its resolution.
+
+    Attributes:
+        structure: what the genes act on.
+    """
+
+    structure: GraphStructure
+
+    __hash__ = SearchSpace.__hash__
+
+    def selection(self, config: GeneConfig) -> Selection:
+        """Return what a network of the space keeps; parts without a gene are whole."""
+        values = dict(config.values)
+        counts = tuple(
+            int(values.get(f"width:{group.name}", group.num_units)) for group in self.structure.groups
+        )
+        skipped = [
+            block
+            for chain in self.structure.chains
+            for block in chain.blocks[int(values.get(f"depth:{chain.name}", len(chain.blocks))) :]
+        ]
+        kernels = {
+            kernel.weight: int(values.get(f"kernel_size:{kernel.name}", kernel.side))
+            for kernel in self.structure.kernels
+        }
+        return Selection(counts, kernels, frozenset(skipped))
+
+    def allowed_values(self, gene: str) -> tuple[float, ...]:
+        """Return the allowed values of a gene; empty if there is no such gene."""
+        column = self.gene_index.get(gene)
+        if column is None:
+            return ()
+        return tuple(self.genes[column].choices[index] for index in self.allowed[column])
+
+    def population(self, genomes: Genomes) -> Population:
+        """Return what networks keep, as arrays; genomes have shape (n, num_genes)."""
+        structure = self.structure
+
+        def values(name: str, full: int) -> NDArray[np.float64]:
+            column = self.gene_index.get(name)
+            if column is None:
+                return np.full(len(genomes), float(full))
+            return np.array(self.genes[column].choices)[genomes[:, column]]
+
+        counts = [values(f"width:{group.name}", group.num_units) for group in structure.groups]
+        kernels = {k.weight: values(f"kernel_size:{k.name}", k.side) for k in structure.kernels}
+        has_block: dict[str, NDArray[np.float64]] = {}
+        for chain in structure.chains:
+            depths = values(f"depth:{chain.name}", len(chain.blocks))
+            has_block |= {
+                block: (depths > index).astype(np.float64) for index, block in enumerate(chain.blocks)
+            }
+        matrix = np.stack(counts, axis=1) if counts else np.zeros((len(genomes), 0))
+        resolutions = genomes[:, self.gene_index["resolution"]].astype(np.int64)
+        return Population(resolutions, matrix, kernels, has_block)
+
+    @cached_property
+    def kernel_sides(self) -> Mapping[str, tuple[int, ...]]:
+        """Sides that the kernel of each weight may have, descending; those with one side are left out."""
+        sides = {gene.name: gene.choices for gene in self.genes if gene.kind == "kernel_size"}
+        return {
+            kernel.weight: tuple(sorted(map(int, sides[f"kernel_size:{kernel.name}"]), reverse=True))
+            for kernel in self.structure.kernels
+            if f"kernel_size:{kernel.name}" in sides
+        }
+
+
+@space_costs.register
+def _graph_costs(space: GraphSpace) -> Mapping[str, Estimator]:
+    costs = space.structure.costs
+
+    def total(genomes: Genomes, name: str) -> NDArray[np.float64]:
+        products: Any = getattr(costs, name)
+        return np.asarray(space.population(genomes).values(products).sum(axis=1))
+
+    def peak(genomes: Genomes) -> NDArray[np.float64]:
+        return 4 * peak_elements(costs, space.population(genomes))
+
+    return {
+        "macs": partial(total, name="macs"),
+        "parameters": partial(total, name="parameters"),
+        "peak_activation_bytes": peak,
+    }

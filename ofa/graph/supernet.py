@@ -1,0 +1,180 @@
+"""`GraphSupernet`: a user's network that computes every sub-network of its space."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from ofa.architecture.cost import space_costs
+from ofa.common.errors import UserError
+from ofa.graph.capture import Example, arguments_of, tensors_in
+from ofa.graph.elastic_modules import make_sizes_follow, skipping
+from ofa.graph.execution import GraphFunction
+from ofa.graph.extract import graph_module, own_class
+from ofa.graph.importance import Importance, l1_importance
+from ofa.graph.rewrite import RewrittenGraph
+from ofa.graph.selection import Selection
+from ofa.graph.slicing import TensorSlices, reordered
+from ofa.graph.space import GraphSpace
+from ofa.graph.state import other_names, state_of
+from ofa.space.estimator import Estimator
+from ofa.space.plain import GeneConfig
+from ofa.space.space import SearchSpace
+from ofa.supernet.layer import segment_order
+from ofa.supernet.protocol import AbstractSupernet
+
+
+class GraphSupernet(AbstractSupernet[nn.Module]):
+    """The user's own forward, or the graph captured from it, with sliced tensors.
+
+    Parameters and buffers keep their names, after "model.". Which sub-network is computed is an argument of
+    each call; the model that was given is unchanged.
+
+    Attributes:
+        space: the unrestricted space.
+        model: a copy of the user's network that holds the full tensors.
+    """
+
+    space: GraphSpace
+
+    def __init__(self, model: nn.Module, space: GraphSpace, rewritten: RewrittenGraph | None) -> None:
+        """Copy the network.
+
+        Args:
+            model: the user's network.
+            space: its space.
+            rewritten: graph of the network; None where its own forward computes every sub-network.
+        """
+        super().__init__()
+        self.space = space.unrestricted
+        structure = self.space.structure
+        self.model = copy.deepcopy(model)
+        self._template = (copy.deepcopy(model).to("meta"),)  # No module of this one.
+        self._kernel_sides = dict(self.space.kernel_sides)
+        make_sizes_follow(
+            self.model,
+            {kernel.weight: kernel.side for kernel in structure.kernels},
+            frozenset(structure.block_names),
+        )
+        self._function = None if rewritten is None else GraphFunction(rewritten)
+        shapes = {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
+        self._slices = TensorSlices(structure.groups, shapes, other_names(self.model))
+        self._matrix_keys = {
+            weight: [f"{weight.replace('.', '/')}:{side}" for side in sides[1:]]
+            for weight, sides in self._kernel_sides.items()
+        }
+        self.kernel_matrices = nn.ParameterDict(
+            {
+                key: nn.Parameter(torch.eye(side * side))
+                for weight, sides in self._kernel_sides.items()
+                for key, side in zip(self._matrix_keys[weight], sides[1:], strict=True)
+            }
+        )
+
+    @property
+    def rewritten(self) -> RewrittenGraph | None:
+        """The graph that computes the sub-networks; None where the network's own forward does."""
+        return None if self._function is None else self._function.rewritten
+
+    @property
+    def template(self) -> nn.Module:
+        """The network as it was given, its tensors on the meta device."""
+        return self._template[0]
+
+    @override
+    def forward(self, images: Example, config: GeneConfig) -> Any:
+        """Return what the user's network returns, as sub-network `config`.
+
+        Args:
+            images: inputs of the user's network: one tensor, positional arguments, or keyword arguments.
+            config: a network of the space.
+
+        Raises:
+            UserError: if the config is outside the space, or the images are not of its resolution.
+        """
+        self.space.genome(config)
+        args, kwargs = arguments_of(images)
+        self._check_resolution((args, kwargs), config)
+        return self.run(args, kwargs, self.space.selection(config))
+
+    def run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], selection: Selection) -> Any:
+        """Return the outputs for a selection, which need not be in the space."""
+        state = state_of(self.model)
+        tensors = self._slices.tensors(state, selection, self._matrices)
+        if self._function is not None:
+            return self._function(state | tensors, args, kwargs, selection, training=self.training)
+        with skipping(selection.skipped):
+            if not tensors:
+                return self.model(*args, **kwargs)
+            return torch.func.functional_call(self.model, tensors, args, dict(kwargs), tie_weights=False)
+
+    @override
+    def extract(self, config: GeneConfig, dropout: float = 0.0) -> nn.Module:
+        """Return sub-network `config` with its own weights; see `AbstractSupernet.extract`.
+
+        It is of the user's own class where the own forward of the network computes it, else a graph module.
+        """
+        self.space.genome(config)
+        selection = self.space.selection(config)
+        state = state_of(self.model)
+        with torch.no_grad():
+            tensors = state | self._slices.tensors(state, selection, self._matrices)
+            network: nn.Module
+            if self.keeps_class(config):
+                weights = frozenset(kernel.weight for kernel in self.space.structure.kernels)
+                network = own_class(self.template, tensors, selection, weights)
+            else:
+                assert self._function is not None
+                network = graph_module(self._function.rewritten, self.template, tensors, selection)
+        return network.train(self.training)
+
+    def keeps_class(self, config: GeneConfig) -> bool:
+        """Return whether `extract` gives a network of the user's own class, rather than a graph module."""
+        structure, selection = self.space.structure, self.space.selection(config)
+        if self._function is None:
+            return True
+        bound = set(structure.bound_groups)
+        groups = zip(structure.groups, selection.counts, strict=True)
+        return all(count == group.num_units for group, count in groups if group.name in bound)
+
+    @override
+    @torch.no_grad()
+    def sort_channels(self, trained_space: SearchSpace, importance: Importance = l1_importance) -> None:
+        """Sort units by importance, in place; networks of `trained_space` keep their outputs.
+
+        Args:
+            trained_space: a restriction of the space.
+            importance: importance of the units of a group, by the tensors of the network.
+        """
+        assert isinstance(trained_space, GraphSpace)
+        state = state_of(self.model)
+        groups, orders = self.space.structure.groups, []
+        for group in groups:
+            counts = trained_space.allowed_values(f"width:{group.name}") or (group.num_units,)
+            order = segment_order(importance(group, state), [int(count) for count in counts])
+            orders.append(order.cpu().numpy())
+        for name, tensor in reordered(state, groups, orders).items():
+            state[name].copy_(tensor)
+
+    @property
+    @override
+    def costs(self) -> Mapping[str, Estimator]:
+        return space_costs(self.space)
+
+    def _matrices(self, weight: str) -> Sequence[Tensor]:
+        return [self.kernel_matrices[key] for key in self._matrix_keys.get(weight, ())]
+
+    def _check_resolution(self, inputs: Any, config: GeneConfig) -> None:
+        if len(self.space.genes[self.space.gene_index["resolution"]].choices) < 2:
+            return
+        for images in tensors_in(inputs):
+            if images.dim() == 4 and images.shape[-1] != config.resolution:
+                raise UserError(
+                    f"images are {images.shape[-2]}x{images.shape[-1]}; the sub-network's resolution is "
+                    f"{config.resolution}: resize them first."
+                )
