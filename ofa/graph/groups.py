@@ -101,7 +101,7 @@ def _unit_size(axes: Mapping[Key, Labels], weights: Collection[Key]) -> int:
     """
     layers = [indices for key, indices in axes.items() if key in weights] or list(axes.values())
     wide = [indices for indices in layers if indices.size >= _NARROW] or layers
-    return min(indices.shape[1] for indices in wide)
+    return min(int(indices.shape[1]) for indices in wide)
 
 
 def _signatures(labelled: LabelledGraph) -> NDArray[np.uint64]:
