@@ -18,6 +18,8 @@ from ofa.graph.structure import Group, Key, group_of
 
 # How many operators may lie between a parameter and the layer that it is the weight of.
 _MAX_STEPS = 24
+# Fewer indices than this make an axis narrow.
+_NARROW = 16
 # The order of units that no layer makes.
 _LAST = 1 << 30
 
@@ -87,10 +89,19 @@ def find_groups(labelled: LabelledGraph) -> Grouping:
         seen[name] += 1
         unique_name = name if seen[name] == 1 else f"{name}:{seen[name]}"
         indices_of = _ordered(places[old], key)
-        sizes = {axis: indices.shape[1] for axis, indices in indices_of.items()}
-        unit_size = min([sizes[axis] for axis in weights & set(sizes)] or sizes.values())
-        groups.append(group_of(unique_name, unit_size, indices_of, read_axes))
+        groups.append(group_of(unique_name, _unit_size(indices_of, weights), indices_of, read_axes))
     return Grouping(labelled, tuple(groups), group_indices)
+
+
+def _unit_size(axes: Mapping[Key, Labels], weights: Collection[Key]) -> int:
+    """Return the fewest indices that a unit has in the weight of a layer.
+
+    An axis that is narrow as a whole, as that of a layer that makes one number for each head, counts only
+    where there is no other.
+    """
+    layers = [indices for key, indices in axes.items() if key in weights] or list(axes.values())
+    wide = [indices for indices in layers if indices.size >= _NARROW] or layers
+    return min(int(indices.shape[1]) for indices in wide)
 
 
 def _signatures(labelled: LabelledGraph) -> NDArray[np.uint64]:

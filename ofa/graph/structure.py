@@ -43,7 +43,7 @@ class Group:
     Attributes:
         name: the module, or raw parameter, that makes the units first.
         num_units: number of units.
-        unit_size: channels of a unit: the fewest indices that it has in the weight of a layer.
+        unit_size: channels of a unit: the fewest indices that it has in the weight of a wide layer.
         touched: the axes that the units touch.
     """
 

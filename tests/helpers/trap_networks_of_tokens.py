@@ -115,6 +115,44 @@ class AttentionBias(Tokens):
 
 
 @trap
+class AttentionBiasOfLayer(Tokens):
+    """A small network makes one number for each head and pair of tokens: that is no width of a head."""
+
+    distances: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(
+            bias=nn.Linear(2, 32),
+            bias_of_heads=nn.Linear(32, HEADS, bias=False),
+            qkv=nn.Linear(32, 96),
+            proj=nn.Linear(32, 32),
+        )
+        cells = torch.stack([torch.arange(16) // 4, torch.arange(16) % 4], 1).float()
+        self.register_buffer("distances", cells[:, None] - cells)
+
+    def mixed(self, tokens: Tensor) -> Any:
+        batch, count, width = tokens.shape
+        bias = self.bias_of_heads(self.bias(self.distances).relu()).permute(2, 0, 1)
+        query, key, value = self.qkv(tokens).view(batch, count, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+        output = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(output.transpose(1, 2).reshape(batch, count, width))
+
+
+@trap
+class MultiQuery(Tokens):
+    """All heads share one key and one value, so that channels within heads are units."""
+
+    def __init__(self) -> None:
+        super().__init__(q=nn.Linear(32, 32), kv=nn.Linear(32, 16), proj=nn.Linear(32, 32))
+
+    def mixed(self, tokens: Tensor) -> Any:
+        query = self.q(tokens).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        key, value = self.kv(tokens).unsqueeze(1).chunk(2, -1)
+        output = functional.scaled_dot_product_attention(query, key, value)
+        return self.proj(output.transpose(1, 2).flatten(2))
+
+
+@trap
 class ChannelAttention(Tokens):
     """Attention between the channels of a head, not between tokens."""
 

@@ -172,7 +172,7 @@ def _is_batch_of_attention(node: Node, dim: int) -> bool:
             steps += 1
             if operator_name(user) in _ATTENTION:
                 rank = len(sizes_of(source))
-                if 0 < axis < rank - 2 or (rank == 3 and axis == 0):
+                if (0 < axis < rank - 2 or (rank == 3 and axis == 0)) and _all_have(user, axis):
                     return True
                 continue
             if operator_name(user) == "einsum":
@@ -183,6 +183,16 @@ def _is_batch_of_attention(node: Node, dim: int) -> bool:
             if moved is not None:
                 queue.append((user, moved))
     return False
+
+
+def _all_have(user: Node, axis: int) -> bool:
+    """Return whether no operand of attention or of a product is shared along a batch axis.
+
+    Where heads share a key, their channels are units instead: those of queries and keys, and those of values.
+    """
+    operands = user.args[1:3] if operator_name(user) == "baddbmm" else user.args[:3]
+    sizes = [sizes_of(operand) for operand in operands if isinstance(operand, Node)]
+    return all(shape[axis] > 1 for shape in sizes if len(shape) == len(sizes[0]))
 
 
 def _is_batch_of_einsum(user: Node, source: Node, axis: int) -> bool:

@@ -98,11 +98,11 @@ EXPECTED: dict[str, tuple[ExpectedGroup, ...]] = {
         expected("a:3", 16, ("a", each(16, 16)), "b", ">head"),
     ),
     "Glu": (expected("a", 16, ("a", strides(16, 2)), ">b"), expected("b", 16, "b", ">head")),
-    "PixelShuffle": (expected("a", 8, ("a", runs(8, 4)), ">b"), expected("b", 16, "b", ">head")),
-    "PixelUnshuffle": (expected("a", 8, "a", (">b", runs(8, 4))), expected("b", 16, "b", ">head")),
+    "PixelShuffle": (expected("a", 8, ("a", runs(8, 4)), ">b", size=4), expected("b", 16, "b", ">head")),
+    "PixelUnshuffle": (expected("a", 8, "a", (">b", runs(8, 4)), size=4), expected("b", 16, "b", ">head")),
     "Repeat": (
-        expected("b", 8, "b", ("a", strides(8, 2)), (">head", strides(8, 2))),
-        expected("c", 8, "c", (">head", runs(8, 2, 16))),
+        expected("b", 8, "b", ("a", strides(8, 2)), (">head", strides(8, 2)), size=2),
+        expected("c", 8, "c", (">head", runs(8, 2, 16)), size=2),
     ),
     "ChannelMean": (expected("a", 32, "a", ">b"), expected("b", 16, "b", ">head")),
     "ChannelSoftmax": (expected("a", 32, "a", ">b"), expected("b", 16, "b", ">head")),
@@ -139,7 +139,7 @@ EXPECTED: dict[str, tuple[ExpectedGroup, ...]] = {
     "OtherSettings": (expected("a", 32, "a", ">b"), expected("b", 16, "b", ">head")),
     "Windows": (
         expected("a", 16, "a", (">b", runs(16, 9))),
-        expected("b", 8, ("b", runs(8, 9)), ">head", size=1),
+        expected("b", 8, ("b", runs(8, 9)), ">head", size=9),
     ),
     "Sampled": (expected("a", 16, "a", ">grid", "table:0", ">head"),),
     "HeadsOfConvolution": (
@@ -162,9 +162,26 @@ EXPECTED: dict[str, tuple[ExpectedGroup, ...]] = {
         expected("patch", 32, "patch", ">q", ">k", ">v", "proj", ">head"),
         expected("q", HEADS, *((name, runs(HEADS, 8)) for name in ("q", "k", "v", ">proj")), size=8),
     ),
+    "MultiQuery": (
+        expected("patch", 32, "patch", ">q", ">kv", "proj", ">head"),
+        expected("q", 8, ("q", strides(8, 4)), "kv", size=4),
+        expected("kv", 8, ("kv", each(8, 8)), (">proj", strides(8, 4)), size=4),
+    ),
     "AttentionBias": (
         STREAM,
         expected("qkv", HEADS, ("qkv", HEAD_QKV), "table:1", (">proj", runs(HEADS, 8)), size=8),
+    ),
+    "AttentionBiasOfLayer": (
+        STREAM,
+        expected("bias", 32, "bias", ">bias_of_heads"),
+        expected(
+            "bias_of_heads",
+            HEADS,
+            *("bias_of_heads-", ("qkv", HEAD_QKV), (">proj", runs(HEADS, 8))),
+            size=8,
+        ),
+        # Coordinates are units as well, though too few to vary.
+        expected("bias:2", 2, "bias.weight:1", "distances:2"),
     ),
     "ChannelAttention": (
         STREAM,
@@ -189,7 +206,7 @@ EXPECTED: dict[str, tuple[ExpectedGroup, ...]] = {
     "Volume": (expected("a", 16, "a", "bn!", ">b"), expected("b", 8, "b", ">head")),
     "Dictionaries": (expected("a", 16, "a", ">b"),),
     "Masked": (expected("a", 16, "a", ">b"), expected("b", 24, "b", ">head")),
-    "TwoInputs": (expected("a", 8, ("a", strides(8, 2)), "b", (">head", strides(8, 3))),),
+    "TwoInputs": (expected("a", 8, ("a", strides(8, 2)), "b", (">head", strides(8, 3)), size=2),),
 }
 
 
