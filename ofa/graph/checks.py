@@ -79,7 +79,10 @@ class FunctionChecks:
         """Return the outputs of the network's own forward with some tensors replaced."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return torch.func.functional_call(self.network, dict(tensors), self.args, self.kwargs)
+            # Some networks keep what they computed from their parameters in eval mode.
+            memo = {id(tensor): tensor for tensor in state_of(self.network).values()}
+            network = copy.deepcopy(self.network, memo)
+            return torch.func.functional_call(network, dict(tensors), self.args, self.kwargs)
 
     def converted(self, tensor: Tensor) -> Tensor:
         """Return a tensor in the precision of the checks."""

@@ -219,7 +219,7 @@ def _rest(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> tuple[float, float]:
-    """Return MACs of one image and parameters that stay: outside the regions, or of operators without a rule."""
+    """Return MACs of one image and parameters that stay: outside the regions, or of unknown operators."""
     # Fused attention is not counted.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(*args, **kwargs)

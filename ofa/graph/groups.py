@@ -234,6 +234,6 @@ def consumed_axes(labelled: LabelledGraph) -> Iterator[Key]:
 
 def operator_calls(labelled: LabelledGraph) -> Iterator[tuple[Node, Call]]:
     """Yield all operators with their arguments by name."""
-    for node in labelled.graph.nodes:
+    for node in labelled.labels:
         if node.op == "call_function" and hasattr(node.target, "_schema"):
             yield node, Call(node, labelled.labels, LabelStore())

@@ -16,7 +16,7 @@ from ofa.graph.blocks import Block
 from ofa.graph.capture import Capture
 from ofa.graph.forms import Form
 from ofa.graph.groups import Grouping, operator_calls
-from ofa.graph.labels.call import Call, axis_index, operator_name, sizes_of
+from ofa.graph.labels.call import Call, axis_index, operator_name
 from ofa.graph.labels.store import Axis
 
 _VIEWS = {"view": "size", "_unsafe_view": "size", "reshape": "shape", "expand": "size"}
@@ -234,15 +234,16 @@ def _view_sizes(call: Call, grouping: Grouping, name: str, start: int) -> dict[s
 
 
 def _slice_ends(call: Call, grouping: Grouping) -> dict[str, Any]:
-    """Return start and end of a slice as forms."""
-    source, axes = call.input(), call.axes()
-    dim = axis_index(call.number("dim"), len(axes))
-    before, after = axes[dim], call.labels[call.node][dim]
-    if before is None or after is None or not len(after) or len(before) == len(after):
+    """Return start and end, or length, of a slice as forms."""
+    dim = axis_index(call.number("dim"), len(call.axes()))
+    before, after = call.axes()[dim], call.labels[call.node][dim]
+    start = call.arguments["start"] or 0
+    if before is None or after is None or not isinstance(start, int):
         return {}
-    start = int((before == after[0]).argmax())
-    forms = [grouping.form(before[:size], 0) for size in (start, start + len(after))]
-    assert sizes_of(source)[dim] == len(before)
-    if call.name == "slice":
-        return {"start": forms[0], "end": forms[1]}
-    return {"start": forms[0], "length": grouping.form(after, len(after))}
+    start += len(before) if start < 0 else 0
+    if call.name == "narrow":
+        return {"start": grouping.form(before[:start], 0), "length": grouping.form(after, 0)}
+    if start == 0 and len(after) == len(before):
+        return {}
+    ends = (grouping.form(before[:size], 0) for size in (start, start + len(after)))
+    return dict(zip(("start", "end"), ends, strict=True))

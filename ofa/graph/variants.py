@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +80,17 @@ class Variants:
                 self._network, tensors, self._checks.args, self._checks.kwargs, tie_weights=False
             )
 
+    def _compared(self, names: Sequence[str]) -> Iterator[Selection]:
+        """Yield sub-networks: half of all, a random one, and some in which groups are half or whole.
+
+        Of any two groups whose units the forward may count in its sizes, the latter halve one alone.
+        """
+        yield from (self.selection(names, seed) for seed in _SEEDS)
+        sized = [self._parts.groups[index].name for index in sorted(self.sized_groups)]
+        sized = [name for name in sized if name in set(names)]
+        for bit in range(len(sized).bit_length()):
+            yield self.selection([name for index, name in enumerate(sized, 1) if index >> bit & 1], None)
+
     def graph_is_right(self) -> bool:
         """Return whether the graph computes what the network does."""
         try:
@@ -96,12 +107,29 @@ class Variants:
             return False
         return True
 
+    def forward_trains(self, names: Sequence[str]) -> bool:
+        """Return whether the own forward runs in training mode, or the full network does not either."""
+        network = copy.deepcopy(self._network).train()
+
+        def runs(selection: Selection) -> bool:
+            tensors = self._slices.tensors(state_of(network), selection)
+            try:
+                with skipping(selection.skipped), torch.random.fork_rng(devices=[]), torch.no_grad():
+                    torch.func.functional_call(
+                        network, tensors, self._checks.args, self._checks.kwargs, tie_weights=False
+                    )
+            except Exception:
+                return False
+            return True
+
+        return runs(self.selection(names, None)) or not runs(self.selection((), None))
+
     def forward_agrees(self, names: Sequence[str]) -> bool:
         """Return whether the own forward computes what the graph does, for smaller sizes of these parts."""
         try:
             return all(
                 self._checks.agree(self.by_own_forward(selection), self.by_graph(selection))
-                for selection in (self.selection(names, seed) for seed in _SEEDS)
+                for selection in self._compared(names)
             )
         except Exception:
             return False
@@ -121,6 +149,14 @@ def bound_parts(parts: ElasticParts, checks: FunctionChecks) -> tuple[ElasticPar
     if rigid:
         parts = parts.without(rigid, "neither the network nor its graph runs with fewer of its channels")
         variants = Variants(parts, checks)
+    placeholders = [node for node in parts.capture.program.graph.nodes if node.op == "placeholder"]
+    used = {parts.capture.parameters.get(node.name) for node in placeholders if node.users}
+    if not set(dict(checks.network.named_parameters())) <= used:
+        # Such as auxiliary heads, which read channels in training mode alone.
+        strict = failing(parts.names, variants.forward_trains)
+        if strict:
+            parts = parts.without(strict, "is read by modules that run in training mode alone")
+            variants = Variants(parts, checks)
     if variants.forward_agrees(parts.names):
         return parts, []
     # Sizes that are written into the forward are the usual cause; which of these groups are bound only

@@ -1,7 +1,7 @@
 """What must hold of every converted network: one test per property, over all trap networks.
 
-Outputs are compared where gradients are recorded: without, attention takes fused paths of its own, which sum in
-another order and which PyTorch's counter of operations does not know.
+Outputs are compared where gradients are recorded: without, attention takes fused paths of its own, which sum
+in another order and which PyTorch's counter of operations does not know.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def test_sorting_keeps_the_function(name: str) -> None:
         assert close(supernet(args, space.largest), before)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# How many examples it computes depends on their values.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Masked"])
 def test_costs_are_those_of_the_extracted_networks(name: str) -> None:
     _, args = network_of(name)
     supernet = supernet_of(name)
