@@ -11,17 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ofa.common.display import listed_names
 from ofa.common.errors import UserError
 from ofa.graph.capture import Capture, CaptureError, Example, arguments_of, capture, tensors_in
 from ofa.graph.checks import FunctionChecks
 from ofa.graph.cost_forms import cost_forms
 from ofa.graph.genes import ChoiceRule, Choices, genes_of
+from ofa.graph.module_report import joined_lines, module_reports
 from ofa.graph.parts import ElasticParts, find_parts, restricted
+from ofa.graph.report import conversion_report
 from ofa.graph.rewrite import RewrittenGraph, rewrite
 from ofa.graph.space import GraphSpace
 from ofa.graph.structure import GraphStructure
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.variants import bound_parts
+from ofa.space.genes import Gene
 
 
 class NothingElasticError(UserError):
@@ -87,11 +91,13 @@ def make_elastic(
     structure = GraphStructure(parts.groups, parts.kernels, parts.named_chains, tuple(bound))
     genes = genes_of(structure, choices)
     if len(genes) < 2:
-        raise NothingElasticError(_why_nothing(parts))
+        raise NothingElasticError(_why_nothing(model, parts, genes))
     captures = _captures(parts, model, choices.resolutions, resolution)
     structure = replace(structure, costs=cost_forms(parts, model, captures))
     space = GraphSpace(name or type(model).__name__, genes, structure)
-    return GraphSupernet(model, space, rewritten)
+    supernet = GraphSupernet(model, space, rewritten)
+    supernet.report = conversion_report(model, parts, space)
+    return supernet
 
 
 def rewrite_parts(parts: ElasticParts) -> RewrittenGraph:
@@ -182,12 +188,8 @@ def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
     return free if free.names == parts.names else parts
 
 
-def _why_nothing(parts: ElasticParts) -> str:
+def _why_nothing(model: nn.Module, parts: ElasticParts, genes: Sequence[Gene]) -> str:
     """Return why nothing may vary."""
-    components = parts.grouping.labelled.components
-    reasons = [f"{name} {reason}" for name, reason in parts.reasons.items()]
-    reasons += list(components.reasons)
-    lines = "".join(f"\n  {reason}" for reason in reasons[:10])
-    return (
-        f"Nothing of this network may vary; groups of fewer than 16 channels stay, and others because:{lines}"
-    )
+    lines = joined_lines(module_reports(model, parts, genes))
+    texts = [f"{name}: {answer.removeprefix('fixed: ')}" for name, answer in lines]
+    return "Nothing of this network may vary:\n  " + listed_names(texts, 20, separator="\n  ")
