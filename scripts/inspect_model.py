@@ -23,6 +23,7 @@ class InspectModelConfig(ConversionSettings):
 
     limits: CostLimits
     out: PathText | None
+    runs_dir: PathText
     threads: int | None
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,19 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Leave the user's folders alone."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="module")
+def forked_measuring() -> Iterator[None]:
+    """Processes that measure are forked from one that has loaded PyTorch, which takes them seconds otherwise.
+
+    That they share nothing with the program is tested with new interpreters, in test_fresh_process.py.
+    """
+    multiprocessing.set_forkserver_preload(["latency_tables.measuring.build"])
+    with pytest.MonkeyPatch.context() as patch:
+        context = multiprocessing.get_context("forkserver")
+        patch.setattr("latency_tables.measuring.fresh_process.CONTEXT", context)
+        yield
 
 
 @pytest.fixture(scope="session")

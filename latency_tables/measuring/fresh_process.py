@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Protocol
@@ -22,6 +23,8 @@ from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 
+# A new interpreter, which shares nothing with the program that measures.
+CONTEXT: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
 _PATIENCE_S = 10.0
 
 
@@ -81,10 +84,9 @@ def time_in_fresh_process(
         UserError: also if the process ends early, e.g. for lack of memory or a lost device; its
             recorded visits are saved.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
+    receiver, sender = CONTEXT.Pipe(duplex=False)
     arguments = (sender, plan, device, seed, dict(earlier or {}), budget_s)
-    process = context.Process(target=_work, args=arguments, name=f"measuring on {device.name}")
+    process = CONTEXT.Process(target=_work, args=arguments, name=f"measuring on {device.name}")
     with _no_main_module():
         process.start()
     sender.close()

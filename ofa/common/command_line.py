@@ -14,6 +14,10 @@ _PLAIN = re.compile(r"[\w./:@%+-]+|\[[\w./:@%+,-]*\]", re.ASCII)
 DEFAULT_RUNS_DIR = "runs"
 
 
+class Written(str):
+    """The value of a setting as it is written, with all quotes that it needs."""
+
+
 def run_settings(run_name: str | None, runs_dir: str = DEFAULT_RUNS_DIR) -> dict[str, str | None]:
     """Return the settings that name a run; the folder of runs only where it is not the default one."""
     return {"run_name": run_name, "runs_dir": None if runs_dir == DEFAULT_RUNS_DIR else runs_dir}
@@ -26,8 +30,11 @@ def command_line(stage: str, settings: Mapping[str, object] | None = None) -> st
 
 def assignments(settings: Mapping[str, object]) -> list[str]:
     """Return `name=value` as Hydra reads it for each setting; settings of None are left out."""
-    values = {name: str(value) for name, value in settings.items() if value is not None}
-    return [f"{name}={quoted(value)}" for name, value in values.items()]
+    values = {name: value for name, value in settings.items() if value is not None}
+    return [
+        f"{name}={value if isinstance(value, Written) else quoted(str(value))}"
+        for name, value in values.items()
+    ]
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
@@ -37,11 +44,20 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, object
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple):
-            flat[prefix + name] = f"[{','.join(map(str, value))}]"
+            flat[prefix + name] = _written(value)
         else:
             # A setting that is None is one that is not given; here it is given as null.
             flat[prefix + name] = "null" if value is None else value
     return flat
+
+
+def _written(value: Any) -> Written:
+    """Return a value, which may be a list or a mapping, as it is written in a setting."""
+    if isinstance(value, Mapping):
+        return Written(f"{{{','.join(f'{name}:{_written(entry)}' for name, entry in value.items())}}}")
+    if isinstance(value, list | tuple):
+        return Written(f"[{','.join(map(_written, value))}]")
+    return Written("null" if value is None else quoted(str(value)))
 
 
 def quoted(value: str, *, always: bool = False) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError, unknown_name
@@ -126,6 +125,8 @@ def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
     if images.shape[-2:] == size:
         return images
+    from torchvision.transforms.v2 import functional as V  # takes a second; many processes need no images
+
     resized: Tensor = V.resize(images, list(size), antialias=True)
     return resized.contiguous(memory_format=torch.channels_last)
 

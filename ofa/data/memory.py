@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as V
 from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
@@ -117,6 +116,8 @@ class MemoryData(ImageData):
 
     def _augment(self, images: Tensor, rng: np.random.Generator, batch_size: int, part: slice) -> Tensor:
         """Shift and mirror each image (n, c, h, w) independently; they are the slice `part` of a batch."""
+        from torchvision.transforms.v2 import functional as V  # see `ofa.data.base.resize`
+
         count, padding = len(images), self._settings.crop_padding
         if padding:
             height, width = images.shape[-2:]

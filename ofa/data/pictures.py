@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ofa.common.errors import UserError
 from ofa.data.formats import register_optional_formats
-from ofa.data.modes import part_to_rgb
+from ofa.data.modes import plain_part
 from ofa.data.views import View, ViewOf, whole_view
 
 # JPEG files are decoded at half, a quarter or an eighth of their size where at least this factor is left to
@@ -149,7 +149,7 @@ def _scaled(image: Image.Image, box: tuple[float, float, float, float], size: tu
     if image.mode not in ("RGB", "L") or "transparency" in image.info:
         # Only what is needed is converted, in whole pixels.
         left, top = math.floor(box[0]), math.floor(box[1])
-        image = part_to_rgb(image, (left, top, math.ceil(box[2]), math.ceil(box[3])))
+        image = plain_part(image, (left, top, math.ceil(box[2]), math.ceil(box[3])))
         box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
     resized = image.resize(size, Image.Resampling.BILINEAR, box=box)
     return resized.convert("RGB")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop
 
 from ofa.common.errors import UserError
 from ofa.data.pictures import read_picture
@@ -97,6 +96,8 @@ class Preprocessing:
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
         images = (images.float() * self.pixel_scale - mean) / std
         if self.centre_share < 1:
+            from torchvision.transforms.v2.functional import center_crop  # see `ofa.data.base.resize`
+
             side = round(self.centre_share * min(images.shape[-2:]))
             images = center_crop(images, [side, side])
         size = (resolution, resolution) if isinstance(resolution, int) else resolution

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import center_crop
 
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.calibration import single_images
@@ -58,6 +57,8 @@ def card_input(card: ModelCard, info: DataInfo, images: Tensor) -> Tensor:
     _, height, width = card.input_shape
     values = card.preprocessing
     if values.centre_share < info.centre_share:
+        from torchvision.transforms.v2.functional import center_crop  # see `ofa.data.base.resize`
+
         side = round(values.centre_share / info.centre_share * min(images.shape[-2:]))
         images = center_crop(images, [side, side])
     images = resize(images, (height, width))

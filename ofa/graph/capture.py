@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import io
+import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from ofa.common.errors import UserError
+
+# Files that are not the user's.
+_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """One tensor, positional arguments, or keyword arguments."""
@@ -33,7 +41,7 @@ class Capture:
         program: what `torch.export` made of the network in eval mode.
         args: positional arguments of the example.
         kwargs: keyword arguments of the example.
-        parameters: name of the parameter or buffer of each placeholder that is one.
+        parameters: name, the first of several, of the parameter or buffer of each placeholder that is one.
         has_free_batch: whether the graph runs with any batch size.
     """
 
@@ -87,16 +95,47 @@ def capture(
                 raise CaptureError(_cause(error)) from error
     assert program is not None
     signature = program.graph_signature
+    first_names = _first_names(network)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    return Capture(program, args, dict(kwargs), names, has_free_batch)
+    parameters = {placeholder: first_names.get(name, name) for placeholder, name in names.items()}
+    return Capture(program, args, dict(kwargs), parameters, has_free_batch)
+
+
+def _first_names(network: nn.Module) -> dict[str, str]:
+    """Return the first name of each parameter and buffer; tied ones have several."""
+    names: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, tensor in (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ):
+        names[name] = first.setdefault(id(tensor), name)
+    return names
 
 
 def _export(
     network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any
 ) -> ExportedProgram:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.enable_grad():
         return torch.export.export(network, args, dict(kwargs), dynamic_shapes=shapes, strict=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what `torch.export` says about a graph that fails: its error says it, too."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _batch_shapes(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -124,9 +163,12 @@ def _has_symbol(program: ExportedProgram) -> bool:
 
 def _cause(error: Exception) -> str:
     """Return the cause of a failed capture in a line, with the place in the user's code."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = f"{type(error).__name__}: {text[:200]}"
+    if isinstance(error, GuardOnDataDependentSymNode):
+        text = "the code branches on values of tensors, or takes sizes from them"
     place = _user_line(error)
-    return f"{type(error).__name__}: {text[:200]}{f' ({place})' if place else ''}"
+    return f"{text}{f' ({place})' if place else ''}"
 
 
 def _user_line(error: BaseException) -> str:
@@ -137,7 +179,5 @@ def _user_line(error: BaseException) -> str:
         code = traceback.tb_frame.f_code
         places.append((inspect.getfile(code), str(traceback.tb_lineno)))
         traceback = traceback.tb_next
-    outside = [
-        p for p in places if "/torch/" not in p[0] and not p[0].startswith("<") and "/ofa/graph/" not in p[0]
-    ]
-    return f"{outside[-1][0].rsplit('/', 1)[-1]}:{outside[-1][1]}" if outside else ""
+    outside = [place for place in places if not place[0].startswith((*_FOLDERS, "<"))]
+    return f"{Path(outside[-1][0]).name}:{outside[-1][1]}" if outside else ""

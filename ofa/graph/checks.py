@@ -43,19 +43,28 @@ def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return 0.1 * (uniform - 0.5) if values.abs().max() == 0 else 0.5 + uniform
 
 
+class UnsupportedTypeError(Exception):
+    """A network that is not computed in float64."""
+
+
 class FunctionChecks:
     """Compares outputs of a randomised copy of a user's network in float64, or in its own type."""
 
-    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, in_double: bool = True
+    ) -> None:
         """Copy the network and compute its outputs for the example.
 
         Args:
             model: the user's network.
             args: positional arguments of the example.
             kwargs: keyword arguments of the example.
+            in_double: whether to compute in float64 where the network's forward allows it.
         """
         single = random_copy(model)
         try:
+            if not in_double:
+                raise UnsupportedTypeError
             self.network, inputs = copy.deepcopy(single).double(), _to_double((args, dict(kwargs)))
             self.args, self.kwargs = inputs
             self.outputs = self.own_forward({})
@@ -70,7 +79,15 @@ class FunctionChecks:
         """Return the outputs of the network's own forward with some tensors replaced."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return torch.func.functional_call(self.network, dict(tensors), self.args, self.kwargs)
+            # Some networks keep what they computed from their parameters in eval mode.
+            memo = {id(tensor): tensor for tensor in state_of(self.network).values()}
+            network = copy.deepcopy(self.network, memo)
+            return torch.func.functional_call(network, dict(tensors), self.args, self.kwargs)
+
+    def converted(self, tensor: Tensor) -> Tensor:
+        """Return a tensor in the precision of the checks."""
+        is_double = self.tolerance == _TOLERANCES[torch.float64]
+        return tensor.double() if is_double and tensor.is_floating_point() else tensor
 
     def agree(self, first: Any, second: Any) -> bool:
         """Return whether two outputs are equal but for the order of sums."""
@@ -94,19 +111,23 @@ class FunctionChecks:
         return [group.name for group in failing(groups, is_right)]
 
 
-def failing(items: Sequence[Any], is_right: Callable[[Sequence[Any]], bool]) -> list[Any]:
+def failing(
+    items: Sequence[Any], is_right: Callable[[Sequence[Any]], bool], max_halvings: int = 64
+) -> list[Any]:
     """Return the items without which all others together are right, by bisection.
 
     Args:
         items: what is checked.
         is_right: whether some of the items are right together.
+        max_halvings: how often wrong items are halved before all of them count as wrong.
     """
     if not items or is_right(items):
         return []
-    if len(items) == 1:
+    if len(items) == 1 or max_halvings == 0:
         return list(items)
     half = len(items) // 2
-    wrong = failing(items[:half], is_right) + failing(items[half:], is_right)
+    wrong = failing(items[:half], is_right, max_halvings - 1)
+    wrong += failing(items[half:], is_right, max_halvings - 1)
     rest = [item for item in items if item not in wrong]
     return wrong if is_right(rest) or not rest else list(items)
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.common.display import listed_names
 from ofa.common.errors import UserError
-from ofa.graph.capture import Capture, CaptureError, Example, arguments_of, capture, tensors_in
+from ofa.graph.capture import Capture, CaptureError, Example, arguments_of, capture
 from ofa.graph.checks import FunctionChecks
 from ofa.graph.cost_forms import cost_forms
 from ofa.graph.genes import ChoiceRule, Choices, genes_of
+from ofa.graph.inputs import batch_of, check_inputs, resized, side_of
 from ofa.graph.module_report import joined_lines, module_reports
 from ofa.graph.parts import ElasticParts, find_parts, restricted
+from ofa.graph.regions import Region, find_regions, joined, moved, moved_group
 from ofa.graph.report import conversion_report
 from ofa.graph.rewrite import RewrittenGraph, rewrite
 from ofa.graph.space import GraphSpace
 from ofa.graph.structure import GraphStructure
 from ofa.graph.supernet import GraphSupernet
-from ofa.graph.variants import bound_parts
-from ofa.space.genes import Gene
+from ofa.graph.variants import Variants, bound_parts
 
 
 class NothingElasticError(UserError):
@@ -41,6 +42,7 @@ def make_elastic(
     depths: Sequence[float] = (0.5, 0.75, 1.0),
     resolutions: Sequence[int] = (),
     divisor: int = 8,
+    min_channels: int = 16,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     rules: Sequence[ChoiceRule] = (),
@@ -61,6 +63,7 @@ def make_elastic(
         depths: shares of the blocks of a chain of residual blocks that may be kept, its first ones.
         resolutions: sides of the input in pixels; none for that of the example.
         divisor: numbers of channels are multiples of it.
+        min_channels: groups of fewer channels stay whole.
         exclude: shell-style patterns of modules that stay as they are, with inputs and outputs.
         include: patterns of the only modules that may vary; none for all.
         rules: choices for parts by their name.
@@ -72,32 +75,171 @@ def make_elastic(
         CaptureError: if the network cannot be captured; the text names the line.
         NothingElasticError: if nothing may vary.
     """
+    sides = tuple(sorted(set(resolutions))) or (side_of(*arguments_of(example)),)
+    values = tuple(widths), tuple(kernel_sizes), tuple(depths), divisor, min_channels, tuple(rules)
+    choices = Choices(sides, *values)
+    conversion = convert(model, example, choices, exclude=exclude, include=include, name=name)
+    supernet = GraphSupernet(model, conversion.space, conversion.rewritten)
+    found = [(region.path, region.parts) for region in conversion.regions]
+    supernet.report = conversion_report(model, conversion.space, found, conversion.failures, min_channels)
+    return supernet
+
+
+@dataclass(frozen=True)
+class ConvertedRegion:
+    """A module that was captured on its own.
+
+    Attributes:
+        path: its name; empty for the whole network.
+        parts: what may vary in it, by names within the module, and why other parts may not.
+    """
+
+    path: str
+    parts: ElasticParts
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion found.
+
+    Attributes:
+        space: the space of the network.
+        rewritten: the graph that computes its sub-networks; None where the own forward does.
+        regions: the modules that were captured.
+        failures: why other modules could not be captured, by name; empty for the whole network.
+    """
+
+    space: GraphSpace
+    rewritten: RewrittenGraph | None
+    regions: tuple[ConvertedRegion, ...]
+    failures: Mapping[str, str]
+
+
+def convert(
+    model: nn.Module,
+    example: Example,
+    choices: Choices,
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    name: str = "",
+) -> Conversion:
+    """Return what may vary in a network, checked; see `make_elastic`."""
     args, kwargs = arguments_of(example)
     check_inputs(model, args, kwargs)
-    resolution = _side(args, kwargs)
-    choices = Choices(
-        tuple(sorted({*resolutions} or {resolution})),
-        tuple(widths), tuple(kernel_sizes), tuple(depths), divisor, tuple(rules),
-    )  # fmt: skip
-    parts = restricted(find_parts(capture(model, args, kwargs)), model, exclude, include)
-    checks = FunctionChecks(model, args, kwargs)
-    wrong = checks.wrong_groups(parts.groups)
-    parts = parts.without(wrong, "the order of its channels is part of the function")
-    parts, bound = bound_parts(parts, checks)
+    regions, failures = find_regions(model, args, kwargs)
+    found = restricted([(r.path, find_parts(r.captures[0])) for r in regions], model, exclude, include)
+    checked = [_checked(parts, model.get_submodule(path)) for path, parts in found]
     rewritten = None
-    if bound:
-        parts = _with_free_batch(parts, model)
-        rewritten = rewrite_parts(parts)
-    structure = GraphStructure(parts.groups, parts.kernels, parts.named_chains, tuple(bound))
+    if failures:
+        checked = _checked_together(checked, [path for path, _ in found], model, args, kwargs)
+    elif checked[0][1]:
+        parts, bound = checked[0]
+        if len(choices.resolutions) > 1:
+            raise UserError(
+                f"Only the graph of {type(model).__name__} computes fewer channels of {bound[0]}, and it "
+                "runs at one resolution; convert the network for one resolution, or exclude such modules."
+            )
+        checked = [(_with_free_batch(parts, model), bound)]
+        rewritten = rewrite_parts(checked[0][0])
+    structures: list[GraphStructure] = []
+    batch = batch_of(args, kwargs)
+    for region, (parts, bound) in zip(regions, checked, strict=True):
+        module = model.get_submodule(region.path)
+        if failures:
+            calls = [cost_forms(parts, module, [call], batch) for call in region.captures]
+            costs = replace(calls[0], macs=tuple(product for call in calls for product in call.macs))
+        else:
+            costs = cost_forms(parts, module, _captures(parts.capture, model, choices.resolutions), batch)
+        structure = GraphStructure(
+            parts.groups, parts.kernels, parts.named_chains, tuple(bound), parts.copied_tensors, costs
+        )
+        structures.append(moved(structure, region.path, sum(len(s.groups) for s in structures)))
+    structure = joined(structures, *_rest(structures, regions, model, args, kwargs))
     genes = genes_of(structure, choices)
-    if len(genes) < 2:
-        raise NothingElasticError(_why_nothing(model, parts, genes))
-    captures = _captures(parts, model, choices.resolutions, resolution)
-    structure = replace(structure, costs=cost_forms(parts, model, captures))
+    if len(genes) < 2 and len(choices.resolutions) < 2:
+        by_path = [(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)]
+        reports = module_reports(model, structure, genes, by_path, failures, choices.min_channels)
+        texts = [f"{name}: {answer.removeprefix('fixed: ')}" for name, answer in joined_lines(reports)]
+        raise NothingElasticError(
+            "Nothing of this network may vary:\n  " + listed_names(texts, 20, separator="\n  ")
+        )
     space = GraphSpace(name or type(model).__name__, genes, structure)
-    supernet = GraphSupernet(model, space, rewritten)
-    supernet.report = conversion_report(model, parts, space)
-    return supernet
+    converted = tuple(
+        ConvertedRegion(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)
+    )
+    return Conversion(space, rewritten, converted, failures)
+
+
+def _checked(parts: ElasticParts, module: nn.Module) -> tuple[ElasticParts, list[str]]:
+    """Return the parts that pass the checks, and the names of those that only the graph computes."""
+    if not parts.names:
+        return parts, []
+    args, kwargs = parts.capture.args, parts.capture.kwargs
+    checks = FunctionChecks(module, args, kwargs)
+    if not Variants(parts, checks).graph_is_right():  # Types may be written into the graph.
+        checks = FunctionChecks(module, args, kwargs, in_double=False)
+    wrong = checks.wrong_groups(parts.groups)
+    parts = parts.without(wrong, "has channels whose order is part of the function")
+    return bound_parts(parts, checks)
+
+
+def _checked_together(
+    checked: Sequence[tuple[ElasticParts, list[str]]],
+    paths: Sequence[str],
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> list[tuple[ElasticParts, list[str]]]:
+    """Return what may vary in modules of a network that cannot be captured as a whole.
+
+    Its own forward has to compute everything, and nothing outside a module may use its tensors.
+    """
+    results = [
+        (path, parts.without(bound, "varies only in the graph of its module, and the network has none"))
+        for path, (parts, bound) in zip(paths, checked, strict=True)
+    ]
+    moved_groups = {
+        moved_group(group, path).name: (path, group.name) for path, parts in results for group in parts.groups
+    }
+    groups = [moved_group(group, path) for path, parts in results for group in parts.groups]
+    wrong = [moved_groups[name] for name in FunctionChecks(model, args, kwargs).wrong_groups(groups)]
+    reason = "has tensors that are used outside of its module"
+    return [
+        (parts.without([name for where, name in wrong if where == path], reason), [])
+        for path, parts in results
+    ]
+
+
+def _rest(
+    structures: Sequence[GraphStructure],
+    regions: Sequence[Region],
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[float, float]:
+    """Return MACs of one image and parameters that stay: outside the regions, or of unknown operators."""
+    # Fused attention is not counted.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(*args, **kwargs)
+    batch = batch_of(args, dict(kwargs))
+    inside = _full_macs(structures)
+    within = {id(p) for region in regions for p in model.get_submodule(region.path).parameters()}
+    num_parameters = sum(p.numel() for p in model.parameters() if id(p) not in within)
+    return max(0.0, counter.get_total_flops() / 2 / batch - inside), float(num_parameters)
+
+
+def _full_macs(structures: Sequence[GraphStructure]) -> float:
+    """Return the MACs of regions whose parts are all whole."""
+    counts = [group.num_units for structure in structures for group in structure.groups]
+    sides = {kernel.weight: kernel.side for structure in structures for kernel in structure.kernels}
+    products = [product for structure in structures for product in structure.costs.macs]
+    return sum(
+        product.factors[0]
+        * math.prod(form.size(counts) for form in product.forms)
+        * sides.get(product.kernel, 1) ** 2
+        for product in products
+    )
 
 
 def rewrite_parts(parts: ElasticParts) -> RewrittenGraph:
@@ -106,77 +248,29 @@ def rewrite_parts(parts: ElasticParts) -> RewrittenGraph:
     return rewrite(parts.capture, parts.grouping, kernels, parts.blocks)
 
 
-def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse a network in training mode and inputs that it cannot read.
-
-    Raises:
-        UserError: saying what was found and what is expected.
-    """
-    if model.training:
-        raise UserError(
-            "The network is in training mode; the conversion compares outputs, which batch norm and dropout "
-            "change there: call model.eval() before. The supernet can be trained afterwards."
-        )
-    tensors = tensors_in((args, kwargs))
-    if not tensors:
-        raise UserError("The example holds no tensor; expected the inputs of the network.")
-    parameter = next(iter(model.parameters()), None)
-    if parameter is None:
-        raise UserError("The network has no parameters; nothing of it may vary.")
-    for tensor in tensors:
-        if tensor.device != parameter.device:
-            raise UserError(
-                f"The example is on {tensor.device} and the network on {parameter.device}; "
-                "expected both on one device."
-            )
-        if tensor.is_floating_point() and tensor.dtype != parameter.dtype:
-            raise UserError(
-                f"The example is of type {tensor.dtype} and the network of {parameter.dtype}; "
-                "expected both of one type."
-            )
-        if not tensor.dim() or not len(tensor):
-            raise UserError("An input of the example has no batch axis, or an empty one.")
-
-
-def _side(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Return the resolution of an example: the last axis of its first image, or of its first input."""
-    tensors = tensors_in((args, kwargs))
-    images: list[Tensor] = [tensor for tensor in tensors if tensor.dim() == 4] or tensors
-    return int(images[0].shape[-1])
-
-
-def _captures(
-    parts: ElasticParts, model: nn.Module, resolutions: Sequence[int], example_side: int
-) -> list[Capture]:
+def _captures(captured: Capture, model: nn.Module, resolutions: Sequence[int]) -> list[Capture]:
     """Return the graph at each resolution.
 
     Raises:
         UserError: if the network does not run at one of them, or with other operators.
     """
-    result = []
+    example_side, result = side_of(captured.args, dict(captured.kwargs)), []
     for side in resolutions:
         if side == example_side:
-            result.append(parts.capture)
+            result.append(captured)
             continue
-        inputs = pytree.tree_map(partial(_resized, side=side), (parts.capture.args, parts.capture.kwargs))
         try:
-            captured = capture(model, *inputs)
+            other = capture(model, *resized((captured.args, dict(captured.kwargs)), side))
         except CaptureError as error:
             raise UserError(f"The network does not run at resolution {side}: {error}") from error
-        targets = [[node.target for node in c.program.graph.nodes] for c in (captured, parts.capture)]
-        if parts.capture.has_free_batch or targets[0] != targets[1]:
+        targets = [[node.target for node in c.program.graph.nodes] for c in (other, captured)]
+        if targets[0] != targets[1]:
             raise UserError(
                 f"The network runs other operators at resolution {side} than at {example_side}; "
                 "convert it for one resolution."
             )
-        result.append(captured)
+        result.append(other)
     return result
-
-
-def _resized(leaf: Any, side: int) -> Any:
-    if isinstance(leaf, Tensor) and leaf.dim() == 4:
-        return F.interpolate(leaf, (side, side), mode="bilinear", antialias=True)
-    return leaf
 
 
 def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
@@ -186,10 +280,3 @@ def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
     for reason in dict.fromkeys(parts.reasons.values()):
         free = free.without([key for key, text in parts.reasons.items() if text == reason], reason)
     return free if free.names == parts.names else parts
-
-
-def _why_nothing(model: nn.Module, parts: ElasticParts, genes: Sequence[Gene]) -> str:
-    """Return why nothing may vary."""
-    lines = joined_lines(module_reports(model, parts, genes))
-    texts = [f"{name}: {answer.removeprefix('fixed: ')}" for name, answer in lines]
-    return "Nothing of this network may vary:\n  " + listed_names(texts, 20, separator="\n  ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
@@ -12,7 +13,8 @@ from ofa.graph.capture import Capture, tensors_in
 from ofa.graph.costs import CostForms, Product, Storage
 from ofa.graph.forms import Form
 from ofa.graph.groups import operator_calls
-from ofa.graph.labels.call import Call, operator_name, sizes_of, tensor_sizes
+from ofa.graph.labels.analysis import label_graph
+from ofa.graph.labels.call import Call, operator_name, size_hint, sizes_of, tensor_sizes
 from ofa.graph.parts import ElasticParts
 
 _VIEWS = frozenset(
@@ -33,7 +35,7 @@ _VIEWS = frozenset(
 )
 
 
-def cost_forms(parts: ElasticParts, model: nn.Module, captures: Sequence[Capture]) -> CostForms:
+def cost_forms(parts: ElasticParts, model: nn.Module, captures: Sequence[Capture], batch: int) -> CostForms:
     """Return the costs of all sub-networks, for one image.
 
     Convolutions, linear layers and matrix products count as multiply-accumulates, as in the published
@@ -43,17 +45,26 @@ def cost_forms(parts: ElasticParts, model: nn.Module, captures: Sequence[Capture
         parts: what may vary.
         model: the user's network.
         captures: the graph at each resolution, ascending; all with the same operators.
+        batch: number of images of the example.
     """
-    return _CostForms(parts, model, captures).result()
+    return _CostForms(parts, model, captures, batch).result()
 
 
 class _CostForms:
-    def __init__(self, parts: ElasticParts, model: nn.Module, captures: Sequence[Capture]) -> None:
+    def __init__(
+        self, parts: ElasticParts, model: nn.Module, captures: Sequence[Capture], batch: int
+    ) -> None:
         self.parts, self.model = parts, model
-        self.nodes = list(parts.capture.program.graph.nodes)
+        # Graphs that operators run are among the labelled ones.
+        self.nodes = list(parts.grouping.labelled.labels)
         self.index = {node: index for index, node in enumerate(self.nodes)}
-        self.aligned = [list(captured.program.graph.nodes) for captured in captures]
-        self.batch = len(tensors_in((parts.capture.args, dict(parts.capture.kwargs)))[0])
+        self.aligned = [
+            self.nodes
+            if captured is parts.capture
+            else list(label_graph(captured.program.graph, captured.parameters).labels)
+            for captured in captures
+        ]
+        self.batch = batch
         self.names = parts.capture.parameters
         self.kernels = {kernel.weight for kernel in parts.kernels}
         self.block_of = {node: block.name for block in parts.blocks for node in block.nodes}
@@ -111,9 +122,15 @@ class _CostForms:
         fixed = [(source, dim) for form, source, dim in forms if not form.terms]
         factors = []
         for nodes in self.aligned:
-            sizes = [sizes_of(nodes[self.index[source]])[dim] for source, dim in fixed]
+            sizes = [self._size(nodes[self.index[source]], dim) for source, dim in fixed]
             factors.append(math.prod(sizes) / self.batch)
         return Product(tuple(factors), elastic, kernel, self.block_of.get(node, ""))
+
+    def _size(self, node: Node, dim: int) -> int:
+        """Return the size of an axis; one that depends on data counts as the batch."""
+        size = node.meta["val"].shape[dim]
+        depends_on_data = isinstance(size, torch.SymInt) and not isinstance(size.node.hint, int)
+        return self.batch if depends_on_data else size_hint(size)
 
     def _form(self, node: Node, dim: int) -> Form:
         axis = self.parts.grouping.labelled.labels[node][dim]
@@ -174,7 +191,8 @@ class _CostForms:
         """Return, per node with a tensor, the node whose memory it uses; parameters are left out."""
         roots: dict[Node, Node] = {}
         for node in self.nodes:
-            if node.op == "placeholder" and node.name in self.names:
+            is_parameter = node.op == "placeholder" and node.name in self.names
+            if is_parameter or node.graph is not self.parts.capture.program.graph:
                 continue
             if not tensors_in(node.meta.get("val")) or node.op == "output":
                 continue

@@ -41,10 +41,10 @@ def make_sizes_follow(model: nn.Module, kernels: Mapping[str, int], blocks: froz
         layer_class = _elastic_class(kind, full_kernel is not None)
         if layer_class is not None and getattr(module, "weight", None) is not None:
             for attribute in _ATTRIBUTES[_layer_kind(kind)]:
-                module.__dict__[f"_full_{attribute}"] = module.__dict__.pop(attribute, None)
+                module.__dict__[f"_full_{attribute}"] = module.__dict__.get(attribute)
             module.__dict__["_full_shape"] = tuple(module.weight.shape)
             if full_kernel is not None:
-                module.__dict__["_full_padding"] = module.__dict__.pop("padding")
+                module.__dict__["_full_padding"] = module.__dict__["padding"]
             module.__class__ = layer_class
         if name in blocks:
             module.__dict__["_block_name"] = name

@@ -70,13 +70,13 @@ def graph_module(
     root = nn.Module()
     for name, module in rewritten.modules.items():
         root.add_module(name, module)
-    parameters = dict(template.named_parameters(remove_duplicate=False))
+    parameters, saved = dict(template.named_parameters(remove_duplicate=False)), set(template.state_dict())
     skipped = tuple(f"{name}." for name in selection.skipped)
     copies: dict[int, Tensor] = {}
     for name, tensor in tensors.items():
         if not (skipped and name.startswith(skipped)):
             value = _copied(tensor, parameters.get(name, tensor.detach()), copies)
-            _set_tensor(root, name, value, name in template.state_dict())
+            _set_tensor(root, name, value, name in saved)
     for index, constant in enumerate(rewritten.constants):
         _set_tensor(root, f"constant_{index}", constant.detach().clone(), False)
     return fx.GraphModule(root, _fixed_graph(rewritten, selection)).train(template.training)

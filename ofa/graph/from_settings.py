@@ -31,6 +31,7 @@ def supernet_of(settings: ConversionSettings) -> GraphSupernet:
         depths=settings.depths,
         resolutions=settings.resolutions,
         divisor=settings.divisor,
+        min_channels=settings.min_channels,
         exclude=settings.exclude,
         include=settings.include,
         rules=settings.rules,

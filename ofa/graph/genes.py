@@ -11,9 +11,6 @@ from ofa.common.errors import UserError
 from ofa.graph.structure import Chain, ElasticKernel, GraphStructure, Group
 from ofa.space.genes import Condition, Gene
 
-# A group of fewer channels stays whole.
-MIN_CHANNELS = 16
-
 
 @dataclass(frozen=True)
 class ChoiceRule:
@@ -44,6 +41,7 @@ class Choices:
         depths: shares of the blocks of a chain that may be kept, 1 among them.
         resolutions: sides of the input in pixels.
         divisor: numbers of channels are multiples of it.
+        min_channels: groups of fewer channels stay whole.
         rules: choices by name; the last pattern that matches counts.
     """
 
@@ -52,6 +50,7 @@ class Choices:
     kernel_sizes: tuple[int, ...] = (3, 5, 7)
     depths: tuple[float, ...] = (0.5, 0.75, 1.0)
     divisor: int = 8
+    min_channels: int = 16
     rules: tuple[ChoiceRule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -89,7 +88,7 @@ def unit_choices(group: Group, choices: Choices) -> tuple[int, ...]:
     """
     rule = choices.of(group.name)
     assert rule.widths is not None and rule.divisor is not None
-    if group.num_units * group.unit_size < MIN_CHANNELS:
+    if group.num_units * group.unit_size < choices.min_channels:
         return (group.num_units,)
     step = rule.divisor // math.gcd(rule.divisor, group.unit_size)
     counts = {

@@ -12,9 +12,16 @@ from torch.fx import Node
 
 from ofa.graph.forms import Form
 from ofa.graph.labels.analysis import LabelledGraph
-from ofa.graph.labels.call import Call, operator_name
+from ofa.graph.labels.call import Call, axis_index, operator_name
 from ofa.graph.labels.store import Axis, Labels, LabelStore
 from ofa.graph.structure import Group, Key, group_of
+
+# How many operators may lie between a parameter and the layer that it is the weight of.
+_MAX_STEPS = 24
+# Fewer indices than this make an axis narrow.
+_NARROW = 16
+# The order of units that no layer makes.
+_LAST = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,19 @@ def find_groups(labelled: LabelledGraph) -> Grouping:
         seen[name] += 1
         unique_name = name if seen[name] == 1 else f"{name}:{seen[name]}"
         indices_of = _ordered(places[old], key)
-        sizes = {axis: indices.shape[1] for axis, indices in indices_of.items()}
-        unit_size = min([sizes[axis] for axis in weights & set(sizes)] or sizes.values())
-        groups.append(group_of(unique_name, unit_size, indices_of, read_axes))
+        groups.append(group_of(unique_name, _unit_size(indices_of, weights), indices_of, read_axes))
     return Grouping(labelled, tuple(groups), group_indices)
+
+
+def _unit_size(axes: Mapping[Key, Labels], weights: Collection[Key]) -> int:
+    """Return the fewest indices that a unit has in the weight of a layer.
+
+    An axis that is narrow as a whole, as that of a layer that makes one number for each head, counts only
+    where there is no other.
+    """
+    layers = [indices for key, indices in axes.items() if key in weights] or list(axes.values())
+    wide = [indices for indices in layers if indices.size >= _NARROW] or layers
+    return min(int(indices.shape[1]) for indices in wide)
 
 
 def _signatures(labelled: LabelledGraph) -> NDArray[np.uint64]:
@@ -105,7 +121,7 @@ def _memberships(labelled: LabelledGraph) -> Iterator[Labels]:
     for node, axes in labelled.labels.items():
         yield from _flat(axes)
         if node.op == "call_function" and operator_name(node) in ("slice", "narrow"):
-            yield from _parts_left_out(labelled, node)
+            yield from _parts_left_out(Call(node, labelled.labels, LabelStore()))
 
 
 def _flat(axes: object) -> Iterator[Labels]:
@@ -116,15 +132,15 @@ def _flat(axes: object) -> Iterator[Labels]:
             yield from _flat(axis)
 
 
-def _parts_left_out(labelled: LabelledGraph, node: Node) -> Iterator[Labels]:
+def _parts_left_out(call: Call) -> Iterator[Labels]:
     """Yield what lies before and after a slice."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    for before, after in zip(labelled.labels[source], labelled.labels[node], strict=True):
-        if before is not None and after is not None and len(after) and len(before) != len(after):
-            start = int(np.flatnonzero(before == after[0])[0])
-            yield before[:start]
-            yield before[start + len(after) :]
+    axes = call.axes()
+    dim = axis_index(call.number("dim"), len(axes))
+    before, after = axes[dim], call.labels[call.node][dim]
+    if before is not None and after is not None and len(before) != len(after):
+        start = slice(call.arguments["start"], None).indices(len(before))[0]
+        yield before[:start]
+        yield before[start + len(after) :]
 
 
 def _places(labelled: LabelledGraph, class_of: NDArray[np.int64]) -> dict[int, dict[Key, Labels]]:
@@ -157,44 +173,67 @@ def _ordered(places: Mapping[Key, Labels], key: Key) -> dict[Key, Labels]:
 
 def _names(
     labelled: LabelledGraph, places: Mapping[int, Mapping[Key, Labels]]
-) -> dict[int, tuple[int, str, Key]]:
-    """Return, per class of units, when and where it is made first: order, name and axis."""
+) -> dict[int, tuple[tuple[int, int], str, Key]]:
+    """Return, per class of units, when and where it is made first: order and first index, name and axis."""
     classes_of_key: dict[Key, list[int]] = {}
     for index, axes in places.items():
         for key in axes:
             classes_of_key.setdefault(key, []).append(index)
-    result: dict[int, tuple[int, str, Key]] = {}
+    result: dict[int, tuple[tuple[int, int], str, Key]] = {}
+
+    def name(index: int, order: int, key: Key) -> None:
+        first_index = int(np.argmax(places[index][key] >= 0))
+        result.setdefault(index, ((order, first_index), _layer_name(key[0]), key))
+
     for order, key in enumerate(produced_axes(labelled)):
         for index in classes_of_key.get(key, ()):
-            result.setdefault(index, (order, key[0].removesuffix(".weight"), key))
+            name(index, order, key)
     for index, axes in places.items():
-        key = next(iter(axes))
-        result.setdefault(index, (1 << 30, key[0].removesuffix(".weight"), key))
+        name(index, _LAST, next(iter(axes)))
     return result
 
 
+def _layer_name(parameter: str) -> str:
+    """Return the name of the layer whose weight a parameter is, or the parameter's own."""
+    return parameter.split(".parametrizations.weight.")[0].removesuffix(".weight")
+
+
 def produced_axes(labelled: LabelledGraph) -> Iterator[Key]:
-    """Yield the output axis of the weight of each convolution and linear layer, in the order they run."""
+    """Yield the output axis of the weight of each layer and table, in the order they run."""
+    for node, name in _layers(labelled, ("conv", "linear", "bilinear", "embedding")):
+        operator = operator_name(node)
+        is_transposed = "transpose" in operator and Call(node, {}, LabelStore()).arguments["groups"] == 1
+        yield name, 1 if is_transposed or operator == "embedding" else 0
+
+
+def _layers(labelled: LabelledGraph, operators: tuple[str, ...]) -> Iterator[tuple[Node, str]]:
+    """Yield the layers of some kinds with the names of their weights."""
     names = {id(axes): name for name, axes in labelled.parameters.items()}
-    for node, call in operator_calls(labelled):
-        if operator_name(node).startswith(("conv", "linear")):
-            name = names.get(id(labelled.labels[call.arguments["weight"]]))
+    for node in labelled.labels:
+        if node.op == "call_function" and operator_name(node).startswith(operators):
+            weight = _source_of_weight(Call(node, labelled.labels, LabelStore()).input("weight"))
+            name = names.get(id(labelled.labels[weight]))
             if name is not None:
-                yield name, 1 if "transpose" in operator_name(node) and call.arguments["groups"] == 1 else 0
+                yield node, name
+
+
+def _source_of_weight(weight: Node) -> Node:
+    """Return the parameter that a weight is, or is computed from by operators of one main operand."""
+    for _ in range(_MAX_STEPS):
+        if weight.op == "placeholder" or not weight.all_input_nodes:
+            break
+        weight = weight.all_input_nodes[0]
+    return weight
 
 
 def consumed_axes(labelled: LabelledGraph) -> Iterator[Key]:
     """Yield the axis of the weight of each convolution and linear layer along which it reads channels."""
-    names = {id(axes): name for name, axes in labelled.parameters.items()}
-    for node, call in operator_calls(labelled):
-        if operator_name(node).startswith(("conv", "linear")):
-            name = names.get(id(labelled.labels[call.arguments["weight"]]))
-            if name is not None:
-                yield name, 0 if "transpose" in operator_name(node) else 1
+    for node, name in _layers(labelled, ("conv", "linear")):
+        yield name, 0 if "transpose" in operator_name(node) else 1
 
 
 def operator_calls(labelled: LabelledGraph) -> Iterator[tuple[Node, Call]]:
     """Yield all operators with their arguments by name."""
-    for node in labelled.graph.nodes:
+    for node in labelled.labels:
         if node.op == "call_function" and hasattr(node.target, "_schema"):
             yield node, Call(node, labelled.labels, LabelStore())

@@ -9,14 +9,18 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+from torch.fx import Node
 
 from ofa.common.errors import UserError
 from ofa.graph.blocks import Block, find_chains
 from ofa.graph.capture import Capture
 from ofa.graph.groups import Grouping, find_groups, operator_calls
 from ofa.graph.labels.analysis import label_graph
+from ofa.graph.labels.call import operator_name
 from ofa.graph.state import other_names
 from ofa.graph.structure import Chain, ElasticKernel, Group
+
+_NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,18 @@ class ElasticParts:
         )
 
     @property
+    def copied_tensors(self) -> tuple[str, ...]:
+        """Parameters of units that other operators than layers and norms read."""
+        touched = {name for group in self.groups for name, _ in group.axes}
+        nodes = [node for node in self.capture.program.graph.nodes if node.op == "placeholder"]
+        names = {node: self.capture.parameters.get(node.name, "") for node in nodes}
+        return tuple(
+            name
+            for node, name in names.items()
+            if name in touched and not all(_is_layer(user, node) for user in node.users)
+        )
+
+    @property
     def names(self) -> list[str]:
         """Names of all parts, distinct; those of kernels and chains begin with what they are."""
         return [
@@ -78,6 +94,11 @@ class ElasticParts:
             *map(_kernel_key, self.kernels),
             *map(_chain_key, self.named_chains),
         ]
+
+
+def _is_layer(user: Node, parameter: Node) -> bool:
+    """Return whether a layer reads a parameter, rather than an operator whose first operand it is."""
+    return user.args[:1] != (parameter,) and operator_name(user).startswith(("conv", "linear", *_NORMS))
 
 
 def _kernel_key(kernel: ElasticKernel) -> str:
@@ -147,32 +168,54 @@ def matching_modules(model: nn.Module, patterns: Sequence[str], setting: str) ->
 
 
 def restricted(
-    parts: ElasticParts, model: nn.Module, exclude: Sequence[str], include: Sequence[str]
-) -> ElasticParts:
+    found: Sequence[tuple[str, ElasticParts]],
+    model: nn.Module,
+    exclude: Sequence[str],
+    include: Sequence[str],
+) -> list[tuple[str, ElasticParts]]:
     """Return the parts that do not touch excluded modules and, if there are patterns, that are included.
+
+    Args:
+        found: names of the captured modules, with their parts.
+        model: the whole network.
+        exclude: patterns of modules that stay.
+        include: patterns of the only modules that may vary; none for all.
 
     Raises:
         UserError: for a pattern that matches nothing, if an excluded module shares a parameter with one that
             is not, or if nothing is left.
     """
-    if not parts.names:
-        return parts
     excluded = matching_modules(model, exclude, "exclude")
+    included = matching_modules(model, include, "include")
     _check_ties(model, excluded)
-    touched = {group.name for group in parts.groups if any(name in excluded for name, _ in group.axes)}
-    touched |= {_kernel_key(kernel) for kernel in parts.kernels if kernel.weight in excluded}
-    touched |= {_chain_key(chain) for chain in parts.named_chains if excluded & set(chain.blocks)}
-    result = parts.without(touched, f"touches a module that is excluded by {', '.join(exclude)}")
-    if include:
-        included = matching_modules(model, include, "include")
-        keys = {group.name: group.name.split(":")[0] for group in result.groups}
-        keys |= {_kernel_key(kernel): kernel.name for kernel in result.kernels}
-        keys |= {_chain_key(chain): chain.blocks[0] for chain in result.named_chains}
-        others = {key for key, name in keys.items() if name not in included}
-        result = result.without(others, f"is not among the modules that are included: {', '.join(include)}")
-    if not result.names:
+    result = []
+    for path, parts in found:
+        inside = _names_within(path, excluded)
+        touched = {group.name for group in parts.groups if any(name in inside for name, _ in group.axes)}
+        touched |= {_kernel_key(kernel) for kernel in parts.kernels if kernel.weight in inside}
+        touched |= {_chain_key(chain) for chain in parts.named_chains if inside & set(chain.blocks)}
+        parts = parts.without(touched, f"touches a module that is excluded by {', '.join(exclude)}")
+        if include:
+            others = _not_within(parts, _names_within(path, included))
+            parts = parts.without(others, f"is not among the included modules: {', '.join(include)}")
+        result.append((path, parts))
+    if (exclude or include) and not any(parts.names for _, parts in result):
         raise UserError("exclude and include leave nothing that may vary; leave out fewer modules.")
     return result
+
+
+def _names_within(path: str, names: Collection[str]) -> set[str]:
+    """Return names as they are within module `path`."""
+    prefix = f"{path}." if path else ""
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+
+def _not_within(parts: ElasticParts, names: Collection[str]) -> set[str]:
+    """Return the parts that none of these modules makes."""
+    modules = {group.name: group.name.split(":")[0] for group in parts.groups}
+    modules |= {_kernel_key(kernel): kernel.name for kernel in parts.kernels}
+    modules |= {_chain_key(chain): chain.blocks[0] for chain in parts.named_chains}
+    return {key for key, name in modules.items() if name not in names}
 
 
 def _check_ties(model: nn.Module, excluded: Collection[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,8 @@ class ConversionReport:
         bound_parts: names of the parts that only the captured graph can vary, because the network's own
             forward has their sizes written into it.
         has_free_batch: whether the graph, where it is used, runs with any batch size.
+        captured_modules: modules that were captured on their own; empty where the whole network was.
+        failures: why modules could not be captured, by name; empty for the whole network.
         unknown_operators: operators without a rule and where they are used first; what they touch stays.
         limits: whether given limits can be reached.
     """
@@ -102,6 +104,8 @@ class ConversionReport:
     costs: Mapping[str, Mapping[str, float]]
     bound_parts: tuple[str, ...] = ()
     has_free_batch: bool = True
+    captured_modules: tuple[str, ...] = ()
+    failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unknown_operators: Mapping[str, str] = dataclasses.field(default_factory=dict)
     limits: tuple[LimitReport, ...] = ()
 
@@ -117,6 +121,8 @@ class ConversionReport:
         for cost in limits:
             if cost not in COSTS:
                 raise unknown_name("limit", cost, COSTS)
+            if cost not in self.costs["smallest"]:
+                raise UserError(f"The {cost} of {self.name} are unknown; leave this limit out.")
         smallest = self.costs["smallest"]
         answers = (LimitReport(cost, float(limit), smallest[cost]) for cost, limit in limits.items())
         return dataclasses.replace(self, limits=tuple(answers))
@@ -146,37 +152,56 @@ class ConversionReport:
         return values
 
 
-def conversion_report(model: nn.Module, parts: ElasticParts, space: GraphSpace) -> ConversionReport:
+def conversion_report(
+    model: nn.Module,
+    space: GraphSpace,
+    regions: Sequence[tuple[str, ElasticParts]],
+    failures: Mapping[str, str],
+    min_channels: int,
+) -> ConversionReport:
     """Return the report of a conversion.
 
     Args:
         model: the user's network.
-        parts: what may vary, and why others may not.
         space: the space that was made of it.
+        regions: names of the captured modules, and what may vary in them, or stays, by names within them.
+        failures: why other modules could not be captured, by name; empty for the whole network.
+        min_channels: groups of fewer channels stay.
     """
     space = space.unrestricted
+    structure = space.structure
     networks = {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}
     genomes = np.stack([space.genome(config) for config in networks.values()])
     columns = {name: estimator(genomes).tolist() for name, estimator in space_costs(space).items()}
-    modules = tuple(module_reports(model, parts, space.genes))
+    modules = tuple(module_reports(model, structure, space.genes, regions, failures, min_channels))
     names = {module.name for module in modules}
+    reasons = {_within(path, part): why for path, parts in regions for part, why in parts.reasons.items()}
+    operators = [parts.grouping.labelled.unknown_operators for _, parts in regions]
     return ConversionReport(
         name=space.name,
         model_class=type(model).__name__,
         modules=modules,
         genes=_gene_reports(space),
         # Where a module answers for itself, its group is not repeated.
-        fixed_parts={name: reason for name, reason in parts.reasons.items() if name not in names},
+        fixed_parts={name: reason for name, reason in reasons.items() if name not in names},
         log10_networks=math.log10(space.size),
         macs_share=elastic_macs_share(space),
         costs={
             network: {name: values[row] for name, values in columns.items()}
             for row, network in enumerate(networks)
         },
-        bound_parts=space.structure.bound_groups,
-        has_free_batch=parts.capture.has_free_batch or not space.structure.bound_groups,
-        unknown_operators=dict(parts.grouping.labelled.unknown_operators),
+        bound_parts=structure.bound_groups,
+        has_free_batch=not structure.bound_groups or regions[0][1].capture.has_free_batch,
+        captured_modules=tuple(path for path, _ in regions if path),
+        failures=dict(failures),
+        unknown_operators={name: place for found in operators for name, place in found.items()},
     )
+
+
+def _within(path: str, part: str) -> str:
+    """Return the name in the whole network of a part of module `path`: a group, kernel or chain."""
+    kind, separator, name = part.rpartition(" of ")
+    return f"{kind}{separator}{path}.{name}" if path else part
 
 
 def elastic_macs_share(space: GraphSpace) -> float:

@@ -30,6 +30,7 @@ def report_lines(report: ConversionReport) -> list[str]:
         *_limits(report),
         "",
         *_execution(report),
+        *_captured_modules(report),
         *_genes(report),
         *_modules(report),
         *_fixed_parts(report),
@@ -53,6 +54,9 @@ def _costs(report: ConversionReport) -> Iterator[str]:
     for network, costs in report.costs.items():
         cells = []
         for name in COSTS:
+            if name not in costs:
+                cells.append("unknown")
+                continue
             share = costs[name] / largest[name] if largest[name] else 1.0
             cells.append(f"{in_millions(costs[name])} {f'({100 * share:.0f} %)':>7}")
         yield f"{network:10}" + "".join(f"{cell:>22}" for cell in cells)
@@ -81,6 +85,16 @@ def _execution(report: ConversionReport) -> list[str]:
         f"The captured graph computes the sub-networks, with {batch}: the network's own forward has the "
         f"sizes of some parts written into it: {parts}. Where these are whole, an extracted network is a "
         f"{report.model_class}; otherwise a graph module."
+    )
+
+
+def _captured_modules(report: ConversionReport) -> list[str]:
+    if not report.failures:
+        return []
+    path, reason = next(iter(report.failures.items()))
+    return _paragraph(
+        f"Not all of it can be captured ({path or 'the whole'}: {reason}); modules that were captured on "
+        f"their own: {listed_names(report.captured_modules, 8)}."
     )
 
 

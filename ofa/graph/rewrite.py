@@ -16,11 +16,13 @@ from ofa.graph.blocks import Block
 from ofa.graph.capture import Capture
 from ofa.graph.forms import Form
 from ofa.graph.groups import Grouping, operator_calls
-from ofa.graph.labels.call import Call, axis_index, sizes_of
+from ofa.graph.labels.call import Call, axis_index, operator_name
 from ofa.graph.labels.store import Axis
 
 _VIEWS = {"view": "size", "_unsafe_view": "size", "reshape": "shape", "expand": "size"}
 _SPLITS = ("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes")
+_SIZED = {*_VIEWS, *_SPLITS, "unflatten", "slice", "narrow"}
+_ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size")
 # The argument that says whether the network is in training mode.
 _TRAINING = {
     "dropout": "train",
@@ -72,6 +74,7 @@ class RewrittenGraph:
         in_spec: structure of the user's arguments.
         out_spec: structure of the outputs.
         has_free_batch: whether the graph runs with any batch size.
+        sized_groups: indices of the groups whose units are counted in sizes of views, splits and slices.
     """
 
     graph: fx.Graph
@@ -83,6 +86,7 @@ class RewrittenGraph:
     in_spec: pytree.TreeSpec
     out_spec: pytree.TreeSpec
     has_free_batch: bool
+    sized_groups: frozenset[int] = frozenset()
 
 
 def rewrite(
@@ -98,6 +102,7 @@ def rewrite(
     """
     source, program = capture.program.graph, capture.program
     calls = dict(operator_calls(grouping.labelled))
+    sized_groups: set[int] = set()
     graph, copies, quantities = fx.Graph(), dict[Node, Node](), list[Quantity]()
     constants = program.graph_signature.inputs_to_lifted_tensor_constants
     placeholders = [node for node in source.nodes if node.op == "placeholder"]
@@ -109,12 +114,14 @@ def rewrite(
         copies[node] = graph.placeholder(node.name)
     flags = graph.placeholder("sizes"), graph.placeholder("training")
     for node in source.nodes:
-        if node.op == "placeholder":
+        if node.op == "placeholder" or (operator_name(node) in _ASSERTIONS and not node.users):
             continue
         copy = copies[node] = graph.node_copy(node, copies.__getitem__)
         if node in calls:
             target, arguments = _new_arguments(calls[node], grouping, kernels, capture.parameters)
             if target is not None:
+                if calls[node].name in _SIZED:
+                    sized_groups |= _groups_in(list(arguments.values()))
                 with graph.inserting_before(copy):
                     _replace(copy, target, arguments, copies, flags, quantities)
     copied_blocks = (
@@ -131,6 +138,7 @@ def rewrite(
         in_spec=program.call_spec.in_spec,
         out_spec=program.call_spec.out_spec,
         has_free_batch=capture.has_free_batch,
+        sized_groups=frozenset(sized_groups),
     )
 
 
@@ -176,11 +184,10 @@ def _new_arguments(
     name, target, values = call.name, call.node.target, dict[str, Any]()
     assert callable(target)
     if name in _VIEWS:
-        given = call.arguments[_VIEWS[name]]
-        values[_VIEWS[name]] = _view_sizes(call, grouping, given, 0)
+        values |= _view_sizes(call, grouping, _VIEWS[name], 0)
     elif name == "unflatten":
         start = axis_index(call.number("dim"), len(call.sizes()))
-        values["sizes"] = _view_sizes(call, grouping, call.arguments["sizes"], start)
+        values |= _view_sizes(call, grouping, "sizes", start)
     elif name in _SPLITS and call.axes()[axis_index(call.number("dim"), len(call.axes()))] is not None:
         target = torch.ops.aten.split_with_sizes.default
         dim = axis_index(call.number("dim"), len(call.axes()))
@@ -201,41 +208,42 @@ def _new_arguments(
     if weight in kernels:
         side = kernels[weight]
         values["padding"] = [KernelPadding(weight, side, side // 2) for _ in range(2)]
-    values = {key: value for key, value in values.items() if _changes(value)}
-    if name in _TRAINING:
+    values = {key: value for key, value in values.items() if value != call.arguments.get(key)}
+    if name in _TRAINING and call.arguments[_TRAINING[name]] is False:
         values[_TRAINING[name]] = IsTraining()
     return (target, values) if values else (None, {})
 
 
-def _changes(value: Any) -> bool:
+def _groups_in(value: Any) -> set[int]:
     if isinstance(value, list):
-        return any(map(_changes, value))
-    return isinstance(value, KernelPadding) or (isinstance(value, Form) and bool(value.terms))
+        return {group for item in value for group in _groups_in(item)}
+    return {group for group, _ in value.terms} if isinstance(value, Form) else set()
 
 
-def _view_sizes(call: Call, grouping: Grouping, given: Sequence[Any], start: int) -> list[Any]:
-    """Return the sizes of a view from axis `start` on; a free size that counts channels is inferred."""
+def _view_sizes(call: Call, grouping: Grouping, name: str, start: int) -> dict[str, Any]:
+    """Return the sizes of a view from axis `start` on; one that counts channels of all images is inferred."""
     axes: list[Axis] = call.labels[call.node]
     result: list[Any] = []
-    for index, size in enumerate(given):
+    for index, size in enumerate(call.arguments[name]):
         form = grouping.form(axes[start + index], call.out_sizes[start + index])
         if not form.terms or size == -1:
             result.append(size)
         else:
             result.append(form if isinstance(size, int) else -1)
-    return result
+    return {name: result}
 
 
 def _slice_ends(call: Call, grouping: Grouping) -> dict[str, Any]:
-    """Return start and end of a slice as forms."""
-    source, axes = call.input(), call.axes()
-    dim = axis_index(call.number("dim"), len(axes))
-    before, after = axes[dim], call.labels[call.node][dim]
-    if before is None or after is None or not len(after) or len(before) == len(after):
+    """Return start and end, or length, of a slice as forms."""
+    dim = axis_index(call.number("dim"), len(call.axes()))
+    before, after = call.axes()[dim], call.labels[call.node][dim]
+    start = call.arguments["start"] or 0
+    if before is None or after is None or not isinstance(start, int):
         return {}
-    start = int((before == after[0]).argmax())
-    forms = [grouping.form(before[:size], 0) for size in (start, start + len(after))]
-    assert sizes_of(source)[dim] == len(before)
-    if call.name == "slice":
-        return {"start": forms[0], "end": forms[1]}
-    return {"start": forms[0], "length": grouping.form(after, len(after))}
+    start += len(before) if start < 0 else 0
+    if call.name == "narrow":
+        return {"start": grouping.form(before[:start], 0), "length": grouping.form(after, 0)}
+    if start == 0 and len(after) == len(before):
+        return {}
+    ends = (grouping.form(before[:size], 0) for size in (start, start + len(after)))
+    return dict(zip(("start", "end"), ends, strict=True))

@@ -73,6 +73,7 @@ class ConversionSettings:
         depths: shares of the blocks of a chain that may be kept.
         resolutions: sides of the input in pixels.
         divisor: numbers of channels are multiples of it.
+        min_channels: groups of fewer channels stay whole.
         exclude: patterns of modules that stay.
         include: patterns of the only modules that may vary.
         rules: choices for parts by their name.
@@ -86,6 +87,7 @@ class ConversionSettings:
     depths: tuple[float, ...] = (0.5, 0.75, 1.0)
     resolutions: tuple[int, ...] = ()
     divisor: int = 8
+    min_channels: int = 16
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     rules: tuple[ChoiceRule, ...] = ()

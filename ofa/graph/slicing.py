@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class TensorSlices:
         groups: Sequence[Group],
         shapes: Mapping[str, Sequence[int]],
         other_names: Mapping[str, Sequence[str]],
+        copied: Collection[str] = (),
     ) -> None:
         """Sort the axes that groups touch by tensor.
 
@@ -34,7 +35,9 @@ class TensorSlices:
             groups: groups of units.
             shapes: full shape of each parameter and buffer.
             other_names: the other names of tensors that have several.
+            copied: names of tensors whose slices are copied.
         """
+        self._copied = copied
         self._shapes, self._other_names = shapes, other_names
         self._axes: dict[str, dict[int, list[int]]] = {}
         self._groups = groups
@@ -62,7 +65,7 @@ class TensorSlices:
             for axis, indices in axes.items():
                 tensor = self._sliced(tensor, (name, axis), indices, selection.counts)
             if tensor is not state[name]:
-                result[name] = tensor
+                result[name] = tensor.contiguous() if name in self._copied else tensor
         for name, side in selection.kernels.items():
             weight = result.get(name, state[name])
             if side < weight.shape[-1] and not (skipped and name.startswith(skipped)):

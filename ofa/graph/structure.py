@@ -43,7 +43,7 @@ class Group:
     Attributes:
         name: the module, or raw parameter, that makes the units first.
         num_units: number of units.
-        unit_size: channels of a unit: the fewest indices that it has in the weight of a layer.
+        unit_size: channels of a unit: the fewest indices that it has in the weight of a wide layer.
         touched: the axes that the units touch.
     """
 
@@ -114,6 +114,8 @@ class GraphStructure:
         kernels: convolutions with an elastic kernel.
         chains: chains of residual blocks.
         bound_groups: names of the groups of which only the graph can compute fewer units.
+        copied_tensors: parameters that other operators than layers read; slices of them are copied, so that
+            sums run in the order of an extracted network.
         costs: costs of the sub-networks.
     """
 
@@ -121,6 +123,7 @@ class GraphStructure:
     kernels: tuple[ElasticKernel, ...] = ()
     chains: tuple[Chain, ...] = ()
     bound_groups: tuple[str, ...] = ()
+    copied_tensors: tuple[str, ...] = ()
     costs: CostForms = field(default_factory=CostForms)
 
     @cached_property

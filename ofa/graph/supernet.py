@@ -66,7 +66,9 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         )
         self._function = None if rewritten is None else GraphFunction(rewritten)
         shapes = {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
-        self._slices = TensorSlices(structure.groups, shapes, other_names(self.model))
+        self._slices = TensorSlices(
+            structure.groups, shapes, other_names(self.model), frozenset(structure.copied_tensors)
+        )
         self._matrix_keys = {
             weight: [f"{weight.replace('.', '/')}:{side}" for side in sides[1:]]
             for weight, sides in self._kernel_sides.items()
@@ -78,6 +80,16 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
                 for key, side in zip(self._matrix_keys[weight], sides[1:], strict=True)
             }
         )
+
+    @property
+    def rewritten(self) -> RewrittenGraph | None:
+        """The graph that computes the sub-networks; None where the network's own forward does."""
+        return None if self._function is None else self._function.rewritten
+
+    @property
+    def template(self) -> nn.Module:
+        """The network as it was given, its tensors on the meta device."""
+        return self._template[0]
 
     @override
     def forward(self, images: Example, config: GeneConfig) -> Any:
@@ -120,10 +132,10 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
             network: nn.Module
             if self.keeps_class(config):
                 weights = frozenset(kernel.weight for kernel in self.space.structure.kernels)
-                network = own_class(self._template[0], tensors, selection, weights)
+                network = own_class(self.template, tensors, selection, weights)
             else:
                 assert self._function is not None
-                network = graph_module(self._function.rewritten, self._template[0], tensors, selection)
+                network = graph_module(self._function.rewritten, self.template, tensors, selection)
         return network.train(self.training)
 
     def keeps_class(self, config: GeneConfig) -> bool:

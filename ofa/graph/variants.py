@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from ofa.graph.selection import Selection
 from ofa.graph.slicing import TensorSlices
 from ofa.graph.state import other_names, state_of
 
-_SEEDS = (None, 0, 1)
-"""Sub-networks that are compared: half of everything, and random ones."""
+_SEEDS = (None, 0)
+"""Sub-networks that are compared: half of everything, and a random one."""
+_MAX_HALVINGS = 3
 
 
 class Variants:
@@ -29,8 +31,10 @@ class Variants:
         """Prepare both functions."""
         kernels = {kernel.weight: kernel.side for kernel in parts.kernels}
         rewritten = rewrite(parts.capture, parts.grouping, kernels, parts.blocks)
+        rewritten = replace(rewritten, constants=tuple(map(checks.converted, rewritten.constants)))
         self._parts, self._checks = parts, checks
         self._function = GraphFunction(rewritten)
+        self.sized_groups = rewritten.sized_groups
         self._network = copy.deepcopy(checks.network)
         make_sizes_follow(self._network, kernels, frozenset(block.name for block in parts.blocks))
         shapes = {name: tuple(tensor.shape) for name, tensor in state_of(self._network).items()}
@@ -76,6 +80,24 @@ class Variants:
                 self._network, tensors, self._checks.args, self._checks.kwargs, tie_weights=False
             )
 
+    def _compared(self, names: Sequence[str]) -> Iterator[Selection]:
+        """Yield sub-networks: half of all, a random one, and some in which groups are half or whole.
+
+        Of any two groups whose units the forward may count in its sizes, the latter halve one alone.
+        """
+        yield from (self.selection(names, seed) for seed in _SEEDS)
+        sized = [self._parts.groups[index].name for index in sorted(self.sized_groups)]
+        sized = [name for name in sized if name in set(names)]
+        for bit in range(len(sized).bit_length()):
+            yield self.selection([name for index, name in enumerate(sized, 1) if index >> bit & 1], None)
+
+    def graph_is_right(self) -> bool:
+        """Return whether the graph computes what the network does."""
+        try:
+            return self._checks.agree(self.by_graph(self.selection((), None)), self._checks.outputs)
+        except Exception:  # Whatever operators raise.
+            return False
+
     def graph_runs(self, names: Sequence[str]) -> bool:
         """Return whether the graph computes these parts at smaller sizes."""
         try:
@@ -85,12 +107,29 @@ class Variants:
             return False
         return True
 
+    def forward_trains(self, names: Sequence[str]) -> bool:
+        """Return whether the own forward runs in training mode, or the full network does not either."""
+        network = copy.deepcopy(self._network).train()
+
+        def runs(selection: Selection) -> bool:
+            tensors = self._slices.tensors(state_of(network), selection)
+            try:
+                with skipping(selection.skipped), torch.random.fork_rng(devices=[]), torch.no_grad():
+                    torch.func.functional_call(
+                        network, tensors, self._checks.args, self._checks.kwargs, tie_weights=False
+                    )
+            except Exception:
+                return False
+            return True
+
+        return runs(self.selection(names, None)) or not runs(self.selection((), None))
+
     def forward_agrees(self, names: Sequence[str]) -> bool:
         """Return whether the own forward computes what the graph does, for smaller sizes of these parts."""
         try:
             return all(
                 self._checks.agree(self.by_own_forward(selection), self.by_graph(selection))
-                for selection in (self.selection(names, seed) for seed in _SEEDS)
+                for selection in self._compared(names)
             )
         except Exception:
             return False
@@ -104,11 +143,27 @@ def bound_parts(parts: ElasticParts, checks: FunctionChecks) -> tuple[ElasticPar
         checks: a randomised copy of the network with its outputs.
     """
     variants = Variants(parts, checks)
-    full = variants.by_graph(variants.selection((), None))
-    if not checks.agree(full, checks.outputs):
+    if not variants.graph_is_right():
         return parts.without(parts.names, "its graph does not compute what the network does"), []
     rigid = failing(parts.names, variants.graph_runs)
     if rigid:
         parts = parts.without(rigid, "neither the network nor its graph runs with fewer of its channels")
         variants = Variants(parts, checks)
-    return parts, failing(parts.names, variants.forward_agrees)
+    placeholders = [node for node in parts.capture.program.graph.nodes if node.op == "placeholder"]
+    used = {parts.capture.parameters.get(node.name) for node in placeholders if node.users}
+    if not set(dict(checks.network.named_parameters())) <= used:
+        # Such as auxiliary heads, which read channels in training mode alone.
+        strict = failing(parts.names, variants.forward_trains)
+        if strict:
+            parts = parts.without(strict, "is read by modules that run in training mode alone")
+            variants = Variants(parts, checks)
+    if variants.forward_agrees(parts.names):
+        return parts, []
+    # Sizes that are written into the forward are the usual cause; which of these groups are bound only
+    # decides whether some sub-networks keep their class.
+    sized = [parts.groups[index].name for index in sorted(variants.sized_groups)]
+    others = [name for name in parts.names if name not in set(sized)]
+    bound = failing(others, variants.forward_agrees, _MAX_HALVINGS)
+    bound += failing(sized, variants.forward_agrees, _MAX_HALVINGS)
+    rest = [name for name in parts.names if name not in set(bound)]
+    return parts, bound if variants.forward_agrees(rest) else parts.names

@@ -59,7 +59,8 @@ def test_two_processes_say_nothing_but_what_one_would(tmp_path: Path, root: Path
     short = [
         "space.resolutions=[8]",
         *(f"phases.{phase}.epochs=1" for phase in phases),
-        *("phases.largest.warmup_epochs=0", "training.batch_size=600"),
+        # Leaves 138 images for training: a step in each epoch.
+        *("phases.largest.warmup_epochs=0", "training.batch_size=100", "data.validation_size=1300"),
         *("training.validation_images=20", "training.calibration_images=20", "run_name=two"),
     ]
     environment = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}
@@ -133,7 +134,8 @@ def test_an_installed_wheel_works_outside_the_checkout(installed: Path, tmp_path
     assert "usage: ofa [--processes N] COMMAND" in ofa("--help")
     assert "limits:\n  latency_ms: null" in ofa("search", "--help")
     epochs = [f"phases.{phase}.epochs=1" for phase in ("largest", "elastic")]
-    small = ["space.resolutions=[8]", "training.batch_size=600", "threads=1", *epochs]
+    few = ["training.batch_size=100", "data.validation_size=1300"]
+    small = ["space.resolutions=[8]", *few, "threads=1", *epochs]
     text = ofa("train", "phases=demo", "training=demo", "phases.largest.warmup_epochs=0", *small)
     assert "next: ofa collect run_name=digits\n" in text
     assert (tmp_path / "runs" / "digits" / "supernet.pt").is_file()

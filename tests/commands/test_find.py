@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from find_networks import FindConfig, Way, find_networks
 from PIL import Image
+from short_way import SHORT_WAY
 
 from ofa.common.errors import UserError
 from ofa.launch import compose
-
-TIMING = {"rounds": 1, "min_rounds": 1, "runs_per_visit": 1, "warmup_runs": 1}
-# What makes every step small.
-SMALL = (
-    "space=mobilenet_v3_tiny",
-    "recipe=demo",
-    "calibration_images=8",
-    "count=24",
-    "data.workers=0",
-    "+stages.train.space.resolutions=[16,24]",
-    "+stages.train.data.image_size=24",
-    "+stages.train.training.calibration_images=8",
-    "+stages.train.training.length=0.1",
-    "+stages.train.training.batch_size=8",
-    "+stages.fit.predictor.hidden_units=16",
-    "+stages.fit.predictor.max_iterations=3",
-    "+stages.search.search.generations=3",
-    "max_table_error=1000",
-    "+stages.report.random_networks=1",
-    *(
-        f"+stages.{stage}.device.{name}={value}"
-        for stage in ("measure", "report")
-        for name, value in TIMING.items()
-    ),
-)
+from predictors.baselines import BASELINES, LINEAR
 
 
 @pytest.fixture
@@ -53,7 +31,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *more: str) -> Path:
-    return find_networks.run(f'data.root="{folder}"', *SMALL, *more)
+    return find_networks.run(f'data.root="{folder}"', *SHORT_WAY, *more)
 
 
 def test_the_plan_alone_writes_nothing(
@@ -75,6 +53,7 @@ def test_the_whole_way_ends_in_bundles_and_goes_on_where_it_stopped(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("predictors.fitting.BASELINES", {LINEAR: BASELINES[LINEAR]})
     limits = "limits.latency_ms=[0.000001,1000]"
     bundles = run(pictures, "device=my_cpu", limits, "run_name=mine")
     text = capsys.readouterr().out
@@ -89,6 +68,13 @@ def test_the_whole_way_ends_in_bundles_and_goes_on_where_it_stopped(
     assert "24 were already measured" in capsys.readouterr().out
     card = json.loads((bundles / "largest" / "subnet.json").read_text())
     assert card["class_names"] == ["daisy", "tulip"]
+    # A device without any network is an error after all else.
+    shutil.rmtree(bundles)
+    (tmp_path / "runs" / "mine" / "pareto.png").unlink()
+    with pytest.raises(UserError, match="No network for my_cpu: every limit was left out"):
+        run(pictures, "device=my_cpu", "limits.latency_ms=0.000001", "run_name=mine")
+    assert (bundles / "largest" / "subnet.json").is_file()
+    assert (tmp_path / "runs" / "mine" / "pareto.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -107,17 +93,6 @@ def test_a_mistake_costs_nothing(
     with pytest.raises(UserError, match=text):
         run(pictures, setting)
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.slow
-def test_a_device_without_any_network_is_an_error_after_all_else(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="No network for my_cpu: every limit was left out"):
-        run(pictures, "device=my_cpu", "limits.latency_ms=0.000001", "run_name=mine")
-    assert (tmp_path / "runs" / "mine" / "bundles" / "largest" / "subnet.json").is_file()
-    assert (tmp_path / "runs" / "mine" / "pareto.png").is_file()
 
 
 def test_missing_packages_of_an_export_are_said_before_any_work(

@@ -12,13 +12,14 @@ PHASES = ("largest", "kernel", "depth_1", "width_1", "width_2")
 SHORT = (
     "space.resolutions=[8]",
     *(f"phases.{phase}.epochs=1" for phase in PHASES),
-    *("phases.largest.warmup_epochs=0", "training.batch_size=600"),
+    # Leaves 138 images for training: a step in each epoch.
+    *("phases.largest.warmup_epochs=0", "training.batch_size=100", "data.validation_size=1300"),
     *("training.validation_images=20", "training.calibration_images=20"),
 )
 # Effort that a line does not name.
 EFFORT = {
     "collect": "count=12 calibration_images=60",
-    "measure": "device.minutes=0.05 device.processes=1 device.min_rounds=1 max_table_error=1000",
+    "measure": "device.rounds=1 device.min_rounds=1 device.processes=1 max_table_error=1000",
     "search": "search.generations=3",
     "export": "'formats=[onnx]' calibration_images=60",
 }
@@ -32,8 +33,8 @@ def next_line(output: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["my run (2)", "it's $HOME, =1"])
-def test_the_lines_of_a_pipeline_work_in_a_shell(name: str, tmp_path: Path, root: Path) -> None:
+def test_the_lines_of_a_pipeline_work_in_a_shell(tmp_path: Path, root: Path) -> None:
+    name = "it's my $HOME run (2), =1"
     program = tmp_path / "bin" / "ofa"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ofa "$@"\n')

@@ -9,23 +9,15 @@ import numpy as np
 import pytest
 from page_commands import BLOCK, block_commands
 from PIL import Image
+from short_way import SHORT_WAY
 
 from ofa.cli import COMMANDS
 from ofa.launch import Command
+from predictors.baselines import BASELINES, LINEAR
 
-TIMING = {"rounds": 1, "min_rounds": 1, "runs_per_visit": 1, "warmup_runs": 1}
 # What makes the commands small; all else is as in README.
 SMALL: dict[str, tuple[str, ...]] = {
-    "find": (
-        *("space=mobilenet_v3_tiny", "recipe=demo", "count=24", "calibration_images=12", "data.workers=0"),
-        *("+stages.train.space.resolutions=[16,24]", "+stages.train.data.image_size=24"),
-        *("+stages.train.training.length=0.1", "+stages.train.training.batch_size=8"),
-        *("+stages.train.training.calibration_images=12", "+stages.report.random_networks=1"),
-        *("+stages.fit.predictor.hidden_units=16", "+stages.fit.predictor.max_iterations=3"),
-        *("+stages.search.search.generations=3", "max_table_error=1000"),
-        *(f"+stages.measure.device.{name}={value}" for name, value in TIMING.items()),
-        *(f"+stages.report.device.{name}={value}" for name, value in TIMING.items()),
-    ),
+    "find": SHORT_WAY,
     "search": ("search.generations=3", "max_table_error=1000"),
     "export": ("calibration_images=12",),
 }
@@ -57,6 +49,7 @@ def test_every_command_of_readme_runs(
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("predictors.fitting.BASELINES", {LINEAR: BASELINES[LINEAR]})
     for name, *settings in block_commands(readme):
         script = COMMANDS[name]
         command: Command[object, object] = getattr(importlib.import_module(script), script)

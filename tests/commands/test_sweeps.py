@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-# One epoch of each phase of a few small sub-networks.
+# One epoch of each phase of a few small sub-networks; jobs give few images to the training.
 SHORT = (
     "space.resolutions=[8]",
     *(f"phases.{phase}.epochs=1" for phase in ("largest", "kernel", "depth_1", "width_1", "width_2")),
     "phases.largest.warmup_epochs=0",
-    "training.batch_size=600",
+    "training.batch_size=100",
     "training.validation_images=20",
     "training.calibration_images=20",
 )
@@ -36,14 +36,14 @@ def ofa(folder: Path, root: Path, *arguments: str) -> subprocess.CompletedProces
 def test_every_job_of_training_has_its_run_and_a_failing_one_ends_no_other(
     tmp_path: Path, root: Path
 ) -> None:
-    done = ofa(tmp_path, root, "train", "-m", "run_name=mr", "data.validation_size=2000,200,201", *SHORT)
+    done = ofa(tmp_path, root, "train", "-m", "run_name=mr", "data.validation_size=2000,1300,1301", *SHORT)
     assert done.returncode == 2
     assert (
         done.stderr.count("error: validation_size is 2000 but the training set of digits holds 1438 images")
         == 1
     )
     assert done.stderr.rstrip().splitlines()[-1] == "failed: data.validation_size=2000"
-    runs = ["mr-validation_size_200", "mr-validation_size_201"]
+    runs = ["mr-validation_size_1300", "mr-validation_size_1301"]
     for run in runs:
         assert (tmp_path / "runs" / run / "supernet.pt").is_file()
         assert f"next: ofa collect run_name={run}" in done.stdout

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 from torch.fx import Node
 
-from ofa.graph.labels.call import Call, UnsupportedError, rule, sizes_of
+from ofa.graph.labels.call import Call, UnsupportedError, letters_of, rule, sizes_of
 from ofa.graph.labels.store import Axes, Axis
 
 
@@ -15,14 +18,25 @@ def attention(call: Call) -> Axes:
     call.tie(query[-1], key[-1])
     for axis in (query[-2], key[-2], value[-2]):
         call.pin(axis, "counts tokens of")
-    batch: list[Axis] = list(query[:-2])
-    for other in (key, value):
-        batch = [call.tie(first, second) for first, second in zip(batch, other[:-2], strict=True)]
+    sizes = (call.sizes(name)[:-2] for name in ("query", "key", "value"))
+    batch = _tied_batch(call, list(zip((query[:-2], key[:-2], value[:-2]), sizes, strict=True)))
     _tie_mask(call, batch)
     return [*batch, None, value[-1]]
 
 
-def _tie_mask(call: Call, batch: list[Axis]) -> None:
+def _tied_batch(call: Call, operands: Sequence[tuple[Axes, tuple[int, ...]]]) -> Axes:
+    """Tie the batch axes of operands, pairs (axes, sizes), as broadcasting aligns them."""
+    rank = max(len(axes) for axes, _ in operands)
+    batch: Axes = [None] * rank
+    for dim in range(rank):
+        indices = [(axes, sizes, dim - rank + len(axes)) for axes, sizes in operands]
+        wide = [axes[index] for axes, sizes, index in indices if index >= 0 and sizes[index] > 1]
+        if wide:
+            batch[dim] = reduce(call.tie, wide)
+    return batch
+
+
+def _tie_mask(call: Call, batch: Axes) -> None:
     mask = call.arguments.get("attn_mask")
     if not isinstance(mask, Node):
         return
@@ -44,17 +58,19 @@ def matrix_product(call: Call) -> Axes:
         raise UnsupportedError("multiplies vectors")
     sizes = [call.sizes(name) for name in names]
     call.tie(first[-1], second[-2])
-    rank = max(len(first), len(second)) - 2
-    batch: list[Axis] = [None] * rank
-    for dim in range(rank):
-        operands = []
-        for axes, shape in zip((first, second), sizes, strict=True):
-            index = dim - rank + len(axes) - 2
-            if index >= 0 and shape[index] > 1:
-                operands.append(axes[index])
-        if operands:
-            batch[dim] = call.tie(*operands) if len(operands) == 2 else operands[0]
+    batch = _tied_batch(call, [(first[:-2], sizes[0][:-2]), (second[:-2], sizes[1][:-2])])
     return [*batch, first[-2], second[-1]]
+
+
+@rule("mv dot vdot")
+def vector_product(call: Call) -> Axes:
+    """Tie the contracted axes of a matrix, or a vector, and a vector."""
+    first, second = (
+        call.axes(),
+        call.axes("vec" if call.name == "mv" else "tensor" if call.name == "dot" else "other"),
+    )
+    call.tie(first[-1], second[0])
+    return first[:-1]
 
 
 @rule("addmm baddbmm")
@@ -75,12 +91,14 @@ def matrix_product_with_sum(call: Call) -> Axes:
 @rule("einsum")
 def einstein_sum(call: Call) -> Axes:
     """Tie all axes of the same letter."""
-    equation = call.arguments["equation"].replace(" ", "")
-    if "->" not in equation or "." in equation:
-        raise UnsupportedError(f"has the equation {equation}")
-    inputs, output = equation.split("->")
+    inputs, output = letters_of(call.arguments["equation"])
+    nodes = call.arguments["tensors"]
     axes_of: dict[str, Axis] = {}
-    for letters, node in zip(inputs.split(","), call.arguments["tensors"], strict=True):
-        for letter, axis in zip(letters, call.labels[node], strict=True):
-            axes_of[letter] = call.tie(axes_of[letter], axis) if letter in axes_of else axis
+    sizes: dict[str, int] = {}
+    for letters, node in zip(inputs, nodes, strict=True):
+        for letter, axis, size in zip(letters, call.labels[node], sizes_of(node), strict=True):
+            if sizes.get(letter, 1) == 1:  # New, or of size 1 and broadcast.
+                axes_of[letter], sizes[letter] = axis, size
+            elif size > 1:
+                axes_of[letter] = call.tie(axes_of[letter], axis)
     return [axes_of[letter] for letter in output]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,9 @@ from ofa.graph.labels.store import Axes, Axis, Labels, LabelStore
 Result = Axes | list[Axes]
 Rule = Callable[["Call"], Result]
 RULES: dict[str, Rule] = {}
+_TORCH_FOLDER = str(Path(torch.__file__).parent)
+# A prime that is the size of no usual axis, so that it divides no product of others.
+_SIZE_FROM_DATA = 1009
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -52,12 +57,11 @@ def tensor_sizes(value: Tensor) -> tuple[int, ...]:
 
 
 def size_hint(size: int | torch.SymInt) -> int:
-    """Return a size, a symbolic one as in the example."""
+    """Return a size, a symbolic one as in the example; a stand-in for one that depends on data."""
     if isinstance(size, int):
         return size
     hint = size.node.hint
-    assert isinstance(hint, int)
-    return hint
+    return hint if isinstance(hint, int) else _SIZE_FROM_DATA
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,10 @@ class Call:
             raise UnsupportedError(f"{name} is no tensor")
         return value
 
+    def read(self, node: Node) -> None:
+        """Say that the rule has looked at an operand, whose labels do not count."""
+        self.labels[node]
+
     def axes(self, name: str = "self") -> Axes:
         """Return a copy of the labels of a tensor argument."""
         return list(self.labels[self.input(name)])
@@ -134,16 +142,14 @@ class Call:
         return values
 
     def tie(self, first: Axis, second: Axis) -> Axis:
-        """Tie two axes where they meet in this operator; two without labels are no tie."""
-        if first is None and second is None:
-            return None
-        return self.store.tie(first, second, f"meets an axis without channels in {self.reason}")
+        """Tie two axes where they meet in this operator; None where one of them has no labels."""
+        return self.store.tie(first, second, f"is combined with channels that stay by {self.reason}")
 
     def channels(self, axis: Axis, size: int) -> Labels:
         """Return the labels of an axis; labels that stay where it has none."""
         if axis is not None:
             return axis
-        return self.store.constant(size, f"reads an axis without elastic channels in {self.reason}")
+        return self.store.constant(size, f"reads channels that stay in {self.reason}")
 
     def pin(self, axis: Axis, why: str = "is used as a whole by") -> None:
         """Let an axis stay because of this operator."""
@@ -155,12 +161,25 @@ def place_of(node: Node) -> str:
 
     The innermost line outside PyTorch counts.
     """
-    lines = [line.strip() for line in str(node.meta.get("stack_trace") or "").splitlines()]
-    places = [line for line in lines if line.startswith("File ") and "/torch/" not in line]
-    if not places:
-        return ""
-    path, line, *_ = places[-1].removeprefix("File ").split(", ")
-    return f" ({path.strip(chr(34)).rsplit('/', 1)[-1]}:{line.removeprefix('line ')})"
+    places = re.findall(r'File "([^"]+)", line (\d+)', str(node.meta.get("stack_trace") or ""))
+    outside = [place for place in places if not place[0].startswith(_TORCH_FOLDER)]
+    return f" ({Path(outside[-1][0]).name}:{outside[-1][1]})" if outside else ""
+
+
+def letters_of(equation: str) -> tuple[list[str], str]:
+    """Return the letters of the axes of each operand of an einsum, and of its result.
+
+    Raises:
+        UnsupportedError: for an ellipsis.
+    """
+    text = equation.replace(" ", "")
+    if "." in text:
+        raise UnsupportedError(f"has the equation {equation}")
+    operands, arrow, output = text.partition("->")
+    if not arrow:
+        letters = operands.replace(",", "")
+        output = "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+    return operands.split(","), output
 
 
 def axis_index(dim: int, rank: int) -> int:

@@ -13,7 +13,7 @@ from ofa.graph.labels.store import Axes
 @rule(
     "add sub mul div maximum minimum pow where lerp addcmul addcdiv eq ne gt lt ge le rsub atan2 fmod",
     "remainder masked_fill copy floor_divide true_divide logical_and logical_or logical_xor hypot",
-    "bitwise_and bitwise_or bitwise_not xlogy prelu_elementwise",
+    "bitwise_and bitwise_or bitwise_not xlogy prelu_elementwise clamp clamp_min clamp_max copysign",
 )
 def elementwise(call: Call) -> Axes:
     """Tie all operands with broadcasting."""
@@ -24,7 +24,7 @@ def elementwise(call: Call) -> Axes:
 
 @rule(
     "relu gelu silu hardswish hardsigmoid sigmoid tanh elu celu selu leaky_relu hardtanh relu6 mish softplus",
-    "exp exp2 log log2 log1p expm1 sqrt rsqrt abs neg clamp clamp_min clamp_max reciprocal square dropout",
+    "exp exp2 log log2 log1p expm1 sqrt rsqrt abs neg reciprocal square dropout",
     "feature_dropout alpha_dropout clone contiguous detach to _to_copy type_as alias lift_fresh_copy erf",
     "sin cos logical_not bernoulli zeros_like ones_like empty_like rand_like randn_like full_like sign floor",
     "ceil round",
@@ -34,7 +34,19 @@ def elementwise(call: Call) -> Axes:
 )
 def unary(call: Call) -> Axes:
     """Keep the axes of the only operand; a softmax, too, knows no order of channels."""
+    if call.name == "type_as":
+        call.read(call.input("other"))  # Only its type counts.
     return call.axes("self" if "self" in call.arguments else "input")
+
+
+@rule(
+    "zeros ones full empty rand randn arange new_zeros new_ones new_full new_empty scalar_tensor eye linspace"
+)
+def constants(call: Call) -> Axes:
+    """Return axes without labels: of an operand only type and device count."""
+    for node in call.node.all_input_nodes:
+        call.read(node)
+    return [None] * len(call.out_sizes)
 
 
 @rule("prelu")
@@ -57,17 +69,33 @@ def pooling(call: Call) -> Axes | list[Axes]:
     """Keep batch and channels; the axes of space change."""
     axes = call.axes("self" if "self" in call.arguments else "input")
     space = next(n for n in (1, 2, 3) if f"{n}d" in call.name)
+    is_whole = call.name.startswith("adaptive_avg") and set(call.numbers("output_size")) == {1}
     for axis in axes[len(axes) - space :]:
-        call.pin(axis, "is scaled as space by")
+        if is_whole:
+            continue  # A mean of a whole axis knows no order.
+        call.pin(axis, "is resized as space by")
     result = [*axes[: len(axes) - space], *[None] * space]
     several = not isinstance(call.node.meta["val"], Tensor)
     return [list(result) for _ in call.node.meta["val"]] if several else result
 
 
-@rule("pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d")
+@rule("grid_sampler grid_sampler_2d grid_sampler_3d")
+def sampling(call: Call) -> Axes:
+    """Keep batch and channels; positions of the grid stay."""
+    axes = call.axes("input")
+    for axis in (*axes[2:], *call.axes("grid")):
+        call.pin(axis, "is sampled as space by")
+    return [*axes[:2], *[None] * (len(axes) - 2)]
+
+
+@rule(
+    "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d",
+    "replication_pad1d replication_pad2d replication_pad3d",
+)
 def padding(call: Call) -> Axes:
-    """Add labels that stay where channels are padded."""
+    """Add labels that stay where channels are padded with a constant; others may not be padded."""
     axes = call.axes()
+    has_constant = call.name == "constant_pad_nd" or call.arguments.get("mode") == "constant"
     amounts = call.numbers("pad" if "pad" in call.arguments else "padding")
     for index in range(len(amounts) // 2):
         dim, before, after = len(axes) - 1 - index, amounts[2 * index], amounts[2 * index + 1]
@@ -76,6 +104,10 @@ def padding(call: Call) -> Axes:
             continue
         if before < 0 or after < 0:
             raise UnsupportedError("cuts channels")
+        if not has_constant:
+            call.pin(axis, "is padded with its own values by")
+            axes[dim] = None
+            continue
         ends = [call.store.constant(size, f"is padding of {call.reason}") for size in (before, after)]
         axes[dim] = np.concatenate([ends[0], axis, ends[1]])
     return axes

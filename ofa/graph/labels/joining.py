@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import torch
+from torch import Tensor
 from torch.fx import Node
 
 from ofa.graph.labels.call import Call, UnsupportedError, axis_index, rule, sizes_of
@@ -50,6 +54,8 @@ def splitting(call: Call) -> list[Axes]:
     """Cut the labels of one axis."""
     axes = call.axes()
     dim = axis_index(call.number("dim"), len(axes))
+    if sum(int(part.shape[dim]) for part in call.node.meta["val"]) != call.sizes()[dim]:
+        raise UnsupportedError("cuts parts that overlap")
     results, start = [], 0
     for part in call.node.meta["val"]:
         stop = start + int(part.shape[dim]) if axes[dim] is not None else start
@@ -113,21 +119,36 @@ def unbinding(call: Call) -> list[Axes]:
     return [list(axes) for _ in call.node.meta["val"]]
 
 
-@rule("index index_select gather")
+@rule("index")
 def indexing(call: Call) -> Axes:
-    """Keep the last axes of a table that is read by row; channels that are indexed stay."""
-    if call.name != "index":
-        raise UnsupportedError("reads by index")
-    axes, indices = call.axes(), call.arguments["indices"]
-    if any(index is None for index in indices):
-        raise UnsupportedError("reads some axes by index")
-    for axis in axes[: len(indices)]:
-        call.pin(axis, "is read by index in")
-    for index in indices:
-        for axis in call.labels[index]:
+    """Keep the axes of a table that are not read by index; channels that are indexed stay."""
+    axes, indices = call.axes(), list(call.arguments["indices"])
+    dims = [dim for dim, index in enumerate(indices) if index is not None]
+    nodes = [indices[dim] for dim in dims]
+    if any(node.meta["val"].dtype == torch.bool and len(sizes_of(node)) > 1 for node in nodes):
+        raise UnsupportedError("reads several axes by a mask")
+    for dim in dims:
+        call.pin(axes[dim], "is read by index in")
+    for node in nodes:
+        for axis in call.labels[node]:
             call.pin(axis, "holds indices of")
-    rank = len(call.out_sizes) - (len(axes) - len(indices))
-    return [*[None] * rank, *axes[len(indices) :]]
+    others = [axis for dim, axis in enumerate(axes) if dim not in dims]
+    rank = len(call.out_sizes) - len(others)
+    is_block = dims == list(range(dims[0], dims[0] + len(dims)))  # Otherwise the new axes come first.
+    start = dims[0] if is_block else 0
+    return [*others[:start], *[None] * rank, *others[start:]]
+
+
+@rule("index_select")
+def index_selection(call: Call) -> Axes:
+    """Keep the axes that are not read by index; channels that are indexed stay."""
+    axes = call.axes()
+    dim = axis_index(call.number("dim"), len(axes))
+    call.pin(axes[dim], "is read by index in")
+    for axis in call.axes("index"):
+        call.pin(axis, "holds indices of")
+    axes[dim] = None
+    return axes
 
 
 @rule("permute transpose t numpy_T swapaxes adjoint mT")
@@ -148,14 +169,15 @@ def reordering(call: Call) -> Axes:
     return [axes[dim] for dim in order]
 
 
-@rule("roll")
-def rolling(call: Call) -> Axes:
-    """Keep the axes; channels that are rolled stay."""
-    axes = call.axes()
-    dims = call.numbers("dims")
+@rule("roll flip cumsum cumprod cummax cummin sort msort argsort topk")
+def ordering(call: Call) -> Axes | list[Axes]:
+    """Keep all axes but those whose order counts; channels of such an axis stay."""
+    axes, value = call.axes(), call.node.meta["val"]
+    dims = call.numbers("dims" if "dims" in call.arguments else "dim")
     for dim in dims or range(len(axes)):
-        call.pin(axes[dim], "is rolled by")
-    return axes
+        call.pin(axes[dim], "is used in its order by")
+        axes[dim] = None
+    return axes if isinstance(value, Tensor) else [list(axes) for _ in value]
 
 
 @rule("glu")
@@ -189,6 +211,37 @@ def pixel_unshuffle(call: Call) -> Axes:
     if axes[-3] is not None:
         axes[-3] = np.repeat(axes[-3], factor * factor)
     return axes
+
+
+@rule("im2col")
+def patches_of_image(call: Call) -> Axes:
+    """Repeat the label of a channel for each place of the kernel."""
+    axes, kernel = call.axes(), call.numbers("kernel_size")
+    for axis in axes[-2:]:
+        call.pin(axis)
+    channels = axes[-3]
+    return [*axes[:-3], None if channels is None else np.repeat(channels, math.prod(kernel)), None]
+
+
+@rule("col2im")
+def image_of_patches(call: Call) -> Axes:
+    """Tie the channels of all places of the kernel that make one output channel."""
+    axes, kernel = call.axes(), call.numbers("kernel_size")
+    call.pin(axes[-1])
+    channels = axes[-2]
+    if channels is not None:
+        channels = call.store.tie_along(channels.reshape(-1, math.prod(kernel)), 1)
+    return [*axes[:-2], channels, None, None]
+
+
+@rule("unfold")
+def windows(call: Call) -> Axes:
+    """Insert the axis of a window at the end; channels that windows run over stay."""
+    axes = call.axes()
+    dim = axis_index(call.number("dimension"), len(axes))
+    call.pin(axes[dim], "is read in windows by")
+    axes[dim] = None
+    return [*axes, None]
 
 
 @rule("channel_shuffle")

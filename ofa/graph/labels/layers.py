@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch.fx import Node
 
 from ofa.graph.labels.call import Call, UnsupportedError, rule
@@ -41,7 +42,7 @@ def _grouped(call: Call, channels: Labels, weight: Axes, num_outputs: int, group
     first_inputs = store.tie_along(channels.reshape(groups, -1), 1)
     first_outputs = store.tie_along(outputs.reshape(groups, -1), 1)
     call.tie(first_inputs, first_outputs)
-    return outputs
+    return np.repeat(first_inputs, num_outputs // groups)
 
 
 def _with_bias(call: Call, outputs: Axis) -> Axis:
@@ -57,6 +58,25 @@ def linear(call: Call) -> Axes:
         raise UnsupportedError("has a weight that is no matrix")
     call.tie(call.channels(axes[-1], call.sizes("input")[-1]), weight[1])
     return [*axes[:-1], _with_bias(call, weight[0])]
+
+
+@rule("bilinear")
+def bilinear(call: Call) -> Axes:
+    """Tie each of the two inputs to an axis of the weight; the outputs are the rows."""
+    axes, weight = call.axes("input1"), call.axes("weight")
+    for index, name in enumerate(("input1", "input2")):
+        call.tie(call.channels(call.axes(name)[-1], call.sizes(name)[-1]), weight[index + 1])
+    batch = [call.tie(*pair) for pair in zip(axes[:-1], call.axes("input2")[:-1], strict=True)]
+    return [*batch, _with_bias(call, weight[0])]
+
+
+@rule("_weight_norm")
+def norm_of_weight(call: Call) -> Axes:
+    """Tie the lengths to the axis of the directions that they belong to."""
+    axes, lengths, dim = call.axes("v"), call.axes("g"), call.number("dim")
+    if lengths and dim >= 0:
+        axes[dim] = call.tie(axes[dim], lengths[dim])
+    return axes
 
 
 @rule("batch_norm instance_norm group_norm _native_batch_norm_legit_no_training")

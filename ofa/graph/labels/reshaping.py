@@ -11,7 +11,17 @@ import numpy as np
 from torch import Tensor
 from torch.fx import Node
 
-from ofa.graph.labels.call import Call, axis_index, operator_name, rule, sizes_of
+from ofa.graph.labels.call import (
+    RULES,
+    Call,
+    UnsupportedError,
+    axis_index,
+    letters_of,
+    operator_name,
+    rule,
+    sizes_of,
+)
+from ofa.graph.labels.elementwise import elementwise
 from ofa.graph.labels.store import Axes, Axis, Labels
 
 # How many operators are looked at from a split axis on to find attention.
@@ -21,24 +31,41 @@ _ATTENTION = ("scaled_dot_product_attention", "matmul", "bmm", "baddbmm")
 
 @rule("expand expand_as broadcast_to")
 def expansion(call: Call) -> Axes:
-    """Keep axes that are not expanded."""
+    """Keep axes that are not expanded; an expanded one fits the tensor that it is made for.
+
+    That is the one it is like, or what it meets next in an elementwise operator. Axis 0 counts examples.
+    """
     axes, before, after = call.axes(), call.sizes(), call.out_sizes
     lead = len(after) - len(before)
-    kept = [a if s == t else None for a, s, t in zip(axes, before, after[lead:], strict=True)]
-    return [*[None] * lead, *kept]
+    axes, before = [*[None] * lead, *axes], (*[1] * lead, *before)
+    other: Axes = call.axes("other") if "other" in call.arguments else [None] * len(after)
+    meets_another = any(RULES.get(operator_name(user)) is elementwise for user in call.node.users)
+    for dim, (size, out_size) in enumerate(zip(before, after, strict=True)):
+        if size != out_size:
+            is_free = dim > 0 and meets_another and "other" not in call.arguments
+            axes[dim] = call.store.fresh(out_size) if is_free else other[dim]
+    return axes
 
 
 @rule("repeat tile")
 def repetition(call: Call) -> Axes:
-    """Keep axes that are not repeated; channels that are repeated stay."""
+    """Repeat the labels of an axis that is repeated as a whole."""
     axes, before, after = call.axes(), call.sizes(), call.out_sizes
     lead = len(after) - len(before)
-    result: Axes = [None] * lead
-    for axis, size, out_size in zip(axes, before, after[lead:], strict=True):
-        if axis is not None and size != out_size:
-            call.pin(axis, "is repeated by")
-        result.append(axis if size == out_size else None)
-    return result
+    pairs = zip(axes, before, after[lead:], strict=True)
+    return [*[None] * lead, *[None if axis is None else np.tile(axis, t // s) for axis, s, t in pairs]]
+
+
+@rule("repeat_interleave")
+def repetition_of_each(call: Call) -> Axes:
+    """Repeat each label of an axis whose indices are repeated one by one."""
+    axes, num_repeats = call.axes(), call.number("repeats")
+    if call.arguments["dim"] is None:
+        raise UnsupportedError("flattens all axes")
+    dim = axis_index(call.number("dim"), len(axes))
+    axis = axes[dim]
+    axes[dim] = None if axis is None else np.repeat(axis, num_repeats)
+    return axes
 
 
 @rule("squeeze unsqueeze")
@@ -55,6 +82,8 @@ def reshaping(call: Call) -> Axes:
     carries the labels, which are tied along the others: heads where attention reads the result, otherwise
     the axis with the most distinct labels.
     """
+    if "other" in call.arguments:
+        call.read(call.input("other"))  # Only its shape counts.
     return _reshaped(call)
 
 
@@ -104,9 +133,12 @@ def _segment(call: Call, inputs: Sequence[tuple[Axis, int]], columns: Sequence[i
             result[index] = axis
         return result
     if len(labelled) > 1:
+        widest = max(labelled, key=len)
         for axis in labelled:
-            call.pin(axis, "is merged with other channels by")
-        return result
+            if axis is not widest:
+                call.pin(axis, "is merged with other channels by")
+        wide_inputs = [(axis if axis is widest else None, size) for axis, size in wide_inputs]
+        labelled = [widest]
     grid = np.broadcast_to(
         labelled[0].reshape([size if axis is not None else 1 for axis, size in wide_inputs]),
         [size for _, size in wide_inputs],
@@ -140,13 +172,36 @@ def _is_batch_of_attention(node: Node, dim: int) -> bool:
             steps += 1
             if operator_name(user) in _ATTENTION:
                 rank = len(sizes_of(source))
-                if 0 < axis < rank - 2 or (rank == 3 and axis == 0):
+                if (0 < axis < rank - 2 or (rank == 3 and axis == 0)) and _all_have(user, axis):
+                    return True
+                continue
+            if operator_name(user) == "einsum":
+                if _is_batch_of_einsum(user, source, axis):
                     return True
                 continue
             moved = _moved(user, source, axis)
             if moved is not None:
                 queue.append((user, moved))
     return False
+
+
+def _all_have(user: Node, axis: int) -> bool:
+    """Return whether no operand of attention or of a product is shared along a batch axis.
+
+    Where heads share a key, their channels are units instead: those of queries and keys, and those of values.
+    """
+    operands = user.args[1:3] if operator_name(user) == "baddbmm" else user.args[:3]
+    sizes = [sizes_of(operand) for operand in operands if isinstance(operand, Node)]
+    return all(shape[axis] > 1 for shape in sizes if len(shape) == len(sizes[0]))
+
+
+def _is_batch_of_einsum(user: Node, source: Node, axis: int) -> bool:
+    """Return whether an einsum has the letter of an axis in all operands and in its result."""
+    equation, nodes = user.args[:2]
+    assert isinstance(equation, str) and isinstance(nodes, (list, tuple))
+    operands, output = letters_of(equation)
+    letter = operands[nodes.index(source)][axis]
+    return axis > 0 and all(letter in letters for letters in (*operands, output))
 
 
 def _moved(user: Node, source: Node, axis: int) -> int | None:

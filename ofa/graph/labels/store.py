@@ -42,18 +42,17 @@ class LabelStore:
             self.pins.append((axis.ravel(), reason))
 
     def tie(self, first: Axis, second: Axis, reason: str) -> Axis:
-        """Tie two axes of equal size index by index and return one of them.
+        """Tie two axes of equal size index by index and return the one with fewer distinct labels.
 
-        An axis without labels cannot change, so the other one stays, because of `reason`.
+        An axis without labels cannot change: the other one stays, because of `reason`; the result has none.
         """
         if first is None or second is None:
-            axis = second if first is None else first
-            self.pin(axis, reason)
-            return axis
+            self.pin(second if first is None else first, reason)
+            return None
         if len(first) != len(second):
             raise ValueError(f"axes of {len(first)} and {len(second)}")
         self.ties.append((first, second))
-        return first
+        return min(first, second, key=lambda labels: len(np.unique(labels)))
 
     def tie_along(self, labels: Labels, axis: int) -> Labels:
         """Tie all labels along one axis of an array of labels and return those at its index 0."""

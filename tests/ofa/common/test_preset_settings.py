@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from ofa.common.command_line import assignments, flattened
@@ -36,3 +38,12 @@ def test_nested_settings_have_dotted_names_and_keep_null() -> None:
     nested = {"training": {"ema_decay": None, "seed": 1}, "space": {"resolutions": [64, 80]}}
     expected = ["training.ema_decay=null", "training.seed=1", "space.resolutions=[64,80]"]
     assert assignments(flattened(nested)) == expected
+
+
+def test_lists_of_settings_come_back() -> None:
+    stage = {"channels": 8, "depths": [1, 2], "activation": "relu", "squeeze_excite": True, "ratio": None}
+    flat = flattened({"space": {"stages": [stage, stage], "names": ["my run (2)", "it's"]}})
+    overrides = OverridesParser.create().parse_overrides(assignments(flat))
+    values: dict[str, Any] = {override.key_or_group: override.value() for override in overrides}
+    assert values["space.stages"] == [stage, stage]
+    assert [str(name) for name in values["space.names"]] == ["my run (2)", "it's"]

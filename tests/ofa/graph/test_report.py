@@ -31,7 +31,7 @@ class Mixed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.narrow(self.stem(images).relu()).relu()
-        hidden = torch.cumsum(self.summed(self.wide(hidden).relu() * self.scale), 1)
+        hidden = torch.logcumsumexp(self.summed(self.wide(hidden).relu() * self.scale), 1)
         output: Tensor = self.head(hidden.mean((2, 3)))
         return output
 
@@ -83,17 +83,17 @@ def test_each_module_says_which_genes_change_it(modules: dict[str, ModuleReport]
 
 def test_each_module_that_stays_says_why(modules: dict[str, ModuleReport]) -> None:
     assert modules["narrow"].reasons["outputs"] == "has fewer than 16 channels"
-    assert modules["training_only"].answer == "fixed: is not used by the forward in eval mode"
+    assert modules["training_only"].answer == "fixed: is not used in eval mode"
     assert modules["head"].reasons["outputs"] == "is an output of the model"
     line = Mixed.forward.__code__.co_firstlineno + 2
-    reason = f"meets operator cumsum, which has no rule (test_report.py:{line})"
+    reason = f"meets operator logcumsumexp, which has no rule (test_report.py:{line})"
     assert modules["summed"].answer == f"elastic: inputs; outputs stay: {reason}"
 
 
 def test_unknown_operators_are_named(mixed: ConversionReport) -> None:
-    assert list(mixed.unknown_operators) == ["cumsum"]
+    assert list(mixed.unknown_operators) == ["logcumsumexp"]
     assert any(
-        "Operators without a rule, whose channels stay: cumsum (test_report.py" in x
+        "Operators without a rule, whose channels stay: logcumsumexp (test_report.py" in x
         for x in report_lines(mixed)
     )
 
@@ -188,10 +188,38 @@ def test_a_network_in_which_nothing_varies_says_why() -> None:
             self.narrow, self.summed = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 32, 1)
 
         def forward(self, images: Tensor) -> Tensor:
-            return torch.cumsum(self.summed(self.narrow(images)), 1)
+            return torch.logcumsumexp(self.summed(self.narrow(images)), 1)
 
     with pytest.raises(NothingElasticError) as caught:
         make_elastic(Rigid().eval(), torch.rand(2, 3, 8, 8))
     text = str(caught.value)
     assert "narrow: outputs: has fewer than 16 channels" in text
-    assert "summed: outputs: meets operator cumsum, which has no rule (test_report.py" in text
+    assert "summed: outputs: meets operator logcumsumexp, which has no rule (test_report.py" in text
+
+
+def test_what_cannot_be_captured_is_named_with_its_line() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Sequential(nn.Conv2d(3, 32, 1), nn.ReLU(), nn.Conv2d(32, 32, 1))
+            self.scale = nn.Parameter(torch.ones(32, 1, 1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            features: Tensor = self.backbone(images) * self.scale
+            return features if features.sum() > 0 else -features
+
+    report = report_of(Branching())
+    line = Branching.forward.__code__.co_firstlineno + 2
+    modules = {module.name: module for module in report.modules}
+    assert modules["backbone.0"].genes == {"outputs": ("width:backbone.0",)}
+    assert modules["backbone.2"].genes == {"inputs": ("width:backbone.0",)}
+    scale = modules["scale"].answer
+    assert scale.startswith("fixed: is in a network, which cannot be captured: ")
+    assert scale.endswith(f"(test_report.py:{line})")
+    assert report.captured_modules == ("backbone",)
+    assert report.costs["largest"]["macs"] == 64 * (3 * 32 + 32 * 32)
+    lines = report_lines(report)
+    assert any("unknown" in text for text in lines if text.startswith("smallest"))
+    assert "modules that were captured on their own: backbone." in " ".join(lines)
+    with pytest.raises(UserError, match="The peak_activation_bytes of Branching are unknown"):
+        report.with_limits({"peak_activation_bytes": 1.0})

@@ -1,0 +1,96 @@
+"""A supernet of a user's network as two files, and back; nothing is traced again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.mismatches import checked_state
+from ofa.common.plain_values import checked_object
+from ofa.common.reading import read_json
+from ofa.common.tensors import file_hash, load_tensors, save_with_twin
+from ofa.graph.graph_values import graph_from_values, graph_to_values
+from ofa.graph.space import GraphSpace
+from ofa.graph.state import state_of
+from ofa.graph.supernet import GraphSupernet
+
+GRAPH_SUPERNET_SCHEMA = 1
+
+
+def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
+    """Write the weights of a supernet and, in a JSON file beside them, its space and the graph that it runs.
+
+    Args:
+        path: file of the weights.
+        supernet: the supernet.
+
+    Raises:
+        UserError: if a file cannot be written, or the graph cannot be saved.
+    """
+    rewritten = supernet.rewritten
+    graph = None if rewritten is None else graph_to_values(rewritten)
+    constants = {} if rewritten is None else dict(enumerate(rewritten.constants))
+    values = {
+        "state": supernet.state_dict(),
+        "constants": {str(index): tensor for index, tensor in constants.items()},
+    }
+
+    def twin(digest: str) -> dict[str, Any]:
+        return {
+            "schema_version": GRAPH_SUPERNET_SCHEMA,
+            "class": type(supernet.template).__qualname__,
+            "space": supernet.space.to_dict(),
+            "fingerprint": supernet.space.fingerprint,
+            "graph": graph,
+            "sha256": digest,
+            "torch": torch.__version__,
+        }
+
+    save_with_twin(path, values, twin)
+
+
+def load_graph_supernet(path: Path, model: nn.Module) -> GraphSupernet:
+    """Return the supernet that was saved, in eval mode.
+
+    Args:
+        path: file of the weights.
+        model: a network of the class that was converted, with any weights; it is unchanged.
+
+    Raises:
+        UserError: if a file is missing or damaged, or `model` has other parameters.
+    """
+    twin_path = path.with_suffix(".json")
+    twin = read_json(twin_path, "supernet of a user's model")
+    if twin.get("schema_version") != GRAPH_SUPERNET_SCHEMA:
+        raise UserError(f"{twin_path} has schema_version {twin.get('schema_version')!r}; expected 1.")
+    if file_hash(path) != twin.get("sha256"):
+        raise UserError(f"{path} is not the file that {twin_path.name} describes (SHA-256 differs).")
+    space = build(GraphSpace, checked_object(twin.get("space"), f"space of {twin_path}"), str(twin_path))
+    values = load_tensors(path, "supernet of a user's model")
+    constants = checked_object(values.get("constants"), f"constants of {path}")
+    rewritten = None
+    if twin.get("graph") is not None:
+        graph = checked_object(twin["graph"], f"graph of {twin_path}")
+        rewritten = graph_from_values(graph, [constants[str(index)] for index in range(len(constants))])
+    _check_shapes(space, model, twin_path)
+    supernet = GraphSupernet(model, space, rewritten)
+    state = checked_state(values.get("state"), supernet.state_dict(), f"The supernet {path}")
+    supernet.load_state_dict(state)
+    return supernet.eval()
+
+
+def _check_shapes(space: GraphSpace, model: nn.Module, path: Path) -> None:
+    """Refuse a space whose units are not in the tensors of `model`."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state_of(model).items()}
+    for group in space.structure.groups:
+        for (name, axis), indices in group.axes.items():
+            if name not in shapes or axis >= len(shapes[name]) or indices.max() >= shapes[name][axis]:
+                raise UserError(
+                    f"{path} has units in axis {axis} of {name}, which {type(model).__name__} does not have; "
+                    "expected a network of the class and sizes that were converted."
+                )
