@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,9 +80,13 @@ def _torchvision_factory(name: str, arguments: dict[str, Any]) -> Factory:
     parameters = inspect.signature(builder).parameters
     # Backbones of segmentation and detection would fetch their weights by default.
     arguments |= dict.fromkeys((key for key in ("weights", "weights_backbone") if key in parameters), None)
-    if "init_weights" in parameters:
-        arguments.setdefault("init_weights", True)  # Its default warns of a change to come.
-    return builder
+
+    def create(**kwargs: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Of defaults that are going to change.
+            return builder(**kwargs)
+
+    return create
 
 
 def _timm_factory(name: str, arguments: dict[str, Any]) -> Factory:

@@ -121,13 +121,12 @@ def _choices(gene: GeneReport) -> str:
 
 
 def _modules(report: ConversionReport) -> Iterator[str]:
-    elastic = [module for module in report.modules if module.is_elastic]
-    fixed = [module for module in report.modules if not module.is_elastic]
-    for title, modules in (("Modules that vary", elastic), ("Modules that stay", fixed)):
-        if modules:
-            yield from ("", f"{title} ({len(modules)}):")
-            rows = [(name, text.partition(": ")[2]) for name, text in joined_lines(modules)]
-            yield from _table(rows)
+    rows = [(name, *answer.split(": ", 1)) for name, answer in joined_lines(report.modules)]
+    for title, state in (("Modules that vary", "elastic"), ("Modules that stay", "fixed")):
+        number = sum(module.is_elastic == (state == "elastic") for module in report.modules)
+        if number:
+            yield from ("", f"{title} ({number}):")
+            yield from _table([(name, text) for name, found, text in rows if found == state])
 
 
 def _fixed_parts(report: ConversionReport) -> Iterator[str]:

@@ -156,6 +156,13 @@ def test_long_networks_have_short_reports() -> None:
     assert max(map(len, report_lines(report))) <= 100
 
 
+def test_modules_that_vary_and_that_stay_are_told_apart_by_their_numbers() -> None:
+    layers = [nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 1), nn.Conv2d(32, 8, 1), nn.Conv2d(8, 8, 1)]
+    text = "\n".join(report_lines(report_of(nn.Sequential(*layers, nn.Conv2d(8, 4, 1)))))
+    assert re.search(r"Modules that vary \(3\):\n  0 +outputs\n  1 +outputs, inputs\n  2 +inputs; ", text)
+    assert re.search(r"Modules that stay \(2\):\n  3 .*\n  4 ", text)
+
+
 def test_excluded_modules_say_so() -> None:
     report = report_of(Mixed(), exclude=["wide"])
     modules = {module.name: module for module in report.modules}
