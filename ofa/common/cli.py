@@ -27,6 +27,7 @@ COMMANDS = {
     "finetune": "finetune_subnet",
     "report": "report_run",
     "kit": "make_device_kit",
+    "inspect": "inspect_model",
     "import-supernet": "import_checkpoint",
     "import-network": "import_network",
     "import-predictor": "import_predictor",

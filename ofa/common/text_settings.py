@@ -1,4 +1,4 @@
-"""Kinds of text settings: names of files and folders, and paths."""
+"""Kinds of settings: names of files and folders, paths, and groups of settings that have a short form."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ class TextKind:
     """
 
     read: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class ShortForm:
+    """Marks a group of settings whose name alone stands for one of them: `model=X` is `model.name=X`.
+
+    Attributes:
+        setting: name of that setting.
+    """
+
+    setting: str
+
+
+@dataclass(frozen=True)
+class OpenGroup:
+    """Marks a mapping to which settings of any name may be added: `model.kwargs.num_classes=10`."""
 
 
 def checked_name(name: str, kind: str = "name") -> str:

@@ -11,14 +11,17 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ofa.common.display import listed_names
 from ofa.common.errors import UserError
 from ofa.graph.capture import Capture, CaptureError, Example, arguments_of, capture
 from ofa.graph.checks import FunctionChecks
 from ofa.graph.cost_forms import cost_forms
 from ofa.graph.genes import ChoiceRule, Choices, genes_of
 from ofa.graph.inputs import batch_of, check_inputs, resized, side_of
+from ofa.graph.module_report import joined_lines, module_reports
 from ofa.graph.parts import ElasticParts, find_parts, restricted
 from ofa.graph.regions import Region, find_regions, joined, moved, moved_group
+from ofa.graph.report import conversion_report
 from ofa.graph.rewrite import RewrittenGraph, rewrite
 from ofa.graph.space import GraphSpace
 from ofa.graph.structure import GraphStructure
@@ -73,23 +76,14 @@ def make_elastic(
         NothingElasticError: if nothing may vary.
     """
     check_inputs(model, *arguments_of(example))
-    conversion = convert(
-        model,
-        example,
-        Choices(
-            tuple(sorted(set(resolutions))) or (side_of(*arguments_of(example)),),
-            tuple(widths),
-            tuple(kernel_sizes),
-            tuple(depths),
-            divisor,
-            min_channels,
-            tuple(rules),
-        ),
-        exclude=exclude,
-        include=include,
-        name=name,
-    )
-    return GraphSupernet(model, conversion.space, conversion.rewritten)
+    sides = tuple(sorted(set(resolutions))) or (side_of(*arguments_of(example)),)
+    values = tuple(widths), tuple(kernel_sizes), tuple(depths), divisor, min_channels, tuple(rules)
+    choices = Choices(sides, *values)
+    conversion = convert(model, example, choices, exclude=exclude, include=include, name=name)
+    supernet = GraphSupernet(model, conversion.space, conversion.rewritten)
+    found = [(region.path, region.parts) for region in conversion.regions]
+    supernet.report = conversion_report(model, conversion.space, found, conversion.failures, min_channels)
+    return supernet
 
 
 @dataclass(frozen=True)
@@ -164,7 +158,12 @@ def convert(
     structure = joined(structures, *_rest(structures, regions, model, args, kwargs))
     genes = genes_of(structure, choices)
     if len(genes) < 2 and len(choices.resolutions) < 2:
-        raise NothingElasticError(_why_nothing([parts for parts, _ in checked], failures))
+        by_path = [(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)]
+        reports = module_reports(model, structure, genes, by_path, failures, choices.min_channels)
+        texts = [f"{name}: {answer.removeprefix('fixed: ')}" for name, answer in joined_lines(reports)]
+        raise NothingElasticError(
+            "Nothing of this network may vary:\n  " + listed_names(texts, 20, separator="\n  ")
+        )
     space = GraphSpace(name or type(model).__name__, genes, structure)
     converted = tuple(
         ConvertedRegion(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)
@@ -281,13 +280,3 @@ def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
     for reason in dict.fromkeys(parts.reasons.values()):
         free = free.without([key for key, text in parts.reasons.items() if text == reason], reason)
     return free if free.names == parts.names else parts
-
-
-def _why_nothing(all_parts: Sequence[ElasticParts], failures: Mapping[str, str]) -> str:
-    """Return why nothing may vary."""
-    reasons = [f"{path or 'the network'} cannot be captured: {text}" for path, text in failures.items()]
-    for parts in all_parts:
-        reasons += [f"{name} {reason}" for name, reason in parts.reasons.items()]
-        reasons += [f"channels: {reason}" for reason in parts.grouping.labelled.components.reasons]
-    lines = "".join(f"\n  {reason}" for reason in reasons[:10])
-    return f"Nothing of this network may vary; narrow groups stay, and others because:{lines}"

@@ -100,8 +100,6 @@ def _graph_costs(space: GraphSpace) -> Mapping[str, Estimator]:
     def peak(genomes: Genomes) -> NDArray[np.float64]:
         return 4 * peak_elements(costs, space.population(genomes))
 
-    return {
-        "macs": partial(total, name="macs"),
-        "parameters": partial(total, name="parameters"),
-        "peak_activation_bytes": peak,
-    }
+    known = {"macs": partial(total, name="macs"), "parameters": partial(total, name="parameters")}
+    # The activations of a network that could not be captured as a whole are unknown.
+    return known | ({"peak_activation_bytes": peak} if costs.storages else {})

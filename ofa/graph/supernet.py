@@ -17,6 +17,7 @@ from ofa.graph.elastic_modules import make_sizes_follow, skipping
 from ofa.graph.execution import GraphFunction
 from ofa.graph.extract import graph_module, own_class
 from ofa.graph.importance import Importance, l1_importance
+from ofa.graph.report import ConversionReport
 from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.selection import Selection
 from ofa.graph.slicing import TensorSlices, reordered
@@ -38,9 +39,11 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
     Attributes:
         space: the unrestricted space.
         model: a copy of the user's network that holds the full tensors.
+        report: what the conversion made of the network; None for a supernet that was loaded.
     """
 
     space: GraphSpace
+    report: ConversionReport | None = None
 
     def __init__(self, model: nn.Module, space: GraphSpace, rewritten: RewrittenGraph | None) -> None:
         """Copy the network.

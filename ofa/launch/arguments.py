@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from ofa.common.command_line import quoted
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.shipped import preset_names
+from ofa.common.text_settings import OpenGroup, ShortForm
 
 _QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 # How Hydra writes several values of a sweep, beside commas.
@@ -54,6 +55,7 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
     """Return `NAME=VALUE` settings as Hydra reads them.
 
     A value of a text setting is quoted unless it is quoted already, null, or refers to another setting.
+    Short forms (see `ShortForm`) are written out.
 
     Args:
         settings: settings as they are typed.
@@ -69,6 +71,9 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
         if not equals and not name.startswith("~"):
             errors.append(f"{setting!r} is no setting; expected NAME=VALUE.")
             continue
+        if schema is not None and equals and not value.startswith("{"):
+            name = _full_name(schema, name)
+            setting = f"{name}={value}"
         is_text = schema is not None and equals and _takes_text(schema, name.lstrip("+").split("."), value)
         if is_text and not (sweeps and _SWEEP_FUNCTION.fullmatch(value)):
             values = _listed(value) if sweeps else [value]
@@ -85,6 +90,24 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
     if errors:
         raise UserError("\n".join(errors))
     return texts
+
+
+def _full_name(schema: type, name: str) -> str:
+    """Return the name as Hydra takes it: short forms written out, and "++" for an entry of an open group."""
+    hint: Any = schema
+    names = name.split(".")
+    for position, part in enumerate(names):
+        hints = typing.get_type_hints(hint, include_extras=True) if dataclasses.is_dataclass(hint) else {}
+        hint = hints.get(part)
+        marks: list[Any] = []
+        if typing.get_origin(hint) is Annotated:
+            hint, *marks = typing.get_args(hint)
+        for mark in marks:
+            if isinstance(mark, OpenGroup) and position < len(names) - 1:
+                return f"++{name}"
+            if isinstance(mark, ShortForm) and position == len(names) - 1:
+                return f"{name}.{mark.setting}"
+    return name
 
 
 def _unreadable(name: str, value: str) -> str:

@@ -57,7 +57,7 @@ class Command(Generic[Config, Result]):
             function: what the command does.
             interrupted: what is said after Ctrl-C: what is kept, and how to go on.
         """
-        self.name, self._schema, self._function = name, schema, function
+        self.name, self.schema, self._function = name, schema, function
         self._interrupted = interrupted
 
     def __call__(self) -> None:
@@ -93,7 +93,7 @@ class Command(Generic[Config, Result]):
                 sys.exit(128 + stopped.signal_number)
 
         try:
-            self._start(task, prepared_arguments(sys.argv[1:], self._schema))
+            self._start(task, prepared_arguments(sys.argv[1:], self.schema))
         except UserError as error:
             _exit(error)
         except KeyboardInterrupt:
@@ -128,11 +128,11 @@ class Command(Generic[Config, Result]):
         Raises:
             UserError: for overrides that do not compose, and every mistake the function names.
         """
-        return self._execute(self._typed(compose(self.name, overrides, self._schema)))
+        return self._execute(self._typed(compose(self.name, overrides, self.schema)))
 
     def config(self, *overrides: str) -> Config:
         """Return the typed configuration without running anything."""
-        return self._typed(compose(self.name, overrides, self._schema))
+        return self._typed(compose(self.name, overrides, self.schema))
 
     def _execute(self, config: Config) -> Result:
         """Run the function; an error that a stage remedies gets the line that runs the stage.
@@ -161,15 +161,17 @@ class Command(Generic[Config, Result]):
         try:
             values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except OmegaConfBaseException as error:
-            raise UserError(f"{str(error).splitlines()[0]}. Give it on the command line.") from error
+            # Its name in the group alone would not say which setting is missing.
+            text = str(error).splitlines()[0].replace(f" {error.key}", f" {error.full_key}")
+            raise UserError(f"{text}. Give it on the command line.") from error
         assert isinstance(values, dict)
-        if issubclass(self._schema, RunConfig) and values["run_name"] is None:
+        if issubclass(self.schema, RunConfig) and values["run_name"] is None:
             values["run_name"] = name = newest_run(expanded_path(values["runs_dir"]))
             _name_run(f"{name}, the newest")
         seed = values.get("seed")
         if isinstance(seed, int) and seed < 0:
             raise UserError(f"seed is {seed}; expected 0 or more.")
-        return build(self._schema, {str(key): value for key, value in values.items()})
+        return build(self.schema, {str(key): value for key, value in values.items()})
 
 
 def _mandatory_settings(stage: str) -> set[str]:

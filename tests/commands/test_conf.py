@@ -30,6 +30,7 @@ REQUIRED = {
     "finetune_subnet": ["bundle=b"],
     "import_checkpoint": ["file=f"],
     "import_latency_table": ["files=[f]"],
+    "inspect_model": ["model=torchvision:resnet18"],
     "import_network": ["net_config=n", "weights=w"],
     "import_predictor": ["file=f"],
 }

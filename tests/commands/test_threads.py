@@ -16,6 +16,7 @@ import find_networks
 import finetune_subnet
 import fit_predictor
 import import_network
+import inspect_model
 import make_device_kit
 import numpy as np
 import pytest
@@ -260,6 +261,11 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
         import_network.import_network,
         "ofa.export.write.export_bundle",
         ("net_config=n", "weights=w"),
+    ),
+    "inspect_model": (
+        inspect_model.inspect_model,
+        "ofa.graph.from_settings.supernet_of",
+        ("model=torchvision:resnet18",),
     ),
     "classify": (classify.classify, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "quickstart": (quickstart.quickstart, DURATION, ()),

@@ -24,7 +24,8 @@ def check(words: list[str]) -> None:
     """Raise unless the sub-command is known, and composes with nothing missing."""
     name, *settings = words
     assert name in COMMANDS, name
-    missing = OmegaConf.missing_keys(compose(COMMANDS[name], settings))
+    command = getattr(importlib.import_module(COMMANDS[name]), COMMANDS[name])
+    missing = OmegaConf.missing_keys(compose(COMMANDS[name], settings, command.schema))
     assert not missing, f"{name} lacks {missing}"
 
 
