@@ -73,13 +73,21 @@ def graph_module(
     parameters, saved = dict(template.named_parameters(remove_duplicate=False)), set(template.state_dict())
     skipped = tuple(f"{name}." for name in selection.skipped)
     copies: dict[int, Tensor] = {}
-    for name, tensor in tensors.items():
-        if not (skipped and name.startswith(skipped)):
-            value = _copied(tensor, parameters.get(name, tensor.detach()), copies)
-            _set_tensor(root, name, value, name in saved)
-    for index, constant in enumerate(rewritten.constants):
-        _set_tensor(root, f"constant_{index}", constant.detach().clone(), False)
-    return fx.GraphModule(root, _fixed_graph(rewritten, selection)).train(template.training)
+    own = {
+        name: _copied(tensor, parameters.get(name, tensor.detach()), copies)
+        for name, tensor in tensors.items()
+        if not (skipped and name.startswith(skipped))
+    }
+    constants = {
+        f"constant_{index}": constant.detach().clone() for index, constant in enumerate(rewritten.constants)
+    }
+    for name, tensor in (own | constants).items():
+        _set_tensor(root, name, tensor, name in saved)
+    network = fx.GraphModule(root, _fixed_graph(rewritten, selection))
+    # A graph module takes over only what its graph reads.
+    for name, tensor in own.items():
+        _set_tensor(network, name, tensor, name in saved)
+    return network.train(template.training)
 
 
 def _set_tensor(root: nn.Module, name: str, tensor: Tensor, is_saved: bool) -> None:
