@@ -75,6 +75,7 @@ def make_elastic(
         CaptureError: if the network cannot be captured; the text names the line.
         NothingElasticError: if nothing may vary.
     """
+    check_inputs(model, *arguments_of(example))
     sides = tuple(sorted(set(resolutions))) or (side_of(*arguments_of(example)),)
     values = tuple(widths), tuple(kernel_sizes), tuple(depths), divisor, min_channels, tuple(rules)
     choices = Choices(sides, *values)
@@ -124,9 +125,8 @@ def convert(
     include: Sequence[str] = (),
     name: str = "",
 ) -> Conversion:
-    """Return what may vary in a network, checked; see `make_elastic`."""
+    """Return what may vary in a network, checked, as `make_elastic` does, which checks its inputs before."""
     args, kwargs = arguments_of(example)
-    check_inputs(model, args, kwargs)
     regions, failures = find_regions(model, args, kwargs)
     found = restricted([(r.path, find_parts(r.captures[0])) for r in regions], model, exclude, include)
     checked = [_checked(parts, model.get_submodule(path)) for path, parts in found]

@@ -1,0 +1,76 @@
+"""`one_step`: candidates lie inside the limits, are recalibrated, and come back best first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ofa.common.errors import UserError
+from ofa.graph.convert import make_elastic
+from ofa.graph.one_step import candidates_within, one_step
+from ofa.graph.supernet import GraphSupernet
+
+
+@pytest.fixture
+def supernet() -> GraphSupernet:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 48, 3, padding=1),
+        nn.BatchNorm2d(48),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(48, 4),
+    )
+    return make_elastic(network.eval(), torch.randn(2, 3, 8, 8))
+
+
+def test_candidates_are_within_the_limits_and_use_them(supernet: GraphSupernet) -> None:
+    space, costs = supernet.space, supernet.costs
+    full = space.genomes([space.largest])
+    limits = {name: 0.5 * costs[name](full)[0] for name in ("macs", "parameters")}
+    genomes = candidates_within(space, limits, costs, 6, np.random.default_rng(0))
+    assert len({genome.tobytes() for genome in genomes}) == len(genomes) > 3
+    shares = np.stack([costs[name](genomes) / limit for name, limit in limits.items()])
+    assert (shares <= 1).all()
+    uniform = [gene.choices[index] for gene, index in zip(space.genes, genomes[0], strict=True)]
+    assert uniform == [8.0, 16.0, 24.0]  # 24 and 32 channels would need 51.5 % of the MACs.
+
+
+def test_the_best_network_is_first_and_all_were_recalibrated(supernet: GraphSupernet) -> None:
+    seen: list[int] = []
+    steps: list[tuple[int, int]] = []
+
+    def recalibrate(network: nn.Module) -> None:
+        network.eval()
+        seen.append(id(network))
+
+    def evaluate(network: nn.Module) -> float:
+        assert id(network) == seen[-1]
+        return float(sum(parameter.numel() for parameter in network.parameters()))
+
+    space = supernet.space
+    limit = 0.5 * supernet.costs["macs"](space.genomes([space.largest]))[0]
+    results = one_step(
+        supernet,
+        {"macs": limit},
+        recalibrate=recalibrate,
+        evaluate=evaluate,
+        num_candidates=4,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    scores = [result.score for result in results]
+    assert scores == sorted(scores, reverse=True) and len(seen) == len(results) == len(steps)
+    assert all(result.costs["macs"] <= limit for result in results)
+
+
+def test_limits_that_cannot_be_reached_name_the_smallest_value(supernet: GraphSupernet) -> None:
+    smallest = supernet.costs["macs"](supernet.space.genomes([supernet.space.smallest]))[0]
+    for limits, words in (({"macs": 10.0}, f"has {smallest:g}"), ({"joules": 1.0}, "no cost 'joules'")):
+        with pytest.raises(UserError, match=words):
+            one_step(supernet, limits, recalibrate=nn.Module.eval, evaluate=lambda _: 0.0)
