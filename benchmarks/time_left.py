@@ -28,9 +28,9 @@ SETTINGS = {
 }
 # Lines every second instead of every 20 seconds.
 PROGRAM = """
-import sys, ofa.cli, ofa.common.progress
+import sys, ofa.common.cli, ofa.common.progress
 ofa.common.progress.LINE_INTERVAL_S = 1.0
-sys.exit(ofa.cli.main(sys.argv[1:]))
+sys.exit(ofa.common.cli.main(sys.argv[1:]))
 """
 
 

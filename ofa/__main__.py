@@ -2,7 +2,7 @@
 
 import sys
 
-from ofa.cli import main
+from ofa.common.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

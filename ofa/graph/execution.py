@@ -40,7 +40,7 @@ class GraphFunction:
             tensors: its parameters and buffers by name.
             args: positional inputs.
             kwargs: keyword inputs.
-            selection: which sub-network it is.
+            selection: the sub-network, by what it keeps.
             training: whether dropout and batch norm are in training mode.
 
         Raises:

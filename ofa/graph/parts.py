@@ -168,7 +168,7 @@ def matching_modules(model: nn.Module, patterns: Sequence[str], setting: str) ->
 
 
 def restricted(
-    found: Sequence[tuple[str, ElasticParts]],
+    parts_of: Sequence[tuple[str, ElasticParts]],
     model: nn.Module,
     exclude: Sequence[str],
     include: Sequence[str],
@@ -176,7 +176,7 @@ def restricted(
     """Return the parts that do not touch excluded modules and, if there are patterns, that are included.
 
     Args:
-        found: names of the captured modules, with their parts.
+        parts_of: names of the captured modules, with their parts.
         model: the whole network.
         exclude: patterns of modules that stay.
         include: patterns of the only modules that may vary; none for all.
@@ -189,7 +189,7 @@ def restricted(
     included = matching_modules(model, include, "include")
     _check_ties(model, excluded)
     result = []
-    for path, parts in found:
+    for path, parts in parts_of:
         inside = _names_within(path, excluded)
         touched = {group.name for group in parts.groups if any(name in inside for name, _ in group.axes)}
         touched |= {_kernel_key(kernel) for kernel in parts.kernels if kernel.weight in inside}

@@ -114,7 +114,7 @@ def reordered(
     Args:
         state: full parameters and buffers.
         groups: groups of units.
-        orders: per group the unit that goes to each position.
+        orders: new orders of the units, one per group: the old position of each.
     """
     picks: dict[Key, Indices] = {}
     for group, order in zip(groups, orders, strict=True):

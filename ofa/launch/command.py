@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 
-from ofa.cli import COMMANDS
+from ofa.common.cli import COMMANDS
 from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import build
 from ofa.common.errors import StoppedError, UserError

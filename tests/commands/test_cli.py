@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa.cli import COMMANDS, main, usage
+from ofa.common.cli import COMMANDS, main, usage
 
 PACKAGES = ("ofa", "predictors", "latency_tables", "search")
 
@@ -120,8 +120,8 @@ def test_an_installed_wheel_works_outside_the_checkout(installed: Path, tmp_path
     # Without the checkout on the path: neither the folder of the tests nor an editable installation.
     program = (
         "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in f'{f}'.lower()]; "
-        "import ofa.cli; assert ofa.cli.__file__.startswith(sys.argv.pop(1)), ofa.cli.__file__; "
-        "sys.exit(ofa.cli.main())"
+        "from ofa.common import cli; assert cli.__file__.startswith(sys.argv.pop(1)), cli.__file__; "
+        "sys.exit(cli.main())"
     )
 
     def ofa(*arguments: str) -> str:

@@ -25,7 +25,7 @@ from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
-import ofa.cli
+import ofa.common.cli
 from latency_tables.table.table import MAX_TABLE_ERROR, LatencyTable
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
@@ -500,7 +500,7 @@ def test_an_interrupted_start_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("importlib.import_module", interrupt)
-    assert ofa.cli.main(["train"]) == 130
+    assert ofa.common.cli.main(["train"]) == 130
     assert capfd.readouterr().err == "Interrupted before anything was begun.\n"
 
 

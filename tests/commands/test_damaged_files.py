@@ -12,7 +12,7 @@ import pytest
 import torch
 from published_network import description
 
-from ofa.cli import main
+from ofa.common.cli import main
 
 EARLIER_RUN = Path(__file__).parents[1] / "data" / "earlier_run" / "before"
 BUNDLE = "bundles/my_cpu-0.8ms"

@@ -11,7 +11,7 @@ from page_commands import BLOCK, block_commands
 from PIL import Image
 from short_way import SHORT_WAY
 
-from ofa.cli import COMMANDS
+from ofa.common.cli import COMMANDS
 from ofa.launch import Command
 from predictors.baselines import BASELINES, LINEAR
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from latency_tables.table.shipped import DATA
 from latency_tables.table.table import LatencyTable
-from ofa.cli import COMMANDS
+from ofa.common.cli import COMMANDS
 from ofa.common.errors import UserError
 from ofa.launch import Command, compose
 from ofa.space.load import load_space

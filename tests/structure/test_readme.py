@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from page_commands import BLOCK, block_commands, span_commands
 
-from ofa.cli import COMMANDS
+from ofa.common.cli import COMMANDS
 from ofa.common.errors import UserError
 from ofa.launch import compose
 
