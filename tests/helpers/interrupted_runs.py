@@ -1,4 +1,4 @@
-"""Runs of every strategy, each interrupted at a random moment and continued; a script, see test_interruption.
+"""Runs of every strategy, interrupted at random moments and continued; a script, see test_interruption.
 
 Children are forked, because importing PyTorch takes longer than such a run.
 """
@@ -46,15 +46,17 @@ def weights(folder: Path) -> tuple[int, dict[str, Tensor]]:
 
 
 def check(strategy: str, folder: Path, rng: np.random.Generator) -> None:
-    """Print one line per interrupted run of a strategy."""
-    phases = STRATEGIES[strategy]
+    """Interrupt one run of a strategy at random moments, one after the other; print a line for each."""
+    phases, path = STRATEGIES[strategy], folder / "part"
     assert in_child(lambda: make_trainer(folder / "whole", phases=phases).train()) == 0
     steps, expected = weights(folder / "whole")
-    for number in range(KILLS_PER_STRATEGY):
-        path, moment = folder / str(number), int(rng.integers(1, steps - 1))
-        how = ("step", "term")[number % 2]
+    # At least two steps apart: a request to stop is obeyed, and saved, a step later.
+    drawn = np.sort(rng.choice(steps - 1 - KILLS_PER_STRATEGY, KILLS_PER_STRATEGY, replace=False))
+    first = int(rng.integers(2))
+    for number, moment in enumerate((1 + drawn + np.arange(KILLS_PER_STRATEGY)).tolist()):
+        how = ("step", "term")[(first + number) % 2]
 
-        def train_and_die(path: Path = path, moment: int = moment, how: str = how) -> None:
+        def train_and_die(how: str = how, moment: int = moment) -> None:
             trainer = make_trainer(path, phases=phases)
             arm(trainer, **{how: moment})
             trainer.train()
@@ -64,10 +66,11 @@ def check(strategy: str, folder: Path, rng: np.random.Generator) -> None:
         if how == "term":
             # The request is seen by the step that follows.
             assert weights(path)[0] == moment + 1
-        assert in_child(lambda path=path: make_trainer(path, phases=phases).train()) == 0  # type: ignore[misc]
-        ended, found = weights(path)
-        equal = ended == steps and all(torch.equal(found[name], expected[name]) for name in expected)
-        print(f"{strategy} {how} {moment} of {steps}: {'equal' if equal else 'DIFFERENT'}", flush=True)
+        print(f"{strategy} {how} {moment} of {steps}", flush=True)
+    assert in_child(lambda: make_trainer(path, phases=phases).train()) == 0
+    ended, found = weights(path)
+    equal = ended == steps and all(torch.equal(found[name], expected[name]) for name in expected)
+    print(f"{strategy}: {'equal' if equal else 'DIFFERENT'}", flush=True)
 
 
 def main(folder: Path) -> None:

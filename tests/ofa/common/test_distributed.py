@@ -16,9 +16,10 @@ from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 
 GRADIENTS = """
+import sys
 import torch
 from torch.nn.functional import cross_entropy
-from training_run import SPACE, make_data
+from training_run import SPACE, main, make_data, parsed
 from ofa.common.distributed import launched_world
 from ofa.supernet.supernet import build_supernet
 
@@ -41,6 +42,7 @@ with launched_world(torch.device("cpu")) as world:
     shared = world.gather({f"process {world.rank}": float(world.rank)})
     # One write per process: the lines of two processes must not mix.
     print(f"worst {worst} shared {shared}\\n", end="", flush=True)
+main(parsed(sys.argv[1:]))
 """
 # One process, for machines with one GPU: averages and sums are then those of the tensor itself.
 NCCL = """
@@ -62,45 +64,41 @@ dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """Weights of a run of two processes that nothing disturbed."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Tensor]]:
+    """The output of two processes that nothing disturbed, and the weights that they trained."""
     folder = tmp_path_factory.mktemp("two")
-    completed = torchrun(str(HELPERS / "training_run.py"), str(folder))
-    assert completed.returncode == 0, completed.stderr
-    digests = re.findall(r"finished (\w+)", completed.stdout)
-    assert len(digests) == 2 and len(set(digests)) == 1
-    return final_weights(folder)
-
-
-@pytest.mark.slow
-def test_a_killed_process_is_restarted_and_the_run_ends_with_the_same_weights(
-    tmp_path: Path, undisturbed: dict[str, Tensor]
-) -> None:
-    completed = torchrun("--max-restarts=1", str(HELPERS / "training_run.py"), str(tmp_path), "--step=11")
-    assert completed.returncode == 0, completed.stderr
-    assert_equal(final_weights(tmp_path), undisturbed)
-
-
-@pytest.mark.slow
-def test_sigterm_to_one_of_two_processes_changes_no_weights(
-    tmp_path: Path, undisturbed: dict[str, Tensor]
-) -> None:
-    stopped = torchrun(str(HELPERS / "training_run.py"), str(tmp_path), "--term=10")
-    assert stopped.returncode != 0 and "Stopped by SIGTERM after step 11" in stopped.stderr
-    completed = torchrun(str(HELPERS / "training_run.py"), str(tmp_path))
-    assert completed.returncode == 0, completed.stderr
-    assert_equal(final_weights(tmp_path), undisturbed)
-
-
-@pytest.mark.slow
-def test_two_processes_on_halves_have_the_gradients_of_one_on_the_whole_batch(tmp_path: Path) -> None:
-    script = tmp_path / "gradients.py"
+    script = folder / "gradients.py"
     script.write_text(GRADIENTS)
-    completed = torchrun(str(script))
+    completed = torchrun(str(script), str(folder / "run"))
     assert completed.returncode == 0, completed.stderr
-    worst = [float(value) for value in re.findall(r"worst (\S+)", completed.stdout)]
+    return completed.stdout, final_weights(folder / "run")
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights(undisturbed: tuple[str, dict[str, Tensor]]) -> None:
+    digests = re.findall(r"finished (\w+)", undisturbed[0])
+    assert len(digests) == 2 and len(set(digests)) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_on_halves_have_the_gradients_of_one_on_the_whole_batch(
+    undisturbed: tuple[str, dict[str, Tensor]],
+) -> None:
+    worst = [float(value) for value in re.findall(r"worst (\S+)", undisturbed[0])]
     assert len(worst) == 2 and max(worst) <= 1e-5
-    assert completed.stdout.count("{'process 0': 0.0, 'process 1': 1.0}") == 2
+    assert undisturbed[0].count("{'process 0': 0.0, 'process 1': 1.0}") == 2
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_and_a_killed_one_that_is_restarted_change_no_weights(
+    tmp_path: Path, undisturbed: tuple[str, dict[str, Tensor]]
+) -> None:
+    script = str(HELPERS / "training_run.py")
+    stopped = torchrun(script, str(tmp_path), "--term=6")
+    assert stopped.returncode != 0 and "Stopped by SIGTERM after step 7" in stopped.stderr
+    completed = torchrun("--max-restarts=1", script, str(tmp_path), "--step=11")
+    assert completed.returncode == 0, completed.stderr
+    assert_equal(final_weights(tmp_path), undisturbed[1])
 
 
 @pytest.mark.cuda

@@ -232,8 +232,12 @@ with launched_world(torch.device("cpu")) as world:
         calm = [dataclasses.replace(phase, lr=0.1 * phase.lr) for phase in phases]
         settings = {"phases": calm, "batch_norm": "synchronised", "dropout": 0.0}
         shared = make_trainer(folder / name / "shared", world=world, **settings).train()
-        alone = make_trainer(folder / name / f"alone_{world.rank}", **settings).train()
-        start = build_supernet(alone.space, 0)
+        if world.rank == 0:
+            alone = make_trainer(folder / name / "alone", **settings).train()
+            torch.save(alone.state_dict(), folder / name / "alone.pt")
+        world.gather({f"{world.rank}": 0.0})  # one waits for the other
+        start, alone = build_supernet(shared.space, 0), build_supernet(shared.space, 0)
+        alone.load_state_dict(torch.load(folder / name / "alone.pt"))
         # Of all weights together: single tensors, such as shifts that a later batch norm removes, have no
         # gradient but rounding.
         ours, theirs, before = (parameters_to_vector(n.parameters()) for n in (shared, alone, start))

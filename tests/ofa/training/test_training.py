@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -63,24 +63,15 @@ def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_killed_at_a_random_step_ends_with_the_same_weights(
-    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]], seed: int
+def test_killed_while_files_are_written_ends_with_the_same_weights(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]]
 ) -> None:
-    step = int(np.random.default_rng(seed).integers(1, 24))
-    assert run_script(tmp_path, "--step", str(step)).returncode == -signal.SIGKILL
-    assert "finished" in run_script(tmp_path).stdout
-    assert_equal(final_weights(tmp_path), uninterrupted[1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("save", "file"), [(2, "step_00000006.pt"), (4, "teacher.pt")])
-def test_killed_while_a_file_is_written_ends_with_the_same_weights(
-    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]], save: int, file: str
-) -> None:
-    assert run_script(tmp_path, "--save", str(save)).returncode == -signal.SIGKILL
-    half_written = list(tmp_path.rglob(".*.tmp"))
-    assert [path.name.startswith(f".{file}.") for path in half_written] == [True]
+    """Processes that are killed between files are in test_interruption."""
+    # The second file after the start; then, from step 3 on, that of step 6 comes first.
+    for save, file in ((2, "step_00000006.pt"), (3, "teacher.pt")):
+        assert run_script(tmp_path, "--save", str(save)).returncode == -signal.SIGKILL
+        half_written = list(tmp_path.rglob(".*.tmp"))
+        assert [path.name.startswith(f".{file}.") for path in half_written] == [True]
     assert "finished" in run_script(tmp_path).stdout
     assert_equal(final_weights(tmp_path), uninterrupted[1])
 
@@ -91,14 +82,16 @@ def test_a_finished_run_is_not_trained_again(uninterrupted: tuple[Path, dict[str
     assert_equal(dict(trainer.train().state_dict()), uninterrupted[1])
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    whole = {name: tensor.clone() for name, tensor in make_trainer(tmp_path).train().state_dict().items()}
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    tmp_path: Path, uninterrupted: tuple[Path, dict[str, Tensor]]
+) -> None:
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
     newest = tmp_path / "checkpoints" / "step_00000024.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
     trainer = make_trainer(tmp_path)
     assert trainer.damaged_checkpoints == [str(newest)]
     assert trainer.resumed_at == 21
-    assert_equal(dict(trainer.train().state_dict()), whole)
+    assert_equal(dict(trainer.train().state_dict()), uninterrupted[1])
 
 
 def test_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
@@ -109,11 +102,10 @@ def test_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
         make_trainer(tmp_path)
 
 
-def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
-    make_trainer(tmp_path).train()
+def test_a_checkpoint_of_another_space_is_refused(uninterrupted: tuple[Path, dict[str, Tensor]]) -> None:
     other = dataclasses.replace(SPACE, stem_channels=16)
     with pytest.raises(UserError, match=r"another|was made for the space"):
-        make_trainer(tmp_path, space=other)
+        make_trainer(uninterrupted[0], space=other)
 
 
 def test_a_full_disk_while_saving_keeps_the_last_checkpoint(
