@@ -2,8 +2,8 @@
 
     python benchmarks/graph_step.py [--steps 10]
 
-The largest sub-network and the model take turns in one process with one thread; times are processor seconds, the
-ratio is the median over the pairs. Memory is the peak of a process of its own for each.
+The largest sub-network and the model take turns in one process with one thread; times are processor seconds,
+the ratio is the median over the pairs. Memory is the peak of a process of its own for each.
 """
 
 from __future__ import annotations
@@ -78,10 +78,11 @@ def main() -> None:
                     seconds[which].append(time.process_time() - start_s)
         ratios = [b / a for a, b in zip(seconds["model"], seconds["supernet"], strict=True)]
         peaks = {which: peak_mb(name, side, batch, which) for which in steps}
+        seconds_of_model = statistics.median(seconds["model"])
+        megabytes = f"{peaks['supernet']:.0f} / {peaks['model']:.0f} MB"
         print(
-            f"{name} {side} px, batch {batch}: model {statistics.median(seconds['model']):.2f} s a step, supernet / "
-            f"model {statistics.median(ratios):.3f}; memory {peaks['supernet']:.0f} / {peaks['model']:.0f} MB = "
-            f"{peaks['supernet'] / peaks['model']:.3f}",
+            f"{name} {side} px, batch {batch}: model {seconds_of_model:.2f} s a step, supernet / model "
+            f"{statistics.median(ratios):.3f}; memory {megabytes} = {peaks['supernet'] / peaks['model']:.3f}",
             flush=True,
         )
 
