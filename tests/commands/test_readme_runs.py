@@ -62,6 +62,7 @@ def test_every_command_of_readme_runs(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_measuring")
 def test_the_python_of_readme_runs(readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
@@ -69,6 +70,9 @@ def test_the_python_of_readme_runs(readme: str, tmp_path: Path, monkeypatch: pyt
     # A limit that is within reach on any machine.
     middle = "float(table.estimator(space)(space.genomes([space.middle]))[0])"
     assert code.count(" 0.4)") == 1
+    # A third of the layers to measure.
+    assert code.count(".for_data(data)\n") == 1
+    code = code.replace(".for_data(data)\n", ".for_data(data).restrict({'resolution': (20,)})\n")
     names: dict[str, object] = {}
     exec(code.replace(" 0.4)", f" {middle})"), names)
     assert (tmp_path / "runs" / "notebook" / "bundle" / "model.onnx").is_file()

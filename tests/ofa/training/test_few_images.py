@@ -38,7 +38,13 @@ SHORT = (
     Phase(lr=0.3, name="largest", steps=5, teacher=None, depths=1, kernel_sizes=1, expand_ratios=1),
     Phase(lr=0.1, name="all", steps=8, subnets_per_step=3, sandwich=True, teacher="in_place"),
 )
-ALL = {"mixup": 0.4, "cutmix": 1.0, "ema_decay": 0.9, "early_stopping": 2, "validate_every_steps": 2}
+ALL: dict[str, Any] = {
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "ema_decay": 0.9,
+    "early_stopping": 2,
+    "validate_every_steps": 2,
+}
 
 
 def constant_images(num_images: int = 6, side: int = 8) -> Tensor:
