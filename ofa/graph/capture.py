@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
@@ -94,6 +95,8 @@ def capture(
             if shapes is None:
                 raise CaptureError(_cause(error)) from error
     assert program is not None
+    if has_free_batch:
+        _take_sizes_of_inputs(program.graph)
     signature = program.graph_signature
     first_names = _first_names(network)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -150,6 +153,37 @@ def _batch_shapes(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
     names = list(inspect.signature(network.forward).parameters)
     named = {name: pytree.tree_map(free, value) for name, value in kwargs.items()}
     return dict(zip(names, positional, strict=False)) | named
+
+
+def _take_sizes_of_inputs(graph: Graph) -> None:
+    """Let free sizes be those of an input, in place, and compute all that follows from them first.
+
+    Otherwise a module that may be left out would be the one that computes them for the others.
+    """
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    inputs: dict[str, Node] = {}
+    for node in placeholders:
+        value = node.meta.get("val")
+        for dim, size in enumerate(value.shape if isinstance(value, Tensor) else ()):
+            if isinstance(size, torch.SymInt) and str(size) not in inputs:
+                with graph.inserting_after(placeholders[-1]):
+                    inputs[str(size)] = graph.call_function(torch.ops.aten.sym_size.int, (node, dim))
+                inputs[str(size)].meta["val"] = size
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.sym_size.int and node not in inputs.values():
+            source = inputs.get(str(node.meta["val"]))
+            if source is not None:
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)
+    first = set(inputs.values())
+    last = next((node for node in reversed(graph.nodes) if node in first), None)
+    for node in list(graph.nodes):
+        is_size = isinstance(node.meta.get("val"), torch.SymInt) and node.op == "call_function"
+        if is_size and node not in first and last is not None and first.issuperset(node.all_input_nodes):
+            last.append(node)
+            node.meta.pop("nn_module_stack", None)
+            first.add(node)
+            last = node
 
 
 def _has_symbol(program: ExportedProgram) -> bool:

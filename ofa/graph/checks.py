@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,7 +49,16 @@ class UnsupportedTypeError(Exception):
 
 
 class FunctionChecks:
-    """Compares outputs of a randomised copy of a user's network in float64, or in its own type."""
+    """Compares outputs of a randomised copy of a user's network in float64, or in its own type.
+
+    Attributes:
+        network: the randomised copy.
+        args: positional arguments.
+        kwargs: keyword arguments.
+        outputs: its outputs.
+        tolerance: largest difference that counts as equal, relative to the largest output.
+        forward_s: processor seconds of a forward pass.
+    """
 
     def __init__(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, in_double: bool = True
@@ -67,12 +77,15 @@ class FunctionChecks:
                 raise UnsupportedTypeError
             self.network, inputs = copy.deepcopy(single).double(), _to_double((args, dict(kwargs)))
             self.args, self.kwargs = inputs
+            start_s = time.process_time()
             self.outputs = self.own_forward({})
             self.tolerance = _TOLERANCES[torch.float64]
         except Exception:  # Whatever a forward raises that expects its own type.
             self.network, self.args, self.kwargs = single, args, dict(kwargs)
+            start_s = time.process_time()
             self.outputs = self.own_forward({})
             self.tolerance = _TOLERANCES[torch.float32]
+        self.forward_s = time.process_time() - start_s
 
     @torch.no_grad()
     def own_forward(self, tensors: Mapping[str, Tensor]) -> Any:

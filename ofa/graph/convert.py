@@ -279,4 +279,5 @@ def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
     free = find_parts(captured)
     for reason in dict.fromkeys(parts.reasons.values()):
         free = free.without([key for key, text in parts.reasons.items() if text == reason], reason)
-    return free if free.names == parts.names else parts
+    is_same = free.groups == parts.groups and free.named_chains == parts.named_chains
+    return free if is_same and free.names == parts.names else parts

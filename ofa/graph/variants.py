@@ -22,6 +22,8 @@ from ofa.graph.state import other_names, state_of
 _SEEDS = (None, 0)
 """Sub-networks that are compared: half of everything, and a random one."""
 _MAX_HALVINGS = 3
+# Of networks whose forward takes longer, such groups are not halved.
+_MAX_FORWARD_S = 1.0
 
 
 class Variants:
@@ -163,7 +165,8 @@ def bound_parts(parts: ElasticParts, checks: FunctionChecks) -> tuple[ElasticPar
     # decides whether some sub-networks keep their class.
     sized = [parts.groups[index].name for index in sorted(variants.sized_groups)]
     others = [name for name in parts.names if name not in set(sized)]
-    bound = failing(others, variants.forward_agrees, _MAX_HALVINGS)
-    bound += failing(sized, variants.forward_agrees, _MAX_HALVINGS)
+    max_halvings = _MAX_HALVINGS if checks.forward_s < _MAX_FORWARD_S else 0
+    bound = failing(others, variants.forward_agrees, max_halvings)
+    bound += failing(sized, variants.forward_agrees, max_halvings)
     rest = [name for name in parts.names if name not in set(bound)]
     return parts, bound if variants.forward_agrees(rest) else parts.names

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision import models
 
 from ofa.common.errors import UserError
@@ -98,6 +98,27 @@ def test_parts_of_a_network_that_cannot_be_captured() -> None:
     assert torch.equal(supernet(IMAGES, smallest), extracted(IMAGES))
     parameters = supernet.costs["parameters"](supernet.space.genomes([smallest]))
     assert parameters[0] == sum(parameter.numel() for parameter in extracted.parameters())
+
+
+def test_heads_embedding_and_depth_of_a_transformer() -> None:
+    torch.manual_seed(0)
+    network: nn.Module = models.VisionTransformer(32, 16, 3, 4, 64, 128, num_classes=10)
+    supernet = make_elastic(network.eval(), IMAGES).eval()
+    space = supernet.space
+    assert values_of(supernet, "depth") == {"encoder.layers": (2, 3)}
+    widths = values_of(supernet, "width")
+    assert widths["conv_proj"] == (16, 32, 48, 64)
+    heads = "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"
+    assert widths[heads] == (1, 2, 3, 4)
+    # The graph was captured with two images and runs with any number, in training mode, too.
+    images = torch.randn(5, 3, 32, 32)
+    assert torch.equal(supernet(images, space.largest), network(images))
+    smallest = supernet.extract(space.smallest)
+    assert isinstance(smallest, fx.GraphModule)
+    assert torch.equal(smallest(images), supernet(images, space.smallest))
+    supernet.train()(images, space.smallest).sum().backward()
+    narrow = space.read({**space.largest.to_dict(), "width:encoder.layers.encoder_layer_0.mlp.0": 32})
+    assert type(supernet.extract(narrow)) is models.VisionTransformer
 
 
 class Asking(nn.Module):
