@@ -124,10 +124,10 @@ def rewrite(
                     sized_groups |= _groups_in(list(arguments.values()))
                 with graph.inserting_before(copy):
                     _replace(copy, target, arguments, copies, flags, quantities)
-    copied_blocks = (
-        Block(b.name, copies[b.source], copies[b.result], tuple(copies[node] for node in b.nodes))
+    copied_blocks = [
+        Block(b.name, copies[b.source], copies[b.result], tuple(copies[n] for n in b.nodes if n in copies))
         for b in blocks
-    )
+    ]
     return RewrittenGraph(
         graph=graph,
         tensors=tuple(capture.parameters[node.name] for node in tensors),

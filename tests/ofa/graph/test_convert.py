@@ -100,6 +100,27 @@ def test_parts_of_a_network_that_cannot_be_captured() -> None:
     assert parameters[0] == sum(parameter.numel() for parameter in extracted.parameters())
 
 
+class InDouble(nn.Module):
+    """A residual block that computes in a type of its own, which its graph asserts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, maps: Tensor) -> Any:
+        return maps + self.layer(maps).relu().double().sqrt().to(maps.dtype)
+
+
+def test_blocks_with_types_of_their_own_may_be_left_out() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 32, 3), InDouble(), InDouble(), nn.Flatten(), nn.Linear(28800, 4))
+    supernet = make_elastic(network.eval(), IMAGES, depths=(0.0, 1.0)).eval()
+    assert values_of(supernet, "depth") == {"1": (0, 2)}
+    assert torch.equal(supernet(IMAGES, supernet.space.largest), network(IMAGES))
+    smallest = supernet.space.smallest
+    assert torch.equal(supernet.extract(smallest)(IMAGES), supernet(IMAGES, smallest))
+
+
 def test_heads_embedding_and_depth_of_a_transformer() -> None:
     torch.manual_seed(0)
     network: nn.Module = models.VisionTransformer(32, 16, 3, 4, 64, 128, num_classes=10)
