@@ -132,6 +132,11 @@ def convert(
     checked = [_checked(parts, model.get_submodule(path)) for path, parts in found]
     rewritten = None
     if failures:
+        if len(choices.resolutions) > 1:
+            raise UserError(
+                f"{type(model).__name__} is converted in parts, which have one resolution, because the whole "
+                f"cannot be captured: {failures['']}"
+            )
         checked = _checked_together(checked, [path for path, _ in found], model, args, kwargs)
     elif checked[0][1]:
         parts, bound = checked[0]
@@ -155,7 +160,8 @@ def convert(
             parts.groups, parts.kernels, parts.named_chains, tuple(bound), parts.copied_tensors, costs
         )
         structures.append(moved(structure, region.path, sum(len(s.groups) for s in structures)))
-    structure = joined(structures, *_rest(structures, regions, model, args, kwargs))
+    inputs = (args, kwargs) if failures else resized((args, kwargs), choices.resolutions[0])
+    structure = joined(structures, *_rest(structures, regions, model, *inputs))
     genes = genes_of(structure, choices)
     if len(genes) < 2 and len(choices.resolutions) < 2:
         by_path = [(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)]

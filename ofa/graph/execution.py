@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ofa.common.errors import UserError
+from ofa.graph.capture import tensors_in
 from ofa.graph.forms import Form
 from ofa.graph.rewrite import Quantity, RewrittenGraph
 from ofa.graph.selection import Selection
@@ -23,7 +25,11 @@ class GraphFunction:
     def __init__(self, rewritten: RewrittenGraph) -> None:
         """Compile nothing yet."""
         self.rewritten = rewritten
-        self._variants: dict[frozenset[str], Callable[..., Any]] = {}
+        self._variants: dict[tuple[frozenset[str], torch.device], Callable[..., Any]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphFunction:
+        """Return a function of the same graph, which never changes."""
+        return GraphFunction(self.rewritten)
 
     def __call__(
         self,
@@ -51,21 +57,26 @@ class GraphFunction:
         if spec != rewritten.in_spec:
             raise UserError("The inputs are structured differently from the example of the conversion.")
         sizes = [size_of(quantity, selection) for quantity in rewritten.quantities]
-        function = self._variant(selection.skipped)
-        used = (tensors.get(name) for name in rewritten.tensors)
-        outputs = function(*used, *rewritten.constants, *leaves, sizes, training)
+        used = [tensors[name] for name in rewritten.tensors]
+        device = next((tensor.device for tensor in (*used, *tensors_in(leaves))), torch.device("cpu"))
+        constants = (constant.to(device) for constant in rewritten.constants)
+        function = self._variant(selection.skipped, device)
+        outputs = function(*used, *constants, *leaves, sizes, training)
         return pytree.tree_unflatten(list(outputs), rewritten.out_spec)
 
-    def _variant(self, skipped: frozenset[str]) -> Callable[..., Any]:
-        if skipped not in self._variants:
+    def _variant(self, skipped: frozenset[str], device: torch.device) -> Callable[..., Any]:
+        if (skipped, device) not in self._variants:
             if len(self._variants) >= _MAX_VARIANTS:
                 self._variants.pop(next(iter(self._variants)))
             graph = without_blocks(self.rewritten, skipped)
+            for node in graph.nodes:  # Tensors that the graph creates.
+                if isinstance(node.kwargs.get("device"), torch.device):
+                    node.kwargs = {**node.kwargs, "device": device}
             root = nn.Module()
             for name, module in self.rewritten.modules.items():
                 root.add_module(name, module)
-            self._variants[skipped] = fx.GraphModule(root, graph).forward
-        return self._variants[skipped]
+            self._variants[skipped, device] = fx.GraphModule(root, graph).forward
+        return self._variants[skipped, device]
 
 
 def size_of(quantity: Quantity, selection: Selection) -> int:

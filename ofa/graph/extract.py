@@ -17,6 +17,14 @@ from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.selection import Selection
 from ofa.modules.pass_through import PassThrough
 
+# By the number of axes of what they normalise.
+_BATCH_NORMS: dict[int, type[nn.modules.batchnorm._BatchNorm]] = {
+    2: nn.BatchNorm1d,
+    3: nn.BatchNorm1d,
+    4: nn.BatchNorm2d,
+    5: nn.BatchNorm3d,
+}
+
 
 def own_class(
     template: nn.Module, tensors: Mapping[str, Tensor], selection: Selection, elastic_weights: frozenset[str]
@@ -81,23 +89,64 @@ def graph_module(
     constants = {
         f"constant_{index}": constant.detach().clone() for index, constant in enumerate(rewritten.constants)
     }
+    graph = _fixed_graph(rewritten, selection)
+    for path, norm in _with_batch_norms(graph, own).items():
+        _set_module(root, path, norm)
     for name, tensor in (own | constants).items():
         _set_tensor(root, name, tensor, name in saved)
-    network = fx.GraphModule(root, _fixed_graph(rewritten, selection))
+    network = fx.GraphModule(root, graph)
     # A graph module takes over only what its graph reads.
     for name, tensor in own.items():
         _set_tensor(network, name, tensor, name in saved)
     return network.train(template.training)
 
 
-def _set_tensor(root: nn.Module, name: str, tensor: Tensor, is_saved: bool) -> None:
-    """Register a tensor under a name with dots."""
-    *parents, key = name.split(".")
+def _with_batch_norms(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    """Let batch norms of the graph be modules, in place, so that they can be recalibrated; return these."""
+    norms: dict[str, nn.Module] = {}
+    for node in list(graph.nodes):
+        mean = node.kwargs.get("running_mean")
+        if node.target is not torch.ops.aten.batch_norm.default or not isinstance(mean, fx.Node):
+            continue
+        training = node.kwargs["training"]
+        path = str(mean.target).removesuffix(".running_mean")
+        if not isinstance(training, fx.Node) or path == str(mean.target):
+            continue
+        kind = _BATCH_NORMS[len(node.meta["val"].shape)]
+        has_scale = f"{path}.weight" in tensors
+        norms[path] = kind(
+            len(tensors[f"{path}.running_mean"]), node.kwargs["eps"], node.kwargs["momentum"], has_scale,
+            device="meta",
+        )  # fmt: skip
+        with graph.inserting_before(node):
+            call = graph.call_module(path, (node.args[0],))
+        node.replace_all_uses_with(call)
+        graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    return norms
+
+
+def _set_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Add a module under a name with dots."""
+    parent, _, key = path.rpartition(".")
+    _parent_of(root, path).add_module(key or parent, module)
+
+
+def _parent_of(root: nn.Module, name: str) -> nn.Module:
+    """Return the module that holds a name with dots, made where there is none."""
     module = root
-    for parent in parents:
+    for parent in name.split(".")[:-1]:
         if not hasattr(module, parent):
             module.add_module(parent, nn.Module())
         module = module.get_submodule(parent)
+    return module
+
+
+def _set_tensor(root: nn.Module, name: str, tensor: Tensor, is_saved: bool) -> None:
+    """Register a tensor under a name with dots."""
+    module, key = _parent_of(root, name), name.rpartition(".")[2]
     if isinstance(tensor, nn.Parameter):
         module.register_parameter(key, tensor)
     else:

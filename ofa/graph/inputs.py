@@ -64,6 +64,6 @@ def resized(inputs: Any, side: int) -> Any:
 
 
 def _resized(leaf: Any, side: int) -> Any:
-    if isinstance(leaf, Tensor) and leaf.dim() == 4:
+    if isinstance(leaf, Tensor) and leaf.dim() == 4 and leaf.shape[-2:] != (side, side):
         return F.interpolate(leaf, (side, side), mode="bilinear", antialias=True)
     return leaf

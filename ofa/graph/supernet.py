@@ -75,7 +75,7 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         }
         self.kernel_matrices = nn.ParameterDict(
             {
-                key: nn.Parameter(torch.eye(side * side))
+                key: nn.Parameter(torch.eye(side * side).to(state_of(self.model)[weight]))
                 for weight, sides in self._kernel_sides.items()
                 for key, side in zip(self._matrix_keys[weight], sides[1:], strict=True)
             }
@@ -123,6 +123,7 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         """Return sub-network `config` with its own weights; see `AbstractSupernet.extract`.
 
         It is of the user's own class where the own forward of the network computes it, else a graph module.
+        Dropout is that of the user's network; `dropout` has no effect.
         """
         self.space.genome(config)
         selection = self.space.selection(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, fx, nn
 from torchvision import models
 
 from ofa.common.errors import UserError
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.graph.capture import CaptureError
 from ofa.graph.convert import NothingElasticError, make_elastic
 from ofa.graph.genes import ChoiceRule
@@ -76,7 +78,7 @@ def test_rules_divisor_and_patterns() -> None:
 
 
 def test_several_resolutions_and_their_costs() -> None:
-    supernet = make_elastic(residual_network(), IMAGES, resolutions=(32, 64))
+    supernet = make_elastic(residual_network(), torch.randn(2, 3, 64, 64), resolutions=(32, 64))
     largest = supernet.space.largest
     small = supernet.space.read({**largest.to_dict(), "resolution": 32})
     macs = supernet.costs["macs"](supernet.space.genomes([small, largest]))
@@ -138,8 +140,27 @@ def test_heads_embedding_and_depth_of_a_transformer() -> None:
     assert isinstance(smallest, fx.GraphModule)
     assert torch.equal(smallest(images), supernet(images, space.smallest))
     supernet.train()(images, space.smallest).sum().backward()
+    elsewhere = copy.deepcopy(supernet).to("meta")
+    assert elsewhere(images.to("meta"), space.smallest).device.type == "meta"
     narrow = space.read({**space.largest.to_dict(), "width:encoder.layers.encoder_layer_0.mlp.0": 32})
     assert type(supernet.extract(narrow)) is models.VisionTransformer
+
+
+def test_graph_modules_can_be_recalibrated() -> None:
+    torch.manual_seed(0)
+    network: nn.Module = models.ShuffleNetV2([2, 2, 1], [24, 48, 96, 192, 64], 10)
+    supernet = make_elastic(network.eval(), torch.randn(2, 3, 64, 64)).eval()
+    extracted = supernet.extract(supernet.space.smallest)
+    assert isinstance(extracted, fx.GraphModule)
+    assert set(extracted.state_dict()) == set(network.state_dict())
+    images = torch.randn(6, 3, 64, 64)
+    expected = nn.functional.conv2d(images, extracted.get_parameter("conv1.0.weight"), None, 2, 1)
+    recalibrate_batchnorm(extracted, [images])
+    assert torch.allclose(
+        extracted.get_buffer("conv1.1.running_mean"), expected.mean((0, 2, 3)), rtol=1e-4, atol=1e-6
+    )
+    # Later layers were computed with the statistics of those before.
+    assert not torch.equal(extracted(images), supernet(images, supernet.space.smallest))
 
 
 class Asking(nn.Module):
@@ -160,6 +181,7 @@ class Asking(nn.Module):
         (residual_network(), IMAGES.double(), {}, "of type torch.float64"),
         (residual_network(), IMAGES.to("meta"), {}, "is on meta"),
         (residual_network(), (), {}, "holds no tensor"),
+        (Branching().eval(), IMAGES, {"resolutions": (32, 64)}, "which have one resolution"),
         (nn.ReLU().eval(), IMAGES, {}, "has no parameters"),
         (residual_network(), IMAGES, {"exclude": ["layer9.*"]}, "'layer9.*', which matches no module"),
         (residual_network(), IMAGES, {"include": ["nothing"]}, "'nothing', which matches no module"),
