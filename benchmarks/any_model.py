@@ -32,69 +32,8 @@ from ofa.graph.supernet import GraphSupernet
 
 PEERS_PATH = Path(__file__).parent / "data" / "other_converters.csv"
 MAX_PARAMETERS = 100e6
-# The smallest of each family that is not in the list of the other converters.
-TIMM_NAMES = [
-    "beit_base_patch16_224",
-    "halonet26t",
-    "cait_xxs24_224",
-    "convit_tiny",
-    "convmixer_768_32",
-    "crossvit_9_240",
-    "cs3darknet_s",
-    "darknet17",
-    "davit_tiny",
-    "deit_tiny_patch16_224",
-    "densenet121",
-    "dpn48b",
-    "efficientformer_l1",
-    "efficientvim_m1",
-    "focalnet_tiny_srf",
-    "gcvit_xxtiny",
-    "hgnet_tiny",
-    "hiera_tiny_224",
-    "hrnet_w18_small",
-    "inception_next_tiny",
-    "inception_v4",
-    "lcnet_050",
-    "mlp_mixer",
-    "gmixer_12_224",
-    "gmlp_ti16_224",
-    "resmlp_12_224",
-    "mixer_s32_224",
-    "poolformer_s12",
-    "caformer_s18",
-    "mvitv2_tiny",
-    "nest_tiny",
-    "nextvit_small",
-    "eca_nfnet_l0",
-    "regnetx_002",
-    "regnetv_040",
-    "res2net50d",
-    "resnest14d",
-    "resnetv2_50",
-    "selecsls42",
-    "seresnet18",
-    "sequencer2d_s",
-    "skresnet18",
-    "swin_tiny_patch4_window7_224",
-    "swinv2_cr_tiny_224",
-    "tiny_vit_5m_224",
-    "tnt_s_patch16_224",
-    "tresnet_m",
-    "twins_pcpvt_small",
-    "vgg11",
-    "visformer_tiny",
-    "vit_relpos_small_patch16_224",
-    "vitamin_small_224",
-    "volo_d1_224",
-    "vovnet39a",
-    "legacy_xception",
-    "xception41",
-    "xcit_tiny_12_p16_224",
-    "rdnet_tiny",
-    "mobilenetv3_large_100",
-    "mnasnet_small",
-]
+# One small network of each family that the other converters were not measured on.
+TIMM_PATH = Path(__file__).parent / "data" / "timm_networks.txt"
 
 
 def model_names() -> list[str]:
@@ -106,7 +45,9 @@ def model_names() -> list[str]:
     names += [f"torchvision/{name}" for name in torchvision.models.list_models(module=torchvision.models)]
     segmentation = torchvision.models.segmentation
     names += [f"segmentation/{name}" for name in torchvision.models.list_models(module=segmentation)]
-    return list(dict.fromkeys([*names, *(f"timm/{name}" for name in TIMM_NAMES)]))
+    return list(
+        dict.fromkeys([*names, *(f"timm/{name}" for name in TIMM_PATH.read_text(encoding="utf-8").split())])
+    )
 
 
 def create(name: str) -> tuple[nn.Module, Any]:
@@ -247,14 +188,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", help="a network, in this process")
     parser.add_argument("--limit-s", type=float, default=300, help="longest time of a network")
+    parser.add_argument("--table", action="store_true", help="print what was measured as a table")
     options = parser.parse_args()
+    if options.table:
+        print("\n".join(table_lines(read_rows(options.out))))
+        return
     if options.only:
         torch.set_num_threads(1)
         print(json.dumps(measure(options.only)))
         return
-    done = set()
-    if options.out.exists():
-        done = {json.loads(line)["model"] for line in options.out.read_text(encoding="utf-8").splitlines()}
+    done = {row["model"] for row in read_rows(options.out)} if options.out.exists() else set()
     names = [name for name in model_names() if name not in done]
     start_s = time.monotonic()
     for index, name in enumerate(names, 1):
@@ -263,6 +206,39 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         left_s = (time.monotonic() - start_s) / index * (len(names) - index)
         print(f"{index}/{len(names)} {name}: {row['verdict']}, about {left_s / 60:.0f} min left", flush=True)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def table_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a table in Markdown: what was converted, and the smallest networks beside those of ModelOpt."""
+    with PEERS_PATH.open(encoding="utf-8") as file:
+        peers = {row["model"]: row for row in csv.DictReader(file)}
+    lines = [
+        "| network | MACs that vary | smallest | smallest, ModelOpt | Torch-Pruning | forward | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        peer = peers.get(row["model"], {})
+        other = peer.get("modelopt_min_macs_share_from_quarter", "")
+        other_text = percent(float(other)) if other else {"yes": "converts"}.get(peer.get("modelopt", ""), "")
+        other_text = other_text or {"": "", None: ""}.get(peer.get("modelopt"), "fails")
+        pruning = {"yes": "runs", "": "", None: ""}.get(peer.get("torch_pruning"), "fails")
+        if row["verdict"] == "converted":
+            cells = [percent(row["coverage"]), percent(row["min_macs_share"]), other_text, pruning]
+            cells += [row["forward"], f"{row['seconds']:.0f}"]
+        else:
+            cells = [row["verdict"], "", other_text, pruning, "", ""]
+        lines.append(f"| {row['model']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, with one digit where it is small."""
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
 def in_process(name: str, limit_s: float) -> dict[str, Any]:
