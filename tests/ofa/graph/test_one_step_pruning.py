@@ -9,7 +9,7 @@ from torch import nn
 
 from ofa.common.errors import UserError
 from ofa.graph.convert import make_elastic
-from ofa.graph.one_step import candidates_within, one_step
+from ofa.graph.one_step_pruning import candidates_within, one_step
 from ofa.graph.supernet import GraphSupernet
 
 
