@@ -59,11 +59,12 @@ def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 
 def resized(inputs: Any, side: int) -> Any:
-    """Return inputs whose images are scaled to `side` x `side` pixels."""
+    """Return inputs whose images are scaled to a width of `side` pixels."""
     return pytree.tree_map(partial(_resized, side=side), inputs)
 
 
 def _resized(leaf: Any, side: int) -> Any:
-    if isinstance(leaf, Tensor) and leaf.dim() == 4 and leaf.shape[-2:] != (side, side):
-        return F.interpolate(leaf, (side, side), mode="bilinear", antialias=True)
+    if isinstance(leaf, Tensor) and leaf.dim() == 4 and leaf.shape[-1] != side:
+        height = round(leaf.shape[-2] * side / leaf.shape[-1])
+        return F.interpolate(leaf, (height, side), mode="bilinear", antialias=True)
     return leaf
