@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ofa.common.errors import UserError
@@ -15,6 +13,10 @@ from ofa.common.files import json_writer, write_together
 from ofa.common.locks import sole_writer
 from ofa.common.metric import TOP5
 from ofa.evaluation.confusion import Confusion
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_NUMBERED, MAX_NAMED = 30, 100
 """Of more classes the figure has no numbers in its cells, and no names at its sides."""
@@ -86,6 +88,10 @@ def plot_confusion(confusion: Confusion, title: str) -> Figure:
     num_classes = len(confusion.class_names)
     inches = CELL_INCHES if num_classes <= MAX_NUMBERED else NAMED_INCHES
     side = min(max(inches * num_classes, MIN_INCHES), MAX_INCHES)
+    # Loading it takes longer than all else that a command loads.
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(side + 2.4, side + 1.6), layout="constrained")
     axes = figure.add_subplot()
     totals = confusion.counts.sum(axis=1, keepdims=True)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from search.limits.limit import number_text
 from search.reports.predictions import Predictions
 from search.result.result import LimitRecord, SearchResult
 from search.result.verification import Verification
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _FAR = 1.5
 """A limit above this multiple of all shown values is named in a corner: its line would crowd them out."""
@@ -36,6 +39,8 @@ def result_figure(result: SearchResult, *, title: str = "", predictions: Predict
     """
     limits = [limit for limit in result.limits if limit.name in result.front_costs]
     deviations = predictions.deviations([c.config for c in result.front]) if predictions else None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(1.5 + 5.5 * len(limits), 4.7), layout="constrained")
     panels = figure.subplots(1, len(limits), squeeze=False, sharey=True)[0]
     scale = result.metric.scale

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from search.reports.predictions import Predictions
 from search.result.result import SearchResult
 
 if TYPE_CHECKING:
+
     from ofa.runs.networks import RunNetwork
 
 MARKERS = {"searched": "*", "chosen": "s", "random": "o"}
@@ -220,6 +220,8 @@ def plot_tradeoff(
     Raises:
         UserError: if the file cannot be written.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.add_subplot()
     searches = [network.search for network in networks if network.search]
