@@ -7,6 +7,7 @@ serves both.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,6 +99,8 @@ def _summed(tensor: Tensor) -> Tensor:
 
 
 SINGLE_PROCESS = World()
+# Numbers the worlds of a process; all processes open the same ones.
+_WORLDS = itertools.count()
 
 
 def check_batch_size(batch_size: int, world: World) -> None:
@@ -125,8 +128,8 @@ def launched_world(device: torch.device) -> Iterator[World]:
         yield SINGLE_PROCESS
         return
     store, rank, size = next(rendezvous("env://"))
-    # After a restart the store still holds the addresses of the processes that died.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    # The store still holds the addresses of processes that died before a restart, and of earlier worlds.
+    attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}_{next(_WORLDS)}"
     backend = "nccl" if device.type == "cuda" else "gloo"
     own_store = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=own_store, rank=rank, world_size=size)
