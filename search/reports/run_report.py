@@ -22,7 +22,6 @@ from search.reports.predictions import Predictions
 from search.result.result import SearchResult
 
 if TYPE_CHECKING:
-
     from ofa.runs.networks import RunNetwork
 
 MARKERS = {"searched": "*", "chosen": "s", "random": "o"}
