@@ -171,21 +171,11 @@ class _CostForms:
                         last_outside[root, block.name] = step
         for root in dict.fromkeys(roots.values()):
             first = self.index[root]
-            elements = self._elements(root)
-            is_result = any(roots.get(block.result) is root for block in self.parts.blocks)
-            if is_result:
-                elements = Product(elements.factors, elements.forms, "", self.block_of.get(root, ""))
-            yield Storage(elements, first, last.get(root, first))
+            yield Storage(self._elements(root), first, last.get(root, first))
         for block in self.parts.blocks:
             root, result = roots[block.source], roots[block.result]
             begin = last_outside.get((root, block.name), self.index[root]) + 1
-            elements = self._elements(root)
-            yield Storage(
-                Product(elements.factors, elements.forms, "", self.block_of.get(root, "")),
-                begin,
-                last.get(result, begin),
-                block.name,
-            )
+            yield Storage(self._elements(root), begin, last.get(result, begin), block.name)
 
     def _roots(self) -> dict[Node, Node]:
         """Return, per node with a tensor, the node whose memory it uses; parameters are left out."""
