@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -100,6 +101,21 @@ def test_parts_of_a_network_that_cannot_be_captured() -> None:
     assert torch.equal(supernet(IMAGES, smallest), extracted(IMAGES))
     parameters = supernet.costs["parameters"](supernet.space.genomes([smallest]))
     assert parameters[0] == sum(parameter.numel() for parameter in extracted.parameters())
+
+
+def test_peak_memory_is_that_of_the_extracted_networks() -> None:
+    supernet = make_elastic(residual_network(), IMAGES, depths=(0.0, 0.5, 1.0), divisor=2)
+    space = supernet.space
+    genomes = np.concatenate(
+        [space.genomes([space.largest, space.smallest]), space.sample(2, np.random.default_rng(0))]
+    )
+    peaks = supernet.costs["peak_activation_bytes"](genomes)
+    # The first convolution's 64 maps of 16 x 16 in float32, before and after batch norm.
+    assert peaks[0] == 4 * 2 * 64 * 16 * 16
+    for genome, peak in zip(genomes, peaks, strict=True):
+        extracted = supernet.extract(space.config(genome)).eval()
+        alone = make_elastic(extracted, IMAGES, divisor=2, min_channels=2)
+        assert alone.costs["peak_activation_bytes"](alone.space.genomes([alone.space.largest]))[0] == peak
 
 
 class InDouble(nn.Module):
