@@ -142,6 +142,7 @@ class Way:
             # Nothing is written into the run's folder yet.
             tried = dataclasses.replace(trained.data, cache=trained.data.cache and cache)
             self.data = load_data(tried)
+            assert trained.space is not None
             self._space = trained.space.for_data(self.data)
             images = min(config.calibration_images, self.data.size("train"))
             self._durations = estimate_durations(

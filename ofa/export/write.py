@@ -29,6 +29,7 @@ from ofa.export.record import ExportedFile, exported_file
 from ofa.export.trust import record_export
 from ofa.export.weights import load_into, load_subnet, weights_content
 from ofa.runtimes.base import FP32, Files, Logits, check_packages, quiet, write_files
+from ofa.space.staged import StagedSpace
 
 CHECKED_BATCH_SIZES = (1, 3)
 
@@ -136,8 +137,11 @@ def _trust_own(files: Mapping[str, ExportedFile]) -> None:
 
 
 def _check_subnet(network: nn.Module, card: ModelCard) -> None:
-    """Check that a network has the layers of the sub-network that its card names, if any."""
-    if card.subnet is None:
+    """Check that a network has the layers of the sub-network that its card names, if any.
+
+    That of a user's model is compared with its class made anew when its weights are written.
+    """
+    if card.subnet is None or not isinstance(card.subnet.space, StagedSpace):
         return
     config = card.subnet.config
     if layers_of(network) != lower(card.subnet.space.unrestricted, config):

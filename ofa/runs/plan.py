@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.errors import UserError
+from ofa.graph.space import ImageSpace
 from ofa.space.staged import StagedSpace
 
 if TYPE_CHECKING:
@@ -121,14 +122,15 @@ def plan_training(
     return TrainingPlan(recipe, settings)
 
 
-def suggested_settings(facts: ImageSetFacts, space: StagedSpace, batch_size: int) -> dict[str, object]:
+def suggested_settings(facts: ImageSetFacts, space: ImageSpace, batch_size: int) -> dict[str, object]:
     """Return by name the settings of a training of photographs that would fit them better than its own."""
     if not facts.in_files:
         return {}
     settings: dict[str, object] = {}
-    resolutions = _resolutions(facts, space)
-    if set(space.allowed_resolutions) - set(resolutions):
-        settings["space.resolutions"] = _list_text(resolutions)
+    if isinstance(space, StagedSpace):
+        resolutions = _resolutions(facts, space)
+        if set(space.allowed_resolutions) - set(resolutions):
+            settings["space.resolutions"] = _list_text(resolutions)
     if batch_size > (largest := _batch_size(facts.num_train)):
         settings["training.batch_size"] = largest
     return settings
