@@ -23,7 +23,9 @@ GRAPH_SUPERNET_SCHEMA = 1
 
 
 def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
-    """Write the weights of a supernet and, in a JSON file beside them, its space and the graph that it runs.
+    """Write the weights of a supernet and, in a JSON file beside them, its space and its graph.
+
+    A graph that the supernet does not run is left out where it cannot be saved.
 
     Args:
         path: file of the weights.
@@ -32,12 +34,11 @@ def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
     Raises:
         UserError: if a file cannot be written, or the graph cannot be saved.
     """
-    rewritten = supernet.rewritten
-    graph = None if rewritten is None else graph_to_values(rewritten)
-    constants = {} if rewritten is None else dict(enumerate(rewritten.constants))
+    graph = _graph_values(supernet)
+    constants = () if supernet.graph is None or graph is None else supernet.graph.constants
     values = {
         "state": supernet.state_dict(),
-        "constants": {str(index): tensor for index, tensor in constants.items()},
+        "constants": {str(index): tensor for index, tensor in enumerate(constants)},
     }
 
     def twin(digest: str) -> dict[str, Any]:
@@ -52,6 +53,16 @@ def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
         }
 
     save_with_twin(path, values, twin)
+
+
+def _graph_values(supernet: GraphSupernet) -> dict[str, Any] | None:
+    """Return the graph as plain values; None if there is none, or it cannot be saved and is not run."""
+    try:
+        return None if supernet.graph is None else graph_to_values(supernet.graph)
+    except UserError:
+        if supernet.runs_graph:
+            raise
+        return None
 
 
 def load_graph_supernet(path: Path, model: nn.Module) -> GraphSupernet:
@@ -73,12 +84,14 @@ def load_graph_supernet(path: Path, model: nn.Module) -> GraphSupernet:
     space = build(GraphSpace, checked_object(twin.get("space"), f"space of {twin_path}"), str(twin_path))
     values = load_tensors(path, "supernet of a user's model")
     constants = checked_object(values.get("constants"), f"constants of {path}")
-    rewritten = None
+    graph = None
     if twin.get("graph") is not None:
-        graph = checked_object(twin["graph"], f"graph of {twin_path}")
-        rewritten = graph_from_values(graph, [constants[str(index)] for index in range(len(constants))])
+        graph_values = checked_object(twin["graph"], f"graph of {twin_path}")
+        graph = graph_from_values(graph_values, [constants[str(index)] for index in range(len(constants))])
+    if graph is None and space.structure.bound_groups:
+        raise UserError(f"{twin_path} has no graph, which computes the sub-networks of this space.")
     _check_shapes(space, model, twin_path)
-    supernet = GraphSupernet(model, space, rewritten)
+    supernet = GraphSupernet(model, space, graph)
     state = checked_state(values.get("state"), supernet.state_dict(), f"The supernet {path}")
     supernet.load_state_dict(state)
     return supernet.eval()
