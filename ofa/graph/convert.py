@@ -22,11 +22,12 @@ from ofa.graph.module_report import joined_lines, module_reports
 from ofa.graph.parts import ElasticParts, find_parts, restricted
 from ofa.graph.regions import Region, find_regions, joined, moved, moved_group
 from ofa.graph.report import conversion_report
-from ofa.graph.rewrite import RewrittenGraph, has_batch_in_sizes, rewrite
+from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.space import GraphSpace
 from ofa.graph.structure import GraphStructure
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.variants import Variants, bound_parts
+from ofa.graph.whole_graph import whole_graph
 
 
 class NothingElasticError(UserError):
@@ -145,10 +146,7 @@ def convert(
                 f"Only the graph of {type(model).__name__} computes fewer channels of {bound[0]}, and it "
                 "runs at one resolution; convert the network for one resolution, or exclude such modules."
             )
-        needs_free_batch = bound or has_batch_in_sizes(parts.capture, batch_of(args, kwargs))
-        graph_parts = _with_free_batch(parts, model) if needs_free_batch else parts
-        graph = rewrite_parts(graph_parts)
-        graph = graph if needs_free_batch else replace(graph, has_free_batch=True)
+        graph_parts, graph = whole_graph(parts, model, must_run=bool(bound))
         checked = [(graph_parts if bound else parts, bound)]
     structures: list[GraphStructure] = []
     batch = batch_of(args, kwargs)
@@ -251,12 +249,6 @@ def _full_macs(structures: Sequence[GraphStructure]) -> float:
     )
 
 
-def rewrite_parts(parts: ElasticParts) -> RewrittenGraph:
-    """Return the graph of the parts with their sizes as inputs."""
-    kernels = {kernel.weight: kernel.side for kernel in parts.kernels}
-    return rewrite(parts.capture, parts.grouping, kernels, parts.blocks)
-
-
 def _captures(captured: Capture, model: nn.Module, resolutions: Sequence[int]) -> list[Capture]:
     """Return the graph at each resolution.
 
@@ -280,13 +272,3 @@ def _captures(captured: Capture, model: nn.Module, resolutions: Sequence[int]) -
             )
         result.append(other)
     return result
-
-
-def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
-    """Return the same parts of a graph that runs with any batch size, where the network allows it."""
-    captured = capture(model, parts.capture.args, dict(parts.capture.kwargs), free_batch=True)
-    free = find_parts(captured)
-    for reason in dict.fromkeys(parts.reasons.values()):
-        free = free.without([key for key, text in parts.reasons.items() if text == reason], reason)
-    is_same = free.groups == parts.groups and free.named_chains == parts.named_chains
-    return free if is_same and free.names == parts.names else parts
