@@ -27,9 +27,9 @@ def subnet_graph(supernet: GraphSupernet, config: GeneConfig) -> dict[str, Any] 
     """
     if supernet.keeps_class(config):
         return None
-    assert supernet.rewritten is not None
-    constants = [_constant_values(tensor) for tensor in supernet.rewritten.constants]
-    return {**graph_to_values(supernet.rewritten), "constants": constants}
+    assert supernet.graph is not None
+    constants = [_constant_values(tensor) for tensor in supernet.graph.constants]
+    return {**graph_to_values(supernet.graph), "constants": constants}
 
 
 def make_subnet(

@@ -48,13 +48,13 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
     report: ConversionReport | None = None
     source: NetworkSource | None = None
 
-    def __init__(self, model: nn.Module, space: GraphSpace, rewritten: RewrittenGraph | None) -> None:
+    def __init__(self, model: nn.Module, space: GraphSpace, graph: RewrittenGraph | None) -> None:
         """Copy the network.
 
         Args:
             model: the user's network.
             space: its space.
-            rewritten: graph of the network; None where its own forward computes every sub-network.
+            graph: graph of the network; None for a network that was captured in parts.
         """
         super().__init__()
         self.space = space.unrestricted
@@ -67,7 +67,9 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
             {kernel.weight: kernel.side for kernel in structure.kernels},
             frozenset(structure.block_names),
         )
-        self._function = None if rewritten is None else GraphFunction(rewritten)
+        self._graph_function = None if graph is None else GraphFunction(graph)
+        # The own forward computes every sub-network unless some groups are bound to the graph.
+        self._function = self._graph_function if structure.bound_groups else None
         shapes = {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
         self._slices = TensorSlices(
             structure.groups, shapes, other_names(self.model), frozenset(structure.copied_tensors)
@@ -85,9 +87,14 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         )
 
     @property
-    def rewritten(self) -> RewrittenGraph | None:
-        """The graph that computes the sub-networks; None where the network's own forward does."""
-        return None if self._function is None else self._function.rewritten
+    def graph(self) -> RewrittenGraph | None:
+        """The graph of the network, its sizes as inputs; None for a network that was captured in parts."""
+        return None if self._graph_function is None else self._graph_function.rewritten
+
+    @property
+    def runs_graph(self) -> bool:
+        """Whether the graph computes the sub-networks, rather than the network's own forward."""
+        return self._function is not None
 
     @property
     def template(self) -> nn.Module:

@@ -26,16 +26,18 @@ GRAPH_SUPERNET_SCHEMA = 1
 def graph_content(supernet: GraphSupernet) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a file of a supernet holds: its tensors, and its graph as plain JSON values.
 
+    A graph that the supernet does not run is left out where it cannot be saved.
+
     Raises:
-        UserError: if the graph cannot be saved.
+        UserError: if the graph cannot be saved, and the supernet runs it.
     """
-    rewritten = supernet.rewritten
-    constants = () if rewritten is None else rewritten.constants
+    graph = _graph_values(supernet)
+    constants = () if supernet.graph is None or graph is None else supernet.graph.constants
     tensors = {
         "state": supernet.state_dict(),
         "constants": {str(index): tensor for index, tensor in enumerate(constants)},
     }
-    return tensors, {"graph": None if rewritten is None else graph_to_values(rewritten)}
+    return tensors, {"graph": graph}
 
 
 def graph_supernet(
@@ -58,6 +60,8 @@ def graph_supernet(
     if graph is not None:
         values = checked_object(graph, f"graph of {path}")
         rewritten = graph_from_values(values, [constants[str(index)] for index in range(len(constants))])
+    if rewritten is None and space.structure.bound_groups:
+        raise UserError(f"{path} has no graph, which computes the sub-networks of this space.")
     check_shapes(space, model, path)
     supernet = GraphSupernet(model, space, rewritten)
     supernet.load_state_dict(
@@ -67,7 +71,9 @@ def graph_supernet(
 
 
 def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
-    """Write the weights of a supernet and, in a JSON file beside them, its space and the graph that it runs.
+    """Write the weights of a supernet and, in a JSON file beside them, its space and its graph.
+
+    A graph that the supernet does not run is left out where it cannot be saved.
 
     Args:
         path: file of the weights.
@@ -90,6 +96,16 @@ def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
         }
 
     save_with_twin(path, tensors, twin)
+
+
+def _graph_values(supernet: GraphSupernet) -> dict[str, Any] | None:
+    """Return the graph as plain values; None if there is none, or it cannot be saved and is not run."""
+    try:
+        return None if supernet.graph is None else graph_to_values(supernet.graph)
+    except UserError:
+        if supernet.runs_graph:
+            raise
+        return None
 
 
 def load_graph_supernet(path: Path, model: nn.Module) -> GraphSupernet:
