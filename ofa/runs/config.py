@@ -62,6 +62,12 @@ class TrainConfig:
         object.__setattr__(self, "phases", {phase.name: phase for phase in name_phases(self.phases)})
 
     @property
+    def family(self) -> StagedSpace:
+        """The space of a training without a user's model."""
+        assert self.space is not None
+        return self.space
+
+    @property
     def recipe(self) -> Recipe:
         """How the supernet is trained."""
         return Recipe(tuple(self.phases.values()), self.training)
