@@ -45,6 +45,18 @@ class SubnetFacts:
         if isinstance(self.space, GraphSpace) != (self.network is not None):
             raise UserError("A space of a user's model and what makes its network belong together.")
 
+    @property
+    def model_text(self) -> str:
+        """What a sub-network of a user's model is, for users; empty for a published family."""
+        if self.network is None:
+            return ""
+        if self.graph is None:
+            return f"a network of the class that {self.network.name} makes, with the names of its parameters"
+        return (
+            f"a graph of the network that {self.network.name} makes, with the names of its parameters: the "
+            "forward of its class cannot compute these widths"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:

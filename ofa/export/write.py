@@ -36,14 +36,16 @@ CHECKED_BATCH_SIZES = (1, 3)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """Path of a written bundle, and the records of its files by format."""
+    """Path of a written bundle, the records of its files by format, and what a user's model became."""
 
     path: Path
     files: Mapping[str, ExportedFile]
+    model_text: str = ""
 
     def lines(self) -> list[str]:
-        """Return one line of text per format."""
-        return [self._line(name, file) for name, file in self.files.items()]
+        """Return one line of text per format, and one for a user's model."""
+        own = [f"the bundle is {self.model_text}"] if self.model_text else []
+        return [*own, *(self._line(name, file) for name, file in self.files.items())]
 
     def _line(self, name: str, file: ExportedFile) -> str:
         names = ", ".join(str(self.path / part.file) for part in file.every_part)
@@ -120,7 +122,7 @@ def export_bundle(
         write_json(folder / DESCRIPTION_FILE, describe(card, files))
         _trust_own(files)
     progress(total, total, "")
-    return ExportReport(path, files)
+    return ExportReport(path, files, "" if card.subnet is None else card.subnet.model_text)
 
 
 def _max_bytes(network: nn.Module, num_formats: int, target: TargetPrecision | None) -> int:

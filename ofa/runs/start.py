@@ -134,7 +134,7 @@ def start_run(
     recorded = recorded_start(directory) if has_begun(directory) else None
     if recorded is None:
         record = start_from(supernet, config.init, class_names=info.class_names, runs_dir=config.runs_dir)
-        _check_teacher(config.recipe.phases[0], record)
+        check_teacher(config.recipe.phases[0], record)
         note(f"weights of {record.source}: {record.text}")
         return record
     try:
@@ -162,9 +162,11 @@ def start_values(start: StartRecord | None) -> dict[str, Any]:
     return {} if start is None else {"start": dataclasses.asdict(start)}
 
 
-def _check_teacher(first_phase: Phase, start: StartRecord) -> None:
+def check_teacher(first_phase: Phase, start: StartRecord) -> None:
+    """Raise the error for a first phase that distils from a classifier that is new."""
     if start.has_new_classifier and first_phase.teacher == "frozen":
         raise UserError(
             f"The first phase, {first_phase.name!r}, has a frozen teacher, which knows nothing yet: the "
-            f"classifier is new ({start.text}). Set its teacher to null, or to in_place with a sandwich."
+            f"classifier is new ({start.text}). Choose phases that train it first, such as transfer, or set the "
+            "teacher to null, or to in_place with a sandwich."
         )

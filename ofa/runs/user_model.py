@@ -21,7 +21,7 @@ from ofa.graph.settings import ModelSettings
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import TrainConfig, has_begun
 from ofa.runs.directory import RunDirectory
-from ofa.runs.start import StartRecord, recorded_start
+from ofa.runs.start import StartRecord, check_teacher, recorded_start
 from ofa.runs.supernet_file import load_supernet, save_supernet
 from ofa.supernet.transfer import TransferReport
 
@@ -66,6 +66,8 @@ def model_supernet(
         has_new_classifier=report.has_new_classifier,
     )
     note(f"network of {config.model.name}: {record.text}")
+    if config.init is None:
+        check_teacher(config.recipe.phases[0], record)
     return supernet, record
 
 
