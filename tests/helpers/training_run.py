@@ -1,6 +1,7 @@
 """A training run of seconds on made-up images; as a script, one that is killed at a given moment.
 
-    python tests/training_run.py FOLDER [--strategy NAME] [--model NAME] [--step N | --save N | --term N] [--device cuda]
+    python tests/training_run.py FOLDER [--strategy NAME | --model NAME] [--step N | --save N | --term N]
+        [--device cuda]
 
 `--step N` kills the process with SIGKILL when step N is done, `--term N` sends it SIGTERM then, and
 `--save N` kills it in the middle of writing the N-th file. Under torchrun this happens to the last process,
