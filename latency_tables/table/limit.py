@@ -31,7 +31,7 @@ def limits_between(table: LatencyTable, space: StagedSpace, shares: Sequence[flo
     Args:
         table: a table of the space, of any error.
         space: the space.
-        shares: where they lie between the latencies of the smallest (0) and the largest network (1).
+        shares: positions between the latencies of the smallest (0) and the largest network (1).
     """
     latency = table.estimator(space, max_table_error=math.inf)
     low, high = latency(space.genomes([space.smallest, space.largest]))
