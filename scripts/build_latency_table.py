@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency_tables.table.device import DeviceSpec, device_settings
-from latency_tables.table.table import MAX_TABLE_ERROR, LatencyTable, check_max_table_error
+from latency_tables.table.measured import MAX_TABLE_ERROR, check_max_table_error
+from latency_tables.table.table import LatencyTable
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
 from ofa.common.shipped import preset_settings

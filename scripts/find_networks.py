@@ -24,7 +24,8 @@ from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 from latency_tables.table.device import DeviceSpec
-from latency_tables.table.table import LatencyTable, check_max_table_error
+from latency_tables.table.measured import check_max_table_error
+from latency_tables.table.table import LatencyTable
 from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
 from ofa.common.config import build
 from ofa.common.errors import UserError
