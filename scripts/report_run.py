@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from search_for_device import predictions_of
 
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.load import load_table
 from latency_tables.table.shipped import find_table
-from latency_tables.table.table import LatencyTable
 from ofa.common.disk import check_writable
 from ofa.common.progress import progress_bar, table_console
 from ofa.common.text_settings import Name
@@ -59,7 +59,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
 
     run, directory, device = open_run(config), config.directory, config.device
     space = run.info.space
-    table = LatencyTable.load(find_table(directory, device, space))
+    table = load_table(find_table(directory, device, space))
     predictor = load_predictor(directory.predictor, space)
     evaluator = SubnetEvaluator(
         run.supernet, run.data, config.split, calibration_images=config.calibration_images

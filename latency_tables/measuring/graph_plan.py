@@ -11,6 +11,7 @@ from typing import Any
 
 from latency_tables.engines.base import Description, Engine
 from latency_tables.measuring.build import make_table
+from latency_tables.measuring.graph_networks import GraphNetworks
 from latency_tables.measuring.methods import Workload
 from latency_tables.measuring.piece_grid import MAX_PROGRAMS, piece_grid
 from latency_tables.measuring.piece_workloads import (
@@ -24,6 +25,7 @@ from latency_tables.measuring.plan import (
     NUM_VALIDATION,
     check_measured,
     entry_of,
+    network_key,
     now_text,
     table_networks,
 )
@@ -37,49 +39,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.graph.programs import GraphProgram
 from ofa.graph.space import GraphSpace
-from ofa.graph.supernet import GraphSupernet
-from ofa.graph.tracing import GraphTracer
 from ofa.space.plain import GeneConfig
-
-
-@dataclass(frozen=True)
-class GraphNetworks:
-    """Sub-networks of a user's model as programs to time.
-
-    Attributes:
-        supernet: the supernet of the model.
-        space: its space; a restriction limits what is measured.
-    """
-
-    supernet: GraphSupernet
-    space: GraphSpace
-
-    def tracer(self, batch: int) -> GraphTracer:
-        """Return what gives the shapes of all tensors of a sub-network.
-
-        Args:
-            batch: number of images.
-
-        Raises:
-            UserError: if the model was captured in parts, or does not read one tensor of images.
-        """
-        graph = self.supernet.graph
-        if graph is None:
-            raise UserError(
-                f"{self.space.name} has no graph of the whole network, which latency tables need: it was "
-                "captured in parts, or its graph could not be saved. Limit MACs or parameters instead."
-            )
-        return GraphTracer(graph, self.space, self.supernet.template, batch)
-
-    def workloads(self, configs: Sequence[GeneConfig], batch: int) -> tuple[Workload, ...]:
-        """Return the workloads of some sub-networks."""
-        tracer = self.tracer(batch)
-        pairs = ((self.key(config), tracer.network(config)) for config in configs)
-        return tuple(network_program_workload(key, program) for key, program in pairs)
-
-    def key(self, config: GeneConfig) -> str:
-        """Return the key of a sub-network's workload."""
-        return f"network-{self.space.fingerprint}-{config.id}"
 
 
 @dataclass(frozen=True)
@@ -143,7 +103,7 @@ class GraphPlan:
         total = PieceSum(self.space, self.terms, latencies_ms)
 
         def fitted(configs: Sequence[GeneConfig]) -> tuple[list[float], list[Runs]]:
-            keys = [f"network-{self.space.fingerprint}-{config.id}" for config in configs]
+            keys = [network_key(self.space, config) for config in configs]
             return total(self.space.genomes(configs)).tolist(), [runs[key] for key in keys]
 
         calibration = calibrate(self.calibration, *fitted(self.calibration))
@@ -186,7 +146,7 @@ def plan_graph_table(
     tracer = networks.tracer(device.batch_size)
     grid = piece_grid(tracer, space, max_programs)
     chosen = table_networks(space, seed, num_calibration, num_validation)
-    programs = {networks.key(config): tracer.network(config) for configs in chosen for config in configs}
+    programs = {network_key(space, c): tracer.network(c) for configs in chosen for c in configs}
     return GraphPlan(space, device, seed, grid.terms, grid.programs, programs, *chosen, {})
 
 

@@ -22,6 +22,7 @@ from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
+from ofa.space.config import Config
 from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
@@ -108,11 +109,20 @@ def table_networks(
     return choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
 
 
+def network_key(space: SearchSpace, config: Config) -> str:
+    """Return the key of a network's workload; it names the space, because ids of two spaces can be equal."""
+    return f"network-{space.fingerprint}-{config.id}"
+
+
 def network_workload(space: StagedSpace, config: SubnetConfig) -> Workload:
-    """Return the workload of a network; its key names the space, because ids of two spaces can be equal."""
+    """Return the workload of a network."""
     shape = (space.in_channels, config.resolution, config.resolution)
-    key = f"network-{space.fingerprint}-{config.id}"
-    return Workload(key, partial(StaticNetwork, lower(space, config)), shape, NETWORK_VISITS_PER_ROUND)
+    return Workload(
+        network_key(space, config),
+        partial(StaticNetwork, lower(space, config)),
+        shape,
+        NETWORK_VISITS_PER_ROUND,
+    )
 
 
 def assemble_table(

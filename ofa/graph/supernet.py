@@ -17,6 +17,7 @@ from ofa.graph.elastic_modules import make_sizes_follow, skipping
 from ofa.graph.execution import GraphFunction
 from ofa.graph.extract import graph_module, own_class
 from ofa.graph.importance import Importance, l1_importance
+from ofa.graph.network_source import NetworkSource
 from ofa.graph.report import ConversionReport
 from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.selection import Selection
@@ -40,10 +41,12 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         space: the unrestricted space.
         model: a copy of the user's network that holds the full tensors.
         report: what the conversion made of the network; None for a supernet that was loaded.
+        source: what makes the user's network; None for one that was given as a module.
     """
 
     space: GraphSpace
     report: ConversionReport | None = None
+    source: NetworkSource | None = None
 
     def __init__(self, model: nn.Module, space: GraphSpace, graph: RewrittenGraph | None) -> None:
         """Copy the network.
@@ -148,12 +151,7 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
 
     def keeps_class(self, config: GeneConfig) -> bool:
         """Return whether `extract` gives a network of the user's own class, rather than a graph module."""
-        structure, selection = self.space.structure, self.space.selection(config)
-        if self._function is None:
-            return True
-        bound = set(structure.bound_groups)
-        groups = zip(structure.groups, selection.counts, strict=True)
-        return all(count == group.num_units for group, count in groups if group.name in bound)
+        return self.space.keeps_class(config)
 
     @override
     @torch.no_grad()
@@ -173,6 +171,17 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
             orders.append(order.cpu().numpy())
         for name, tensor in reordered(state, groups, orders).items():
             state[name].copy_(tensor)
+
+    @property
+    @override
+    def classifier_parameters(self) -> tuple[str, ...]:
+        names = () if self.source is None else self.source.classifier_names
+        return tuple(f"model.{name}" for name in names)
+
+    @property
+    @override
+    def can_freeze_batch_norm(self) -> bool:
+        return not self.runs_graph
 
     @property
     @override

@@ -143,7 +143,7 @@ def training_artefacts(folder: Path) -> list[Artefact]:
 
 def run_artefacts(run: Path) -> list[Artefact]:
     _, info = load_supernet(run / "supernet.pt")
-    space, config = info.space, build(TrainConfig, training_values(run))
+    space, config = info.family, build(TrainConfig, training_values(run))
     genomes = space.sample(16, np.random.default_rng(0))
     identity = table_identity(2, DeviceSpec("here", "pytorch"), {"engine": "PyTorch"}, "sandwich")
     with MeasurementJournal(run / "latency" / "new.partial.jsonl", identity) as journal:
@@ -299,7 +299,8 @@ def kit_artefacts(folder: Path) -> list[Artefact]:
 
 def published_artefacts(root: Path, run: Path) -> list[Artefact]:
     folder, (supernet, info) = root / "published", load_supernet(run / "supernet.pt")
-    space, wide_space = info.space, load_space("mobilenet_v3")
+    assert isinstance(supernet, Supernet)
+    space, wide_space = info.family, load_space("mobilenet_v3")
     (folder / "tables").mkdir(parents=True)
     state = {mobilenet_v3_name(n, len(supernet.layers)): t for n, t in supernet.state_dict().items()}
     torch.save({"state_dict": state}, folder / "checkpoint.pth")
