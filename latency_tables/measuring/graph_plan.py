@@ -100,7 +100,7 @@ class GraphPlan:
         }
         entries = {**self.known_entries, **measured}
         latencies_ms = {key: timing.latency_ms for key, timing in entries.items()}
-        total = PieceSum(self.space, self.terms, latencies_ms)
+        total = PieceSum(self.space, self.terms, latencies_ms, choices_of(self.space))
 
         def fitted(configs: Sequence[GeneConfig]) -> tuple[list[float], list[Runs]]:
             keys = [network_key(self.space, config) for config in configs]
