@@ -238,12 +238,6 @@ def test_networks_without_tables_say_why(
         plan_graph_table(GraphNetworks(supernet, supernet.space), DEVICE, 0)
 
 
-def test_pieces_alone_are_refused() -> None:
-    device = replace(DEVICE, method="isolated")
-    with pytest.raises(UserError, match="method of device 'fake' is isolated; .* method: sandwich"):
-        plan_graph_table(networks_of(), device, 0)
-
-
 def test_tables_of_another_kind_are_refused(table_path: Path) -> None:
     with pytest.raises(UserError, match="is of a user's model; this works with tables of the published"):
         LatencyTable.load(table_path)
