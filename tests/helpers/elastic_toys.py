@@ -15,6 +15,9 @@ from ofa.graph.supernet import GraphSupernet
 SCALE, OFFSET_MS = 2.0, 0.3
 """Latency of a whole network: scale * cost + offset."""
 
+OVERHEAD_MS = 0.05
+"""Latency of every other program besides its cost."""
+
 
 class ToyBlock(nn.Module):
     """Two convolutions whose result is added to the input."""
@@ -81,7 +84,7 @@ class CountingEngine:
         with torch.no_grad():
             module.eval()(example)
         cost = cost_ms(module, self.power)
-        time_ms = SCALE * cost + OFFSET_MS if isinstance(module, fx.GraphModule) else cost
+        time_ms = SCALE * cost + OFFSET_MS if isinstance(module, fx.GraphModule) else cost + OVERHEAD_MS
 
         def run() -> float:
             self.num_runs += 1

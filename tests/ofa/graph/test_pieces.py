@@ -41,7 +41,8 @@ def tracer_of(supernet: GraphSupernet, batch: int = 1) -> GraphTracer:
 def macs_of(network: nn.Module, images: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         network(images)
-    return counter.get_total_flops()
+    num_flops: int = counter.get_total_flops()
+    return num_flops
 
 
 NAMES = sorted(set(TRAPS) - {"PythonBranch"})
