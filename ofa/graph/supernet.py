@@ -139,6 +139,38 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
                 network = graph_module(self._function.rewritten, self.template, tensors, selection)
         return network.train(self.training)
 
+    @torch.no_grad()
+    def insert(self, config: GeneConfig, network: nn.Module) -> None:
+        """Take over the tensors of an extracted network, e.g. after training: the inverse of `extract`.
+
+        All other units become zero, so that they count for nothing when units are sorted; blocks that the
+        sub-network leaves out keep their weights.
+
+        Args:
+            config: the sub-network, with all kernels whole.
+            network: what `extract` returned for it.
+
+        Raises:
+            ValueError: if a kernel of the sub-network is smaller than the full one.
+        """
+        selection = self.space.selection(config)
+        sides = {kernel.weight: kernel.side for kernel in self.space.structure.kernels}
+        if any(side != sides[weight] for weight, side in selection.kernels.items()):
+            raise ValueError(
+                "A network with a smaller kernel cannot be inserted; its kernels were transformed."
+            )
+        state, new_state = state_of(self.model), state_of(network)
+        positions = {
+            name: torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)
+            for name, tensor in state.items()
+        }
+        positions |= self._slices.tensors(positions, selection)
+        for name, tensor in state.items():
+            if name in new_state:
+                value = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
+                value.view(-1)[positions[name].reshape(-1)] = new_state[name].to(tensor).reshape(-1)
+                tensor.copy_(value)
+
     def keeps_class(self, config: GeneConfig) -> bool:
         """Return whether `extract` gives a network of the user's own class, rather than a graph module."""
         structure, selection = self.space.structure, self.space.selection(config)

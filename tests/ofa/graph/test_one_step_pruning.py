@@ -62,7 +62,7 @@ def test_the_best_network_is_first_and_all_were_recalibrated(supernet: GraphSupe
         recalibrate=recalibrate,
         evaluate=evaluate,
         num_candidates=4,
-        progress=lambda done, total: steps.append((done, total)),
+        progress=lambda done, total, text: steps.append((done, total)),
     )
     scores = [result.score for result in results]
     assert scores == sorted(scores, reverse=True) and len(seen) == len(results) == len(steps)
