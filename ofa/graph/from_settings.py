@@ -1,39 +1,57 @@
-"""`supernet_of`: the supernet of the network that settings name."""
+"""`supernet_of`: the supernet of the network that settings name, for inputs of a shape or for images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from ofa.graph.convert import make_elastic
 from ofa.graph.factory import load_model
-from ofa.graph.settings import ConversionSettings
+from ofa.graph.settings import ModelSettings
 from ofa.graph.supernet import GraphSupernet
 
 
-def supernet_of(settings: ConversionSettings) -> GraphSupernet:
+def supernet_of(model: ModelSettings, input_shape: Sequence[int]) -> GraphSupernet:
     """Load a network and convert it; takes some seconds, and more for large networks and images.
+
+    Args:
+        model: the network, and what of it may vary.
+        input_shape: shape of its input, with a batch of at least 2.
 
     Raises:
         UserError: for what cannot be loaded or converted; see `load_model` and `make_elastic`.
     """
-    model = settings.model
-    weights = Path(model.weights) if model.weights else None
-    network = load_model(model.name, model.kwargs, weights)
-    parameter = next(network.parameters(), torch.zeros(()))
-    generator = torch.Generator().manual_seed(0)
+    return converted(network_of(model), model, input_shape)
+
+
+def network_of(model: ModelSettings) -> nn.Module:
+    """Return the network with its weights, in eval mode; see `load_model`."""
+    assert model.name is not None
+    return load_model(model.name, model.kwargs, Path(model.weights) if model.weights else None)
+
+
+def converted(network: nn.Module, model: ModelSettings, input_shape: Sequence[int]) -> GraphSupernet:
+    """Convert a network with the choices of `model`; see `make_elastic`."""
     return make_elastic(
         network,
-        torch.rand(settings.example_shape, generator=generator).to(parameter.dtype),
-        widths=settings.widths,
-        kernel_sizes=settings.kernel_sizes,
-        depths=settings.depths,
-        resolutions=settings.resolutions,
-        divisor=settings.divisor,
-        min_channels=settings.min_channels,
-        exclude=settings.exclude,
-        include=settings.include,
-        rules=settings.rules,
+        _example(network, input_shape),
+        widths=model.widths,
+        kernel_sizes=model.kernel_sizes,
+        depths=model.depths,
+        resolutions=model.resolutions,
+        divisor=model.divisor,
+        min_channels=model.min_channels,
+        exclude=model.exclude,
+        include=model.include,
+        rules=model.rules,
         name=model.short_name,
     )
+
+
+def _example(network: nn.Module, input_shape: Sequence[int]) -> Tensor:
+    parameter = next(network.parameters(), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(tuple(input_shape), generator=generator).to(parameter.dtype)

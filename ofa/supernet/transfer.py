@@ -25,6 +25,7 @@ class TransferReport:
         new_names: names of the tensors that kept their initial values.
         classes: numbers of classes of the source (None if it had no classifier) and of the network.
         in_channels: channels of the images of the source and of the network.
+        classifier_names: those of `new_names` that are of the classifier.
     """
 
     taken_names: tuple[str, ...]
@@ -32,11 +33,12 @@ class TransferReport:
     new_names: tuple[str, ...]
     classes: tuple[int | None, int]
     in_channels: tuple[int, int]
+    classifier_names: tuple[str, ...]
 
     @property
     def has_new_classifier(self) -> bool:
         """Whether the classifier has its initial values."""
-        return any(_is_classifier(name) for name in self.new_names)
+        return bool(self.classifier_names)
 
     @property
     def text(self) -> str:
@@ -46,7 +48,8 @@ class TransferReport:
         channels = "({} → {} channels)".format(*self.in_channels)
         if self.adapted_names:
             parts.append(f"adapted: first convolution {channels}")
-        new = [f"first convolution {channels}"] if not all(map(_is_classifier, self.new_names)) else []
+        has_new_first = len(self.new_names) > len(self.classifier_names)
+        new = [f"first convolution {channels}"] if has_new_first else []
         if self.has_new_classifier:
             before, after = self.classes
             new.append(f"classifier ({'none' if before is None else before} → {after} classes)")
@@ -121,6 +124,7 @@ def transfer_weights(
         new_names=new,
         classes=(source_classes, num_classes),
         in_channels=(source_channels, in_channels),
+        classifier_names=tuple(name for name in new if name != first),
     )
 
 

@@ -13,6 +13,7 @@ from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.shipped import CONF
 from ofa.data.settings import DataSettings
+from ofa.graph.settings import ModelSettings
 from ofa.launch import Command, compose, compose_group
 from ofa.runs.config import TrainConfig
 from ofa.space.staged import StagedSpace
@@ -133,13 +134,28 @@ def test_every_search_builds(name: str) -> None:
     assert plan_search(compose_group("search", name)).algorithm == name
 
 
+@pytest.mark.parametrize("name", choices("user_model"))
+def test_the_settings_of_user_models_have_their_defaults(name: str) -> None:
+    assert build(ModelSettings, compose_group("user_model", name)) == ModelSettings()
+
+
 @pytest.mark.parametrize("name", choices("predictor"))
 def test_every_predictor_builds(name: str) -> None:
     assert build(FitSettings, compose_group("predictor", name)).hidden_units > 0
 
 
 def test_no_yaml_is_left_out() -> None:
-    tested = {"space", "data", "phases", "training", "device", "search", "predictor", "experiment"}
+    tested = {
+        "space",
+        "data",
+        "phases",
+        "training",
+        "device",
+        "search",
+        "predictor",
+        "experiment",
+        "user_model",
+    }
     groups = {path.parent.name for path in CONF.rglob("*.yaml") if path.parent != CONF}
     assert groups == tested
     for path in CONF.rglob("*.yaml"):

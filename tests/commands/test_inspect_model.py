@@ -49,14 +49,14 @@ def test_the_report_is_printed_and_written(folder: Path, capsys: pytest.CaptureF
 def test_settings_reach_the_conversion(folder: Path) -> None:
     report = inspect_model.run(
         "model=inspected:tiny",
-        "resolutions=[8,12]",
-        "widths=[0.5,1.0]",
-        "kernel_sizes=[5]",
-        "rules=[{pattern: '0', divisor: 4, widths: [0.25, 1]}]",
+        "model.resolutions=[8,12]",
+        "model.widths=[0.5,1.0]",
+        "model.kernel_sizes=[5]",
+        "model.rules=[{pattern: '0', divisor: 4, widths: [0.25, 1]}]",
     )
     choices = {gene.name: gene.choices for gene in report.genes}
     assert choices == {"resolution": (8, 12), "width:0": (4, 16), "width:2": (16, 32)}
-    included = inspect_model.run(*COMMON, "include=['2']")
+    included = inspect_model.run(*COMMON, "model.include=['2']")
     assert [gene.name for gene in included.genes] == ["resolution", "width:2"]
     assert {module.name for module in included.modules if not module.is_elastic} == {"0"}
 
@@ -79,14 +79,14 @@ def test_weights_of_a_file_are_loaded(folder: Path) -> None:
     ("settings", "text"),
     [
         (["limits.macs_m=0.001"], "No sub-network has at most 0.001 M MACs; the smallest has 0.0"),
-        (["exclude=['layer9.*']"], r"exclude has the pattern 'layer9\.\*', which matches no module"),
-        (["exclude=['*']"], "exclude and include leave nothing that may vary"),
+        (["model.exclude=['layer9.*']"], r"exclude has the pattern 'layer9\.\*', which matches no module"),
+        (["model.exclude=['*']"], "exclude and include leave nothing that may vary"),
         (["model.kwargs.width=-1"], r"inspected:tiny\(width=-1\) failed: RuntimeError: .*\(inspected.py:6\)"),
         (["model.kwargs.widths=1"], "failed: TypeError: .*unexpected keyword argument 'widths'"),
         (["model.kwarg.width=1"], "Unknown setting 'model.kwarg.width'"),
-        (["divisor=32", "kernel_sizes=[5]"], "Nothing of this network may vary:\n  0: "),
+        (["model.divisor=32", "model.kernel_sizes=[5]"], "Nothing of this network may vary:\n  0: "),
         (["input=[2,3,8,8]"], "input and resolution are both given"),
-        (["widths=[0.5]"], "expected shares up to 1, and 1 among them"),
+        (["model.widths=[0.5]"], "expected shares up to 1, and 1 among them"),
     ],
 )
 def test_mistakes_are_explained(folder: Path, settings: list[str], text: str) -> None:
