@@ -14,7 +14,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.score_file import ScoreFile
 from ofa.graph.measured_cost import MeasuredCost
-from ofa.graph.one_step_pruning import Sort, checked_costs, costs_of, score_of
+from ofa.graph.one_step_pruning import Sort, checked_costs, costs_of, known_score
 from ofa.graph.pruning_plan import least_loss_plan
 from ofa.graph.sensitivity import GroupSensitivity, measure_sensitivity
 from ofa.graph.space import GraphSpace
@@ -76,11 +76,11 @@ def iterative(
         sort: sorts the units by importance.
         num_points: number of smaller counts per group in the analysis of each step.
         measured: further costs by name, which are measured.
-        scores_of: where the scores of a step are kept; networks that have one are not evaluated again.
+        scores_of: file of the scores of a step; networks that have one are not evaluated again.
         progress: callback for the analysis of a step.
 
     Raises:
-        UserError: if there is no step or no limit, for an unknown cost, or a limit below the smallest network.
+        UserError: without a step or a limit, for an unknown cost, or a limit below the smallest network.
     """
     if num_steps < 1:
         raise UserError(f"steps is {num_steps}; expected at least 1.")
@@ -91,11 +91,7 @@ def iterative(
     steps: list[PruningStep] = []
     for number in range(1, num_steps + 1):
         sort(supernet, space.keep_largest({gene.kind: 1 for gene in space.genes}))
-        scores = scores_of(number)
-
-        def score(config: GeneConfig, scores: ScoreFile = scores) -> float:
-            return scores.value(config.id, partial(score_of, supernet, config, recalibrate, evaluate))
-
+        score = partial(known_score, supernet, scores_of(number), recalibrate, evaluate)
         sensitivity = measure_sensitivity(space, score, num_points=num_points, progress=progress(number))
         budget = step_limits(limits, costs_of(space, space.largest, costs, measured), num_steps + 1 - number)
         config = _planned(space, sensitivity, budget, costs, measured)

@@ -40,7 +40,7 @@ class MeasuredCost:
         Args:
             space: space of the networks.
             measure: measures networks.
-            scores: where measured values are kept; None for memory alone.
+            scores: file of measured values; None for memory alone.
             num_networks: number of random networks.
             seed: seed of the draws.
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -74,7 +73,7 @@ def one_step(
         num_candidates: number of candidates.
         seed: seed of the draws.
         measured: further costs by name, which are measured on every candidate.
-        scores: where scores are kept; a candidate that has one is not evaluated again. None: memory alone.
+        scores: file of scores; a candidate that has one is not evaluated again. None for memory alone.
         progress: called after each candidate.
 
     Raises:
@@ -96,23 +95,28 @@ def one_step(
     }
     results = []
     for index, config in enumerate(configs):
-        value = scores.value(config.id, partial(score_of, supernet, config, recalibrate, evaluate))
+        value = known_score(supernet, scores, recalibrate, evaluate, config)
         facts = {name: float(cost[index]) for name, cost in values.items()}
         results.append(Candidate(config, value, facts))
         progress(index + 1, len(configs), f"best {max(result.score for result in results):.4g}")
     return sorted(results, key=lambda candidate: candidate.score, reverse=True)
 
 
-def score_of(
+def known_score(
     supernet: GraphSupernet,
-    config: GeneConfig,
+    scores: ScoreFile,
     recalibrate: Callable[[nn.Module], object],
     evaluate: Callable[[nn.Module], float],
+    config: GeneConfig,
 ) -> float:
-    """Return how good a sub-network is with batch-norm statistics of its own."""
-    network = supernet.extract(config).eval()
-    recalibrate(network)
-    return evaluate(network)
+    """Return how good a sub-network is with batch-norm statistics of its own; it is evaluated once."""
+
+    def compute() -> float:
+        network = supernet.extract(config).eval()
+        recalibrate(network)
+        return evaluate(network)
+
+    return scores.value(config.id, compute)
 
 
 def checked_costs(

@@ -105,10 +105,11 @@ def test_no_network_that_fits_loses_clearly_less(supernet: GraphSupernet) -> Non
             )
             for name, gene in zip(NUM_UNITS, space.genes[1:], strict=True)
         ]
-        losses = sum(
+        lost_by_group = [
             group.losses_at(space.genes[column].choices)[genomes[:, column]]
             for column, group in enumerate(sensitivity, 1)
-        )
+        ]
+        losses = np.sum(lost_by_group, axis=0)
         limit = rng.uniform(0.2, 1) * full_macs(supernet)
         config = least_loss_plan(space, sensitivity, {"macs": limit}, supernet.costs)
         row = int(np.flatnonzero((genomes == space.genome(config)).all(axis=1))[0])
