@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -57,7 +58,7 @@ def iterative(
     num_points: int = 4,
     measured: Mapping[str, MeasuredCost] = MappingProxyType({}),
     scores_of: Callable[[int], ScoreFile] = lambda number: ScoreFile(),
-    progress: Callable[[int], ProgressCallback] = lambda number: silent,
+    progress: Callable[[int], AbstractContextManager[ProgressCallback]] = lambda number: nullcontext(silent),
 ) -> list[PruningStep]:
     """Make a network narrower in steps, with fine-tuning after each; its last state is in the supernet.
 
@@ -77,7 +78,7 @@ def iterative(
         num_points: number of smaller counts per group in the analysis of each step.
         measured: further costs by name, which are measured.
         scores_of: file of the scores of a step; networks that have one are not evaluated again.
-        progress: callback for the analysis of a step.
+        progress: opens the progress of the analysis of a step.
 
     Raises:
         UserError: without a step or a limit, for an unknown cost, or a limit below the smallest network.
@@ -92,7 +93,8 @@ def iterative(
     for number in range(1, num_steps + 1):
         sort(supernet, space.keep_largest({gene.kind: 1 for gene in space.genes}))
         score = partial(known_score, supernet, scores_of(number), recalibrate, evaluate)
-        sensitivity = measure_sensitivity(space, score, num_points=num_points, progress=progress(number))
+        with progress(number) as report:
+            sensitivity = measure_sensitivity(space, score, num_points=num_points, progress=report)
         budget = step_limits(limits, costs_of(space, space.largest, costs, measured), num_steps + 1 - number)
         config = _planned(space, sensitivity, budget, costs, measured)
         steps.append(

@@ -196,26 +196,19 @@ class _Pruning:
 
     def in_steps(self, limits: Mapping[str, float], measured: Mapping[str, MeasuredCost]) -> GeneConfig:
         num_steps = self.settings.steps
-        with self.bar("sensitivity") as progress:
-
-            def progress_of(number: int) -> ProgressCallback:
-                return lambda done, total, text: progress(
-                    done, total, f"step {number} of {num_steps}, {text}"
-                )
-
-            steps = iterative(
-                self.supernet,
-                limits,
-                num_steps=num_steps,
-                recalibrate=self.recalibrate,
-                evaluate=self.evaluate,
-                fine_tune=self.after_step,
-                sort=self.sort,
-                num_points=self.settings.points,
-                measured=measured,
-                scores_of=lambda number: ScoreFile(self.step_folder(number) / "sensitivity.jsonl"),
-                progress=progress_of,
-            )
+        steps = iterative(
+            self.supernet,
+            limits,
+            num_steps=num_steps,
+            recalibrate=self.recalibrate,
+            evaluate=self.evaluate,
+            fine_tune=self.after_step,
+            sort=self.sort,
+            num_points=self.settings.points,
+            measured=measured,
+            scores_of=lambda number: ScoreFile(self.step_folder(number) / "sensitivity.jsonl"),
+            progress=lambda number: self.bar(f"sensitivity, step {number} of {num_steps}"),
+        )
         return steps[-1].config
 
     def step_folder(self, number: int) -> Path:

@@ -136,11 +136,46 @@ def test_an_inserted_network_comes_back_bit_for_bit(supernet: GraphSupernet) -> 
     assert torch.allclose(supernet(images, space.largest), network(images), atol=1e-6)
 
 
-def test_a_network_with_a_transformed_kernel_is_not_inserted() -> None:
+def check_inserted(supernet: GraphSupernet, config: GeneConfig, images: torch.Tensor) -> None:
+    """Check that a changed network is in the supernet bit for bit, under its own config."""
+    network = supernet.extract(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.rand_like(parameter))
+    supernet.insert(config, network)
+    assert torch.equal(supernet(images, config), network(images))
+
+
+class Block(nn.Module):
+    """A residual block whose channels are cut in halves, which only the captured graph makes narrower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.norm, self.outer = nn.Conv2d(16, 64, 1), nn.BatchNorm2d(64), nn.Conv2d(32, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.norm(self.inner(x))
+        outer: torch.Tensor = self.outer(inner[:, :32] * inner[:, 32:].sigmoid())
+        return x + outer
+
+
+def test_networks_of_a_graph_without_some_blocks_are_inserted() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), Block(), Block(), nn.Flatten(), nn.Linear(576, 4))
+    supernet = make_elastic(network.eval(), torch.randn(2, 3, 8, 8), depths=[0.5, 1.0]).eval()
+    assert supernet.rewritten is not None
+    for config in (supernet.space.smallest, supernet.space.largest):
+        check_inserted(supernet, config, torch.randn(2, 3, 8, 8))
+
+
+def test_networks_with_smaller_kernels_are_inserted_unless_these_were_trained() -> None:
     network = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, 4, 1))
-    supernet = make_elastic(network.eval(), torch.randn(2, 3, 8, 8))
+    supernet = make_elastic(network.eval(), torch.randn(2, 3, 8, 8)).eval()
     smallest = supernet.space.smallest
-    with pytest.raises(ValueError, match="smaller kernel"):
+    check_inserted(supernet, smallest, torch.randn(2, 3, 8, 8))
+    with torch.no_grad():
+        for matrix in supernet.kernel_matrices.values():
+            matrix.add_(1)
+    with pytest.raises(ValueError, match="were trained"):
         supernet.insert(smallest, supernet.extract(smallest))
 
 
