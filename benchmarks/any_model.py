@@ -111,7 +111,7 @@ def measure(name: str) -> dict[str, Any]:
         "bound_groups": len(structure.bound_groups),
         "kernels": len(structure.kernels),
         "blocks": len(structure.block_names),
-        "forward": "own" if supernet.rewritten is None else "graph",
+        "forward": "graph" if supernet.runs_graph else "own",
         "coverage": round(coverage(supernet), 4),
         "min_macs_share": round(float(macs[1] / macs[0]), 4),
     }

@@ -48,7 +48,7 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
     from ofa.common.accelerator import threads_set
 
     kit = Path(config.from_kit) if config.from_kit else None
-    space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
+    space = (config.space or config.trained_family).restrict({"resolution": config.resolutions})
     kit_table = table_from_kit(kit, space) if kit else None
     device = kit_table.device if kit_table else config.device
     tables = Path(config.runs_dir) / "tables" / space.name / f"{device.name}.json"
@@ -94,7 +94,7 @@ def _refuse_wrong(table: LatencyTable, config: TableConfig) -> None:
 
 def _space_settings(config: TableConfig, table: LatencyTable) -> dict[str, object]:
     """Return what a search has to be told of the space that the table is of."""
-    space = config.space or config.trained_space
+    space = config.space or config.trained_family
     resolutions = table.covered_resolutions(space)
     settings = preset_settings("space", space) if config.space else {}
     if resolutions and len(resolutions) < len(space.resolutions):

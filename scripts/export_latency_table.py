@@ -29,7 +29,7 @@ class ExportTableConfig(RunConfig):
 @command("export_latency_table", ExportTableConfig)
 def export_latency_table(config: ExportTableConfig) -> list[Path]:
     """Write a file per resolution and return their paths."""
-    space, style = config.space or config.trained_space, key_style_named(config.style)
+    space, style = config.space or config.trained_family, key_style_named(config.style)
     path = Path(config.table or config.directory.table(config.device.name))
     folder = Path(config.output or path.with_suffix(""))
     files = export_table(LatencyTable.load(path), space, style, folder)

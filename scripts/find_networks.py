@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from build_latency_table import build_latency_table
 from collect_accuracy import collect_accuracy
@@ -19,23 +18,25 @@ from fit_predictor import fit_predictor
 from report_run import report_run
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.limit import limits_between
 from latency_tables.table.table import LatencyTable, check_max_table_error
 from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.progress import duration_text, progress_bar, table_console
 from ofa.common.shipped import preset_settings, read_preset
-from ofa.common.text_settings import Name, PathText
+from ofa.common.steps import Step, run_steps, steps_table
+from ofa.common.text_settings import Name, PathText, ShortForm
 from ofa.data.settings import DataSettings
+from ofa.graph.settings import ModelSettings
 from ofa.launch import Command, command
 from ofa.runs.directory import RunDirectory
-from ofa.runs.plan import TrainingPlan, default_run_name, facts_of, plan_recipe, plan_space, plan_training
-from ofa.space.load import load_space
+from ofa.runs.plan import default_run_name
+from ofa.runs.plan_start import StartChoice, plan_start
 from ofa.space.staged import StagedSpace
 
 Result = TypeVar("Result")
@@ -70,19 +71,21 @@ class FindConfig:
     table_minutes: float
     max_table_error: float
     plan_only: bool
+    model: Annotated[ModelSettings, ShortForm("name")] = field(default_factory=ModelSettings)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs_dir: PathText = DEFAULT_RUNS_DIR
     accelerator: str = "auto"
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check that there is no space beside a model."""
+        if self.space is not None and self.model.name is not None:
+            raise UserError("There is a space and a model; expected one of them, or neither.")
 
-@dataclass(frozen=True)
-class Step:
-    """One step of the way: its title, about how many seconds it takes, and what does it."""
-
-    title: str
-    seconds: float
-    run: Callable[[], object]
+    @property
+    def choice(self) -> StartChoice:
+        """What the user chose of the start of the training."""
+        return StartChoice(self.space, self.model, self.recipe, has_init=self.init is not None)
 
 
 @command("find_networks", FindConfig, interrupted=INTERRUPTED)
@@ -98,12 +101,7 @@ def go_the_whole_way(config: FindConfig) -> Path:
     way = Way(config)
     way.print_plan()
     if not config.plan_only:
-        for number, step in enumerate(way.steps, 1):
-            left_s = sum(later.seconds for later in way.steps[number - 1 :])
-            Console().rule(
-                f"{number}/{len(way.steps)} {step.title}; all that is left: {duration_text(left_s)}"
-            )
-            step.run()
+        run_steps(way.steps, Console())
         print(f"the whole way took {duration_text(time.perf_counter() - start_s)}")
         print(f"bundles: {way.run.bundles}\ncurves: tensorboard --logdir {way.run.path / 'tensorboard'}")
         if way.left_out:
@@ -126,6 +124,7 @@ class Way:
         from ofa.data.sources import load_data
         from ofa.export.formats import formats_of_engines
         from ofa.runs.duration import estimate_durations
+        from ofa.supernet.supernet import build_supernet
 
         check_max_table_error(config.max_table_error)
         self.config = config
@@ -135,35 +134,35 @@ class Way:
         self.left_out: dict[str, str] = {}
         with progress_bar("looking at the images") as progress:
             self._data = load_data(config.data, progress=progress)
-        self._plan = self._planned_training()
+        self._start = plan_start(
+            self._data, config.data, config.choice, length=config.length, cache=self.run.path / "shrunk"
+        )
         trained = train_supernet.config(*assignments(self._train_settings))
         device = choose_accelerator(config.accelerator, config.threads)
         with tempfile.TemporaryDirectory() as cache:
             # Nothing is written into the run's folder yet.
             tried = dataclasses.replace(trained.data, cache=trained.data.cache and cache)
             self.data = load_data(tried)
-            self._space = trained.space.for_data(self.data)
+            supernet = self._start.supernet or build_supernet(trained.family.for_data(self.data))
+            self._space = supernet.space
             images = min(config.calibration_images, self.data.size("train"))
             self._durations = estimate_durations(
-                self._space, self.data, trained.recipe, device, calibration_images=images
+                supernet, self.data, trained.recipe, device, calibration_images=images
             )
-        self._tables_s = {name: estimate_duration_s(self._space, spec) for name, spec in self.devices.items()}
+        self._tables_s = {
+            name: estimate_duration_s(cast(StagedSpace, self._space), spec)
+            for name, spec in self.devices.items()
+        }
 
     def print_plan(self) -> None:
         """Print what was seen, what was chosen, and the steps with their times."""
-        space, table = self._space, Table(title="The plan")
+        space = self._space
         for note in self.data.notes:
             print(note)
         resolutions = ", ".join(map(str, space.allowed_resolutions))
-        print(f"{space.name}: {space.size:.3g} sub-networks of {resolutions} px; recipe {self._plan.recipe}")
-        table.add_column("step")
-        table.add_column("about", justify="right")
-        for number, step in enumerate(self.steps, 1):
-            table.add_row(f"{number} {step.title}", duration_text(step.seconds))
-        total_s = sum(step.seconds for step in self.steps)
-        table.add_row("in all", duration_text(total_s))
-        table.caption = "shorter: length=0.5, count=50"
-        table_console().print(table)
+        recipe = self._start.plan.recipe
+        print(f"{space.name}: {space.size:.3g} sub-networks of {resolutions} px; recipe {recipe}")
+        table_console().print(steps_table(self.steps, "shorter: length=0.5, count=50"))
         print(f"the training alone: {command_line('train', self._train_settings)}")
 
     @cached_property
@@ -193,23 +192,16 @@ class Way:
     @property
     def _train_settings(self) -> dict[str, object]:
         """The settings of `ofa train` that the plan comes to."""
-        config, plan = self.config, self._plan
+        config, plan = self.config, self._start.plan
         recipe = {"phases": plan.recipe, "training": plan.recipe, "init": config.init}
-        data, space = preset_settings("data", config.data), preset_settings("space", self._chosen_space)
+        data = preset_settings("data", config.data)
         more = flattened(config.stages.get("train", {}))
         own = {**recipe, **plan.settings, "threads": config.threads, **more}
-        return {**self._run_settings, **data, **space, **own}
+        return {**self._run_settings, **data, **self._start.settings, **own}
 
     @property
     def _run_settings(self) -> dict[str, object]:
         return dict(run_settings(self.run.name, self.config.runs_dir))
-
-    def _planned_training(self) -> TrainingPlan:
-        config, facts = self.config, facts_of(self._data)
-        self._chosen_space = config.space or load_space(plan_space(facts))
-        recipe = config.recipe or plan_recipe(facts, transfers=config.init is not None)
-        cache = config.data.cache or str(self.run.path / "shrunk")
-        return plan_training(facts, self._chosen_space, recipe, length=config.length, cache=cache)
 
     def _go(self, stage: str, step: Command[Any, Result], settings: Mapping[str, object]) -> Result:
         """Run a step's command for this run, with the user's own settings for it last."""
@@ -277,9 +269,7 @@ class Way:
         if limits is not None:
             return limits if isinstance(limits, tuple) else (limits,)
         table = LatencyTable.load(self.run.table(device_name))
-        latency = table.estimator(self._space, max_table_error=math.inf)
-        low, high = latency(self._space.genomes([self._space.smallest, self._space.largest]))
-        return [float(f"{low + share * (high - low):.3g}") for share in LIMIT_SHARES]
+        return limits_between(table, cast(StagedSpace, self._space), LIMIT_SHARES)
 
 
 def _devices(config: FindConfig) -> list[DeviceSpec]:

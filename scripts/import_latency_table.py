@@ -32,7 +32,7 @@ class ImportTableConfig(RunConfig):
 @command("import_latency_table", ImportTableConfig)
 def import_latency_table(config: ImportTableConfig) -> LatencyTable:
     """Write the table of ours and return it."""
-    space = config.space or config.trained_space
+    space = config.space or config.trained_family
     published = read_published_tables([Path(file) for file in config.files])
     missing_ms = {kind: value for kind, value in config.missing_ms.items() if value is not None}
     table = import_table(space, published, config.device, missing_ms, config.description)

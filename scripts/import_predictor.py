@@ -26,7 +26,7 @@ def import_predictor(config: ImportPredictorConfig) -> Path:
     """Write the predictor and return its path."""
     import predictors.published.predictor
 
-    space = config.space or config.trained_space
+    space = config.space or config.trained_family
     predictor = predictors.published.predictor.import_predictor(Path(config.file), space)
     path = Path(config.output or config.directory.predictor)
     with sole_writer(path, "predictor", setting="output"):

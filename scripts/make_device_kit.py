@@ -38,7 +38,7 @@ def make_device_kit(config: KitConfig) -> KitInfo:
     from ofa.common.accelerator import threads_set
 
     device = config.device
-    space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
+    space = (config.space or config.trained_family).restrict({"resolution": config.resolutions})
     networks = config.calibration_networks, config.validation_networks
     kits = Path(config.runs_dir) / "kits" / space.name / device.name
     path = Path(config.output or (kits if config.space else config.directory.kit(device.name)))

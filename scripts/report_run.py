@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from search_for_device import predictions_of
 
@@ -15,6 +15,7 @@ from ofa.common.progress import progress_bar, table_console
 from ofa.common.text_settings import Name
 from ofa.launch import command
 from ofa.runs.config import RunConfig
+from ofa.space.staged import StagedSpace
 from search.result.select import searches_by_subnet
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
     from search.reports.run_report import plot_tradeoff, report_networks, report_table
 
     run, directory, device = open_run(config), config.directory, config.device
-    space = run.info.space
+    space = cast(StagedSpace, run.info.space)  # Tables refuse other spaces.
     table = LatencyTable.load(find_table(directory, device, space))
     predictor = load_predictor(directory.predictor, space)
     evaluator = SubnetEvaluator(

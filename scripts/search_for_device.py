@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.limit import TableLimit
@@ -15,6 +15,7 @@ from ofa.common.latency_target import LatencyTarget
 from ofa.common.locks import sole_writer
 from ofa.common.progress import ProgressCallback, progress_bar
 from ofa.common.text_settings import Name, PathText
+from ofa.graph.space import ImageSpace
 from ofa.launch import command, job_name
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.estimator import Estimator
@@ -74,7 +75,7 @@ class SearchConfig(RunConfig):
             raise UserError("from_kit holds measurements of a verified search; add verify=true.")
 
     @property
-    def searched_space(self) -> StagedSpace:
+    def searched_space(self) -> ImageSpace:
         """The space with the chosen resolutions."""
         return (self.space or self.trained_space).restrict({"resolution": self.resolutions})
 
@@ -88,12 +89,15 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
 
     plan, run, space = plan_search(config.search), config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
-    path = Path(config.table or find_table(run, config.device, space)) if bounds.latency_ms else None
+    staged = cast(StagedSpace, space)  # Tables refuse other spaces.
+    path = Path(config.table or find_table(run, config.device, staged)) if bounds.latency_ms else None
     table = LatencyTable.load(path) if path else None
     if path and table and config.resolutions is None and is_shipped(path):
-        space = table.covered_space(space)
-        print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
-    limits = build_limits(space, bounds, *_latencies(config, table, space), _targets(config, table))
+        space = table.covered_space(staged)
+        print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(staged)))} px")
+    limits = build_limits(
+        space, bounds, *_latencies(config, table, cast(StagedSpace, space)), _targets(config, table)
+    )
     named_settings = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
     for line in loose_limit_lines(space, limits, config.seed):
         print(line)
@@ -103,7 +107,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
         threads_set(config.threads),
         progress_bar("searching") as progress,
     ):
-        measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
+        measure = _measure(config, table, staged, run.kit(name), progress) if config.verify else None
         predictor = load_predictor(run.predictor, space, config.threads)
         result = find(
             space,
@@ -153,7 +157,7 @@ def _middle(result: SearchResult) -> str:
     return f"@{rounded_up(middle, 4)}"
 
 
-def predictions_of(predictor: Predictor, space: StagedSpace) -> Predictions:
+def predictions_of(predictor: Predictor, space: ImageSpace) -> Predictions:
     """Return what a fitted predictor knows of its own errors; an imported one knows nothing."""
     from predictors.model.predictor import AccuracyPredictor
 

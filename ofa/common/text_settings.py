@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +38,17 @@ class ShortForm:
 @dataclass(frozen=True)
 class OpenGroup:
     """Marks a mapping to which settings of any name may be added: `model.kwargs.num_classes=10`."""
+
+
+@dataclass(frozen=True)
+class Implied:
+    """Marks a group of settings whose name, once given, sets others that are not given.
+
+    Attributes:
+        settings: their values by name.
+    """
+
+    settings: Mapping[str, str]
 
 
 def checked_name(name: str, kind: str = "name") -> str:

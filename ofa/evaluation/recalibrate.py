@@ -29,6 +29,13 @@ class _Moments:
         self.count = total
 
 
+def batch_norms_of(network: nn.Module) -> list[nn.Module]:
+    """Return the batch norms of a network that keep running statistics."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = (module for module in network.modules() if isinstance(module, kinds))
+    return [norm for norm in norms if norm.running_mean is not None]
+
+
 @torch.no_grad()
 def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace all batch-norm running statistics of `network` by those of the given images.
@@ -45,7 +52,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Iterable[Tensor]) -> None
     Raises:
         UserError: if there is no batch, or a batch has a single value per channel.
     """
-    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    layers = batch_norms_of(network)
     modes = {module: module.training for module in network.modules()}
     saved_buffers = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     moments = {layer: _Moments() for layer in layers}
@@ -83,7 +90,7 @@ def _joined(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         yield previous
 
 
-def _observe(moments: _Moments, layer: nn.BatchNorm2d, images: Tensor) -> None:
+def _observe(moments: _Moments, layer: nn.Module, images: Tensor) -> None:
     """Merge the statistics of a batch, and make the layer, in eval mode, normalise by them."""
     if images.numel() == images.shape[1]:
         raise UserError(
@@ -94,25 +101,25 @@ def _observe(moments: _Moments, layer: nn.BatchNorm2d, images: Tensor) -> None:
     _store(layer, batch)
 
 
-def _store(layer: nn.BatchNorm2d, moments: _Moments) -> None:
+def _store(layer: nn.Module, moments: _Moments) -> None:
     """Write mean and population variance into the running statistics of `layer`."""
     layer.get_buffer("running_mean").copy_(moments.mean)
     layer.get_buffer("running_var").copy_(moments.squares / moments.count)
 
 
 def _moments_of(images: Tensor) -> _Moments:
-    """Return the moments of images (n, channels, h, w).
+    """Return the moments per channel of values (n, channels, ...), such as images.
 
     In channels-last format, PyTorch's batch norm on a CPU sums a channel's values in plain float32, which can
     lose four of seven digits. Chunks with two passes each keep them, at a similar cost.
     """
     moments, count = _Moments(), images.numel() // images.shape[1]
     if images.device.type != "cpu":
-        variance, mean = torch.var_mean(images.float(), (0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(images.float(), (0, *range(2, images.dim())), correction=0)
         moments.merge(count, mean.double(), variance.double() * count)
         return moments
     # Shape (values, channels); a view in channels-last memory format.
-    rows = images.permute(0, 2, 3, 1).flatten(0, 2).float()
+    rows = images.movedim(1, -1).flatten(0, -2).float()
     for chunk in torch.split(rows, max(1, _CHUNK // images.shape[1])):
         mean = chunk.mean(0)
         squares = (chunk - mean).square_().sum(0)

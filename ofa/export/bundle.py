@@ -27,6 +27,7 @@ class Bundle:
         versions: versions of Python and of the packages that wrote the bundle.
         date: date of the export, UTC.
         module: the network with the bundle's weights; None if its architecture is unknown.
+        problem: why a sub-network of a user's model could not be made; empty otherwise.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Bundle:
     versions: Mapping[str, str]
     date: str
     module: nn.Module | None
+    problem: str = ""
 
     @property
     def network(self) -> nn.Module:
@@ -43,8 +45,11 @@ class Bundle:
         A sub-network is on the CPU. A module that was passed to `load_bundle` is returned itself.
 
         Raises:
-            UserError: if the network is not a sub-network and the bundle was loaded without a module.
+            UserError: if the network is not a sub-network and the bundle was loaded without a module, or
+                what makes a user's model fails or may not be called.
         """
+        if self.problem:
+            raise UserError(self.problem)
         if self.module is None:
             raise UserError(
                 f"The architecture of {self.card.name!r} is not in the bundle {self.path}, only its weights. "
@@ -105,9 +110,14 @@ def load_bundle(path: Path | str, network: nn.Module | None = None) -> Bundle:
     put_back(path)
     description, card = read_description(path / DESCRIPTION_FILE)
     weights = description.files["weights"]
-    module = network
+    module, problem = network, ""
     if network is not None:
         load_into(path, weights, network)
-    elif card.subnet is not None:
+    elif card.subnet is not None and card.subnet.network is None:
         module = load_subnet(path, weights, card.subnet)
-    return Bundle(path, card, description.files, description.versions, description.date, module)
+    elif card.subnet is not None:
+        try:
+            module = load_subnet(path, weights, card.subnet)
+        except UserError as error:
+            problem = str(error)  # The files of engines need no code of the user's.
+    return Bundle(path, card, description.files, description.versions, description.date, module, problem)

@@ -16,18 +16,46 @@ from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
-from ofa.space.staged import MAX_SIDE, StagedSpace
-from ofa.space.subnet import SubnetConfig
+from ofa.graph.network_source import NetworkSource
+from ofa.graph.space import GraphSpace, ImageSpace
+from ofa.space.config import AnyConfig
+from ofa.space.staged import MAX_SIDE
 
 CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True)
 class SubnetFacts:
-    """The origin of a sub-network: its space, and its config in that space."""
+    """The origin of a sub-network: its space, and its config in that space.
 
-    space: StagedSpace
-    config: SubnetConfig
+    Attributes:
+        space: the space.
+        config: the sub-network.
+        network: what makes the whole network of a user's model; None for a published family.
+        graph: graph of the whole network as plain values; None for a sub-network of the user's own class.
+    """
+
+    space: ImageSpace
+    config: AnyConfig
+    network: NetworkSource | None = None
+    graph: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the space of a user's model has its network."""
+        if isinstance(self.space, GraphSpace) != (self.network is not None):
+            raise UserError("A space of a user's model and what makes its network belong together.")
+
+    @property
+    def model_text(self) -> str:
+        """What a sub-network of a user's model is, for users; empty for a published family."""
+        if self.network is None:
+            return ""
+        if self.graph is None:
+            return f"a network of the class that {self.network.name} makes, with the names of its parameters"
+        return (
+            f"a graph of the network that {self.network.name} makes, with the names of its parameters: the "
+            "forward of its class cannot compute these widths"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +125,12 @@ class ModelCard:
 
 
 def subnet_card(
-    space: StagedSpace,
-    config: SubnetConfig,
+    space: ImageSpace,
+    config: AnyConfig,
     info: DataInfo,
     *,
+    network: NetworkSource | None = None,
+    graph: Mapping[str, Any] | None = None,
     expected_metric: MetricValue | None = None,
     expected_latency_ms: Mapping[str, float] | None = None,
     latency_targets: Mapping[str, LatencyTarget] | None = None,
@@ -112,6 +142,8 @@ def subnet_card(
         space: the space.
         config: the sub-network.
         info: facts of the images it was trained on: class names and how pixels are normalised.
+        network: what makes the whole network of a user's model; None for a published family.
+        graph: graph of the whole network; see `SubnetFacts`.
         expected_metric: expected value of a metric; None if unknown.
         expected_latency_ms: estimated milliseconds by the name of the limit that the search kept.
         latency_targets: what these latencies are for, by the same names.
@@ -129,7 +161,7 @@ def subnet_card(
         expected_latency_ms=expected_latency_ms or {},
         latency_targets=latency_targets or {},
         provenance=provenance or {},
-        subnet=SubnetFacts(space, config),
+        subnet=SubnetFacts(space, config, network, graph),
     )
 
 

@@ -23,9 +23,9 @@ from ofa.compression.quantisation.registry import packages_of
 from ofa.data.preprocessing import Preprocessing
 from ofa.export.card import CLASSIFICATION, ModelCard, SubnetFacts, subnet_name
 from ofa.export.record import ExportedFile
+from ofa.graph.network_source import NetworkSource
+from ofa.graph.space import ImageSpace
 from ofa.runtimes.registry import RUNTIMES
-from ofa.space.staged import StagedSpace
-from ofa.space.subnet import SubnetConfig
 
 DESCRIPTION_FILE = "subnet.json"
 BUNDLE_SCHEMA = 2
@@ -34,12 +34,14 @@ _PACKAGES = ("once-for-all-search", "torch", "torchvision")
 
 @dataclass(frozen=True)
 class SubnetRecord:
-    """A sub-network in a description; `SubnetConfig.from_dict` reads the config."""
+    """A sub-network in a description; its space reads the config."""
 
     id: str
     config: dict[str, Any]
-    space: StagedSpace
+    space: ImageSpace
     fingerprint: str
+    network: NetworkSource | None = None
+    graph: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,15 @@ def _known_values(metric: MetricValue) -> dict[str, Any]:
 
 
 def _subnet_values(subnet: SubnetFacts) -> dict[str, Any]:
-    return {
+    values = {
         "id": subnet.config.id,
         "config": subnet.config.to_dict(),
         "space": subnet.space.unrestricted.to_dict(),
         "fingerprint": subnet.space.fingerprint,
     }
+    if subnet.network is not None:
+        values |= {"network": dataclasses.asdict(subnet.network), "graph": subnet.graph}
+    return values
 
 
 def read_description(file: Path) -> tuple[Description, ModelCard]:
@@ -166,7 +171,8 @@ def _subnet_facts(file: Path, subnet: SubnetRecord) -> SubnetFacts:
             f"is recorded, so the file was changed.",
             stage="export",
         )
-    return SubnetFacts(subnet.space, SubnetConfig.from_dict(subnet.config))
+    config = subnet.space.read(subnet.config)
+    return SubnetFacts(subnet.space, config, subnet.network, subnet.graph)
 
 
 def _versions() -> dict[str, str]:

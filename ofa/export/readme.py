@@ -56,6 +56,11 @@ bilinearly with antialiasing (Pillow: `image.resize({size}, Image.Resampling.BIL
 
 def _kind(card: ModelCard) -> str:
     num_classes = len(card.class_names)
+    if card.subnet is not None and card.subnet.network is not None:
+        return (
+            f"Sub-network {card.subnet.config.id} of the model `{card.subnet.space.name}`, {num_classes} "
+            f"classes: {card.subnet.model_text}. The weights need that code; the other files do not."
+        )
     if card.subnet is not None:
         return (
             f"Sub-network {card.subnet.config.id}, `{card.subnet.config}` of the space "

@@ -8,30 +8,26 @@ run counts as one's own.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from ofa.common.errors import UserError
-from ofa.common.user_folders import state_folder
+from ofa.common.remembered import is_remembered, remember
+
+_KIND = "exported_graphs"
 
 
 def record_export(digest: str) -> None:
-    """Remember that a file was exported here; where the folder cannot be written, nothing happens.
+    """Remember that a file was exported here.
 
     Args:
         digest: SHA-256 of the file, hex.
     """
-    file = _file(digest)
-    if file is not None:
-        with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
+    remember(_KIND, digest)
 
 
 def is_exported_here(digest: str) -> bool:
     """Return whether a file with this SHA-256 was exported by this user on this machine."""
-    file = _file(digest)
-    return file is not None and file.is_file()
+    return is_remembered(_KIND, digest)
 
 
 def check_trusted(path: Path, digest: str, trust: bool) -> None:
@@ -51,8 +47,3 @@ def check_trusted(path: Path, digest: str, trust: bool) -> None:
             "its maker put into it. Take another file of the bundle (weights, onnx, …), which runs nothing; "
             "or, if you know and trust the maker, give trust=true."
         )
-
-
-def _file(digest: str) -> Path | None:
-    folder = state_folder()
-    return None if folder is None or not digest.isalnum() else folder / "exported_graphs" / digest

@@ -20,6 +20,8 @@ from ofa.common.reading import path_inside, read_bytes
 from ofa.common.tensors import MAX_TENSOR_BYTES, read_safetensors
 from ofa.export.card import SubnetFacts
 from ofa.export.record import ExportedFile
+from ofa.graph.space import GraphSpace
+from ofa.graph.subnet import make_subnet
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import Files
 
@@ -45,16 +47,29 @@ def weights_content(network: nn.Module) -> Files:
     return {WEIGHTS_FILE: safetensors.torch.save(tensors)}
 
 
-def load_subnet(folder: Path, weights: ExportedFile, subnet: SubnetFacts) -> StaticNetwork:
+def load_subnet(folder: Path, weights: ExportedFile, subnet: SubnetFacts) -> nn.Module:
     """Return the sub-network with a bundle's weights, in eval mode.
 
     Raises:
-        UserError: if the weights are missing, damaged or belong to another network.
+        UserError: if the weights are missing, damaged or belong to another network; if a user's model cannot
+            be made (see `NetworkSource`).
     """
+    if isinstance(subnet.space, GraphSpace):
+        return _load_graph_subnet(folder, weights, subnet, subnet.space)
     with torch.device("meta"):
         network = StaticNetwork(lower(subnet.space.unrestricted, subnet.config))
     state = _read(folder, weights, network.state_dict(), "sub-network")
     network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def _load_graph_subnet(
+    folder: Path, weights: ExportedFile, subnet: SubnetFacts, space: GraphSpace
+) -> nn.Module:
+    """Return a sub-network of a user's model; its own class made anew, or its graph."""
+    assert subnet.network is not None
+    network = make_subnet(subnet.network.network(), space, subnet.config, subnet.graph)
+    network.load_state_dict(_read(folder, weights, network.state_dict(), "sub-network"))
     return network.eval()
 
 

@@ -29,20 +29,23 @@ from ofa.export.record import ExportedFile, exported_file
 from ofa.export.trust import record_export
 from ofa.export.weights import load_into, load_subnet, weights_content
 from ofa.runtimes.base import FP32, Files, Logits, check_packages, quiet, write_files
+from ofa.space.staged import StagedSpace
 
 CHECKED_BATCH_SIZES = (1, 3)
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """Path of a written bundle, and the records of its files by format."""
+    """Path of a written bundle, the records of its files by format, and what a user's model became."""
 
     path: Path
     files: Mapping[str, ExportedFile]
+    model_text: str = ""
 
     def lines(self) -> list[str]:
-        """Return one line of text per format."""
-        return [self._line(name, file) for name, file in self.files.items()]
+        """Return one line of text per format, and one for a user's model."""
+        own = [f"the bundle is {self.model_text}"] if self.model_text else []
+        return [*own, *(self._line(name, file) for name, file in self.files.items())]
 
     def _line(self, name: str, file: ExportedFile) -> str:
         names = ", ".join(str(self.path / part.file) for part in file.every_part)
@@ -119,7 +122,7 @@ def export_bundle(
         write_json(folder / DESCRIPTION_FILE, describe(card, files))
         _trust_own(files)
     progress(total, total, "")
-    return ExportReport(path, files)
+    return ExportReport(path, files, "" if card.subnet is None else card.subnet.model_text)
 
 
 def _max_bytes(network: nn.Module, num_formats: int, target: TargetPrecision | None) -> int:
@@ -136,8 +139,11 @@ def _trust_own(files: Mapping[str, ExportedFile]) -> None:
 
 
 def _check_subnet(network: nn.Module, card: ModelCard) -> None:
-    """Check that a network has the layers of the sub-network that its card names, if any."""
-    if card.subnet is None:
+    """Check that a network has the layers of the sub-network that its card names, if any.
+
+    That of a user's model is compared with its class made anew when its weights are written.
+    """
+    if card.subnet is None or not isinstance(card.subnet.space, StagedSpace):
         return
     config = card.subnet.config
     if layers_of(network) != lower(card.subnet.space.unrestricted, config):

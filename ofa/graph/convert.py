@@ -22,11 +22,12 @@ from ofa.graph.module_report import joined_lines, module_reports
 from ofa.graph.parts import ElasticParts, find_parts, restricted
 from ofa.graph.regions import Region, find_regions, joined, moved, moved_group
 from ofa.graph.report import conversion_report
-from ofa.graph.rewrite import RewrittenGraph, rewrite
+from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.space import GraphSpace
 from ofa.graph.structure import GraphStructure
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.variants import Variants, bound_parts
+from ofa.graph.whole_graph import whole_graph
 
 
 class NothingElasticError(UserError):
@@ -80,7 +81,7 @@ def make_elastic(
     values = tuple(widths), tuple(kernel_sizes), tuple(depths), divisor, min_channels, tuple(rules)
     choices = Choices(sides, *values)
     conversion = convert(model, example, choices, exclude=exclude, include=include, name=name)
-    supernet = GraphSupernet(model, conversion.space, conversion.rewritten)
+    supernet = GraphSupernet(model, conversion.space, conversion.graph)
     found = [(region.path, region.parts) for region in conversion.regions]
     supernet.report = conversion_report(model, conversion.space, found, conversion.failures, min_channels)
     return supernet
@@ -105,13 +106,13 @@ class Conversion:
 
     Attributes:
         space: the space of the network.
-        rewritten: the graph that computes its sub-networks; None where the own forward does.
+        graph: the graph of the network; None where only parts of it were captured.
         regions: the modules that were captured.
         failures: why other modules could not be captured, by name; empty for the whole network.
     """
 
     space: GraphSpace
-    rewritten: RewrittenGraph | None
+    graph: RewrittenGraph | None
     regions: tuple[ConvertedRegion, ...]
     failures: Mapping[str, str]
 
@@ -130,7 +131,7 @@ def convert(
     regions, failures = find_regions(model, args, kwargs)
     found = restricted([(r.path, find_parts(r.captures[0])) for r in regions], model, exclude, include)
     checked = [_checked(parts, model.get_submodule(path)) for path, parts in found]
-    rewritten = None
+    graph = None
     if failures:
         if len(choices.resolutions) > 1:
             raise UserError(
@@ -138,15 +139,15 @@ def convert(
                 f"cannot be captured: {failures['']}"
             )
         checked = _checked_together(checked, [path for path, _ in found], model, args, kwargs)
-    elif checked[0][1]:
+    else:
         parts, bound = checked[0]
-        if len(choices.resolutions) > 1:
+        if bound and len(choices.resolutions) > 1:
             raise UserError(
                 f"Only the graph of {type(model).__name__} computes fewer channels of {bound[0]}, and it "
                 "runs at one resolution; convert the network for one resolution, or exclude such modules."
             )
-        checked = [(_with_free_batch(parts, model), bound)]
-        rewritten = rewrite_parts(checked[0][0])
+        graph_parts, graph = whole_graph(parts, model, must_run=bool(bound))
+        checked = [(graph_parts if bound else parts, bound)]
     structures: list[GraphStructure] = []
     batch = batch_of(args, kwargs)
     for region, (parts, bound) in zip(regions, checked, strict=True):
@@ -174,7 +175,7 @@ def convert(
     converted = tuple(
         ConvertedRegion(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)
     )
-    return Conversion(space, rewritten, converted, failures)
+    return Conversion(space, graph, converted, failures)
 
 
 def _checked(parts: ElasticParts, module: nn.Module) -> tuple[ElasticParts, list[str]]:
@@ -248,12 +249,6 @@ def _full_macs(structures: Sequence[GraphStructure]) -> float:
     )
 
 
-def rewrite_parts(parts: ElasticParts) -> RewrittenGraph:
-    """Return the graph of the parts with their sizes as inputs."""
-    kernels = {kernel.weight: kernel.side for kernel in parts.kernels}
-    return rewrite(parts.capture, parts.grouping, kernels, parts.blocks)
-
-
 def _captures(captured: Capture, model: nn.Module, resolutions: Sequence[int]) -> list[Capture]:
     """Return the graph at each resolution.
 
@@ -277,13 +272,3 @@ def _captures(captured: Capture, model: nn.Module, resolutions: Sequence[int]) -
             )
         result.append(other)
     return result
-
-
-def _with_free_batch(parts: ElasticParts, model: nn.Module) -> ElasticParts:
-    """Return the same parts of a graph that runs with any batch size, where the network allows it."""
-    captured = capture(model, parts.capture.args, dict(parts.capture.kwargs), free_batch=True)
-    free = find_parts(captured)
-    for reason in dict.fromkeys(parts.reasons.values()):
-        free = free.without([key for key, text in parts.reasons.items() if text == reason], reason)
-    is_same = free.groups == parts.groups and free.named_chains == parts.named_chains
-    return free if is_same and free.names == parts.names else parts

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ofa.graph.elastic_modules import set_sizes
 from ofa.graph.execution import size_of
+from ofa.graph.graph_values import num_axes
 from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.selection import Selection
 from ofa.modules.pass_through import PassThrough
@@ -112,7 +113,9 @@ def _with_batch_norms(graph: fx.Graph, tensors: Mapping[str, Tensor]) -> dict[st
         path = str(mean.target).removesuffix(".running_mean")
         if not isinstance(training, fx.Node) or path == str(mean.target):
             continue
-        kind = _BATCH_NORMS[len(node.meta["val"].shape)]
+        kind = _BATCH_NORMS.get(num_axes(node) or 0)
+        if kind is None:
+            continue
         has_scale = f"{path}.weight" in tensors
         norms[path] = kind(
             len(tensors[f"{path}.running_mean"]), node.kwargs["eps"], node.kwargs["momentum"], has_scale,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ofa.graph.convert import make_elastic
 from ofa.graph.factory import load_model
+from ofa.graph.network_source import make_known
 from ofa.graph.settings import ModelSettings
 from ofa.graph.supernet import GraphSupernet
 
@@ -27,10 +28,19 @@ def supernet_of(model: ModelSettings, input_shape: Sequence[int]) -> GraphSupern
     return converted(network_of(model), model, input_shape)
 
 
-def network_of(model: ModelSettings) -> nn.Module:
-    """Return the network with its weights, in eval mode; see `load_model`."""
+def network_of(model: ModelSettings, seed: int = 0) -> nn.Module:
+    """Return the network that a user names, with its weights, in eval mode; see `load_model`.
+
+    Args:
+        model: the network.
+        seed: seed of weights that the function draws.
+    """
     assert model.name is not None
-    return load_model(model.name, model.kwargs, Path(model.weights) if model.weights else None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = load_model(model.name, model.kwargs, Path(model.weights) if model.weights else None)
+    make_known(model.name, model.kwargs)
+    return network
 
 
 def converted(network: nn.Module, model: ModelSettings, input_shape: Sequence[int]) -> GraphSupernet:

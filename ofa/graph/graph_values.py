@@ -29,6 +29,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _NAMED = (torch.dtype, torch.layout, torch.memory_format)
 # Operators that only compute: any other could do more when a foreign file is read.
 _NAMESPACE = "aten"
+_MAX_AXES = 64
 
 
 def graph_to_values(rewritten: RewrittenGraph) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def graph_to_values(rewritten: RewrittenGraph) -> dict[str, Any]:
                 "target": _target_name(node),
                 "args": [_value(item, index) for item in node.args],
                 "kwargs": {key: _value(item, index) for key, item in node.kwargs.items()},
+                "rank": num_axes(node),
             }
             for node in rewritten.graph.nodes
         ],
@@ -69,6 +71,12 @@ def graph_to_values(rewritten: RewrittenGraph) -> dict[str, Any]:
         "out_spec": pytree.treespec_dumps(rewritten.out_spec),
         "has_free_batch": rewritten.has_free_batch,
     }
+
+
+def num_axes(node: fx.Node) -> int | None:
+    """Return the number of axes of a node's value; None if it is no tensor, or not known."""
+    value = node.meta.get("val")
+    return len(value.shape) if isinstance(value, Tensor) else node.meta.get("rank")
 
 
 def _target_name(node: fx.Node) -> str:
@@ -120,6 +128,7 @@ def graph_from_values(values: Mapping[str, Any], constants: Sequence[Tensor]) ->
                 nodes.append(graph.call_function(_function(entry["target"]), args, kwargs))
             else:
                 raise UserError(f"has a node of kind {entry['op']!r}")
+            nodes[-1].meta["rank"] = _rank(entry.get("rank"))
         blocks = [
             Block(b["name"], nodes[b["source"]], nodes[b["result"]], tuple(nodes[n] for n in b["nodes"]))
             for b in values["blocks"]
@@ -138,6 +147,12 @@ def graph_from_values(values: Mapping[str, Any], constants: Sequence[Tensor]) ->
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"The graph of the supernet cannot be read: {reason}") from error
+
+
+def _rank(value: object) -> int | None:
+    if value is not None and not (isinstance(value, int) and 0 <= value <= _MAX_AXES):
+        raise UserError(f"The graph of the supernet has a tensor of {value!r} axes.")
+    return value
 
 
 def _identifier(name: object) -> str:

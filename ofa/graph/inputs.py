@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,7 @@ def side_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     return int(images[0].shape[-1])
 
 
-def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Return the number of images of an example: the length of its first argument."""
     first = args[0] if args else next(iter(kwargs.values()))
     return len(first) if isinstance(first, (Tensor, list, tuple)) else len(tensors_in(first)[0])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -22,6 +23,8 @@ from ofa.graph.labels.store import Axis
 _VIEWS = {"view": "size", "_unsafe_view": "size", "reshape": "shape", "expand": "size"}
 _SPLITS = ("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes")
 _SIZED = {*_VIEWS, *_SPLITS, "unflatten", "slice", "narrow"}
+_RESHAPING = {*_VIEWS, "unflatten", "repeat", "tile", "broadcast_to"}
+_CREATING = {"zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "arange"}
 _ASSERTIONS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size")
 # The argument that says whether the network is in training mode.
 _TRAINING = {
@@ -124,6 +127,7 @@ def rewrite(
                     sized_groups |= _groups_in(list(arguments.values()))
                 with graph.inserting_before(copy):
                     _replace(copy, target, arguments, copies, flags, quantities)
+    _erase_unread_numbers(graph)
     copied_blocks = [
         Block(b.name, copies[b.source], copies[b.result], tuple(copies[n] for n in b.nodes if n in copies))
         for b in blocks
@@ -139,6 +143,29 @@ def rewrite(
         out_spec=program.call_spec.out_spec,
         has_free_batch=capture.has_free_batch,
         sized_groups=frozenset(sized_groups),
+    )
+
+
+def _erase_unread_numbers(graph: fx.Graph) -> None:
+    """Erase, in place, comparisons of sizes that only assertions read."""
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not isinstance(node.target, OpOverload) and not node.users:
+            graph.erase_node(node)
+
+
+def has_batch_in_sizes(captured: Capture, batch: int) -> bool:
+    """Return whether sizes in the graph may count the images of the example.
+
+    Args:
+        captured: a graph for the batch of the example.
+        batch: number of images of the example.
+    """
+    return any(
+        isinstance(size, int) and size > 0 and size % batch == 0  # Axes may have been exchanged or merged.
+        for node in captured.program.graph.nodes
+        if node.op == "call_function" and operator_name(node) in _RESHAPING | _CREATING
+        for argument in (*node.args, *node.kwargs.values())
+        for size in (argument if isinstance(argument, list | tuple) else [])
     )
 
 

@@ -67,6 +67,11 @@ class ModelSettings:
             )
 
     @property
+    def has_weights(self) -> bool:
+        """Whether the network may be trained: by a file of weights, or by a function that may give them."""
+        return self.name is not None and (self.weights is not None or not self.short_name)
+
+    @property
     def short_name(self) -> str:
         """Name in its library, e.g. "resnet18"; empty for a user's function."""
         library, _, name = (self.name or "").partition(":")

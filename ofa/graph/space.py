@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.plain import GeneConfig, GeneSpace
 from ofa.space.space import SearchSpace
+from ofa.space.staged import StagedSpace
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,13 @@ class GraphSpace(GeneSpace):
 
     Attributes:
         structure: what the genes act on.
+        in_channels: channels of the images that the network takes; 0 where it takes something else.
+        num_classes: classes that it tells; 0 where it tells something else.
     """
 
     structure: GraphStructure
+    in_channels: int = 0
+    num_classes: int = 0
 
     __hash__ = SearchSpace.__hash__
 
@@ -48,6 +53,12 @@ class GraphSpace(GeneSpace):
             for kernel in self.structure.kernels
         }
         return Selection(counts, kernels, frozenset(skipped))
+
+    def keeps_class(self, config: GeneConfig) -> bool:
+        """Return whether a network of the space is of the user's own class, rather than a graph module."""
+        bound = set(self.structure.bound_groups)
+        groups = zip(self.structure.groups, self.selection(config).counts, strict=True)
+        return all(count == group.num_units for group, count in groups if group.name in bound)
 
     def allowed_values(self, gene: str) -> tuple[float, ...]:
         """Return the allowed values of a gene; empty if there is no such gene."""
@@ -87,6 +98,10 @@ class GraphSpace(GeneSpace):
             for kernel in self.structure.kernels
             if f"kernel_size:{kernel.name}" in sides
         }
+
+
+ImageSpace: TypeAlias = StagedSpace | GraphSpace
+"""A space of networks that map images to logits."""
 
 
 @space_costs.register

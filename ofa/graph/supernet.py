@@ -17,6 +17,7 @@ from ofa.graph.elastic_modules import make_sizes_follow, skipping
 from ofa.graph.execution import GraphFunction
 from ofa.graph.extract import graph_module, own_class
 from ofa.graph.importance import Importance, l1_importance
+from ofa.graph.network_source import NetworkSource
 from ofa.graph.report import ConversionReport
 from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.selection import Selection
@@ -40,18 +41,20 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         space: the unrestricted space.
         model: a copy of the user's network that holds the full tensors.
         report: what the conversion made of the network; None for a supernet that was loaded.
+        source: what makes the user's network; None for one that was given as a module.
     """
 
     space: GraphSpace
     report: ConversionReport | None = None
+    source: NetworkSource | None = None
 
-    def __init__(self, model: nn.Module, space: GraphSpace, rewritten: RewrittenGraph | None) -> None:
+    def __init__(self, model: nn.Module, space: GraphSpace, graph: RewrittenGraph | None) -> None:
         """Copy the network.
 
         Args:
             model: the user's network.
             space: its space.
-            rewritten: graph of the network; None where its own forward computes every sub-network.
+            graph: graph of the network; None for a network that was captured in parts.
         """
         super().__init__()
         self.space = space.unrestricted
@@ -64,7 +67,9 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
             {kernel.weight: kernel.side for kernel in structure.kernels},
             frozenset(structure.block_names),
         )
-        self._function = None if rewritten is None else GraphFunction(rewritten)
+        self._graph_function = None if graph is None else GraphFunction(graph)
+        # The own forward computes every sub-network unless some groups are bound to the graph.
+        self._function = self._graph_function if structure.bound_groups else None
         shapes = {name: tuple(tensor.shape) for name, tensor in state_of(self.model).items()}
         self._slices = TensorSlices(
             structure.groups, shapes, other_names(self.model), frozenset(structure.copied_tensors)
@@ -82,9 +87,14 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         )
 
     @property
-    def rewritten(self) -> RewrittenGraph | None:
-        """The graph that computes the sub-networks; None where the network's own forward does."""
-        return None if self._function is None else self._function.rewritten
+    def graph(self) -> RewrittenGraph | None:
+        """The graph of the network, its sizes as inputs; None for a network that was captured in parts."""
+        return None if self._graph_function is None else self._graph_function.rewritten
+
+    @property
+    def runs_graph(self) -> bool:
+        """Whether the graph computes the sub-networks, rather than the network's own forward."""
+        return self._function is not None
 
     @property
     def template(self) -> nn.Module:
@@ -170,12 +180,7 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
 
     def keeps_class(self, config: GeneConfig) -> bool:
         """Return whether `extract` gives a network of the user's own class, rather than a graph module."""
-        structure, selection = self.space.structure, self.space.selection(config)
-        if self._function is None:
-            return True
-        bound = set(structure.bound_groups)
-        groups = zip(structure.groups, selection.counts, strict=True)
-        return all(count == group.num_units for group, count in groups if group.name in bound)
+        return self.space.keeps_class(config)
 
     @override
     @torch.no_grad()
@@ -195,6 +200,12 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
             orders.append(order.cpu().numpy())
         for name, tensor in reordered(state, groups, orders).items():
             state[name].copy_(tensor)
+
+    @property
+    @override
+    def classifier_parameters(self) -> tuple[str, ...]:
+        names = () if self.source is None else self.source.classifier_names
+        return tuple(f"model.{name}" for name in names)
 
     @property
     @override

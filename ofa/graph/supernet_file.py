@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,57 @@ from ofa.graph.supernet import GraphSupernet
 GRAPH_SUPERNET_SCHEMA = 1
 
 
+def graph_content(supernet: GraphSupernet) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a file of a supernet holds: its tensors, and its graph as plain JSON values.
+
+    A graph that the supernet does not run is left out where it cannot be saved.
+
+    Raises:
+        UserError: if the graph cannot be saved, and the supernet runs it.
+    """
+    graph = _graph_values(supernet)
+    constants = () if supernet.graph is None or graph is None else supernet.graph.constants
+    tensors = {
+        "state": supernet.state_dict(),
+        "constants": {str(index): tensor for index, tensor in enumerate(constants)},
+    }
+    return tensors, {"graph": graph}
+
+
+def graph_supernet(
+    model: nn.Module, space: GraphSpace, graph: object, tensors: Mapping[str, Any], path: Path
+) -> GraphSupernet:
+    """Return the supernet of a file, in eval mode; see `graph_content`.
+
+    Args:
+        model: a network of the class that was converted, with any weights; it is unchanged.
+        space: its space.
+        graph: graph as plain JSON values; None for none.
+        tensors: entries of the file of weights.
+        path: that file, for errors.
+
+    Raises:
+        UserError: if the values are damaged, or `model` has other parameters.
+    """
+    constants = checked_object(tensors.get("constants"), f"constants of {path}")
+    rewritten = None
+    if graph is not None:
+        values = checked_object(graph, f"graph of {path}")
+        rewritten = graph_from_values(values, [constants[str(index)] for index in range(len(constants))])
+    if rewritten is None and space.structure.bound_groups:
+        raise UserError(f"{path} has no graph, which computes the sub-networks of this space.")
+    check_shapes(space, model, path)
+    supernet = GraphSupernet(model, space, rewritten)
+    supernet.load_state_dict(
+        checked_state(tensors.get("state"), supernet.state_dict(), f"The supernet {path}")
+    )
+    return supernet.eval()
+
+
 def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
-    """Write the weights of a supernet and, in a JSON file beside them, its space and the graph that it runs.
+    """Write the weights of a supernet and, in a JSON file beside them, its space and its graph.
+
+    A graph that the supernet does not run is left out where it cannot be saved.
 
     Args:
         path: file of the weights.
@@ -32,13 +82,7 @@ def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
     Raises:
         UserError: if a file cannot be written, or the graph cannot be saved.
     """
-    rewritten = supernet.rewritten
-    graph = None if rewritten is None else graph_to_values(rewritten)
-    constants = {} if rewritten is None else dict(enumerate(rewritten.constants))
-    values = {
-        "state": supernet.state_dict(),
-        "constants": {str(index): tensor for index, tensor in constants.items()},
-    }
+    tensors, graph = graph_content(supernet)
 
     def twin(digest: str) -> dict[str, Any]:
         return {
@@ -46,12 +90,22 @@ def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
             "class": type(supernet.template).__qualname__,
             "space": supernet.space.to_dict(),
             "fingerprint": supernet.space.fingerprint,
-            "graph": graph,
+            **graph,
             "sha256": digest,
             "torch": torch.__version__,
         }
 
-    save_with_twin(path, values, twin)
+    save_with_twin(path, tensors, twin)
+
+
+def _graph_values(supernet: GraphSupernet) -> dict[str, Any] | None:
+    """Return the graph as plain values; None if there is none, or it cannot be saved and is not run."""
+    try:
+        return None if supernet.graph is None else graph_to_values(supernet.graph)
+    except UserError:
+        if supernet.runs_graph:
+            raise
+        return None
 
 
 def load_graph_supernet(path: Path, model: nn.Module) -> GraphSupernet:
@@ -71,26 +125,23 @@ def load_graph_supernet(path: Path, model: nn.Module) -> GraphSupernet:
     if file_hash(path) != twin.get("sha256"):
         raise UserError(f"{path} is not the file that {twin_path.name} describes (SHA-256 differs).")
     space = build(GraphSpace, checked_object(twin.get("space"), f"space of {twin_path}"), str(twin_path))
-    values = load_tensors(path, "supernet of a user's model")
-    constants = checked_object(values.get("constants"), f"constants of {path}")
-    rewritten = None
-    if twin.get("graph") is not None:
-        graph = checked_object(twin["graph"], f"graph of {twin_path}")
-        rewritten = graph_from_values(graph, [constants[str(index)] for index in range(len(constants))])
-    _check_shapes(space, model, twin_path)
-    supernet = GraphSupernet(model, space, rewritten)
-    state = checked_state(values.get("state"), supernet.state_dict(), f"The supernet {path}")
-    supernet.load_state_dict(state)
-    return supernet.eval()
+    tensors = load_tensors(path, "supernet of a user's model")
+    return graph_supernet(model, space, twin.get("graph"), tensors, path)
 
 
-def _check_shapes(space: GraphSpace, model: nn.Module, path: Path) -> None:
-    """Refuse a space whose units are not in the tensors of `model`."""
+def check_shapes(space: GraphSpace, model: nn.Module, where: Path | str) -> None:
+    """Raise the error for a space whose units are not in the tensors of `model`.
+
+    Args:
+        space: the space.
+        model: the network.
+        where: what holds the space, for the error.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_of(model).items()}
     for group in space.structure.groups:
         for (name, axis), indices in group.axes.items():
             if name not in shapes or axis >= len(shapes[name]) or indices.max() >= shapes[name][axis]:
                 raise UserError(
-                    f"{path} has units in axis {axis} of {name}, which {type(model).__name__} does not have; "
+                    f"{where} has units in axis {axis} of {name}, which {type(model).__name__} lacks; "
                     "expected a network of the class and sizes that were converted."
                 )

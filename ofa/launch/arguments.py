@@ -16,13 +16,14 @@ from hydra.errors import HydraException
 
 from ofa.common.command_line import quoted
 from ofa.common.errors import UserError, unknown_name
-from ofa.common.shipped import preset_names
-from ofa.common.text_settings import OpenGroup, ShortForm
+from ofa.common.shipped import CONF, preset_names
+from ofa.common.text_settings import Implied, OpenGroup, ShortForm
 
 _QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 # How Hydra writes several values of a sweep, beside commas.
 _SWEEP_FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(.*\)")
 SWEEP_OPTIONS = ("-m", "--multirun")
+_GROUPS = frozenset(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
 def prepared_arguments(arguments: Sequence[str], schema: type) -> list[str]:
@@ -47,15 +48,18 @@ def prepared_arguments(arguments: Sequence[str], schema: type) -> list[str]:
         for before, argument in zip(previous, arguments, strict=False)
     ]
     settings = [argument for argument, flag in zip(arguments, is_setting, strict=True) if flag]
-    texts = iter(prepared_settings(settings, schema, sweeps=sweeps))
-    return [next(texts) if flag else argument for argument, flag in zip(arguments, is_setting, strict=True)]
+    texts = prepared_settings(settings, schema, sweeps=sweeps)
+    num_implied = len(texts) - len(settings)
+    given = iter(texts[num_implied:])
+    own = [next(given) if flag else argument for argument, flag in zip(arguments, is_setting, strict=True)]
+    return [*own, *texts[:num_implied]]
 
 
 def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: bool = False) -> list[str]:
     """Return `NAME=VALUE` settings as Hydra reads them.
 
     A value of a text setting is quoted unless it is quoted already, null, or refers to another setting.
-    Short forms (see `ShortForm`) are written out.
+    Short forms (see `ShortForm`) are written out, and what a setting implies (see `Implied`) comes first.
 
     Args:
         settings: settings as they are typed.
@@ -66,7 +70,7 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
         UserError: naming every setting that cannot be read, and every unknown choice of a group.
     """
     parser, texts, errors = OverridesParser.create(), [], []
-    for setting in settings:
+    for setting in [*_implied(schema, settings), *settings]:
         name, equals, value = setting.partition("=")
         if not equals and not name.startswith("~"):
             errors.append(f"{setting!r} is no setting; expected NAME=VALUE.")
@@ -86,10 +90,26 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
         if not sweeps and override.is_sweep_override():
             errors.append(_several(name, value))
         errors += _wrong_choices(name, value)
-        texts.append(setting)
+        # Hydra knows no choice "null"; it is written as a group that is left out.
+        texts.append(f"~{name}" if value == "null" and name in _GROUPS else setting)
     if errors:
         raise UserError("\n".join(errors))
     return texts
+
+
+def _implied(schema: type | None, settings: Sequence[str]) -> list[str]:
+    """Return the settings that the name of a group stands for, as far as they are not given themselves."""
+    if schema is None:
+        return []
+    given = {name.lstrip("+~"): value for name, _, value in (text.partition("=") for text in settings)}
+    implied: dict[str, str] = {}
+    for name, hint in typing.get_type_hints(schema, include_extras=True).items():
+        marks = typing.get_args(hint) if typing.get_origin(hint) is Annotated else ()
+        short = next((f"{name}.{mark.setting}" for mark in marks if isinstance(mark, ShortForm)), name)
+        if any(given.get(key, "null") not in ("null", "") for key in (name, short)):
+            for mark in marks:
+                implied |= mark.settings if isinstance(mark, Implied) else {}
+    return [f"{name}={value}" for name, value in implied.items() if name not in given]
 
 
 def _full_name(schema: type, name: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from ofa.common.command_line import DEFAULT_RUNS_DIR, command_line, run_settings
 from ofa.common.config import ConfigError, build, differences
@@ -14,14 +14,19 @@ from ofa.common.errors import UserError
 from ofa.common.files import write_json
 from ofa.common.locks import sole_writer
 from ofa.common.reading import read_json
-from ofa.common.text_settings import Name, PathText
+from ofa.common.text_settings import Implied, Name, PathText, ShortForm
 from ofa.data.settings import DataInfo, DataSettings
+from ofa.graph.settings import ModelSettings
+from ofa.graph.space import ImageSpace
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_info import read_supernet_info, trained_space
 from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe, name_phases
 from ofa.training.settings import TrainSettings
+
+MODEL_IMPLIES = {"space": "null", "phases": "user_model", "training": "user_model"}
+"""Settings of a training that the name of a user's model stands for, where they are not given."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,11 @@ class TrainConfig:
 
     Attributes:
         init: source of the first weights, see `ofa.runs.start_from`; null for random ones.
+        space: space of the supernet; None for a user's model.
+        model: the user's model, whose name is None for a space.
     """
 
     run_name: Name
-    space: StagedSpace
     data: DataSettings
     phases: dict[str, Phase]
     training: TrainSettings
@@ -41,10 +47,25 @@ class TrainConfig:
     accelerator: str = "auto"
     threads: int | None = None
     init: PathText | None = None
+    space: StagedSpace | None = None
+    model: Annotated[ModelSettings, ShortForm("name"), Implied(MODEL_IMPLIES)] = field(
+        default_factory=ModelSettings
+    )
 
     def __post_init__(self) -> None:
-        """Give each phase the name it is listed under."""
+        """Check that there is a space or a model, and give each phase the name it is listed under."""
+        if (self.space is None) == (self.model.name is None):
+            both = "neither space nor model" if self.space is None else "a space and a model"
+            raise UserError(f"There is {both}; expected one of them (null for the other).")
+        if self.space is None and self.training.dropout:
+            raise UserError("training.dropout is for spaces; a user's model has its own. Set it to 0.")
         object.__setattr__(self, "phases", {phase.name: phase for phase in name_phases(self.phases)})
+
+    @property
+    def family(self) -> StagedSpace:
+        """The space of a training without a user's model."""
+        assert self.space is not None
+        return self.space
 
     @property
     def recipe(self) -> Recipe:
@@ -62,7 +83,11 @@ class TrainConfig:
             undeciding += ["validate_every_epochs", "validate_every_steps", "validation_images"]
         for name in undeciding:
             del values["training"][name]
-        del values["space"]["restriction"]
+        if self.space is None:
+            # The weights are compared by their content; see `ofa.runs.user_model`.
+            del values["space"], values["model"]["weights"]
+        else:
+            del values["space"]["restriction"], values["model"]
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
@@ -103,9 +128,23 @@ class RunConfig:
         return RunDirectory(self.runs_dir, self.run_name)
 
     @property
-    def trained_space(self) -> StagedSpace:
+    def trained_space(self) -> ImageSpace:
         """The space of the trained supernet; see `trained_space`."""
         return trained_space(read_supernet_info(self.directory.supernet))
+
+    @property
+    def trained_family(self) -> StagedSpace:
+        """The space of the trained supernet, for what exists for published families alone.
+
+        Raises:
+            UserError: for a run of a user's model.
+        """
+        space = self.trained_space
+        if not isinstance(space, StagedSpace):
+            raise UserError(
+                f"Run {self.run_name!r} is of the model {space.name!r}; this works for published families."
+            )
+        return space
 
 
 def next_command(

@@ -27,6 +27,7 @@ class RunDirectory:
         self.name = run_name
         self.config = self.path / "config.json"
         self.supernet = self.path / "supernet.pt"
+        self.first_supernet = self.path / "model.pt"
         self.records = self.path / "accuracy.jsonl"
         self.predictor = self.path / "predictor.pt"
         self.bundles = self.path / "bundles"

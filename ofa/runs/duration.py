@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ import torch
 
 from ofa.data.base import ImageData
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.space.staged import StagedSpace
-from ofa.supernet.supernet import Supernet, build_supernet
+from ofa.runs.supernet_file import AnySupernet
+from ofa.space.space import SearchSpace
 from ofa.training.optimizer import build_optimizer
 from ofa.training.pace import NUM_VALIDATED
 from ofa.training.phases import Phase
@@ -41,7 +42,7 @@ class RunDurations:
 
 
 def estimate_durations(
-    space: StagedSpace, data: ImageData, recipe: Recipe, device: torch.device, *, calibration_images: int
+    supernet: AnySupernet, data: ImageData, recipe: Recipe, device: torch.device, *, calibration_images: int
 ) -> RunDurations:
     """Return how long a training on this machine and an evaluation take; some seconds of trying.
 
@@ -49,14 +50,15 @@ def estimate_durations(
     The estimate holds for a machine that stays as busy as it is now.
 
     Args:
-        space: space of the supernet, made for `data`.
+        supernet: supernet as it is before the training; unchanged.
         data: image set; some of its training images are read.
         recipe: phases and settings of the training.
         device: device of the training.
         calibration_images: images that recalibrate a sub-network in the evaluations after the training.
     """
     settings = recipe.settings
-    supernet = build_supernet(space, settings.seed).to(device).to(memory_format=torch.channels_last)
+    # Trying changes the weights.
+    supernet = copy.deepcopy(supernet).to(device).to(memory_format=torch.channels_last)
     schedule = schedule_of(recipe, data)
     steps = [schedule.steps(phase) for phase in recipe.phases]
     pairs = zip(recipe.phases, steps, strict=True)
@@ -73,7 +75,7 @@ def estimate_durations(
     )
 
 
-def _step_s(supernet: Supernet, phase: Phase, settings: TrainSettings, device: torch.device) -> float:
+def _step_s(supernet: AnySupernet, phase: Phase, settings: TrainSettings, device: torch.device) -> float:
     """Return the mean seconds of a step of a phase."""
     space = phase.space(supernet.space)
     step = TrainStep(supernet, settings, device=device)
@@ -83,7 +85,7 @@ def _step_s(supernet: Supernet, phase: Phase, settings: TrainSettings, device: t
     elapsed_s = timed_cost = 0.0
     for number in range(NUM_STEPS + 1):
         plan = plan_step(space, phase, settings.seed, number)
-        images = _random_images(supernet.space, settings.batch_size, plan.resolution, device)
+        images = _random_images(supernet.space.in_channels, settings.batch_size, plan.resolution, device)
         start_s = time.perf_counter()
         pending = step(plan, (images, labels), teacher=None, in_place=False, optimizer=optimizer, seed=number)
         step.read(pending)
@@ -108,12 +110,12 @@ def _reading_s(data: ImageData, settings: TrainSettings, device: torch.device, n
     return seconds[0] * num_first + seconds[1] * (num_images - num_first)
 
 
-def _image_s(supernet: Supernet, device: torch.device) -> float:
+def _image_s(supernet: AnySupernet, device: torch.device) -> float:
     """Return the mean seconds of a forward pass for one image, over networks spread evenly in log MACs."""
-    space = supernet.space
+    space: SearchSpace = supernet.space
     config = space.middle
     network = supernet.extract(config).eval().to(memory_format=torch.channels_last)
-    images = _random_images(space, NUM_IMAGES, config.resolution, device)
+    images = _random_images(supernet.space.in_channels, NUM_IMAGES, config.resolution, device)
     recalibrate_batchnorm(network, [images])
     start_s = time.perf_counter()
     recalibrate_batchnorm(network, [images])
@@ -125,6 +127,6 @@ def _image_s(supernet: Supernet, device: torch.device) -> float:
     return float(elapsed_s / NUM_IMAGES * mean_macs / middle)
 
 
-def _random_images(space: StagedSpace, count: int, side: int, device: torch.device) -> torch.Tensor:
-    images = torch.randn(count, space.in_channels, side, side, generator=torch.Generator().manual_seed(0))
+def _random_images(in_channels: int, count: int, side: int, device: torch.device) -> torch.Tensor:
+    images = torch.randn(count, in_channels, side, side, generator=torch.Generator().manual_seed(0))
     return images.to(device).contiguous(memory_format=torch.channels_last)

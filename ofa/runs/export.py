@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from ofa.common.expectation import MetricValue, measured_value
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.progress import ProgressCallback, silent
@@ -13,14 +15,15 @@ from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.export.card import subnet_card
 from ofa.export.precision import TargetPrecision
 from ofa.export.write import ExportReport, export_bundle
-from ofa.modules.static import StaticNetwork
+from ofa.graph.subnet import subnet_graph
+from ofa.graph.supernet import GraphSupernet
 from ofa.runs.trained import TrainedRun
-from ofa.space.subnet import SubnetConfig
+from ofa.space.config import AnyConfig
 
 
 def export_subnet(
     run: TrainedRun,
-    config: SubnetConfig,
+    config: AnyConfig,
     name: str,
     *,
     formats: Sequence[str] = ("onnx", "pt2"),
@@ -64,6 +67,8 @@ def export_subnet(
             run.info.space,
             config,
             run.data.info,
+            network=run.info.network,
+            graph=subnet_graph(run.supernet, config) if isinstance(run.supernet, GraphSupernet) else None,
             expected_metric=expected_metric,
             expected_latency_ms=expected_latency_ms,
             latency_targets=latency_targets,
@@ -76,7 +81,7 @@ def export_subnet(
 
 
 def _measured(
-    evaluator: SubnetEvaluator[StaticNetwork], network: StaticNetwork, config: SubnetConfig, run: TrainedRun
+    evaluator: SubnetEvaluator[nn.Module], network: nn.Module, config: AnyConfig, run: TrainedRun
 ) -> MetricValue | None:
     """Return the metric of the network on the validation images; None without any."""
     num_images, task = evaluator.num_images, evaluator.task

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.expectation import MetricValue, agreement_line, measured_value
@@ -22,10 +22,11 @@ from ofa.evaluation.task import ClassificationTask
 from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard
 from ofa.export.write import export_bundle
-from ofa.modules.static import StaticNetwork
+from ofa.graph.space import ImageSpace
 from ofa.runs.directory import RunDirectory
 from ofa.runs.retarget import retargeted
 from ofa.runs.trained import TrainedRun
+from ofa.space.config import AnyConfig
 from ofa.supernet.transfer import TransferReport
 from ofa.training.fitting import fit
 from ofa.training.precision import EMULATED, emulates
@@ -112,7 +113,7 @@ def finetune_bundle(
     if settings.distillation_ratio and bundle.subnet.space.fingerprint == run.info.space.fingerprint:
         resolution = bundle.subnet.config.resolution
         evaluator = SubnetEvaluator(run.supernet, run.data, calibration_images=calibration_images)
-        teacher = evaluator.network(dataclasses.replace(run.info.space.largest, resolution=resolution))
+        teacher = evaluator.network(_largest(run.info.space, resolution))
     return finetune_on(
         run.data,
         bundle,
@@ -137,7 +138,7 @@ def finetune_on(
     settings: FinetuneSettings,
     *,
     device: torch.device,
-    teacher: StaticNetwork | None = None,
+    teacher: nn.Module | None = None,
     formats: Sequence[str] = ("onnx", "pt2"),
     calibration_images: int = 2000,
     world: World = SINGLE_PROCESS,
@@ -189,6 +190,10 @@ def finetune_on(
         shutil.rmtree(folder / "checkpoints")
     expected = None if taken else _expected(bundle, task.metric)
     return FinetuneReport(report.path, task.metric, before, after, data.size("validation"), expected)
+
+
+def _largest(space: ImageSpace, resolution: int) -> AnyConfig:
+    return space.unrestricted.restrict({"resolution": (resolution,)}).largest
 
 
 def _tuned_card(

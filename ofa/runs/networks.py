@@ -16,10 +16,9 @@ from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure_confusion
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.evaluate import card_batches, runnable_module
 from ofa.modules.cost import ModuleCost, module_cost
-from ofa.modules.static import StaticNetwork
 from ofa.runs.retarget import check_classes
 from ofa.runs.trained import TrainedRun
-from ofa.space.subnet import SubnetConfig
+from ofa.space.config import AnyConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class RunNetwork:
 
     name: str
     subnet: str
-    config: SubnetConfig | None
+    config: AnyConfig | None
     network: nn.Module
     image_shape: tuple[int, int, int]
     confusion: Confusion
@@ -63,7 +62,7 @@ class RunNetwork:
 
 def run_networks(
     run: TrainedRun,
-    evaluator: SubnetEvaluator[StaticNetwork],
+    evaluator: SubnetEvaluator[nn.Module],
     split: str,
     *,
     num_random: int,
@@ -92,7 +91,8 @@ def run_networks(
         config = space.config(genome)
         network = evaluator.network(config)
         confusion = measure_confusion(network, evaluator.batches(config.resolution), class_names)
-        networks.append(RunNetwork("", "", config, network.cpu(), network.image_shape, confusion))
+        shape = (space.in_channels, config.resolution, config.resolution)
+        networks.append(RunNetwork("", "", config, network.cpu(), shape, confusion))
     return networks
 
 

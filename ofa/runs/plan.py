@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.errors import UserError
+from ofa.graph.settings import ModelSettings
+from ofa.graph.space import ImageSpace
 from ofa.space.staged import StagedSpace
+from ofa.training.recipe import load_recipe
 
 if TYPE_CHECKING:
     from ofa.data.base import ImageData
@@ -30,6 +33,12 @@ BASE_IMAGES = 400
 
 FOLDERS = ("image_folder", "imagenet")
 """Image sets that are files of a folder."""
+
+USER_MODEL = "user_model"
+"""The recipe for users' models with weights for the classes of the images."""
+
+MIN_STEPS = 300
+"""Steps of that recipe on photographs, at least."""
 
 MAX_LENGTH = 6.0
 MIN_IMAGES = 8
@@ -85,18 +94,37 @@ def plan_recipe(facts: ImageSetFacts, *, transfers: bool = False) -> str:
     return "quick" if facts.num_train < FEW_IMAGES else "small_images"
 
 
-def plan_training(
-    facts: ImageSetFacts, space: StagedSpace, recipe: str, *, length: float = 1.0, cache: str | None = None
-) -> TrainingPlan:
-    """Return how a supernet of `space` is trained on a set of images.
-
-    The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
-    recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
-    the number, up to `MAX_LENGTH` times. Photographs of `CACHED_SIDE` and more are kept as shrunk copies.
+def plan_model_recipe(facts: ImageSetFacts, model: ModelSettings, has_new_classifier: bool) -> str:
+    """Return the name of the recipe for a user's model.
 
     Args:
         facts: facts about the images.
-        space: the space.
+        model: the model; without weights it is trained from scratch, like a space.
+        has_new_classifier: whether its classifier is new, because the images have other classes.
+    """
+    if not model.has_weights:
+        return plan_recipe(facts)
+    return "transfer" if has_new_classifier else USER_MODEL
+
+
+def plan_training(
+    facts: ImageSetFacts,
+    space: StagedSpace | None,
+    recipe: str,
+    *,
+    length: float = 1.0,
+    cache: str | None = None,
+) -> TrainingPlan:
+    """Return how a supernet is trained on a set of images.
+
+    The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
+    recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
+    the number, up to `MAX_LENGTH` times. That for users' models is written in epochs; few photographs get
+    more of them, so that it has `MIN_STEPS`. Photographs of `CACHED_SIDE` and more are kept as shrunk copies.
+
+    Args:
+        facts: facts about the images.
+        space: the space; None for a user's model, which keeps the given size of the images.
         recipe: name of the recipe.
         length: factor of the chosen length.
         cache: folder for shrunk copies, if there have to be any.
@@ -107,28 +135,39 @@ def plan_training(
     if facts.num_train < MIN_IMAGES:
         raise UserError(f"There are {facts.num_train} training images; expected at least {MIN_IMAGES}.")
     settings: dict[str, object] = {}
-    resolutions = _resolutions(facts, space)
-    if resolutions != space.resolutions:
+    resolutions = () if space is None else _resolutions(facts, space)
+    if space is not None and resolutions != space.resolutions:
         settings["space.resolutions"] = _list_text(resolutions)
     if facts.in_files:
-        settings["data.image_size"] = max(resolutions)
+        if resolutions:
+            settings["data.image_size"] = max(resolutions)
         settings["training.batch_size"] = _batch_size(facts.num_train)
         if facts.short_side >= CACHED_SIDE:
             settings["data.cache"] = cache
-        length *= min(max(math.sqrt(facts.num_train / BASE_IMAGES), 0.5), MAX_LENGTH)
+        length *= _length(facts, recipe)
     if round(length, 2) != 1.0:
         settings["training.length"] = f"{length:.2f}"
     return TrainingPlan(recipe, settings)
 
 
-def suggested_settings(facts: ImageSetFacts, space: StagedSpace, batch_size: int) -> dict[str, object]:
+def _length(facts: ImageSetFacts, recipe: str) -> float:
+    """Return the factor of a recipe's length for photographs."""
+    if recipe != USER_MODEL:
+        return min(max(math.sqrt(facts.num_train / BASE_IMAGES), 0.5), MAX_LENGTH)
+    num_epochs = sum(phase.epochs or 0 for phase in load_recipe(recipe).phases)
+    steps_per_epoch = math.ceil(facts.num_train / _batch_size(facts.num_train))
+    return max(1.0, MIN_STEPS / (num_epochs * steps_per_epoch))
+
+
+def suggested_settings(facts: ImageSetFacts, space: ImageSpace, batch_size: int) -> dict[str, object]:
     """Return by name the settings of a training of photographs that would fit them better than its own."""
     if not facts.in_files:
         return {}
     settings: dict[str, object] = {}
-    resolutions = _resolutions(facts, space)
-    if set(space.allowed_resolutions) - set(resolutions):
-        settings["space.resolutions"] = _list_text(resolutions)
+    if isinstance(space, StagedSpace):
+        resolutions = _resolutions(facts, space)
+        if set(space.allowed_resolutions) - set(resolutions):
+            settings["space.resolutions"] = _list_text(resolutions)
     if batch_size > (largest := _batch_size(facts.num_train)):
         settings["training.batch_size"] = largest
     return settings

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
 
 from ofa.common.errors import UserError
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
 from ofa.export.bundle import Bundle
-from ofa.export.card import ModelCard, subnet_card
-from ofa.modules.static import StaticNetwork
+from ofa.export.card import ModelCard, SubnetFacts, subnet_card
+from ofa.graph.adaptation import adapt_to_images
+from ofa.graph.space import GraphSpace
+from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import build_supernet
 from ofa.supernet.transfer import TransferReport, transfer_weights
 
 
 def retargeted(
     bundle: Bundle, info: DataInfo, seed: int
-) -> tuple[StaticNetwork, ModelCard, TransferReport | None]:
+) -> tuple[nn.Module, ModelCard, TransferReport | None]:
     """Return the network of a bundle with the classes and channels of other images, and its card.
 
     The third value tells what was taken; None if that is everything.
@@ -31,13 +36,14 @@ def retargeted(
         UserError: if the bundle is no sub-network of a space.
     """
     facts, card = bundle.subnet, bundle.card
-    assert isinstance(bundle.network, StaticNetwork)
-    space = facts.space.unrestricted.for_data(info)
     keeps_classes = tell_same_classes(card.class_names, info.class_names)
     if keeps_classes and facts.space.in_channels == info.in_channels:
         preprocessing = Preprocessing(info.mean, info.std, centre_share=info.centre_share)
         card = dataclasses.replace(card, class_names=info.class_names, preprocessing=preprocessing)
         return bundle.network, card, None
+    if not isinstance(facts.space, StagedSpace):
+        return _retargeted_model(bundle, facts, info, seed)
+    space = facts.space.unrestricted.for_data(info)
     network = build_supernet(space, seed).extract(facts.config).eval()
     report = transfer_weights(
         network,
@@ -45,9 +51,32 @@ def retargeted(
         what=f"The bundle {bundle.path}",
         is_classifier_kept=keeps_classes,
     )
+    return network, subnet_card(space, facts.config, info, provenance=_provenance(bundle, report)), report
+
+
+def _retargeted_model(
+    bundle: Bundle, facts: SubnetFacts, info: DataInfo, seed: int
+) -> tuple[nn.Module, ModelCard, TransferReport]:
+    """Return a sub-network of a user's model for images of other classes or channels, as `retargeted`."""
+    network, source, space = bundle.network, facts.network, facts.space.unrestricted
+    assert source is not None and isinstance(space, GraphSpace)
+    channels, classes = info.in_channels, info.num_classes
+    side = facts.config.resolution
+    report = adapt_to_images(network, side=side, in_channels=channels, num_classes=classes, seed=seed)
+    card = subnet_card(
+        dataclasses.replace(space, in_channels=channels, num_classes=classes),
+        facts.config,
+        info,
+        network=dataclasses.replace(source, in_channels=channels, num_classes=classes),
+        graph=facts.graph,
+        provenance=_provenance(bundle, report),
+    )
+    return network, card, report
+
+
+def _provenance(bundle: Bundle, report: TransferReport) -> dict[str, Any]:
     start = {"bundle": bundle.path.name, "sha256": bundle.files["weights"].sha256, "text": report.text}
-    provenance = {**card.provenance, "start": {**start, "new_names": list(report.new_names)}}
-    return network, subnet_card(space, facts.config, info, provenance=provenance), report
+    return {**bundle.card.provenance, "start": {**start, "new_names": list(report.new_names)}}
 
 
 def check_classes(bundle: Bundle, info: DataInfo) -> None:

@@ -13,6 +13,8 @@ from ofa.common.errors import UserError
 from ofa.common.tensors import file_hash
 from ofa.export.bundle import load_bundle
 from ofa.export.description import DESCRIPTION_FILE
+from ofa.graph.space import ImageSpace
+from ofa.graph.supernet import GraphSupernet
 from ofa.modules.static import StaticNetwork
 from ofa.published.fitting import own_state
 from ofa.published.state import read_state
@@ -92,7 +94,7 @@ def read_source(source: WeightSource, supernet: Supernet) -> SourceWeights:
     """
     if source.kind == "run":
         trained, info = load_supernet(source.path)
-        _check_structure(source, info.space, supernet.space)
+        _check_structure(source, _family(source, info.space), supernet.space)
         return SourceWeights(trained.state_dict(), class_names=info.class_names)
     if source.kind == "bundle":
         return _read_bundle(source, supernet)
@@ -104,8 +106,9 @@ def read_source(source: WeightSource, supernet: Supernet) -> SourceWeights:
 def _read_bundle(source: WeightSource, supernet: Supernet) -> SourceWeights:
     bundle = load_bundle(source.path)
     facts, network = bundle.subnet, bundle.network
-    _check_structure(source, facts.space, supernet.space)
-    largest = dataclasses.replace(facts.space.unrestricted.largest, resolution=facts.config.resolution)
+    space = _family(source, facts.space)
+    _check_structure(source, space, supernet.space)
+    largest = dataclasses.replace(space.unrestricted.largest, resolution=facts.config.resolution)
     if facts.config != largest:
         raise UserError(
             f"{source.name} is a bundle of {facts.config.id}, a part of its supernet; a supernet can start "
@@ -113,9 +116,39 @@ def _read_bundle(source: WeightSource, supernet: Supernet) -> SourceWeights:
             "came from, or fine-tune the bundle by itself."
         )
     assert isinstance(network, StaticNetwork)
-    filled = build_supernet(facts.space)
+    filled = build_supernet(space)
     fill_largest(filled, facts.config, network)
     return SourceWeights(filled.state_dict(), class_names=bundle.card.class_names)
+
+
+def read_model_source(source: WeightSource) -> SourceWeights:
+    """Return the weights of a source for the supernet of a user's model: a run of it, or a bundle.
+
+    Raises:
+        UserError: if a file is damaged, or the source is a file of weights or of a published family.
+    """
+    if source.kind == "run":
+        trained, info = load_supernet(source.path)
+        if isinstance(trained, GraphSupernet):
+            return SourceWeights(trained.state_dict(), class_names=info.class_names)
+    if source.kind == "bundle":
+        bundle = load_bundle(source.path)
+        state = {f"model.{name}": tensor for name, tensor in bundle.network.state_dict().items()}
+        return SourceWeights(state, class_names=bundle.card.class_names)
+    if source.kind == "file":
+        raise UserError(
+            f"{source.name} is a file of weights; a user's model takes it as model.weights, not as init."
+        )
+    raise UserError(f"{source.name} is a run of a published family; expected a run of the same model.")
+
+
+def _family(source: WeightSource, space: ImageSpace) -> StagedSpace:
+    if isinstance(space, StagedSpace):
+        return space
+    raise UserError(
+        f"The weights of {source.name} are those of the model {space.name!r}; expected those of a published "
+        "family. Train that model: model=NAME."
+    )
 
 
 def _check_structure(source: WeightSource, space: StagedSpace, own_space: StagedSpace) -> None:

@@ -14,13 +14,15 @@ from ofa.common.errors import UserError
 from ofa.common.progress import Note
 from ofa.common.reading import read_json
 from ofa.data.settings import DataInfo
+from ofa.graph.supernet import GraphSupernet
+from ofa.graph.transfer import take_state
 from ofa.published.fitting import fitting_text
 from ofa.runs.config import TrainConfig, has_begun
 from ofa.runs.directory import RunDirectory
 from ofa.runs.retarget import tell_same_classes
-from ofa.runs.sources import find_source, read_source
-from ofa.supernet.supernet import Supernet
-from ofa.supernet.transfer import transfer_weights
+from ofa.runs.sources import SourceWeights, find_source, read_model_source, read_source
+from ofa.runs.supernet_file import AnySupernet
+from ofa.supernet.transfer import TransferReport, transfer_weights
 from ofa.training.phases import Phase
 
 
@@ -30,7 +32,7 @@ class StartRecord:
 
     Attributes:
         source: the source as it was given.
-        kind: "run", "bundle" or "file".
+        kind: "run", "bundle" or "file"; or "model" for a user's network with its own weights.
         sha256: hash of its file of weights.
         text: what was taken, for users.
         num_taken: number of tensors taken bit for bit.
@@ -50,7 +52,7 @@ class StartRecord:
 
 
 def start_from(
-    supernet: Supernet,
+    supernet: AnySupernet,
     source: str | Path,
     *,
     class_names: Sequence[str] | None = None,
@@ -76,20 +78,15 @@ def start_from(
         UserError: if there is no such source, or it does not fit; everything that does not is named.
     """
     place = find_source(source, runs_dir)
-    weights = read_source(place, supernet)
-    try:
-        report = transfer_weights(
-            supernet,
-            weights.state,
-            what=f"The file {place.path}",
-            is_classifier_kept=class_names is None
-            or weights.class_names is None
-            or tell_same_classes(class_names, weights.class_names),
-            names=weights.names,
-        )
-    except UserError as error:
-        hint = "" if weights.original is None else f"\n{fitting_text(weights.original)}"
-        raise UserError(f"{error}{hint}") from error
+    weights = (
+        read_model_source(place) if isinstance(supernet, GraphSupernet) else read_source(place, supernet)
+    )
+    is_classifier_kept = (
+        class_names is None
+        or weights.class_names is None
+        or tell_same_classes(class_names, weights.class_names)
+    )
+    report = _transferred(supernet, weights, f"The file {place.path}", is_classifier_kept)
     return StartRecord(
         place.name,
         place.kind,
@@ -102,8 +99,27 @@ def start_from(
     )
 
 
+def _transferred(
+    supernet: AnySupernet, weights: SourceWeights, what: str, is_classifier_kept: bool
+) -> TransferReport:
+    """Copy the weights of a source into a supernet, and return what was taken."""
+    if isinstance(supernet, GraphSupernet):
+        return take_state(supernet, weights.state, what=what, is_classifier_kept=is_classifier_kept)
+    try:
+        return transfer_weights(
+            supernet,
+            weights.state,
+            what=what,
+            is_classifier_kept=is_classifier_kept,
+            names=weights.names,
+        )
+    except UserError as error:
+        hint = "" if weights.original is None else f"\n{fitting_text(weights.original)}"
+        raise UserError(f"{error}{hint}") from error
+
+
 def start_run(
-    config: TrainConfig, directory: RunDirectory, supernet: Supernet, info: DataInfo, note: Note
+    config: TrainConfig, directory: RunDirectory, supernet: AnySupernet, info: DataInfo, note: Note
 ) -> StartRecord | None:
     """Let the supernet of a run start from `config.init`; return the record of that, None without a source.
 
@@ -115,10 +131,10 @@ def start_run(
     """
     if config.init is None:
         return None
-    recorded = _recorded_start(directory) if has_begun(directory) else None
+    recorded = recorded_start(directory) if has_begun(directory) else None
     if recorded is None:
         record = start_from(supernet, config.init, class_names=info.class_names, runs_dir=config.runs_dir)
-        _check_teacher(config.recipe.phases[0], record)
+        check_teacher(config.recipe.phases[0], record)
         note(f"weights of {record.source}: {record.text}")
         return record
     try:
@@ -133,7 +149,8 @@ def start_run(
     return recorded
 
 
-def _recorded_start(directory: RunDirectory) -> StartRecord | None:
+def recorded_start(directory: RunDirectory) -> StartRecord | None:
+    """Return where the weights of a run came from, as its folder says; None if it does not."""
     if not directory.config.exists():
         return None
     values: dict[str, Any] | None = read_json(directory.config, "run configuration", "train").get("start")
@@ -145,9 +162,11 @@ def start_values(start: StartRecord | None) -> dict[str, Any]:
     return {} if start is None else {"start": dataclasses.asdict(start)}
 
 
-def _check_teacher(first_phase: Phase, start: StartRecord) -> None:
+def check_teacher(first_phase: Phase, start: StartRecord) -> None:
+    """Raise the error for a first phase that distils from a classifier that is new."""
     if start.has_new_classifier and first_phase.teacher == "frozen":
         raise UserError(
             f"The first phase, {first_phase.name!r}, has a frozen teacher, which knows nothing yet: the "
-            f"classifier is new ({start.text}). Set its teacher to null, or to in_place with a sandwich."
+            f"classifier is new ({start.text}). Choose phases that train it first, such as transfer, or set the "
+            "teacher to null, or to in_place with a sandwich."
         )

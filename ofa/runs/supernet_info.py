@@ -12,8 +12,9 @@ from ofa.common.errors import UserError
 from ofa.common.plain_values import checked_number, checked_object
 from ofa.common.reading import read_json
 from ofa.data.settings import DataSettings
+from ofa.graph.network_source import NetworkSource
+from ofa.graph.space import GraphSpace, ImageSpace
 from ofa.space.space import check_fingerprint
-from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
 
 SUPERNET_SCHEMA = 1
@@ -21,14 +22,21 @@ SUPERNET_SCHEMA = 1
 
 @dataclass(frozen=True)
 class SupernetInfo:
-    """What stands beside a trained supernet: its space and how it was made."""
+    """What stands beside a trained supernet: its space and how it was made.
+
+    Attributes:
+        network: what makes the network of a user's model; None for a published family.
+        graph: graph that computes its sub-networks, as plain values; None where its own forward does.
+    """
 
     schema_version: int
-    space: StagedSpace
+    space: ImageSpace
     fingerprint: str
     sha256: str
     date: str
     provenance: dict[str, Any]
+    network: NetworkSource | None = None
+    graph: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check what later stages take from the provenance.
@@ -37,6 +45,8 @@ class SupernetInfo:
             UserError: naming what is wrong.
         """
         try:
+            if isinstance(self.space, GraphSpace) != (self.network is not None):
+                raise ValueError("a space of a user's model and its network belong together")
             _ = self.dropout, self.class_names, self.last_phase, self.data
         except UserError:
             raise
@@ -74,7 +84,7 @@ class SupernetInfo:
         return checked_object(self.provenance.get("config", {}), "config")
 
 
-def trained_space(info: SupernetInfo) -> StagedSpace:
+def trained_space(info: SupernetInfo) -> ImageSpace:
     """Return the space of a supernet, restricted to the networks that the last phase of its training opened.
 
     The whole space, if it was not trained here.

@@ -13,13 +13,15 @@ from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.common.tensors import state_bytes
 from ofa.data.base import ImageData
 from ofa.data.sources import load_data
+from ofa.graph.space import ImageSpace
+from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import TrainConfig, claim_directory
 from ofa.runs.directory import RunDirectory
 from ofa.runs.plan import facts_of, suggested_settings
-from ofa.runs.start import start_run, start_values
-from ofa.runs.supernet_file import save_supernet
-from ofa.space.staged import StagedSpace
-from ofa.supernet.supernet import Supernet, build_supernet
+from ofa.runs.start import StartRecord, start_run, start_values
+from ofa.runs.supernet_file import AnySupernet, save_supernet
+from ofa.runs.user_model import model_supernet, save_first_supernet
+from ofa.supernet.supernet import build_supernet
 from ofa.training.checkpoints import checkpoints_bytes
 from ofa.training.checks import check_training
 from ofa.training.phases import check_phases
@@ -53,20 +55,21 @@ def train_run(
             or a loss that is not finite.
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
-    check_phases(config.recipe.phases, trained=config.init is not None)
+    check_phases(config.recipe.phases, trained=config.init is not None or config.model.has_weights)
     data = load_data(config.data, progress=_before(progress))
     run = RunDirectory(config.runs_dir, config.run_name)
-    space = config.space.for_data(data)
-    supernet = build_supernet(space, config.training.seed, config.training.dropout)
+    supernet, start = _new_supernet(config, run, data, note)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
         num_bytes = _check_disk(run, config, supernet, world.is_main)
-        start = start_run(config, run, supernet, data.info, note)
+        start = start_run(config, run, supernet, data.info, note) or start
         if world.is_main:
             claim_directory(run, config, start_values(start))
+            if isinstance(supernet, GraphSupernet):
+                save_first_supernet(run, supernet)
         world.wait()
         new_names = () if start is None else start.new_names
-        for line in _first_lines(config, space, data, device, bool(new_names), num_bytes):
+        for line in _first_lines(config, supernet.space, data, device, bool(new_names), num_bytes):
             note(line)
         trainer = Trainer(
             supernet,
@@ -92,12 +95,22 @@ def train_run(
     return summary
 
 
+def _new_supernet(
+    config: TrainConfig, run: RunDirectory, data: ImageData, note: Note
+) -> tuple[AnySupernet, StartRecord | None]:
+    """Return the supernet that a run begins with, and where the weights of a user's model came from."""
+    if config.space is None:
+        return model_supernet(config, run, data, note)
+    settings = config.training
+    return build_supernet(config.space.for_data(data), settings.seed, settings.dropout), None
+
+
 def _before(progress: ProgressCallback) -> ProgressCallback:
     """Return the progress of what precedes the training: its text alone."""
     return lambda done, total, text: progress(0, total, f"{text}, {done} of {total}")
 
 
-def _check_disk(run: RunDirectory, config: TrainConfig, supernet: Supernet, writes: bool) -> int:
+def _check_disk(run: RunDirectory, config: TrainConfig, supernet: AnySupernet, writes: bool) -> int:
     """Return the size in bytes of a training's files: its checkpoints, the teacher and the supernet.
 
     Raises:
@@ -115,7 +128,7 @@ def _check_disk(run: RunDirectory, config: TrainConfig, supernet: Supernet, writ
 
 def _first_lines(
     config: TrainConfig,
-    space: StagedSpace,
+    space: ImageSpace,
     data: ImageData,
     device: torch.device,
     has_new: bool,

@@ -11,12 +11,11 @@ from ofa.common.errors import UserError
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
 from ofa.data.sources import load_data
+from ofa.graph.space import ImageSpace
 from ofa.runs.config import RunConfig, load_data_settings
 from ofa.runs.directory import RunDirectory
-from ofa.runs.supernet_file import load_supernet
+from ofa.runs.supernet_file import AnySupernet, load_supernet
 from ofa.runs.supernet_info import SupernetInfo, trained_space
-from ofa.space.staged import StagedSpace
-from ofa.supernet.supernet import Supernet
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,13 @@ class TrainedRun:
     """A trained run with what its later stages need; the supernet is on `device`, in eval mode."""
 
     directory: RunDirectory
-    supernet: Supernet
+    supernet: AnySupernet
     info: SupernetInfo
     data: ImageData
     device: torch.device
 
     @property
-    def trained_space(self) -> StagedSpace:
+    def trained_space(self) -> ImageSpace:
         """The space that the supernet was trained on, with its restriction."""
         return trained_space(self.info)
 

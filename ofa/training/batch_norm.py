@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ofa.common.errors import UserError
 from ofa.supernet.operators import ElasticBatchNorm2d
 
-BATCH_NORMS = (ElasticBatchNorm2d, nn.BatchNorm2d)
+BATCH_NORMS = (ElasticBatchNorm2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:

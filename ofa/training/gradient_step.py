@@ -198,9 +198,9 @@ def _forget_non_finite(norm: nn.Module) -> None:
     """Set running statistics that are not finite back to their initial values."""
     if isinstance(norm, ElasticBatchNorm2d):
         norm.forget_non_finite()
-    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
-        norm.running_mean.nan_to_num_(0.0, 0.0, 0.0)
-        norm.running_var.nan_to_num_(1.0, 1.0, 1.0)
+    elif norm.running_mean is not None:
+        norm.get_buffer("running_mean").nan_to_num_(0.0, 0.0, 0.0)
+        norm.get_buffer("running_var").nan_to_num_(1.0, 1.0, 1.0)
 
 
 def _copy_to_host_async(numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:

@@ -14,6 +14,8 @@ from ofa.common.tensors import has_usual_numbers
 from ofa.training.batch_norm import BATCH_NORMS
 from ofa.training.checkpoints import misfits_named
 
+_NORMS = (*BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
+
 
 def build_optimizer(
     network: nn.Module,
@@ -24,7 +26,7 @@ def build_optimizer(
     new_parameters: Collection[str] = (),
     new_lr_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """Return fused SGD with weight decay on all trained parameters but batch norm and biases.
+    """Return fused SGD with weight decay on all trained parameters but norms and biases.
 
     Convert the network to its memory format first.
 
@@ -58,12 +60,12 @@ def build_optimizer(
 
 
 def _undecayed_names(network: nn.Module) -> set[str]:
-    """Return the names of the parameters without weight decay: those of batch norms, and biases."""
+    """Return the names of the parameters without weight decay: those of norms, and biases."""
     return {
         f"{path}.{name}" if path else name
         for path, module in network.named_modules()
         for name, _ in module.named_parameters(recurse=False)
-        if name == "bias" or isinstance(module, BATCH_NORMS)
+        if name == "bias" or isinstance(module, _NORMS)
     }
 
 

@@ -144,7 +144,8 @@ def check_phases(phases: Sequence[Phase], trained: bool = False) -> None:
     if not trained and (phases[0].teacher == "frozen" or phases[0].sort_channels):
         raise UserError(
             f"The first phase, {phases[0].name!r}, has a frozen teacher or sorts channels, but no network is "
-            "trained before it; set teacher to null and sort_channels to false there."
+            "trained before it: give weights (init, or model.weights), or set teacher to null and "
+            "sort_channels to false there."
         )
     if not trained and phases[0].trains == "classifier":
         raise UserError(

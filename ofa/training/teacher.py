@@ -11,6 +11,7 @@ from ofa.common.errors import UserError
 from ofa.common.mismatches import load_state
 from ofa.common.tensors import content_digest, load_tensors, save_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
+from ofa.evaluation.recalibrate import batch_norms_of
 from ofa.space.space import check_fingerprint
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.recipe import Recipe
@@ -103,16 +104,10 @@ class Teacher:
         return logits
 
     def _fit_statistics(self, resolution: int) -> None:
-        buffers = [buffer for module in self._network.modules() for buffer in _statistics(module)]
+        norms, names = batch_norms_of(self._network), ("running_mean", "running_var")
+        buffers = [norm.get_buffer(name) for norm in norms for name in names]
         if resolution not in self._statistics:
             self._evaluator.recalibrate(self._network, resolution)
             self._statistics[resolution] = [buffer.clone() for buffer in buffers]
         for buffer, value in zip(buffers, self._statistics[resolution], strict=True):
             buffer.copy_(value)
-
-
-def _statistics(module: nn.Module) -> list[Tensor]:
-    if not isinstance(module, nn.BatchNorm2d):
-        return []
-    assert module.running_mean is not None and module.running_var is not None
-    return [module.running_mean, module.running_var]

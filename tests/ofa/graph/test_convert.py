@@ -93,6 +93,7 @@ def test_parts_of_a_network_that_cannot_be_captured() -> None:
     torch.manual_seed(0)
     network = Branching().eval()
     supernet = make_elastic(network, IMAGES).eval()
+    assert supernet.graph is None
     assert set(values_of(supernet, "width")) == {"body.0"}
     assert torch.equal(supernet(IMAGES, supernet.space.largest), network(IMAGES))
     smallest = supernet.space.smallest

@@ -17,10 +17,13 @@ import torch
 from every_trap import TRAPS, example_of
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.graph.capture import tensors_in
 from ofa.graph.convert import NothingElasticError, make_elastic
+from ofa.graph.execution import GraphFunction
+from ofa.graph.state import state_of
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.supernet_file import load_graph_supernet, save_graph_supernet
 from ofa.space.plain import GeneConfig
@@ -83,6 +86,21 @@ def test_extracted_networks_compute_what_the_supernet_does(name: str) -> None:
         assert set(extracted.state_dict()) == expected
         if supernet.keeps_class(config):
             assert type(extracted) is type(supernet.template)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_graph_computes_every_sub_network_at_other_batches(name: str) -> None:
+    _, args = network_of(name)
+    supernet = supernet_of(name)
+    if supernet.graph is None:
+        pytest.skip("captured in parts")
+    if supernet.graph.has_free_batch:
+        args = pytree.tree_map(lambda leaf: torch.cat([leaf, leaf[:1]]), args)
+    for config in configs_of(supernet):
+        selection = supernet.space.selection(config)
+        tensors = {**state_of(supernet.model), **dict(supernet.extract(config).state_dict())}
+        found = GraphFunction(supernet.graph)(tensors, args, {}, selection, training=False)
+        assert close(found, supernet(args, config))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -166,6 +184,8 @@ def test_a_saved_supernet_needs_no_capture(
         nn.init.zeros_(parameter)
     loaded = load_graph_supernet(tmp_path / "supernet.pt", network)
     assert loaded.space == supernet.space
+    has_saved_graph = supernet.graph is not None and not supernet.graph.modules
+    assert (loaded.graph is not None, loaded.runs_graph) == (has_saved_graph, supernet.runs_graph)
     for config in configs_of(supernet):
         assert equal(loaded(args, config), supernet(args, config))
         assert equal(loaded.extract(config)(*args), supernet(args, config))

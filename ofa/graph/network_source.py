@@ -1,0 +1,77 @@
+"""`NetworkSource`: what makes a user's network again, without its weights, and whether it may be called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ofa.common.command_line import command_line, flattened
+from ofa.common.errors import UserError
+from ofa.common.remembered import is_remembered, remember
+from ofa.graph.adaptation import adapt_to_images
+from ofa.graph.factory import load_model
+from ofa.graph.settings import LIBRARIES
+
+_KIND = "model_functions"
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """What makes a user's network again, for images of some channels and classes; its weights are elsewhere.
+
+    Attributes:
+        name: "torchvision:NAME", "timm:NAME", or "package.module:function".
+        kwargs: arguments of the function that makes it.
+        side: side of the images in pixels.
+        in_channels: channels of the images.
+        num_classes: classes of the images.
+        classifier_names: names of the parameters that depend on the classes; empty if they are not known.
+    """
+
+    name: str
+    side: int
+    in_channels: int
+    num_classes: int
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    classifier_names: tuple[str, ...] = ()
+
+    def network(self) -> nn.Module:
+        """Return the network with any weights, in eval mode, on the CPU.
+
+        Raises:
+            UserError: if it is made by code of one's own that was not named on this machine; as `load_model`
+                and `adapt_to_images`.
+        """
+        if not is_known(self.name, self.kwargs):
+            raise UserError(
+                f"The network is made by {self.name}, and the file that says so was not made on this "
+                "machine. A function that a file names can do anything; if you know and trust it, name it "
+                f"yourself once, which runs it: {command_line('inspect', self._settings)}"
+            )
+        network = load_model(self.name, self.kwargs)
+        adapt_to_images(network, side=self.side, in_channels=self.in_channels, num_classes=self.num_classes)
+        return network
+
+    @property
+    def _settings(self) -> dict[str, object]:
+        return {"model": self.name, **flattened({"model.kwargs": self.kwargs})}
+
+
+def is_known(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a model is of a library, or was named with these arguments on this machine before."""
+    return name.partition(":")[0] in LIBRARIES or is_remembered(_KIND, _digest(name, kwargs))
+
+
+def make_known(name: str, kwargs: Mapping[str, Any]) -> None:
+    """Remember that the user has named the function that makes a model."""
+    remember(_KIND, _digest(name, kwargs))
+
+
+def _digest(name: str, kwargs: Mapping[str, Any]) -> str:
+    text = json.dumps([name, dict(kwargs)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

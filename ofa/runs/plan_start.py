@@ -1,0 +1,101 @@
+"""`plan_start`: what a training on a set of images begins with: a space or a user's model, and its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ofa.common.command_line import flattened
+from ofa.common.shipped import preset_settings
+from ofa.data.settings import DataSettings
+from ofa.graph.settings import ModelSettings
+from ofa.runs.plan import (
+    TrainingPlan,
+    facts_of,
+    plan_model_recipe,
+    plan_recipe,
+    plan_space,
+    plan_training,
+)
+from ofa.space.load import load_space
+from ofa.space.staged import StagedSpace
+
+if TYPE_CHECKING:
+    from ofa.data.base import ImageData
+    from ofa.graph.supernet import GraphSupernet
+
+
+@dataclass(frozen=True)
+class StartChoice:
+    """What a user chose of the start of a training.
+
+    Attributes:
+        space: space; None for a choice by the images, or for a model.
+        model: user's model, whose name is None for a space.
+        recipe: name of the recipe; None for a choice by the images.
+        has_init: whether the weights of another training are given.
+    """
+
+    space: StagedSpace | None
+    model: ModelSettings
+    recipe: str | None
+    has_init: bool
+
+
+@dataclass(frozen=True)
+class PlannedStart:
+    """What a training begins with.
+
+    Attributes:
+        settings: settings of the training that choose the space or the model.
+        plan: recipe and further settings.
+        supernet: supernet of a user's model as it is before the training; None for a space.
+    """
+
+    settings: dict[str, object]
+    plan: TrainingPlan
+    supernet: GraphSupernet | None
+
+
+def plan_start(
+    data: ImageData,
+    images: DataSettings,
+    choice: StartChoice,
+    *,
+    length: float,
+    cache: Path,
+) -> PlannedStart:
+    """Choose space and recipe by the images, where they are not given; a user's model is converted.
+
+    Args:
+        data: the images.
+        images: their settings.
+        choice: what the user chose.
+        length: factor of the length of the training.
+        cache: folder for shrunk copies, if there have to be any.
+
+    Raises:
+        UserError: for too few images, and for a model that cannot be loaded or converted.
+    """
+    facts, folder = facts_of(data), images.cache or str(cache)
+    model, recipe = choice.model, choice.recipe
+    if model.name is None:
+        space = choice.space or load_space(plan_space(facts))
+        chosen = recipe or plan_recipe(facts, transfers=choice.has_init)
+        plan = plan_training(facts, space, chosen, length=length, cache=folder)
+        return PlannedStart(preset_settings("space", space), plan, None)
+    from ofa.runs.user_model import convert_for
+
+    supernet, report = convert_for(model, data, images, 0)
+    chosen = recipe or plan_model_recipe(facts, model, report.has_new_classifier)
+    plan = plan_training(facts, None, chosen, length=length, cache=folder)
+    return PlannedStart(_model_settings(model), plan, supernet)
+
+
+def _model_settings(model: ModelSettings) -> dict[str, object]:
+    """Return the settings that differ from their defaults."""
+    defaults = dataclasses.asdict(ModelSettings())
+    values = dataclasses.asdict(model)
+    return flattened({"model": {name: value for name, value in values.items() if value != defaults[name]}})

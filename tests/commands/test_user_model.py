@@ -1,0 +1,158 @@
+"""A user's model the whole way by the commands: training, records, predictor, search, bundles, other images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import own_models
+import pytest
+import torch
+from collect_accuracy import collect_accuracy
+from evaluate_subnet import evaluate_subnet
+from export_subnet import export_subnet
+from finetune_subnet import finetune_subnet
+from fit_predictor import fit_predictor
+from search_for_device import search_for_device
+from train_supernet import train_supernet
+
+from ofa.common.errors import UserError
+from ofa.common.tensors import load_tensors
+from ofa.export import load_bundle
+from ofa.graph.supernet import GraphSupernet
+from ofa.runs import RunConfig, open_run
+from predictors.baselines import BASELINES, LINEAR
+
+NET = ("model=own_nets:Net", "model.weights=Net.pth", "model.divisor=4", "model.min_channels=8")
+HALVES = ("model=own_nets:Halves", "model.weights=Halves.pth")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a finished run of each model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        with own_models.own_model_folder(tmp_path_factory.mktemp("own"), patch) as folder:
+            for name, settings in (("net", NET), ("halves", HALVES)):
+                train_supernet.run(*settings, *own_models.SHORT, f"run_name={name}")
+            yield folder
+    sys.modules.pop("own_nets", None)
+
+
+def supernet_of(name: str) -> GraphSupernet:
+    supernet = open_run(RunConfig(run_name=name)).supernet
+    assert isinstance(supernet, GraphSupernet)
+    return supernet
+
+
+@pytest.mark.parametrize("name", ["net", "halves"])
+def test_a_run_begins_with_the_weights_that_were_given(folder: Path, name: str) -> None:
+    model = {"net": "Net", "halves": "Halves"}[name]
+    given = torch.load(folder / f"{model}.pth", weights_only=True)
+    first = load_tensors(folder / "runs" / name / "model.pt", "model")["state"]
+    assert all(torch.equal(first[f"model.{key}"], tensor) for key, tensor in given.items())
+    trained = supernet_of(name).state_dict()
+    changed = [key for key in given if not torch.equal(trained[f"model.{key}"], given[key])]
+    assert {key for key in given if not key.endswith("num_batches_tracked")} <= set(changed)
+
+
+def test_the_whole_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("predictors.fitting.BASELINES", {LINEAR: BASELINES[LINEAR]})
+    collect_accuracy.run("run_name=net", "count=24", "calibration_images=64", "validation_images=100")
+    fit_predictor.run("run_name=net")
+    name, result = search_for_device.run("run_name=net", "limits.macs_m=0.2", "search=random", "search.evaluations=2000")
+    config = result.best.config
+    assert supernet_of("net").costs["macs"](supernet_of("net").space.genomes([config]))[0] <= 0.2e6
+    path = export_subnet.run("run_name=net", f"subnet={name}", "formats=[onnx,openvino]", "precision=int8")
+    assert "a network of the class that own_nets:Net makes" in capsys.readouterr().out
+    bundle = load_bundle(path)
+    assert type(bundle.network).__name__ == "Net"
+    given = torch.load(folder / "Net.pth", weights_only=True)
+    own_names = {key for key in given if not key.startswith("blocks.1.")}
+    assert own_names <= set(bundle.network.state_dict())
+    assert set(bundle.files) == {"weights", "onnx", "onnx_int8", "openvino", "openvino_int8"}
+    evaluate_subnet.run("run_name=net", f"bundle={name}", "latency=false", "split=validation")
+    tuned = finetune_subnet.run(
+        "run_name=net", f"bundle={name}", "name=tuned", "finetuning.epochs=1", "formats=[pt2]"
+    )
+    assert type(load_bundle(tuned).network).__name__ == "Net"
+
+
+def test_a_graph_goes_into_a_bundle_and_out_of_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = export_subnet.run("run_name=halves", "subnet=smallest", "formats=[onnx]")
+    assert "a graph of the network that own_nets:Halves makes" in capsys.readouterr().out
+    bundle = load_bundle(path)
+    assert type(bundle.network).__name__ == "GraphModule"
+    assert set(bundle.network.state_dict()) >= {"stem.weight", "norm.running_mean", "head.bias"}
+    tuned = finetune_subnet.run(
+        "run_name=halves", "bundle=smallest", "name=tuned", "finetuning.epochs=1", "formats=[]"
+    )
+    images = torch.rand(3, 1, 8, 8)
+    assert not torch.equal(load_bundle(tuned).network(images), bundle.network(images))
+
+
+def test_code_of_a_foreign_run_or_bundle_is_not_called(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = export_subnet.run("run_name=net", "subnet=middle", "formats=[onnx]")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # As on another machine.
+    text = "made by own_nets:Net, and the file that says so was not made on this machine"
+    with pytest.raises(UserError, match=text):
+        collect_accuracy.run("run_name=net")
+    bundle = load_bundle(path)
+    with pytest.raises(UserError, match=text + r"[\s\S]*ofa inspect model=own_nets:Net"):
+        _ = bundle.network
+    # What needs no code of its maker works.
+    assert evaluate_subnet.run("run_name=net", "bundle=middle", "format=onnx", "latency=false") is not None
+
+
+def test_a_training_goes_on_without_converting_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*args: object) -> None:
+        raise AssertionError("converted again")
+
+    before = supernet_of("net").state_dict()
+    monkeypatch.setattr("ofa.runs.user_model.convert_for", refuse)
+    (folder / "Net.pth").rename(folder / "moved.pth")
+    train_supernet.run(*NET, *own_models.SHORT, "run_name=net")
+    (folder / "moved.pth").rename(folder / "Net.pth")
+    assert "going on after step" in capsys.readouterr().out
+    assert all(torch.equal(before[name], tensor) for name, tensor in supernet_of("net").state_dict().items())
+    with pytest.raises(UserError, match="began with other weights than model.weights=Halves.pth"):
+        train_supernet.run(
+            *NET[:1], "model.weights=Halves.pth", *NET[2:], *own_models.SHORT, "run_name=net"
+        )
+    with pytest.raises(UserError, match="model.divisor was 4 and is 8"):
+        train_supernet.run(*NET[:2], *own_models.SHORT, "run_name=net")
+
+
+def test_a_run_starts_from_another_one_of_the_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_supernet.run(*NET, *own_models.SHORT, "run_name=second", "init=net")
+    assert "weights of net: " in capsys.readouterr().out
+    with pytest.raises(UserError, match="Net.pth is a file of weights; a user's model takes it as model.we"):
+        train_supernet.run(*NET, *own_models.SHORT, "run_name=third", "init=Net.pth")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (["model=own_nets:Net", "space=mobilenet_v3_tiny"], "There is a space and a model"),
+        (["space=null"], "There is neither space nor model"),
+        (["model.widths=[0.5,1.0]"], "widths need the name of a network"),
+        ([*NET, "training.dropout=0.1"], "a user's model has its own"),
+        (["model=torchvision:resnet18"], "no network is trained before it: give weights"),
+        ([*NET, "model.kwargs.classes=7"], "weights Net.pth for own_nets:Net does not have the expected"),
+        ([*NET, "model.weights=none.pth"], "none.pth"),
+        (["model=own_nets:Net", "model.kwargs.classes=7"], "classifier is new .* Choose phases that train it"),
+    ],
+)
+def test_mistakes_are_explained(folder: Path, settings: list[str], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        train_supernet.run(*settings, "run_name=wrong")
+    assert not (folder / "runs" / "wrong").exists()
