@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from latency_tables.table.device import DeviceSpec
+from ofa.common.command_line import command_line, run_settings
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
 from ofa.common.text_settings import Name, PathText, ShortForm
@@ -36,6 +37,7 @@ class PruneModelConfig(PruningSettings):
     device: DeviceSpec | None
     run_name: Name
     runs_dir: PathText
+    formats: tuple[str, ...]
     accelerator: str
     threads: int | None
 
@@ -67,8 +69,9 @@ def prune_model(config: PruneModelConfig) -> PrunedNetwork:
     device = choose_accelerator(config.accelerator, config.threads)
     data = load_data(config.data)
     measure = partial(measured_ms, config.device, config.seed) if config.device else None
-    pruned, path = prune_in(
-        RunDirectory(config.runs_dir, job_name(config.run_name, ["run_name"])),
+    directory = RunDirectory(config.runs_dir, job_name(config.run_name, ["run_name"]))
+    pruned, report = prune_in(
+        directory,
         config.model,
         config.data,
         data,
@@ -76,10 +79,13 @@ def prune_model(config: PruneModelConfig) -> PrunedNetwork:
         device=device,
         bar=progress_bar,
         note=partial(print, flush=True),
+        formats=config.formats,
         measure=measure,
     )
-    print(*pruned.lines, sep="\n")
-    print(f"weights: {path}, described in {path.with_suffix('.json').name}")
+    print(*pruned.lines, *report.lines(), sep="\n")
+    print(f"bundle: {report.path}; counts and costs: {directory.path / 'pruned.json'}")
+    settings = {**run_settings(directory.name, config.runs_dir), "bundle": report.path.name}
+    print(f"next: {command_line('evaluate', settings)}")
     return pruned
 
 

@@ -19,15 +19,16 @@ from ofa.common.reading import read_json
 from ofa.common.tensors import content_digest
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
-from ofa.graph.adaptation import adapt_to_images
-from ofa.graph.from_settings import converted, network_of
+from ofa.export.write import ExportReport
 from ofa.graph.settings import ModelSettings
-from ofa.runs.config import data_record
+from ofa.graph.supernet import GraphSupernet
+from ofa.runs.config import claim_images, data_record
 from ofa.runs.directory import RunDirectory
 from ofa.runs.pruned import PrunedNetwork
-from ofa.runs.pruned_files import save_pruned
+from ofa.runs.pruned_files import export_pruned, save_pruned
 from ofa.runs.pruning import Bar, prune
 from ofa.runs.pruning_settings import PruningSettings
+from ofa.runs.user_model import convert_for
 
 ImageShape = tuple[int, int, int]
 MeasureShaped = Callable[[Sequence[nn.Module], ImageShape], Sequence[float]]
@@ -44,9 +45,10 @@ def prune_in(
     device: torch.device,
     bar: Bar,
     note: Note,
+    formats: Sequence[str] = ("onnx", "pt2"),
     measure: MeasureShaped | None = None,
-) -> tuple[PrunedNetwork, Path]:
-    """Prune a user's network, or go on with it, and return it with the path of its weights.
+) -> tuple[PrunedNetwork, ExportReport]:
+    """Prune a user's network, or go on with it, and return it with the report of its bundle.
 
     Args:
         directory: folder of the run.
@@ -57,31 +59,25 @@ def prune_in(
         device: device of evaluation and training.
         bar: opens progress bars.
         note: called with lines for the user.
+        formats: files of the bundle beside the weights; see `ofa.export.formats`.
         measure: measures latency, for a limit of it.
 
     Raises:
         UserError: if the folder holds another pruning, the network cannot be loaded, adapted to the images
-            or converted, or a limit cannot be reached.
+            or converted, or a limit cannot be reached, or a file cannot be written.
         StoppedError: after a signal, with everything that was scored or trained kept.
     """
     with directory.locked("pruning"):
-        side = max(model.resolutions) if model.resolutions else _side(data, data_settings)
-        shape = (data.info.in_channels, side, side)
-        network = network_of(model)
-        report = adapt_to_images(
-            network,
-            side=side,
-            in_channels=data.info.in_channels,
-            num_classes=data.info.num_classes,
-            seed=settings.seed,
-        )
+        note(f"converting {model.name}; large networks and images take minutes")
+        supernet, report = convert_for(model, data, data_settings, settings.seed)
         note(f"network of {model.name}: {report.text}")
-        facts = _record(model, data_settings, settings, network)
-        _claim(directory, facts)
-        note(f"converting for images of {'x'.join(map(str, shape))}; large networks take minutes")
-        supernet = converted(network, model, (2, *shape)).to(device).eval()
+        record = _record(model, data_settings, settings, supernet)
+        _claim(directory, record)
+        claim_images(directory, data_settings)
+        side = supernet.space.largest.resolution
+        shape = (data.info.in_channels, side, side)
         pruned = prune(
-            supernet,
+            supernet.to(device).eval(),
             data,
             settings,
             _folder(directory),
@@ -89,26 +85,23 @@ def prune_in(
             note=note,
             measure=None if measure is None else lambda networks: measure(networks, shape),
         )
-        facts = {**facts, "input_shape": list(shape), "class_names": list(data.info.class_names)}
-        return pruned, save_pruned(directory.path, pruned, supernet, facts)
+        facts = {**record, "input_shape": list(shape), "class_names": list(data.info.class_names)}
+        save_pruned(directory.path, pruned, supernet, facts)
+        return pruned, export_pruned(directory, pruned, supernet, data.info, formats, record)
 
 
 def _folder(directory: RunDirectory) -> Path:
     return directory.path / "pruning"
 
 
-def _side(data: ImageData, settings: DataSettings) -> int:
-    return data.short_side if data.is_in_memory else settings.image_size
-
-
 def _record(
-    model: ModelSettings, data: DataSettings, settings: PruningSettings, network: nn.Module
+    model: ModelSettings, data: DataSettings, settings: PruningSettings, supernet: GraphSupernet
 ) -> dict[str, Any]:
     """Return the plain values that decide the result."""
     values = dataclasses.asdict(model)
     del values["weights"]
     record = {
-        "model": {**values, "weights_digest": content_digest(network.state_dict())},
+        "model": {**values, "weights_digest": content_digest(supernet.state_dict())},
         "data": data_record(data),
         "pruning": settings.record(),
     }

@@ -16,7 +16,7 @@ from torch import nn
 from ofa.common.errors import UserError
 from ofa.data.sources import load_data
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.graph.supernet_file import load_graph_supernet
+from ofa.export.bundle import load_bundle
 from ofa.runs.pruned import PrunedNetwork
 from ofa.training.fitting import fit
 from ofa.training.settings import FinetuneSettings
@@ -34,7 +34,7 @@ def small(width=16):
 FULL_MACS = 64 * 9 * 16 + 64 * 9 * 16 * 32 + 1280
 COMMON = (
     *("model=pruned_module:small", "model.weights=trained.pt", "model.divisor=4", "data=digits"),
-    *("finetuning.batch_size=100", "finetuning.lr=0.02", "calibration_images=200", "threads=1"),
+    *("finetuning.batch_size=100", "finetuning.lr=0.02", "calibration_images=200", "threads=1", "formats=[]"),
 )
 ONE_STEP = ("macs_share=0.5", "candidates=4", "finetuning.epochs=1", "run_name=one")
 STEPS = ("method=iterative", "steps=2", "points=2", "finetuning.epochs=2", "run_name=steps")
@@ -86,10 +86,10 @@ def check_files(folder: Path, pruned: PrunedNetwork) -> None:
     values = json.loads((folder / "pruned.json").read_text())
     saved = load_file(folder / "pruned.safetensors")
     assert all(torch.equal(tensor, saved[name]) for name, tensor in pruned.network.state_dict().items())
-    supernet = load_graph_supernet(folder / "pruned_supernet.pt", made())
-    network = supernet.extract(supernet.space.read(values["config"]))
+    bundle = load_bundle(folder / "bundles/pruned")
+    assert bundle.subnet.config == pruned.config and bundle.card.expected_top1 == pruned.after
     images = torch.rand(2, 1, 8, 8)
-    assert torch.equal(network(images), pruned.network.to(memory_format=torch.contiguous_format)(images))
+    assert torch.equal(bundle.network(images), pruned.network(images))
     units = {name: counts["pruned"] for name, counts in values["units"].items()}
     assert units == {"0": saved["0.weight"].shape[0], "3": saved["3.weight"].shape[0]}
     assert values["costs"]["macs"]["original"] == FULL_MACS

@@ -63,7 +63,9 @@ def test_the_whole_way(
     monkeypatch.setattr("predictors.fitting.BASELINES", {LINEAR: BASELINES[LINEAR]})
     collect_accuracy.run("run_name=net", "count=24", "calibration_images=64", "validation_images=100")
     fit_predictor.run("run_name=net")
-    name, result = search_for_device.run("run_name=net", "limits.macs_m=0.2", "search=random", "search.evaluations=2000")
+    name, result = search_for_device.run(
+        "run_name=net", "limits.macs_m=0.2", "search=random", "search.evaluations=2000"
+    )
     config = result.best.config
     assert supernet_of("net").costs["macs"](supernet_of("net").space.genomes([config]))[0] <= 0.2e6
     path = export_subnet.run("run_name=net", f"subnet={name}", "formats=[onnx,openvino]", "precision=int8")
@@ -81,9 +83,7 @@ def test_the_whole_way(
     assert type(load_bundle(tuned).network).__name__ == "Net"
 
 
-def test_a_graph_goes_into_a_bundle_and_out_of_it(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_graph_goes_into_a_bundle_and_out_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = export_subnet.run("run_name=halves", "subnet=smallest", "formats=[onnx]")
     assert "a graph of the network that own_nets:Halves makes" in capsys.readouterr().out
     bundle = load_bundle(path)
@@ -125,9 +125,7 @@ def test_a_training_goes_on_without_converting_again(
     assert "going on after step" in capsys.readouterr().out
     assert all(torch.equal(before[name], tensor) for name, tensor in supernet_of("net").state_dict().items())
     with pytest.raises(UserError, match="began with other weights than model.weights=Halves.pth"):
-        train_supernet.run(
-            *NET[:1], "model.weights=Halves.pth", *NET[2:], *own_models.SHORT, "run_name=net"
-        )
+        train_supernet.run(*NET[:1], "model.weights=Halves.pth", *NET[2:], *own_models.SHORT, "run_name=net")
     with pytest.raises(UserError, match="model.divisor was 4 and is 8"):
         train_supernet.run(*NET[:2], *own_models.SHORT, "run_name=net")
 
@@ -149,7 +147,10 @@ def test_a_run_starts_from_another_one_of_the_model(folder: Path, capsys: pytest
         (["model=torchvision:resnet18"], "no network is trained before it: give weights"),
         ([*NET, "model.kwargs.classes=7"], "weights Net.pth for own_nets:Net does not have the expected"),
         ([*NET, "model.weights=none.pth"], "none.pth"),
-        (["model=own_nets:Net", "model.kwargs.classes=7"], "classifier is new .* Choose phases that train it"),
+        (
+            ["model=own_nets:Net", "model.kwargs.classes=7"],
+            "classifier is new .* Choose phases that train it",
+        ),
     ],
 )
 def test_mistakes_are_explained(folder: Path, settings: list[str], text: str) -> None:
