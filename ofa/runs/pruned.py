@@ -10,7 +10,21 @@ from torch import nn
 
 from ofa.common.metric import Metric
 from ofa.graph.space import GraphSpace
+from ofa.runs.pruning_settings import LATENCY
 from ofa.space.plain import GeneConfig
+
+_UNITS = {
+    "macs": (1e6, "M MACs"),
+    "parameters": (1e6, "M parameters"),
+    "peak_activation_bytes": (1e6, "MB of activations"),
+    LATENCY: (1.0, "ms"),
+}
+
+
+def cost_text(name: str, value: float) -> str:
+    """Return a cost with its unit, for users."""
+    scale, unit = _UNITS[name]
+    return f"{value / scale:.4g} {unit}"
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,10 @@ class PrunedNetwork:
     def lines(self) -> list[str]:
         """Lines for the user: costs and values of both networks."""
         metric, (num_validation, num_test) = self.metric, self.num_images
-        costs = [f"{name} {pruned:.5g} of {full:.5g}" for name, (full, pruned) in self.costs.items()]
+        costs = [
+            f"{cost_text(name, pruned)} ({100 * pruned / full:.0f} %)"
+            for name, (full, pruned) in self.costs.items()
+        ]
         values = [metric.show(value) for value in (self.original, self.before, self.after)]
         tests = [metric.show_with_error(value, num_test) for value in (self.test, self.original_test)]
         return [

@@ -23,7 +23,7 @@ from ofa.graph.sensitivity_figure import save_sensitivity_figure, sensitivity_fi
 from ofa.graph.space import GraphSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.weights import load_weights
-from ofa.runs.pruned import PrunedNetwork
+from ofa.runs.pruned import PrunedNetwork, cost_text
 from ofa.runs.pruned_files import save_network
 from ofa.runs.pruning_settings import LATENCY, PruningSettings
 from ofa.space.plain import GeneConfig
@@ -67,9 +67,8 @@ def prune(
     original = pruning.original
     values = [pruning.score_on(original, split) for split in ("validation", "test")]
     metric = pruning.evaluator.task.metric
-    note(
-        f"the network: validation {metric.title} {metric.show(values[0])}, {_costs_text(pruning.full_costs)}"
-    )
+    costs_text = ", ".join(cost_text(name, value) for name, value in pruning.full_costs.items())
+    note(f"the network: validation {metric.title} {metric.show(values[0])}, {costs_text}")
     limits = settings.limits_of(pruning.full_costs["macs"])
     measured = pruning.measured_costs(limits)
     run = pruning.in_one_step if settings.method == "one_step" else pruning.in_steps
@@ -94,10 +93,6 @@ def prune(
         costs=costs,
         num_images=(pruning.evaluator.num_images, data.size("test")),
     )
-
-
-def _costs_text(costs: Mapping[str, float]) -> str:
-    return f"{costs['macs'] / 1e6:.4g} M MACs, {costs['parameters'] / 1e6:.4g} M parameters"
 
 
 class _Pruning:
@@ -226,8 +221,8 @@ class _Pruning:
         )
         path = folder / "sensitivity.png"
         save_sensitivity_figure(figure, path)
-        limits = ", ".join(f"{name} {value:.4g}" for name, value in step.costs.items())
-        self.note(f"step {step.number} of {num_steps}: {limits}; sensitivity: {path}")
+        costs = ", ".join(cost_text(name, value) for name, value in step.costs.items())
+        self.note(f"step {step.number} of {num_steps}: {costs}; sensitivity: {path}")
         self.fine_tune(network, step.number, folder, f"fine-tuning, step {step.number} of {num_steps}")
 
     def fine_tune(self, network: nn.Module, number: int, folder: Path, description: str) -> None:

@@ -34,6 +34,11 @@ ImageShape = tuple[int, int, int]
 MeasureShaped = Callable[[Sequence[nn.Module], ImageShape], Sequence[float]]
 """Measures the latency (ms) of networks on the CPU in eval mode, for images (channels, height, width)."""
 
+_NEW_CLASSIFIER = (
+    "the classifier is new, so the accuracy of candidates says nothing yet; train the network for these "
+    "classes before it is pruned"
+)
+
 
 def prune_in(
     directory: RunDirectory,
@@ -71,6 +76,8 @@ def prune_in(
         note(f"converting {model.name}; large networks and images take minutes")
         supernet, report = convert_for(model, data, data_settings, settings.seed)
         note(f"network of {model.name}: {report.text}")
+        if report.has_new_classifier:
+            note(_NEW_CLASSIFIER)
         record = _record(model, data_settings, settings, supernet)
         _claim(directory, record)
         claim_images(directory, data_settings)
