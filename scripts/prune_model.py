@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-from latency_tables.table.device import DeviceSpec
+from latency_tables.table.device import DeviceSpec, device_values
 from ofa.common.command_line import command_line, run_settings
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
@@ -81,6 +81,7 @@ def prune_model(config: PruneModelConfig) -> PrunedNetwork:
         note=partial(print, flush=True),
         formats=config.formats,
         measure=measure,
+        device_record=device_values(config.device) if config.device else None,
     )
     print(*pruned.lines, *report.lines(), sep="\n")
     print(f"bundle: {report.path}; counts and costs: {directory.path / 'pruned.json'}")

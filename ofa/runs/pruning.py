@@ -35,6 +35,7 @@ Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 MeasureNetworks = Callable[[Sequence[nn.Module]], Sequence[float]]
 """Measures the latency (ms) of networks, which are on the CPU in eval mode."""
 
+LATENCY_FILE = "latency.jsonl"
 _TAYLOR_BATCH = 64
 
 
@@ -163,7 +164,7 @@ class _Pruning:
             assert self.measure is not None
             return self.measure([self.supernet.extract(config).eval().cpu() for config in configs])
 
-        scores = ScoreFile(self.folder / "latency.jsonl")
+        scores = ScoreFile(self.folder / LATENCY_FILE)
         return {LATENCY: MeasuredCost(self.supernet.space, measure, scores=scores, seed=self.settings.seed)}
 
     # -- methods -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ofa.runs.config import claim_images, data_record
 from ofa.runs.directory import RunDirectory
 from ofa.runs.pruned import PrunedNetwork
 from ofa.runs.pruned_files import export_pruned, save_pruned
-from ofa.runs.pruning import Bar, prune
+from ofa.runs.pruning import LATENCY_FILE, Bar, prune
 from ofa.runs.pruning_settings import PruningSettings
 from ofa.runs.user_model import convert_for
 
@@ -52,6 +53,7 @@ def prune_in(
     note: Note,
     formats: Sequence[str] = ("onnx", "pt2"),
     measure: MeasureShaped | None = None,
+    device_record: Mapping[str, Any] | None = None,
 ) -> tuple[PrunedNetwork, ExportReport]:
     """Prune a user's network, or go on with it, and return it with the report of its bundle.
 
@@ -66,6 +68,7 @@ def prune_in(
         note: called with lines for the user.
         formats: files of the bundle beside the weights; see `ofa.export.formats`.
         measure: measures latency, for a limit of it.
+        device_record: plain values of the device that latency is measured on.
 
     Raises:
         UserError: if the folder holds another pruning, the network cannot be loaded, adapted to the images
@@ -78,7 +81,7 @@ def prune_in(
         note(f"network of {model.name}: {report.text}")
         if report.has_new_classifier:
             note(_NEW_CLASSIFIER)
-        record = _record(model, data_settings, settings, supernet)
+        record = _record(model, data_settings, settings, supernet, device_record)
         _claim(directory, record)
         claim_images(directory, data_settings)
         side = supernet.space.largest.resolution
@@ -102,7 +105,11 @@ def _folder(directory: RunDirectory) -> Path:
 
 
 def _record(
-    model: ModelSettings, data: DataSettings, settings: PruningSettings, supernet: GraphSupernet
+    model: ModelSettings,
+    data: DataSettings,
+    settings: PruningSettings,
+    supernet: GraphSupernet,
+    device_record: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the plain values that decide the result."""
     values = dataclasses.asdict(model)
@@ -111,24 +118,29 @@ def _record(
         "model": {**values, "weights_digest": content_digest(supernet.state_dict())},
         "data": data_record(data),
         "pruning": settings.record(),
+        **({} if device_record is None else {"device": device_record}),
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
 
 
 def _claim(directory: RunDirectory, record: Mapping[str, Any]) -> None:
-    """Let a folder belong to a pruning, or check that it does; one without any results may have others.
+    """Let a folder belong to a pruning, or check that it does.
+
+    A folder in which nothing was evaluated yet may have others; latencies that were measured for them are
+    removed.
 
     Raises:
         UserError: if it belongs to another one, naming what differs.
     """
-    path = directory.path / "pruning.json"
-    if not (path.exists() and _folder(directory).exists()):
-        write_json(path, record)
-        return
-    changes = differences(read_json(path, "record of a pruning"), record)
-    if changes:
+    path, folder = directory.path / "pruning.json", _folder(directory)
+    changes = differences(read_json(path, "record of a pruning"), record) if path.exists() else []
+    if changes and any(entry.name != LATENCY_FILE for entry in folder.glob("*")):
         raise UserError(
             f"{directory.path} holds a pruning with other settings: {'; '.join(changes[:8])}. Give the same "
             "settings to go on, choose another run_name, or remove that folder."
         )
+    if changes:
+        shutil.rmtree(folder, ignore_errors=True)
+    if changes or not path.exists():
+        write_json(path, record)

@@ -201,6 +201,21 @@ def test_a_folder_without_results_takes_other_settings(folder: Path) -> None:
     assert prune_model.run(*COMMON, *ONE_STEP).costs["macs"][1] < FULL_MACS
 
 
+def test_latencies_of_a_limit_out_of_reach_do_not_bind_a_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(device: object, seed: int, networks: list[nn.Module], shape: object) -> list[float]:
+        return [width_of(network) / 10 for network in networks]
+
+    monkeypatch.setattr("prune_model.measured_ms", measured)
+    device = ("device=my_cpu", "candidates=2", "finetuning.epochs=0")
+    with pytest.raises(UserError, match=r"The limit of latency_ms is 0\.1; the smallest .* has 0\.4"):
+        prune_model.run(*COMMON, "limits.latency_ms=0.1", *device)
+    prune_model.run(*COMMON, "limits.latency_ms=1", *device)
+    with pytest.raises(UserError, match=r"device\.threads was 1 and is 2"):
+        prune_model.run(*COMMON, "limits.latency_ms=1", *device, "device.threads=2")
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
