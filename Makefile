@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test fuzz crashes lint docs sbom clean
+.PHONY: help quickstart test fuzz crashes lint style docs sbom clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,8 +25,10 @@ help: ## Show this list.
 quickstart: $(STAMP) ## Train, measure, search and export on the digits; 3 to 4 minutes after installation.
 	@$(BIN)/python scripts/quickstart.py
 
-test: lint ## Check style, spelling and types, then run all tests: on all cores, and those that measure time alone.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "not timing"
+test: style ## Check style, spelling and types, and run all tests: on all cores, and those that measure time alone.
+	@$(BIN)/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "not timing" \
+	  && wait $$types
 	@$(BIN)/python -m pytest -q -m timing
 
 fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make test` reads 500.
@@ -38,11 +40,13 @@ fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make t
 crashes: $(STAMP) ## Kill every stage at each of its file operations and start it again; about 10 minutes.
 	@OFA_CRASHES=0 $(BIN)/python -m pytest -q tests/commands/test_crashes.py
 
-lint: $(STAMP) ## Check style, spelling and types only.
+lint: style ## Check style, spelling and types only.
+	@$(BIN)/mypy
+
+style: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/codespell
-	@$(BIN)/mypy
 
 docs: $(DOCS_STAMP) ## Build the documentation site into site/; broken links and references fail.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -62,7 +66,7 @@ clean: ## Remove .venv, build files and caches; runs/ stays.
 CPU_BUILD = $(shell sed -n 's/^\(torch\|torchvision\)==.*/&+cpu/p' constraints.txt)
 install_cpu_build = if [ "$$(uname -sm)" = "Linux x86_64" ] && ! [ -e $(GPU) ] \
 	  && ! $(BIN)/python -c 'import torch' > /dev/null 2>&1 \
-	  && ! $(BIN)/python -m pip install --quiet $(CPU_BUILD) > /dev/null 2>&1; \
+	  && ! $(BIN)/python -m pip install --quiet --no-compile $(CPU_BUILD) > /dev/null 2>&1; \
 	  then echo "There is no NVIDIA GPU, but the package index offers no PyTorch for processors alone: CUDA's" \
 	  "libraries (4 GB) are installed, and not used. README, \"Install and try\", says how to do without."; fi
 GPU ?= /dev/nvidiactl
@@ -74,7 +78,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
 	@$(install_cpu_build)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,onnx,openvino]'
+	@# Modules are compiled when they are first imported; compiling all of them takes longer than downloading.
+	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,onnx,openvino]'
 	@touch $@
 
 $(SBOM_STAMP): $(STAMP)
@@ -84,5 +89,5 @@ $(SBOM_STAMP): $(STAMP)
 
 # The documentation's tools on top of the others.
 $(DOCS_STAMP): $(STAMP)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[docs]'
 	@touch $@

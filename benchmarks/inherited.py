@@ -25,6 +25,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
+from torch import nn
 
 from ofa.architecture.cost import compile_cost, macs
 from ofa.common.files import write_atomic, write_json
@@ -32,7 +33,6 @@ from ofa.common.metrics import kendall_tau
 from ofa.common.progress import progress_bar
 from ofa.common.reading import read_json
 from ofa.evaluation.evaluate import SubnetEvaluator, top1
-from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import TrainedRun, open_run
 from ofa.space.staged import StagedSpace
@@ -83,7 +83,7 @@ class Comparison:
             found[title] = self._once(title, config, make)
         return found
 
-    def _once(self, title: str, config: SubnetConfig, make: Callable[[], StaticNetwork]) -> float:
+    def _once(self, title: str, config: SubnetConfig, make: Callable[[], nn.Module]) -> float:
         path = self.folder / f"{title.replace(' ', '_')}_{config.id}.json"
         if not path.exists():
             batches = self._evaluator.batches(config.resolution)
@@ -91,9 +91,10 @@ class Comparison:
         found: float = read_json(path, "result", "this benchmark")["top1_percent"]
         return found
 
-    def _train(self, way: str, config: SubnetConfig, settings: FinetuneSettings) -> StaticNetwork:
+    def _train(self, way: str, config: SubnetConfig, settings: FinetuneSettings) -> nn.Module:
         """Return the network fine-tuned, or trained alone from new weights."""
-        space, resolution = self._run.info.space, config.resolution
+        space, resolution = self._run.info.family, config.resolution
+        network: nn.Module
         if way == "alone":
             network = build_supernet(space, settings.seed).extract(config).to(self._run.device)
         else:
@@ -154,10 +155,10 @@ def main() -> None:
         options = {"run_name": name, "runs_dir": arguments.runs_dir, "data_root": arguments.data_root}
         run = open_run(RunConfig(**options, threads=arguments.threads))
         comparisons.append(Comparison(run, seed, arguments.epochs, arguments.finetune_epochs))
-    configs = spread_architectures(run.info.space, arguments.architectures)
+    configs = spread_architectures(run.info.family, arguments.architectures)
     part, parts = map(int, arguments.part.split("/"))
     configs = configs[part - 1 :: parts]
-    work = compile_cost(run.info.space, macs)(run.info.space.genomes(configs)) / 1e6
+    work = run.supernet.costs["macs"](run.info.family.genomes(configs)) / 1e6
     rows = []
     for config, macs_m in zip(configs, work, strict=True):
         tests = [comparison.test(config, arguments.ways) for comparison in comparisons]

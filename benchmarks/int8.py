@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples, samples_of
@@ -28,7 +29,6 @@ from ofa.export.fresh_run import bind_file
 from ofa.export.precision import TargetPrecision
 from ofa.export.record import ExportedFile
 from ofa.export.write import export_bundle
-from ofa.modules.static import StaticNetwork
 from ofa.runs.config import RunConfig
 from ofa.runs.trained import TrainedRun, open_run
 from search.result.select import select_subnet
@@ -88,7 +88,7 @@ def print_network(
     name: str,
     engines: Sequence[str],
     max_loss: float,
-    network: StaticNetwork,
+    network: nn.Module,
     card: ModelCard,
     samples: Samples,
 ) -> None:

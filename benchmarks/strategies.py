@@ -55,7 +55,7 @@ def tested(run_name: str, arguments: argparse.Namespace) -> dict[str, float]:
     given beside that of the unrestricted space.
     """
     run = open_run(RunConfig(run_name=run_name, runs_dir=arguments.runs_dir, data_root=arguments.data_root))
-    space, evaluator = run.info.space, SubnetEvaluator(run.supernet, run.data, "test")
+    space, evaluator = run.info.family, SubnetEvaluator(run.supernet, run.data, "test")
     drawn = space.sample(arguments.random, np.random.default_rng(0))
     groups = {"smallest": [space.smallest], "middle": [space.middle], "largest": [space.largest]}
     if arguments.random:

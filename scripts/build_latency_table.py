@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latency_tables.table.device import DeviceSpec, device_settings
-from latency_tables.table.table import MAX_TABLE_ERROR, LatencyTable, check_max_table_error
+from latency_tables.table.graph_table import GraphTable
+from latency_tables.table.measured import MAX_TABLE_ERROR, MeasuredTable, check_max_table_error
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
 from ofa.common.shipped import preset_settings
 from ofa.common.text_settings import PathText
+from ofa.graph.space import ImageSpace
 from ofa.launch import command
 from ofa.runs.config import RunConfig, next_command
 from ofa.space.staged import StagedSpace
 from search.limits.reachable import example_maximum
+
+if TYPE_CHECKING:
+    from latency_tables.measuring.tables import Networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +47,23 @@ class TableConfig(RunConfig):
     TableConfig,
     interrupted="The rounds measured so far are kept; the same command goes on with the others.",
 )
-def build_latency_table(config: TableConfig) -> LatencyTable:
+def build_latency_table(config: TableConfig) -> MeasuredTable:
     """Measure what is missing of the table and return it."""
-    from latency_tables.measuring import measure
+    from latency_tables.measuring.tables import measure_table
     from latency_tables.remote.results import save_table, table_from_kit
     from ofa.common.accelerator import threads_set
 
     kit = Path(config.from_kit) if config.from_kit else None
-    space = (config.space or config.trained_family).restrict({"resolution": config.resolutions})
-    kit_table = table_from_kit(kit, space) if kit else None
+    space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
+    kit_table = table_from_kit(kit, _family(space)) if kit else None
     device = kit_table.device if kit_table else config.device
     tables = Path(config.runs_dir) / "tables" / space.name / f"{device.name}.json"
     path = Path(config.output or (tables if config.space else config.directory.table(device.name)))
     if kit_table:
         save_table(kit_table, path)
     with threads_set(config.threads), progress_bar(f"measuring on {device.name}") as progress:
-        table = kit_table or measure(
-            space,
+        table: MeasuredTable = kit_table or measure_table(
+            networks_of(config, space),
             device,
             path,
             seed=config.seed,
@@ -67,7 +73,8 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
             max_table_error=config.max_table_error,
         )
     engine = f"{table.engine['engine']}, {device.threads} thread(s), batch {device.batch_size}"
-    print(f"{len(table.entries)} layers on {engine}\n{table.error_text}")
+    parts = "pieces" if isinstance(table, GraphTable) else "layers"
+    print(f"{len(table.entries)} {parts} on {engine}\n{table.error_text}")
     print(f"table: {path}")
     _refuse_wrong(table, config)
     covered = table.covered_space(space)
@@ -81,7 +88,26 @@ def build_latency_table(config: TableConfig) -> LatencyTable:
     return table
 
 
-def _refuse_wrong(table: LatencyTable, config: TableConfig) -> None:
+def _family(space: ImageSpace) -> StagedSpace:
+    if not isinstance(space, StagedSpace):
+        raise UserError(
+            f"Kits measure the published families alone; the run is of the model {space.name!r}. Leave out "
+            "from_kit to measure it here."
+        )
+    return space
+
+
+def networks_of(config: RunConfig, space: ImageSpace) -> Networks:
+    """Return what is measured for a space: itself, or the user's model of the run."""
+    from latency_tables.measuring.tables import networks_in
+    from ofa.runs.supernet_file import load_supernet
+
+    if isinstance(space, StagedSpace):
+        return space
+    return networks_in(load_supernet(config.directory.supernet)[0], space)
+
+
+def _refuse_wrong(table: MeasuredTable, config: TableConfig) -> None:
     """Raise for a table that is too wrong to search with, instead of a next step that would fail."""
     try:
         table.check_error(config.max_table_error)
@@ -92,12 +118,12 @@ def _refuse_wrong(table: LatencyTable, config: TableConfig) -> None:
         raise UserError(f"{error} {again} What was measured is kept.") from error
 
 
-def _space_settings(config: TableConfig, table: LatencyTable) -> dict[str, object]:
+def _space_settings(config: TableConfig, table: MeasuredTable) -> dict[str, object]:
     """Return what a search has to be told of the space that the table is of."""
-    space = config.space or config.trained_family
+    space = config.space or config.trained_space
     resolutions = table.covered_resolutions(space)
     settings = preset_settings("space", space) if config.space else {}
-    if resolutions and len(resolutions) < len(space.resolutions):
+    if resolutions and len(resolutions) < len(space.unrestricted.allowed_resolutions):
         settings["resolutions"] = f"[{','.join(map(str, resolutions))}]"
     return settings
 

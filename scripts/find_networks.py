@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 from build_latency_table import build_latency_table
 from collect_accuracy import collect_accuracy
@@ -23,7 +23,8 @@ from train_supernet import train_supernet
 
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.limit import limits_between
-from latency_tables.table.table import LatencyTable, check_max_table_error
+from latency_tables.table.load import load_table
+from latency_tables.table.measured import check_max_table_error
 from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line, flattened, run_settings
 from ofa.common.config import build
 from ofa.common.errors import UserError
@@ -120,6 +121,7 @@ class Way:
             UserError: for images, devices or settings that cannot work; nothing has been written then.
         """
         from latency_tables.measuring.duration import estimate_duration_s
+        from latency_tables.measuring.tables import networks_in
         from ofa.common.accelerator import choose_accelerator
         from ofa.data.sources import load_data
         from ofa.export.formats import formats_of_engines
@@ -149,10 +151,8 @@ class Way:
             self._durations = estimate_durations(
                 supernet, self.data, trained.recipe, device, calibration_images=images
             )
-        self._tables_s = {
-            name: estimate_duration_s(cast(StagedSpace, self._space), spec)
-            for name, spec in self.devices.items()
-        }
+        networks = networks_in(supernet, supernet.space)
+        self._tables_s = {name: estimate_duration_s(networks, spec) for name, spec in self.devices.items()}
 
     def print_plan(self) -> None:
         """Print what was seen, what was chosen, and the steps with their times."""
@@ -268,8 +268,8 @@ class Way:
         limits = self.config.limits.latency_ms
         if limits is not None:
             return limits if isinstance(limits, tuple) else (limits,)
-        table = LatencyTable.load(self.run.table(device_name))
-        return limits_between(table, cast(StagedSpace, self._space), LIMIT_SHARES)
+        table = load_table(self.run.table(device_name))
+        return limits_between(table, self._space, LIMIT_SHARES)
 
 
 def _devices(config: FindConfig) -> list[DeviceSpec]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from search_for_device import predictions_of
 
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.load import load_table
 from latency_tables.table.shipped import find_table
-from latency_tables.table.table import LatencyTable
 from ofa.common.disk import check_writable
 from ofa.common.progress import progress_bar, table_console
 from ofa.common.text_settings import Name
 from ofa.launch import command
 from ofa.runs.config import RunConfig
-from ofa.space.staged import StagedSpace
 from search.result.select import searches_by_subnet
 
 if TYPE_CHECKING:
@@ -59,8 +58,8 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
     from search.reports.run_report import plot_tradeoff, report_networks, report_table
 
     run, directory, device = open_run(config), config.directory, config.device
-    space = cast(StagedSpace, run.info.space)  # Tables refuse other spaces.
-    table = LatencyTable.load(find_table(directory, device, space))
+    space = run.info.space
+    table = load_table(find_table(directory, device, space))
     predictor = load_predictor(directory.predictor, space)
     evaluator = SubnetEvaluator(
         run.supernet, run.data, config.split, calibration_images=config.calibration_images

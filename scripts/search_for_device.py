@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from build_latency_table import networks_of
 
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.limit import TableLimit
+from latency_tables.table.load import load_table
+from latency_tables.table.measured import MeasuredTable
 from latency_tables.table.shipped import find_table, is_shipped
-from latency_tables.table.table import LatencyTable
 from ofa.common.errors import UserError
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.locks import sole_writer
@@ -89,15 +92,12 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
 
     plan, run, space = plan_search(config.search), config.directory, config.searched_space
     bounds = config.limits.or_latency() if plan.finds_front and not config.more_tables else config.limits
-    staged = cast(StagedSpace, space)  # Tables refuse other spaces.
-    path = Path(config.table or find_table(run, config.device, staged)) if bounds.latency_ms else None
-    table = LatencyTable.load(path) if path else None
+    path = Path(config.table or find_table(run, config.device, space)) if bounds.latency_ms else None
+    table = load_table(path) if path else None
     if path and table and config.resolutions is None and is_shipped(path):
-        space = table.covered_space(staged)
-        print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(staged)))} px")
-    limits = build_limits(
-        space, bounds, *_latencies(config, table, cast(StagedSpace, space)), _targets(config, table)
-    )
+        space = table.covered_space(space)
+        print(f"{path}: {table.error_text}; {', '.join(map(str, table.covered_resolutions(space)))} px")
+    limits = build_limits(space, bounds, *_latencies(config, table, space), _targets(config, table))
     named_settings = ["run_name", "name"] if config.name else ["run_name", "limits", "device"]
     for line in loose_limit_lines(space, limits, config.seed):
         print(line)
@@ -107,7 +107,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
         threads_set(config.threads),
         progress_bar("searching") as progress,
     ):
-        measure = _measure(config, table, staged, run.kit(name), progress) if config.verify else None
+        measure = _measure(config, table, space, run.kit(name), progress) if config.verify else None
         predictor = load_predictor(run.predictor, space, config.threads)
         result = find(
             space,
@@ -132,7 +132,7 @@ def search_for_device(config: SearchConfig) -> tuple[str, SearchResult]:
 
 
 def _latencies(
-    config: SearchConfig, table: LatencyTable | None, space: StagedSpace
+    config: SearchConfig, table: MeasuredTable | None, space: ImageSpace
 ) -> tuple[Estimator | None, dict[str, tuple[Estimator, float]]]:
     """Return the latency on the device, if it is limited, and the latencies and limits on further ones."""
     latency = table.estimator(space, config.device, config.max_table_error) if table else None
@@ -143,11 +143,11 @@ def _latencies(
     return latency, more_latencies
 
 
-def _targets(config: SearchConfig, table: LatencyTable | None) -> dict[str, LatencyTarget]:
+def _targets(config: SearchConfig, table: MeasuredTable | None) -> dict[str, LatencyTarget]:
     """Return what the limited latencies are for, by the names of the limits."""
     targets = {"latency_ms": table.target} if table else {}
     for name, table_limit in config.more_tables.items():
-        targets[f"latency_ms on {name}"] = LatencyTable.load(Path(table_limit.table)).target
+        targets[f"latency_ms on {name}"] = load_table(Path(table_limit.table)).target
     return targets
 
 
@@ -169,8 +169,8 @@ def predictions_of(predictor: Predictor, space: ImageSpace) -> Predictions:
 
 def _measure(
     config: SearchConfig,
-    table: LatencyTable | None,
-    space: StagedSpace,
+    table: MeasuredTable | None,
+    space: ImageSpace,
     kit: Path,
     progress: ProgressCallback,
 ) -> MeasureHere | MeasureByKit:
@@ -178,7 +178,10 @@ def _measure(
     from latency_tables.remote.verification import choose_measure
 
     processes = config.verification.processes
-    return choose_measure(table, config.device, space, processes, kit, config.from_kit, config.seed, progress)
+    networks = networks_of(config, space)
+    return choose_measure(
+        table, config.device, networks, processes, kit, config.from_kit, config.seed, progress
+    )
 
 
 if __name__ == "__main__":

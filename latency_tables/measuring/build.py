@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from latency_tables.engines.base import Engine
+from latency_tables.engines.base import Description, Engine
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.fresh_process import process_progress, process_seed, time_in_fresh_process
+from latency_tables.measuring.fresh_process import (
+    WorkloadList,
+    process_progress,
+    process_seed,
+    time_in_fresh_process,
+)
 from latency_tables.measuring.journal import Identity, MeasurementJournal, refuse_other
 from latency_tables.measuring.methods import METHODS
-from latency_tables.measuring.plan import (
-    NUM_CALIBRATION,
-    NUM_VALIDATION,
-    TablePlan,
-    assemble_table,
-    plan_table,
-)
+from latency_tables.measuring.plan import NUM_CALIBRATION, NUM_VALIDATION, plan_table
 from latency_tables.measuring.rounds import time_workloads
 from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_values
 from latency_tables.table.estimate import layers_by_resolution
-from latency_tables.table.table import LatencyTable, table_identity
-from latency_tables.table.timing import Timing
+from latency_tables.table.measured import MeasuredTable, table_identity
+from latency_tables.table.table import SCHEMA_VERSION, LatencyTable
 from ofa.common.errors import UserError
 from ofa.common.locks import sole_writer
 from ofa.common.progress import ProgressCallback, silent
+from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 
 
@@ -69,28 +70,100 @@ def measure(
             was measured differently, the space is too small, another process measures the same table, or a
             file cannot be written.
     """
-    path = Path(path)
+    maker = _LayerTables(space, device, seed, num_calibration, num_validation)
+    return make_table(maker, device, path, progress=progress, engine=engine, max_table_error=max_table_error)
+
+
+P = TypeVar("P", bound=MeasuredTable)
+
+
+class Plan(WorkloadList, Protocol[P]):
+    """The measurements that a table needs."""
+
+    def with_known(self, entries: Mapping[str, Any], /) -> Plan[P]:
+        """Return the plan without what was measured before, by key."""
+        ...
+
+    def assemble(self, engine: Description, runs: Mapping[str, Sequence[Sequence[float]]], /) -> P:
+        """Return the table of the measurements: milliseconds by workload, one list per process."""
+        ...
+
+
+class TableMaker(Protocol[P]):
+    """One kind of tables: what is measured, and how its files are read."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the networks, orders, weights and inputs."""
+        ...
+
+    @property
+    def space(self) -> SearchSpace:
+        """The (restricted) space of the table."""
+        ...
+
+    def identity(self, engine: Description) -> dict[str, Any]:
+        """Return what further measurements must share with the table."""
+        ...
+
+    def load(self, path: Path) -> P:
+        """Read a table of this kind."""
+        ...
+
+    def plan(self, existing: P | None) -> Plan[P]:
+        """Return the plan of a complete table, which covers what `existing`, of this space, does as well."""
+        ...
+
+
+def make_table(
+    maker: TableMaker[P],
+    device: DeviceSpec,
+    path: str | Path,
+    *,
+    progress: ProgressCallback,
+    engine: Engine | None,
+    max_table_error: float,
+) -> P:
+    """Measure what is missing of a table, and save it; see `measure`."""
+    path, space = Path(path), maker.space
     description = (engine or create_engine(device)).describe()
-    identity = table_identity(device, description, METHODS[device.method].name)
+    identity = maker.identity(description)
     with sole_writer(path, "latency table", setting="device, or another output"):
         _remove_saved_journal(path)
-        existing = _existing(path, identity, max_table_error)
-        if existing and existing.space_fingerprint == space.fingerprint:
-            if not existing.missing_entries(space) and existing.has_error_within(max_table_error):
-                return existing
-            space = _with_resolutions_of(existing, space)
-        plan = plan_table(space, device, seed, num_calibration, num_validation)
-        entries = existing.entries if existing and existing.has_error_within(max_table_error) else {}
-        known_entries = {
-            s.key: timing for s in plan.specs if isinstance(timing := entries.get(s.key), Timing)
-        }
-        plan = replace(plan, specs=tuple(spec for spec in plan.specs if spec.key not in known_entries))
+        existing = _existing(path, maker.load, identity, max_table_error)
+        is_of_space = existing is not None and existing.space_fingerprint == space.fingerprint
+        is_right = existing is not None and existing.has_error_within(max_table_error)
+        if existing and is_of_space and is_right and not existing.missing_text(space):
+            return existing
+        plan = maker.plan(existing if is_of_space else None)
+        plan = plan.with_known(existing.entries if existing and is_right else {})
         with MeasurementJournal(journal_path(path), identity) as measurements:
-            _measure(plan, measurements, engine, progress)
-            table = assemble_table(plan, description, measurements.runs, known_entries)
+            _measure(plan, device, maker.seed, measurements, engine, progress)
+            table = plan.assemble(description, measurements.runs)
         table.save(path)
         measurements.path.unlink()
     return table
+
+
+@dataclass(frozen=True)
+class _LayerTables:
+    """Tables of the layers of a published family."""
+
+    space: StagedSpace
+    device: DeviceSpec
+    seed: int
+    num_calibration: int
+    num_validation: int
+
+    def identity(self, engine: Description) -> dict[str, Any]:
+        return table_identity(SCHEMA_VERSION, self.device, engine, METHODS[self.device.method].name)
+
+    def load(self, path: Path) -> LatencyTable:
+        return LatencyTable.load(path)
+
+    def plan(self, existing: LatencyTable | None) -> Plan[LatencyTable]:
+        space = self.space if existing is None else _with_resolutions_of(existing, self.space)
+        return plan_table(space, self.device, self.seed, self.num_calibration, self.num_validation)
 
 
 def _remove_saved_journal(path: Path) -> None:
@@ -105,12 +178,12 @@ def journal_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.partial.jsonl")
 
 
-def _existing(path: Path, identity: Identity, max_table_error: float) -> LatencyTable | None:
+def _existing(path: Path, load: Callable[[Path], P], identity: Identity, max_table_error: float) -> P | None:
     """Return the table at `path`, if any; its identity must match, but for the effort if it is too wrong."""
     if not path.exists():
         return None
     try:
-        table = LatencyTable.load(path)
+        table = load(path)
     except UserError as error:
         raise UserError(f"{path} already exists; delete it to measure anew. {error}") from error
     expected = identity
@@ -134,27 +207,32 @@ def _with_resolutions_of(table: LatencyTable, space: StagedSpace) -> StagedSpace
 
 
 def _measure(
-    plan: TablePlan, measurements: MeasurementJournal, engine: Engine | None, progress: ProgressCallback
+    plan: WorkloadList,
+    device: DeviceSpec,
+    table_seed: int,
+    measurements: MeasurementJournal,
+    engine: Engine | None,
+    progress: ProgressCallback,
 ) -> None:
     """Measure the missing workloads in processes in sequence; with `engine`, all in this process.
 
     A finished process continues if the plan has new workloads.
     """
-    device = plan.device
-    keys = [workload.key for workload in plan.workloads]
+    workloads = plan.workloads
+    keys = [workload.key for workload in workloads]
     for process in range(device.processes):
         visits = measurements.visits(process)
         earlier = {key: visits[key] for key in keys if key in visits}
         if measurements.is_finished(process) and len(earlier) == len(keys):
             continue
-        seed = process_seed(plan.seed, process)
+        seed = process_seed(table_seed, process)
         record = partial(measurements.append, process)
         report = process_progress(progress, process, device.processes)
         budget_s = max(60 * device.minutes / device.processes - _spent_s(earlier, device), 0.0)
         if engine is None:
             time_in_fresh_process(plan, device, seed, record, earlier, report, budget_s)
         else:
-            time_workloads(engine, plan.workloads, device, seed, record, earlier, report, budget_s)
+            time_workloads(engine, workloads, device, seed, record, earlier, report, budget_s)
         measurements.finish(process)
 
 

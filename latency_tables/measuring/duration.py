@@ -11,24 +11,23 @@ import torch
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.methods import Workload
-from latency_tables.measuring.plan import plan_table
+from latency_tables.measuring.tables import Networks, table_workloads
 from latency_tables.table.device import DeviceSpec
-from ofa.space.staged import StagedSpace
 
 NUM_SAMPLES = 12
 PROCESS_START_S = 8.0
 """Seconds until a fresh process has imported PyTorch and an engine, on 2 cores of an EPYC."""
 
 
-def estimate_duration_s(space: StagedSpace, device: DeviceSpec, seed: int = 0) -> float:
-    """Return about how many seconds `measure` takes here for the table of `space` on `device`.
+def estimate_duration_s(networks: Networks, device: DeviceSpec, seed: int = 0) -> float:
+    """Return about how many seconds `measure` takes here for the table of `networks` on `device`.
 
     A dozen of the programs are prepared and run, which takes about a second.
 
     Raises:
         UserError: if the engine is unknown, not installed or fails, or the space is too small for a table.
     """
-    workloads = plan_table(space, device, seed).workloads
+    workloads = table_workloads(networks, device, seed)
     chosen_indices = np.random.default_rng(seed).permutation(len(workloads))[:NUM_SAMPLES]
     sample = [workloads[index] for index in chosen_indices]
     preparing_s, visit_s = _seconds_per_workload(create_engine(device), sample, device)
@@ -49,7 +48,7 @@ def _seconds_per_workload(
             run = engine.prepare(workload.build(), torch.randn(device.batch_size, *workload.image_shape))
             run()
             prepared_s = time.perf_counter()
-            for _ in range(device.warmup_runs + device.runs_per_visit):
+            for _ in range(1 if workload.is_cold else device.warmup_runs + device.runs_per_visit):
                 run()
             preparing_s += prepared_s - start_s
             visits_s += time.perf_counter() - prepared_s

@@ -33,14 +33,17 @@ class Workload:
     Attributes:
         key: name of the workload, unique among the workloads of a table.
         build: creates the module; called just before it is timed.
-        image_shape: shape of one input without the batch dimension: (channels, height, width).
+        image_shape: shape of one input without the batch dimension, e.g. (channels, height, width).
         visits_per_round: number of visits in each round.
+        is_cold: whether a visit is one run without warm-up: other programs ran since the last one, so the
+            weights come from memory, as in a network.
     """
 
     key: str
     build: Callable[[], nn.Module]
-    image_shape: Shape
+    image_shape: tuple[int, ...]
     visits_per_round: int = 1
+    is_cold: bool = False
 
 
 class LayerMethod(Protocol):

@@ -10,13 +10,21 @@ from torch import nn
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.drift import runs_without_drift
-from latency_tables.measuring.fresh_process import process_progress, process_seed, time_in_fresh_process
+from latency_tables.measuring.fresh_process import (
+    WorkloadList,
+    process_progress,
+    process_seed,
+    time_in_fresh_process,
+)
+from latency_tables.measuring.graph_networks import GraphNetworks
 from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Workload
 from latency_tables.measuring.plan import network_workload
 from latency_tables.measuring.rounds import Visit, time_workloads
+from latency_tables.measuring.tables import Networks
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import Timing, process_latency_ms, summarize
 from ofa.common.progress import ProgressCallback, silent
+from ofa.space.config import AnyConfig
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
@@ -73,8 +81,8 @@ def measure_network_ms(
 
 
 def measure_subnets(
-    space: StagedSpace,
-    configs: Sequence[SubnetConfig],
+    networks: Networks,
+    configs: Sequence[AnyConfig],
     device: DeviceSpec,
     seed: int = 0,
     progress: ProgressCallback = silent,
@@ -83,8 +91,8 @@ def measure_subnets(
     """Time networks of a space with random weights, together in several fresh processes.
 
     Args:
-        space: space of the networks.
-        configs: sub-networks of `space`.
+        networks: the space of a published family, or a user's model.
+        configs: its sub-networks.
         device: device, batch size and measuring effort.
         seed: seed of the orders, weights and inputs.
         progress: called with the steps of all processes together.
@@ -98,7 +106,11 @@ def measure_subnets(
     """
     count = device.processes if processes is None else processes
     latencies: list[list[float]] = [[] for _ in configs]
-    subnets = _Subnets(space, tuple(configs))
+    subnets: WorkloadList
+    if isinstance(networks, GraphNetworks):
+        subnets = networks.programs(configs, device.batch_size)
+    else:
+        subnets = _Subnets(networks, tuple(configs))
     for process in range(count):
         runs, report = _Runs(), process_progress(progress, process, count)
         its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
@@ -111,7 +123,7 @@ def measure_subnets(
 
 @dataclass(frozen=True)
 class _Subnets:
-    """Networks of a space as workloads."""
+    """Networks of a published family as workloads."""
 
     space: StagedSpace
     configs: tuple[SubnetConfig, ...]

@@ -5,8 +5,8 @@ The measurements come from this machine (`latency_tables.measuring.build`) or an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from latency_tables.engines.base import Description
 from latency_tables.measuring.methods import METHODS, NETWORK_VISITS_PER_ROUND, LayerMethod, Workload
-from latency_tables.table.calibration import calibrate, choose_networks, validate
+from latency_tables.table.calibration import C, Runs, calibrate, choose_networks, validate
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming, Timing, check_runs, latency_ms, summarize
@@ -22,6 +22,8 @@ from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
+from ofa.space.config import Config
+from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
@@ -41,6 +43,7 @@ class TablePlan:
         specs: layers to measure.
         calibration: networks for fitting the affine map.
         validation: other networks for measuring the table's error.
+        known_entries: entries by key that need no measuring; `specs` are the other layers.
     """
 
     space: StagedSpace
@@ -50,6 +53,7 @@ class TablePlan:
     specs: tuple[LayerSpec, ...]
     calibration: tuple[SubnetConfig, ...]
     validation: tuple[SubnetConfig, ...]
+    known_entries: Mapping[str, Timing] = field(default_factory=dict)
 
     @property
     def workloads(self) -> tuple[Workload, ...]:
@@ -58,6 +62,16 @@ class TablePlan:
         layers = [self.method.workload(spec) for spec in self.specs]
         networks = [network_workload(self.space, config) for config in (*self.calibration, *self.validation)]
         return tuple({workload.key: workload for workload in (*references, *layers, *networks)}.values())
+
+    def with_known(self, entries: Mapping[str, Timing | ImportedTiming]) -> TablePlan:
+        """Return the plan without the layers that were measured before."""
+        known = {s.key: timing for s in self.specs if isinstance(timing := entries.get(s.key), Timing)}
+        specs = tuple(spec for spec in self.specs if spec.key not in known)
+        return replace(self, specs=specs, known_entries=known)
+
+    def assemble(self, engine: Description, runs: Mapping[str, Sequence[Sequence[float]]]) -> LatencyTable:
+        """Return the table of these measurements; see `assemble_table`."""
+        return assemble_table(self, engine, runs)
 
 
 def plan_table(
@@ -74,28 +88,45 @@ def plan_table(
     Raises:
         UserError: if there are fewer than 2 networks of either kind, or the space is too small for them.
     """
+    space = replace(space, compound=False)
+    networks = table_networks(space, seed, num_calibration, num_validation)
+    return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *networks)
+
+
+def table_networks(
+    space: SearchSpace[C], seed: int, num_calibration: int, num_validation: int
+) -> tuple[tuple[C, ...], tuple[C, ...]]:
+    """Return the networks of a table, for calibration and for validation; see `choose_networks`.
+
+    Raises:
+        UserError: if there are fewer than 2 networks of either kind, or the space is too small for them.
+    """
     if num_calibration < 2 or num_validation < 2:
         raise UserError(
             f"num_calibration and num_validation are {num_calibration} and {num_validation}; "
             "expected at least 2 of each."
         )
-    space = replace(space, compound=False)
-    networks = choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
-    return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *networks)
+    return choose_networks(space, num_calibration, num_validation, np.random.default_rng(seed))
+
+
+def network_key(space: SearchSpace, config: Config) -> str:
+    """Return the key of a network's workload; it names the space, because ids of two spaces can be equal."""
+    return f"network-{space.fingerprint}-{config.id}"
 
 
 def network_workload(space: StagedSpace, config: SubnetConfig) -> Workload:
-    """Return the workload of a network; its key names the space, because ids of two spaces can be equal."""
+    """Return the workload of a network."""
     shape = (space.in_channels, config.resolution, config.resolution)
-    key = f"network-{space.fingerprint}-{config.id}"
-    return Workload(key, partial(StaticNetwork, lower(space, config)), shape, NETWORK_VISITS_PER_ROUND)
+    return Workload(
+        network_key(space, config),
+        partial(StaticNetwork, lower(space, config)),
+        shape,
+        NETWORK_VISITS_PER_ROUND,
+    )
 
 
 def assemble_table(
-    plan: TablePlan,
-    engine: Description,
-    runs: Mapping[str, Sequence[Sequence[float]]],
-    more_entries: Mapping[str, Timing] | None = None,
+    plan: TablePlan, engine: Description, runs: Mapping[str, Sequence[Sequence[float]]]
 ) -> LatencyTable:
     """Assemble the table from the measurements of the plan.
 
@@ -103,19 +134,20 @@ def assemble_table(
         plan: plan that was measured.
         engine: facts about the engine.
         runs: milliseconds of all runs of each workload, one list per process.
-        more_entries: entries of further layers, by key.
 
     Raises:
         MeasurementError: if the time of a run is not positive and finite.
         UserError: if workloads of the plan were not measured.
     """
-    _check(plan, runs)
-    entries = dict(more_entries or {}) | {spec.key: _entry(plan.method, spec, runs) for spec in plan.specs}
-    calibration_runs, validation_runs = (
-        [runs[network_workload(plan.space, config).key] for config in configs]
-        for configs in (plan.calibration, plan.validation)
-    )
-    calibration = calibrate(plan.space, plan.calibration, entries, calibration_runs)
+    check_measured(plan.workloads, runs, plan.space.name)
+    measured = {spec.key: entry_of(runs, spec.key, plan.method.references(spec)) for spec in plan.specs}
+    entries = {**plan.known_entries, **measured}
+
+    def fitted(configs: Sequence[SubnetConfig]) -> tuple[list[float], list[Runs]]:
+        sums = [sum(entries[spec.key].latency_ms for spec in lower(plan.space, c)) for c in configs]
+        return sums, [runs[network_workload(plan.space, config).key] for config in configs]
+
+    calibration = calibrate(plan.calibration, *fitted(plan.calibration))
     sorted_entries: dict[str, Timing | ImportedTiming] = {
         s.key: entries[s.key] for s in distinct_layers(plan.space)
     }
@@ -123,30 +155,45 @@ def assemble_table(
         device=plan.device,
         engine=engine,
         method=plan.method.name,
-        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        date=now_text(),
         seed=plan.seed,
         space_name=plan.space.name,
         space_fingerprint=plan.space.fingerprint,
         calibration=calibration,
-        validation=validate(plan.space, plan.validation, entries, validation_runs, calibration),
+        validation=validate(plan.validation, *fitted(plan.validation), calibration),
         entries=sorted_entries,
     )
 
 
-def _entry(method: LayerMethod, spec: LayerSpec, runs: Mapping[str, Sequence[Sequence[float]]]) -> Timing:
-    """Return the layer's entry: the latency of its workload minus its references."""
-    references_ms = sum(weight * latency_ms(runs[p.key]) for p, weight in method.references(spec))
-    return summarize(runs[spec.key], references_ms)
+def now_text() -> str:
+    """Return the time now, ISO 8601 with time zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _check(plan: TablePlan, runs: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    keys = [workload.key for workload in plan.workloads]
+def entry_of(
+    runs: Mapping[str, Sequence[Sequence[float]]], key: str, references: Iterable[tuple[Workload, float]]
+) -> Timing:
+    """Return an entry: the latency of its workload minus those of its references, each with its weight."""
+    references_ms = sum(weight * latency_ms(runs[workload.key]) for workload, weight in references)
+    return summarize(runs[key], references_ms)
+
+
+def check_measured(
+    workloads: Sequence[Workload], runs: Mapping[str, Sequence[Sequence[float]]], space_name: str
+) -> None:
+    """Refuse measurements that lack workloads, or hold impossible times.
+
+    Raises:
+        MeasurementError: if the time of a run is not positive and finite.
+        UserError: naming the first workloads that were not measured.
+    """
+    keys = [workload.key for workload in workloads]
     missing_keys = [key for key in keys if not runs.get(key) or not all(runs[key])]
     if missing_keys:
         more = f" and {len(missing_keys) - _SHOWN} more" if len(missing_keys) > _SHOWN else ""
         raise UserError(
             f"The measurements lack {len(missing_keys)} of the {len(keys)} programs of space "
-            f"{plan.space.name!r}: {', '.join(missing_keys[:_SHOWN])}{more}. "
+            f"{space_name!r}: {', '.join(missing_keys[:_SHOWN])}{more}. "
             "Continue measuring until none is missing."
         )
     for key in keys:

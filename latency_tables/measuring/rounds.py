@@ -143,6 +143,7 @@ class _Rounds:
     ) -> None:
         """Take the workloads with their runs, and the latencies of earlier visits, which are extended."""
         self._workloads, self._runs, self._visits = workloads, runs, visits
+        self._cold_keys = {workload.key for workload in workloads if workload.is_cold}
         self._device, self._seed, self._record, self._report = device, seed, record, report
 
     def run(self, deadline: float, round_s: float) -> None:
@@ -208,14 +209,17 @@ class _Rounds:
         start = read_system_load()
         for index, key in enumerate(keys):
             with _failures_named(key):
-                window.append((key, self._visit(self._runs[key])))
+                window.append((key, self._visit(key)))
             check_runs(*window[-1])
             elapsed = time.perf_counter() - start.wall_s
             if elapsed > WINDOW_S or len(window) == _WINDOW_VISITS or index == len(keys) - 1:
                 yield window, assess(start, read_system_load(), self._slowdowns(window))
                 window, start = [], read_system_load()
 
-    def _visit(self, run: TimedRun) -> list[float]:
+    def _visit(self, key: str) -> list[float]:
+        run = self._runs[key]
+        if key in self._cold_keys:
+            return [run()]
         for _ in range(self._device.warmup_runs):
             run()
         return [run() for _ in range(self._device.runs_per_visit)]

@@ -10,13 +10,16 @@ from pathlib import Path
 
 from latency_tables.engines.base import processor_name
 from latency_tables.measuring.networks import measure_subnets
+from latency_tables.measuring.tables import Networks
 from latency_tables.remote.kit import KIT_RUNTIMES, KitInfo, is_verification_kit, make_verification_kit
 from latency_tables.remote.results import MEASURED_BY_KIT, networks_from_kit
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.measured import MeasuredTable
 from latency_tables.table.table import LatencyTable
 from ofa.common.command_line import quoted
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
+from ofa.space.config import AnyConfig
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
@@ -27,18 +30,18 @@ _ROUNDS, _SPREAD_PERCENT = 4, 0.5
 
 @dataclass(frozen=True)
 class MeasureHere:
-    """Measures networks of `space` on this machine, in `processes` fresh processes, seeded by `seed`."""
+    """Measures sub-networks on this machine, in `processes` fresh processes, seeded by `seed`."""
 
-    space: StagedSpace
+    networks: Networks
     device: DeviceSpec
     processes: int
     seed: int = 0
     progress: ProgressCallback = silent
     is_local: bool = True
-    known_values: Mapping[SubnetConfig, Sequence[float]] = field(default_factory=dict)
+    known_values: Mapping[AnyConfig, Sequence[float]] = field(default_factory=dict)
     next_step: str = ""
 
-    def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
+    def __call__(self, configs: Sequence[AnyConfig]) -> dict[AnyConfig, list[float]]:
         """Return the latency (ms) of each network in each process.
 
         Raises:
@@ -50,9 +53,11 @@ class MeasureHere:
             spread_percent=min(self.device.spread_percent, _SPREAD_PERCENT),
             minutes=min(self.device.minutes, _MINUTES_PER_PROCESS * self.processes),
         )
-        space, networks = self.space.unrestricted, list(configs)
-        latencies = measure_subnets(space, networks, device, self.seed, self.progress, self.processes)
-        return dict(zip(networks, latencies, strict=True))
+        networks = self.networks
+        if isinstance(networks, StagedSpace):
+            networks = networks.unrestricted
+        latencies = measure_subnets(networks, configs, device, self.seed, self.progress, self.processes)
+        return dict(zip(configs, latencies, strict=True))
 
 
 class MeasureByKit:
@@ -120,9 +125,9 @@ class MeasureByKit:
 
 
 def choose_measure(
-    table: LatencyTable | None,
+    table: MeasuredTable | None,
     device: DeviceSpec,
-    space: StagedSpace,
+    networks: Networks,
     processes: int,
     folder: Path,
     from_kit: str | Sequence[str] | None = None,
@@ -134,7 +139,7 @@ def choose_measure(
     Args:
         table: latency table of the target device; None if the search does not limit its latency.
         device: device as described by the user.
-        space: space to search.
+        networks: the space of a published family, or the user's model, to search.
         processes: fresh processes per measurement on this machine.
         folder: folder of a new kit, if the table's device is not this machine.
         from_kit: folders of measured kits for this search.
@@ -150,17 +155,22 @@ def choose_measure(
     kits = [from_kit] if isinstance(from_kit, str) else list(from_kit or ())
     is_other = _is_other_machine(table, device)
     if not (kits or MEASURED_BY_KIT in table.engine or device.accelerator == "other" or is_other):
-        return MeasureHere(space, device, processes, seed, progress)
+        return MeasureHere(networks, device, processes, seed, progress)
+    if not isinstance(networks, StagedSpace) or not isinstance(table, LatencyTable):
+        raise UserError(
+            f"Device {device.name!r} is another machine, where kits measure; they exist for the published "
+            "families alone. Verify a user's model on the machine itself, or search without verify=true."
+        )
     if is_other and device.engine not in KIT_RUNTIMES:
         raise UserError(
             f"The table of device {device.name!r} was measured on {table.engine['processor']!r}; this "
             f"machine has {processor_name()!r}, and kits cannot measure with {device.engine!r} there. To "
             "verify for this machine, choose a device of another name and give table=PATH of that table."
         )
-    return MeasureByKit(space, table, folder, [Path(kit) for kit in kits], seed, progress)
+    return MeasureByKit(networks, table, folder, [Path(kit) for kit in kits], seed, progress)
 
 
-def _is_other_machine(table: LatencyTable, device: DeviceSpec) -> bool:
+def _is_other_machine(table: MeasuredTable, device: DeviceSpec) -> bool:
     """Return whether the device is the table's, with another processor than this machine's."""
     if device.accelerator != "cpu" or device.name != table.device.name:
         return False

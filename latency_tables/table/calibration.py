@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from latency_tables.table.timing import ImportedTiming, Timing, process_latency_ms, summarize
-from ofa.architecture.cost import network_cost
-from ofa.architecture.lowering import lower
+from latency_tables.table.timing import process_latency_ms, summarize
+from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.common.metrics import kendall_tau, mape
+from ofa.space.config import Config
 from ofa.space.genes import unique_rows
-from ofa.space.staged import StagedSpace
-from ofa.space.subnet import SubnetConfig
+from ofa.space.space import SearchSpace
 
-Entries = Mapping[str, Timing | ImportedTiming]
-"""Entries by layer key."""
+C = TypeVar("C", bound=Config)
 
 Runs = Sequence[Sequence[float]]
 """Milliseconds of all runs of a network, one list per process."""
@@ -32,9 +30,9 @@ _CANDIDATES_PER_CALIBRATION_NETWORK = 12
 
 
 def choose_networks(
-    space: StagedSpace, num_calibration: int, num_validation: int, rng: np.random.Generator
-) -> tuple[tuple[SubnetConfig, ...], tuple[SubnetConfig, ...]]:
-    """Return distinct random networks: for the calibration, and for the validation.
+    space: SearchSpace[C], num_calibration: int, num_validation: int, rng: np.random.Generator
+) -> tuple[tuple[C, ...], tuple[C, ...]]:
+    """Return distinct random networks of a space whose MACs are known: for calibration, and for validation.
 
     Validation networks are plain draws. Calibration networks are spread evenly over the MACs of further
     draws, so that the fit covers short and long latencies.
@@ -57,14 +55,10 @@ def choose_networks(
             f"validation need {num_needed}. Use a larger space or fewer networks."
         )
     configs = [space.config(genome) for genome in genomes]
-    candidates = sorted(configs[num_validation:], key=lambda c: network_cost(lower(space, c)).macs)
-    indices = np.linspace(0, len(candidates) - 1, num_calibration).round().astype(int)
-    return tuple(candidates[i] for i in indices), tuple(configs[:num_validation])
-
-
-def layer_sum_ms(space: StagedSpace, config: SubnetConfig, entries: Entries) -> float:
-    """Return the summed latency of the network's layers, in milliseconds."""
-    return sum(entries[spec.key].latency_ms for spec in lower(space, config))
+    order = np.argsort(space_costs(space)["macs"](genomes[num_validation:]), kind="stable")
+    indices = np.linspace(0, len(order) - 1, num_calibration).round().astype(int)
+    candidates = configs[num_validation:]
+    return tuple(candidates[order[i]] for i in indices), tuple(configs[:num_validation])
 
 
 def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
@@ -83,24 +77,23 @@ def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[
     return scale, mean_measured - scale * mean_sum
 
 
-def calibrate(
-    space: StagedSpace, configs: Sequence[SubnetConfig], entries: Entries, runs: Sequence[Runs]
-) -> Calibration:
-    """Return the affine map fitted on these networks and their runs."""
-    sums = [layer_sum_ms(space, config, entries) for config in configs]
-    scale, offset = fit_affine(sums, [summarize(r).latency_ms for r in runs])
-    return Calibration(scale, offset, _records(space, configs, entries, runs, scale, offset))
+def calibrate(configs: Sequence[Config], sums_ms: Sequence[float], runs: Sequence[Runs]) -> Calibration:
+    """Return the affine map from sums of entries to latencies, fitted on these networks.
+
+    Args:
+        configs: the networks.
+        sums_ms: sum of the entries of each, in milliseconds.
+        runs: runs of each.
+    """
+    scale, offset = fit_affine(sums_ms, [summarize(r).latency_ms for r in runs])
+    return Calibration(scale, offset, _records(configs, sums_ms, runs, scale, offset))
 
 
 def validate(
-    space: StagedSpace,
-    configs: Sequence[SubnetConfig],
-    entries: Entries,
-    runs: Sequence[Runs],
-    calibration: Calibration,
+    configs: Sequence[Config], sums_ms: Sequence[float], runs: Sequence[Runs], calibration: Calibration
 ) -> Validation:
     """Return the errors of the calibrated sums on these networks, and their repeatability."""
-    networks = _records(space, configs, entries, runs, calibration.scale, calibration.offset_ms)
+    networks = _records(configs, sums_ms, runs, calibration.scale, calibration.offset_ms)
     predictions = np.array([network.predicted_ms for network in networks])
     measurements = np.array([network.measured_ms for network in networks])
     max_error = float(100 * np.max(np.abs(predictions - measurements) / measurements))
@@ -128,9 +121,8 @@ def repeatability_percent(runs: Sequence[Runs]) -> float | None:
 
 
 def _records(
-    space: StagedSpace,
-    configs: Sequence[SubnetConfig],
-    entries: Entries,
+    configs: Sequence[Config],
+    sums_ms: Sequence[float],
     runs: Sequence[Runs],
     scale: float,
     offset_ms: float,
@@ -140,10 +132,10 @@ def _records(
             id=config.id,
             config=config.to_dict(),
             measured_ms=timing.latency_ms,
-            predicted_ms=scale * layer_sum_ms(space, config, entries) + offset_ms,
+            predicted_ms=scale * sum_ms + offset_ms,
             spread_ms=timing.spread_ms,
         )
-        for config, timing in zip(configs, map(summarize, runs), strict=True)
+        for config, sum_ms, timing in zip(configs, sums_ms, map(summarize, runs), strict=True)
     )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from latency_tables.table.device import DeviceSpec, device_settings
 from ofa.common.errors import UserError
 from ofa.runs.directory import RunDirectory
-from ofa.space.staged import StagedSpace
+from ofa.space.space import SearchSpace
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
-def find_table(run: RunDirectory, device: DeviceSpec, space: StagedSpace) -> Path:
+def find_table(run: RunDirectory, device: DeviceSpec, space: SearchSpace) -> Path:
     """Return the run's own table of a device, or the shipped one if the run has none.
 
     Raises:

@@ -17,9 +17,9 @@ from ofa.common.metric import TOP1
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo
 from ofa.graph.network_source import NetworkSource
-from ofa.graph.space import GraphSpace, ImageSpace
+from ofa.graph.space import GraphSpace, ImageSpace, family_space
 from ofa.space.config import AnyConfig
-from ofa.space.staged import MAX_SIDE
+from ofa.space.staged import MAX_SIDE, StagedSpace
 
 CLASSIFICATION = "classification"
 
@@ -44,6 +44,15 @@ class SubnetFacts:
         """Check that the space of a user's model has its network."""
         if isinstance(self.space, GraphSpace) != (self.network is not None):
             raise UserError("A space of a user's model and what makes its network belong together.")
+
+    @property
+    def family(self) -> StagedSpace:
+        """The space of a published family.
+
+        Raises:
+            UserError: for a sub-network of a user's model.
+        """
+        return family_space(self.space, f"Sub-network {self.config.id}")
 
     @property
     def model_text(self) -> str:

@@ -20,6 +20,7 @@ from ofa.graph.genes import ChoiceRule, Choices, genes_of
 from ofa.graph.inputs import batch_of, check_inputs, resized, side_of
 from ofa.graph.module_report import joined_lines, module_reports
 from ofa.graph.parts import ElasticParts, find_parts, restricted
+from ofa.graph.pointwise import pointwise_groups
 from ofa.graph.regions import Region, find_regions, joined, moved, moved_group
 from ofa.graph.report import conversion_report
 from ofa.graph.rewrite import RewrittenGraph
@@ -47,13 +48,14 @@ def make_elastic(
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     rules: Sequence[ChoiceRule] = (),
+    min_pointwise_width: float = 0.0,
     name: str = "",
 ) -> GraphSupernet:
     """Return a supernet of a user's network; the network itself is unchanged.
 
-    The graph of the network, captured by `torch.export`, says which channels belong together. Every
-    conversion is checked: changing the order of the units of all groups must not change the function, and
-    what the supernet computes for narrow networks must be what the graph computes. What fails stays fixed.
+    The graph, captured by `torch.export`, says which channels belong together. Every conversion is checked:
+    another order of the units of all groups must not change the function, and the supernet must compute what
+    the graph computes for narrow networks. What fails stays fixed.
 
     Args:
         model: the network, in eval mode.
@@ -68,17 +70,25 @@ def make_elastic(
         exclude: shell-style patterns of modules that stay as they are, with inputs and outputs.
         include: patterns of the only modules that may vary; none for all.
         rules: choices for parts by their name.
+        min_pointwise_width: smallest share of the units of `pointwise_groups` that may be kept.
         name: name of the space; none for the class of the network.
 
     Raises:
-        UserError: for a network in training mode, inputs of another device or type, a pattern that matches
-            nothing, tied weights of which one is excluded, or if everything is excluded.
+        UserError: for a network in training mode, or inputs, patterns or tied weights that do not fit.
         CaptureError: if the network cannot be captured; the text names the line.
         NothingElasticError: if nothing may vary.
     """
     check_inputs(model, *arguments_of(example))
     sides = tuple(sorted(set(resolutions))) or (side_of(*arguments_of(example)),)
-    values = tuple(widths), tuple(kernel_sizes), tuple(depths), divisor, min_channels, tuple(rules)
+    values = (
+        tuple(widths),
+        tuple(kernel_sizes),
+        tuple(depths),
+        divisor,
+        min_channels,
+        tuple(rules),
+        min_pointwise_width,
+    )
     choices = Choices(sides, *values)
     conversion = convert(model, example, choices, exclude=exclude, include=include, name=name)
     supernet = GraphSupernet(model, conversion.space, conversion.graph)
@@ -163,7 +173,7 @@ def convert(
         structures.append(moved(structure, region.path, sum(len(s.groups) for s in structures)))
     inputs = (args, kwargs) if failures else resized((args, kwargs), choices.resolutions[0])
     structure = joined(structures, *_rest(structures, regions, model, *inputs))
-    genes = genes_of(structure, choices)
+    genes = genes_of(structure, choices, pointwise_groups(model, structure))
     if len(genes) < 2 and len(choices.resolutions) < 2:
         by_path = [(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)]
         reports = module_reports(model, structure, genes, by_path, failures, choices.min_channels)

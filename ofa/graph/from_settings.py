@@ -57,6 +57,7 @@ def converted(network: nn.Module, model: ModelSettings, input_shape: Sequence[in
         exclude=model.exclude,
         include=model.include,
         rules=model.rules,
+        min_pointwise_width=model.min_pointwise_width,
         name=model.short_name,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -43,6 +43,7 @@ class Choices:
         divisor: numbers of channels are multiples of it.
         min_channels: groups of fewer channels stay whole.
         rules: choices by name; the last pattern that matches counts.
+        min_pointwise_width: smallest share of the units of `pointwise_groups` that may be kept.
     """
 
     resolutions: tuple[int, ...]
@@ -52,9 +53,14 @@ class Choices:
     divisor: int = 8
     min_channels: int = 16
     rules: tuple[ChoiceRule, ...] = ()
+    min_pointwise_width: float = 0.0
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        if not 0 <= self.min_pointwise_width <= 1:
+            raise UserError(
+                f"min_pointwise_width is {self.min_pointwise_width}; expected a share from 0 to 1."
+            )
         for name in ("widths", "depths"):
             low_end = 0 if name == "depths" else 1e-9
             self._check_shares(name, getattr(self, name), low_end)
@@ -81,10 +87,15 @@ class Choices:
         return ChoiceRule(name, widths, kernel_sizes, depths, divisor)
 
 
-def unit_choices(group: Group, choices: Choices) -> tuple[int, ...]:
+def unit_choices(group: Group, choices: Choices, min_width: float = 0.0) -> tuple[int, ...]:
     """Return the numbers of units that a group may keep, ascending; only all where it is too narrow.
 
     All but the largest make the channels a multiple of the divisor, so that engines run at full speed.
+
+    Args:
+        group: the group.
+        choices: the choices of the network.
+        min_width: smallest share of its units.
     """
     rule = choices.of(group.name)
     assert rule.widths is not None and rule.divisor is not None
@@ -92,7 +103,9 @@ def unit_choices(group: Group, choices: Choices) -> tuple[int, ...]:
         return (group.num_units,)
     step = rule.divisor // math.gcd(rule.divisor, group.unit_size)
     counts = {
-        min(group.num_units, max(step, round(share * group.num_units / step) * step)) for share in rule.widths
+        min(group.num_units, max(step, round(share * group.num_units / step) * step))
+        for share in rule.widths
+        if share >= min_width
     }
     return tuple(sorted(counts | {group.num_units}))
 
@@ -111,10 +124,17 @@ def depth_choices(chain: Chain, choices: Choices) -> tuple[int, ...]:
     return tuple(sorted({math.ceil(round(share * len(chain.blocks), 6)) for share in shares}))
 
 
-def genes_of(structure: GraphStructure, choices: Choices) -> tuple[Gene, ...]:
+def genes_of(
+    structure: GraphStructure, choices: Choices, pointwise: Collection[str] = ()
+) -> tuple[Gene, ...]:
     """Return the genes: resolution, depths, widths and kernel sizes; those with one choice are left out.
 
     A gene inside a block that may be left out is active while the block is there.
+
+    Args:
+        structure: what may vary.
+        choices: choices of the genes.
+        pointwise: names of the groups whose narrow choices are limited; see `pointwise_groups`.
     """
     genes = [Gene("resolution", tuple(sorted(choices.resolutions)), "resolution")]
     depths: dict[str, tuple[str, int]] = {}
@@ -135,7 +155,8 @@ def genes_of(structure: GraphStructure, choices: Choices) -> tuple[Gene, ...]:
         return None
 
     for group in structure.groups:
-        counts = unit_choices(group, choices)
+        min_width = choices.min_pointwise_width if group.name in pointwise else 0.0
+        counts = unit_choices(group, choices, min_width)
         if len(counts) > 1:
             where = condition([name for name, _ in group.axes])
             genes.append(Gene(f"width:{group.name}", counts, "width", group.name, where))

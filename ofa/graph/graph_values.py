@@ -49,9 +49,9 @@ def graph_to_values(rewritten: RewrittenGraph) -> dict[str, Any]:
             {
                 "op": node.op,
                 "name": node.name,
-                "target": _target_name(node),
-                "args": [_value(item, index) for item in node.args],
-                "kwargs": {key: _value(item, index) for key, item in node.kwargs.items()},
+                "target": target_name(node),
+                "args": [argument_value(item, index) for item in node.args],
+                "kwargs": {key: argument_value(item, index) for key, item in node.kwargs.items()},
                 "rank": num_axes(node),
             }
             for node in rewritten.graph.nodes
@@ -70,6 +70,7 @@ def graph_to_values(rewritten: RewrittenGraph) -> dict[str, Any]:
         "in_spec": pytree.treespec_dumps(rewritten.in_spec),
         "out_spec": pytree.treespec_dumps(rewritten.out_spec),
         "has_free_batch": rewritten.has_free_batch,
+        "input_shapes": [list(shape) for shape in rewritten.input_shapes],
     }
 
 
@@ -79,7 +80,12 @@ def num_axes(node: fx.Node) -> int | None:
     return len(value.shape) if isinstance(value, Tensor) else node.meta.get("rank")
 
 
-def _target_name(node: fx.Node) -> str:
+def target_name(node: fx.Node) -> str:
+    """Return the target of a node as text.
+
+    Raises:
+        UserError: for a function that is neither an operator of PyTorch nor arithmetic on numbers.
+    """
     if node.op != "call_function":
         return str(node.target)
     if isinstance(node.target, torch._ops.OpOverload):
@@ -90,11 +96,16 @@ def _target_name(node: fx.Node) -> str:
     return name
 
 
-def _value(item: Any, index: Mapping[fx.Node, int]) -> Any:
+def argument_value(item: Any, index: Mapping[fx.Node, int]) -> Any:
+    """Return an argument of a node as plain values; nodes are numbered by `index`.
+
+    Raises:
+        UserError: for an argument of another type.
+    """
     if isinstance(item, fx.Node):
         return {"node": index[item]}
     if isinstance(item, (list, tuple)):
-        return [_value(part, index) for part in item]
+        return [argument_value(part, index) for part in item]
     if isinstance(item, _NAMED):
         return {"torch": str(item).removeprefix("torch.")}
     if isinstance(item, torch.device):
@@ -118,14 +129,14 @@ def graph_from_values(values: Mapping[str, Any], constants: Sequence[Tensor]) ->
     nodes: list[fx.Node] = []
     try:
         for entry in values["nodes"]:
-            args = tuple(_item(item, nodes) for item in entry["args"])
-            kwargs = {str(key): _item(item, nodes) for key, item in entry["kwargs"].items()}
+            args = tuple(argument_of(item, nodes) for item in entry["args"])
+            kwargs = {str(key): argument_of(item, nodes) for key, item in entry["kwargs"].items()}
             if entry["op"] == "placeholder":
                 nodes.append(graph.placeholder(_identifier(entry["name"])))
             elif entry["op"] == "output":
                 nodes.append(graph.output(*args))
             elif entry["op"] == "call_function":
-                nodes.append(graph.call_function(_function(entry["target"]), args, kwargs))
+                nodes.append(graph.call_function(function_named(entry["target"]), args, kwargs))
             else:
                 raise UserError(f"has a node of kind {entry['op']!r}")
             nodes[-1].meta["rank"] = _rank(entry.get("rank"))
@@ -143,6 +154,7 @@ def graph_from_values(values: Mapping[str, Any], constants: Sequence[Tensor]) ->
             in_spec=pytree.treespec_loads(values["in_spec"]),
             out_spec=pytree.treespec_loads(values["out_spec"]),
             has_free_batch=bool(values["has_free_batch"]),
+            input_shapes=tuple(tuple(map(int, shape)) for shape in values.get("input_shapes", ())),
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -161,7 +173,12 @@ def _identifier(name: object) -> str:
     return name
 
 
-def _function(target: object) -> Callable[..., Any]:
+def function_named(target: object) -> Callable[..., Any]:
+    """Return the function of a target that `target_name` gave.
+
+    Raises:
+        UserError: for a target that could do more than compute.
+    """
     if isinstance(target, str) and target in _FUNCTIONS:
         return _FUNCTIONS[target]
     parts = target.split(".") if isinstance(target, str) else []
@@ -173,9 +190,14 @@ def _function(target: object) -> Callable[..., Any]:
     raise UserError(f"The graph of the supernet calls {target!r}, which is no operator of PyTorch.")
 
 
-def _item(item: Any, nodes: Sequence[fx.Node]) -> Any:
+def argument_of(item: Any, nodes: Sequence[fx.Node]) -> Any:
+    """Return the argument that `argument_value` described, with nodes by their number.
+
+    Raises:
+        UserError: for a value that is no argument.
+    """
     if isinstance(item, list):
-        return [_item(part, nodes) for part in item]
+        return [argument_of(part, nodes) for part in item]
     if isinstance(item, dict):
         if "node" in item:
             return nodes[int(item["node"])]

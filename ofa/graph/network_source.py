@@ -6,16 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ofa.common.command_line import command_line, flattened
 from ofa.common.errors import UserError
 from ofa.common.remembered import is_remembered, remember
-from ofa.graph.adaptation import adapt_to_images
-from ofa.graph.factory import load_model
 from ofa.graph.settings import LIBRARIES
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _KIND = "model_functions"
 
@@ -53,6 +52,10 @@ class NetworkSource:
                 "machine. A function that a file names can do anything; if you know and trust it, name it "
                 f"yourself once, which runs it: {command_line('inspect', self._settings)}"
             )
+        # Imported here, so that reading what a run is made of needs no PyTorch.
+        from ofa.graph.adaptation import adapt_to_images
+        from ofa.graph.factory import load_model
+
         network = load_model(self.name, self.kwargs)
         adapt_to_images(network, side=self.side, in_channels=self.in_channels, num_classes=self.num_classes)
         return network

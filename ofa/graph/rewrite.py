@@ -14,7 +14,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from ofa.graph.blocks import Block
-from ofa.graph.capture import Capture
+from ofa.graph.capture import Capture, tensors_in
 from ofa.graph.forms import Form
 from ofa.graph.groups import Grouping, operator_calls
 from ofa.graph.labels.call import Call, axis_index, operator_name
@@ -78,6 +78,7 @@ class RewrittenGraph:
         out_spec: structure of the outputs.
         has_free_batch: whether the graph runs with any batch size.
         sized_groups: indices of the groups whose units are counted in sizes of views, splits and slices.
+        input_shapes: shapes of the tensors of the example, in order.
     """
 
     graph: fx.Graph
@@ -90,6 +91,7 @@ class RewrittenGraph:
     out_spec: pytree.TreeSpec
     has_free_batch: bool
     sized_groups: frozenset[int] = frozenset()
+    input_shapes: tuple[tuple[int, ...], ...] = ()
 
 
 def rewrite(
@@ -143,6 +145,7 @@ def rewrite(
         out_spec=program.call_spec.out_spec,
         has_free_batch=capture.has_free_batch,
         sized_groups=frozenset(sized_groups),
+        input_shapes=tuple(tuple(t.shape) for t in tensors_in((capture.args, capture.kwargs))),
     )
 
 

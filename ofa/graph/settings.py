@@ -30,6 +30,8 @@ class ModelSettings:
         exclude: patterns of modules that stay.
         include: patterns of the only modules that may vary.
         rules: choices for parts by their name.
+        min_pointwise_width: smallest share of the channels that only 1x1 convolutions make and read, in
+            networks of mostly depthwise convolutions.
     """
 
     name: str | None = None
@@ -44,6 +46,7 @@ class ModelSettings:
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     rules: tuple[ChoiceRule, ...] = ()
+    min_pointwise_width: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the resolutions, and that nothing else is set where there is no network."""

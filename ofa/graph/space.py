@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.architecture.cost import space_costs
+from ofa.common.errors import UserError
 from ofa.graph.costs import Population, peak_elements
 from ofa.graph.selection import Selection
 from ofa.graph.structure import GraphStructure
@@ -102,6 +103,21 @@ class GraphSpace(GeneSpace):
 
 ImageSpace: TypeAlias = StagedSpace | GraphSpace
 """A space of networks that map images to logits."""
+
+
+def family_space(space: ImageSpace, owner: str) -> StagedSpace:
+    """Return the space of a published family, for what exists for families alone.
+
+    Args:
+        space: any space.
+        owner: what has the space, for the error, e.g. "Run 'mine'".
+
+    Raises:
+        UserError: for the space of a user's model.
+    """
+    if isinstance(space, StagedSpace):
+        return space
+    raise UserError(f"{owner} is of the model {space.name!r}; expected one of a published family.")
 
 
 @space_costs.register

@@ -209,6 +209,11 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
 
     @property
     @override
+    def can_freeze_batch_norm(self) -> bool:
+        return not self.runs_graph
+
+    @property
+    @override
     def costs(self) -> Mapping[str, Estimator]:
         return space_costs(self.space)
 

@@ -50,7 +50,7 @@ def graph_supernet(
         space: its space.
         graph: graph as plain JSON values; None for none.
         tensors: entries of the file of weights.
-        path: that file, for errors.
+        path: file of weights, for errors.
 
     Raises:
         UserError: if the values are damaged, or `model` has other parameters.

@@ -17,7 +17,7 @@ from ofa.common.reading import read_json
 from ofa.common.text_settings import Implied, Name, PathText, ShortForm
 from ofa.data.settings import DataInfo, DataSettings
 from ofa.graph.settings import ModelSettings
-from ofa.graph.space import ImageSpace
+from ofa.graph.space import ImageSpace, family_space
 from ofa.runs.directory import RunDirectory
 from ofa.runs.supernet_info import read_supernet_info, trained_space
 from ofa.space.staged import StagedSpace
@@ -139,12 +139,7 @@ class RunConfig:
         Raises:
             UserError: for a run of a user's model.
         """
-        space = self.trained_space
-        if not isinstance(space, StagedSpace):
-            raise UserError(
-                f"Run {self.run_name!r} is of the model {space.name!r}; this works for published families."
-            )
-        return space
+        return family_space(self.trained_space, f"Run {self.run_name!r}")
 
 
 def next_command(

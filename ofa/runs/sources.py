@@ -13,7 +13,7 @@ from ofa.common.errors import UserError
 from ofa.common.tensors import file_hash
 from ofa.export.bundle import load_bundle
 from ofa.export.description import DESCRIPTION_FILE
-from ofa.graph.space import ImageSpace
+from ofa.graph.space import family_space
 from ofa.graph.supernet import GraphSupernet
 from ofa.modules.static import StaticNetwork
 from ofa.published.fitting import own_state
@@ -94,7 +94,7 @@ def read_source(source: WeightSource, supernet: Supernet) -> SourceWeights:
     """
     if source.kind == "run":
         trained, info = load_supernet(source.path)
-        _check_structure(source, _family(source, info.space), supernet.space)
+        _check_structure(source, family_space(info.space, source.name), supernet.space)
         return SourceWeights(trained.state_dict(), class_names=info.class_names)
     if source.kind == "bundle":
         return _read_bundle(source, supernet)
@@ -106,7 +106,7 @@ def read_source(source: WeightSource, supernet: Supernet) -> SourceWeights:
 def _read_bundle(source: WeightSource, supernet: Supernet) -> SourceWeights:
     bundle = load_bundle(source.path)
     facts, network = bundle.subnet, bundle.network
-    space = _family(source, facts.space)
+    space = family_space(facts.space, source.name)
     _check_structure(source, space, supernet.space)
     largest = dataclasses.replace(space.unrestricted.largest, resolution=facts.config.resolution)
     if facts.config != largest:
@@ -140,15 +140,6 @@ def read_model_source(source: WeightSource) -> SourceWeights:
             f"{source.name} is a file of weights; a user's model takes it as model.weights, not as init."
         )
     raise UserError(f"{source.name} is a run of a published family; expected a run of the same model.")
-
-
-def _family(source: WeightSource, space: ImageSpace) -> StagedSpace:
-    if isinstance(space, StagedSpace):
-        return space
-    raise UserError(
-        f"The weights of {source.name} are those of the model {space.name!r}; expected those of a published "
-        "family. Train that model: model=NAME."
-    )
 
 
 def _check_structure(source: WeightSource, space: StagedSpace, own_space: StagedSpace) -> None:

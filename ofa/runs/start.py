@@ -167,6 +167,6 @@ def check_teacher(first_phase: Phase, start: StartRecord) -> None:
     if start.has_new_classifier and first_phase.teacher == "frozen":
         raise UserError(
             f"The first phase, {first_phase.name!r}, has a frozen teacher, which knows nothing yet: the "
-            f"classifier is new ({start.text}). Choose phases that train it first, such as transfer, or set the "
-            "teacher to null, or to in_place with a sandwich."
+            f"classifier is new ({start.text}). Choose phases that train it first, such as transfer, or set "
+            "the teacher to null, or to in_place with a sandwich."
         )

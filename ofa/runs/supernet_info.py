@@ -13,8 +13,9 @@ from ofa.common.plain_values import checked_number, checked_object
 from ofa.common.reading import read_json
 from ofa.data.settings import DataSettings
 from ofa.graph.network_source import NetworkSource
-from ofa.graph.space import GraphSpace, ImageSpace
+from ofa.graph.space import GraphSpace, ImageSpace, family_space
 from ofa.space.space import check_fingerprint
+from ofa.space.staged import StagedSpace
 from ofa.training.phases import Phase
 
 SUPERNET_SCHEMA = 1
@@ -52,6 +53,15 @@ class SupernetInfo:
             raise
         except (ValueError, TypeError) as error:
             raise UserError(f"provenance: {error}.") from error
+
+    @property
+    def family(self) -> StagedSpace:
+        """The space of a published family.
+
+        Raises:
+            UserError: for a user's model.
+        """
+        return family_space(self.space, "The supernet")
 
     @property
     def dropout(self) -> float:

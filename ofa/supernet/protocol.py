@@ -58,6 +58,11 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
         return ()
 
     @property
+    def can_freeze_batch_norm(self) -> bool:
+        """Whether its batch norms are modules whose mode counts."""
+        return True
+
+    @property
     @abstractmethod
     def costs(self) -> Mapping[str, Estimator]:
         """Costs of one image by name: "macs", "parameters" and "peak_activation_bytes" (float32)."""

@@ -57,6 +57,12 @@ def check_training(
         raise UserError(
             "mixup and cutmix mix the classes of images, which this task does not have; set both to 0."
         )
+    frozen_names = [phase.name for phase in recipe.phases if phase.frozen_batch_norm]
+    if frozen_names and not supernet.can_freeze_batch_norm:
+        raise UserError(
+            f"The phases {', '.join(frozen_names)} freeze batch norm, and the graph of this model, which "
+            "computes its sub-networks, has one mode for all layers; set frozen_batch_norm to false."
+        )
     for phase in recipe.phases:
         trained_names(supernet, phase)  # raises if there is nothing to train
     if not all(phase.frozen_batch_norm for phase in recipe.phases):

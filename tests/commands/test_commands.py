@@ -26,7 +26,8 @@ from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 import ofa.common.cli
-from latency_tables.table.table import MAX_TABLE_ERROR, LatencyTable
+from latency_tables.table.measured import MAX_TABLE_ERROR
+from latency_tables.table.table import LatencyTable
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors

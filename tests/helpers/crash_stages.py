@@ -38,6 +38,7 @@ from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import Timing, summarize
 from ofa.launch import Command
 from ofa.runs.supernet_file import load_supernet
+from ofa.supernet.supernet import Supernet
 from predictors.baselines import BASELINES, LINEAR
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,6 +157,7 @@ def prepare(folder: Path) -> None:
     for number in range(2):
         Image.new("L", (8, 8), 100 * number).save(pictures / f"{number}.png")
     supernet, _ = load_supernet(folder / "runs" / "run" / "supernet.pt")
+    assert isinstance(supernet, Supernet)
     state = {mobilenet_v3_name(n, len(supernet.layers)): t for n, t in supernet.state_dict().items()}
     torch.save(state, folder / "theirs.pth")
     STAGES["export"].run(folder, (*IMAGES, "name=source", "subnet=smallest", "formats=[]"))

@@ -27,7 +27,8 @@ from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.remote.kit import make_table_kit
 from latency_tables.remote.results import table_from_kit
 from latency_tables.table.device import DeviceSpec
-from latency_tables.table.table import LatencyTable, table_identity
+from latency_tables.table.measured import table_identity
+from latency_tables.table.table import LatencyTable
 from ofa.common.config import build
 from ofa.common.tensors import content_digest, has_nan, has_usual_numbers, save_tensors
 from ofa.evaluation.evaluate import SubnetEvaluator
@@ -142,9 +143,9 @@ def training_artefacts(folder: Path) -> list[Artefact]:
 
 def run_artefacts(run: Path) -> list[Artefact]:
     _, info = load_supernet(run / "supernet.pt")
-    space, config = info.space, build(TrainConfig, training_values(run))
+    space, config = info.family, build(TrainConfig, training_values(run))
     genomes = space.sample(16, np.random.default_rng(0))
-    identity = table_identity(DeviceSpec("here", "pytorch"), {"engine": "PyTorch"}, "sandwich")
+    identity = table_identity(2, DeviceSpec("here", "pytorch"), {"engine": "PyTorch"}, "sandwich")
     with MeasurementJournal(run / "latency" / "new.partial.jsonl", identity) as journal:
         for process in (0, 1):
             journal.append(process, [(key, [1.0 + process, 1.25]) for key in ("a", "b", "c")])
@@ -298,7 +299,8 @@ def kit_artefacts(folder: Path) -> list[Artefact]:
 
 def published_artefacts(root: Path, run: Path) -> list[Artefact]:
     folder, (supernet, info) = root / "published", load_supernet(run / "supernet.pt")
-    space, wide_space = info.space, load_space("mobilenet_v3")
+    assert isinstance(supernet, Supernet)
+    space, wide_space = info.family, load_space("mobilenet_v3")
     (folder / "tables").mkdir(parents=True)
     state = {mobilenet_v3_name(n, len(supernet.layers)): t for n, t in supernet.state_dict().items()}
     torch.save({"state_dict": state}, folder / "checkpoint.pth")

@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from training_run import STRATEGIES, arm, make_trainer
+from training_run import MODEL_PHASES, MODELS, STRATEGIES, arm, make_trainer, model_supernet
 
 from ofa.common.errors import StoppedError
 from ofa.common.tensors import load_tensors
 from ofa.training.checkpoints import TrainingCheckpoints
+from ofa.training.phases import Phase
+from ofa.training.trainer import Trainer
 
 KILLS_PER_STRATEGY = 5
 
@@ -45,10 +47,22 @@ def weights(folder: Path) -> tuple[int, dict[str, Tensor]]:
     return step, values["supernet"]
 
 
-def check(strategy: str, folder: Path, rng: np.random.Generator) -> None:
-    """Interrupt one run of a strategy at random moments, one after the other; print a line for each."""
-    phases, path = STRATEGIES[strategy], folder / "part"
-    assert in_child(lambda: make_trainer(folder / "whole", phases=phases).train()) == 0
+def check(name: str, phases: Sequence[Phase], model: str, folder: Path, rng: np.random.Generator) -> None:
+    """Interrupt one run at random moments, one after the other; print a line for each.
+
+    Args:
+        name: name of the run in the lines.
+        phases: its phases.
+        model: name of a user's model; empty for a space.
+        folder: folder of its files.
+        rng: source of the moments.
+    """
+    path = folder / "part"
+
+    def trainer_in(path: Path) -> Trainer:
+        return make_trainer(path, phases=phases, model=model)
+
+    assert in_child(lambda: trainer_in(folder / "whole").train()) == 0
     steps, expected = weights(folder / "whole")
     # At least two steps apart: a request to stop is obeyed, and saved, a step later.
     drawn = np.sort(rng.choice(steps - 1 - KILLS_PER_STRATEGY, KILLS_PER_STRATEGY, replace=False))
@@ -57,7 +71,7 @@ def check(strategy: str, folder: Path, rng: np.random.Generator) -> None:
         how = ("step", "term")[(first + number) % 2]
 
         def train_and_die(how: str = how, moment: int = moment) -> None:
-            trainer = make_trainer(path, phases=phases)
+            trainer = trainer_in(path)
             arm(trainer, **{how: moment})
             trainer.train()
 
@@ -66,19 +80,22 @@ def check(strategy: str, folder: Path, rng: np.random.Generator) -> None:
         if how == "term":
             # The request is seen by the step that follows.
             assert weights(path)[0] == moment + 1
-        print(f"{strategy} {how} {moment} of {steps}", flush=True)
-    assert in_child(lambda: make_trainer(path, phases=phases).train()) == 0
+        print(f"{name} {how} {moment} of {steps}", flush=True)
+    assert in_child(lambda: trainer_in(path).train()) == 0
     ended, found = weights(path)
-    equal = ended == steps and all(torch.equal(found[name], expected[name]) for name in expected)
-    print(f"{strategy}: {'equal' if equal else 'DIFFERENT'}", flush=True)
+    equal = ended == steps and all(torch.equal(found[key], expected[key]) for key in expected)
+    print(f"{name}: {'equal' if equal else 'DIFFERENT'}", flush=True)
 
 
 def main(folder: Path) -> None:
-    """Check all strategies."""
+    """Check all strategies, and users' models."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    for strategy in STRATEGIES:
-        check(strategy, folder / strategy, rng)
+    for strategy, phases in STRATEGIES.items():
+        check(strategy, phases, "", folder / strategy, rng)
+    for model in MODELS:
+        model_supernet(model)  # Converted once for all children.
+        check(model, MODEL_PHASES, model, folder / model, rng)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Models of a user's own for runs of the digits: one that its own forward computes, one that its graph does."""
+"""Models of a user's own for runs of the digits: one that its forward computes, one that its graph does."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,8 +74,7 @@ def own_model_folder(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "own_nets.py").write_text(SOURCE)
     patch.chdir(folder)
     patch.syspath_prepend(str(folder))
-    import own_nets
-
+    own_nets = importlib.import_module("own_nets")
     for name in ("Net", "Halves"):
         torch.manual_seed(0)
         torch.save(getattr(own_nets, name)().state_dict(), folder / f"{name}.pth")

@@ -1,6 +1,7 @@
 """A training run of seconds on made-up images; as a script, one that is killed at a given moment.
 
-    python tests/training_run.py FOLDER [--strategy NAME] [--step N | --save N | --term N] [--device cuda]
+    python tests/training_run.py FOLDER [--strategy NAME | --model NAME] [--step N | --save N | --term N]
+        [--device cuda]
 
 `--step N` kills the process with SIGKILL when step N is done, `--term N` sends it SIGTERM then, and
 `--save N` kills it in the middle of writing the N-th file. Under torchrun this happens to the last process,
@@ -10,21 +11,28 @@ and only before the first restart.
 from __future__ import annotations
 
 import argparse
+import copy
+import dataclasses
 import hashlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.distributed import SINGLE_PROCESS, World, launched_world
 from ofa.common.progress import Note, unnoted
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
+from ofa.graph.convert import make_elastic
+from ofa.graph.supernet import GraphSupernet
 from ofa.space.staged import StagedSpace
 from ofa.space.stages import StageSpec
 from ofa.supernet.supernet import build_supernet
@@ -64,6 +72,61 @@ STRATEGIES = {
 }
 
 
+MODEL_PHASES = (
+    Phase(6, 0.05, "all", subnets_per_step=3, sandwich=True, teacher="frozen", sort_channels=True),
+)
+"""What the default recipe for users' models does."""
+
+
+class OwnNet(nn.Module):
+    """A network that its own forward computes at every size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16)
+        self.wide, self.last = nn.Conv2d(16, 16, 3, stride=2), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.last(self.wide(self.norm(self.stem(images)).relu())).relu()
+        logits: Tensor = self.head(F.dropout(maps.mean((2, 3)), 0.1, self.training))
+        return logits
+
+
+class Halves(OwnNet):
+    """A network whose forward has sizes, so that its graph computes the narrow ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, second = self.last(self.wide(self.norm(self.stem(images)).relu())).split([8, 8], 1)
+        logits: Tensor = self.head((first * second.sigmoid()).mean((2, 3)))
+        return logits
+
+
+MODELS: dict[str, type[nn.Module]] = {"own": OwnNet, "halves": Halves}
+
+
+def model_supernet(name: str) -> GraphSupernet:
+    """Return a supernet of one of `MODELS`, equal in every call."""
+    return copy.deepcopy(_converted(name))
+
+
+@cache
+def _converted(name: str) -> GraphSupernet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MODELS[name]().eval()
+    resolutions = (8, 12) if name == "own" else (12,)
+    images = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    supernet = make_elastic(model, images, divisor=4, min_channels=8, resolutions=resolutions)
+    assert supernet.runs_graph == (name == "halves")
+    supernet.space = dataclasses.replace(supernet.space, in_channels=1, num_classes=3)
+    return supernet
+
+
 def make_data(seed: int = 0) -> MemoryData:
     """Return 150 + 30 grey 12x12 images of three classes that differ in brightness, with noise."""
     generator = torch.Generator().manual_seed(seed)
@@ -84,13 +147,14 @@ def make_trainer(
     space: StagedSpace = SPACE,
     new_parameters: Collection[str] = (),
     note: Note = unnoted,
+    model: str = "",
     **settings: Any,
 ) -> Trainer:
     """Return a trainer of batches of 30 images, 4 steps per epoch, that saves every third step."""
     defaults = {"checkpoint_every_steps": 3, "calibration_images": 60, "validation_images": 30}
     values = TrainSettings(**{"batch_size": 30, **defaults, **settings})
     return Trainer(
-        build_supernet(space, values.seed, values.dropout),
+        model_supernet(model) if model else build_supernet(space, values.seed, values.dropout),
         make_data(),
         Recipe(tuple(phases), values),
         folder=folder,
@@ -111,8 +175,9 @@ def main(arguments: argparse.Namespace) -> None:
     """Run, and die where the arguments say."""
     device = choose_accelerator(arguments.device, threads=1)
     with launched_world(device) as world:
-        phases = STRATEGIES[arguments.strategy]
-        trainer = make_trainer(arguments.folder, device=str(device), world=world, phases=phases)
+        model = arguments.model
+        phases = MODEL_PHASES if model else STRATEGIES[arguments.strategy]
+        trainer = make_trainer(arguments.folder, device=str(device), world=world, phases=phases, model=model)
         if world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             arm(trainer, step=arguments.step, term=arguments.term, save=arguments.save)
         trainer.train()
@@ -153,6 +218,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--strategy", choices=STRATEGIES, default="progressive_shrinking")
+    parser.add_argument("--model", choices=MODELS, default="")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     for moment in ("--step", "--term", "--save"):
         parser.add_argument(moment, type=int, default=0)

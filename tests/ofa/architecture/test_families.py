@@ -64,7 +64,7 @@ def overrides(space: StagedSpace) -> list[str]:
 def test_the_whole_pipeline(space: StagedSpace, tmp_path: Path) -> None:
     common = (f"runs_dir={tmp_path}", f"run_name={space.name}")
     checkpoint = train_supernet.run(*common, *overrides(space), *QUICK)
-    trained = load_supernet(checkpoint)[1].space
+    trained = load_supernet(checkpoint)[1].family
     assert (trained.family, trained.stages, trained.stem) == (space.family, space.stages, space.stem)
     collect_accuracy.run(*common, "count=30", "calibration_images=60", "validation_images=60")
     fit_predictor.run(*common)

@@ -101,6 +101,18 @@ def test_sigterm_to_one_of_two_processes_and_a_killed_one_that_is_restarted_chan
     assert_equal(final_weights(tmp_path), undisturbed[1])
 
 
+@pytest.mark.slow
+def test_two_processes_of_a_users_model_of_which_one_is_killed_and_restarted(tmp_path: Path) -> None:
+    script = str(HELPERS / "training_run.py")
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    completed = torchrun(script, str(whole), "--model=halves")
+    assert completed.returncode == 0, completed.stderr
+    assert len(set(re.findall(r"finished (\w+)", completed.stdout))) == 1
+    restarted = torchrun("--max-restarts=1", script, str(part), "--model=halves", "--step=11")
+    assert restarted.returncode == 0, restarted.stderr
+    assert_equal(final_weights(part), final_weights(whole))
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two CUDA devices")
 def test_two_cuda_devices_connected_by_nccl_hold_identical_weights(tmp_path: Path) -> None:

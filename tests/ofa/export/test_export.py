@@ -57,7 +57,7 @@ def card(micro_space: StagedSpace) -> ModelCard:
 @pytest.fixture(scope="module")
 def network(card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
     assert card.subnet is not None
-    return make_supernet(card.subnet.space, 0).extract(card.subnet.config)
+    return make_supernet(card.subnet.family, 0).extract(card.subnet.config)
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +368,7 @@ def test_weights_of_another_network_are_a_user_error(
     changed: Path, card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
     assert card.subnet is not None
-    space = card.subnet.space
+    space = card.subnet.family
     smallest = subnet_card(space, space.smallest, INFO)
     network = make_supernet(space, 0).extract(space.smallest)
     export_bundle(network, smallest, tmp_path / "smallest", ())

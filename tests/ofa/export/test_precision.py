@@ -57,7 +57,7 @@ def card(micro_space: StagedSpace) -> ModelCard:
 @pytest.fixture(scope="module")
 def network(card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet]) -> StaticNetwork:
     assert card.subnet is not None
-    return make_supernet(card.subnet.space, 0).extract(card.subnet.config).eval()
+    return make_supernet(card.subnet.family, 0).extract(card.subnet.config).eval()
 
 
 @pytest.fixture(scope="module")

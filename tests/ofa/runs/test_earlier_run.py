@@ -61,13 +61,13 @@ def test_the_supernet_gives_the_same_logits(run: Path, expected: dict[str, Any])
     supernet, info = load_supernet(run / "supernet.pt")
     assert info.space.fingerprint == expected["fingerprints"]["earlier_run"]
     images = torch.linspace(-1, 1, 2 * 16 * 16).reshape(2, 1, 16, 16)
-    logits = supernet(images, dataclasses.replace(info.space.largest, resolution=16))
+    logits = supernet(images, dataclasses.replace(info.family.largest, resolution=16))
     torch.testing.assert_close(logits, torch.tensor(expected["logits"]), rtol=1e-4, atol=1e-5)
 
 
 def test_genomes_estimates_and_predictions_are_the_same(run: Path, expected: dict[str, Any]) -> None:
     _, info = load_supernet(run / "supernet.pt")
-    space = info.space
+    space = info.family
     genomes = np.array(expected["genomes"], np.int8)
     assert space.sample(6, np.random.default_rng(0)).tolist() == expected["genomes"]
     configs = [space.config(genome) for genome in genomes]
@@ -84,7 +84,7 @@ def test_genomes_estimates_and_predictions_are_the_same(run: Path, expected: dic
 def test_search_results_are_read(run: Path, name: str) -> None:
     _, info = load_supernet(run / "supernet.pt")
     result = SearchResult.load(run / "search" / f"{name}.json", info.space)
-    latency = LatencyTable.load(run / "latency" / "my_cpu.json").estimator(info.space)
+    latency = LatencyTable.load(run / "latency" / "my_cpu.json").estimator(info.family)
     assert len(result.ranked) > 1 and result.limits[0].name == "latency_ms"
     for candidate in result.ranked:
         value = latency(info.space.genomes([candidate.config]))[0]

@@ -261,8 +261,8 @@ def test_new_parameters_have_a_learning_rate_of_their_own(runs: Path, tmp_path: 
     slow = ("phases.sandwich.lr=1e-12", "+phases.sandwich.new_lr_factor=1e10", "training.weight_decay=0")
     settings = (*SMALL, *slow, f"runs_dir={tmp_path}", f"init={tmp_path / 'h.pt'}")
     trained = load_supernet(train_supernet.run(*settings, "run_name=b"))[0].state_dict()
-    fresh = load_supernet(runs / "first" / "supernet.pt")[0]
-    initial = build_supernet(fresh.space, seed=0).state_dict()
+    space = load_supernet(runs / "first" / "supernet.pt")[1].family
+    initial = build_supernet(space, seed=0).state_dict()
     for name, tensor in trained.items():
         if ".linear." in name:
             assert (tensor - initial[name]).abs().max() > 1e-4, name

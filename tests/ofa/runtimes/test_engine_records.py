@@ -135,7 +135,7 @@ def test_a_new_engine_is_a_format_with_its_example_in_the_readme(
     card: ModelCard, make_supernet: Callable[[StagedSpace, int], Supernet], tmp_path: Path
 ) -> None:
     assert card.subnet is not None
-    network = make_supernet(card.subnet.space, 0).extract(card.subnet.config).eval()
+    network = make_supernet(card.subnet.family, 0).extract(card.subnet.config).eval()
     report = export_bundle(network, card, tmp_path / "bundle", ["toy"])
     assert set(report.files) == {"weights", "toy"} and report.files["toy"].file == TOY_FILE
     readme = (report.path / "README.md").read_text()

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from train_supernet import train_supernet
-from training_run import PHASES, SPACE, STRATEGIES, arm, make_trainer
+from training_run import MODELS, PHASES, SPACE, STRATEGIES, arm, make_trainer
 from weights import assert_equal, final_weights
 
 from ofa.common.distributed import World
@@ -35,7 +35,7 @@ HELPERS = ROOT / "tests" / "helpers"
 
 
 @pytest.mark.slow
-def test_runs_interrupted_twenty_times_at_random_end_with_the_same_weights(tmp_path: Path) -> None:
+def test_runs_interrupted_thirty_times_at_random_end_with_the_same_weights(tmp_path: Path) -> None:
     completed = subprocess.run(
         [sys.executable, str(HELPERS / "interrupted_runs.py"), str(tmp_path)],
         capture_output=True,
@@ -46,8 +46,8 @@ def test_runs_interrupted_twenty_times_at_random_end_with_the_same_weights(tmp_p
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     lines = completed.stdout.splitlines()
-    assert sum(" step " in line or " term " in line for line in lines) == 20
-    assert [line for line in lines if ": " in line] == [f"{strategy}: equal" for strategy in STRATEGIES]
+    assert sum(" step " in line or " term " in line for line in lines) == 30
+    assert [line for line in lines if ": " in line] == [f"{name}: equal" for name in (*STRATEGIES, *MODELS)]
 
 
 @pytest.fixture(scope="module")

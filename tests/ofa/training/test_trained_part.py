@@ -160,7 +160,7 @@ def test_a_rate_of_new_parameters_without_any_is_said(tmp_path: Path, factor: fl
     phase = Phase(lr=0.01, steps=1, teacher=None, new_lr_factor=factor)
     settings = TrainSettings(30, calibration_images=20, validation_images=10)
     data = DataSettings("digits", validation_size=10)
-    config = TrainConfig("run", SPACE, data, {"all": phase}, settings, runs_dir=str(tmp_path))
+    config = TrainConfig("run", data, {"all": phase}, settings, runs_dir=str(tmp_path), space=SPACE)
     train_run(config, torch.device("cpu"), note=lines.append)
     assert any("new_lr_factor has no effect" in line for line in lines) is (factor == 3.0)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from toy_supernet import TOY_SPACE, ToySupernet
-from training_run import PHASES, SPACE, STRATEGIES, make_data
+from training_run import MODEL_PHASES, PHASES, SPACE, STRATEGIES, make_data, make_trainer
 from weights import assert_equal
 
 from ofa.common.distributed import World
@@ -100,3 +101,10 @@ def test_a_plan_holds_the_genomes_of_its_networks() -> None:
     for step, phase in enumerate((PHASES[3], STRATEGIES["sandwich"][0])):
         plan = plan_step(SPACE, phase, 0, step)
         assert (plan.genomes == SPACE.genomes(plan.configs)).all()
+
+
+def test_batch_norm_cannot_be_frozen_in_a_graph(tmp_path: Path) -> None:
+    frozen = dataclasses.replace(MODEL_PHASES[0], frozen_batch_norm=True)
+    assert make_trainer(tmp_path / "own", phases=[frozen], model="own").resumed_at == 0
+    with pytest.raises(UserError, match="phases all freeze batch norm, and the graph of this model"):
+        make_trainer(tmp_path / "graph", phases=[frozen], model="halves")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
-from training_run import PHASES, SPACE, STRATEGIES, make_data, make_trainer
+from training_run import MODEL_PHASES, MODELS, PHASES, SPACE, STRATEGIES, make_data, make_trainer
 from weights import assert_equal, final_weights
 
 from ofa.common.errors import UserError
@@ -222,8 +222,10 @@ def test_emulated_bf16_is_recognised(
     assert not emulates("fp32", torch.device("cpu"))
 
 
-def test_bf16_trains_on_the_cpu(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, precision="bf16")
+@pytest.mark.parametrize("model", ["", *MODELS])
+def test_bf16_trains_on_the_cpu(model: str, tmp_path: Path) -> None:
+    phases = (dataclasses.replace(MODEL_PHASES[0], lr=0.3),) if model else PHASES
+    trainer = make_trainer(tmp_path, precision="bf16", model=model, phases=phases)
     trainer.train()
     assert trainer.validate()["largest"] >= 0.6
 
