@@ -43,7 +43,7 @@ from ofa.training.settings import FinetuneSettings
 
 MODELS: dict[str, Callable[[], nn.Module]] = {"resnet20": ResNet20, "mobilenet_v2": mobilenet_v2_small}
 METHODS = ("uniform", "one_step", "iterative", "torch_pruning")
-SIDE, SHARE, DIVISOR = 28, 0.5, 2
+SIDE, SHARE = 28, 0.5
 BATCH_SIZE, CALIBRATION_IMAGES, VALIDATION_IMAGES = 128, 500, 1000
 DEVICE = torch.device("cpu")
 
@@ -96,15 +96,15 @@ def pruned_here(
     supernet = make_elastic(
         original,
         torch.rand(2, 1, SIDE, SIDE),
-        widths=[share / 8 for share in range(1, 9)],
+        widths=[share / 16 for share in range(1, 17)],
         kernel_sizes=[],
         depths=[1.0],
-        divisor=DIVISOR,
+        divisor=1,
     ).eval()
     settings = PruningSettings(
         method="iterative" if method == "iterative" else "one_step",
         macs_share=SHARE,
-        candidates=1 if method == "uniform" else 24,
+        candidates=1 if method == "uniform" else 16,
         steps=2,
         points=3,
         calibration_images=CALIBRATION_IMAGES,

@@ -25,7 +25,7 @@ Sort = Callable[[GraphSupernet, GraphSpace], object]
 """Sorts the units of a supernet in place, so that those that matter most come first."""
 
 # A candidate is enlarged until it uses this share of a limit, or no gene fits any more.
-_USED_SHARE = 0.9
+_USED_SHARE = 0.95
 _MAX_CHANGES = 10_000
 _MAX_ROUNDS = 4
 
@@ -197,7 +197,7 @@ def candidates_within(
 ) -> Genomes:
     """Return distinct genomes within limits, shape (n, num_genes), n up to `count`; the first is uniform.
 
-    Random networks lose genes one by one until they fit, and gain others while they use less than 90 % of
+    Random networks lose genes one by one until they fit, and gain others while they use less than 95 % of
     every limit, which the smallest network keeps.
     """
 
@@ -238,11 +238,13 @@ def _fitted(
         if used_share(genome) <= 1:
             break
         genome[rng.choice(np.flatnonzero(genome > 0))] -= 1
-    for column in rng.permutation(len(genome)):
-        if used_share(genome) >= _USED_SHARE:
-            break
+    columns = np.arange(len(genome))
+    while len(columns) and used_share(genome) < _USED_SHARE:
+        column = rng.choice(columns)
         raised = genome.copy()
-        raised[column] = min(raised[column] + 1, num_choices[column] - 1)
-        if used_share(raised) <= 1:
+        raised[column] += 1
+        if raised[column] < num_choices[column] and used_share(raised) <= 1:
             genome = raised
+        else:
+            columns = columns[columns != column]
     return np.asarray(space.canonical(genome[None])[0])

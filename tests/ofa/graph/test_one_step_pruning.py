@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.graph.convert import make_elastic
 from ofa.graph.one_step_pruning import candidates_within, one_step
@@ -40,6 +41,19 @@ def test_candidates_are_within_the_limits_and_use_them(supernet: GraphSupernet) 
     assert (shares <= 1).all()
     uniform = [gene.choices[index] for gene, index in zip(space.genes, genomes[0], strict=True)]
     assert uniform == [8.0, 16.0, 24.0]  # 24 and 32 channels would need 51.5 % of the MACs.
+
+
+def test_candidates_use_the_budget_where_the_choices_are_fine() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 48, 3), nn.ReLU(), nn.Conv2d(48, 4, 1)
+    )
+    widths = [share / 16 for share in range(1, 17)]
+    space = make_elastic(network.eval(), torch.randn(2, 3, 8, 8), widths=widths, divisor=1).space
+    costs = space_costs(space)
+    limit = 0.5 * costs["macs"](space.genomes([space.largest]))[0]
+    genomes = candidates_within(space, {"macs": limit}, costs, 20, np.random.default_rng(0))
+    shares = costs["macs"](genomes) / limit
+    assert len(genomes) == 20 and (shares <= 1).all() and (shares[1:] > 0.9).all()
 
 
 def test_the_best_network_is_first_and_all_were_recalibrated(supernet: GraphSupernet) -> None:
