@@ -53,7 +53,7 @@ def test_candidates_use_the_budget_where_the_choices_are_fine() -> None:
     limit = 0.5 * costs["macs"](space.genomes([space.largest]))[0]
     genomes = candidates_within(space, {"macs": limit}, costs, 20, np.random.default_rng(0))
     shares = costs["macs"](genomes) / limit
-    assert len(genomes) > 8 and (shares <= 1).all() and (shares[1:] > 0.9).all()
+    assert len(genomes) > 8 and (shares <= 1).all() and (shares[1:] > 0.85).all()
 
 
 def test_the_best_network_is_first_and_all_were_recalibrated(supernet: GraphSupernet) -> None:
