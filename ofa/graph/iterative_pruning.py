@@ -119,16 +119,16 @@ def _planned(
     Where a plan exceeds a measured limit, the limit of its estimates is lowered; the smallest network, which
     keeps all limits, ends that.
     """
-    aims, smallest = dict(limits), space.genomes([space.smallest])
+    aims = dict(limits)
     for _ in range(_MAX_ROUNDS):
+        aims |= {n: cost.reachable(aims[n], space.smallest) for n, cost in measured.items() if n in aims}
         config = least_loss_plan(space, sensitivity, aims, costs)
         values = costs_of(space, config, costs, measured)
         exceeded = {name: value for name, value in values.items() if value > limits[name]}
         if not exceeded:
             return config
         for name, value in exceeded.items():
-            lowered = aims[name] * min(limits[name] / value, _MIN_LOWERING)
-            aims[name] = max(lowered, float(costs[name](smallest)[0]))
+            aims[name] *= min(limits[name] / value, _MIN_LOWERING)
     return space.smallest
 
 

@@ -65,6 +65,10 @@ class MeasuredCost:
                 self._scores.add(config.id, value)
         return np.array([self._scores[config.id] for config in configs])
 
+    def reachable(self, limit: float, smallest: GeneConfig) -> float:
+        """Return a limit of estimates, raised to the estimate of a network that was measured within it."""
+        return max(limit, float(self(self._space.genomes([smallest]))[0]))
+
     def _features(self, genomes: Genomes) -> NDArray[np.float64]:
         costs = space_costs(self._space)
         return np.stack([np.ones(len(genomes)), *(costs[name](genomes) for name in _FEATURES)], axis=1)

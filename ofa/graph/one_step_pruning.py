@@ -169,23 +169,23 @@ def _measured_within(
     Where more than a few are outside, the limits of the estimates are lowered and others are drawn.
     """
     rows: dict[bytes, NDArray[np.int8]] = {}
-    aims, smallest = dict(limits), space.genomes([space.smallest])
+    aims = dict(limits)
+    limited = {name: cost for name, cost in measured.items() if name in limits}
     for _ in range(_MAX_ROUNDS):
+        aims |= {name: cost.reachable(aims[name], space.smallest) for name, cost in limited.items()}
         genomes = candidates_within(space, aims, costs, count, rng)
         configs = [space.config(genome) for genome in genomes]
         is_within = np.ones(len(genomes), bool)
-        for name, cost in measured.items():
-            if name in limits:
-                shares = cost.measured(configs) / limits[name]
-                is_within &= shares <= 1
-                lowered = aims[name] / max(1.0, float(np.quantile(shares, 0.9)))
-                aims[name] = max(lowered, float(cost(smallest)[0]))
+        for name, cost in limited.items():
+            shares = cost.measured(configs) / limits[name]
+            is_within &= shares <= 1
+            aims[name] /= max(1.0, float(np.quantile(shares, 0.9)))
         rows |= {row.tobytes(): row for row in genomes[is_within]}
         if len(rows) >= count:
             break
     # The smallest network was measured within the limits.
-    rows = rows or {smallest[0].tobytes(): smallest[0]}
-    return np.stack(list(rows.values())[:count])
+    smallest = space.genome(space.smallest)
+    return np.stack(list(rows.values())[:count] or [smallest])
 
 
 def candidates_within(

@@ -296,7 +296,8 @@ def test_mistakes_are_explained(
         )
 
 
-def test_a_measured_limit_that_only_the_smallest_network_keeps(supernet: GraphSupernet) -> None:
+@pytest.mark.parametrize("limit", [1.2, 2.0])
+def test_a_measured_limit_that_only_the_smallest_network_keeps(supernet: GraphSupernet, limit: float) -> None:
     smallest = supernet.space.smallest
 
     def measure(configs: Sequence[GeneConfig]) -> list[float]:
@@ -304,7 +305,7 @@ def test_a_measured_limit_that_only_the_smallest_network_keeps(supernet: GraphSu
 
     (step,) = iterative(
         supernet,
-        {"latency_ms": 2.0},
+        {"latency_ms": limit},
         num_steps=1,
         recalibrate=nn.Module.eval,
         evaluate=lambda network: float(sum(p.numel() for p in network.parameters())),

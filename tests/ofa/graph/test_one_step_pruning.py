@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from torch import nn
 from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.graph.convert import make_elastic
+from ofa.graph.measured_cost import MeasuredCost
 from ofa.graph.one_step_pruning import candidates_within, one_step
 from ofa.graph.supernet import GraphSupernet
+from ofa.space.plain import GeneConfig
 
 
 @pytest.fixture
@@ -88,3 +92,38 @@ def test_limits_that_cannot_be_reached_name_the_smallest_value(supernet: GraphSu
     for limits, words in (({"macs": 10.0}, f"has {smallest:g}"), ({"joules": 1.0}, "no cost 'joules'")):
         with pytest.raises(UserError, match=words):
             one_step(supernet, limits, recalibrate=nn.Module.eval, evaluate=lambda _: 0.0)
+
+
+@pytest.mark.parametrize("limit", [1.2, 2.0])
+def test_a_measured_limit_that_only_the_smallest_network_keeps(supernet: GraphSupernet, limit: float) -> None:
+    smallest = supernet.space.smallest
+
+    def measure(configs: Sequence[GeneConfig]) -> list[float]:
+        return [1.0 if config == smallest else 5.0 for config in configs]
+
+    results = one_step(
+        supernet,
+        {"latency_ms": limit},
+        recalibrate=nn.Module.eval,
+        evaluate=lambda network: 0.0,
+        num_candidates=4,
+        measured={"latency_ms": MeasuredCost(supernet.space, measure)},
+    )
+    assert [result.config for result in results] == [smallest]
+    assert results[0].costs == {"latency_ms": 1.0}
+
+
+def test_every_candidate_is_measured_within_a_limit(supernet: GraphSupernet) -> None:
+    def measure(configs: Sequence[GeneConfig]) -> list[float]:
+        return [1 + (dict(config.values)["width:0"] / 32) ** 3 for config in configs]
+
+    results = one_step(
+        supernet,
+        {"latency_ms": 1.3},
+        recalibrate=nn.Module.eval,
+        evaluate=lambda network: float(sum(p.numel() for p in network.parameters())),
+        num_candidates=5,
+        measured={"latency_ms": MeasuredCost(supernet.space, measure)},
+    )
+    assert len(results) >= 3
+    assert all(result.costs["latency_ms"] == measure([result.config])[0] <= 1.3 for result in results)
