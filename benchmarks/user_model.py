@@ -48,7 +48,7 @@ from search.find import find
 from search.limits.limit import Limit
 
 METHODS = ("uniform", "one_step", "supernet")
-SHARES = (0.25, 0.5, 0.75)
+SHARES = (0.3, 0.5, 0.75)
 VALIDATION_IMAGES = 1000
 
 
@@ -59,7 +59,7 @@ def pruned(
     supernet = make_elastic(
         original,
         torch.rand(2, 1, SIDE, SIDE),
-        widths=[share / 16 for share in range(1, 17)],
+        widths=[share / 16 for share in range(8, 17)],
         kernel_sizes=[],
         depths=[1.0],
         divisor=1,
@@ -85,7 +85,7 @@ def pruned(
 
 def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: Any) -> GraphSupernet:
     """Return the supernet of the original after its training."""
-    supernet = make_elastic(original, torch.rand(2, 1, SIDE, SIDE), divisor=4)
+    supernet = make_elastic(original, torch.rand(2, 1, SIDE, SIDE))
     phase = Phase(
         options.supernet_epochs,
         options.lr,

@@ -81,7 +81,8 @@ class NetworkSource:
         except Exception as error:  # Whatever PyTorch raises for a graph that was changed.
             reason = short_text((str(error).splitlines() or [""])[0], 200)
             raise UserError(
-                f"The graph in {what} cannot be computed, use an intact copy: {type(error).__name__}: {reason}"
+                f"The graph in {what} cannot be computed; use an intact copy: "
+                f"{type(error).__name__}: {reason}"
             ) from error
 
     @property

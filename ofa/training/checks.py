@@ -13,6 +13,7 @@ from ofa.data.base import ImageData
 from ofa.evaluation.task import Task
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
+from ofa.training.known_faults import check_strided_convolutions
 from ofa.training.phases import check_phases
 from ofa.training.precision import check_precision
 from ofa.training.recipe import Recipe
@@ -63,6 +64,8 @@ def check_training(
             f"The phases {', '.join(frozen_names)} freeze batch norm, and the graph of this model, which "
             "computes its sub-networks, has one mode for all layers; set frozen_batch_norm to false."
         )
+    if any(phase.trains == "all" for phase in recipe.phases):
+        check_strided_convolutions(supernet.extract(supernet.space.smallest), device)
     for phase in recipe.phases:
         trained_names(supernet, phase)  # raises if there is nothing to train
     if not all(phase.frozen_batch_norm for phase in recipe.phases):

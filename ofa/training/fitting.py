@@ -24,6 +24,7 @@ from ofa.evaluation.task import ClassificationTask, Task
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
 from ofa.training.checkpoints import TrainingCheckpoints, checkpoints_bytes, misfits_named
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
+from ofa.training.known_faults import check_strided_convolutions
 from ofa.training.loop import Batch, ReportReader, StepLoop
 from ofa.training.losses import loss_terms
 from ofa.training.monitor import StepInfo, TrainingMonitor
@@ -74,7 +75,9 @@ def fit(
     """
     if (teacher is None) != (settings.distillation_ratio == 0):
         raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
-    check_precision(settings.precision, next(network.parameters()).device)
+    device = next(network.parameters()).device
+    check_precision(settings.precision, device)
+    check_strided_convolutions(network, device)
     check_batch_size(settings.batch_size, world)
     _check_batch_norm(network, data, settings.batch_size, resolution, world)
     task = task or classification_task(settings.loss, data)
