@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ofa.common.config import build, differences
 from ofa.common.display import short_repr
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
-from ofa.common.files import write_atomic
+from ofa.common.files import append_line, write_atomic
 from ofa.common.metric import TOP1, Metric
 from ofa.common.plain_values import checked_object, parse_json
 from ofa.common.reading import read_bytes
@@ -169,7 +168,7 @@ class RecordFile:
         line = _line({"subnet": config.to_dict(), "id": config.id, metric.name: value})
         try:
             if self._writes and self.path is not None:
-                _append_line(self.path, line)
+                append_line(self.path, line)
         except OSError as error:
             raise UserError(
                 f"Could not write to {self.path}: {error}. Check the permissions and free space; "
@@ -270,17 +269,3 @@ def _line(values: Mapping[str, Any]) -> bytes:
 def _cut(path: Path, size: int) -> None:
     with path.open("rb+") as file:
         file.truncate(size)
-
-
-def _append_line(path: Path, line: bytes) -> None:
-    """Write `line` at the end and synchronise; on failure truncate the file to its old length."""
-    with path.open("ab", buffering=0) as file:
-        old_size = file.tell()
-        try:
-            num_written = file.write(line)
-            if num_written != len(line):
-                raise OSError(f"only {num_written} of {len(line)} bytes were written")
-            os.fsync(file.fileno())
-        except BaseException:
-            file.truncate(old_size)
-            raise

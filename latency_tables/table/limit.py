@@ -32,7 +32,7 @@ def limits_between(table: MeasuredTable, space: SearchSpace, shares: Sequence[fl
     Args:
         table: a table of the space, of any error.
         space: the space.
-        shares: positions of the limits between the latencies of the smallest (0) and the largest network (1).
+        shares: positions between the latencies of the smallest (0) and the largest network (1).
     """
     latency = table.estimator(space, max_table_error=math.inf)
     low, high = latency(space.genomes([space.smallest, space.largest]))

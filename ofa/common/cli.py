@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "report_run",
     "kit": "make_device_kit",
     "inspect": "inspect_model",
+    "prune": "prune_model",
     "import-supernet": "import_checkpoint",
     "import-network": "import_network",
     "import-predictor": "import_predictor",

@@ -81,6 +81,24 @@ def json_writer(values: Mapping[str, Any]) -> Callable[[Path], object]:
     return lambda temporary: temporary.write_text(text, encoding="utf-8")
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Write `line` at the end of a file and synchronise; on failure truncate the file to its old length.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with path.open("ab", buffering=0) as file:
+        old_size = file.tell()
+        try:
+            num_written = file.write(line)
+            if num_written != len(line):
+                raise OSError(f"only {num_written} of {len(line)} bytes were written")
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(old_size)
+            raise
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, what: str) -> Iterator[Path]:
     """Yield a new folder beside `path` that becomes `path` if all goes well, and else disappears.

@@ -53,9 +53,9 @@ def make_elastic(
 ) -> GraphSupernet:
     """Return a supernet of a user's network; the network itself is unchanged.
 
-    The graph of the network, captured by `torch.export`, says which channels belong together. Every
-    conversion is checked: changing the order of the units of all groups must not change the function, and
-    what the supernet computes for narrow networks must be what the graph computes. What fails stays fixed.
+    The graph, captured by `torch.export`, says which channels belong together. Every conversion is checked:
+    another order of the units of all groups must not change the function, and the supernet must compute what
+    the graph computes for narrow networks. What fails stays fixed.
 
     Args:
         model: the network, in eval mode.
@@ -70,13 +70,11 @@ def make_elastic(
         exclude: shell-style patterns of modules that stay as they are, with inputs and outputs.
         include: patterns of the only modules that may vary; none for all.
         rules: choices for parts by their name.
-        min_pointwise_width: smallest share of the channels that only 1x1 convolutions make and read, in
-            networks of mostly depthwise convolutions; see `pointwise_groups`.
+        min_pointwise_width: smallest share of the units of `pointwise_groups` that may be kept.
         name: name of the space; none for the class of the network.
 
     Raises:
-        UserError: for a network in training mode, inputs of another device or type, a pattern that matches
-            nothing, tied weights of which one is excluded, or if everything is excluded.
+        UserError: for a network in training mode, or inputs, patterns or tied weights that do not fit.
         CaptureError: if the network cannot be captured; the text names the line.
         NothingElasticError: if nothing may vary.
     """

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+from ofa.common.score_file import ScoreFile
+from ofa.graph.measured_cost import MeasuredCost
 from ofa.graph.space import GraphSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.space.estimator import Estimator
 from ofa.space.genes import Genomes
 from ofa.space.plain import GeneConfig
 
+Sort = Callable[[GraphSupernet, GraphSpace], object]
+"""Sorts the units of a supernet in place, so that those that matter most come first."""
+
 # A candidate is enlarged until it uses this share of a limit, or no gene fits any more.
-_USED_SHARE = 0.9
+_USED_SHARE = 0.95
 _MAX_CHANGES = 10_000
+_MAX_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,12 @@ def one_step(
     *,
     recalibrate: Callable[[nn.Module], object],
     evaluate: Callable[[nn.Module], float],
+    sort: Sort = GraphSupernet.sort_channels,
     num_candidates: int = 50,
     seed: int = 0,
-    progress: Callable[[int, int], object] | None = None,
+    measured: Mapping[str, MeasuredCost] = MappingProxyType({}),
+    scores: ScoreFile | None = None,
+    progress: ProgressCallback = silent,
 ) -> list[Candidate]:
     """Return sub-networks within limits, best first, without training (Li et al. 2020, EagleEye).
 
@@ -57,34 +69,123 @@ def one_step(
         limits: largest value of costs by name; see `GraphSupernet.costs`.
         recalibrate: computes the batch-norm statistics of a network from training images, in place.
         evaluate: returns how good a network is on validation data; larger is better.
+        sort: sorts the units by importance.
         num_candidates: number of candidates.
         seed: seed of the draws.
-        progress: called after each candidate with how many are done and their number.
+        measured: further costs by name, which are measured on every candidate.
+        scores: file of scores; a candidate that has one is not evaluated again. None for memory alone.
+        progress: called after each candidate.
 
     Raises:
-        UserError: for an unknown cost, or a limit below the smallest network.
+        UserError: for an unknown cost, a limit below the smallest network, or if no network that was measured
+            keeps a limit.
     """
-    space = supernet.space
-    supernet.sort_channels(space.keep_largest({gene.kind: 1 for gene in space.genes}))
-    costs = {name: _cost(supernet, name) for name in limits}
-    genomes = candidates_within(space, limits, costs, num_candidates, np.random.default_rng(seed))
-    values = {name: cost(genomes) for name, cost in costs.items()}
+    space, scores = supernet.space, ScoreFile() if scores is None else scores
+    costs = checked_costs(space, limits, measured)
+    sort(supernet, space.keep_largest({gene.kind: 1 for gene in space.genes}))
+    rng = np.random.default_rng(seed)
+    if any(name in measured for name in limits):
+        genomes = _measured_within(space, limits, costs, measured, num_candidates, rng)
+    else:
+        genomes = candidates_within(space, limits, costs, num_candidates, rng)
+    configs = [space.config(genome) for genome in genomes]
+    values = {
+        name: measured[name].measured(configs) if name in measured else cost(genomes)
+        for name, cost in costs.items()
+    }
     results = []
-    for index, genome in enumerate(genomes):
-        config = space.config(genome)
-        network = supernet.extract(config)
-        recalibrate(network)
-        facts = {name: float(value[index]) for name, value in values.items()}
-        results.append(Candidate(config, evaluate(network), facts))
-        if progress is not None:
-            progress(index + 1, len(genomes))
+    for index, config in enumerate(configs):
+        value = known_score(supernet, scores, recalibrate, evaluate, config)
+        facts = {name: float(cost[index]) for name, cost in values.items()}
+        results.append(Candidate(config, value, facts))
+        progress(index + 1, len(configs), f"best {max(result.score for result in results):.4g}")
     return sorted(results, key=lambda candidate: candidate.score, reverse=True)
 
 
-def _cost(supernet: GraphSupernet, name: str) -> Estimator:
-    if name not in supernet.costs:
-        raise UserError(f"There is no cost {name!r}; expected one of {', '.join(supernet.costs)}.")
-    return supernet.costs[name]
+def known_score(
+    supernet: GraphSupernet,
+    scores: ScoreFile,
+    recalibrate: Callable[[nn.Module], object],
+    evaluate: Callable[[nn.Module], float],
+    config: GeneConfig,
+) -> float:
+    """Return how good a sub-network is with batch-norm statistics of its own; it is evaluated once."""
+
+    def compute() -> float:
+        network = supernet.extract(config).eval()
+        recalibrate(network)
+        return evaluate(network)
+
+    return scores.value(config.id, compute)
+
+
+def checked_costs(
+    space: GraphSpace, limits: Mapping[str, float], measured: Mapping[str, MeasuredCost]
+) -> dict[str, Estimator]:
+    """Return the estimators of the costs that have a limit.
+
+    Raises:
+        UserError: if there is no limit, for an unknown cost, or a limit below the smallest network.
+    """
+    if not limits:
+        raise UserError("There is no limit; expected one of a cost at least.")
+    known: dict[str, Estimator] = {**space_costs(space), **measured}
+    for name, limit in limits.items():
+        if name not in known:
+            raise UserError(f"There is no cost {name!r}; expected one of {', '.join(known)}.")
+        reached = costs_of(space, space.smallest, {name: known[name]}, measured)[name]
+        if reached > limit:
+            raise UserError(
+                f"The limit of {name} is {limit:g}; the smallest network of {space.name} has {reached:g}. "
+                "Give a larger limit, or allow smaller widths."
+            )
+    return {name: known[name] for name in limits}
+
+
+def costs_of(
+    space: GraphSpace,
+    config: GeneConfig,
+    costs: Mapping[str, Estimator],
+    measured: Mapping[str, MeasuredCost],
+) -> dict[str, float]:
+    """Return costs of a network by name; those that are measured are measured."""
+    genomes = space.genomes([config])
+    return {
+        name: float(measured[name].measured([config])[0] if name in measured else cost(genomes)[0])
+        for name, cost in costs.items()
+    }
+
+
+def _measured_within(
+    space: GraphSpace,
+    limits: Mapping[str, float],
+    costs: Mapping[str, Estimator],
+    measured: Mapping[str, MeasuredCost],
+    count: int,
+    rng: np.random.Generator,
+) -> Genomes:
+    """Return up to `count` genomes that were measured within the limits; see `candidates_within`.
+
+    Where more than a few are outside, the limits of the estimates are lowered and others are drawn.
+    """
+    rows: dict[bytes, NDArray[np.int8]] = {}
+    aims = dict(limits)
+    limited = {name: cost for name, cost in measured.items() if name in limits}
+    for _ in range(_MAX_ROUNDS):
+        aims |= {name: cost.reachable(aims[name], space.smallest) for name, cost in limited.items()}
+        genomes = candidates_within(space, aims, costs, count, rng)
+        configs = [space.config(genome) for genome in genomes]
+        is_within = np.ones(len(genomes), bool)
+        for name, cost in limited.items():
+            shares = cost.measured(configs) / limits[name]
+            is_within &= shares <= 1
+            aims[name] /= max(1.0, float(np.quantile(shares, 0.9)))
+        rows |= {row.tobytes(): row for row in genomes[is_within]}
+        if len(rows) >= count:
+            break
+    # The smallest network was measured within the limits.
+    smallest = space.genome(space.smallest)
+    return np.stack(list(rows.values())[:count] or [smallest])
 
 
 def candidates_within(
@@ -96,19 +197,9 @@ def candidates_within(
 ) -> Genomes:
     """Return distinct genomes within limits, shape (n, num_genes), n up to `count`; the first is uniform.
 
-    Random networks lose genes one by one until they fit, and gain others while they use less than 90 % of
-    every limit.
-
-    Raises:
-        UserError: naming the smallest value, if a limit is below it.
+    Random networks lose genes one by one until they fit, and gain others while they use less than 95 % of
+    every limit, which the smallest network keeps.
     """
-    smallest = space.genome(space.smallest)[None]
-    for name, limit in limits.items():
-        if costs[name](smallest)[0] > limit:
-            raise UserError(
-                f"The limit of {name} is {limit:g}; the smallest network of {space.name} has "
-                f"{costs[name](smallest)[0]:g}."
-            )
 
     def used_share(genome: NDArray[np.int8]) -> float:
         row = space.canonical(genome[None])
@@ -147,11 +238,13 @@ def _fitted(
         if used_share(genome) <= 1:
             break
         genome[rng.choice(np.flatnonzero(genome > 0))] -= 1
-    for column in rng.permutation(len(genome)):
-        if used_share(genome) >= _USED_SHARE:
-            break
+    columns = np.arange(len(genome))
+    while len(columns) and used_share(genome) < _USED_SHARE:
+        column = rng.choice(columns)
         raised = genome.copy()
-        raised[column] = min(raised[column] + 1, num_choices[column] - 1)
-        if used_share(raised) <= 1:
+        raised[column] += 1
+        if raised[column] < num_choices[column] and used_share(raised) <= 1:
             genome = raised
+        else:
+            columns = columns[columns != column]
     return np.asarray(space.canonical(genome[None])[0])

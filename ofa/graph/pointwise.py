@@ -1,4 +1,4 @@
-"""Groups of channels that only 1x1 convolutions make and read, in networks of mostly depthwise convolutions."""
+"""Groups of channels that only 1x1 convolutions make and read, in mostly depthwise networks."""
 
 from __future__ import annotations
 

@@ -56,7 +56,10 @@ class ModelSettings:
             defaults = {f.name: f.default for f in fields(self) if f.name != "kwargs"} | {"kwargs": {}}
             given = [name for name, default in defaults.items() if getattr(self, name) != default]
             if given:
-                raise UserError(f"{', '.join(given)} need the name of a network, e.g. torchvision:resnet18.")
+                raise UserError(
+                    f"{', '.join(given)} need the name of a network. Give it on the command line, e.g. "
+                    "model=torchvision:resnet18."
+                )
 
     def check_given(self) -> None:
         """Raise the error where there is no network."""

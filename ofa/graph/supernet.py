@@ -149,6 +149,35 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
                 network = graph_module(self._function.rewritten, self.template, tensors, selection)
         return network.train(self.training)
 
+    @torch.no_grad()
+    def insert(self, config: GeneConfig, network: nn.Module) -> None:
+        """Take over the tensors of an extracted network, e.g. after training: the inverse of `extract`.
+
+        All other units become zero, so that they count for nothing when units are sorted; blocks that the
+        sub-network leaves out keep their weights.
+
+        Args:
+            config: the sub-network.
+            network: what `extract` returned for it.
+
+        Raises:
+            ValueError: if the transforms of smaller kernels were trained: they cannot be inverted.
+        """
+        if any(not torch.equal(m, torch.eye(len(m)).to(m)) for m in self.kernel_matrices.values()):
+            raise ValueError("The transforms of smaller kernels were trained; no network can be inserted.")
+        selection = self.space.selection(config)
+        state, new_state = state_of(self.model), state_of(network)
+        positions = {
+            name: torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)
+            for name, tensor in state.items()
+        }
+        positions |= self._slices.tensors(positions, selection)
+        for name, tensor in state.items():
+            if name in new_state:
+                value = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
+                value.view(-1)[positions[name].reshape(-1)] = new_state[name].to(tensor).reshape(-1)
+                tensor.copy_(value)
+
     def keeps_class(self, config: GeneConfig) -> bool:
         """Return whether `extract` gives a network of the user's own class, rather than a graph module."""
         return self.space.keeps_class(config)

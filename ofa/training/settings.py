@@ -118,6 +118,7 @@ class FinetuneSettings:
     """Settings of fine-tuning one network; `lr` is per 64 images and decays with a cosine.
 
     Attributes:
+        epochs: length; 0 leaves the weights as they are.
         compile: whether to run torch.compile first, which takes about a minute and pays off
             in long trainings.
         precision: fp32, bf16 or fp16 (autocast; fp16 only on CUDA).
@@ -139,8 +140,8 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check_precision_name(self.precision)
-        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
-            raise UserError("epochs and batch_size must be at least 1 and lr positive.")
+        if self.epochs < 0 or self.batch_size < 1 or not self.lr > 0:
+            raise UserError("epochs must not be negative, batch_size at least 1 and lr positive.")
         if min(self.momentum, self.weight_decay, self.seed) < 0:
             raise UserError("momentum, weight_decay and seed must not be negative.")
         _ = self.loss  # checks its own settings

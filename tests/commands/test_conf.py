@@ -34,6 +34,7 @@ REQUIRED = {
     "inspect_model": ["model=torchvision:resnet18"],
     "import_network": ["net_config=n", "weights=w"],
     "import_predictor": ["file=f"],
+    "prune_model": ["model=torchvision:resnet18", "macs_share=0.5"],
 }
 
 

@@ -19,6 +19,7 @@ import import_network
 import inspect_model
 import make_device_kit
 import numpy as np
+import prune_model
 import pytest
 import quickstart
 import report_run
@@ -266,6 +267,11 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
         inspect_model.inspect_model,
         "ofa.graph.from_settings.supernet_of",
         ("model=torchvision:resnet18",),
+    ),
+    "prune_model": (
+        prune_model.prune_model,
+        "ofa.data.sources.load_data",
+        ("model=torchvision:resnet18", "macs_share=0.5"),
     ),
     "classify": (classify.classify, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "quickstart": (quickstart.quickstart, DURATION, ()),

@@ -19,7 +19,7 @@ case "$*" in
   *+cpu*) [ -e "{folder}/cpu" ] ;;
 esac
 """
-INSTALL = "-m pip install --quiet"
+INSTALL = "-m pip install --quiet --no-compile"
 
 
 @pytest.fixture

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.graph.convert import make_elastic
+from ofa.graph.measured_cost import MeasuredCost
 from ofa.graph.one_step_pruning import candidates_within, one_step
 from ofa.graph.supernet import GraphSupernet
+from ofa.space.plain import GeneConfig
 
 
 @pytest.fixture
@@ -42,6 +47,19 @@ def test_candidates_are_within_the_limits_and_use_them(supernet: GraphSupernet) 
     assert uniform == [8.0, 16.0, 24.0]  # 24 and 32 channels would need 51.5 % of the MACs.
 
 
+def test_candidates_use_the_budget_where_the_choices_are_fine() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 48, 3), nn.ReLU(), nn.Conv2d(48, 4, 1)
+    )
+    widths = [share / 16 for share in range(1, 17)]
+    space = make_elastic(network.eval(), torch.randn(2, 3, 8, 8), widths=widths, divisor=1).space
+    costs = space_costs(space)
+    limit = 0.5 * costs["macs"](space.genomes([space.largest]))[0]
+    genomes = candidates_within(space, {"macs": limit}, costs, 20, np.random.default_rng(0))
+    shares = costs["macs"](genomes) / limit
+    assert len(genomes) > 8 and (shares <= 1).all() and (shares[1:] > 0.85).all()
+
+
 def test_the_best_network_is_first_and_all_were_recalibrated(supernet: GraphSupernet) -> None:
     seen: list[int] = []
     steps: list[tuple[int, int]] = []
@@ -62,7 +80,7 @@ def test_the_best_network_is_first_and_all_were_recalibrated(supernet: GraphSupe
         recalibrate=recalibrate,
         evaluate=evaluate,
         num_candidates=4,
-        progress=lambda done, total: steps.append((done, total)),
+        progress=lambda done, total, text: steps.append((done, total)),
     )
     scores = [result.score for result in results]
     assert scores == sorted(scores, reverse=True) and len(seen) == len(results) == len(steps)
@@ -74,3 +92,38 @@ def test_limits_that_cannot_be_reached_name_the_smallest_value(supernet: GraphSu
     for limits, words in (({"macs": 10.0}, f"has {smallest:g}"), ({"joules": 1.0}, "no cost 'joules'")):
         with pytest.raises(UserError, match=words):
             one_step(supernet, limits, recalibrate=nn.Module.eval, evaluate=lambda _: 0.0)
+
+
+@pytest.mark.parametrize("limit", [1.2, 2.0])
+def test_a_measured_limit_that_only_the_smallest_network_keeps(supernet: GraphSupernet, limit: float) -> None:
+    smallest = supernet.space.smallest
+
+    def measure(configs: Sequence[GeneConfig]) -> list[float]:
+        return [1.0 if config == smallest else 5.0 for config in configs]
+
+    results = one_step(
+        supernet,
+        {"latency_ms": limit},
+        recalibrate=nn.Module.eval,
+        evaluate=lambda network: 0.0,
+        num_candidates=4,
+        measured={"latency_ms": MeasuredCost(supernet.space, measure)},
+    )
+    assert [result.config for result in results] == [smallest]
+    assert results[0].costs == {"latency_ms": 1.0}
+
+
+def test_every_candidate_is_measured_within_a_limit(supernet: GraphSupernet) -> None:
+    def measure(configs: Sequence[GeneConfig]) -> list[float]:
+        return [1 + (dict(config.values)["width:0"] / 32) ** 3 for config in configs]
+
+    results = one_step(
+        supernet,
+        {"latency_ms": 1.3},
+        recalibrate=nn.Module.eval,
+        evaluate=lambda network: float(sum(p.numel() for p in network.parameters())),
+        num_candidates=5,
+        measured={"latency_ms": MeasuredCost(supernet.space, measure)},
+    )
+    assert len(results) >= 3
+    assert all(result.costs["latency_ms"] == measure([result.config])[0] <= 1.3 for result in results)

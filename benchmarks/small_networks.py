@@ -1,0 +1,57 @@
+"""Two well-known networks for small grey images: ResNet-20 and a MobileNetV2 with three strides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import MobileNetV2
+
+
+class _Block(nn.Module):
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1:
+            convolution = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(x))
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 of He et al. (2016, sec. 4.2), with convolutions as shortcuts between the stages."""
+
+    def __init__(self, in_channels: int = 1, num_classes: int = 10) -> None:
+        """Build the network with random weights."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(_Block(16, 16, 1) for _ in range(3)))
+        self.layer2 = nn.Sequential(_Block(16, 32, 2), _Block(32, 32, 1), _Block(32, 32, 1))
+        self.layer3 = nn.Sequential(_Block(32, 64, 2), _Block(64, 64, 1), _Block(64, 64, 1))
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, num_classes) of images (n, in_channels, h, w)."""
+        features = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
+        return self.fc(features.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def mobilenet_v2_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module:
+    """Return a MobileNetV2 (Sandler et al. 2018) of fewer blocks, with strides in the stem and two stages."""
+    stages = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 2, 1]]
+    network: Any = MobileNetV2(num_classes=num_classes, inverted_residual_setting=stages, dropout=0.0)
+    network.features[0][0] = nn.Conv2d(in_channels, 32, 3, 2, 1, bias=False)
+    network.features[-1][0] = nn.Conv2d(96, 512, 1, bias=False)
+    network.features[-1][1] = nn.BatchNorm2d(512)
+    network.classifier[1] = nn.Linear(512, num_classes)
+    result: nn.Module = network
+    return result

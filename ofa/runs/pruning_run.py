@@ -1,0 +1,146 @@
+"""`prune_in`: a pruning in a folder of its own, from the user's network to the files of the pruned one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ofa.common.config import differences
+from ofa.common.errors import UserError
+from ofa.common.files import write_json
+from ofa.common.progress import Note
+from ofa.common.reading import read_json
+from ofa.common.tensors import content_digest
+from ofa.data.base import ImageData
+from ofa.data.settings import DataSettings
+from ofa.export.write import ExportReport
+from ofa.graph.settings import ModelSettings
+from ofa.graph.supernet import GraphSupernet
+from ofa.runs.config import claim_images, data_record
+from ofa.runs.directory import RunDirectory
+from ofa.runs.pruned import PrunedNetwork
+from ofa.runs.pruned_files import export_pruned, save_pruned
+from ofa.runs.pruning import LATENCY_FILE, Bar, prune
+from ofa.runs.pruning_settings import PruningSettings
+from ofa.runs.user_model import convert_for
+
+ImageShape = tuple[int, int, int]
+MeasureShaped = Callable[[Sequence[nn.Module], ImageShape], Sequence[float]]
+"""Measures the latency (ms) of networks on the CPU in eval mode, for images (channels, height, width)."""
+
+_NEW_CLASSIFIER = (
+    "the classifier is new, so the accuracy of candidates says nothing yet; train the network for these "
+    "classes before it is pruned"
+)
+
+
+def prune_in(
+    directory: RunDirectory,
+    model: ModelSettings,
+    data_settings: DataSettings,
+    data: ImageData,
+    settings: PruningSettings,
+    *,
+    device: torch.device,
+    bar: Bar,
+    note: Note,
+    formats: Sequence[str] = ("onnx", "pt2"),
+    measure: MeasureShaped | None = None,
+    device_record: Mapping[str, Any] | None = None,
+) -> tuple[PrunedNetwork, ExportReport]:
+    """Prune a user's network, or go on with it, and return it with the report of its bundle.
+
+    Args:
+        directory: folder of the run.
+        model: the network, and what of it may vary.
+        data_settings: settings of the images.
+        data: the images.
+        settings: method, limits and training.
+        device: device of evaluation and training.
+        bar: opens progress bars.
+        note: called with lines for the user.
+        formats: files of the bundle beside the weights; see `ofa.export.formats`.
+        measure: measures latency, for a limit of it.
+        device_record: plain values of the device that latency is measured on.
+
+    Raises:
+        UserError: if the folder holds another pruning, the network cannot be loaded, adapted to the images
+            or converted, or a limit cannot be reached, or a file cannot be written.
+        StoppedError: after a signal, with everything that was scored or trained kept.
+    """
+    with directory.locked("pruning"):
+        note(f"converting {model.name}; large networks and images take minutes")
+        supernet, report = convert_for(model, data, data_settings, settings.seed)
+        note(f"network of {model.name}: {report.text}")
+        if report.has_new_classifier:
+            note(_NEW_CLASSIFIER)
+        record = _record(model, data_settings, settings, supernet, device_record)
+        _claim(directory, record)
+        claim_images(directory, data_settings)
+        side = supernet.space.largest.resolution
+        shape = (data.info.in_channels, side, side)
+        pruned = prune(
+            supernet.to(device).eval(),
+            data,
+            settings,
+            _folder(directory),
+            bar=bar,
+            note=note,
+            measure=None if measure is None else lambda networks: measure(networks, shape),
+        )
+        facts = {**record, "input_shape": list(shape), "class_names": list(data.info.class_names)}
+        save_pruned(directory.path, pruned, supernet, facts)
+        return pruned, export_pruned(directory, pruned, supernet, data.info, formats, record)
+
+
+def _folder(directory: RunDirectory) -> Path:
+    return directory.path / "pruning"
+
+
+def _record(
+    model: ModelSettings,
+    data: DataSettings,
+    settings: PruningSettings,
+    supernet: GraphSupernet,
+    device_record: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the plain values that decide the result."""
+    values = dataclasses.asdict(model)
+    del values["weights"]
+    record = {
+        "model": {**values, "weights_digest": content_digest(supernet.state_dict())},
+        "data": data_record(data),
+        "pruning": settings.record(),
+        **({} if device_record is None else {"device": device_record}),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def _claim(directory: RunDirectory, record: Mapping[str, Any]) -> None:
+    """Let a folder belong to a pruning, or check that it does.
+
+    A folder in which nothing was evaluated yet may have others; latencies that were measured for them are
+    removed.
+
+    Raises:
+        UserError: if it belongs to another one, naming what differs.
+    """
+    path, folder = directory.path / "pruning.json", _folder(directory)
+    changes = differences(read_json(path, "record of a pruning"), record) if path.exists() else []
+    if changes and any(entry.name != LATENCY_FILE for entry in folder.glob("*")):
+        raise UserError(
+            f"{directory.path} holds a pruning with other settings: {'; '.join(changes[:8])}. Give the same "
+            "settings to go on, choose another run_name, or remove that folder."
+        )
+    if changes:
+        shutil.rmtree(folder, ignore_errors=True)
+    if changes or not path.exists():
+        write_json(path, record)

@@ -1,0 +1,247 @@
+"""The command that prunes a user's model: both methods, files, a run that goes on, and its mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from prune_model import measured_ms, prune_model
+from safetensors.torch import load_file
+from torch import nn
+
+from ofa.common.errors import UserError
+from ofa.data.sources import load_data
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.export.bundle import load_bundle
+from ofa.runs.pruned import PrunedNetwork
+from ofa.training.fitting import fit
+from ofa.training.settings import FinetuneSettings
+
+SOURCE = """
+from torch import nn
+
+def small(width=16):
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 10),
+    )
+"""
+FULL_MACS = 64 * 9 * 16 + 64 * 9 * 16 * 32 + 1280
+COMMON = (
+    *("model=pruned_module:small", "model.weights=trained.pt", "model.divisor=4", "data=digits"),
+    *("finetuning.batch_size=100", "finetuning.lr=0.02", "calibration_images=200", "threads=1", "formats=[]"),
+)
+ONE_STEP = ("macs_share=0.5", "candidates=4", "finetuning.epochs=1", "run_name=one")
+STEPS = ("method=iterative", "steps=2", "points=2", "finetuning.epochs=2", "run_name=steps")
+
+
+def made() -> nn.Module:
+    """Return the network with random weights."""
+    namespace: dict[str, Any] = {}
+    exec(SOURCE, namespace)
+    network: nn.Module = namespace["small"]()
+    return network
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that were trained for some seconds."""
+    torch.manual_seed(0)
+    network = made()
+    settings = FinetuneSettings(3, 0.05, 64, 0.9, 0.0, 0.0, 0.0, 0)
+    fit(network, load_data("digits"), settings, resolution=8)
+    path = tmp_path_factory.mktemp("trained") / "trained.pt"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "pruned_module.py").write_text(SOURCE)
+    (tmp_path / "trained.pt").write_bytes(weights.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "pruned_module", raising=False)
+    return tmp_path
+
+
+def width_of(network: nn.Module) -> int:
+    return len(network.state_dict()["0.weight"])
+
+
+def same(first: PrunedNetwork, second: PrunedNetwork) -> bool:
+    states = first.network.state_dict(), second.network.state_dict()
+    return first.config == second.config and all(
+        torch.equal(states[0][name], states[1][name]) for name in states[0]
+    )
+
+
+def check_files(folder: Path, pruned: PrunedNetwork) -> None:
+    """Check that the network can be had from its files as they say."""
+    values = json.loads((folder / "pruned.json").read_text())
+    saved = load_file(folder / "pruned.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in pruned.network.state_dict().items())
+    bundle = load_bundle(folder / "bundles/pruned")
+    assert bundle.subnet.config == pruned.config and bundle.card.expected_top1 == pruned.after
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(bundle.network(images), pruned.network(images))
+    units = {name: counts["pruned"] for name, counts in values["units"].items()}
+    assert units == {"0": saved["0.weight"].shape[0], "3": saved["3.weight"].shape[0]}
+    assert values["costs"]["macs"]["original"] == FULL_MACS
+    assert values["test"]["pruned"] == pruned.test and values["class_names"] == list("0123456789")
+    assert values["is_own_class"]
+
+
+def test_a_network_is_pruned_in_one_step(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pruned = prune_model.run(*COMMON, *ONE_STEP)
+    printed = capsys.readouterr().out
+    assert pruned.costs["macs"][1] <= 0.5 * FULL_MACS < 1.2 * pruned.costs["macs"][1]
+    assert isinstance(pruned.network, nn.Sequential) and not pruned.network.training
+    check_files(folder / "runs/one", pruned)
+    assert pruned.test > 0.5 and pruned.after >= pruned.before
+    assert "4 candidates within the limits" in printed and "\n".join(pruned.lines) in printed
+    assert len((folder / "runs/one/pruning/one_step/candidates.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_network_is_pruned_in_steps(folder: Path) -> None:
+    pruned = prune_model.run(*COMMON, *STEPS, "limits.parameters_m=0.0025", "importance=taylor")
+    assert pruned.costs["parameters"][1] <= 2500
+    check_files(folder / "runs/steps", pruned)
+    steps = folder / "runs/steps/pruning"
+    for number in (1, 2):
+        assert (steps / f"step_{number}/sensitivity.png").read_bytes().startswith(b"\x89PNG")
+        lines = (steps / f"step_{number}/sensitivity.jsonl").read_text().splitlines()
+        assert 3 <= len(lines) <= 5
+        assert not (steps / f"step_{number}/checkpoints").exists()
+
+
+@pytest.mark.parametrize("settings", [ONE_STEP, (*STEPS, "macs_share=0.4")])
+def test_a_pruning_that_was_interrupted_goes_on(
+    folder: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends during the analysis, then in the fine-tuning; nothing is evaluated or trained twice."""
+    expected = prune_model.run(*COMMON, *settings, "runs_dir=other")
+    num_calls = []
+
+    def counted(network: nn.Module, batches: object) -> None:
+        num_calls.append(1)
+        if len(num_calls) == stop_after:
+            raise KeyboardInterrupt
+        original(network, batches)  # type: ignore[arg-type]
+
+    original, stop_after = recalibrate_batchnorm, 3
+    monkeypatch.setattr("ofa.evaluation.evaluate.recalibrate_batchnorm", counted)
+    with pytest.raises(KeyboardInterrupt):
+        prune_model.run(*COMMON, *settings)
+    num_calls.clear()
+    stop_after = -1
+
+    def broken_off(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ofa.runs.pruning.fit", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        prune_model.run(*COMMON, *settings)
+    assert len(num_calls) > 1
+    num_calls.clear()
+    monkeypatch.setattr("ofa.runs.pruning.fit", fit)
+    assert same(prune_model.run(*COMMON, *settings), expected)
+    first_count = len(num_calls)
+    num_calls.clear()
+    monkeypatch.setattr("ofa.runs.pruning.fit", broken_off)
+    assert same(prune_model.run(*COMMON, *settings), expected)
+    assert not num_calls and first_count > 0
+
+
+def test_without_training_the_network_is_only_recalibrated(folder: Path) -> None:
+    pruned = prune_model.run(*COMMON, "macs_share=0.6", "candidates=2", "finetuning.epochs=0")
+    assert pruned.before == pruned.after
+
+
+def test_a_limit_of_latency_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+
+    def measured(device: object, seed: int, networks: list[nn.Module], shape: tuple[int, ...]) -> list[float]:
+        assert shape == (1, 8, 8)
+        widths.extend(width_of(network) for network in networks)
+        return [width_of(network) / 10 for network in networks]
+
+    monkeypatch.setattr("prune_model.measured_ms", measured)
+    limits = ("limits.latency_ms=0.85", "device=my_cpu", "candidates=3", "finetuning.epochs=0")
+    pruned = prune_model.run(*COMMON, *limits)
+    assert pruned.costs["latency_ms"] == (1.6, width_of(pruned.network) / 10)
+    assert pruned.costs["latency_ms"][1] <= 0.85 and widths
+
+
+def test_networks_are_measured_on_a_device(folder: Path) -> None:
+    config = prune_model.config(
+        *COMMON, "limits.latency_ms=1", "device=my_cpu", "device.min_rounds=1", "device.rounds=2"
+    )
+    networks = [nn.Conv2d(1, 4, 3).eval(), nn.Conv2d(1, 8, 3).eval()]
+    assert config.device is not None
+    first, second = measured_ms(config.device, 0, networks, (1, 8, 8))
+    assert first > 0 and second > 0
+
+
+def test_a_folder_of_another_pruning_is_refused(folder: Path) -> None:
+    prune_model.run(*COMMON, *ONE_STEP)
+    words = r"pruning\.macs_share was 0\.5 and is 0\.6; pruning\.candidates was 4 and is 5"
+    with pytest.raises(UserError, match=words):
+        prune_model.run(*COMMON, *ONE_STEP, "macs_share=0.6", "candidates=5")
+
+
+def test_a_folder_without_results_takes_other_settings(folder: Path) -> None:
+    with pytest.raises(UserError, match="The limit of macs is"):
+        prune_model.run(*COMMON, *ONE_STEP, "macs_share=0.001")
+    assert prune_model.run(*COMMON, *ONE_STEP).costs["macs"][1] < FULL_MACS
+
+
+def test_latencies_of_a_limit_out_of_reach_do_not_bind_a_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(device: object, seed: int, networks: list[nn.Module], shape: object) -> list[float]:
+        return [width_of(network) / 10 for network in networks]
+
+    monkeypatch.setattr("prune_model.measured_ms", measured)
+    device = ("device=my_cpu", "candidates=2", "finetuning.epochs=0")
+    with pytest.raises(UserError, match=r"The limit of latency_ms is 0\.1; the smallest .* has 0\.4"):
+        prune_model.run(*COMMON, "limits.latency_ms=0.1", *device)
+    prune_model.run(*COMMON, "limits.latency_ms=1", *device)
+    with pytest.raises(UserError, match=r"device\.threads was 1 and is 2"):
+        prune_model.run(*COMMON, "limits.latency_ms=1", *device, "device.threads=2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            ["macs_share=0.001"],
+            r"The limit of macs is 305\.4\d*; the smallest network of Sequential has 11680\.",
+        ),
+        (["limits.macs_m=0.001"], "The limit of macs is 1000; the smallest network"),
+        (["method=iterative", "limits.parameters_m=0.0001"], "The limit of parameters is 100; the smallest"),
+        (["macs_share=1.5"], r"macs_share is 1\.5; expected a share between 0 and 1"),
+        (["macs_share=0"], "macs_share is 0; expected a share between 0 and 1"),
+        ([], "There is no limit; give macs_share, or one of limits"),
+        (["macs_share=0.5", "limits.macs_m=1"], "macs_share and limits.macs_m both limit the MACs"),
+        (["macs_share=0.5", "method=onestep"], "Unknown method 'onestep'; .* Did you mean 'one_step'"),
+        (["macs_share=0.5", "importance=l2"], "Unknown importance 'l2'"),
+        (["macs_share=0.5", "method=iterative", "steps=0"], "steps is 0; expected at least 1"),
+        (
+            ["macs_share=0.5", "candidates=0", "validation_images=0"],
+            "candidates is 0; .* validation_images is 0",
+        ),
+        (["limits.latency_ms=1"], r"limits\.latency_ms and device are given together"),
+        (["macs_share=0.5", "device=my_cpu"], r"limits\.latency_ms and device are given together"),
+        (["macs_share=0.5", "model.resolutions=[8,16]"], "a network is pruned at one resolution"),
+        (["macs_share=0.5", "finetuning.epochs=-1"], "epochs must not be negative"),
+    ],
+)
+def test_mistakes_are_explained(folder: Path, settings: list[str], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        prune_model.run(*COMMON, *settings)
