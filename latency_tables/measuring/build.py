@@ -80,8 +80,8 @@ P = TypeVar("P", bound=MeasuredTable)
 class Plan(WorkloadList, Protocol[P]):
     """The measurements that a table needs."""
 
-    def with_known(self, entries: Mapping[str, Any], /) -> Plan[P]:
-        """Return the plan without what was measured before, by key."""
+    def with_known(self, table: P, /) -> Plan[P]:
+        """Return the plan without what an earlier table holds."""
         ...
 
     def assemble(self, engine: Description, runs: Mapping[str, Sequence[Sequence[float]]], /) -> P:
@@ -136,7 +136,8 @@ def make_table(
         if existing and is_of_space and is_right and not existing.missing_text(space):
             return existing
         plan = maker.plan(existing if is_of_space else None)
-        plan = plan.with_known(existing.entries if existing and is_right else {})
+        if existing is not None and is_right:
+            plan = plan.with_known(existing)
         with MeasurementJournal(journal_path(path), identity) as measurements:
             _measure(plan, device, maker.seed, measurements, engine, progress)
             table = plan.assemble(description, measurements.runs)

@@ -10,7 +10,7 @@ import torch
 
 from latency_tables.engines.base import Engine
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.methods import Workload
+from latency_tables.measuring.methods import COLD_VISIT_RUNS, Workload
 from latency_tables.measuring.tables import Networks, table_workloads
 from latency_tables.table.device import DeviceSpec
 
@@ -42,13 +42,14 @@ def _seconds_per_workload(
 ) -> tuple[float, float]:
     """Return the mean seconds of preparing a workload and of one visit to it."""
     preparing_s = visits_s = 0.0
+    num_runs = device.warmup_runs + device.runs_per_visit
     with torch.random.fork_rng(devices=[]), engine.measuring():
         for workload in workloads:
             start_s = time.perf_counter()
             run = engine.prepare(workload.build(), torch.randn(device.batch_size, *workload.image_shape))
             run()
             prepared_s = time.perf_counter()
-            for _ in range(1 if workload.is_cold else device.warmup_runs + device.runs_per_visit):
+            for _ in range(COLD_VISIT_RUNS if workload.starts_cold else num_runs):
                 run()
             preparing_s += prepared_s - start_s
             visits_s += time.perf_counter() - prepared_s

@@ -16,9 +16,11 @@ from latency_tables.measuring.methods import Workload
 from latency_tables.measuring.piece_grid import MAX_PROGRAMS, piece_grid
 from latency_tables.measuring.piece_workloads import (
     METHOD,
+    cold_runs,
     network_program_workload,
     piece_workload,
     slice_workloads,
+    without_cold_runs,
 )
 from latency_tables.measuring.plan import (
     NUM_CALIBRATION,
@@ -29,16 +31,19 @@ from latency_tables.measuring.plan import (
     now_text,
     table_networks,
 )
-from latency_tables.table.calibration import Runs, calibrate, validate
+from latency_tables.table.calibration import Runs, calibrate, fit_cold_share, validate
 from latency_tables.table.device import DeviceSpec
-from latency_tables.table.graph_table import SCHEMA_VERSION, GraphTable, choices_of
+from latency_tables.table.graph_table import SCHEMA_VERSION, GraphTable, choices_of, mixed_ms
 from latency_tables.table.measured import table_identity
 from latency_tables.table.piece_sum import PieceSum, PieceTerm
-from latency_tables.table.timing import ImportedTiming, Timing
+from latency_tables.table.timing import ImportedTiming, Timing, summarize
 from ofa.common.progress import ProgressCallback, silent
 from ofa.graph.programs import GraphProgram
 from ofa.graph.space import GraphSpace
 from ofa.space.plain import GeneConfig
+
+Entries = Mapping[str, Timing | ImportedTiming]
+"""Entries of pieces by key."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class GraphPlan:
         networks: whole networks to measure, by the key of their workload.
         calibration: networks for fitting the affine map.
         validation: other networks for measuring the table's error.
-        known_entries: entries of further pieces, which were measured before.
+        known_entries: warm and cold entries of further pieces, which were measured before.
     """
 
     space: GraphSpace
@@ -65,7 +70,7 @@ class GraphPlan:
     networks: Mapping[str, GraphProgram]
     calibration: tuple[GeneConfig, ...]
     validation: tuple[GeneConfig, ...]
-    known_entries: Mapping[str, Timing | ImportedTiming]
+    known_entries: tuple[Entries, Entries] = ({}, {})
 
     @cached_property
     def workloads(self) -> tuple[Workload, ...]:
@@ -75,12 +80,12 @@ class GraphPlan:
         networks = [network_program_workload(key, program) for key, program in self.networks.items()]
         return tuple({workload.key: workload for workload in (*slices, *pieces, *networks)}.values())
 
-    def with_known(self, entries: Mapping[str, Timing | ImportedTiming]) -> GraphPlan:
-        """Return the plan without the pieces that were measured before."""
-        keys = {key for term in self.terms for key in term.keys}
-        known = {key: timing for key, timing in entries.items() if key in keys}
-        programs = {key: program for key, program in self.programs.items() if key not in known}
-        return replace(self, programs=programs, known_entries=known)
+    def with_known(self, table: GraphTable) -> GraphPlan:
+        """Return the plan without the pieces of an earlier table."""
+        keys = {key for term in self.terms for key in term.keys} & set(table.entries)
+        programs = {key: program for key, program in self.programs.items() if key not in keys}
+        known = tuple({key: part[key] for key in keys} for part in (table.entries, table.cold_entries))
+        return replace(self, programs=programs, known_entries=(known[0], known[1]))
 
     def assemble(self, engine: Description, runs: Mapping[str, Sequence[Sequence[float]]]) -> GraphTable:
         """Return the table of these measurements.
@@ -94,12 +99,12 @@ class GraphPlan:
             UserError: if workloads of the plan were not measured.
         """
         check_measured(self.workloads, runs, self.space.name)
-        measured = {
-            key: entry_of(runs, key, slice_workloads(program)) for key, program in self.programs.items()
-        }
-        entries = {**self.known_entries, **measured}
-        latencies_ms = {key: timing.latency_ms for key, timing in entries.items()}
-        total = PieceSum(self.space, self.terms, latencies_ms, choices_of(self.space))
+        entries, cold_entries = (
+            {**known, **self._entries({key: part(values) for key, values in runs.items()})}
+            for known, part in zip(self.known_entries, (without_cold_runs, cold_runs), strict=True)
+        )
+        share = self._cold_share(entries, cold_entries, runs)
+        total = self._total(mixed_ms(entries, cold_entries, share))
 
         def fitted(configs: Sequence[GeneConfig]) -> tuple[list[float], list[Runs]]:
             keys = [network_key(self.space, config) for config in configs]
@@ -119,7 +124,25 @@ class GraphPlan:
             entries={key: entries[key] for term in self.terms for key in term.keys},
             choices=choices_of(self.space),
             terms=self.terms,
+            cold_entries={key: cold_entries[key] for term in self.terms for key in term.keys},
+            cold_share=share,
         )
+
+    def _entries(self, runs: Mapping[str, Runs]) -> dict[str, Timing]:
+        """Return the entries of the pieces that were measured."""
+        return {key: entry_of(runs, key, slice_workloads(program)) for key, program in self.programs.items()}
+
+    def _total(self, latencies_ms: Mapping[str, float]) -> PieceSum:
+        return PieceSum(self.space, self.terms, latencies_ms, choices_of(self.space))
+
+    def _cold_share(self, entries: Entries, cold_entries: Entries, runs: Mapping[str, Runs]) -> float:
+        """Return the share of cold entries by the calibration networks."""
+        genomes = self.space.genomes(self.calibration)
+        warm, cold = (self._total(mixed_ms(entries, cold_entries, share))(genomes) for share in (0.0, 1.0))
+        measured = [
+            summarize(runs[network_key(self.space, config)]).latency_ms for config in self.calibration
+        ]
+        return fit_cold_share(warm.tolist(), cold.tolist(), measured)
 
 
 def plan_graph_table(
@@ -143,7 +166,7 @@ def plan_graph_table(
     grid = piece_grid(tracer, space, max_programs)
     chosen = table_networks(space, seed, num_calibration, num_validation)
     programs = {network_key(space, c): tracer.network(c) for configs in chosen for c in configs}
-    return GraphPlan(space, device, seed, grid.terms, grid.programs, programs, *chosen, {})
+    return GraphPlan(space, device, seed, grid.terms, grid.programs, programs, *chosen)
 
 
 def measure_graph(

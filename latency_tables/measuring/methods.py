@@ -22,6 +22,9 @@ from ofa.modules.static import conv_bn_act, static_layer
 NETWORK_VISITS_PER_ROUND = 3
 """Networks get more visits than layers, because the noise of layers averages out in their sum."""
 
+COLD_VISIT_RUNS = 4
+"""Runs of a visit without warm-up, the cold one first."""
+
 Shape = tuple[int, int, int]
 """Channels, height and width of an activation of one image."""
 
@@ -35,15 +38,15 @@ class Workload:
         build: creates the module; called just before it is timed.
         image_shape: shape of one input without the batch dimension, e.g. (channels, height, width).
         visits_per_round: number of visits in each round.
-        is_cold: whether a visit is one run without warm-up: other programs ran since the last one, so the
-            weights come from memory, as in a network.
+        starts_cold: whether a visit has no warm-up but `COLD_VISIT_RUNS` runs: other programs ran since the
+            last visit, so in the first run the weights come from further away than in the others.
     """
 
     key: str
     build: Callable[[], nn.Module]
     image_shape: tuple[int, ...]
     visits_per_round: int = 1
-    is_cold: bool = False
+    starts_cold: bool = False
 
 
 class LayerMethod(Protocol):

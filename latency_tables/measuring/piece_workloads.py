@@ -6,9 +6,9 @@ half of the latency of two slices at each of these tensors. A tensor that the ne
 slice. A network pays for the call of the engine once; a call of a program that does nothing, in the right
 measure, takes this cost out of all entries, whatever number of tensors a piece reads.
 
-Between two runs of a piece, other programs run. Repeated runs would find its weights in a cache near the
-processor; in a network that is larger than this cache they come from further away. On ResNet-18 at 64 pixels,
-tables of repeated runs had errors of 11.5 %, those of single runs 2.0 % (ONNX Runtime, one thread).
+The weights of a piece that runs again and again are in a cache near the processor; those of a network larger
+than this cache come from further away. The first run of each visit is therefore kept apart from the others:
+other programs ran before it. How much of the difference networks pay is calibrated (`fit_cold_share`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Workload
+from latency_tables.measuring.methods import COLD_VISIT_RUNS, NETWORK_VISITS_PER_ROUND, Workload
+from latency_tables.table.calibration import Runs
 from ofa.graph.programs import GraphProgram, ProgramInput, shape_text
 
 METHOD = "pieces of graphs between narrow slices less these"
 _NARROW = 16
 """Channels, or features, of what slices read and return: as many as the widest vector instructions hold."""
 
-_VISITS_PER_ROUND = 4
+_VISITS_PER_ROUND = 3
 
 Shape = tuple[int, ...]
 
@@ -55,7 +56,17 @@ def network_program_workload(key: str, program: GraphProgram) -> Workload:
 
 
 def _cold(key: str, build: Callable[[], nn.Module], shape: Shape) -> Workload:
-    return Workload(key, build, shape[1:], _VISITS_PER_ROUND, is_cold=True)
+    return Workload(key, build, shape[1:], _VISITS_PER_ROUND, starts_cold=True)
+
+
+def without_cold_runs(runs: Runs) -> Runs:
+    """Return the runs of a workload after the first of each visit, per process."""
+    return [[run for index, run in enumerate(process) if index % COLD_VISIT_RUNS] for process in runs]
+
+
+def cold_runs(runs: Runs) -> Runs:
+    """Return the first run of each visit of a workload, per process."""
+    return [list(process[::COLD_VISIT_RUNS]) for process in runs]
 
 
 def _has_slice(entry: ProgramInput) -> bool:

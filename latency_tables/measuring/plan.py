@@ -63,8 +63,9 @@ class TablePlan:
         networks = [network_workload(self.space, config) for config in (*self.calibration, *self.validation)]
         return tuple({workload.key: workload for workload in (*references, *layers, *networks)}.values())
 
-    def with_known(self, entries: Mapping[str, Timing | ImportedTiming]) -> TablePlan:
-        """Return the plan without the layers that were measured before."""
+    def with_known(self, table: LatencyTable) -> TablePlan:
+        """Return the plan without the layers of an earlier table."""
+        entries = table.entries
         known = {s.key: timing for s in self.specs if isinstance(timing := entries.get(s.key), Timing)}
         specs = tuple(spec for spec in self.specs if spec.key not in known)
         return replace(self, specs=specs, known_entries=known)

@@ -18,7 +18,7 @@ from latency_tables.engines.base import Engine, TimedRun
 from latency_tables.measuring.affinity import pinned
 from latency_tables.measuring.disturbance import Disturbance, assess, read_system_load
 from latency_tables.measuring.drift import WINDOW_S
-from latency_tables.measuring.methods import Workload
+from latency_tables.measuring.methods import COLD_VISIT_RUNS, Workload
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import check_runs, process_latency_ms, standard_error
 from ofa.common.errors import UserError
@@ -143,7 +143,7 @@ class _Rounds:
     ) -> None:
         """Take the workloads with their runs, and the latencies of earlier visits, which are extended."""
         self._workloads, self._runs, self._visits = workloads, runs, visits
-        self._cold_keys = {workload.key for workload in workloads if workload.is_cold}
+        self._cold_keys = {workload.key for workload in workloads if workload.starts_cold}
         self._device, self._seed, self._record, self._report = device, seed, record, report
 
     def run(self, deadline: float, round_s: float) -> None:
@@ -219,7 +219,7 @@ class _Rounds:
     def _visit(self, key: str) -> list[float]:
         run = self._runs[key]
         if key in self._cold_keys:
-            return [run()]
+            return [run() for _ in range(COLD_VISIT_RUNS)]
         for _ in range(self._device.warmup_runs):
             run()
         return [run() for _ in range(self._device.runs_per_visit)]

@@ -27,6 +27,7 @@ MAX_NETWORKS = 1000
 """Most networks of a table: each is measured in every round."""
 
 _CANDIDATES_PER_CALIBRATION_NETWORK = 12
+_COLD_SHARES = tuple(share / 20 for share in range(21))
 
 
 def choose_networks(
@@ -75,6 +76,27 @@ def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[
     if scale <= 0:
         return mean_measured / mean_sum, 0.0
     return scale, mean_measured - scale * mean_sum
+
+
+def fit_cold_share(
+    warm_sums_ms: Sequence[float], cold_sums_ms: Sequence[float], measured_ms: Sequence[float]
+) -> float:
+    """Return the share of the difference between cold and warm sums that networks pay, from 0 to 1.
+
+    It is that of the calibrated sums with the least squared relative errors.
+
+    Args:
+        warm_sums_ms: sum of the entries of each network where weights are in a near cache.
+        cold_sums_ms: the same where they come from further away.
+        measured_ms: latency of each network.
+    """
+    warm, cold, measured = (np.asarray(v, float) for v in (warm_sums_ms, cold_sums_ms, measured_ms))
+    errors = []
+    for share in _COLD_SHARES:
+        sums = warm + share * (cold - warm)
+        scale, offset = fit_affine(sums.tolist(), measured_ms)
+        errors.append(float(np.sum(((scale * sums + offset) / measured - 1) ** 2)))
+    return _COLD_SHARES[int(np.argmin(errors))]
 
 
 def calibrate(configs: Sequence[Config], sums_ms: Sequence[float], runs: Sequence[Runs]) -> Calibration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from latency_tables.table.measured import (
     table_identity,
 )
 from latency_tables.table.piece_sum import PieceSum, PieceTerm
+from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.common.errors import UserError
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
@@ -32,20 +34,26 @@ class GraphTable(MeasuredTable[SearchSpace]):
     Attributes:
         choices: choices of each gene that the measured sizes span, by its name.
         terms: the places of the network, with keys of entries.
+        cold_entries: statistics of each piece where its weights come from further away than in `entries`.
+        cold_share: share of the difference that networks pay, from 0 to 1.
         kind: tells the file from that of a `LatencyTable`.
         schema_version: schema version of the file.
     """
 
     choices: dict[str, tuple[float, ...]]
     terms: tuple[PieceTerm, ...]
+    cold_entries: dict[str, Timing | ImportedTiming]
+    cold_share: float
     kind: str = KIND
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         """Check that there is an entry for each key, and choices for each gene."""
         keys = {key for term in self.terms for key in term.keys}
-        if missing_keys := sorted(keys - set(self.entries)):
+        if missing_keys := sorted(keys - (set(self.entries) & set(self.cold_entries))):
             raise UserError(f"The entries lack {shortened_list(missing_keys, ', ')}.")
+        if not 0 <= self.cold_share <= 1:
+            raise UserError(f"cold_share is {self.cold_share}; expected a number from 0 to 1.")
         genes = {gene for term in self.terms for gene in term.genes}
         if unknown_names := sorted(genes - set(self.choices)):
             raise UserError(f"choices lack the genes {shortened_list(unknown_names, ', ')}.")
@@ -88,8 +96,20 @@ class GraphTable(MeasuredTable[SearchSpace]):
 
     @override
     def total(self, space: SearchSpace) -> Estimator:
-        latencies_ms = {key: timing.latency_ms for key, timing in self.entries.items()}
+        latencies_ms = mixed_ms(self.entries, self.cold_entries, self.cold_share)
         return PieceSum(space, self.terms, latencies_ms, self.choices)
+
+
+def mixed_ms(
+    entries: Mapping[str, Timing | ImportedTiming],
+    cold_entries: Mapping[str, Timing | ImportedTiming],
+    cold_share: float,
+) -> dict[str, float]:
+    """Return the latency of each piece in milliseconds, between the warm and the cold one."""
+    return {
+        key: (1 - cold_share) * timing.latency_ms + cold_share * cold_entries[key].latency_ms
+        for key, timing in entries.items()
+    }
 
 
 def choices_of(space: SearchSpace) -> dict[str, tuple[float, ...]]:

@@ -82,6 +82,15 @@ def test_a_table_of_all_sizes_is_exact(table_path: Path) -> None:
     np.testing.assert_allclose(table.estimator(supernet.space)(genomes), expected, rtol=1e-9)
 
 
+def test_networks_pay_a_share_of_what_cold_weights_cost(tmp_path: Path) -> None:
+    engine = CountingEngine(cold_ms=20.0, cold_share=0.4)
+    table = measure_graph(networks_of(), DEVICE, tmp_path / "t.json", engine=engine)
+    assert table.cold_share == 0.4
+    assert validation_of(table).max_error_percent == pytest.approx(0, abs=1e-6)
+    assert all(table.cold_entries[key].latency_ms > entry.latency_ms for key, entry in table.entries.items())
+    assert GraphTable.load(tmp_path / "t.json") == table
+
+
 def test_blocks_that_are_left_out_cost_nothing(table_path: Path) -> None:
     space = supernet_of().space
     values = space.largest.to_dict()
@@ -156,6 +165,7 @@ def test_a_complete_table_is_kept_and_other_resolutions_extend_it(tmp_path: Path
     assert both.covered_resolutions(networks.space) == (12, 16)
     assert set(first.entries) < set(both.entries)
     assert {key: both.entries[key] for key in first.entries} == first.entries
+    assert {key: both.cold_entries[key] for key in first.entries} == first.cold_entries
 
 
 def test_genomes_beyond_the_measured_sizes_have_no_latency(tmp_path: Path) -> None:
@@ -247,6 +257,20 @@ def test_tables_of_another_kind_are_refused(table_path: Path) -> None:
     with pytest.raises(UserError, match="is not of a user's model"):
         GraphTable.load(families)
     assert isinstance(load_table(families), LatencyTable)
+
+
+def test_damaged_tables_are_named(table_path: Path) -> None:
+    table = GraphTable.load(table_path)
+    key = next(iter(table.entries))
+    others = {name: timing for name, timing in table.entries.items() if name != key}
+    with pytest.raises(UserError, match="The entries lack conv2d"):
+        replace(table, entries=others)
+    with pytest.raises(UserError, match="The entries lack conv2d"):
+        replace(table, cold_entries=others)
+    with pytest.raises(UserError, match="cold_share is 1.5; expected a number from 0 to 1"):
+        replace(table, cold_share=1.5)
+    with pytest.raises(UserError, match="choices lack the genes"):
+        replace(table, choices={})
 
 
 def test_verified_searches_measure_a_user_s_model_here_alone(table_path: Path, tmp_path: Path) -> None:
