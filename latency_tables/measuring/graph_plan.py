@@ -35,7 +35,6 @@ from latency_tables.table.graph_table import SCHEMA_VERSION, GraphTable, choices
 from latency_tables.table.measured import table_identity
 from latency_tables.table.piece_sum import PieceSum, PieceTerm
 from latency_tables.table.timing import ImportedTiming, Timing
-from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.graph.programs import GraphProgram
 from ofa.graph.space import GraphSpace
@@ -100,7 +99,7 @@ class GraphPlan:
         }
         entries = {**self.known_entries, **measured}
         latencies_ms = {key: timing.latency_ms for key, timing in entries.items()}
-        total = PieceSum(self.space, self.terms, latencies_ms)
+        total = PieceSum(self.space, self.terms, latencies_ms, choices_of(self.space))
 
         def fitted(configs: Sequence[GeneConfig]) -> tuple[list[float], list[Runs]]:
             keys = [network_key(self.space, config) for config in configs]
@@ -133,15 +132,12 @@ def plan_graph_table(
 ) -> GraphPlan:
     """Return the plan of a complete table of a user's model; equal arguments give equal plans.
 
+    Pieces are measured between slices, whatever `device.method` says, which is for the layers of families.
+
     Raises:
-        UserError: if the model was captured in parts or does not run at a resolution, the device asks for
-            another method than sandwich, or the space is too small for the networks.
+        UserError: if the model was captured in parts or does not run at a resolution, or the space is too
+            small for the networks.
     """
-    if device.method != "sandwich":
-        raise UserError(
-            f"method of device {device.name!r} is {device.method}; pieces of users' models are measured with "
-            "method: sandwich."
-        )
     space = replace(networks.space, compound=False)
     tracer = networks.tracer(device.batch_size)
     grid = piece_grid(tracer, space, max_programs)

@@ -122,7 +122,7 @@ class _Planner:
                 genes = tuple(name for name in self._choices if name in {*before.genes, *place.genes})
                 both = _Place(before.piece.joined(place.piece), genes, f"{before.key} {place.key}")
                 apart = self._size(before, num_points) + self._size(place, num_points)
-                if self._size(both, num_points) <= apart:
+                if len(genes) <= _MAX_AXES and self._size(both, num_points) <= apart:
                     result[-1] = both
                     continue
             result.append(place)

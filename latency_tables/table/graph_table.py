@@ -89,7 +89,7 @@ class GraphTable(MeasuredTable[SearchSpace]):
     @override
     def total(self, space: SearchSpace) -> Estimator:
         latencies_ms = {key: timing.latency_ms for key, timing in self.entries.items()}
-        return PieceSum(space, self.terms, latencies_ms)
+        return PieceSum(space, self.terms, latencies_ms, self.choices)
 
 
 def choices_of(space: SearchSpace) -> dict[str, tuple[float, ...]]:

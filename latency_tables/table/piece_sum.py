@@ -71,13 +71,14 @@ class PieceTerm:
 
 
 class PieceSum:
-    """Estimator of the sum of the entries of a network's pieces, multilinear between measured sizes.
-
-    Beyond the measured sizes the value is NaN.
-    """
+    """Estimator of the sum of the entries of a network's pieces, multilinear between measured sizes."""
 
     def __init__(
-        self, space: SearchSpace, terms: Sequence[PieceTerm], latencies_ms: Mapping[str, float]
+        self,
+        space: SearchSpace,
+        terms: Sequence[PieceTerm],
+        latencies_ms: Mapping[str, float],
+        choices: Mapping[str, Sequence[float]],
     ) -> None:
         """Prepare the sums.
 
@@ -85,14 +86,21 @@ class PieceSum:
             space: space of the genomes; its restriction has no effect.
             terms: the places of the network.
             latencies_ms: latency of each entry by key, in milliseconds.
+            choices: choices of each gene that the entries span; networks with others get NaN.
         """
         self._terms = [_CompiledTerm(space, term, latencies_ms) for term in terms]
+        covered = {gene.name: np.isin(gene.choices, choices[gene.name]) for gene in space.genes}
+        self._limited = {
+            space.gene_index[name]: is_covered for name, is_covered in covered.items() if not all(is_covered)
+        }
 
     def __call__(self, genomes: Genomes, /) -> Values:
         """Return the sums in milliseconds, shape (n,), for genomes of shape (n, num_genes)."""
         total = np.zeros(len(genomes))
         for term in self._terms:
             total += term.values(genomes)
+        for column, is_covered in self._limited.items():
+            total[~is_covered[genomes[:, column]]] = np.nan
         return total
 
 
@@ -149,10 +157,9 @@ class _CompiledAxis:
         for column, choices in zip(self._columns, self._choices, strict=True):
             position += choices[genomes[:, column]]
         points = self._points
-        high = np.clip(np.searchsorted(points, position), 1, len(points) - 1) if len(points) > 1 else None
-        if high is None:
+        if len(points) == 1:
             zeros = np.zeros(len(genomes), np.intp)
-            return zeros, zeros, np.where(position == points[0], 0.0, np.nan)
-        low = high - 1
-        share = (position - points[low]) / (points[high] - points[low])
-        return low, high, np.where((share >= 0) & (share <= 1), share, np.nan)
+            return zeros, zeros, np.zeros(len(genomes))
+        high = np.clip(np.searchsorted(points, position), 1, len(points) - 1)
+        share = (position - points[high - 1]) / (points[high] - points[high - 1])
+        return high - 1, high, np.clip(share, 0, 1)

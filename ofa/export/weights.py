@@ -70,6 +70,8 @@ def _load_graph_subnet(
     assert subnet.network is not None
     network = make_subnet(subnet.network.network(), space, subnet.config, subnet.graph)
     network.load_state_dict(_read(folder, weights, network.state_dict(), "sub-network"))
+    if subnet.graph is not None:
+        subnet.network.check_runs(network.eval(), f"the bundle {folder}", subnet.config.resolution)
     return network.eval()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -72,6 +74,23 @@ def graph_to_values(rewritten: RewrittenGraph) -> dict[str, Any]:
         "has_free_batch": rewritten.has_free_batch,
         "input_shapes": [list(shape) for shape in rewritten.input_shapes],
     }
+
+
+def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values with their SHA-256 beside them, so that a change is noticed."""
+    return {**values, "sha256": _digest(values)}
+
+
+def check_digest(values: Mapping[str, Any]) -> None:
+    """Raise the error for values that are not those that `with_digest` was given."""
+    if values.get("sha256") != _digest({name: value for name, value in values.items() if name != "sha256"}):
+        raise UserError(
+            "The graph of the supernet was changed after it was written (SHA-256). Use an intact copy."
+        )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def num_axes(node: fx.Node) -> int | None:

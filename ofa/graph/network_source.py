@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ofa.common.command_line import command_line, flattened
+from ofa.common.display import short_text
 from ofa.common.errors import UserError
 from ofa.common.remembered import is_remembered, remember
 from ofa.graph.settings import LIBRARIES
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _KIND = "model_functions"
 
@@ -59,6 +60,29 @@ class NetworkSource:
         network = load_model(self.name, self.kwargs)
         adapt_to_images(network, side=self.side, in_channels=self.in_channels, num_classes=self.num_classes)
         return network
+
+    def check_runs(self, compute: Callable[[Tensor], object], what: str, side: int | None = None) -> None:
+        """Run a network whose graph comes from a file on an image, and raise the error if it fails.
+
+        Args:
+            compute: computes the network.
+            what: name of the file in the error.
+            side: side of the image in pixels; None for that of the source.
+
+        Raises:
+            UserError: with the first line of the failure.
+        """
+        import torch
+
+        images = torch.zeros(2, self.in_channels, side or self.side, side or self.side)
+        try:
+            with torch.inference_mode():
+                compute(images)
+        except Exception as error:  # Whatever PyTorch raises for a graph that was changed.
+            reason = short_text((str(error).splitlines() or [""])[0], 200)
+            raise UserError(
+                f"The graph in {what} cannot be computed, use an intact copy: {type(error).__name__}: {reason}"
+            ) from error
 
     @property
     def _settings(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.common.errors import UserError
-from ofa.graph.graph_values import graph_from_values, graph_to_values
+from ofa.graph.graph_values import check_digest, graph_from_values, graph_to_values, with_digest
 from ofa.graph.space import GraphSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.supernet_file import check_shapes
@@ -29,7 +29,7 @@ def subnet_graph(supernet: GraphSupernet, config: GeneConfig) -> dict[str, Any] 
         return None
     assert supernet.graph is not None
     constants = [_constant_values(tensor) for tensor in supernet.graph.constants]
-    return {**graph_to_values(supernet.graph), "constants": constants}
+    return with_digest({**graph_to_values(supernet.graph), "constants": constants})
 
 
 def make_subnet(
@@ -50,6 +50,7 @@ def make_subnet(
         raise UserError(f"The graph of {space.name}, which computes this sub-network, is missing.")
     rewritten = None
     if graph is not None:
+        check_digest(graph)
         constants = graph.get("constants")
         if not isinstance(constants, list):
             raise UserError(f"The graph of {space.name} lacks its constants.")

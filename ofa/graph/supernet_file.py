@@ -15,7 +15,7 @@ from ofa.common.mismatches import checked_state
 from ofa.common.plain_values import checked_object
 from ofa.common.reading import read_json
 from ofa.common.tensors import file_hash, load_tensors, save_with_twin
-from ofa.graph.graph_values import graph_from_values, graph_to_values
+from ofa.graph.graph_values import check_digest, graph_from_values, graph_to_values, with_digest
 from ofa.graph.space import GraphSpace
 from ofa.graph.state import state_of
 from ofa.graph.supernet import GraphSupernet
@@ -59,6 +59,7 @@ def graph_supernet(
     rewritten = None
     if graph is not None:
         values = checked_object(graph, f"graph of {path}")
+        check_digest(values)
         rewritten = graph_from_values(values, [constants[str(index)] for index in range(len(constants))])
     if rewritten is None and space.structure.bound_groups:
         raise UserError(f"{path} has no graph, which computes the sub-networks of this space.")
@@ -101,7 +102,7 @@ def save_graph_supernet(path: Path, supernet: GraphSupernet) -> None:
 def _graph_values(supernet: GraphSupernet) -> dict[str, Any] | None:
     """Return the graph as plain values; None if there is none, or it cannot be saved and is not run."""
     try:
-        return None if supernet.graph is None else graph_to_values(supernet.graph)
+        return None if supernet.graph is None else with_digest(graph_to_values(supernet.graph))
     except UserError:
         if supernet.runs_graph:
             raise
@@ -139,9 +140,13 @@ def check_shapes(space: GraphSpace, model: nn.Module, where: Path | str) -> None
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_of(model).items()}
     for group in space.structure.groups:
-        for (name, axis), indices in group.axes.items():
-            if name not in shapes or axis >= len(shapes[name]) or indices.max() >= shapes[name][axis]:
+        for part in group.touched:
+            shape = shapes.get(part.tensor, ())
+            size = shape[part.axis] if 0 <= part.axis < len(shape) else 0
+            are_inside = all(0 <= start < start + length <= size for start, length in part.runs)
+            num_indices = sum(length for _, length in part.runs)
+            if not are_inside or group.num_units < 1 or num_indices % group.num_units or not num_indices:
                 raise UserError(
-                    f"{where} has units in axis {axis} of {name}, which {type(model).__name__} lacks; "
-                    "expected a network of the class and sizes that were converted."
+                    f"{where} has units in axis {part.axis} of {part.tensor}, which {type(model).__name__} "
+                    "lacks; expected a network of the class and sizes that were converted."
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -82,6 +83,10 @@ def load_supernet(
         assert info.network is not None
         graph = graph_supernet(info.network.network(), info.space, info.graph, values, path)
         graph.source = info.network
+        if graph.runs_graph:
+            for config in (info.space.smallest, info.space.largest):
+                selected = partial(graph, config=config)
+                info.network.check_runs(selected, f"the supernet {path}", config.resolution)
         return graph, info
     # Otherwise a space that was changed could ask for any amount of memory.
     if 4 * network_cost(lower(info.space, info.space.largest)).parameters > path.stat().st_size:

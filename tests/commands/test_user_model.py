@@ -9,14 +9,18 @@ from pathlib import Path
 import own_models
 import pytest
 import torch
+from build_latency_table import build_latency_table
 from collect_accuracy import collect_accuracy
 from evaluate_subnet import evaluate_subnet
 from export_subnet import export_subnet
 from finetune_subnet import finetune_subnet
 from fit_predictor import fit_predictor
+from make_device_kit import make_device_kit
+from report_run import report_run
 from search_for_device import search_for_device
 from train_supernet import train_supernet
 
+from latency_tables.table.load import load_table
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
 from ofa.export import load_bundle
@@ -81,6 +85,36 @@ def test_the_whole_way(
         "run_name=net", f"bundle={name}", "name=tuned", "finetuning.epochs=1", "formats=[pt2]"
     )
     assert type(load_bundle(tuned).network).__name__ == "Net"
+
+
+@pytest.mark.usefixtures("forked_measuring")
+def test_a_measured_table_limits_a_verified_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("predictors.fitting.BASELINES", {LINEAR: BASELINES[LINEAR]})
+    collect_accuracy.run("run_name=net", "count=24", "calibration_images=64", "validation_images=100")
+    fit_predictor.run("run_name=net")
+    effort = ("device.rounds=2", "device.runs_per_visit=1", "device.warmup_runs=1", "device.processes=1")
+    networks = ("calibration_networks=4", "validation_networks=4", "max_table_error=1000")
+    table = build_latency_table.run("run_name=net", *effort, *networks)
+    output = capsys.readouterr().out
+    assert f"{len(table.entries)} pieces on PyTorch eager" in output
+    assert "next: ofa search run_name=net" in output and "max_table_error=1000" in output
+    assert load_table(folder / "runs" / "net" / "latency" / "my_cpu.json") == table
+    search = ("run_name=net", *effort, "max_table_error=1000", "search.generations=3", "limits.latency_ms=99")
+    verify = ("verify=true", "verification.turns=1", "verification.candidates=2", "verification.processes=1")
+    name, result = search_for_device.run(*search, *verify)
+    assert result.verification is not None and result.best.values["latency_ms"] <= 99
+    export_subnet.run("run_name=net", f"subnet={name}", "formats=[]")
+    rows = report_run.run("run_name=net", *effort, "random_networks=1", "calibration_images=60")
+    assert all(row.predicted_ms is not None and row.measured_ms > 0 for row in rows)
+
+
+def test_what_needs_a_family_refuses_a_model(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Kits measure the published families alone; .* the model"):
+        build_latency_table.run("run_name=net", f"from_kit={tmp_path}")
+    with pytest.raises(UserError, match="is of the model .*published famil"):
+        make_device_kit.run("run_name=net")
 
 
 def test_a_graph_goes_into_a_bundle_and_out_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

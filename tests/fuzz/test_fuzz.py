@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from fuzzed_artefacts import Artefact, Result, make_artefacts
+from fuzzed_models import model_artefacts
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from mutations import (
@@ -53,6 +54,7 @@ NAMES = (
     *("kit manifest", "signed kit manifest", "kit results"),
     *("published checkpoint", "published predictor", "imported predictor", "imported predictor.json"),
     *("published table", "published network", "published run.config"),
+    *("model.json", "signed model.json", "model", "card of a model", "signed card of a model"),
 )
 VALUE_DAMAGE = {
     "json": damaged_json,
@@ -64,7 +66,8 @@ VALUE_DAMAGE = {
 
 @pytest.fixture(scope="session")
 def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artefact]:
-    return {artefact.name: artefact for artefact in make_artefacts(tmp_path_factory.mktemp("artefacts"))}
+    root = tmp_path_factory.mktemp("artefacts")
+    return {a.name: a for a in (*make_artefacts(root), *model_artefacts(root / "model"))}
 
 
 @pytest.fixture(scope="session")
