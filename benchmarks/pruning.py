@@ -209,7 +209,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         top1 = 100 * np.array([row["test_top1"] for row in group])
         spread = f" ± {top1.std(ddof=1):.2f}" if len(group) > 1 else ""
         shares = f"{100 * means['macs_share']:.1f} % | {100 * means['parameters_share']:.1f} %"
-        print(f"| {name} | {method} | {shares} | {top1.mean():.2f} %{spread} | {means['processor_s']:.0f} |")
+        seconds = "" if method == "original" else f"{means['processor_s']:.0f}"
+        print(f"| {name} | {method} | {shares} | {top1.mean():.2f} %{spread} | {seconds} |")
 
 
 if __name__ == "__main__":

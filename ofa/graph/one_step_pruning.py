@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -56,7 +57,7 @@ def one_step(
     seed: int = 0,
     measured: Mapping[str, MeasuredCost] = MappingProxyType({}),
     scores: ScoreFile | None = None,
-    progress: ProgressCallback = silent,
+    progress: Callable[[], AbstractContextManager[ProgressCallback]] = lambda: nullcontext(silent),
 ) -> list[Candidate]:
     """Return sub-networks within limits, best first, without training (Li et al. 2020, EagleEye).
 
@@ -74,7 +75,7 @@ def one_step(
         seed: seed of the draws.
         measured: further costs by name, which are measured on every candidate.
         scores: file of scores; a candidate that has one is not evaluated again. None for memory alone.
-        progress: called after each candidate.
+        progress: opens the progress of the evaluation.
 
     Raises:
         UserError: for an unknown cost, a limit below the smallest network, or if no network that was measured
@@ -94,11 +95,12 @@ def one_step(
         for name, cost in costs.items()
     }
     results = []
-    for index, config in enumerate(configs):
-        value = known_score(supernet, scores, recalibrate, evaluate, config)
-        facts = {name: float(cost[index]) for name, cost in values.items()}
-        results.append(Candidate(config, value, facts))
-        progress(index + 1, len(configs), f"best {max(result.score for result in results):.4g}")
+    with progress() as report:
+        for index, config in enumerate(configs):
+            value = known_score(supernet, scores, recalibrate, evaluate, config)
+            facts = {name: float(cost[index]) for name, cost in values.items()}
+            results.append(Candidate(config, value, facts))
+            report(index + 1, len(configs), f"best {max(result.score for result in results):.4g}")
     return sorted(results, key=lambda candidate: candidate.score, reverse=True)
 
 

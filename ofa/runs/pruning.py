@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ofa.common.files import write_atomic
 from ofa.common.progress import Note, ProgressCallback
 from ofa.common.score_file import ScoreFile
 from ofa.data.base import ImageData, resize
@@ -64,7 +66,7 @@ def prune(
         UserError: for a limit that cannot be reached, or a file that cannot be written.
         StoppedError: after a signal, with everything that was scored or trained kept.
     """
-    pruning = _Pruning(supernet, data, settings, folder, bar, note, measure)
+    pruning = _Pruning(supernet, data, settings, folder=folder, bar=bar, note=note, measure=measure)
     original = pruning.original
     values = [pruning.score_on(original, split) for split in ("validation", "test")]
     metric = pruning.evaluator.task.metric
@@ -104,6 +106,7 @@ class _Pruning:
         supernet: GraphSupernet,
         data: ImageData,
         settings: PruningSettings,
+        *,
         folder: Path,
         bar: Bar,
         note: Note,
@@ -171,19 +174,18 @@ class _Pruning:
 
     def in_one_step(self, limits: Mapping[str, float], measured: Mapping[str, MeasuredCost]) -> GeneConfig:
         folder = self.folder / "one_step"
-        with self.bar("evaluating candidates") as progress:
-            candidates = one_step(
-                self.supernet,
-                limits,
-                recalibrate=self.recalibrate,
-                evaluate=self.evaluate,
-                sort=self.sort,
-                num_candidates=self.settings.candidates,
-                seed=self.settings.seed,
-                measured=measured,
-                scores=ScoreFile(folder / "candidates.jsonl"),
-                progress=progress,
-            )
+        candidates = one_step(
+            self.supernet,
+            limits,
+            recalibrate=self.recalibrate,
+            evaluate=self.evaluate,
+            sort=self.sort,
+            num_candidates=self.settings.candidates,
+            seed=self.settings.seed,
+            measured=measured,
+            scores=ScoreFile(folder / "candidates.jsonl"),
+            progress=partial(self.bar, "evaluating candidates"),
+        )
         self.note(f"{len(candidates)} candidates within the limits; the best: {candidates[0].config}")
         network = self.supernet.extract(candidates[0].config).eval()
         self.fine_tune(network, 1, folder, "fine-tuning")
@@ -221,7 +223,7 @@ class _Pruning:
             scale=metric.scale,
         )
         path = folder / "sensitivity.png"
-        save_sensitivity_figure(figure, path)
+        write_atomic(path, partial(save_sensitivity_figure, figure))
         costs = ", ".join(cost_text(name, value) for name, value in step.costs.items())
         self.note(f"step {step.number} of {num_steps}: {costs}; sensitivity: {path}")
         self.fine_tune(network, step.number, folder, f"fine-tuning, step {step.number} of {num_steps}")

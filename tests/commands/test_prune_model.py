@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
 from ofa.data.sources import load_data
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.export.bundle import load_bundle
@@ -163,19 +166,30 @@ def test_without_training_the_network_is_only_recalibrated(folder: Path) -> None
     assert pruned.before == pruned.after
 
 
-def test_a_limit_of_latency_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    widths: list[int] = []
+@pytest.mark.parametrize("settings", [("candidates=3",), ("method=iterative", "steps=2", "points=1")])
+def test_a_limit_of_latency_is_measured(
+    folder: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is measured while no other progress bar is open: a terminal shows one at a time."""
+    open_bars: list[str] = []
+
+    @contextmanager
+    def bar(description: str) -> Iterator[ProgressCallback]:
+        assert not open_bars
+        open_bars.append(description)
+        yield silent
+        open_bars.clear()
 
     def measured(device: object, seed: int, networks: list[nn.Module], shape: tuple[int, ...]) -> list[float]:
-        assert shape == (1, 8, 8)
-        widths.extend(width_of(network) for network in networks)
+        assert shape == (1, 8, 8) and not open_bars
         return [width_of(network) / 10 for network in networks]
 
+    monkeypatch.setattr("prune_model.progress_bar", bar)
     monkeypatch.setattr("prune_model.measured_ms", measured)
-    limits = ("limits.latency_ms=0.85", "device=my_cpu", "candidates=3", "finetuning.epochs=0")
-    pruned = prune_model.run(*COMMON, *limits)
+    limits = ("limits.latency_ms=0.85", "device=my_cpu", "finetuning.epochs=1")
+    pruned = prune_model.run(*COMMON, *limits, *settings)
     assert pruned.costs["latency_ms"] == (1.6, width_of(pruned.network) / 10)
-    assert pruned.costs["latency_ms"][1] <= 0.85 and widths
+    assert pruned.costs["latency_ms"][1] <= 0.85
 
 
 def test_networks_are_measured_on_a_device(folder: Path) -> None:
