@@ -36,6 +36,11 @@ class FinetuneConfig(RunConfig):
     sign_key: PathText | None
     calibration_images: int
 
+    def __post_init__(self) -> None:
+        """Check that something is trained."""
+        if self.finetuning.epochs < 1:
+            raise UserError(f"finetuning.epochs is {self.finetuning.epochs}; expected at least 1.")
+
 
 @command(
     "finetune_subnet",

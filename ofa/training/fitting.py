@@ -75,11 +75,7 @@ def fit(
     """
     if (teacher is None) != (settings.distillation_ratio == 0):
         raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
-    device = next(network.parameters()).device
-    check_precision(settings.precision, device)
-    check_strided_convolutions(network, device)
-    check_batch_size(settings.batch_size, world)
-    _check_batch_norm(network, data, settings.batch_size, resolution, world)
+    _check(network, data, settings, resolution, world)
     task = task or classification_task(settings.loss, data)
     step = NetworkStep(network, settings, teacher=teacher, task=task, world=world)
     training = _Fit(
@@ -93,6 +89,19 @@ def fit(
     )
     training.run(progress)
     network.to(memory_format=torch.contiguous_format).eval()
+
+
+def _check(
+    network: nn.Module, data: ImageData, settings: FinetuneSettings, resolution: int, world: World
+) -> None:
+    """Raise the error for a training that cannot work."""
+    if settings.epochs < 1:
+        raise UserError(f"epochs is {settings.epochs}; expected at least 1.")
+    device = next(network.parameters()).device
+    check_precision(settings.precision, device)
+    check_strided_convolutions(network, device)
+    check_batch_size(settings.batch_size, world)
+    _check_batch_norm(network, data, settings.batch_size, resolution, world)
 
 
 def _check_batch_norm(

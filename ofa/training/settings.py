@@ -118,7 +118,7 @@ class FinetuneSettings:
     """Settings of fine-tuning one network; `lr` is per 64 images and decays with a cosine.
 
     Attributes:
-        epochs: length; 0 leaves the weights as they are.
+        epochs: length; 0 for no training, of a pruned network.
         compile: whether to run torch.compile first, which takes about a minute and pays off
             in long trainings.
         precision: fp32, bf16 or fp16 (autocast; fp16 only on CUDA).

@@ -85,6 +85,8 @@ def test_the_whole_way(
         "run_name=net", f"bundle={name}", "name=tuned", "finetuning.epochs=1", "formats=[pt2]"
     )
     assert type(load_bundle(tuned).network).__name__ == "Net"
+    with pytest.raises(UserError, match="finetuning.epochs is 0; expected at least 1"):
+        finetune_subnet.run("run_name=net", f"bundle={name}", "finetuning.epochs=0")
 
 
 @pytest.mark.usefixtures("forked_measuring")

@@ -95,6 +95,11 @@ def test_the_numbers_are_those_of_a_plain_loop(precision: str, ratio: float, tem
     assert_equal(state(ours), state(theirs))
 
 
+def test_a_training_of_no_epochs_is_refused() -> None:
+    with pytest.raises(UserError, match="epochs is 0; expected at least 1"):
+        fit(subnet(), make_data(), dataclasses.replace(SETTINGS, epochs=0), resolution=8)
+
+
 def stop_at(step: int, number: int = signal.SIGTERM) -> Any:
     """Return a progress that sends this process a signal when `step` steps are done."""
 
