@@ -30,7 +30,8 @@ SMALL_MODEL = {
     "side = 224": "side = 32",
     "runs = 20": "runs = 2",
     "widths=(0.5, 1.0), ": "widths=(0.5, 1.0), include=['layer3*', 'layer4*'], ",
-    "num_calibration=4, num_validation=4": "num_calibration=2, num_validation=2",
+    "num_calibration=4": "num_calibration=2",
+    "num_validation=4": "num_validation=2",
 }
 CHANGES = {"quickstart": SMALL, "two_devices": SMALL, "your_model": SMALL | SMALL_MODEL}
 

@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from training_run import MODEL_PHASES, MODELS, STRATEGIES, arm, make_trainer, mo
 
 from ofa.common.errors import StoppedError
 from ofa.common.tensors import load_tensors
+from ofa.graph.supernet import GraphSupernet
+from ofa.graph.supernet_file import load_graph_supernet, save_graph_supernet
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.phases import Phase
 from ofa.training.trainer import Trainer
@@ -94,8 +98,20 @@ def main(folder: Path) -> None:
     for strategy, phases in STRATEGIES.items():
         check(strategy, phases, "", folder / strategy, rng)
     for model in MODELS:
-        model_supernet(model)  # Converted once for all children.
-        check(model, MODEL_PHASES, model, folder / model, rng)
+        # Converted once, in a process of its own: its threads would not be there in forked ones.
+        path = folder / f"{model}.pt"
+        assert in_child(partial(convert, model, path)) == 0
+        with patch("training_run.model_supernet", partial(converted, path)):
+            check(model, MODEL_PHASES, model, folder / model, rng)
+
+
+def convert(model: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_graph_supernet(path, model_supernet(model))
+
+
+def converted(path: Path, model: str) -> GraphSupernet:
+    return load_graph_supernet(path, MODELS[model]().eval())
 
 
 if __name__ == "__main__":
