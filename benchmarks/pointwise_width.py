@@ -3,8 +3,8 @@
     python benchmarks/pointwise_width.py ROOT [--seeds 0] [--shares 0.3 0.5] [--folder FOLDER]
 
 ROOT holds FashionMNIST/raw. In networks of mostly depthwise convolutions, Vitis' once-for-all pruner limits
-the narrow choices of channels that only 1x1 convolutions make and read (`model.min_pointwise_width`). Each row
-is the best of `--candidates` networks within a share of the multiply-accumulates, before and after a
+the narrow choices of channels that only 1x1 convolutions make and read (`model.min_pointwise_width`). Each
+line is the best of `--candidates` networks within a share of the multiply-accumulates, before and after a
 fine-tuning that is equal for all; the original is that of `pruning.py`.
 """
 
