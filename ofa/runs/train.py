@@ -15,7 +15,7 @@ from ofa.data.base import ImageData
 from ofa.data.sources import load_data
 from ofa.graph.space import ImageSpace
 from ofa.graph.supernet import GraphSupernet
-from ofa.runs.config import TrainConfig, claim_directory
+from ofa.runs.config import TrainConfig, claim_directory, has_begun
 from ofa.runs.directory import RunDirectory
 from ofa.runs.plan import facts_of, suggested_settings
 from ofa.runs.start import StartRecord, start_run, start_values
@@ -65,7 +65,7 @@ def train_run(
         start = start_run(config, run, supernet, data.info, note) or start
         if world.is_main:
             claim_directory(run, config, start_values(start))
-            if isinstance(supernet, GraphSupernet):
+            if isinstance(supernet, GraphSupernet) and not has_begun(run):
                 save_first_supernet(run, supernet)
         world.wait()
         new_names = () if start is None else start.new_names

@@ -155,6 +155,7 @@ def test_a_training_goes_on_without_converting_again(
 
     before = supernet_of("net").state_dict()
     monkeypatch.setattr("ofa.runs.user_model.convert_for", refuse)
+    monkeypatch.setattr("ofa.runs.train.save_first_supernet", refuse)
     (folder / "Net.pth").rename(folder / "moved.pth")
     train_supernet.run(*NET, *own_models.SHORT, "run_name=net")
     (folder / "moved.pth").rename(folder / "Net.pth")
