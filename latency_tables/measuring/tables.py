@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,20 +48,12 @@ def measure_table(
     max_table_error: float = math.inf,
 ) -> MeasuredTable:
     """Measure what is missing of a table, and save it: see `measure` and `measure_graph`."""
+    make: Callable[..., MeasuredTable]
     if isinstance(networks, GraphNetworks):
-        return measure_graph(
-            networks,
-            device,
-            path,
-            seed=seed,
-            progress=progress,
-            num_calibration=num_calibration,
-            num_validation=num_validation,
-            engine=engine,
-            max_table_error=max_table_error,
-        )
-    return measure(
-        networks,
+        make = partial(measure_graph, networks)
+    else:
+        make = partial(measure, networks)
+    return make(
         device,
         path,
         seed=seed,
