@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from ofa.data.base import ImageData
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.runs.supernet_file import AnySupernet
 from ofa.space.space import SearchSpace
+from ofa.supernet.protocol import AbstractSupernet
+from ofa.training.known_faults import check_strided_convolutions
 from ofa.training.optimizer import build_optimizer
 from ofa.training.pace import NUM_VALIDATED
 from ofa.training.phases import Phase
@@ -57,6 +60,7 @@ def estimate_durations(
         calibration_images: images that recalibrate a sub-network in the evaluations after the training.
     """
     settings = recipe.settings
+    check_strided_convolutions(_smallest_network(supernet), device)
     # Trying changes the weights.
     supernet = copy.deepcopy(supernet).to(device).to(memory_format=torch.channels_last)
     schedule = schedule_of(recipe, data)
@@ -73,6 +77,10 @@ def estimate_durations(
         training_s=steps_s + reading_s + validations_s,
         evaluation_s=(calibration_images + data.size("validation")) * image_s,
     )
+
+
+def _smallest_network(supernet: AbstractSupernet[nn.Module]) -> nn.Module:
+    return supernet.extract(supernet.space.smallest)
 
 
 def _step_s(supernet: AnySupernet, phase: Phase, settings: TrainSettings, device: torch.device) -> float:

@@ -30,6 +30,7 @@ from ofa.runs.pruned_files import save_network
 from ofa.runs.pruning_settings import LATENCY, PruningSettings
 from ofa.space.plain import GeneConfig
 from ofa.training.fitting import fit
+from ofa.training.known_faults import check_strided_convolutions
 
 Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 """Opens a progress bar with a description; see `ofa.common.progress.progress_bar`."""
@@ -148,6 +149,7 @@ class _Pruning:
         if self.settings.importance == "l1":
             supernet.sort_channels(space)
             return
+        check_strided_convolutions(self.original, self.device)
         supernet.zero_grad(set_to_none=True)
         task = classification_task(self.settings.finetuning.loss, self.data)
         limit = self.settings.calibration_images
