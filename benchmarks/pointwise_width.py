@@ -5,23 +5,20 @@
 ROOT holds FashionMNIST/raw. In networks of mostly depthwise convolutions, Vitis' once-for-all pruner limits
 the narrow choices of channels that only 1x1 convolutions make and read (`model.min_pointwise_width`). Each
 line is the best of `--candidates` networks within a share of the multiply-accumulates, before and after a
-fine-tuning that is equal for all; the original is that of `pruning.py`.
+fine-tuning that is equal for all; the original is that of `trained_originals.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shutil
 from functools import partial
 from pathlib import Path
 
 import torch
-from pruning import CALIBRATION_IMAGES, SIDE, test_accuracy, trained, tuning
+from trained_originals import CALIBRATION_IMAGES, SIDE, accuracies, images_of, trained_original, training
 
 from ofa.common.progress import progress_bar
-from ofa.data.settings import DataSettings
-from ofa.data.sources import load_data
 from ofa.graph.convert import make_elastic
 from ofa.runs.pruning import prune
 from ofa.runs.pruning_settings import PruningSettings
@@ -34,18 +31,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.3, 0.5])
     parser.add_argument("--bounds", type=float, nargs="+", default=[0.0, 0.5])
-    parser.add_argument("--images", type=int, default=5_000, help="training images")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of the original network")
-    parser.add_argument("--tune-epochs", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=80, help="steps of fine-tuning")
     parser.add_argument("--candidates", type=int, default=24)
     parser.add_argument("--folder", type=Path, default=Path("runs/pointwise_width"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    settings = DataSettings("fashion_mnist", options.root, horizontal_flip=True)
-    data = load_data(dataclasses.replace(settings, validation_size=60_000 - options.images))
+    data = images_of(options.root)
+    original = trained_original("mobilenet_v2", data, options.folder)
+    print(f"original {100 * accuracies(original, data)['test_top1']:.2f} % of the test images")
     for seed in options.seeds:
-        original = trained("mobilenet_v2", data, seed, options)
-        print(f"seed {seed}: original {100 * test_accuracy(original, data):.2f} % of the test images")
         for share in options.shares:
             for bound in options.bounds:
                 supernet = make_elastic(
@@ -65,7 +59,7 @@ def main() -> None:
                     calibration_images=CALIBRATION_IMAGES,
                     validation_images=1000,
                     seed=seed,
-                    finetuning=tuning(options.tune_epochs, seed),
+                    finetuning=training(seed, steps=options.steps),
                 )
                 folder = options.folder / "work"
                 shutil.rmtree(folder, ignore_errors=True)

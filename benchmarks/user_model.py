@@ -1,43 +1,55 @@
-"""Networks of three sizes from one trained network, at equal time: a supernet, or each size pruned and tuned.
+"""Networks of several sizes from one trained network, at equal time: a supernet, or each size by itself.
 
-    python benchmarks/user_model.py ROOT [--seeds 0 1 2] [--models resnet20] [--images 5000] [--folder FOLDER]
+    python benchmarks/user_model.py ROOT [--seeds 0 1 2] [--models resnet20] [--methods uniform supernet]
 
-ROOT holds FashionMNIST/raw. All start from the same trained original (see `pruning.py`). "uniform" prunes to
-each share of the multiply-accumulates with one ratio for all groups and fine-tunes for `--tune-epochs`;
-"one_step" draws 16 candidates for each share and fine-tunes the best. "supernet" converts the original,
-trains all sub-networks with the original as the teacher, collects records, fits a predictor, searches for
-each share, and fine-tunes each for one epoch. Processor seconds are those of everything but the original.
-Rows that are in the folder are not made again.
+ROOT holds FashionMNIST/raw. All begin with one trained original (see `trained_originals.py`) and learn from
+its outputs. "uniform" prunes to each share of the multiply-accumulates with one ratio for all groups and
+fine-tunes each network for its number of `--tune-steps`; "one_step" draws 16 candidates for each share and
+fine-tunes the best. "supernet" converts the original, trains all sub-networks together, collects records,
+fits a predictor, searches for each share and fine-tunes each network for its number of `--last-steps`;
+"autonas" does the same with ModelOpt. Processor seconds are those of everything but the original. Rows that
+are in the folder are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pruning import BATCH_SIZE, CALIBRATION_IMAGES, MODELS, SIDE, costs_of, test_accuracy, trained, tuning
+from autonas import found_by_autonas
+from small_networks import ResNet20
 from torch import nn
+from trained_originals import (
+    BATCH_SIZE,
+    CALIBRATION_IMAGES,
+    MODELS,
+    RULES,
+    SIDE,
+    VALIDATION_IMAGES,
+    accuracies,
+    add_row,
+    costs_of,
+    images_of,
+    read_rows,
+    trained_original,
+    training,
+    tuned,
+)
 
 from ofa.common.progress import progress_bar
 from ofa.data.base import ImageData
-from ofa.data.settings import DataSettings
-from ofa.data.sources import load_data
 from ofa.evaluation.evaluate import SubnetEvaluator
-from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.graph.convert import make_elastic
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.pruning import prune
 from ofa.runs.pruning_settings import PruningSettings
-from ofa.training.fitting import fit as fit_network
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.settings import TrainSettings
@@ -47,36 +59,35 @@ from predictors.fitting import fit
 from search.find import find
 from search.limits.limit import Limit
 
-METHODS = ("uniform", "one_step", "supernet")
-SHARES = (0.3, 0.5, 0.75)
-VALIDATION_IMAGES = 1000
+METHODS = ("uniform", "one_step", "supernet", "autonas")
 
 
 def pruned(
-    original: nn.Module, data: ImageData, method: str, shares: Sequence[float], seed: int, options: Any
+    original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any, *, candidates: int
 ) -> Iterator[nn.Module]:
-    """Yield a network for each share, pruned and fine-tuned by itself."""
+    """Yield a network for each share, pruned and fine-tuned by itself; the first candidate is uniform."""
     supernet = make_elastic(
         original,
         torch.rand(2, 1, SIDE, SIDE),
-        widths=[share / 16 for share in range(8, 17)],
+        widths=[share / 64 for share in range(32 if candidates == 1 else 16, 65)],
         kernel_sizes=[],
         depths=[1.0],
         divisor=1,
+        rules=RULES if candidates > 1 and isinstance(original, ResNet20) else (),
     ).eval()
-    for share in shares:
+    for share, steps in zip(shares, options.tune_steps, strict=True):
         settings = PruningSettings(
             method="one_step",
             macs_share=share,
-            candidates=1 if method == "uniform" else 16,
+            candidates=candidates,
             steps=1,
             points=1,
             calibration_images=CALIBRATION_IMAGES,
             validation_images=VALIDATION_IMAGES,
             seed=seed,
-            finetuning=tuning(options.tune_epochs, seed, lr=options.tune_lr),
+            finetuning=training(seed, lr=options.tune_lr, steps=steps),
         )
-        folder = options.folder / "work"
+        folder = options.folder / f"work-{options.job}"
         shutil.rmtree(folder, ignore_errors=True)
         yield prune(
             supernet, data, settings, folder, bar=progress_bar, note=partial(print, flush=True)
@@ -85,14 +96,19 @@ def pruned(
 
 def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: Any) -> GraphSupernet:
     """Return the supernet of the original after its training."""
-    supernet = make_elastic(original, torch.rand(2, 1, SIDE, SIDE))
+    supernet = make_elastic(
+        original,
+        torch.rand(2, 1, SIDE, SIDE),
+        widths=options.widths,
+        depths=options.depths,
+        divisor=options.divisor,
+    )
     phase = Phase(
-        options.supernet_epochs,
-        options.lr,
-        "all",
-        warmup_epochs=0,
+        steps=options.supernet_steps,
+        lr=options.lr,
+        warmup_steps=10,
         subnets_per_step=options.subnets,
-        sandwich=True,
+        sandwich=options.sandwich,
         teacher="frozen",
         sort_channels=True,
     )
@@ -106,9 +122,9 @@ def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: A
         soft_loss=options.soft_loss,
         validation_images=VALIDATION_IMAGES,
         calibration_images=CALIBRATION_IMAGES,
-        validate_every_epochs=100,
+        validate_every_steps=options.supernet_steps,
     )
-    folder = options.folder / "work"
+    folder = options.folder / f"work-{options.job}"
     shutil.rmtree(folder, ignore_errors=True)
     with progress_bar("supernet") as progress:
         Trainer(supernet, data, Recipe((phase,), settings), folder=folder, progress=progress).train()
@@ -118,13 +134,14 @@ def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: A
 def searched(
     original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any
 ) -> Iterator[nn.Module]:
-    """Yield a network for each share, found in one trained supernet and fine-tuned for an epoch."""
+    """Yield a network for each share, found in one trained supernet and fine-tuned."""
     supernet = trained_supernet(original, data, seed, options)
     with progress_bar("records") as progress:
         records = collect(
             supernet,
             data,
             count=options.count,
+            seed=seed,
             calibration_images=CALIBRATION_IMAGES,
             validation_images=VALIDATION_IMAGES,
             progress=progress,
@@ -133,94 +150,99 @@ def searched(
     macs, space = supernet.costs["macs"], supernet.space
     full = float(macs(space.genomes([space.largest]))[0])
     evaluator = SubnetEvaluator(supernet, data, calibration_images=CALIBRATION_IMAGES)
-    for share in shares:
+    for share, steps in zip(shares, options.last_steps, strict=True):
         best = find(space, predictor, [Limit("macs", macs, share * full, "MACs")], seed=seed).best
-        network = evaluator.network(best.config)
-        settings = tuning(options.last_epochs, seed, lr=options.tune_lr)
-        fit_network(network, data, settings, resolution=SIDE, teacher=original)
-        batches = (batch for batch, _ in data.batches("train", 250, torch.device("cpu"), CALIBRATION_IMAGES))
-        recalibrate_batchnorm(network, batches)
-        yield network
+        print(f"{share:g} of the MACs: predicted {100 * best.accuracy:.2f} %, {best.config.id}", flush=True)
+        settings = training(seed, lr=options.tune_lr, steps=steps)
+        yield tuned(evaluator.network(best.config), original, data, settings)
 
 
 def row_of(name: str, method: str, data: ImageData, seed: int, options: Any) -> dict[str, Any]:
-    """Return the row of one method: the accuracy of its networks for all shares, and its time."""
-    original = trained(name, data, seed, options)
+    """Return the row of one method: the accuracies of its networks for all shares, and its time."""
+    original = trained_original(name, data, options.folder)
+    methods: dict[str, Callable[..., Iterator[nn.Module]]] = {
+        "uniform": partial(pruned, candidates=1),
+        "one_step": partial(pruned, candidates=16),
+        "supernet": searched,
+        "autonas": found_by_autonas,
+    }
     start_s = time.process_time()
-    if method == "supernet":
-        networks = list(searched(original, data, options.shares, seed, options))
-    else:
-        networks = list(pruned(original, data, method, options.shares, seed, options))
+    networks = list(methods[method](original, data, options.shares, seed, options))
     seconds = time.process_time() - start_s
     full = costs_of(original)[0]
+    found = [accuracies(network, data) for network in networks]
     return {
         "model": name,
         "method": method,
+        "job": options.job,
         "seed": seed,
-        "shares": [costs_of(network.eval())[0] / full for network in networks],
-        "test_top1": [test_accuracy(network, data) for network in networks],
-        "original": test_accuracy(original, data),
+        "shares": [costs_of(network)[0] / full for network in networks],
         "processor_s": seconds,
-        "options": {
-            key: value for key, value in vars(options).items() if isinstance(value, int | float | str)
-        },
+        "original": accuracies(original, data),
+        **{key: [values[key] for values in found] for key in found[0]},
+        "options": {key: value for key, value in vars(options).items() if key not in ("folder", "root")},
     }
 
 
-def main() -> None:
-    """Make the missing rows and print the table."""
+def options_of() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["resnet20"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
-    parser.add_argument("--images", type=int, default=5_000, help="training images")
-    parser.add_argument("--epochs", type=int, default=8, help="epochs of the original network")
-    parser.add_argument("--tune-epochs", type=int, default=6, help="epochs of each pruned network")
-    parser.add_argument("--tune-lr", type=float, default=0.01)
-    parser.add_argument("--supernet-epochs", type=int, default=5)
-    parser.add_argument("--last-epochs", type=int, default=1, help="epochs of each searched network")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["uniform", "one_step", "supernet"])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.26, 0.5, 0.75])
+    parser.add_argument("--tune-steps", type=int, nargs="+", default=[350, 260, 200])
+    parser.add_argument("--tune-lr", type=float, default=0.01, help="learning rate per 64 images")
+    parser.add_argument("--supernet-steps", type=int, default=200)
+    parser.add_argument("--last-steps", type=int, nargs="+", default=[100, 75, 60])
     parser.add_argument("--lr", type=float, default=0.02, help="learning rate of the supernet, per 64 images")
     parser.add_argument("--subnets", type=int, default=3, help="sub-networks of a step")
+    parser.add_argument("--sandwich", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--soft-loss", default="soft_cross_entropy")
+    parser.add_argument("--widths", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
+    parser.add_argument("--depths", type=float, nargs="+", default=[0.5, 0.75, 1.0])
+    parser.add_argument("--divisor", type=int, default=8)
     parser.add_argument("--count", type=int, default=40, help="records of the predictor")
+    parser.add_argument("--autonas-steps", type=int, default=200)
+    parser.add_argument("--autonas-candidates", type=int, default=100)
+    parser.add_argument("--job", default="", help="name of these options in the table")
     parser.add_argument("--folder", type=Path, default=Path("runs/user_model"))
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Make the missing rows and print the table."""
+    options = options_of()
     torch.set_num_threads(1)
-    settings = DataSettings("fashion_mnist", options.root, horizontal_flip=True)
-    data = load_data(dataclasses.replace(settings, validation_size=60_000 - options.images))
-    options.folder.mkdir(parents=True, exist_ok=True)
+    data = images_of(options.root)
     path = options.folder / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    known = {(row["model"], row["method"], row["seed"]) for row in rows}
+    known = {(row["model"], row["method"], row["job"], row["seed"]) for row in read_rows(path)}
     for seed in options.seeds:
         for name in options.models:
             for method in options.methods:
-                if (name, method, seed) not in known:
-                    rows.append(row_of(name, method, data, seed, options))
-                    with path.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
-    print_table(rows)
+                if (name, method, options.job, seed) not in known:
+                    add_row(path, row_of(name, method, data, seed, options))
+    print_table(read_rows(path))
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """Print the means over the seeds in Markdown."""
     print(
-        "| network | method | shares of MACs | test top-1 | mean | original | processor s |\n"
-        + "|---" * 7
-        + "|"
+        "| network | method | job | seeds | shares of MACs | test top-1 | mean | validation | processor s |"
     )
-    for name, method in dict.fromkeys((row["model"], row["method"]) for row in rows):
-        group = [row for row in rows if (row["model"], row["method"]) == (name, method)]
-        shares, top1 = (np.array([row[key] for row in group]).mean(0) for key in ("shares", "test_top1"))
-        means = np.array([row["test_top1"] for row in group]).mean(1)
-        spread = f" ± {100 * means.std(ddof=1):.2f}" if len(group) > 1 else ""
-        original, seconds = (np.mean([row[key] for row in group]) for key in ("original", "processor_s"))
+    print("|---" * 9 + "|")
+    for key in dict.fromkeys((row["model"], row["method"], row["job"]) for row in rows):
+        group = [row for row in rows if (row["model"], row["method"], row["job"]) == key]
+        shares, top1 = (np.array([row[name] for row in group]).mean(0) for name in ("shares", "test_top1"))
+        means = 100 * np.array([row["test_top1"] for row in group]).mean(1)
+        spread = f" ± {means.std(ddof=1):.2f}" if len(group) > 1 else ""
+        validation = np.mean([row["validation_top1"] for row in group])
+        seconds = np.mean([row["processor_s"] for row in group])
         print(
-            f"| {name} | {method} | {', '.join(f'{100 * share:.0f} %' for share in shares)} "
-            f"| {', '.join(f'{100 * value:.2f}' for value in top1)} | {100 * means.mean():.2f}{spread} "
-            f"| {100 * original:.2f} | {seconds:.0f} |"
+            f"| {' | '.join(key)} | {len(group)} | {', '.join(f'{100 * share:.0f} %' for share in shares)} "
+            f"| {', '.join(f'{100 * value:.2f}' for value in top1)} | {means.mean():.2f}{spread} "
+            f"| {100 * validation:.2f} | {seconds:.0f} |"
         )
 
 

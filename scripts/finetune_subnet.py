@@ -38,8 +38,9 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self) -> None:
         """Check that something is trained."""
-        if self.finetuning.epochs < 1:
-            raise UserError(f"finetuning.epochs is {self.finetuning.epochs}; expected at least 1.")
+        if self.finetuning.length < 1:
+            length = f"finetuning.{self.finetuning.unit} is {self.finetuning.length}"
+            raise UserError(f"{length}; expected at least 1.")
 
 
 @command(

@@ -36,6 +36,10 @@ def taylor_importance(group: Group, state: Mapping[str, Tensor]) -> Tensor:
     return _summed(group, products)
 
 
+IMPORTANCES: Mapping[str, Importance] = {"l1": l1_importance, "taylor": taylor_importance}
+"""All importances by their names in settings."""
+
+
 def _summed(group: Group, values: list[tuple[str, int, Tensor]]) -> Tensor:
     """Return the sum of values over all indices of each unit."""
     total = torch.zeros(group.num_units)

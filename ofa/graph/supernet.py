@@ -16,7 +16,7 @@ from ofa.graph.capture import Example, arguments_of, tensors_in
 from ofa.graph.elastic_modules import make_sizes_follow, skipping
 from ofa.graph.execution import GraphFunction
 from ofa.graph.extract import graph_module, own_class
-from ofa.graph.importance import Importance, l1_importance
+from ofa.graph.importance import IMPORTANCES
 from ofa.graph.network_source import NetworkSource
 from ofa.graph.report import ConversionReport
 from ofa.graph.rewrite import RewrittenGraph
@@ -184,22 +184,22 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
 
     @override
     @torch.no_grad()
-    def sort_channels(self, trained_space: SearchSpace, importance: Importance = l1_importance) -> None:
-        """Sort units by importance, in place; networks of `trained_space` keep their outputs.
-
-        Args:
-            trained_space: a restriction of the space.
-            importance: importance of the units of a group, by the tensors of the network.
-        """
+    def sort_channels(self, trained_space: SearchSpace, importance: str = "l1") -> None:
+        """Sort the units of all groups; see `AbstractSupernet.sort_channels`."""
         assert isinstance(trained_space, GraphSpace)
-        state = state_of(self.model)
+        state, importance_of = state_of(self.model), IMPORTANCES[importance]
         groups, orders = self.space.structure.groups, []
         for group in groups:
             counts = trained_space.allowed_values(f"width:{group.name}") or (group.num_units,)
-            order = segment_order(importance(group, state), [int(count) for count in counts])
+            order = segment_order(importance_of(group, state), [int(count) for count in counts])
             orders.append(order.cpu().numpy())
         for name, tensor in reordered(state, groups, orders).items():
             state[name].copy_(tensor)
+
+    @property
+    @override
+    def importances(self) -> tuple[str, ...]:
+        return tuple(IMPORTANCES)
 
     @property
     @override

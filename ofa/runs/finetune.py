@@ -214,9 +214,9 @@ def _expected(bundle: Bundle, metric: Metric) -> MetricValue | None:
 def _transfer_lines(bundle: Bundle, report: TransferReport, settings: FinetuneSettings) -> Iterator[str]:
     """Yield what was taken from a bundle, and a word where a new classifier is trained for a short time."""
     yield f"weights of {bundle.path.name}: {report.text}"
-    if report.has_new_classifier and settings.epochs < _MIN_EPOCHS_OF_NEW:
+    if report.has_new_classifier and settings.unit == "epochs" and settings.length < _MIN_EPOCHS_OF_NEW:
         yield (
-            f"{settings.epochs} epochs with lr {settings.lr:g} are little for a new classifier: for some "
+            f"{settings.length} epochs with lr {settings.lr:g} are little for a new classifier: for some "
             "hundred images 30 epochs with lr 0.05 were much better than 3 with 0.005"
         )
 

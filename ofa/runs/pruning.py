@@ -17,7 +17,6 @@ from ofa.common.score_file import ScoreFile
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.classes import classification_task
 from ofa.evaluation.evaluate import SubnetEvaluator, score
-from ofa.graph.importance import taylor_importance
 from ofa.graph.iterative_pruning import PruningStep, iterative
 from ofa.graph.measured_cost import MeasuredCost
 from ofa.graph.one_step_pruning import one_step
@@ -29,8 +28,8 @@ from ofa.runs.pruned import PrunedNetwork, cost_text
 from ofa.runs.pruned_files import save_network
 from ofa.runs.pruning_settings import LATENCY, PruningSettings
 from ofa.space.plain import GeneConfig
+from ofa.training.channel_order import sort_channels
 from ofa.training.fitting import fit
-from ofa.training.known_faults import check_strided_convolutions
 
 Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 """Opens a progress bar with a description; see `ofa.common.progress.progress_bar`."""
@@ -39,7 +38,6 @@ MeasureNetworks = Callable[[Sequence[nn.Module]], Sequence[float]]
 """Measures the latency (ms) of networks, which are on the CPU in eval mode."""
 
 LATENCY_FILE = "latency.jsonl"
-_TAYLOR_BATCH = 64
 
 
 def prune(
@@ -146,18 +144,10 @@ class _Pruning:
         return score(network, images, self.evaluator.task)
 
     def sort(self, supernet: GraphSupernet, space: GraphSpace) -> None:
-        if self.settings.importance == "l1":
-            supernet.sort_channels(space)
-            return
-        check_strided_convolutions(self.original, self.device)
-        supernet.zero_grad(set_to_none=True)
-        task = classification_task(self.settings.finetuning.loss, self.data)
+        importance, tuning = self.settings.importance, self.settings.finetuning
         limit = self.settings.calibration_images
-        for images, labels in self.data.batches("train", _TAYLOR_BATCH, self.device, limit):
-            outputs = supernet(resize(images, self.resolution), space.largest)
-            torch.autograd.backward(task.loss(outputs.float(), labels))
-        supernet.sort_channels(space, taylor_importance)
-        supernet.zero_grad(set_to_none=True)
+        batches = self.data.batches("train", tuning.batch_size, self.device, limit)
+        sort_channels(supernet, space, importance, batches, classification_task(tuning.loss, self.data))
 
     def measured_costs(self, limits: Mapping[str, float]) -> dict[str, MeasuredCost]:
         """Return the costs that are measured because they have a limit."""
@@ -244,7 +234,7 @@ class _Pruning:
             load_weights(network, tuned, "the network of this step")
             return
         teacher = self.original if settings.distillation_ratio else None
-        if settings.epochs:
+        if settings.length:
             with self.bar(description) as progress:
                 fit(
                     network,

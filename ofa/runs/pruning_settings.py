@@ -10,10 +10,9 @@ from typing import Any
 from ofa.common.config import below_minimum
 from ofa.common.errors import UserError, unknown_name
 from ofa.graph.settings import CostLimits
-from ofa.training.settings import FinetuneSettings
+from ofa.training.settings import IMPORTANCES, FinetuneSettings
 
 METHODS = ("one_step", "iterative")
-IMPORTANCES = ("l1", "taylor")
 LATENCY = "latency_ms"
 
 
@@ -90,11 +89,11 @@ class PruningSettings:
         return {**share, **self.limits.by_cost}
 
     def finetuning_of(self, number: int) -> FinetuneSettings:
-        """Return the training of step `number`, from 1: the epochs are spread evenly over the steps."""
+        """Return the training of step `number`, from 1: the length is spread evenly over the steps."""
         steps = self.steps if self.method == "iterative" else 1
-        epochs = self.finetuning.epochs
-        share = epochs * number // steps - epochs * (number - 1) // steps
-        return dataclasses.replace(self.finetuning, epochs=share)
+        length = self.finetuning.length
+        share = length * number // steps - length * (number - 1) // steps
+        return self.finetuning.with_length(share)
 
     def record(self) -> dict[str, Any]:
         """Return the plain values that decide the result."""

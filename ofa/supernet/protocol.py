@@ -49,8 +49,18 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
         """
 
     @abstractmethod
-    def sort_channels(self, trained_space: SearchSpace) -> None:
-        """Sort channels by importance, in place; networks of `trained_space` keep their outputs."""
+    def sort_channels(self, trained_space: SearchSpace, importance: str = "l1") -> None:
+        """Sort channels by importance, in place; networks of `trained_space` keep their outputs.
+
+        Args:
+            trained_space: a restriction of the space.
+            importance: one of `importances`; "taylor" reads the gradients of the parameters.
+        """
+
+    @property
+    def importances(self) -> tuple[str, ...]:
+        """Names of the importances that `sort_channels` knows."""
+        return ("l1",)
 
     @property
     def classifier_parameters(self) -> tuple[str, ...]:

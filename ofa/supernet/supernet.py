@@ -56,9 +56,9 @@ class Supernet(AbstractSupernet[StaticNetwork]):
         return extract_layers(self.active_layers(config), dropout).train(self.training)
 
     @override
-    def sort_channels(self, trained_space: SearchSpace) -> None:
+    def sort_channels(self, trained_space: SearchSpace, importance: str = "l1") -> None:
         """Sort channels within and between layers; see `AbstractSupernet.sort_channels`."""
-        assert isinstance(trained_space, StagedSpace)
+        assert isinstance(trained_space, StagedSpace) and importance in self.importances
         layers = [layer for layer in self.layers if isinstance(layer, ElasticLayer)]
         assert len(layers) == len(self.layers)
         sort_layers(self.space, layers, trained_space)

@@ -58,6 +58,11 @@ def check_training(
         raise UserError(
             "mixup and cutmix mix the classes of images, which this task does not have; set both to 0."
         )
+    if settings.importance not in supernet.importances:
+        raise UserError(
+            f"The channels of this supernet are sorted by {' or '.join(supernet.importances)}, not by "
+            f"{settings.importance}; change importance."
+        )
     frozen_names = [phase.name for phase in recipe.phases if phase.frozen_batch_norm]
     if frozen_names and not supernet.can_freeze_batch_norm:
         raise UserError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +97,8 @@ def _check(
     network: nn.Module, data: ImageData, settings: FinetuneSettings, resolution: int, world: World
 ) -> None:
     """Raise the error for a training that cannot work."""
-    if settings.epochs < 1:
-        raise UserError(f"epochs is {settings.epochs}; expected at least 1.")
+    if settings.length < 1:
+        raise UserError(f"{settings.unit} is {settings.length}; expected at least 1.")
     device = next(network.parameters()).device
     check_precision(settings.precision, device)
     check_strided_convolutions(network, device)
@@ -179,7 +181,7 @@ class _Fit(StepLoop):
         self._train_step, self._resolution, self._folder = train_step, resolution, folder
         self._world, self._device = train_step.world, train_step.device
         self._steps_per_epoch = data.num_batches(settings.batch_size)
-        self._total, self._step = settings.epochs * self._steps_per_epoch, 0
+        self._total, self._step = settings.num_steps(self._steps_per_epoch), 0
         self._checkpoints = None if folder is None else TrainingCheckpoints(folder / "checkpoints")
         self._identity = {
             "network": content_digest(network.state_dict()),
@@ -213,6 +215,7 @@ class _Fit(StepLoop):
         epoch, first_batch = divmod(self._step, self._steps_per_epoch)
         size, seed = self._settings.batch_size, self._settings.seed
         batches = self._data.train_batches(size, seed, epoch, self._device, first_batch, self._world)
+        batches = islice(batches, self._total - self._step)
         self._network.train()
         self._run_batches(
             ((resize(images, self._resolution), targets) for images, targets in batches), reader
@@ -232,7 +235,7 @@ class _Fit(StepLoop):
         self._step += 1
         info = StepInfo(
             number=self._step,
-            epoch_text=f"epoch {epoch + 1}/{settings.epochs}",
+            epoch_text=f"epoch {epoch + 1}/{math.ceil(self._total / self._steps_per_epoch)}",
             lr=lr,
             resolution=self._resolution,
             macs=None,

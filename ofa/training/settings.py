@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ofa.common.config import below_minimum
@@ -10,6 +10,7 @@ from ofa.common.errors import UserError, unknown_name
 from ofa.evaluation.settings import LossSettings
 
 BATCH_NORMS = ("per_process", "synchronised")
+IMPORTANCES = ("l1", "taylor")
 ON_NON_FINITE = ("stop", "skip")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -52,6 +53,9 @@ class TrainSettings:
             use; null for none.
         early_stopping: evaluations of the last phase without a better mean of the smallest, middle and
             largest network after which it ends; the best weights are used. Null to train to the end.
+        importance: which channels narrow sub-networks keep where a phase sorts them, one of `IMPORTANCES`:
+            those that the largest weights read ("l1"), or with the largest |weight x gradient| on the
+            calibration images ("taylor", for models of one's own).
     """
 
     batch_size: int
@@ -78,12 +82,14 @@ class TrainSettings:
     cutmix: float = 0.0
     ema_decay: float | None = None
     early_stopping: int | None = None
+    importance: str = "l1"
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, names in (
             ("batch_norm", BATCH_NORMS),
             ("on_non_finite", ON_NON_FINITE),
+            ("importance", IMPORTANCES),
         ):
             if getattr(self, name) not in names:
                 raise unknown_name(name, getattr(self, name), names)
@@ -118,13 +124,14 @@ class FinetuneSettings:
     """Settings of fine-tuning one network; `lr` is per 64 images and decays with a cosine.
 
     Attributes:
-        epochs: length; 0 for no training, of a pruned network.
+        epochs: passes over the training images, 0 to leave a pruned network as it is; null with `steps`.
+        steps: number of steps instead of epochs, e.g. for a part of an epoch of many images.
         compile: whether to run torch.compile first, which takes about a minute and pays off
             in long trainings.
         precision: fp32, bf16 or fp16 (autocast; fp16 only on CUDA).
     """
 
-    epochs: int
+    epochs: int | None
     lr: float
     batch_size: int
     momentum: float
@@ -136,15 +143,39 @@ class FinetuneSettings:
     temperature: float = 1.0
     compile: bool = False
     precision: str = "fp32"
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check_precision_name(self.precision)
-        if self.epochs < 0 or self.batch_size < 1 or not self.lr > 0:
-            raise UserError("epochs must not be negative, batch_size at least 1 and lr positive.")
+        if (self.epochs is None) == (self.steps is None):
+            both = "neither epochs nor steps" if self.epochs is None else "epochs and steps"
+            raise UserError(f"A training has {both}; expected one of them, its length (null for the other).")
+        if self.length < 0 or self.batch_size < 1 or not self.lr > 0:
+            raise UserError("epochs and steps must not be negative, batch_size at least 1 and lr positive.")
         if min(self.momentum, self.weight_decay, self.seed) < 0:
             raise UserError("momentum, weight_decay and seed must not be negative.")
         _ = self.loss  # checks its own settings
+
+    @property
+    def length(self) -> int:
+        """Number of epochs, or of steps where these are given."""
+        length = self.epochs if self.steps is None else self.steps
+        assert length is not None
+        return length
+
+    @property
+    def unit(self) -> str:
+        """What `length` counts: "epochs" or "steps"."""
+        return "epochs" if self.steps is None else "steps"
+
+    def with_length(self, length: int) -> FinetuneSettings:
+        """Return the settings of so many epochs, or of so many steps where steps are given."""
+        return replace(self, epochs=length) if self.steps is None else replace(self, steps=length)
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Return the number of steps on images of which an epoch has so many steps."""
+        return self.length * (steps_per_epoch if self.steps is None else 1)
 
     @cached_property
     def loss(self) -> LossSettings:

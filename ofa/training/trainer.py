@@ -17,9 +17,9 @@ from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
 from ofa.evaluation.classes import classification_task
 from ofa.evaluation.task import Task
-from ofa.space.space import SearchSpace
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.batch_norm import enter_training_mode
+from ofa.training.channel_order import sort_channels
 from ofa.training.checkpoints import TrainingCheckpoints
 from ofa.training.checks import check_training
 from ofa.training.gradient_step import PendingReport, StepReport
@@ -123,11 +123,9 @@ class Trainer(StepLoop):
     def train(self) -> AbstractSupernet[nn.Module]:
         """Run all remaining phases and return the supernet in eval mode.
 
-        SIGTERM or SIGINT ends it after the current step.
-
         Raises:
             UserError: if the loss stops being finite, or a checkpoint cannot be written.
-            StoppedError: after a signal, with a checkpoint of the last step written.
+            StoppedError: after SIGTERM or SIGINT, with a checkpoint of the last step written.
         """
         first_step, folder = self.resumed_at, self._folder / "tensorboard" if self._world.is_main else None
         with self._listening():
@@ -181,7 +179,7 @@ class Trainer(StepLoop):
         if position.phase_step == 0:
             monitor.begin_phase(position.step, position.phase + 1, phase.name)
             if phase.sort_channels:
-                self.supernet.sort_channels(self._trained_space())
+                self._sort_channels()
             self._optimizer = self._phase_optimizer(phase)
             self._weights.begin_phase()
         evaluator, is_main = self._validation.evaluator, self._world.is_main
@@ -227,10 +225,12 @@ class Trainer(StepLoop):
         monitor.validated(step, scores, losses)
         self._state.validated_step = step
 
-    def _trained_space(self) -> SearchSpace:
-        """Return the space of the networks trained so far; the whole space before the first phase."""
-        phase = self._state.position.phase
-        return self._phases[phase - 1].space(self._space) if phase else self._space
+    def _sort_channels(self) -> None:
+        """Sort channels for the networks trained so far; for all of them before the first phase."""
+        phase, settings = self._state.position.phase, self._settings
+        trained_space = self._phases[phase - 1].space(self._space) if phase else self._space
+        batches = self._data.batches("train", settings.batch_size, self._device, settings.calibration_images)
+        sort_channels(self.supernet, trained_space, settings.importance, batches, self.task, self._world)
 
     def _train_batch(self, batch: Batch, data_wait_s: float) -> tuple[StepInfo, PendingReport]:
         position, settings = self._state.position, self._settings

@@ -46,7 +46,7 @@ class ToySupernet(AbstractSupernet[nn.Sequential]):
             network[5].get_parameter("weight").mul_(self._mask(config))
         return network.train(self.training)
 
-    def sort_channels(self, trained_space: SearchSpace) -> None:
+    def sort_channels(self, trained_space: SearchSpace, importance: str = "l1") -> None:
         self.sorted_for = trained_space
 
     @property

@@ -177,7 +177,14 @@ def main(arguments: argparse.Namespace) -> None:
     with launched_world(device) as world:
         model = arguments.model
         phases = MODEL_PHASES if model else STRATEGIES[arguments.strategy]
-        trainer = make_trainer(arguments.folder, device=str(device), world=world, phases=phases, model=model)
+        trainer = make_trainer(
+            arguments.folder,
+            device=str(device),
+            world=world,
+            phases=phases,
+            model=model,
+            importance="taylor" if model == "own" else "l1",
+        )
         if world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             arm(trainer, step=arguments.step, term=arguments.term, save=arguments.save)
         trainer.train()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ofa.runs.pruning_settings import PruningLimits, PruningSettings
@@ -34,3 +36,10 @@ def test_all_steps_together_have_the_epochs(
 ) -> None:
     pruning = settings(method, epochs, steps)
     assert [pruning.finetuning_of(n).epochs for n in range(1, len(expected) + 1)] == expected
+
+
+def test_steps_of_training_are_spread_like_epochs() -> None:
+    finetuning = dataclasses.replace(settings("iterative", 1, 2).finetuning, epochs=None, steps=7)
+    pruning = dataclasses.replace(settings("iterative", 1, 2), finetuning=finetuning)
+    assert [pruning.finetuning_of(number).steps for number in (1, 2)] == [3, 4]
+    assert pruning.finetuning_of(1).epochs is None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import signal
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,11 @@ def plain_loop(network: nn.Module, settings: FinetuneSettings, teacher: nn.Modul
     """What fine-tuning is, written down once more without anything that makes it safe."""
     network.to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(network, 0.0, settings.momentum, settings.weight_decay)
-    data, step, total = make_data(), 0, 4 * settings.epochs
-    for epoch in range(settings.epochs):
-        for images, labels in data.train_batches(settings.batch_size, settings.seed, epoch, CPU):
+    total = settings.steps or 4 * (settings.epochs or 0)
+    data, step = make_data(), 0
+    for epoch in range(math.ceil(total / 4)):
+        batches = data.train_batches(settings.batch_size, settings.seed, epoch, CPU)
+        for images, labels in islice(batches, total - 4 * epoch):
             images = resize(images, 8)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, total, 0, settings.lr * settings.batch_size / 64)
@@ -93,6 +97,27 @@ def test_the_numbers_are_those_of_a_plain_loop(precision: str, ratio: float, tem
     fit(ours, make_data(), settings, resolution=8, teacher=teacher)
     plain_loop(theirs, settings, teacher)
     assert_equal(state(ours), state(theirs))
+
+
+def test_a_length_in_steps_may_end_within_an_epoch() -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=None, steps=6)
+    ours, theirs = subnet(), subnet()
+    fit(ours, make_data(), settings, resolution=8)
+    plain_loop(theirs, settings, None)
+    assert_equal(state(ours), state(theirs))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "message"),
+    [
+        (None, None, "neither epochs nor steps"),
+        (1, 1, "epochs and steps"),
+        (None, -1, "must not be negative"),
+    ],
+)
+def test_the_length_is_one_of_two(epochs: int | None, steps: int | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(SETTINGS, epochs=epochs, steps=steps)
 
 
 def test_a_training_of_no_epochs_is_refused() -> None:
