@@ -102,7 +102,11 @@ def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: A
         widths=options.widths,
         depths=options.depths,
         divisor=options.divisor,
+        rules=RULES if options.divisor < 8 and isinstance(original, ResNet20) else (),
     )
+    if not options.supernet_steps:
+        supernet.eval().sort_channels(supernet.space)
+        return supernet
     phase = Phase(
         steps=options.supernet_steps,
         lr=options.lr,
