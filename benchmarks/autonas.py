@@ -45,7 +45,7 @@ def found_by_autonas(
     def accuracy(network: nn.Module) -> float:
         return score(network, data.batches("validation", 250, DEVICE, VALIDATION_IMAGES))
 
-    for share, steps in zip(shares, options.last_steps, strict=True):
+    for share, steps, lr in zip(shares, options.last_steps, options.tune_lr, strict=True):
         found, _ = nas.search(
             copy.deepcopy(supernet),
             constraints={"flops": f"{100 * share:g}%"},
@@ -59,4 +59,4 @@ def found_by_autonas(
                 "verbose": False,
             },
         )
-        yield tuned(nas.export(found), original, data, training(seed, lr=options.tune_lr, steps=steps))
+        yield tuned(nas.export(found), original, data, training(seed, lr=lr, steps=steps))

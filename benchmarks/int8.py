@@ -24,7 +24,7 @@ from ofa.compression.quantisation.search_precision import MixedPrecisionSettings
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.card import ModelCard, subnet_card
-from ofa.export.evaluate import file_confusion
+from ofa.export.evaluate import measure_file
 from ofa.export.fresh_run import bind_file
 from ofa.export.precision import TargetPrecision
 from ofa.export.record import ExportedFile
@@ -61,7 +61,7 @@ def in_turns(first: Callable[[], object], second: Callable[[], object]) -> tuple
 
 def accuracy_on_test(run: TrainedRun, bundle: Bundle, name: str) -> float:
     """Return the accuracy of a bundle's file on the test images in percent."""
-    return 100 * file_confusion(bundle, name, run.data, "test").metrics["top1"]
+    return 100 * measure_file(bundle, name, run.data, "test").values()["top1"]
 
 
 def print_row(run: TrainedRun, name: str, engine: str, bundle: Bundle) -> ExportedFile:

@@ -14,6 +14,7 @@ are in the folder are not made again.
 from __future__ import annotations
 
 import argparse
+import copy
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,16 +67,17 @@ def pruned(
     original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any, *, candidates: int
 ) -> Iterator[nn.Module]:
     """Yield a network for each share, pruned and fine-tuned by itself; the first candidate is uniform."""
+    lowest = 16 if candidates > 1 else 32 if isinstance(original, ResNet20) else 24
     supernet = make_elastic(
         original,
         torch.rand(2, 1, SIDE, SIDE),
-        widths=[share / 64 for share in range(32 if candidates == 1 else 16, 65)],
+        widths=[share / 64 for share in range(lowest, 65)],
         kernel_sizes=[],
         depths=[1.0],
         divisor=1,
         rules=RULES if candidates > 1 and isinstance(original, ResNet20) else (),
     ).eval()
-    for share, steps in zip(shares, options.tune_steps, strict=True):
+    for share, steps, lr in zip(shares, options.tune_steps, options.tune_lr, strict=True):
         settings = PruningSettings(
             method="one_step",
             macs_share=share,
@@ -85,12 +87,13 @@ def pruned(
             calibration_images=CALIBRATION_IMAGES,
             validation_images=VALIDATION_IMAGES,
             seed=seed,
-            finetuning=training(seed, lr=options.tune_lr, steps=steps),
+            finetuning=training(seed, lr=lr, steps=steps),
         )
         folder = options.folder / f"work-{options.job}"
         shutil.rmtree(folder, ignore_errors=True)
+        # A pruned supernet holds the pruned network.
         yield prune(
-            supernet, data, settings, folder, bar=progress_bar, note=partial(print, flush=True)
+            copy.deepcopy(supernet), data, settings, folder, bar=progress_bar, note=partial(print, flush=True)
         ).network
 
 
@@ -154,10 +157,10 @@ def searched(
     macs, space = supernet.costs["macs"], supernet.space
     full = float(macs(space.genomes([space.largest]))[0])
     evaluator = SubnetEvaluator(supernet, data, calibration_images=CALIBRATION_IMAGES)
-    for share, steps in zip(shares, options.last_steps, strict=True):
+    for share, steps, lr in zip(shares, options.last_steps, options.tune_lr, strict=True):
         best = find(space, predictor, [Limit("macs", macs, share * full, "MACs")], seed=seed).best
         print(f"{share:g} of the MACs: predicted {100 * best.accuracy:.2f} %, {best.config.id}", flush=True)
-        settings = training(seed, lr=options.tune_lr, steps=steps)
+        settings = training(seed, lr=lr, steps=steps)
         yield tuned(evaluator.network(best.config), original, data, settings)
 
 
@@ -196,8 +199,10 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["resnet20"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["uniform", "one_step", "supernet"])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.26, 0.5, 0.75])
-    parser.add_argument("--tune-steps", type=int, nargs="+", default=[350, 260, 200])
-    parser.add_argument("--tune-lr", type=float, default=0.01, help="learning rate per 64 images")
+    parser.add_argument("--tune-steps", type=int, nargs="+", default=[210, 160, 120])
+    parser.add_argument(
+        "--tune-lr", type=float, nargs="+", default=[0.01, 0.005, 0.003], help="per 64 images"
+    )
     parser.add_argument("--supernet-steps", type=int, default=200)
     parser.add_argument("--last-steps", type=int, nargs="+", default=[100, 75, 60])
     parser.add_argument("--lr", type=float, default=0.02, help="learning rate of the supernet, per 64 images")

@@ -8,7 +8,6 @@ from latency_tables.table.device import DeviceSpec
 from ofa.common.command_line import command_line, run_settings
 from ofa.common.disk import check_writable
 from ofa.common.expectation import measured_value
-from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.common.progress import progress_bar
 from ofa.common.text_settings import PathText
 from ofa.data.settings import DataSettings
@@ -33,12 +32,13 @@ class EvaluateConfig(RunConfig):
 
 @command("evaluate_subnet", EvaluateConfig)
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
-    """Return top-1 (0..1) on the split and latency in ms on the device (None if not asked for)."""
+    """Return the metric of the task on the split, and milliseconds on the device (None if not asked for)."""
     from latency_tables.measuring.bundles import WEIGHTS, bundle_target, measure_bundle
     from ofa.evaluation.classes import are_unequal
+    from ofa.evaluation.tasks import task_of
     from ofa.export.bundle import load_bundle
-    from ofa.export.evaluate import file_confusion
-    from ofa.export.expectation import accuracy_lines, latency_lines
+    from ofa.export.evaluate import measure_file
+    from ofa.export.expectation import latency_lines, metric_lines
     from ofa.export.signature import check_signature
     from ofa.runs.reports import report_path
     from ofa.runs.retarget import check_classes
@@ -54,36 +54,39 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     check_classes(bundle, run.data.info)
     output = output or report_path(bundle.path, config.format, run.data.info.name, config.split)
     check_writable(output.parent)
-    confusion = file_confusion(
-        bundle, config.format, run.data, config.split, device=run.device, trust=config.trust
-    )
-    values, num_images = confusion.metrics, confusion.num_images
-    accuracy = values[TOP1.name]
+    meter = measure_file(bundle, config.format, run.data, config.split, device=run.device, trust=config.trust)
+    (metric, *others), values = task_of(run.data).metrics, meter.values()
+    value, num_images = values[metric.name], run.data.size(config.split)
     print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
-    shown = f"{TOP1.show_with_error(accuracy, num_images)} (standard error of {num_images} images)"
-    print(f"top-1 of {config.format} on {config.split}: {shown}")
+    error = metric.standard_error(value, num_images)
+    basis = f"{num_images} images" if error is None else f"standard error of {num_images} images"
+    shown = f"{metric.show_with_error(value, num_images)} ({basis})"
+    print(f"{metric.title} of {config.format} on {config.split}: {shown}")
     if are_unequal(run.data.class_counts(config.split)):
-        print(f"{BALANCED_ACCURACY.title}: {BALANCED_ACCURACY.show(values[BALANCED_ACCURACY.name])}")
-    measured_top1 = measured_value(TOP1, accuracy, config.split, num_images, run.data.info.name)
-    print(*accuracy_lines(bundle, config.format, measured_top1), *confusion_lines(confusion), sep="\n")
-    files = save_confusion(confusion, output, f"{bundle.path.name}, {config.format}, {config.split} images")
-    print(f"per class, and the confusion matrix: {files}")
+        print(*(f"{other.title}: {other.show(values[other.name])}" for other in others), sep="\n")
+    measured = measured_value(metric, value, config.split, num_images, run.data.info.name)
+    print(*metric_lines(bundle, config.format, measured, metric), sep="\n")
+    confusion = meter.confusion(run.data.info.class_names)
+    if confusion is not None:
+        print(*confusion_lines(confusion), sep="\n")
+        title = f"{bundle.path.name}, {config.format}, {config.split} images"
+        print(f"per class, and the confusion matrix: {save_confusion(confusion, output, title)}")
     pictures_hint = f"for pictures of your own: {command_line('classify', _bundle_settings(config))}"
     if not config.latency:
         print(pictures_hint)
-        return accuracy, None
+        return value, None
     with progress_bar("timing") as progress:
-        measured = measure_bundle(bundle, config.format, config.device, trust=config.trust, progress=progress)
+        timing = measure_bundle(bundle, config.format, config.device, trust=config.trust, progress=progress)
     is_weights = config.format == WEIGHTS
     place = config.device.name if is_weights else config.format
-    print(f"latency on {place}: {measured.latency_ms:.3f} ms (median {measured.median_ms:.3f})")
+    print(f"latency on {place}: {timing.latency_ms:.3f} ms (median {timing.median_ms:.3f})")
     engine = "PyTorch with the weights" if is_weights else f"the engine of {config.format} with its file"
-    print(f"peak memory of {engine}: {measured.added_mib:.0f} MiB; whole process {measured.peak_mib:.0f} MiB")
+    print(f"peak memory of {engine}: {timing.added_mib:.0f} MiB; whole process {timing.peak_mib:.0f} MiB")
     measured_on = bundle_target(bundle, config.format, config.device)
-    for line in latency_lines(bundle, measured.latency_ms, measured_on):
+    for line in latency_lines(bundle, timing.latency_ms, measured_on):
         print(line)
     print(pictures_hint)
-    return accuracy, measured.latency_ms
+    return value, timing.latency_ms
 
 
 def _bundle_settings(config: EvaluateConfig) -> dict[str, object]:

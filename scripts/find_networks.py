@@ -29,9 +29,9 @@ from ofa.common.command_line import DEFAULT_RUNS_DIR, assignments, command_line,
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.progress import duration_text, progress_bar, table_console
-from ofa.common.shipped import preset_settings, read_preset
+from ofa.common.shipped import experiment_settings, preset_settings, read_preset
 from ofa.common.steps import Step, run_steps, steps_table
-from ofa.common.text_settings import Name, PathText, ShortForm
+from ofa.common.text_settings import Name, PathText, ShortForm, StandsFor
 from ofa.data.settings import DataSettings
 from ofa.graph.settings import ModelSettings
 from ofa.launch import Command, command
@@ -73,6 +73,7 @@ class FindConfig:
     max_table_error: float
     plan_only: bool
     model: Annotated[ModelSettings, ShortForm("name")] = field(default_factory=ModelSettings)
+    experiment: Annotated[None, StandsFor(experiment_settings)] = None
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs_dir: PathText = DEFAULT_RUNS_DIR
     accelerator: str = "auto"

@@ -90,13 +90,13 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
         config.split,
         predictor.metric,
         num_images=num_images,
-        shows_balanced=are_unequal(run.data.class_counts(config.split)),
+        other_metrics=evaluator.task.metrics[1:] if are_unequal(run.data.class_counts(config.split)) else (),
     )
     table_console().print(table_of_networks)
     for line in agreement_lines(rows, predictor.metric, config.split, num_images, table.target.error_percent):
         print(line)
     for network in networks:
-        if network.name:
+        if network.name and network.confusion is not None:
             path = report_path(directory.bundles / network.name, WEIGHTS, run.data.info.name, config.split)
             save_confusion(network.confusion, path, f"{network.name}, {WEIGHTS}, {config.split} images")
             print(f"{network.name}: {confusion_summary(network.confusion)}")

@@ -18,12 +18,14 @@ class Metric:
         title: text in tables and figures.
         higher_is_better: whether larger values are better.
         is_fraction: whether values lie in 0..1 and are shown in percent.
+        counts_images: whether a fraction is a share of the images, so that their number gives its error.
     """
 
     name: str
     title: str
     higher_is_better: bool = True
     is_fraction: bool = True
+    counts_images: bool = True
 
     @property
     def unit(self) -> str:
@@ -65,7 +67,7 @@ class Metric:
         A share of 0 or 1 of a few images is not certain either: it counts as if one image more were right,
         and one more wrong.
         """
-        if not self.is_fraction or num_images < 1:
+        if not (self.is_fraction and self.counts_images) or num_images < 1:
             return None
         share = (num_images * value + 1) / (num_images + 2)
         return math.sqrt(share * (1 - share) / num_images)
@@ -102,6 +104,12 @@ TOP5 = Metric("top5", "top-5")
 
 BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy")
 """Mean over the classes that occur of the share of their images whose most probable class is the label."""
+
+MEAN_IOU = Metric("mean_iou", "mean IoU", counts_images=False)
+"""Mean over the classes of the pixels of both divided by the pixels of either, in label and answer."""
+
+PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy", counts_images=False)
+"""Share of labelled pixels whose most probable class is the label."""
 
 
 def indistinct(metric: Metric, values: Sequence[float], num_images: int) -> str | None:

@@ -75,3 +75,17 @@ def read_preset(group: str, name: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"The {group} file {path} holds {short_repr(values)}; expected settings by name.")
     return {str(key): value for key, value in values.items()}
+
+
+def experiment_settings(name: str) -> dict[str, str]:
+    """Return what `conf/experiment/NAME.yaml` chooses, as settings: images, space or model, and recipe.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    values = read_preset("experiment", name)
+    chosen = [entry for entry in values.pop("defaults") if isinstance(entry, dict)]
+    groups = {key.removeprefix("override /"): choice for entry in chosen for key, choice in entry.items()}
+    recipe = groups.pop("training")
+    groups.pop("phases")
+    return {**groups, "recipe": recipe, **{key: str(value) for key, value in flattened(values).items()}}

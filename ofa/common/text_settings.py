@@ -51,6 +51,17 @@ class Implied:
     settings: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class StandsFor:
+    """Marks a setting that is replaced by others, as far as these are not given.
+
+    Attributes:
+        settings_of: returns their values by name for a value of the setting.
+    """
+
+    settings_of: Callable[[str], Mapping[str, str]]
+
+
 def checked_name(name: str, kind: str = "name") -> str:
     """Return `name` if a file or folder inside one of the project's folders can be called so.
 

@@ -13,7 +13,8 @@ from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.data.base import ImageData, check_split, send
 from ofa.data.order import epoch_order
-from ofa.data.settings import DataInfo, DataSettings
+from ofa.data.settings import CLASSIFICATION, DataInfo, DataSettings
+from ofa.data.shifts import Change
 from ofa.data.splits import cut_split
 
 
@@ -26,20 +27,23 @@ class MemoryData(ImageData):
         class_names: tuple[str, ...],
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor],
+        task: str = CLASSIFICATION,
     ) -> None:
         """Cut the validation split from `train` in a fixed shuffled order, and compute mean and std.
 
         Args:
             settings: settings of split and augmentation.
             class_names: name of each label.
-            train: uint8 images (n, c, h, w) and int64 labels (n,).
+            train: uint8 images (n, c, h, w) and their targets: int64 labels (n,).
             test: the same for the test split.
+            task: what is told of an image; see `DataInfo.task`.
 
         Raises:
             UserError: if the split cannot be cut, or a setting is one of photographs only.
         """
         _check_settings(settings)
-        images, labels = train
+        images, targets = train
+        labels = self._labels_of(targets)
         validation_rows, train_rows = cut_split(
             labels.tolist(),
             np.random.default_rng(settings.split_seed).permutation(len(images)).tolist(),
@@ -50,17 +54,19 @@ class MemoryData(ImageData):
         )
         validation_indices, train_indices = torch.tensor(validation_rows), torch.tensor(train_rows)
         self._splits = {
-            "train": (images[train_indices], labels[train_indices]),
-            "validation": (images[validation_indices], labels[validation_indices]),
+            "train": (images[train_indices], targets[train_indices]),
+            "validation": (images[validation_indices], targets[validation_indices]),
             "test": test,
         }
         self._settings, self._labels = settings, labels[train_indices].numpy()
         values = images[train_indices].double() / 255.0
         mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
-        info = DataInfo(
-            settings.name, images.shape[1], class_names, tuple(mean.tolist()), tuple(std.tolist())
-        )
-        super().__init__(info)
+        statistics = tuple(mean.tolist()), tuple(std.tolist())
+        super().__init__(DataInfo(settings.name, images.shape[1], class_names, *statistics, task=task))
+
+    def _labels_of(self, targets: Tensor) -> Tensor:
+        """Return the class of each image (n,), by which splits are cut and rare classes balanced."""
+        return targets
 
     @override
     def size(self, split: str) -> int:
@@ -103,7 +109,7 @@ class MemoryData(ImageData):
         first: int = 0,
         world: World = SINGLE_PROCESS,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self._on(device, "train")
+        images, targets = self._on(device, "train")
         num_batches = self.num_batches(batch_size)
         order_rng = np.random.default_rng([seed, epoch])
         positions = epoch_order(self._labels, order_rng, self._settings.balance, num_batches * batch_size)
@@ -111,29 +117,12 @@ class MemoryData(ImageData):
         for batch in range(first, num_batches):
             part = world.local_slice(batch_size)
             rows = send(order[batch * batch_size : (batch + 1) * batch_size][part], device)
-            rng = np.random.default_rng([seed, epoch, batch])
-            yield self.normalise(self._augment(images[rows], rng, batch_size, part), device), labels[rows]
+            change = Change(self._settings, np.random.default_rng([seed, epoch, batch]), batch_size, part)
+            yield self.normalise(change(images[rows]), device), self._changed(targets[rows], change)
 
-    def _augment(self, images: Tensor, rng: np.random.Generator, batch_size: int, part: slice) -> Tensor:
-        """Shift and mirror each image (n, c, h, w) independently; they are the slice `part` of a batch."""
-        from torchvision.transforms.v2 import functional as V  # see `ofa.data.base.resize`
-
-        count, padding = len(images), self._settings.crop_padding
-        if padding:
-            height, width = images.shape[-2:]
-            padded: Tensor = V.pad(images, [padding])
-            offsets = rng.integers(0, 2 * padding + 1, (2, batch_size, 1))[:, part]
-            shifts = send(torch.from_numpy(offsets), images.device)
-            rows = shifts[0] + torch.arange(height, device=images.device)
-            columns = shifts[1] + torch.arange(width, device=images.device)
-            samples = torch.arange(count, device=images.device)[:, None, None]
-            # Indexing puts the channels last; permuting back keeps that memory format.
-            images = padded.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None, :]]
-            images = images.permute(0, 3, 1, 2)
-        if self._settings.horizontal_flip:
-            is_mirrored = send(torch.from_numpy(rng.random(batch_size)[part] < 0.5), images.device)
-            images = torch.where(is_mirrored[:, None, None, None], V.horizontal_flip(images), images)
-        return images
+    def _changed(self, targets: Tensor, change: Change) -> Tensor:
+        """Return the targets of images that were changed."""
+        return targets
 
     @override
     def pixel_batches(

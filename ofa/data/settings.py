@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ofa.common.errors import UserError
 from ofa.common.text_settings import PathText
 
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 BALANCES = ("none", "sampling", "loss")
 AUGMENTATIONS = ("standard", "randaugment", "trivial")
 ON_UNREADABLE = ("stop", "skip")
@@ -105,6 +106,7 @@ class DataInfo:
         mean: mean of the pixels scaled to 0..1, per channel.
         std: standard deviation of the pixels scaled to 0..1, per channel.
         centre_share: share of the short side kept by the square centre crop of evaluation; 1: whole images.
+        task: what is told of an image, a key of `ofa.evaluation.tasks.TASKS`.
     """
 
     name: str
@@ -113,6 +115,7 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     centre_share: float = 1.0
+    task: str = CLASSIFICATION
 
     def __post_init__(self) -> None:
         """Check that no standard deviation is zero."""

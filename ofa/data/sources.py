@@ -19,8 +19,10 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.common.shipped import read_preset
 from ofa.data.base import ImageData
 from ofa.data.folder import FolderData, folder_classes
+from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
+from ofa.data.shapes import CLASS_NAMES, draw_shapes
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ def _digits(settings: DataSettings, progress: ProgressCallback) -> ImageData:
     return MemoryData(settings, names, (images[train], labels[train]), (images[test], labels[test]))
 
 
+def _shapes(settings: DataSettings, progress: ProgressCallback) -> ImageData:
+    """Drawn shapes with masks: 2,000 for training and validation, 500 for testing."""
+    return MaskData(settings, CLASS_NAMES, draw_shapes(2000, seed=0), draw_shapes(500, seed=1))
+
+
 def _torchvision(dataset: Callable[..., Any]) -> Callable[[DataSettings, ProgressCallback], ImageData]:
     def load(settings: DataSettings, progress: ProgressCallback) -> ImageData:
         if settings.root is None:
@@ -120,6 +127,7 @@ def _count_folders(settings: DataSettings) -> int:
 
 SOURCES: dict[str, Source] = {
     "digits": Source(_digits, 1, lambda _: 10, is_embedded=True),
+    "shapes": Source(_shapes, 3, lambda _: len(CLASS_NAMES), is_embedded=True),
     "fashion_mnist": Source(_torchvision(torchvision.datasets.FashionMNIST), 1, lambda _: 10),
     "cifar10": Source(_torchvision(torchvision.datasets.CIFAR10), 3, lambda _: 10),
     "cifar100": Source(_torchvision(torchvision.datasets.CIFAR100), 3, lambda _: 100),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ofa.data.base import ImageData
-from ofa.evaluation.settings import LossSettings
-from ofa.evaluation.task import ClassificationTask
 
 MAX_EQUAL_RATIO = 1.5
 """Classes are called unequal where the largest has more than so many times the images of the smallest."""
@@ -34,7 +32,6 @@ def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
     return tuple(mean / count if count else 0.0 for count in class_counts)
 
 
-def classification_task(settings: LossSettings, data: ImageData) -> ClassificationTask:
-    """Return the classification of an image set; its classes are weighted if its `balance` is loss."""
-    weights = balanced_weights(data.class_counts("train")) if data.balance == "loss" else None
-    return ClassificationTask(settings, class_weights=weights)
+def class_weights(data: ImageData) -> tuple[float, ...] | None:
+    """Return the weights of the classes in a loss if the `balance` of the set is loss; None for none."""
+    return balanced_weights(data.class_counts("train")) if data.balance == "loss" else None

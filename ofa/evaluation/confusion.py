@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from ofa.common.metric import BALANCED_ACCURACY, TOP1, TOP5
+from ofa.common.metric import BALANCED_ACCURACY, MEAN_IOU, PIXEL_ACCURACY, TOP1, TOP5
 
 MAX_CLASSES_WITHOUT_TOP5 = 10
 """Of so many classes or fewer, five answers say little: there is no top-5."""
@@ -74,6 +75,8 @@ class Confusion:
     class_names: tuple[str, ...]
     counts: NDArray[np.int64]
     num_top5: int | None = None
+    unit: ClassVar[str] = "image"
+    """What is counted."""
 
     def __post_init__(self) -> None:
         """Check that there is a row and a column per class."""
@@ -81,15 +84,15 @@ class Confusion:
         assert self.counts.shape == (num_classes, num_classes), (self.counts.shape, num_classes)
 
     @property
-    def num_images(self) -> int:
-        """Number of images."""
+    def total(self) -> int:
+        """Number of answers: images, or pixels of a segmentation."""
         return int(self.counts.sum())
 
     @cached_property
     def metrics(self) -> dict[str, float]:
         """Top-1, balanced accuracy and, if counted, top-5, each a share (0..1), by name; 0 without images."""
         totals, correct = self.counts.sum(axis=1), self.counts.diagonal()
-        occurs, num_images = totals > 0, max(self.num_images, 1)
+        occurs, num_images = totals > 0, max(self.total, 1)
         balanced = float((correct[occurs] / totals[occurs]).mean()) if occurs.any() else 0.0
         values = {TOP1.name: int(correct.sum()) / num_images, BALANCED_ACCURACY.name: balanced}
         return values if self.num_top5 is None else {**values, TOP5.name: self.num_top5 / num_images}
@@ -126,7 +129,7 @@ class Confusion:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values; a class without images has the accuracy null."""
         return {
-            "num_images": self.num_images,
+            f"num_{self.unit}s": self.total,
             "metrics": dict(self.metrics),
             "class_names": list(self.class_names),
             "class_accuracy": [right / total if total else None for right, total in self._rows],
@@ -134,6 +137,33 @@ class Confusion:
             "columns": "answer",
             "counts": self.counts.tolist(),
         }
+
+
+class PixelConfusion(Confusion):
+    """Answers of a segmentation on labelled pixels; a class is judged by its intersection over union.
+
+    `counts` are numbers of pixels. What is right of a class are the pixels that have it as label and answer,
+    all of it are those that have it as either.
+    """
+
+    unit: ClassVar[str] = "pixel"
+
+    @cached_property
+    @override
+    def metrics(self) -> dict[str, float]:
+        """Mean IoU of the classes that occur, and pixel accuracy, each a share (0..1); 0 without pixels."""
+        shares = [accuracy.value for accuracy in self.class_accuracies]
+        return {
+            MEAN_IOU.name: sum(shares) / max(len(shares), 1),
+            PIXEL_ACCURACY.name: int(self.counts.diagonal().sum()) / max(self.total, 1),
+        }
+
+    @property
+    @override
+    def _rows(self) -> list[tuple[int, int]]:
+        both = self.counts.diagonal()
+        either = self.counts.sum(axis=0) + self.counts.sum(axis=1) - both
+        return list(zip(both.tolist(), either.tolist(), strict=True))
 
 
 def confusion_of(class_names: tuple[str, ...], labels: Iterable[int], answers: Iterable[int]) -> Confusion:

@@ -12,7 +12,8 @@ from ofa.data.base import ImageData, resize
 from ofa.evaluation.confusion import Confusion
 from ofa.evaluation.pixel_store import PixelStore
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.evaluation.task import ClassificationTask, ClassMeter, Task
+from ofa.evaluation.task import ClassificationTask, Meter, Task
+from ofa.evaluation.tasks import task_of
 from ofa.space.config import AnyConfig
 from ofa.supernet.protocol import AbstractSupernet, Network
 
@@ -43,22 +44,33 @@ def measure_with_loss(
 
 
 @torch.inference_mode()
-def measure_confusion(
-    logits_of: Callable[[Tensor], Tensor], batches: Batches, class_names: Sequence[str]
-) -> Confusion:
-    """Return how a classifier, in eval mode or any other function of images, takes classes for each other.
+def measure_detailed(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task) -> Meter:
+    """Return the filled `detailed_meter` of a task, for a network in eval mode or any function of images."""
+    meter = task.detailed_meter()
+    for images, targets in batches:
+        meter.add(outputs_of(images), targets)
+    return meter
 
-    Its `metrics` are those of `measure` and, of more than ten classes, top-5.
+
+def measure_confusion(
+    outputs_of: Callable[[Tensor], Tensor],
+    batches: Batches,
+    class_names: Sequence[str],
+    task: Task = CLASSIFICATION,
+) -> Confusion:
+    """Return how a network, in eval mode or any other function of images, takes classes for each other.
+
+    Its `metrics` are those of `measure` and, for classifiers of more than ten classes, top-5.
 
     Args:
-        logits_of: maps images to logits (n, classes).
-        batches: images and labels.
+        outputs_of: maps images to outputs.
+        batches: images and targets.
         class_names: name of each class.
+        task: a task that tells classes.
     """
-    meter = ClassMeter(counts_top5=True)
-    for images, labels in batches:
-        meter.add(logits_of(images), labels)
-    return meter.confusion(class_names)
+    confusion = measure_detailed(outputs_of, batches, task).confusion(class_names)
+    assert confusion is not None, f"{type(task).__name__} tells no classes"
+    return confusion
 
 
 def score(outputs_of: Callable[[Tensor], Tensor], batches: Batches, task: Task = CLASSIFICATION) -> float:
@@ -107,7 +119,7 @@ class SubnetEvaluator(Generic[Network]):
         calibration_images: int = 2000,
         limit: int | None = None,
         batch_size: int = 250,
-        task: Task = CLASSIFICATION,
+        task: Task | None = None,
     ) -> None:
         """Choose the images.
 
@@ -118,9 +130,9 @@ class SubnetEvaluator(Generic[Network]):
             calibration_images: number of images for batch-norm recalibration.
             limit: number of evaluated images; None for the whole split.
             batch_size: images per forward pass.
-            task: task that defines the metrics.
+            task: task that defines the metrics; None for that of the images.
         """
-        self._supernet, self._data, self.task = supernet, data, task
+        self._supernet, self._data, self.task = supernet, data, task or task_of(data)
         self._split, self._limit = split, limit
         self._calibration_images, self._batch_size = calibration_images, batch_size
         self._device = next(supernet.parameters()).device

@@ -29,6 +29,17 @@ class Meter(ABC):
     def values(self) -> dict[str, float]:
         """Return the value of each metric by name."""
 
+    def confusion(self, class_names: Sequence[str] | None = None) -> Confusion | None:
+        """Return how classes are taken for each other; None for a task without classes.
+
+        Args:
+            class_names: name of each class; None for their positions.
+
+        Raises:
+            UserError: if the network has another number of classes.
+        """
+        return None
+
 
 class Task(ABC):
     """Losses and metrics for one kind of output.
@@ -44,6 +55,10 @@ class Task(ABC):
     @abstractmethod
     def meter(self) -> Meter:
         """Return a new meter of all metrics."""
+
+    def detailed_meter(self) -> Meter:
+        """Return a new meter for reports, which may count more than `meter`."""
+        return self.meter()
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -100,6 +115,10 @@ class ClassificationTask(Task):
     def meter(self) -> Meter:
         return ClassMeter()
 
+    @override
+    def detailed_meter(self) -> Meter:
+        return ClassMeter(counts_top5=True)
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy with label smoothing; the weights of the classes do not cancel out."""
         smoothing = self._settings.label_smoothing
@@ -152,15 +171,8 @@ class ClassMeter(Meter):
     def values(self) -> dict[str, float]:
         return self.confusion().metrics
 
+    @override
     def confusion(self, class_names: Sequence[str] | None = None) -> Confusion:
-        """Return the counts.
-
-        Args:
-            class_names: name of each output; None for their positions.
-
-        Raises:
-            UserError: if the network has another number of outputs.
-        """
         counts = torch.zeros(0, dtype=torch.int64) if self._counts is None else self._counts.cpu()
         num_classes = math.isqrt(len(counts))
         if class_names is None:

@@ -15,13 +15,11 @@ from ofa.common.expectation import MetricValue
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
 from ofa.data.preprocessing import Preprocessing
-from ofa.data.settings import DataInfo
+from ofa.data.settings import CLASSIFICATION, DataInfo
 from ofa.graph.network_source import NetworkSource
 from ofa.graph.space import GraphSpace, ImageSpace, family_space
 from ofa.space.config import AnyConfig
 from ofa.space.staged import MAX_SIDE, StagedSpace
-
-CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,7 @@ def subnet_card(
         input_shape=(space.in_channels, config.resolution, config.resolution),
         preprocessing=Preprocessing(info.mean, info.std, centre_share=info.centre_share),
         class_names=info.class_names,
+        task=info.task,
         expected_metric=expected_metric,
         expected_latency_ms=expected_latency_ms or {},
         latency_targets=latency_targets or {},

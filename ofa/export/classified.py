@@ -56,7 +56,7 @@ def result_lines(result: Classification, root: Path) -> list[str]:
         lines += [f"  {shown_path(path, root)} ({reason})" for path, reason in entries[:MAX_LISTED]]
         lines += [f"  and {len(entries) - MAX_LISTED} more"] if len(entries) > MAX_LISTED else []
     if result.confusion is not None:
-        total = result.confusion.num_images
+        total = result.confusion.total
         accuracy = TOP1.show_with_error(result.confusion.metrics[TOP1.name], total)
         lines.append(f"{TOP1.title}: {accuracy} (standard error of {total} pictures in folders of a class)")
     threads = f"{result.num_threads} thread{'s' * (result.num_threads > 1)}"

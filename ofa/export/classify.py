@@ -16,9 +16,9 @@ from torch import Tensor
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.data.pictures import UnreadableError
+from ofa.data.settings import CLASSIFICATION
 from ofa.evaluation.confusion import Confusion, confusion_of
 from ofa.export.bundle import Bundle
-from ofa.export.card import CLASSIFICATION
 from ofa.export.engines import engine_title
 from ofa.export.fresh_run import load_file
 from ofa.runtimes.base import Logits

@@ -21,7 +21,8 @@ from ofa.common.metric import TOP1
 from ofa.common.reading import read_json
 from ofa.compression.quantisation.registry import packages_of
 from ofa.data.preprocessing import Preprocessing
-from ofa.export.card import CLASSIFICATION, ModelCard, SubnetFacts, subnet_name
+from ofa.data.settings import CLASSIFICATION
+from ofa.export.card import ModelCard, SubnetFacts, subnet_name
 from ofa.export.record import ExportedFile
 from ofa.graph.network_source import NetworkSource
 from ofa.graph.space import ImageSpace

@@ -12,10 +12,11 @@ from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import Samples
 from ofa.data.base import ImageData, resize
 from ofa.data.settings import DataInfo
-from ofa.evaluation.confusion import Confusion
-from ofa.evaluation.evaluate import measure_confusion
+from ofa.evaluation.evaluate import measure_detailed
+from ofa.evaluation.task import Meter
+from ofa.evaluation.tasks import task_of
 from ofa.export.bundle import Bundle
-from ofa.export.card import CLASSIFICATION, ModelCard
+from ofa.export.card import ModelCard
 from ofa.export.formats import PT2
 from ofa.export.fresh_run import load_file
 
@@ -79,7 +80,7 @@ def _check_data(card: ModelCard, info: DataInfo) -> None:
         problems.append(
             f"{card.name} takes {card.input_shape[0]} channels; {info.name} has {info.in_channels}."
         )
-    if card.task == CLASSIFICATION and len(card.class_names) != info.num_classes:
+    if card.class_names and len(card.class_names) != info.num_classes:
         problems.append(
             f"{card.name} has {len(card.class_names)} classes; {info.name} has {info.num_classes}."
         )
@@ -92,7 +93,7 @@ def _check_data(card: ModelCard, info: DataInfo) -> None:
         raise UserError("\n".join(problems))
 
 
-def file_confusion(
+def measure_file(
     bundle: Bundle,
     name: str,
     data: ImageData,
@@ -100,11 +101,11 @@ def file_confusion(
     *,
     device: torch.device = _CPU,
     trust: bool = False,
-) -> Confusion:
-    """Return how one of a bundle's files classifies a split.
+) -> Meter:
+    """Return the filled meter of one of a bundle's files on a split: its metrics, and more for reports.
 
     Args:
-        bundle: bundle of a classification network.
+        bundle: bundle of a network for the task of the images.
         name: key in `bundle.files`; "weights" run on `device`, other files by their engines on the CPU.
         data: image set with the same number of classes.
         split: split that is evaluated.
@@ -112,16 +113,18 @@ def file_confusion(
         trust: load files that can run code although they were not exported here; see `ofa.export.trust`.
 
     Raises:
-        UserError: if the network is not a classification, the images do not fit, or `load_file` fails.
+        UserError: if the network is for another task than the images, these do not fit, or `load_file`
+            fails.
     """
-    card = bundle.card
-    if card.task != CLASSIFICATION:
-        raise UserError(f"{card.name} is a network for {card.task}; top-1 is a metric of {CLASSIFICATION}.")
-    names = data.info.class_names
+    card, task = bundle.card, task_of(data)
+    if card.task != data.info.task:
+        raise UserError(
+            f"{card.name} is a network for {card.task}; {data.info.name} is for {data.info.task}."
+        )
     if name != "weights":
-        return measure_confusion(load_file(bundle, name, trust=trust), card_batches(card, data, split), names)
+        return measure_detailed(load_file(bundle, name, trust=trust), card_batches(card, data, split), task)
     batches = card_batches(card, data, split, device=device)
-    return measure_confusion(bundle.network.to(device), batches, names)
+    return measure_detailed(bundle.network.to(device), batches, task)
 
 
 class ExportedNetwork(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofa.export.card import CLASSIFICATION, ModelCard
+from ofa.data.settings import CLASSIFICATION
+from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.record import ExportedFile
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ofa.common.expectation import MetricValue, agreement_line, measured_value
 from ofa.common.latency_target import LatencyTarget, latency_line
-from ofa.common.metric import TOP1
+from ofa.common.metric import TOP1, Metric
 from ofa.export.bundle import Bundle
 from ofa.export.formats import format_of
 from ofa.export.record import ExportedFile
@@ -24,12 +24,12 @@ def expected_value(bundle: Bundle, name: str) -> MetricValue | None:
     return measured_value(TOP1, file.validation_top1, "validation", file.num_validation_images, "")
 
 
-def accuracy_lines(bundle: Bundle, name: str, measured: MetricValue) -> list[str]:
-    """Return lines that judge the expected top-1 accuracy of a file by a measured one."""
+def metric_lines(bundle: Bundle, name: str, measured: MetricValue, metric: Metric) -> list[str]:
+    """Return lines that judge the expected value of a metric of a file by a measured one."""
     expected = expected_value(bundle, name)
     if expected is None or expected.name != measured.name:
-        return [f"the bundle has no expected {TOP1.title}"]
-    line = f"{TOP1.title}: {agreement_line(expected, measured, TOP1)}"
+        return [f"the bundle has no expected {metric.title}"]
+    line = f"{metric.title}: {agreement_line(expected, measured, metric)}"
     precision = bundle.files[name].precision
     if expected is not bundle.card.expected_metric:
         line += f"; the expectation is that of the {precision} file"

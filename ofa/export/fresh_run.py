@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ofa.common.accelerator import peak_memory_mb, set_threads
 from ofa.common.config import build
 from ofa.common.errors import UserError
+from ofa.data.settings import CLASSIFICATION
 from ofa.export.bundle import Bundle, load_bundle
-from ofa.export.card import CLASSIFICATION
 from ofa.export.formats import PT2_FILE, format_of
 from ofa.export.trust import check_trusted
 from ofa.export.weights import load_subnet

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ofa.common.metric import TOP1
-from ofa.export.card import CLASSIFICATION, ModelCard
+from ofa.data.settings import CLASSIFICATION
+from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.example import PICTURE, engine_example, reads_pictures, subnet_example, weights_example
 from ofa.export.formats import format_of

@@ -19,7 +19,8 @@ from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import new_folder, write_json
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import state_bytes
-from ofa.export.card import CLASSIFICATION, ModelCard
+from ofa.data.settings import CLASSIFICATION
+from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
 from ofa.export.formats import FORMATS, Format, Source, layers_of
 from ofa.export.metadata import card_metadata

@@ -12,16 +12,25 @@ from torch import Tensor, nn
 
 from ofa.common.display import listed_names
 from ofa.common.errors import UserError
+from ofa.data.settings import CLASSIFICATION, SEGMENTATION
 from ofa.graph.state import state_of
 from ofa.supernet.transfer import TransferReport, adapt_channels
 
 # Channels of images that networks are made for.
 _USUAL_CHANNELS = (3, 1)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
+# Axes of the outputs after that of the images.
+_OUTPUT_AXES = {CLASSIFICATION: ("classes",), SEGMENTATION: ("classes", "height", "width")}
 
 
 def adapt_to_images(
-    network: nn.Module, *, side: int, in_channels: int, num_classes: int, seed: int = 0
+    network: nn.Module,
+    *,
+    side: int,
+    in_channels: int,
+    num_classes: int,
+    task: str = CLASSIFICATION,
+    seed: int = 0,
 ) -> TransferReport:
     """Give a network, in place, the classifier and first convolution that a set of images needs.
 
@@ -30,10 +39,11 @@ def adapt_to_images(
     the outputs, or all of them where several make them together.
 
     Args:
-        network: a network in eval mode that maps images to logits (n, classes).
+        network: a network in eval mode that maps images to logits, (n, classes) or (n, classes, h, w).
         side: side of the images in pixels.
         in_channels: channels of the images.
-        num_classes: classes of the images.
+        num_classes: classes of the images, or of their pixels.
+        task: what is told of an image; see `DataInfo.task`.
         seed: seed of the new weights.
 
     Raises:
@@ -44,9 +54,9 @@ def adapt_to_images(
     own_channels = _own_channels(network, side, in_channels)
     first = () if own_channels == in_channels else _adapt_first(network, side, own_channels, in_channels)
     images = _images(network, side, in_channels)
-    num_outputs = _num_outputs(network, images)
+    num_outputs = _num_outputs(network, images, task)
     _check_training_outputs(network, images)
-    layers = () if num_outputs == num_classes else _renew_classifier(network, images, num_classes, seed)
+    layers = () if num_outputs == num_classes else _renew_classifier(network, images, num_classes, task, seed)
     new_names = tuple(name for name in state_of(network) if name.rpartition(".")[0] in layers)
     return TransferReport(
         taken_names=tuple(name for name in names if name not in {*new_names, *first}),
@@ -113,13 +123,13 @@ def _adapt_first(network: nn.Module, side: int, own_channels: int, in_channels: 
 
 
 @torch.no_grad()
-def _num_outputs(network: nn.Module, images: Tensor) -> int:
-    outputs = network(images)
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(images):
+def _num_outputs(network: nn.Module, images: Tensor, task: str) -> int:
+    outputs, axes = network(images), _OUTPUT_AXES[task]
+    if not isinstance(outputs, Tensor) or outputs.dim() != len(axes) + 1 or len(outputs) != len(images):
         what = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
         raise UserError(
             f"{type(network).__name__} returns {what} for {len(images)} images; expected logits "
-            f"({len(images)}, classes)."
+            f"({', '.join((str(len(images)), *axes))}) for {task}."
         )
     return int(outputs.shape[1])
 
@@ -135,9 +145,11 @@ def _check_training_outputs(network: nn.Module, images: Tensor) -> None:
         )
 
 
-def _renew_classifier(network: nn.Module, images: Tensor, num_classes: int, seed: int) -> tuple[str, ...]:
+def _renew_classifier(
+    network: nn.Module, images: Tensor, num_classes: int, task: str, seed: int
+) -> tuple[str, ...]:
     """Give the layers that make the outputs other classes, and return the names of these layers."""
-    num_outputs = _num_outputs(network, images)
+    num_outputs = _num_outputs(network, images, task)
     layers = [
         (path, module)
         for path, module in network.named_modules()
@@ -150,7 +162,7 @@ def _renew_classifier(network: nn.Module, images: Tensor, num_classes: int, seed
             for _, module in chosen:
                 _renew(module, num_classes)
         with _ignored_errors():
-            if _num_outputs(network, images) == num_classes:
+            if _num_outputs(network, images, task) == num_classes:
                 return tuple(path for path, _ in chosen)
         for path, module in chosen:
             module.weight, module.bias = before[path]

@@ -18,13 +18,15 @@ from torch import nn
 
 from ofa.common.display import listed_names, short_text
 from ofa.common.errors import UserError
+from ofa.graph.dense_logits import DenseLogits
 from ofa.graph.weights import load_weights
 
 Factory = Callable[..., Any]
 
 # What would let a library fetch weights, or read them unchecked.
 _WEIGHT_ARGUMENTS = ("weights", "weights_backbone", "pretrained", "pretrained_backbone", "checkpoint_path")
-_EXPECTED = "torchvision:NAME, timm:NAME, or package.module:function"
+_EXPECTED = "torchvision:NAME, timm:NAME, ofa:NAME, or package.module:function"
+_OWN_MODELS = {"unet": "ofa.modules.unet"}
 
 
 def load_model(name: str, kwargs: Mapping[str, Any] | None = None, weights: Path | None = None) -> nn.Module:
@@ -34,8 +36,8 @@ def load_model(name: str, kwargs: Mapping[str, Any] | None = None, weights: Path
     with the present folder first on the search path; the folder stays on the path, at its end.
 
     Args:
-        name: "torchvision:NAME", "timm:NAME", or "package.module:function", whose function or class returns
-            the network.
+        name: "torchvision:NAME", "timm:NAME", "ofa:unet", or "package.module:function", whose function or
+            class returns the network.
         kwargs: arguments of the function.
         weights: state dict as a .safetensors file, or a file of `torch.save`; None for those that the
             function gives, which are random for torchvision and timm.
@@ -52,6 +54,10 @@ def load_model(name: str, kwargs: Mapping[str, Any] | None = None, weights: Path
         factory = _torchvision_factory(path, arguments)
     elif library == "timm":
         factory = _timm_factory(path, arguments)
+    elif library == "ofa":
+        if path not in _OWN_MODELS:
+            raise _unknown("model of this project", path, list(_OWN_MODELS))
+        factory = getattr(importlib.import_module(_OWN_MODELS[path]), path)
     else:
         with _present_folder_first():
             factory = _user_factory(library, path, name)
@@ -63,7 +69,16 @@ def load_model(name: str, kwargs: Mapping[str, Any] | None = None, weights: Path
 def _finished(network: nn.Module, name: str, weights: Path | None) -> nn.Module:
     if weights is not None:
         load_weights(network, weights, name)
-    return network.eval()
+    library, _, path = name.partition(":")
+    returns_dictionary = library == "torchvision" and path in _segmentation_names()
+    return (DenseLogits(network) if returns_dictionary else network).eval()
+
+
+def _segmentation_names() -> list[str]:
+    from torchvision import models
+
+    names: list[str] = models.list_models(models.segmentation)
+    return names
 
 
 # -- libraries -------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ class NetworkSource:
         kwargs: arguments of the function that makes it.
         side: side of the images in pixels.
         in_channels: channels of the images.
-        num_classes: classes of the images.
+        num_classes: classes of the images, or of their pixels.
+        task: what is told of an image; see `DataInfo.task`.
         classifier_names: names of the parameters that depend on the classes; empty if they are not known.
     """
 
@@ -39,6 +40,7 @@ class NetworkSource:
     num_classes: int
     kwargs: dict[str, Any] = field(default_factory=dict)
     classifier_names: tuple[str, ...] = ()
+    task: str = "classification"
 
     def network(self) -> nn.Module:
         """Return the network with any weights, in eval mode, on the CPU.
@@ -58,7 +60,13 @@ class NetworkSource:
         from ofa.graph.factory import load_model
 
         network = load_model(self.name, self.kwargs)
-        adapt_to_images(network, side=self.side, in_channels=self.in_channels, num_classes=self.num_classes)
+        adapt_to_images(
+            network,
+            side=self.side,
+            in_channels=self.in_channels,
+            num_classes=self.num_classes,
+            task=self.task,
+        )
         return network
 
     def check_runs(self, compute: Callable[[Tensor], object], what: str, side: int | None = None) -> None:

@@ -10,7 +10,7 @@ from ofa.common.errors import UserError
 from ofa.common.text_settings import OpenGroup, PathText
 from ofa.graph.genes import ChoiceRule
 
-LIBRARIES = ("torchvision", "timm")
+LIBRARIES = ("torchvision", "timm", "ofa")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from ofa.common.command_line import quoted
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.shipped import CONF, preset_names
-from ofa.common.text_settings import Implied, OpenGroup, ShortForm
+from ofa.common.text_settings import Implied, OpenGroup, ShortForm, StandsFor
 
 _QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 # How Hydra writes several values of a sweep, beside commas.
@@ -42,6 +42,7 @@ def prepared_arguments(arguments: Sequence[str], schema: type) -> list[str]:
     if dashed:
         raise UserError("\n".join(f"A setting has no dashes: {text.lstrip('-')}" for text in dashed))
     sweeps = any(argument in SWEEP_OPTIONS for argument in arguments)
+    arguments = _replaced(arguments, schema)
     previous = ["", *arguments]
     is_setting = [
         not argument.startswith("-") and not (before.startswith("-") and before not in SWEEP_OPTIONS)
@@ -59,7 +60,8 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
     """Return `NAME=VALUE` settings as Hydra reads them.
 
     A value of a text setting is quoted unless it is quoted already, null, or refers to another setting.
-    Short forms (see `ShortForm`) are written out, and what a setting implies (see `Implied`) comes first.
+    Short forms (see `ShortForm`) are written out, what stands for others (see `StandsFor`) is replaced, and
+    what a setting implies (see `Implied`) comes first.
 
     Args:
         settings: settings as they are typed.
@@ -70,6 +72,7 @@ def prepared_settings(settings: Sequence[str], schema: type | None, *, sweeps: b
         UserError: naming every setting that cannot be read, and every unknown choice of a group.
     """
     parser, texts, errors = OverridesParser.create(), [], []
+    settings = settings if schema is None else _replaced(settings, schema)
     for setting in [*_implied(schema, settings), *settings]:
         name, equals, value = setting.partition("=")
         if not equals and not name.startswith("~"):
@@ -110,6 +113,19 @@ def _implied(schema: type | None, settings: Sequence[str]) -> list[str]:
             for mark in marks:
                 implied |= mark.settings if isinstance(mark, Implied) else {}
     return [f"{name}={value}" for name, value in implied.items() if name not in given]
+
+
+def _replaced(settings: Sequence[str], schema: type) -> list[str]:
+    """Return the settings with those that others stand for (see `StandsFor`), where these are not given."""
+    given = {text.partition("=")[0].lstrip("+~") for text in settings}
+    replaced: list[str] = []
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        marks = getattr(typing.get_type_hints(schema, include_extras=True).get(name), "__metadata__", ())
+        mark = next((mark for mark in marks if isinstance(mark, StandsFor)), None)
+        others = {} if mark is None or value == "null" else mark.settings_of(value)
+        replaced += [setting] if mark is None else [f"{n}={v}" for n, v in others.items() if n not in given]
+    return replaced
 
 
 def _full_name(schema: type, name: str) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ofa.data.base import ImageData
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.evaluation.tasks import task_of
 from ofa.runs.supernet_file import AnySupernet
 from ofa.space.space import SearchSpace
 from ofa.supernet.protocol import AbstractSupernet
@@ -66,7 +67,12 @@ def estimate_durations(
     schedule = schedule_of(recipe, data)
     steps = [schedule.steps(phase) for phase in recipe.phases]
     pairs = zip(recipe.phases, steps, strict=True)
-    steps_s = sum(num * _step_s(supernet, phase, settings, device) for phase, num in pairs)
+    task = task_of(data, settings.loss)
+    _, targets = next(iter(data.batches("train", settings.batch_size, device, settings.batch_size)))
+    steps_s = sum(
+        num * _step_s(supernet, phase, TrainStep(supernet, settings, device=device, task=task), targets)
+        for phase, num in pairs
+    )
     reading_s = _reading_s(data, settings, device, settings.batch_size * sum(steps))
     image_s = _image_s(supernet, device)
     validation_images = min(settings.validation_images, data.size("validation")) + settings.calibration_images
@@ -83,19 +89,19 @@ def _smallest_network(supernet: AbstractSupernet[nn.Module]) -> nn.Module:
     return supernet.extract(supernet.space.smallest)
 
 
-def _step_s(supernet: AnySupernet, phase: Phase, settings: TrainSettings, device: torch.device) -> float:
-    """Return the mean seconds of a step of a phase."""
-    space = phase.space(supernet.space)
-    step = TrainStep(supernet, settings, device=device)
+def _step_s(supernet: AnySupernet, phase: Phase, step: TrainStep, targets: torch.Tensor) -> float:
+    """Return the mean seconds of a step of a phase on random images with these targets."""
+    space, settings, device = phase.space(supernet.space), step.settings, targets.device
     optimizer = build_optimizer(supernet, 0.0, settings.momentum, settings.weight_decay)
-    labels = torch.arange(settings.batch_size, device=device) % supernet.space.num_classes
     supernet.train()
     elapsed_s = timed_cost = 0.0
     for number in range(NUM_STEPS + 1):
         plan = plan_step(space, phase, settings.seed, number)
         images = _random_images(supernet.space.in_channels, settings.batch_size, plan.resolution, device)
         start_s = time.perf_counter()
-        pending = step(plan, (images, labels), teacher=None, in_place=False, optimizer=optimizer, seed=number)
+        pending = step(
+            plan, (images, targets), teacher=None, in_place=False, optimizer=optimizer, seed=number
+        )
         step.read(pending)
         if number:  # The first one also warms up.
             elapsed_s += time.perf_counter() - start_s

@@ -18,7 +18,7 @@ from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
-from ofa.evaluation.task import ClassificationTask
+from ofa.evaluation.tasks import task_of
 from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard
 from ofa.export.write import export_bundle
@@ -163,7 +163,7 @@ def finetune_on(
     network, card, taken = retargeted(bundle, data.info, settings.seed)
     for line in () if taken is None else _transfer_lines(bundle, taken, settings):
         note(line)
-    resolution, network, task = bundle.subnet.config.resolution, network.to(device), ClassificationTask()
+    resolution, network, task = bundle.subnet.config.resolution, network.to(device), task_of(data)
     before = score(network, _images(data, "validation", resolution, device), task)
     if emulates(settings.precision, device):
         note(EMULATED)

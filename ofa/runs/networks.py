@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,9 +11,8 @@ import torch
 from torch import nn
 
 from ofa.common.expectation import MetricValue
-from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.evaluation.confusion import Confusion
-from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure_confusion
+from ofa.evaluation.evaluate import Batches, SubnetEvaluator, measure_detailed
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.evaluate import card_batches, runnable_module
 from ofa.modules.cost import ModuleCost, module_cost
@@ -31,7 +31,8 @@ class RunNetwork:
         config: config of a sub-network; None for any other network.
         network: network in eval mode, with its own batch-norm statistics.
         image_shape: shape of one image: (channels, height, width).
-        confusion: its answers on the evaluator's images.
+        values: its metrics on the evaluator's images, by name.
+        confusion: how it takes classes for each other on them; None for a task without classes.
         expected: what the card of a network that was trained further, or of another one, lets expect; None
             for the supernet's own.
     """
@@ -41,18 +42,9 @@ class RunNetwork:
     config: AnyConfig | None
     network: nn.Module
     image_shape: tuple[int, int, int]
-    confusion: Confusion
+    values: Mapping[str, float]
+    confusion: Confusion | None
     expected: MetricValue | None = None
-
-    @property
-    def top1(self) -> float:
-        """Top-1 accuracy (0..1)."""
-        return self.confusion.metrics[TOP1.name]
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """Balanced accuracy (0..1)."""
-        return self.confusion.metrics[BALANCED_ACCURACY.name]
 
     @cached_property
     def cost(self) -> ModuleCost:
@@ -90,9 +82,10 @@ def run_networks(
     for genome in space.sample(num_random, np.random.default_rng(seed)):
         config = space.config(genome)
         network = evaluator.network(config)
-        confusion = measure_confusion(network, evaluator.batches(config.resolution), class_names)
+        meter = measure_detailed(network, evaluator.batches(config.resolution), evaluator.task)
         shape = (space.in_channels, config.resolution, config.resolution)
-        networks.append(RunNetwork("", "", config, network.cpu(), shape, confusion))
+        found = meter.values(), meter.confusion(class_names)
+        networks.append(RunNetwork("", "", config, network.cpu(), shape, *found))
     return networks
 
 
@@ -109,8 +102,9 @@ def _bundle_network(
     else:
         config = card.subnet.config
         batches = evaluator.batches(config.resolution)
-    confusion = measure_confusion(network, batches, run.data.info.class_names)
+    meter = measure_detailed(network, batches, evaluator.task)
+    found = meter.values(), meter.confusion(run.data.info.class_names)
     subnet = str(card.provenance.get("subnet", ""))
     expected = card.expected_metric if config is None or "finetuned" in card.provenance else None
     name, shape = bundle.path.name, card.input_shape
-    return RunNetwork(name, subnet, config, network.cpu(), shape, confusion, expected)
+    return RunNetwork(name, subnet, config, network.cpu(), shape, *found, expected)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.errors import UserError
+from ofa.data.settings import CLASSIFICATION, SEGMENTATION
 from ofa.graph.settings import ModelSettings
 from ofa.graph.space import ImageSpace
 from ofa.space.staged import StagedSpace
@@ -30,6 +31,9 @@ FEW_IMAGES = 5_000
 
 BASE_IMAGES = 400
 """Training photographs for which the lengths of the recipes `photos` and `transfer` are written."""
+
+SEGMENTATION_MODEL, SEGMENTATION_RECIPE = "ofa:unet", "segmentation"
+"""Model and recipe for images with masks."""
 
 FOLDERS = ("image_folder", "imagenet")
 """Image sets that are files of a folder."""
@@ -53,16 +57,19 @@ class ImageSetFacts:
         num_train: number of training images.
         short_side: median short side of the training images in pixels.
         in_files: whether the images are files of a folder, read while training.
+        task: what is told of an image; see `DataInfo.task`.
     """
 
     num_train: int
     short_side: int
     in_files: bool
+    task: str = CLASSIFICATION
 
 
 def facts_of(data: ImageData) -> ImageSetFacts:
     """Return the facts of a set of images."""
-    return ImageSetFacts(data.size("train"), data.short_side, in_files=not data.is_in_memory)
+    in_files = not data.is_in_memory
+    return ImageSetFacts(data.size("train"), data.short_side, in_files=in_files, task=data.info.task)
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ def plan_recipe(facts: ImageSetFacts, *, transfers: bool = False) -> str:
     """Return the name of the recipe for a set of images; `transfers`: from given weights."""
     if transfers:
         return "transfer"
+    if facts.task == SEGMENTATION:
+        return SEGMENTATION_RECIPE
     if facts.in_files:
         return "photos"
     return "quick" if facts.num_train < FEW_IMAGES else "small_images"

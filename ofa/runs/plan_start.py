@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from ofa.common.command_line import flattened
 from ofa.common.shipped import preset_settings
-from ofa.data.settings import DataSettings
+from ofa.data.settings import SEGMENTATION, DataSettings
 from ofa.graph.settings import ModelSettings
 from ofa.runs.plan import (
+    SEGMENTATION_MODEL,
     TrainingPlan,
     facts_of,
     plan_model_recipe,
@@ -81,6 +82,8 @@ def plan_start(
     """
     facts, folder = facts_of(data), images.cache or str(cache)
     model, recipe = choice.model, choice.recipe
+    if facts.task == SEGMENTATION and choice.space is None and model.name is None:
+        model = dataclasses.replace(model, name=SEGMENTATION_MODEL)
     if model.name is None:
         space = choice.space or load_space(plan_space(facts))
         chosen = recipe or plan_recipe(facts, transfers=choice.has_init)

@@ -15,8 +15,8 @@ from ofa.common.files import write_atomic
 from ofa.common.progress import Note, ProgressCallback
 from ofa.common.score_file import ScoreFile
 from ofa.data.base import ImageData, resize
-from ofa.evaluation.classes import classification_task
 from ofa.evaluation.evaluate import SubnetEvaluator, score
+from ofa.evaluation.tasks import task_of
 from ofa.graph.iterative_pruning import PruningStep, iterative
 from ofa.graph.measured_cost import MeasuredCost
 from ofa.graph.one_step_pruning import one_step
@@ -147,7 +147,7 @@ class _Pruning:
         importance, tuning = self.settings.importance, self.settings.finetuning
         limit = self.settings.calibration_images
         batches = self.data.batches("train", tuning.batch_size, self.device, limit)
-        sort_channels(supernet, space, importance, batches, classification_task(tuning.loss, self.data))
+        sort_channels(supernet, space, importance, batches, task_of(self.data, tuning.loss))
 
     def measured_costs(self, limits: Mapping[str, float]) -> dict[str, MeasuredCost]:
         """Return the costs that are measured because they have a limit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -94,7 +95,12 @@ def convert_for(
     """
     side = max(model.resolutions) if model.resolutions else image_side(data, settings)
     info = data.info
-    shape = {"side": side, "in_channels": info.in_channels, "num_classes": info.num_classes}
+    shape: dict[str, Any] = {
+        "side": side,
+        "in_channels": info.in_channels,
+        "num_classes": info.num_classes,
+        "task": info.task,
+    }
     network = network_of(model, seed)
     report = adapt_to_images(network, **shape, seed=seed)
     supernet = converted(network, model, (EXAMPLE_BATCH, info.in_channels, side, side))
@@ -112,7 +118,7 @@ def image_side(data: ImageData, settings: DataSettings) -> int:
     return data.short_side if data.is_in_memory else settings.image_size
 
 
-def _classifier_names(network: nn.Module, shape: dict[str, int]) -> tuple[str, ...]:
+def _classifier_names(network: nn.Module, shape: dict[str, Any]) -> tuple[str, ...]:
     """Return the parameters that depend on the classes, which other classes would renew; empty if unknown."""
     trial = copy.deepcopy(network)
     try:

@@ -21,8 +21,8 @@ from ofa.common.plain_values import checked_integer
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import content_digest
 from ofa.data.base import ImageData, resize
-from ofa.evaluation.classes import classification_task
 from ofa.evaluation.task import ClassificationTask, Task
+from ofa.evaluation.tasks import task_of
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
 from ofa.training.checkpoints import TrainingCheckpoints, checkpoints_bytes, misfits_named
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
@@ -58,8 +58,7 @@ def fit(
         data: training images.
         settings: length, learning rate and losses.
         resolution: side of the training images in pixels.
-        task: task that defines the losses; None for classification with the loss of `settings`, and with
-            weighted classes if the `balance` of `data` says so.
+        task: task that defines the losses; None for that of the images with the loss of `settings`.
         teacher: frozen network in eval mode whose outputs are the soft targets, if and only if the
             distillation ratio is not 0.
         folder: folder of checkpoints (`checkpoints`) and TensorBoard events (`tensorboard`); None: no files.
@@ -78,7 +77,7 @@ def fit(
     if (teacher is None) != (settings.distillation_ratio == 0):
         raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
     _check(network, data, settings, resolution, world)
-    task = task or classification_task(settings.loss, data)
+    task = task or task_of(data, settings.loss)
     step = NetworkStep(network, settings, teacher=teacher, task=task, world=world)
     training = _Fit(
         network,

@@ -45,7 +45,7 @@ class TrainStep(GradientStep):
             world=world,
             device=device,
         )
-        self._supernet, self._settings = supernet, settings
+        self._supernet, self.settings = supernet, settings
         self._task = task or ClassificationTask(settings.loss)
         if settings.batch_norm == "synchronised" and world.size > 1:
             for norm in self._norms:
@@ -100,7 +100,7 @@ class TrainStep(GradientStep):
             with self._autocast():
                 outputs = self._supernet(images, config)
             outputs = outputs.float()
-            ratio = self._settings.distillation_ratio
+            ratio = self.settings.distillation_ratio
             terms = loss_terms(self._task, ratio, outputs, targets, soft_targets)
             terms_by_network.append(self._backward(terms, self._task.batch_score(outputs, targets)))
             if in_place and soft_targets is None:

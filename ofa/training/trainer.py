@@ -15,8 +15,8 @@ from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.metric import Metric
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
-from ofa.evaluation.classes import classification_task
 from ofa.evaluation.task import Task
+from ofa.evaluation.tasks import task_of
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.training.batch_norm import enter_training_mode
 from ofa.training.channel_order import sort_channels
@@ -77,7 +77,7 @@ class Trainer(StepLoop):
             world: processes that train together; each takes its part of every batch, and the first
                 writes the files.
             configuration: plain values that TensorBoard shows as text, if any.
-            task: losses and metrics; None: see `classification_task`.
+            task: losses and metrics; None: that of the images.
             new_parameters: names of the parameters that were not taken from the source of a transfer, for
                 `Phase.new_lr_factor`; those of a checkpoint take precedence.
             note: called with lines for the user, e.g. how long the training will take.
@@ -96,7 +96,7 @@ class Trainer(StepLoop):
         self._schedule = schedule_of(recipe, data, supernet)
         self._progress, self._note, self._world, self._configuration = progress, note, world, configuration
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
-        self.task = task or classification_task(settings.loss, data)
+        self.task = task or task_of(data, settings.loss)
         self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self.task)
         self._mixing = Mixing(settings.mixup, settings.cutmix, data.num_classes, settings.seed)
         self._teacher: Teacher | None = None

@@ -16,7 +16,7 @@ from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import unknown_name
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData
-from ofa.evaluation.evaluate import CLASSIFICATION, SubnetEvaluator
+from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.task import Task
 from ofa.space.config import AnyConfig
 from ofa.space.estimator import Estimator
@@ -151,7 +151,7 @@ def collect(
         data,
         calibration_images=calibration_images,
         limit=validation_images,
-        task=task or CLASSIFICATION,
+        task=task,
     )
     metric = evaluator.task.metric
     origin = {"validation": f"{evaluator.num_images} images of {data.info.name}"}

@@ -29,10 +29,10 @@ def confusion_lines(confusion: Confusion) -> list[str]:
     lines = []
     if confusion.num_top5 is not None:
         value = confusion.metrics[TOP5.name]
-        lines.append(f"{TOP5.title}: {TOP5.show_with_error(value, confusion.num_images)}")
+        lines.append(f"{TOP5.title}: {TOP5.show_with_error(value, confusion.total)}")
     worst, mistakes = confusion.worst_classes(NUM_LISTED), confusion.frequent_mistakes(NUM_LISTED)
     if not worst:
-        return [*lines, "every image is classified right"]
+        return [*lines, f"every {confusion.unit} is classified right"]
     lines.append(f"worst classes: {'; '.join(map(str, worst))}")
     lines.append(f"most frequent mistakes: {'; '.join(map(str, mistakes))}")
     return lines
@@ -99,7 +99,7 @@ def plot_confusion(confusion: Confusion, title: str) -> Figure:
     # Cells without numbers are small: a steeper scale lets a few per cent be seen.
     norm = PowerNorm(1.0 if num_classes <= MAX_NUMBERED else 0.4, 0, 100)
     image = axes.imshow(100 * shares, cmap="Blues", norm=norm, interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="% of the images of the class", shrink=0.8)
+    figure.colorbar(image, ax=axes, label=f"% of the {confusion.unit}s of the class", shrink=0.8)
     axes.set_xlabel("answer")
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from rich.table import Table
 
 import ofa.common.files
 from ofa.common.expectation import MetricValue
-from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric, indistinct
+from ofa.common.metric import Metric, indistinct
 from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from search.population.fronts import non_dominated
@@ -40,7 +40,7 @@ class ReportedNetwork:
         measured_ms: latency in milliseconds, measured end to end on the device.
         macs: multiply-accumulates of one image.
         parameters: number of parameters.
-        balanced: measured balanced accuracy (0..1); None if it is not known.
+        other_values: values of the task's other metrics by name, measured.
         expected: what the measured metric is judged by: the prediction, or for a network that was trained
             further what its card says; None without both.
     """
@@ -53,7 +53,7 @@ class ReportedNetwork:
     measured_ms: float
     macs: int
     parameters: int
-    balanced: float | None = None
+    other_values: Mapping[str, float] = field(default_factory=dict)
     expected: MetricValue | None = None
 
     @property
@@ -69,7 +69,7 @@ def report_networks(
     predictions: Predictions,
     latency: Estimator,
     searches: Mapping[str, SearchResult],
-    metric: Metric = TOP1,
+    metric: Metric,
 ) -> list[ReportedNetwork]:
     """Return what is predicted of each network of a run beside what was measured.
 
@@ -90,12 +90,12 @@ def report_networks(
                 name=network.name,
                 search=searches.get(network.subnet),
                 predicted=None if value is None else value.value,
-                measured=network.top1,
+                measured=network.values[metric.name],
                 predicted_ms=None if genomes is None else float(latency(genomes)[0]),
                 measured_ms=measured_ms,
                 macs=network.cost.macs,
                 parameters=network.cost.parameters,
-                balanced=network.balanced_accuracy,
+                other_values={name: each for name, each in network.values.items() if name != metric.name},
                 expected=network.expected or value,
             )
         )
@@ -106,10 +106,10 @@ def report_table(
     networks: Sequence[ReportedNetwork],
     title: str,
     split: str,
-    metric: Metric = TOP1,
+    metric: Metric,
     *,
     num_images: int = 0,
-    shows_balanced: bool = False,
+    other_metrics: Sequence[Metric] = (),
 ) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones.
 
@@ -122,11 +122,10 @@ def report_table(
         split: name of the split that the accuracies were measured on.
         metric: metric of the predicted and measured values.
         num_images: number of images of the split, for the standard error; 0 if it is not known.
-        shows_balanced: whether the caption has the balanced accuracies.
+        other_metrics: further metrics for the caption, where classes are unequal.
     """
     lines = [_caption(networks), *_error_texts(networks, metric, num_images, split)]
-    if shows_balanced:
-        lines.append(_balanced_text(networks))
+    lines += [f"classes are unequal; {_other_text(networks, other)}" for other in other_metrics]
     table = Table(title=title, caption="\n".join(lines), box=None, pad_edge=False)
     error_header = [] if metric.standard_error(0.5, num_images) is None else ["±"]
     accuracy_headers = (f"{metric.heading}\npred.", f"{metric.heading}\n{split}", *error_header)
@@ -176,10 +175,12 @@ def _error_texts(
     return lines
 
 
-def _balanced_text(networks: Sequence[ReportedNetwork]) -> str:
-    """Return the line of balanced accuracies, for classes of unequal numbers of images."""
-    values = [f"{n.name} {BALANCED_ACCURACY.show(n.balanced)}" for n in networks if n.name and n.balanced]
-    return f"classes are unequal; {BALANCED_ACCURACY.title}: {', '.join(values)}"
+def _other_text(networks: Sequence[ReportedNetwork], metric: Metric) -> str:
+    """Return the values of a further metric of the networks that have a name."""
+    named = [network for network in networks if network.name and metric.name in network.other_values]
+    return (
+        f"{metric.title}: {', '.join(f'{n.name} {metric.show(n.other_values[metric.name])}' for n in named)}"
+    )
 
 
 def _figures(networks: Sequence[ReportedNetwork], metric: Metric, num_images: int) -> list[str]:
@@ -200,7 +201,7 @@ def _figures(networks: Sequence[ReportedNetwork], metric: Metric, num_images: in
 def plot_tradeoff(
     networks: Sequence[ReportedNetwork],
     path: Path,
-    metric: Metric = TOP1,
+    metric: Metric,
     *,
     space: SearchSpace,
     latency: Estimator,

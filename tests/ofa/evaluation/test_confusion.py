@@ -85,7 +85,7 @@ def test_top5_is_no_metric_of_the_task_so_records_of_training_stay_as_they_are()
 def test_no_images_are_no_mistake() -> None:
     assert ClassMeter().values() == {"top1": 0.0, "balanced_accuracy": 0.0}
     confusion = measure_confusion(lambda images: images, [], NAMES)
-    assert confusion.num_images == 0 and confusion.counts.shape == (4, 4)
+    assert confusion.total == 0 and confusion.counts.shape == (4, 4)
 
 
 def test_another_number_of_names_is_refused() -> None:

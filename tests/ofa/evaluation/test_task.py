@@ -18,10 +18,11 @@ from training_run import PHASES, SPACE, make_data
 from ofa.common.metric import Metric
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
-from ofa.evaluation.classes import are_unequal, balanced_weights, classification_task
+from ofa.evaluation.classes import are_unequal, balanced_weights
 from ofa.evaluation.evaluate import SubnetEvaluator, measure, score, top1
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.task import ClassificationTask, Meter, Task
+from ofa.evaluation.tasks import task_of
 from ofa.supernet.supernet import build_supernet
 from ofa.training.recipe import Recipe
 from ofa.training.settings import TrainSettings
@@ -103,7 +104,7 @@ def test_a_set_that_balances_by_its_loss_gives_its_task_the_weights() -> None:
     losses = {}
     for balance in ("none", "sampling", "loss"):
         data = unequal_data(balance)
-        task = classification_task(LossSettings(0.0, 1.0), data)
+        task = task_of(data, LossSettings(0.0, 1.0))
         losses[balance] = float(task.loss(logits, labels))
     often, rare = balanced_weights(data.class_counts("train"))
     assert rare > 1.5 * often

@@ -31,7 +31,7 @@ from ofa.evaluation.evaluate import logits_top1, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.card import ModelCard
-from ofa.export.evaluate import card_batches, card_samples, file_confusion, runnable_module
+from ofa.export.evaluate import card_batches, card_samples, measure_file, runnable_module
 from ofa.export.fresh_run import FreshRunSettings, load_file, run_fresh
 from ofa.export.precision import TargetPrecision
 from ofa.export.write import export_bundle
@@ -57,7 +57,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def file_top1(bundle: Bundle, name: str, data: ImageData) -> float:
-    return file_confusion(bundle, name, data, "test").metrics["top1"]
+    return measure_file(bundle, name, data, "test").values()["top1"]
 
 
 def images(count: int, shape: tuple[int, ...] = SHAPE) -> Tensor:

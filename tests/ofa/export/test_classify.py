@@ -92,7 +92,7 @@ def test_pictures_that_cannot_be_read_are_skipped_unless_they_are_all(bundle: Bu
 
 def test_labels_give_an_accuracy_and_name_what_is_wrong(tmp_path: Path) -> None:
     result = made_result(["ant", "ant", "bee", None], ["ant", "bee", "bee", "dog"], tmp_path)
-    assert result.confusion is not None and result.confusion.num_images == 3
+    assert result.confusion is not None and result.confusion.total == 3
     assert [answer.is_wrong for answer in result.answers] == [False, True, False, False]
     lines = result_lines(result, tmp_path)
     assert lines[0] == "top-1: 66.7 ± 28.3 % (standard error of 3 pictures in folders of a class)"

@@ -16,7 +16,7 @@ from ofa.data.settings import DataInfo
 from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard, subnet_card
 from ofa.export.description import describe, read_description
-from ofa.export.expectation import accuracy_lines, expected_value, export_lines, format_for, latency_lines
+from ofa.export.expectation import expected_value, export_lines, format_for, latency_lines, metric_lines
 from ofa.export.readme import bundle_readme
 from ofa.export.record import ExportedFile
 from ofa.space.staged import StagedSpace
@@ -103,10 +103,10 @@ def test_a_file_of_lower_precision_is_judged_by_its_own_measurement(bundle: Bund
     own = expected_value(bundle, "onnx_int8")
     assert own is not None and (own.value, own.source, own.num_images) == (0.5, MEASURED, 90)
     measured = measured_value(TOP1, 0.49, "test", 400, "toy")
-    (line,) = accuracy_lines(bundle, "onnx_int8", measured)
+    (line,) = metric_lines(bundle, "onnx_int8", measured, TOP1)
     assert line.startswith("top-1: expected 50.0 ± 5.3 % (measured on validation: 90 images), measured 49.0")
     assert line.endswith("within the errors; the expectation is that of the int8 file")
-    (line,) = accuracy_lines(bundle, "onnx", measured)
+    (line,) = metric_lines(bundle, "onnx", measured, TOP1)
     assert line.startswith(
         "top-1: predicted 70.0 ± 3.0 %, measured 49.0 ± 2.5 %: the predictor is too optimistic"
     )
@@ -116,9 +116,9 @@ def test_a_file_of_lower_precision_is_judged_by_its_own_measurement(bundle: Bund
 def test_a_bundle_without_an_expectation_says_so(bundle: Bundle) -> None:
     unknown = dataclasses.replace(bundle, card=dataclasses.replace(bundle.card, expected_metric=None))
     measured = measured_value(TOP1, 0.49, "test", 400, "toy")
-    assert accuracy_lines(unknown, "onnx", measured) == ["the bundle has no expected top-1"]
+    assert metric_lines(unknown, "onnx", measured, TOP1) == ["the bundle has no expected top-1"]
     other = dataclasses.replace(bundle.card, expected_metric=MetricValue("map", 0.3))
-    assert accuracy_lines(dataclasses.replace(bundle, card=other), "onnx", measured) == [
+    assert metric_lines(dataclasses.replace(bundle, card=other), "onnx", measured, TOP1) == [
         "the bundle has no expected top-1"
     ]
 

@@ -85,7 +85,7 @@ def test_a_function_of_the_present_folder_is_called(folder: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("resnet18", "expected torchvision:NAME, timm:NAME, or package.module:function"),
+        ("resnet18", "expected torchvision:NAME, timm:NAME, ofa:NAME, or package.module:function"),
         ("torchvision:resnet_18", "Unknown torchvision model 'resnet_18'; similar: resnet18"),
         ("my_net:Net", "Unknown module 'my_net'; similar: my_nets"),
         ("my_nets.little:Net", "Unknown module in my_nets 'little'; known: small"),

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from ofa.architecture.cost import compile_cost, macs
-from ofa.common.metric import TOP1
+from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
@@ -32,7 +32,7 @@ def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space
     networks = measured(micro_space)
     assert [network.group for network in networks] == ["chosen", "searched", "random", "random"]
     console = Console(width=80, record=True)
-    console.print(report_table(networks, "title", "test"))
+    console.print(report_table(networks, "title", "test", TOP1))
     lines = console.export_text().splitlines()
     rows = [line.split() for line in lines if "phone" in line or "largest" in line or "random" in line]
     assert [row[0] for row in rows] == ["phone-3ms", "largest", "mean"]
@@ -46,8 +46,8 @@ def test_the_table_sorts_by_latency_and_averages_the_random_networks(micro_space
 def test_a_network_of_no_space_has_dashes_for_predictions(micro_space: StagedSpace) -> None:
     other = ReportedNetwork("mine", None, None, 0.95, None, 2.0, 4_000_000, 400_000)
     console = Console(width=80, record=True)
-    console.print(report_table([*measured(micro_space), other], "title", "test"))
-    console.print(report_table([other], "title", "test"))
+    console.print(report_table([*measured(micro_space), other], "title", "test", TOP1))
+    console.print(report_table([other], "title", "test", TOP1))
     lines = console.export_text().splitlines()
     rows = [line.split() for line in lines if "mine" in line or "phone" in line]
     assert [row[0] for row in rows] == ["mine", "phone-3ms", "mine"]
@@ -62,7 +62,7 @@ def test_the_figure_is_drawn_with_and_without_searches(micro_space: StagedSpace,
     for name, networks in sets.items():
         cost = compile_cost(micro_space, macs)
         path = tmp_path / f"{name}.png"
-        plot_tradeoff(networks, path, space=micro_space, latency=cost, num_images=90)
+        plot_tradeoff(networks, path, TOP1, space=micro_space, latency=cost, num_images=90)
         assert path.read_bytes()[:4] == b"\x89PNG"
 
 
@@ -81,9 +81,13 @@ def test_the_front_is_in_the_latencies_of_the_reported_device(micro_space: Stage
 
 def test_unsure_accuracies_have_their_error_and_close_networks_are_named(micro_space: StagedSpace) -> None:
     networks = measured(micro_space)
-    networks.append(ReportedNetwork("near", None, 0.9, 0.972, 4.0, 5.0, 1_000_000, 100_000, 0.75))
+    networks.append(
+        ReportedNetwork("near", None, 0.9, 0.972, 4.0, 5.0, 1_000_000, 100_000, {"balanced_accuracy": 0.75})
+    )
     console = Console(width=90, record=True)
-    console.print(report_table(networks, "title", "test", num_images=900, shows_balanced=True))
+    console.print(
+        report_table(networks, "title", "test", TOP1, num_images=900, other_metrics=[BALANCED_ACCURACY])
+    )
     text = console.export_text()
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     # By hand: sqrt(0.965 * 0.035 / 900) is 0.61 points.
@@ -94,7 +98,7 @@ def test_unsure_accuracies_have_their_error_and_close_networks_are_named(micro_s
     assert "± is the standard error of 900 test images" in text and "…" not in text
     # 96.5 and 97.2 differ by 0.7 points, 97.2 and 98.0 by 0.8.
     assert "do not rank them" not in text
-    console.print(report_table(networks, "title", "test", num_images=500))
+    console.print(report_table(networks, "title", "test", TOP1, num_images=500))
     words = " ".join(console.export_text().split())
     assert "closer than that, so these images do not rank them: phone-3ms and near" in words
     assert "near and largest" not in words

@@ -1,0 +1,53 @@
+"""`MaskData`: images whose targets are a class for each pixel, held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from ofa.data.base import check_split
+from ofa.data.memory import MemoryData
+from ofa.data.settings import SEGMENTATION, DataSettings
+from ofa.data.shifts import Change
+
+IGNORED = 255
+"""Label of pixels that count neither in a loss nor in a metric."""
+
+
+class MaskData(MemoryData):
+    """Images with masks: batches (images, masks), masks int64 (n, h, w), changed like their images."""
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        class_names: tuple[str, ...],
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+    ) -> None:
+        """Take images, uint8 (n, c, h, w), and masks, uint8 (n, h, w), of classes and `IGNORED`."""
+        super().__init__(settings, class_names, train, test, SEGMENTATION)
+
+    @override
+    def _labels_of(self, targets: Tensor) -> Tensor:
+        return targets.new_zeros(len(targets), dtype=torch.int64)  # An image has no class of its own.
+
+    @override
+    def _changed(self, targets: Tensor, change: Change) -> Tensor:
+        return change(targets[:, None], fill=IGNORED)[:, 0].long()
+
+    @override
+    def class_counts(self, split: str) -> tuple[int, ...]:
+        """Return the number of pixels of each class in a split."""
+        check_split(split)
+        counts = torch.bincount(self._splits[split][1].cpu().flatten(), minlength=IGNORED + 1)
+        return tuple(counts[: self.num_classes].tolist())
+
+    @override
+    def pixel_batches(
+        self, split: str, batch_size: int, device: torch.device, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for pixels, masks in super().pixel_batches(split, batch_size, device, limit):
+            yield pixels, masks.long()
