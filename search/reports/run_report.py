@@ -177,10 +177,9 @@ def _error_texts(
 
 def _other_text(networks: Sequence[ReportedNetwork], metric: Metric) -> str:
     """Return the values of a further metric of the networks that have a name."""
-    named = [network for network in networks if network.name and metric.name in network.other_values]
-    return (
-        f"{metric.title}: {', '.join(f'{n.name} {metric.show(n.other_values[metric.name])}' for n in named)}"
-    )
+    values = {network.name: network.other_values.get(metric.name) for network in networks if network.name}
+    texts = [f"{name} {metric.show(value)}" for name, value in values.items() if value is not None]
+    return f"{metric.title}: {', '.join(texts)}"
 
 
 def _figures(networks: Sequence[ReportedNetwork], metric: Metric, num_images: int) -> list[str]:
