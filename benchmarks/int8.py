@@ -67,8 +67,8 @@ def accuracy_on_test(run: TrainedRun, bundle: Bundle, name: str) -> float:
 def print_row(run: TrainedRun, name: str, engine: str, bundle: Bundle) -> ExportedFile:
     """Measure a bundle with the formats `engine` in fp32 and int8, and print its row."""
     plain, small = bundle.files[engine], bundle.files[f"{engine}_int8"]
-    assert small.validation_top1 is not None and small.fp32_validation_top1 is not None
-    before, after = 100 * small.fp32_validation_top1, 100 * small.validation_top1
+    assert small.validation_metric is not None and small.fp32_validation_metric is not None
+    before, after = 100 * small.fp32_validation_metric.value, 100 * small.validation_metric.value
     test = [accuracy_on_test(run, bundle, key) for key in (engine, f"{engine}_int8")]
     images = torch.randn(1, *bundle.card.input_shape, generator=torch.Generator().manual_seed(0))
     runs = [bind_file(bundle, key, images) for key in (engine, f"{engine}_int8")]
@@ -105,8 +105,8 @@ def print_network(
                     break
                 seconds = time.perf_counter() - start
                 small = print_row(run, name, engine, load_bundle(report.path))
-            assert small.validation_top1 is not None and small.fp32_validation_top1 is not None
-            if 100 * (small.fp32_validation_top1 - small.validation_top1) <= max_loss:
+            assert small.validation_metric is not None and small.fp32_validation_metric is not None
+            if 100 * (small.fp32_validation_metric.value - small.validation_metric.value) <= max_loss:
                 break
         print(f"{'':12s} {engine:9s} exported in {seconds:.0f} s", flush=True)
 

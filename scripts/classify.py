@@ -52,7 +52,7 @@ def classify(config: ClassifyConfig) -> Classification:
     output = sheet_path(config.output, images)
     if output is not None:
         check_writable(output.absolute().parent)
-    path = _bundle_path(config)
+    path = bundle_path(config)
     signature = check_signature(path, config.verify_key)
     bundle = load_bundle(path)
     check_classification(bundle)
@@ -71,7 +71,7 @@ def classify(config: ClassifyConfig) -> Classification:
     return result
 
 
-def _bundle_path(config: ClassifyConfig) -> Path:
+def bundle_path(config: ClassifyConfig) -> Path:
     """Return the folder of the bundle: a path, or its name in the run, without a name in the newest one."""
     if config.run_name is None and (path := Path(config.bundle)).is_dir():
         return path

@@ -58,9 +58,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     (metric, *others), values = task_of(run.data).metrics, meter.values()
     value, num_images = values[metric.name], run.data.size(config.split)
     print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
-    error = metric.standard_error(value, num_images)
-    basis = f"{num_images} images" if error is None else f"standard error of {num_images} images"
-    shown = f"{metric.show_with_error(value, num_images)} ({basis})"
+    shown = f"{metric.show_with_error(value, num_images)} ({metric.basis(num_images)})"
     print(f"{metric.title} of {config.format} on {config.split}: {shown}")
     if are_unequal(run.data.class_counts(config.split)):
         print(*(f"{other.title}: {other.show(values[other.name])}" for other in others), sep="\n")

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "export_subnet",
     "evaluate": "evaluate_subnet",
     "classify": "classify",
+    "segment": "segment",
     "finetune": "finetune_subnet",
     "report": "report_run",
     "kit": "make_device_kit",

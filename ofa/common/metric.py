@@ -72,6 +72,11 @@ class Metric:
         share = (num_images * value + 1) / (num_images + 2)
         return math.sqrt(share * (1 - share) / num_images)
 
+    def basis(self, num_images: int) -> str:
+        """Return what a shown value was measured on, e.g. "standard error of 400 images"."""
+        images = f"{num_images} images"
+        return images if self.standard_error(0.5, num_images) is None else f"standard error of {images}"
+
     def show_with_error(self, value: float, num_images: int) -> str:
         """Return `value` with its standard error and unit, e.g. "81.2 ± 1.6 %"."""
         error = self.standard_error(value, num_images)
@@ -110,6 +115,13 @@ MEAN_IOU = Metric("mean_iou", "mean IoU", counts_images=False)
 
 PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy", counts_images=False)
 """Share of labelled pixels whose most probable class is the label."""
+
+_KNOWN = {metric.name: metric for metric in (TOP1, TOP5, BALANCED_ACCURACY, MEAN_IOU, PIXEL_ACCURACY)}
+
+
+def metric_named(name: str) -> Metric:
+    """Return a known metric; of another name, one that is shown as a plain number."""
+    return _KNOWN.get(name) or Metric(name, name, is_fraction=False)
 
 
 def indistinct(metric: Metric, values: Sequence[float], num_images: int) -> str | None:

@@ -36,7 +36,7 @@ def _drawn(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]
         corners = _corners(label, rng, side)
         ImageDraw.Draw(picture).polygon(corners, fill=colour)
         ImageDraw.Draw(mask).polygon(corners, fill=label)
-    noise = rng.normal(0, 12, (side, side, 3))
+    noise = rng.normal(0, 6, (side, side, 3))
     return np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8), np.asarray(mask)
 
 

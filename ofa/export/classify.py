@@ -101,7 +101,7 @@ def check_classification(bundle: Bundle) -> None:
     if card.task != CLASSIFICATION:
         raise UserError(
             f"{card.name} is a network for {card.task}; pictures are classified by one for {CLASSIFICATION}. "
-            "Run its files as the README in the bundle shows."
+            "Run its files as the README in the bundle shows; ofa segment draws the classes of pixels."
         )
 
 
@@ -146,12 +146,12 @@ def classify_pictures(
             continue
         reading_ms.append((time.perf_counter() - start) * 1e3)
         if not answers:
-            _timed_runs(logits_of, images, WARMUP_RUNS)
-        logits, run_ms = _timed_runs(logits_of, images, num_runs)
+            timed_runs(logits_of, images, WARMUP_RUNS)
+        logits, run_ms = timed_runs(logits_of, images, num_runs)
         answers.append(Answer(path, _best_classes(bundle, logits), run_ms, label))
     progress(len(paths), len(paths), "")
     if not answers:
-        raise UserError(_none_text(unreadable))
+        raise UserError(unreadable_text(unreadable))
     title, num_threads = engine_title(bundle, file), torch.get_num_threads()
     return Classification(
         bundle.card.name,
@@ -165,8 +165,8 @@ def classify_pictures(
     )
 
 
-def _timed_runs(logits_of: Logits, images: Tensor, num_runs: int) -> tuple[Tensor, float]:
-    """Return the logits, and the median milliseconds of the runs."""
+def timed_runs(logits_of: Logits, images: Tensor, num_runs: int) -> tuple[Tensor, float]:
+    """Return what a network makes of images, and the median milliseconds of the runs."""
     runs_ms = []
     for _ in range(num_runs):
         start = time.perf_counter()
@@ -186,7 +186,8 @@ def _best_classes(bundle: Bundle, logits: Tensor) -> tuple[tuple[str, float], ..
     return tuple((names[position], share) for position, share in zip(positions, shares.tolist(), strict=True))
 
 
-def _none_text(unreadable: Mapping[Path, str]) -> str:
+def unreadable_text(unreadable: Mapping[Path, str]) -> str:
+    """Return the text of the error if no picture can be read; the reasons are given by file."""
     if len(unreadable) == 1:
         ((path, reason),) = unreadable.items()
         return f"{path} cannot be read as an image ({reason})."

@@ -15,7 +15,7 @@ from typing import Any
 from ofa.common.config import ConfigError, build
 from ofa.common.display import short_repr
 from ofa.common.errors import UserError
-from ofa.common.expectation import MetricValue
+from ofa.common.expectation import MetricValue, measured_value
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
 from ofa.common.reading import read_json
@@ -121,10 +121,30 @@ def read_description(file: Path) -> tuple[Description, ModelCard]:
             f"{file} has schema version {short_repr(schema)}; this version reads 1 and {BUNDLE_SCHEMA}.",
             stage="export",
         )
-    description = build(Description, values, str(file))
+    description = build(Description, _with_metrics(values), str(file))
     if "weights" not in description.files:
         raise UserError(f"{file} lists no weights.", stage="export")
     return description, _card(file, description)
+
+
+def _with_metrics(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a description whose files name their metric; earlier versions knew one."""
+    files = values.get("files")
+    if not isinstance(files, Mapping):
+        return values
+    return {**values, "files": {name: _with_metric(file) for name, file in files.items()}}
+
+
+def _with_metric(file: Any) -> Any:
+    if not isinstance(file, Mapping) or "validation_top1" not in file:
+        return file
+    values = dict(file)
+    count = values.pop("num_validation_images", 0)
+    for prefix in ("", "fp32_"):
+        value = values.pop(f"{prefix}validation_top1", None)
+        metric = None if value is None else measured_value(TOP1, value, "validation", count, "")
+        values[f"{prefix}validation_metric"] = None if metric is None else dataclasses.asdict(metric)
+    return values
 
 
 def _from_schema_1(values: Mapping[str, Any]) -> dict[str, Any]:

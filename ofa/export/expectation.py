@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ofa.common.expectation import MetricValue, agreement_line, measured_value
+from ofa.common.expectation import MetricValue, agreement_line
 from ofa.common.latency_target import LatencyTarget, latency_line
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import Metric, metric_named
 from ofa.export.bundle import Bundle
 from ofa.export.formats import format_of
 from ofa.export.record import ExportedFile
@@ -19,9 +19,7 @@ def expected_value(bundle: Bundle, name: str) -> MetricValue | None:
     which is for floating point.
     """
     file = bundle.files[name]
-    if file.validation_top1 is None:
-        return bundle.card.expected_metric
-    return measured_value(TOP1, file.validation_top1, "validation", file.num_validation_images, "")
+    return bundle.card.expected_metric if file.validation_metric is None else file.validation_metric
 
 
 def metric_lines(bundle: Bundle, name: str, measured: MetricValue, metric: Metric) -> list[str]:
@@ -37,13 +35,13 @@ def metric_lines(bundle: Bundle, name: str, measured: MetricValue, metric: Metri
 
 
 def export_lines(expected: MetricValue | None, files: Mapping[str, ExportedFile]) -> list[str]:
-    """Return a line that judges an expected top-1 by the fp32 network's, where an export measured that."""
-    file = next((file for file in files.values() if file.fp32_validation_top1 is not None), None)
-    if expected is None or expected.name != TOP1.name or file is None or file.fp32_validation_top1 is None:
+    """Return a line that judges an expected metric by the fp32 network's, where an export measured that."""
+    found = (file.fp32_validation_metric for file in files.values())
+    measured = next((value for value in found if value is not None), None)
+    if expected is None or measured is None or expected.name != measured.name:
         return []
-    num_images = file.num_validation_images
-    measured = measured_value(TOP1, file.fp32_validation_top1, "validation", num_images, "")
-    return [f"fp32 on validation images: {agreement_line(expected, measured, TOP1)}"]
+    metric = metric_named(expected.name)
+    return [f"fp32 on validation images: {agreement_line(expected, measured, metric)}"]
 
 
 def format_for(target: LatencyTarget, files: Mapping[str, ExportedFile]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from ofa.compression.quantisation.search_precision import (
     check_kept_layers,
     quantise_network,
 )
-from ofa.evaluation.evaluate import logits_top1
 from ofa.export.formats import FORMATS, Source
 from ofa.runtimes.base import (
     FP32,
@@ -124,8 +124,7 @@ def export_lower(
     reference, samples = source.network, target.samples
     if target.precision != INT8:
         logits = _load(name, files, target.precision)
-        top1 = logits_top1(logits, samples.validation())
-        return QuantisedNetwork(files, (), top1, logits_top1(reference, samples.validation()))
+        return QuantisedNetwork(files, (), samples.metric, samples.score(logits), samples.score(reference))
     result = quantise_network(
         source.units,
         lambda calibration: _quantiser(name).prepare(files, calibration),
@@ -136,7 +135,7 @@ def export_lower(
         lambda done, total, text: progress(done, total, f"{name} int8 {text}".strip()),
     )
     named_files = {f"{INT8}/{file}": content for file, content in result.files.items()}
-    return QuantisedNetwork(named_files, result.kept_units, result.top1, result.reference_top1)
+    return dataclasses.replace(result, files=named_files)
 
 
 def load_lower(name: str, folder: Path, precision: str) -> Logits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ofa.common.metric import TOP1
+from ofa.common.metric import metric_named
 from ofa.data.settings import CLASSIFICATION
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
@@ -81,9 +81,8 @@ def _expected_accuracy(card: ModelCard) -> list[str]:
     value = card.expected_metric
     if value is None:
         return ["Its accuracy was not measured."] if card.task == CLASSIFICATION else []
-    number = value.text(TOP1) if value.name == TOP1.name else f"{value.value:g}"
-    title = TOP1.title if value.name == TOP1.name else value.name
-    return [f"Expected {title}: {number}{f' ({value.origin})' if value.origin else ''}."]
+    metric = metric_named(value.name)
+    return [f"Expected {metric.title}: {value.text(metric)}{f' ({value.origin})' if value.origin else ''}."]
 
 
 def _expected_latencies(card: ModelCard) -> list[str]:
@@ -110,9 +109,10 @@ def _facts(name: str, file: ExportedFile) -> str:
         )
     if file.kept_text:
         facts.append(f"{file.kept_text.capitalize()} are in floating point.")
-    if file.validation_top1 is not None and file.fp32_validation_top1 is not None:
-        facts.append(
-            f"Top-1 on validation images: {100 * file.validation_top1:.2f} %, in fp32 "
-            f"{100 * file.fp32_validation_top1:.2f} %."
-        )
+    if file.validation_metric is not None and file.fp32_validation_metric is not None:
+        metric = metric_named(file.validation_metric.name)
+        title = metric.title[:1].upper() + metric.title[1:]
+        value, fp32_value = file.validation_metric.value, file.fp32_validation_metric.value
+        shown = metric.show(value), metric.show(fp32_value)
+        facts.append(f"{title} on validation images: {shown[0]}, in fp32 {shown[1]}.")
     return " ".join(facts)

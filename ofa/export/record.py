@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue
 from ofa.common.files import sha256
 from ofa.common.reading import is_file, path_inside
 from ofa.common.tensors import file_sha256
@@ -36,9 +37,8 @@ class ExportedFile:
         kept_layers: positions of the layers that are in floating point although `precision` is int8.
         kept_operators: the same for a module that is not a chain of layers: positions of its convolutions and
             linear layers in the engine's graph.
-        validation_top1: accuracy (0..1) on validation images, measured if the precision is below fp32.
-        fp32_validation_top1: accuracy (0..1) of the fp32 network on the same images.
-        num_validation_images: number of these images; 0 if it is not known.
+        validation_metric: metric on validation images, measured if the precision is below fp32.
+        fp32_validation_metric: metric of the fp32 network on the same images.
     """
 
     file: str
@@ -50,9 +50,8 @@ class ExportedFile:
     precision: str = "fp32"
     kept_layers: tuple[int, ...] = ()
     kept_operators: tuple[int, ...] = ()
-    validation_top1: float | None = None
-    fp32_validation_top1: float | None = None
-    num_validation_images: int = 0
+    validation_metric: MetricValue | None = None
+    fp32_validation_metric: MetricValue | None = None
 
     @property
     def every_part(self) -> tuple[FilePart, ...]:

@@ -17,6 +17,7 @@ from ofa.architecture.lowering import lower
 from ofa.common.disk import check_free_space
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.files import new_folder, write_json
+from ofa.common.metric import metric_named
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import state_bytes
 from ofa.data.settings import CLASSIFICATION
@@ -52,16 +53,19 @@ class ExportReport:
         names = ", ".join(str(self.path / part.file) for part in file.every_part)
         batch = "" if file.batch_size is None else f", {file.batch_size} image a run"
         size = f"{file.total_bytes / 1e6:.2f} MB"
-        if file.validation_top1 is None or file.fp32_validation_top1 is None:
+        if file.validation_metric is None or file.fp32_validation_metric is None:
             return f"{names}: {size}, logits within {file.max_difference:.1e} of PyTorch's{batch}"
         fp32_file = self.files[name.removesuffix(f"_{file.precision}")]
         share = 100 * file.total_bytes / fp32_file.total_bytes
-        top1_percent, fp32_percent = 100 * file.validation_top1, 100 * file.fp32_validation_top1
+        metric = metric_named(file.validation_metric.name)
+        value, fp32_value = file.validation_metric.value, file.fp32_validation_metric.value
+        loss = metric.scale * metric.sign * (fp32_value - value)
+        unit = " points" if metric.is_fraction else ""
         kept_text = f", {file.kept_text} in fp32" if file.kept_text else ""
         return (
-            f"{names}: {size}, {share:.0f} % of fp32; {file.precision} top-1 on validation images "
-            f"{top1_percent:.2f} %, fp32 {fp32_percent:.2f} % "
-            f"(loss {fp32_percent - top1_percent:.2f} points{kept_text}){batch}"
+            f"{names}: {size}, {share:.0f} % of fp32; {file.precision} {metric.title} on validation "
+            f"images {metric.show(value)}, fp32 {metric.show(fp32_value)} "
+            f"(loss {loss:.2f}{unit}{kept_text}){batch}"
         )
 
 
@@ -206,9 +210,8 @@ def _add_lower(
         precision=target.precision,
         kept_layers=result.kept_units if is_chain else (),
         kept_operators=() if is_chain else result.kept_units,
-        validation_top1=result.top1,
-        fp32_validation_top1=result.reference_top1,
-        num_validation_images=target.samples.num_validation,
+        validation_metric=target.samples.measured(result.value),
+        fp32_validation_metric=target.samples.measured(result.reference_value),
     )
 
 

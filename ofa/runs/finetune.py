@@ -65,7 +65,7 @@ class FinetuneReport:
         """
         metric, num_images = self.metric, self.num_images
         before, after = (metric.show_with_error(value, num_images) for value in (self.before, self.after))
-        error = f" (standard error of {num_images} images)" if metric.is_fraction else ""
+        error = f" ({metric.basis(num_images)})"
         warning = indistinct(metric, [self.before, self.after], num_images)
         lines = [f"validation {metric.title}: {before} before, {after} after{error}"]
         if warning:

@@ -26,6 +26,7 @@ COMMANDS = {path.stem for path in CONF.glob("*.yaml")}
 # The mandatory settings of the commands that have any.
 REQUIRED = {
     "classify": ["bundle=b", "images=i"],
+    "segment": ["bundle=b", "images=i"],
     "export_subnet": ["subnet=largest"],
     "evaluate_subnet": ["bundle=b"],
     "finetune_subnet": ["bundle=b"],

@@ -25,6 +25,7 @@ import quickstart
 import report_run
 import scipy.linalg
 import search_for_device
+import segment
 import torch
 import train_supernet
 from numpy.typing import NDArray
@@ -274,6 +275,7 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
         ("model=torchvision:resnet18", "macs_share=0.5"),
     ),
     "classify": (classify.classify, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
+    "segment": (segment.segment, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "quickstart": (quickstart.quickstart, DURATION, ()),
     "find_networks": (find_networks.find_networks, DURATION, ("data=digits",)),
 }

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError
+from ofa.common.expectation import MetricValue, measured_value
+from ofa.common.metric import Metric
 from ofa.common.progress import ProgressCallback, silent
 from ofa.compression.quantisation.base import Quantise
 from ofa.compression.quantisation.calibration import Images, check_calibration, single_images
 from ofa.compression.quantisation.graph import QuantisationUnits, operators_of
 from ofa.compression.quantisation.sensitivity import FloatingPointLayers, choose_kept_layers, rank_layers
-from ofa.evaluation.evaluate import SubnetEvaluator, logits_top1
+from ofa.evaluation.evaluate import CLASSIFICATION, SubnetEvaluator, score
+from ofa.evaluation.task import Task
 from ofa.runtimes.base import Files, Logits
 
 KEEP_CHOICES = ("none", "auto")
@@ -30,13 +33,28 @@ class Samples:
 
     Attributes:
         calibration: training images, each (1, channels, h, w).
-        validation: returns batches of validation images and labels, on the CPU; called once per evaluation.
+        validation: returns batches of validation images and targets, on the CPU; called once per evaluation.
         num_validation: number of validation images; 0 if it is not known.
+        task: task that judges a network.
     """
 
     calibration: Sequence[Images]
     validation: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     num_validation: int = 0
+    task: Task = CLASSIFICATION
+
+    @property
+    def metric(self) -> Metric:
+        """Metric that networks are judged by."""
+        return self.task.metric
+
+    def score(self, outputs_of: Callable[[Tensor], Tensor]) -> float:
+        """Return the metric of a network on the validation images."""
+        return score(outputs_of, self.validation(), self.task)
+
+    def measured(self, value: float) -> MetricValue:
+        """Return a score with what it was measured on."""
+        return measured_value(self.metric, value, "validation", self.num_validation, "")
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class MixedPrecisionSettings:
 
     Attributes:
         keep_layers: "none", "auto" (as few as bring the loss to `max_loss`), or positions of layers.
-        max_loss: points of top-1 accuracy on validation images that "auto" may lose.
+        max_loss: points of the metric on validation images that "auto" may lose.
     """
 
     keep_layers: str | tuple[int, ...] = "none"
@@ -64,24 +82,31 @@ class MixedPrecisionSettings:
 
 @dataclass(frozen=True)
 class QuantisedNetwork:
-    """A quantised network: its files, the parts in floating point, and its measured accuracy.
+    """A quantised network: its files, the parts in floating point, and its measured worth.
 
     Attributes:
         files: quantised files of the engine.
         kept_units: positions of the layers, or of the operators of a module, in floating point.
-        top1: accuracy (0..1) on the validation images, by the engine.
-        reference_top1: accuracy (0..1) of the fp32 network on the same images.
+        metric: what is measured.
+        value: the metric on the validation images, by the engine.
+        reference_value: the metric of the fp32 network on the same images.
     """
 
     files: Files
     kept_units: tuple[int, ...]
-    top1: float
-    reference_top1: float
+    metric: Metric
+    value: float
+    reference_value: float
 
     @property
     def loss(self) -> float:
-        """Points of accuracy lost."""
-        return 100 * (self.reference_top1 - self.top1)
+        """Points of the metric lost."""
+        return lost_points(self.metric, self.reference_value, self.value)
+
+
+def lost_points(metric: Metric, reference_value: float, value: float) -> float:
+    """Return how much worse a value is, in points of a share or in the unit of the metric."""
+    return metric.scale * metric.sign * (reference_value - value)
 
 
 def samples_of(evaluator: SubnetEvaluator[nn.Module], resolution: int, calibration_images: int) -> Samples:
@@ -91,7 +116,7 @@ def samples_of(evaluator: SubnetEvaluator[nn.Module], resolution: int, calibrati
         return ((images.cpu(), labels.cpu()) for images, labels in evaluator.batches(resolution))
 
     calibration = single_images(evaluator.training_images(resolution), calibration_images)
-    return Samples(calibration, validation, evaluator.num_images)
+    return Samples(calibration, validation, evaluator.num_images, evaluator.task)
 
 
 def check_kept_layers(specs: Sequence[LayerSpec] | None, settings: MixedPrecisionSettings) -> None:
@@ -151,7 +176,8 @@ def quantise_network(
     else:
         kept_units = ()
     files = trial.files(frozenset(kept_units))
-    return QuantisedNetwork(files, kept_units, trial.top1(frozenset(kept_units)), trial.reference_top1)
+    value = trial.value(frozenset(kept_units))
+    return QuantisedNetwork(files, kept_units, samples.metric, value, trial.reference_value)
 
 
 def _search(
@@ -180,7 +206,7 @@ def _cannot(choice: FloatingPointLayers, units: QuantisationUnits, max_loss: flo
 
 
 class _Trial:
-    """Makes and measures quantised networks; caches all accuracies and the files of the last network."""
+    """Makes and measures quantised networks; caches all values and the files of the last network."""
 
     def __init__(
         self,
@@ -194,11 +220,11 @@ class _Trial:
         check_calibration(samples.calibration)
         ranking_images = samples.calibration[:RANKING_IMAGES]
         self._quantise, self._quantise_roughly = quantise(samples.calibration), quantise(ranking_images)
-        self.reference_top1 = logits_top1(reference, samples.validation())
+        self.reference_value = samples.score(reference)
         self._ranking_images = torch.from_numpy(np.concatenate(ranking_images))
         with torch.inference_mode():
             self._expected = reference(self._ranking_images)
-        self._top1: dict[frozenset[int], float] = {}
+        self._values: dict[frozenset[int], float] = {}
         self._last: tuple[frozenset[int], Files] | None = None
 
     def files(self, kept_units: frozenset[int]) -> Files:
@@ -207,16 +233,15 @@ class _Trial:
             self._last = (kept_units, self._quantise(self._units.operators(kept_units)))
         return self._last[1]
 
-    def top1(self, kept_units: frozenset[int]) -> float:
-        """Return the accuracy (0..1) on the validation images."""
-        if kept_units not in self._top1:
-            logits = self._load(self.files(kept_units))
-            self._top1[kept_units] = logits_top1(logits, self._samples.validation())
-        return self._top1[kept_units]
+    def value(self, kept_units: frozenset[int]) -> float:
+        """Return the metric on the validation images."""
+        if kept_units not in self._values:
+            self._values[kept_units] = self._samples.score(self._load(self.files(kept_units)))
+        return self._values[kept_units]
 
     def loss(self, kept_units: frozenset[int]) -> float:
-        """Return the points of accuracy lost on the validation images."""
-        return 100 * (self.reference_top1 - self.top1(kept_units))
+        """Return the points of the metric lost on the validation images."""
+        return lost_points(self._samples.metric, self.reference_value, self.value(kept_units))
 
     def output_error(self, kept_units: frozenset[int]) -> float:
         """Return the mean squared error of the logits on a few images, which also calibrate the network."""

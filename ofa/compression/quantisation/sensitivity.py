@@ -21,7 +21,7 @@ class FloatingPointLayers:
 
     Attributes:
         layers: positions of the layers that stay in floating point, ascending.
-        loss: points of top-1 accuracy lost with this set.
+        loss: points of the metric lost with this set.
         reached: whether the loss is within the allowed maximum.
         evaluations: number of evaluated quantised networks.
     """
@@ -70,7 +70,7 @@ def choose_kept_layers(
 
     Args:
         ranking: returns layers in descending order of sensitivity; called only if layers have to be kept.
-        loss: points of top-1 accuracy lost on validation images; see `LayerSetMetric`.
+        loss: points of the metric lost on validation images; see `LayerSetMetric`.
         max_loss: points that may be lost.
         max_kept: largest number of layers to keep.
         max_evaluations: largest number of calls of `loss`.

@@ -221,8 +221,8 @@ def test_int8_of_a_module(name: str, tmp_path: Path) -> None:
     report = export_bundle(two_branches(), two_branches_card(), tmp_path / "b", [name], target=target)
     small = report.files[f"{name}_int8"]
     assert small.precision == "int8" and small.kept_layers == ()
-    assert small.validation_top1 is not None and small.fp32_validation_top1 is not None
-    assert abs(small.validation_top1 - small.fp32_validation_top1) < 0.2
+    assert small.validation_metric is not None and small.fp32_validation_metric is not None
+    assert abs(small.validation_metric.value - small.fp32_validation_metric.value) < 0.2
     found = load_file(load_bundle(report.path), f"{name}_int8")(images(3))
     assert 0 < float((found - two_branches()(images(3))).abs().max()) < 0.1
     target = TargetPrecision("int8", samples, MixedPrecisionSettings((0,)))
@@ -259,16 +259,18 @@ def test_operators_stay_in_floating_point_where_the_accuracy_needs_it(name: str,
     network.wide_head.bias.sub_(network(inputs).mean(0))
     batches = [(inputs, network(inputs).argmax(1))]
     samples = Samples(single_images([inputs], 50), lambda: batches)
-    files = {}
+    files, values = {}, {}
     for keep in ("none", "auto"):
         target = TargetPrecision("int8", samples, MixedPrecisionSettings(keep, 10.0))
         report = export_bundle(network, two_branches_card(), tmp_path / keep, [name], target=target)
         files[keep] = report.files[f"{name}_int8"]
         top1 = logits_top1(load_file(load_bundle(report.path), f"{name}_int8"), batches)
-        assert files[keep].validation_top1 == top1
-    assert (files["none"].validation_top1 or 0) < 0.8 and files["none"].kept_text == ""
+        found = files[keep].validation_metric
+        assert found is not None and found.value == top1
+        values[keep] = found.value
+    assert values["none"] < 0.8 and files["none"].kept_text == ""
     kept = files["auto"].kept_operators
-    assert (files["auto"].validation_top1 or 0) > 0.89 and 1 <= len(kept) <= 2
+    assert values["auto"] > 0.89 and 1 <= len(kept) <= 2
     assert files["auto"].kept_layers == () and load_bundle(report.path).files == report.files
     assert f"Operators {', '.join(map(str, kept))} are in floating" in (report.path / "README.md").read_text()
 

@@ -29,9 +29,8 @@ INT8 = dataclasses.replace(
     FP32,
     file="int8/model.onnx",
     precision="int8",
-    validation_top1=0.5,
-    fp32_validation_top1=0.52,
-    num_validation_images=90,
+    validation_metric=measured_value(TOP1, 0.5, "validation", 90, ""),
+    fp32_validation_metric=measured_value(TOP1, 0.52, "validation", 90, ""),
 )
 FILES = {"weights": FP32, "onnx": FP32, "onnx_int8": INT8}
 
@@ -73,9 +72,13 @@ def test_the_facts_of_an_expectation_are_in_the_description(card: ModelCard, tmp
     values["expected_metric"] = {"name": "top1", "value": 0.7}
     del values["latency_targets"]
     for entry in values["files"].values():
-        del entry["num_validation_images"]
+        for name in ("validation", "fp32_validation"):
+            metric = entry.pop(f"{name}_metric")
+            entry[f"{name}_top1"] = None if metric is None else metric["value"]
+    values["files"]["onnx_int8"]["num_validation_images"] = 90
     file.write_text(json.dumps(values))
-    _, old = read_description(file)
+    old_description, old = read_description(file)
+    assert old_description.files == FILES
     assert old.expected_metric == MetricValue("top1", 0.7) and old.latency_targets == {}
 
 

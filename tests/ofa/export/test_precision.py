@@ -127,13 +127,14 @@ def test_bundle_holds_int8_beside_fp32_with_its_measured_accuracy(bundle: Path, 
     written = json.loads((bundle / "subnet.json").read_text())["files"]
     for name in BOTH:
         plain, small = loaded.files[name], loaded.files[f"{name}_int8"]
-        assert (plain.precision, plain.validation_top1) == ("fp32", None)
+        assert (plain.precision, plain.validation_metric) == ("fp32", None)
         assert small.precision == "int8" and small.kept_layers == (0, 3)
-        assert small.file == f"int8/{plain.file}" and small.fp32_validation_top1 == 1.0
+        assert small.validation_metric is not None and small.fp32_validation_metric is not None
+        assert small.file == f"int8/{plain.file}" and small.fp32_validation_metric.value == 1.0
         assert written[f"{name}_int8"]["precision"] == "int8"
         logits = load_file(loaded, f"{name}_int8")
-        assert small.validation_top1 == logits_top1(logits, samples.validation())
-        assert small.validation_top1 > 0.8 and small.max_difference > plain.max_difference
+        assert small.validation_metric.value == logits_top1(logits, samples.validation())
+        assert small.validation_metric.value > 0.8 and small.max_difference > plain.max_difference
 
 
 @pytest.mark.slow

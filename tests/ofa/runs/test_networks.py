@@ -65,7 +65,7 @@ def test_bundles_come_first_and_random_networks_are_of_the_trained_space(run: An
     assert [network.name for network in networks] == ["small", "", ""]
     assert networks[0].config == config and networks[0].image_shape == (2, 8, 8)
     assert all(run.trained_space.contains(network.config) for network in networks)
-    assert all(0 <= network.top1 <= 1 and not network.network.training for network in networks)
+    assert all(0 <= network.values["top1"] <= 1 and not network.network.training for network in networks)
 
 
 def test_a_module_of_no_space_runs_by_its_graph(run: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_module_of_no_space_runs_by_its_graph(run: Any) -> None:
     export_bundle(module, card, run.directory.bundles / "other", ["pt2"])
     (network,) = evaluated(run, 0)
     assert (network.config, network.subnet, network.image_shape) == (None, "by_hand", (2, 10, 10))
-    assert network.top1 == logits_top1(module, card_batches(card, run.data, "test"))
+    assert network.values["top1"] == logits_top1(module, card_batches(card, run.data, "test"))
 
 
 def test_a_module_without_a_graph_is_refused_by_name(run: Any) -> None:

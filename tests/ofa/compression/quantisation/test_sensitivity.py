@@ -149,7 +149,7 @@ def test_auto_brings_the_loss_under_the_budget() -> None:
     # 8 is the linear layer's place among the operators and 9 among the layers: pooling has no operator.
     harm = {0: 0.01, 3: 0.2, 5: 0.005, 8: 0.1}
     plain = run(harm, MixedPrecisionSettings())
-    assert plain.kept_units == () and plain.reference_top1 == 1.0
+    assert plain.kept_units == () and plain.reference_value == 1.0
     assert plain.loss == pytest.approx(100 * 0.315 / 2, abs=0.6)
     found = run(harm, MixedPrecisionSettings("auto", 1.0))
     assert found.kept_units == (3, 9) and found.loss <= 1.0
