@@ -15,7 +15,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
 
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.common.metrics import kendall_tau, rmse, spearman
 from ofa.common.threads import blas_threads
 from ofa.space.space import SearchSpace
@@ -143,7 +143,7 @@ def _encoded_columns(space: SearchSpace) -> NDArray[np.intp]:
 
 
 def accuracy_metrics(
-    predicted: NDArray[np.float64], values: NDArray[np.float64], metric: Metric = TOP1
+    predicted: NDArray[np.float64], values: NDArray[np.float64], metric: Metric = DEFAULT_METRIC
 ) -> dict[str, float]:
     """Return RMSE (of a fraction in percentage points), Kendall's tau and Spearman's rho of values (n,)."""
     return {

@@ -9,7 +9,7 @@ import numpy as np
 
 from ofa.common.errors import UserError
 from ofa.common.expectation import PREDICTED, MetricValue
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 from predictors.load import load_predictor
@@ -24,7 +24,7 @@ def predicted_value(
     config: AnyConfig,
     predictor: Path,
     space: SearchSpace,
-    metric: Metric = TOP1,
+    metric: Metric = DEFAULT_METRIC,
     *,
     num_candidates: int = 0,
 ) -> MetricValue:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.common.errors import UserError
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.threads import blas_threads
 from ofa.space.genes import Genomes
@@ -90,7 +90,7 @@ def fit_predictor(
     provenance: Mapping[str, str],
     progress: ProgressCallback = silent,
     *,
-    metric: Metric = TOP1,
+    metric: Metric = DEFAULT_METRIC,
     threads: int | None = 1,
 ) -> FitReport:
     """Judge the MLP and the baselines on held-out records, and fit the better one on all.
@@ -269,7 +269,10 @@ def fit_mlp(
 
 
 def interval_metrics(
-    predictor: AccuracyPredictor, genomes: Genomes, values: NDArray[np.float64], metric: Metric = TOP1
+    predictor: AccuracyPredictor,
+    genomes: Genomes,
+    values: NDArray[np.float64],
+    metric: Metric = DEFAULT_METRIC,
 ) -> dict[str, float]:
     """Return `accuracy_metrics` of a predictor and the share of values within their 90 % interval."""
     return _with_coverage(predictor(genomes), predictor.uncertainty(genomes), values, metric)

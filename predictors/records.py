@@ -16,7 +16,7 @@ from ofa.common.display import short_repr
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.common.files import append_line, write_atomic
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.common.plain_values import checked_object, parse_json
 from ofa.common.reading import read_bytes
 from ofa.space.config import AnyConfig
@@ -37,7 +37,7 @@ class RecordHeader:
     space: str
     fingerprint: str
     provenance: dict[str, str]
-    metric: Metric = TOP1
+    metric: Metric = DEFAULT_METRIC
 
 
 class RecordFile:
@@ -62,7 +62,7 @@ class RecordFile:
 
     @classmethod
     def in_memory(
-        cls, space: SearchSpace, provenance: Mapping[str, str], *, metric: Metric = TOP1
+        cls, space: SearchSpace, provenance: Mapping[str, str], *, metric: Metric = DEFAULT_METRIC
     ) -> RecordFile:
         """Return records without a file, none yet."""
         return cls(None, space, _header(space, provenance, metric), {}, writes=False)
@@ -88,7 +88,7 @@ class RecordFile:
         provenance: Mapping[str, str],
         world: World = SINGLE_PROCESS,
         *,
-        metric: Metric = TOP1,
+        metric: Metric = DEFAULT_METRIC,
     ) -> RecordFile:
         """Create the file, or resume it; an incomplete last line is removed.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.common.progress import ProgressCallback, silent
 from ofa.space.estimator import Affine, Estimator
 from ofa.space.space import SearchSpace
@@ -22,7 +22,7 @@ def find(
     *,
     plan: SearchPlan | None = None,
     seed: int = 0,
-    metric: Metric = TOP1,
+    metric: Metric = DEFAULT_METRIC,
     measure: Measure | None = None,
     verification: VerifySettings | None = None,
     progress: ProgressCallback = silent,

@@ -17,7 +17,7 @@ FEW_RECORDS = 50
 
 @dataclass(frozen=True)
 class MetricValue:
-    """The value of a metric; `top1` is a share from 0 to 1. Beside name and value everything may be unknown.
+    """The value of a metric, a share from 0 to 1 or any number. Beside name and value all may be unknown.
 
     Attributes:
         name: name of the metric.

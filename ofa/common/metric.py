@@ -104,6 +104,9 @@ class Metric:
 TOP1 = Metric("top1", "top-1")
 """Share of images whose most probable class is the label."""
 
+DEFAULT_METRIC = TOP1
+"""Metric of files and calls that name none, as those from before there were others."""
+
 TOP5 = Metric("top5", "top-5")
 """Share of images whose label is among the five most probable classes."""
 

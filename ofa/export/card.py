@@ -13,7 +13,7 @@ from torch import Tensor
 from ofa.common.errors import UserError
 from ofa.common.expectation import MetricValue
 from ofa.common.latency_target import LatencyTarget
-from ofa.common.metric import TOP1
+from ofa.common.metric import metric_named
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import CLASSIFICATION, DataInfo
 from ofa.graph.network_source import NetworkSource
@@ -109,12 +109,6 @@ class ModelCard:
         errors += _metric_errors(self.expected_metric)
         if errors:
             raise UserError("\n".join(errors))
-
-    @property
-    def expected_top1(self) -> float | None:
-        """The expected top-1 accuracy (0..1); None if another metric is expected."""
-        metric = self.expected_metric
-        return metric.value if metric is not None and metric.name == TOP1.name else None
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return the network's input for images (n, channels, h, w) of pixels 0..255."""
@@ -215,8 +209,8 @@ def _image_errors(input_shape: tuple[int, int, int], preprocessing: Preprocessin
 def _metric_errors(metric: MetricValue | None) -> list[str]:
     if metric is None:
         return []
-    if metric.name == TOP1.name and not 0 <= metric.value <= 1:
-        return [f"The expected top1 is {metric.value}; expected a share from 0 to 1."]
+    if metric_named(metric.name).is_fraction and not 0 <= metric.value <= 1:
+        return [f"The expected {metric.name} is {metric.value}; expected a share from 0 to 1."]
     if not metric.name or not math.isfinite(metric.value):
         return [f"The expected metric is {metric}; expected a name and a number."]
     if metric.deviation is not None and not (math.isfinite(metric.deviation) and metric.deviation >= 0):

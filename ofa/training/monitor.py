@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
 from ofa.common.accelerator import peak_memory_mb
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.common.progress import ProgressCallback
 from ofa.data.settings import DataInfo
 from ofa.training.gradient_step import StepReport
@@ -64,7 +64,7 @@ class TrainingMonitor:
         device: torch.device,
         progress: ProgressCallback,
         interval: int = 10,
-        metric: Metric = TOP1,
+        metric: Metric = DEFAULT_METRIC,
         data: DataInfo | None = None,
         configuration: Mapping[str, Any] | None = None,
     ) -> None:

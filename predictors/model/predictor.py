@@ -20,7 +20,7 @@ from ofa.common.config import below_minimum, build
 from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
 from ofa.common.files import json_writer, sha256, write_together
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.common.mismatches import checked_state
 from ofa.common.reading import read_bytes, read_json
 from ofa.common.tensors import load_tensors
@@ -96,7 +96,7 @@ class PredictorInfo:
     num_records: int
     num_holdout: int
     provenance: dict[str, str]
-    metric: Metric = TOP1
+    metric: Metric = DEFAULT_METRIC
     num_folds: int = 0
     model: str = "mlp"
     best_value: float | None = None
@@ -129,7 +129,7 @@ class TargetScale:
 
 
 class AccuracyPredictor:
-    """Estimator of a metric, such as top-1: genomes of a space in, its values out."""
+    """Estimator of a metric: genomes of a space in, its values out."""
 
     def __init__(
         self,

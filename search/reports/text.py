@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ofa.common.latency_target import deviation_text
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from search.limits.limit import Limit, number_texts
 from search.reports.comparison import compare_networks, comparison_table, gain_lines
 from search.reports.predictions import Predictions
@@ -106,7 +106,7 @@ def _measured_text(verification: Verification, limit: Limit) -> str:
     return f", measured in {processes} processes: {deviation} (predicted {predicted})"
 
 
-def verified_table(verification: Verification, limit: Limit, metric: Metric = TOP1) -> Table:
+def verified_table(verification: Verification, limit: Limit, metric: Metric = DEFAULT_METRIC) -> Table:
     """Return a table of all measured networks, the most accurate first."""
     title = (
         f"measured {len(verification.networks)} networks; near the limit measured / predicted is "

@@ -13,7 +13,7 @@ from ofa.common.config import build
 from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError
 from ofa.common.latency_target import LatencyTarget
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.common.plain_values import checked_integer, checked_number, checked_object, checked_text
 from ofa.common.reading import read_json
 from ofa.space.config import AnyConfig
@@ -123,7 +123,7 @@ class SearchResult:
     history: tuple[float, ...]
     seconds: float = field(compare=False)
     verification: Verification | None = None
-    metric: Metric = TOP1
+    metric: Metric = DEFAULT_METRIC
 
     @property
     def best(self) -> Candidate:
@@ -211,7 +211,7 @@ class SearchResult:
             history=tuple(checked_number(value, "history") for value in values["history"]),
             seconds=checked_number(values["seconds"], "seconds", 0),
             verification=Verification.from_dict(verification, space) if verification else None,
-            metric=build(Metric, values["metric"], "metric") if "metric" in values else TOP1,
+            metric=build(Metric, values["metric"], "metric") if "metric" in values else DEFAULT_METRIC,
         )
 
     def save(self, path: Path, provenance: Mapping[str, str]) -> None:

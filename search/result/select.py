@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ofa.common.errors import UserError
 from ofa.common.latency_target import LatencyTarget
-from ofa.common.metric import TOP1, Metric
+from ofa.common.metric import DEFAULT_METRIC, Metric
 from ofa.space.config import AnyConfig
 from ofa.space.space import SearchSpace
 from search.limits.limit import LATENCY
@@ -31,7 +31,7 @@ class SelectedSubnet:
     expected_value: float | None = None
     expected_latency_ms: dict[str, float] = field(default_factory=dict)
     latency_targets: dict[str, LatencyTarget] = field(default_factory=dict)
-    metric: Metric = TOP1
+    metric: Metric = DEFAULT_METRIC
     num_candidates: int = 0
 
 

@@ -171,10 +171,10 @@ class _Verifier:
             return
         genomes = self._space.genomes(list(runs))
         accuracies, predictions = self._accuracy(genomes), self._limit.estimator(genomes)
-        for (config, values), top1, value in zip(runs.items(), accuracies, predictions, strict=True):
+        for (config, values), expected, value in zip(runs.items(), accuracies, predictions, strict=True):
             earlier_measurements = self._networks[config].measurements if config in self._networks else ()
             measurements = (*earlier_measurements, tuple(map(float, values)))
-            self._networks[config] = VerifiedNetwork(config, float(top1), float(value), measurements)
+            self._networks[config] = VerifiedNetwork(config, float(expected), float(value), measurements)
 
     def _refuse_unreachable(self) -> None:
         """Raise if the smallest network was measured outside the limit, and none inside."""

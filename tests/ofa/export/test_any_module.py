@@ -434,6 +434,6 @@ def test_a_torchvision_network_goes_the_whole_way(tmp_path: Path) -> None:
     tuned = dataclasses.replace(card, expected_metric=MetricValue("top1", accuracy))
     export_bundle(network, tuned, tmp_path / "second", ["pt2"])
     again = load_bundle(tmp_path / "second")
-    assert again.card.expected_top1 == accuracy
+    assert again.card.expected_metric is not None and again.card.expected_metric.value == accuracy
     run = load_file(again, "pt2")
     assert logits_top1(lambda pixels: run(pixels.expand(-1, 3, -1, -1)), batches) == accuracy

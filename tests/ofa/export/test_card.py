@@ -85,7 +85,7 @@ def test_an_earlier_description_is_the_same_card(earlier: Path) -> None:
     card, subnet = loaded.card, loaded.subnet
     assert values["schema_version"] == 1
     assert card.input_shape == (1, 16, 16) and card.class_names == tuple("0123456789")
-    assert card.expected_top1 == values["expected_top1"]
+    assert card.expected_metric == MetricValue("top1", values["expected_top1"])
     assert card.expected_latency_ms == values["expected_latency_ms"]
     assert card.name == "before-cbec91d20e" and card.provenance["run"] == "before"
     assert (subnet.config.id, subnet.space.fingerprint) == ("cbec91d20e", values["fingerprint"])
