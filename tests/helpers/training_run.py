@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.distributed import SINGLE_PROCESS, World, launched_world
 from ofa.common.progress import Note, unnoted
+from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
 from ofa.graph.convert import make_elastic
@@ -56,6 +57,7 @@ SPACE = StagedSpace(
     num_classes=3,
     in_channels=1,
 )
+CLASS_NAMES = ("dark", "middle", "bright")
 PHASES = (
     Phase(2, 0.3, "largest", kernel_sizes=1, depths=1, expand_ratios=1, warmup_epochs=1, teacher=None),
     Phase(1, 0.05, "kernel", depths=1, expand_ratios=1),
@@ -106,7 +108,20 @@ class Halves(OwnNet):
         return logits
 
 
-MODELS: dict[str, type[nn.Module]] = {"own": OwnNet, "halves": Halves}
+class Pixels(OwnNet):
+    """A network that tells a class for each pixel, at half the size of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.Conv2d(16, 3, 1)  # type: ignore[assignment]
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.last(self.wide(self.norm(self.stem(images)).relu())).relu()
+        logits: Tensor = self.head(maps)
+        return logits
+
+
+MODELS: dict[str, type[nn.Module]] = {"own": OwnNet, "halves": Halves, "pixels": Pixels}
 
 
 def model_supernet(name: str) -> GraphSupernet:
@@ -119,7 +134,7 @@ def _converted(name: str) -> GraphSupernet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MODELS[name]().eval()
-    resolutions = (8, 12) if name == "own" else (12,)
+    resolutions = (12,) if name == "halves" else (8, 12)
     images = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     supernet = make_elastic(model, images, divisor=4, min_channels=8, resolutions=resolutions)
     assert supernet.runs_graph == (name == "halves")
@@ -127,15 +142,31 @@ def _converted(name: str) -> GraphSupernet:
     return supernet
 
 
-def make_data(seed: int = 0) -> MemoryData:
-    """Return 150 + 30 grey 12x12 images of three classes that differ in brightness, with noise."""
+def made_up(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return 180 grey 12x12 images of three classes of brightness, with noise, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(180) % 3
     images = torch.randint(0, 90, (180, 1, 12, 12), generator=generator) + 80 * labels[:, None, None, None]
+    return images.byte(), labels
+
+
+def make_data(seed: int = 0) -> MemoryData:
+    """Return 120 images for training, 30 for validation and 30 for testing."""
+    images, labels = made_up(seed)
     settings = DataSettings("made up", validation_size=30, crop_padding=1, horizontal_flip=True)
     train, test = (images[:150], labels[:150]), (images[150:], labels[150:])
-    names = ("dark", "middle", "bright")
-    return MemoryData(settings, names, (train[0].byte(), train[1]), (test[0].byte(), test[1]))
+    return MemoryData(settings, CLASS_NAMES, train, test)
+
+
+def make_masks(seed: int = 0) -> MaskData:
+    """Return the images of `make_data`, each with another one in its right half, and their masks."""
+    settings = DataSettings("made up", validation_size=30, crop_padding=1, horizontal_flip=True)
+    images, labels = made_up(seed)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    masks = labels[:, None, None].repeat(1, 12, 12).byte()
+    images[..., 6:], masks[..., 6:] = images[order, ..., 6:], masks[order, ..., 6:]
+    train, test = (images[:150], masks[:150]), (images[150:], masks[150:])
+    return MaskData(settings, CLASS_NAMES, train, test)
 
 
 def make_trainer(
@@ -155,7 +186,7 @@ def make_trainer(
     values = TrainSettings(**{"batch_size": 30, **defaults, **settings})
     return Trainer(
         model_supernet(model) if model else build_supernet(space, values.seed, values.dropout),
-        make_data(),
+        make_masks() if model == "pixels" else make_data(),
         Recipe(tuple(phases), values),
         folder=folder,
         device=torch.device(device),
@@ -183,7 +214,7 @@ def main(arguments: argparse.Namespace) -> None:
             world=world,
             phases=phases,
             model=model,
-            importance="taylor" if model == "own" else "l1",
+            importance="taylor" if model in ("own", "pixels") else "l1",
         )
         if world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             arm(trainer, step=arguments.step, term=arguments.term, save=arguments.save)

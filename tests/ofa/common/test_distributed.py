@@ -113,6 +113,15 @@ def test_two_processes_of_a_users_model_of_which_one_is_killed_and_restarted(tmp
     assert_equal(final_weights(part), final_weights(whole))
 
 
+@pytest.mark.slow
+def test_two_processes_sort_by_their_common_gradients_and_train_on_masks(tmp_path: Path) -> None:
+    script = str(HELPERS / "training_run.py")
+    completed = torchrun("--max-restarts=1", script, str(tmp_path), "--model=pixels", "--step=11")
+    assert completed.returncode == 0, completed.stderr
+    digests = re.findall(r"finished (\w+)", completed.stdout)
+    assert len(digests) == 2 and len(set(digests)) == 1
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two CUDA devices")
 def test_two_cuda_devices_connected_by_nccl_hold_identical_weights(tmp_path: Path) -> None:
