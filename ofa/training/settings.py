@@ -53,8 +53,8 @@ class TrainSettings:
             use; null for none.
         early_stopping: evaluations of the last phase without a better mean of the smallest, middle and
             largest network after which it ends; the best weights are used. Null to train to the end.
-        importance: which channels narrow sub-networks keep where a phase sorts them, one of `IMPORTANCES`:
-            those that the largest weights read ("l1"), or with the largest |weight x gradient| on the
+        importance: the channels that narrow sub-networks keep where a phase sorts them, one of `IMPORTANCES`:
+            those that the largest weights read ("l1"), or those with the largest |weight x gradient| on the
             calibration images ("taylor", for models of one's own).
     """
 
