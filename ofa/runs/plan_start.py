@@ -86,12 +86,12 @@ def plan_start(
         chosen = recipe or plan_recipe(facts, transfers=choice.has_init)
         plan = plan_training(facts, space, chosen, length=length, cache=folder)
         return PlannedStart(preset_settings("space", space), plan, None)
-    from ofa.runs.user_model import convert_for
+    from ofa.runs.conversion import convert_for
 
-    supernet, report = convert_for(model, data, images, 0)
-    chosen = recipe or plan_model_recipe(facts, model, report.has_new_classifier)
+    conversion = convert_for(model, data, images, 0)
+    chosen = recipe or plan_model_recipe(facts, model, conversion.report.has_new_classifier)
     plan = plan_training(facts, None, chosen, length=length, cache=folder)
-    return PlannedStart(_model_settings(model), plan, supernet)
+    return PlannedStart(_model_settings(model), plan, conversion.supernet)
 
 
 def _model_settings(model: ModelSettings) -> dict[str, object]:

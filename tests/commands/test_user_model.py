@@ -154,7 +154,7 @@ def test_a_training_goes_on_without_converting_again(
         raise AssertionError("converted again")
 
     before = supernet_of("net").state_dict()
-    monkeypatch.setattr("ofa.runs.user_model.convert_for", refuse)
+    monkeypatch.setattr("ofa.runs.user_model.noted_conversion", refuse)
     monkeypatch.setattr("ofa.runs.train.save_first_supernet", refuse)
     (folder / "Net.pth").rename(folder / "moved.pth")
     train_supernet.run(*NET, *own_models.SHORT, "run_name=net")

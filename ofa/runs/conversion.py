@@ -1,0 +1,166 @@
+"""`convert_for`: a user's network as a supernet for a set of images, and the file that keeps it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ofa.common.errors import UserError
+from ofa.common.progress import Note
+from ofa.common.tensors import file_hash
+from ofa.data.base import ImageData
+from ofa.data.settings import DataSettings
+from ofa.graph.adaptation import adapt_to_images
+from ofa.graph.from_settings import converted, network_of
+from ofa.graph.network_source import NetworkSource
+from ofa.graph.settings import ModelSettings
+from ofa.graph.supernet import GraphSupernet
+from ofa.runs.supernet_file import load_supernet, save_supernet
+from ofa.runs.supernet_info import read_supernet_info
+from ofa.supernet.transfer import TransferReport
+
+EXAMPLE_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A user's network as a supernet.
+
+    Attributes:
+        supernet: its sub-networks; the largest is the network itself.
+        report: the weights of the network that were taken, and the new ones.
+        record: plain values that decide the result; see `conversion_record`.
+    """
+
+    supernet: GraphSupernet
+    report: TransferReport
+    record: dict[str, Any]
+
+
+def convert_for(model: ModelSettings, data: ImageData, settings: DataSettings, seed: int) -> Conversion:
+    """Load a network, fit it to the channels and classes of images, and convert it.
+
+    Without `model.resolutions` it has one resolution: that of the images.
+
+    Args:
+        model: the network, and what of it may vary.
+        data: the images.
+        settings: settings of these images.
+        seed: seed of new weights.
+
+    Raises:
+        UserError: see `network_of`, `adapt_to_images` and `make_elastic`.
+    """
+    record = conversion_record(model, data, settings, seed)
+    side, info = record["side"], data.info
+    shape = {"side": side, "in_channels": info.in_channels, "num_classes": info.num_classes}
+    network = network_of(model, seed)
+    report = adapt_to_images(network, **shape, seed=seed)
+    supernet = converted(network, model, (EXAMPLE_BATCH, info.in_channels, side, side))
+    classifier = report.classifier_names or _classifier_names(network, shape)
+    supernet.space = dataclasses.replace(
+        supernet.space, in_channels=info.in_channels, num_classes=info.num_classes
+    )
+    assert model.name is not None
+    supernet.source = NetworkSource(model.name, kwargs=model.kwargs, classifier_names=classifier, **shape)
+    return Conversion(supernet, report, record)
+
+
+def noted_conversion(
+    model: ModelSettings, data: ImageData, settings: DataSettings, seed: int, note: Note
+) -> Conversion:
+    """Convert a network as `convert_for` does; `note` is called with a line before it and one after it."""
+    note(f"converting {model.name}; large networks and images take minutes")
+    conversion = convert_for(model, data, settings, seed)
+    note(f"network of {model.name}: {conversion.report.text}")
+    return conversion
+
+
+def conversion_record(
+    model: ModelSettings, data: ImageData, settings: DataSettings, seed: int
+) -> dict[str, Any]:
+    """Return the plain values that decide a conversion; see `convert_for`.
+
+    Weights count by the hash of their file, which is None where it cannot be read.
+    """
+    values = dataclasses.asdict(model)
+    del values["weights"]
+    try:
+        digest: str | None = weights_hash(model)
+    except UserError:
+        digest = None
+    record = {
+        "model": values,
+        "weights_sha256": digest,
+        "side": max(model.resolutions) if model.resolutions else image_side(data, settings),
+        "in_channels": data.info.in_channels,
+        "num_classes": data.info.num_classes,
+        "seed": seed,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(record))
+    return plain
+
+
+def weights_hash(model: ModelSettings) -> str:
+    """Return the hash of a model's file of weights; empty without such a file.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return "" if model.weights is None else file_hash(Path(model.weights))
+
+
+def image_side(data: ImageData, settings: DataSettings) -> int:
+    """Return the side in pixels at which images are read: their own in memory, else that of the settings."""
+    return data.short_side if data.is_in_memory else settings.image_size
+
+
+def save_conversion(path: Path, conversion: Conversion) -> None:
+    """Write a converted network, which has not been changed since, for `kept_supernet`.
+
+    Raises:
+        UserError: if a file cannot be written, or the graph of the network cannot be saved.
+    """
+    save_supernet(path, conversion.supernet, {"conversion": conversion.record})
+
+
+def kept_supernet(path: Path, record: dict[str, Any]) -> GraphSupernet | None:
+    """Return the supernet that `save_conversion` wrote; None without a file, or if it has another record.
+
+    Weights that cannot be read are not compared: they are not needed any more.
+
+    Args:
+        path: file of the weights, with a JSON file beside it.
+        record: plain values that decide the conversion; see `conversion_record`.
+
+    Raises:
+        UserError: if a file is damaged, or the network's function may not be called; see `load_supernet`.
+    """
+    if not path.exists():
+        return None
+    kept = read_supernet_info(path).provenance.get("conversion")
+    if not isinstance(kept, dict):
+        return None
+    if record["weights_sha256"] is None:
+        record = {**record, "weights_sha256": kept.get("weights_sha256")}
+    if kept != record:
+        return None
+    supernet, _ = load_supernet(path)
+    assert isinstance(supernet, GraphSupernet)
+    return supernet
+
+
+def _classifier_names(network: nn.Module, shape: dict[str, int]) -> tuple[str, ...]:
+    """Return the parameters that depend on the classes, which other classes would renew; empty if unknown."""
+    trial = copy.deepcopy(network)
+    try:
+        report = adapt_to_images(trial, **{**shape, "num_classes": shape["num_classes"] + 1})
+    except UserError:
+        return ()
+    return report.classifier_names
