@@ -131,27 +131,31 @@ def save_conversion(path: Path, conversion: Conversion) -> None:
 
 
 def kept_supernet(path: Path, record: dict[str, Any]) -> GraphSupernet | None:
-    """Return the supernet that `save_conversion` wrote; None without a file, or if it has another record.
+    """Return the supernet that `save_conversion` wrote; None if there is none, or it has another record.
 
-    Weights that cannot be read are not compared: they are not needed any more.
+    None as well where the two files do not belong together: their writer was killed between them. Weights
+    that cannot be read are not compared: they are not needed any more.
 
     Args:
         path: file of the weights, with a JSON file beside it.
         record: plain values that decide the conversion; see `conversion_record`.
 
     Raises:
-        UserError: if a file is damaged, or the network's function may not be called; see `load_supernet`.
+        UserError: if the JSON file is damaged, or the network's function may not be called; see
+            `load_supernet`.
     """
-    if not path.exists():
+    if not (path.exists() and path.with_suffix(".json").exists()):
         return None
-    kept = read_supernet_info(path).provenance.get("conversion")
-    if not isinstance(kept, dict):
-        return None
-    if record["weights_sha256"] is None:
-        record = {**record, "weights_sha256": kept.get("weights_sha256")}
-    if kept != record:
-        return None
-    supernet, _ = load_supernet(path)
+    try:
+        info = read_supernet_info(path)
+        kept = info.provenance.get("conversion")
+        if isinstance(kept, dict) and record["weights_sha256"] is None:
+            record = {**record, "weights_sha256": kept.get("weights_sha256")}
+        if kept != record or file_hash(path) != info.sha256:
+            return None
+        supernet, _ = load_supernet(path)
+    except UserError as error:
+        raise UserError(f"{error} Delete {path} to convert the network again.") from error
     assert isinstance(supernet, GraphSupernet)
     return supernet
 

@@ -17,6 +17,7 @@ from ofa.common.files import write_json
 from ofa.common.progress import Note
 from ofa.common.reading import read_json
 from ofa.common.tensors import content_digest
+from ofa.common.unfinished import remove_leftovers
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
 from ofa.export.write import ExportReport
@@ -112,7 +113,10 @@ def _begin(
 
     A folder that keeps the network, converted with the same settings, is read; nothing is converted again.
     """
-    path = _folder(directory) / "model.pt"
+    folder = _folder(directory)
+    path = folder / "model.pt"
+    for written_folder in (folder, *folder.glob("*")):
+        remove_leftovers(written_folder)
     supernet = kept_supernet(path, conversion_record(model, data, data_settings, settings.seed))
     conversion = None
     if supernet is None:

@@ -174,8 +174,8 @@ def test_a_pruning_goes_on_without_converting_again(folder: Path, monkeypatch: p
     (folder / "trained.pt").unlink()
     assert same(prune_model.run(*COMMON, *ONE_STEP), expected)
     assert (folder / "runs/one/pruning/model.pt").read_bytes() == kept
-    (folder / "runs/one/pruning/model.pt").write_bytes(kept[:-1])
-    with pytest.raises(UserError, match=r"model\.pt cannot be read"):
+    (folder / "runs/one/pruning/model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"Delete \S+model\.pt to convert the network again"):
         prune_model.run(*COMMON, *ONE_STEP)
 
 
@@ -199,8 +199,12 @@ def test_a_kept_network_of_other_settings_is_not_taken(folder: Path, setting: st
 def test_a_folder_without_results_takes_another_network(folder: Path) -> None:
     with pytest.raises(UserError, match="The limit of macs is"):
         prune_model.run(*COMMON, *ONE_STEP, "macs_share=0.001")
+    kept = (folder / "runs/one/pruning/model.pt").read_bytes()
     pruned = prune_model.run(*COMMON, *ONE_STEP, "model.divisor=8")
     assert same(pruned, prune_model.run(*COMMON, *ONE_STEP, "model.divisor=8", "runs_dir=other"))
+    # As after a kill between the two files.
+    (folder / "runs/one/pruning/model.pt").write_bytes(kept)
+    assert same(pruned, prune_model.run(*COMMON, *ONE_STEP, "model.divisor=8"))
 
 
 def test_without_training_the_network_is_only_recalibrated(folder: Path) -> None:
