@@ -29,7 +29,7 @@ EXAMPLE_BATCH = 2
 
 
 @dataclass(frozen=True)
-class Conversion:
+class ConvertedModel:
     """A user's network as a supernet.
 
     Attributes:
@@ -43,7 +43,7 @@ class Conversion:
     record: dict[str, Any]
 
 
-def convert_for(model: ModelSettings, data: ImageData, settings: DataSettings, seed: int) -> Conversion:
+def convert_for(model: ModelSettings, data: ImageData, settings: DataSettings, seed: int) -> ConvertedModel:
     """Load a network, fit it to the channels and classes of images, and convert it.
 
     Without `model.resolutions` it has one resolution: that of the images.
@@ -69,17 +69,33 @@ def convert_for(model: ModelSettings, data: ImageData, settings: DataSettings, s
     )
     assert model.name is not None
     supernet.source = NetworkSource(model.name, kwargs=model.kwargs, classifier_names=classifier, **shape)
-    return Conversion(supernet, report, record)
+    return ConvertedModel(supernet, report, record)
 
 
 def noted_conversion(
-    model: ModelSettings, data: ImageData, settings: DataSettings, seed: int, note: Note
-) -> Conversion:
-    """Convert a network as `convert_for` does; `note` is called with a line before it and one after it."""
-    note(f"converting {model.name}; large networks and images take minutes")
-    conversion = convert_for(model, data, settings, seed)
-    note(f"network of {model.name}: {conversion.report.text}")
-    return conversion
+    model: ModelSettings,
+    data: ImageData,
+    settings: DataSettings,
+    seed: int,
+    *,
+    note: Note,
+    earlier: ConvertedModel | None = None,
+) -> ConvertedModel:
+    """Convert a network as `convert_for` does, unless that was done before.
+
+    Args:
+        model: the network, and what of it may vary.
+        data: the images.
+        settings: settings of these images.
+        seed: seed of new weights.
+        note: called with lines for the user: before a conversion, and what was taken of the network.
+        earlier: a conversion whose supernet was not changed since; returned if it has the same record.
+    """
+    if earlier is None or earlier.record != conversion_record(model, data, settings, seed):
+        note(f"converting {model.name}; large networks and images take minutes")
+        earlier = convert_for(model, data, settings, seed)
+    note(f"network of {model.name}: {earlier.report.text}")
+    return earlier
 
 
 def conversion_record(
@@ -121,7 +137,7 @@ def image_side(data: ImageData, settings: DataSettings) -> int:
     return data.short_side if data.is_in_memory else settings.image_size
 
 
-def save_conversion(path: Path, conversion: Conversion) -> None:
+def save_conversion(path: Path, conversion: ConvertedModel) -> None:
     """Write a converted network, which has not been changed since, for `kept_supernet`.
 
     Raises:

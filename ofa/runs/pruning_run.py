@@ -120,7 +120,7 @@ def _begin(
     supernet = kept_supernet(path, conversion_record(model, data, data_settings, settings.seed))
     conversion = None
     if supernet is None:
-        conversion = noted_conversion(model, data, data_settings, settings.seed, note)
+        conversion = noted_conversion(model, data, data_settings, settings.seed, note=note)
         supernet = conversion.supernet
         if conversion.report.has_new_classifier:
             note(_NEW_CLASSIFIER)

@@ -16,6 +16,7 @@ from ofa.data.sources import load_data
 from ofa.graph.space import ImageSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import TrainConfig, claim_directory, has_begun
+from ofa.runs.conversion import ConvertedModel
 from ofa.runs.directory import RunDirectory
 from ofa.runs.plan import facts_of, suggested_settings
 from ofa.runs.start import StartRecord, start_run, start_values
@@ -40,6 +41,7 @@ def train_run(
     world: World = SINGLE_PROCESS,
     progress: ProgressCallback = silent,
     note: Note = unnoted,
+    conversion: ConvertedModel | None = None,
 ) -> RunSummary:
     """Train the supernet of a run, or go on with it, and save it with how it was made.
 
@@ -49,6 +51,7 @@ def train_run(
         world: the processes that train together; all call this.
         progress: called every tenth step.
         note: called with lines for the user: what is trained, and how good it became.
+        conversion: the user's model as it was converted before, which is trained then; None to convert it.
 
     Raises:
         UserError: for settings that cannot work, images that are missing, a folder that holds another run,
@@ -58,7 +61,7 @@ def train_run(
     check_phases(config.recipe.phases, trained=config.init is not None or config.model.has_weights)
     data = load_data(config.data, progress=_before(progress))
     run = RunDirectory(config.runs_dir, config.run_name)
-    supernet, start = _new_supernet(config, run, data, note)
+    supernet, start = _new_supernet(config, run, data, note, conversion)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
         num_bytes = _check_disk(run, config, supernet, world.is_main)
@@ -96,11 +99,11 @@ def train_run(
 
 
 def _new_supernet(
-    config: TrainConfig, run: RunDirectory, data: ImageData, note: Note
+    config: TrainConfig, run: RunDirectory, data: ImageData, note: Note, conversion: ConvertedModel | None
 ) -> tuple[AnySupernet, StartRecord | None]:
     """Return the supernet that a run begins with, and where the weights of a user's model came from."""
     if config.space is None:
-        return model_supernet(config, run, data, note)
+        return model_supernet(config, run, data, note, conversion)
     settings = config.training
     return build_supernet(config.space.for_data(data), settings.seed, settings.dropout), None
 

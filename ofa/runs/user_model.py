@@ -9,14 +9,14 @@ from ofa.data.base import ImageData
 from ofa.graph.settings import ModelSettings
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import TrainConfig, has_begun
-from ofa.runs.conversion import noted_conversion, weights_hash
+from ofa.runs.conversion import ConvertedModel, noted_conversion, weights_hash
 from ofa.runs.directory import RunDirectory
 from ofa.runs.start import StartRecord, check_teacher, recorded_start
 from ofa.runs.supernet_file import load_supernet, save_supernet
 
 
 def model_supernet(
-    config: TrainConfig, run: RunDirectory, data: ImageData, note: Note
+    config: TrainConfig, run: RunDirectory, data: ImageData, note: Note, earlier: ConvertedModel | None = None
 ) -> tuple[GraphSupernet, StartRecord]:
     """Return the supernet of a run of a user's model, and where its weights came from.
 
@@ -27,6 +27,8 @@ def model_supernet(
         run: folder of the run.
         data: images of the run.
         note: called with lines for the user.
+        earlier: the network as it was converted before, e.g. for a plan; it is converted again where the run
+            needs another one.
 
     Raises:
         UserError: for a network that cannot be loaded, adapted to the images or converted, and for weights
@@ -39,7 +41,9 @@ def model_supernet(
         supernet, _ = load_supernet(run.first_supernet)
         assert isinstance(supernet, GraphSupernet)
         return supernet, record
-    conversion = noted_conversion(config.model, data, config.data, config.training.seed, note)
+    conversion = noted_conversion(
+        config.model, data, config.data, config.training.seed, note=note, earlier=earlier
+    )
     report = conversion.report
     record = StartRecord(
         source=str(config.model.name),
