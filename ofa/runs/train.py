@@ -67,9 +67,7 @@ def train_run(
         num_bytes = _check_disk(run, config, supernet, world.is_main)
         start = start_run(config, run, supernet, data.info, note) or start
         if world.is_main:
-            claim_directory(run, config, start_values(start))
-            if isinstance(supernet, GraphSupernet) and not has_begun(run):
-                save_first_supernet(run, supernet)
+            _claim(run, config, supernet, start)
         world.wait()
         new_names = () if start is None else start.new_names
         for line in _first_lines(config, supernet.space, data, device, bool(new_names), num_bytes):
@@ -96,6 +94,13 @@ def train_run(
     for line in summary.lines(trainer.task.metrics):
         note(line)
     return summary
+
+
+def _claim(run: RunDirectory, config: TrainConfig, supernet: AnySupernet, start: StartRecord | None) -> None:
+    """Let a folder belong to a run, and keep the supernet of a user's model that the run begins with."""
+    claim_directory(run, config, start_values(start))
+    if isinstance(supernet, GraphSupernet) and not has_begun(run):
+        save_first_supernet(run, supernet)
 
 
 def _new_supernet(
