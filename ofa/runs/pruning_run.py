@@ -72,7 +72,8 @@ def prune_in(
 
     Raises:
         UserError: if the folder holds another pruning, the network cannot be loaded, adapted to the images
-            or converted, or a limit cannot be reached, or a file cannot be written.
+            or converted, a graph that computes its sub-networks cannot be saved, a limit cannot be reached,
+            or a file cannot be written.
         StoppedError: after a signal, with everything that was scored or trained kept.
     """
     with directory.locked("pruning"):
