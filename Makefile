@@ -37,7 +37,7 @@ fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make t
 	  $(BIN)/python -m pytest -q -n auto --timeout 3600 tests/fuzz
 	@cat fuzz.jsonl
 
-crashes: $(STAMP) ## Kill every stage at each of its file operations and start it again; about 10 minutes.
+crashes: $(STAMP) ## Kill every stage at each of its file operations and start it again; about 20 minutes.
 	@OFA_CRASHES=0 $(BIN)/python -m pytest -q tests/commands/test_crashes.py
 
 lint: style ## Check style, spelling and types only.

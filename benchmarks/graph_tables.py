@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from latency_tables.engines.base import Description, Engine, TimedRun
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.graph_networks import GraphNetworks
-from latency_tables.measuring.graph_plan import measure_graph
+from latency_tables.measuring.tables import measure
 from latency_tables.table.calibration import MeasuredNetwork, fit_affine
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.graph_table import GraphTable
@@ -104,16 +104,15 @@ def row_of(name: str, engine: str, arguments: argparse.Namespace) -> Row:
     path = arguments.folder / f"{supernet.space.name}_{engine}_{side}.json"
     start = time.monotonic()
     with progress_bar(f"{name} in {engine}") as progress:
-        table = measure_graph(
+        table = measure(
             GraphNetworks(supernet, supernet.space),
             device,
             path,
             progress=progress,
-            num_calibration=10,
             num_validation=arguments.networks,
             engine=ProcessorTimeEngine(create_engine(device)) if uses_processor_time else None,
         )
-    assert table.validation is not None
+    assert isinstance(table, GraphTable) and table.validation is not None
     measured, by_macs = measured_ms(table.validation.networks), macs_predictions(supernet, table)
     return {
         "model": name,

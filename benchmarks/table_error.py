@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.build import measure
+from latency_tables.measuring.tables import measure
 from latency_tables.table.calibration import fit_affine
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
@@ -102,6 +102,7 @@ def table_of(space: StagedSpace, device: DeviceSpec, path: Path, seed: int, coun
         print(f"{path} already exists; delete it to build it again")
     with progress_bar(f"{device.name}, seed {seed}") as progress:
         table = measure(space, device, path, seed=seed, progress=progress, num_validation=count)
+    assert isinstance(table, LatencyTable)
     floored = sum(entry.latency_ms <= 1e-6 for entry in table.entries.values())
     scale, offset = table.calibration.scale, table.calibration.offset_ms
     runs = np.median([entry.count or 0 for entry in table.entries.values()])

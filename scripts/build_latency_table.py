@@ -31,7 +31,7 @@ class TableConfig(RunConfig):
     device: DeviceSpec
     space: StagedSpace | None
     resolutions: tuple[int, ...] | None
-    calibration_networks: int
+    calibration_networks: int | None
     validation_networks: int
     from_kit: PathText | None
     output: PathText | None
@@ -49,7 +49,7 @@ class TableConfig(RunConfig):
 )
 def build_latency_table(config: TableConfig) -> MeasuredTable:
     """Measure what is missing of the table and return it."""
-    from latency_tables.measuring.tables import measure_table
+    from latency_tables.measuring.tables import measure
     from latency_tables.remote.results import save_table, table_from_kit
     from ofa.common.accelerator import threads_set
 
@@ -62,7 +62,7 @@ def build_latency_table(config: TableConfig) -> MeasuredTable:
     if kit_table:
         save_table(kit_table, path)
     with threads_set(config.threads), progress_bar(f"measuring on {device.name}") as progress:
-        table: MeasuredTable = kit_table or measure_table(
+        table: MeasuredTable = kit_table or measure(
             networks_of(config, space),
             device,
             path,

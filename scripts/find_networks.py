@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,7 +19,7 @@ from report_run import report_run
 from rich.console import Console
 from rich.markup import escape
 from search_for_device import search_for_device
-from train_supernet import train_supernet
+from train_supernet import train_converted, train_supernet
 
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.limit import limits_between
@@ -146,7 +146,8 @@ class Way:
             # Nothing is written into the run's folder yet.
             tried = dataclasses.replace(trained.data, cache=trained.data.cache and cache)
             self.data = load_data(tried)
-            supernet = self._start.supernet or build_supernet(trained.family.for_data(self.data))
+            converted = self._start.conversion
+            supernet = converted.supernet if converted else build_supernet(trained.family.for_data(self.data))
             self._space = supernet.space
             images = min(config.calibration_images, self.data.size("train"))
             self._durations = estimate_durations(
@@ -211,7 +212,12 @@ class Way:
         return step.run(*assignments({**given, **more}))
 
     def _train(self) -> None:
-        train_supernet.run(*assignments({**self._train_settings, "accelerator": self.config.accelerator}))
+        train = Command(
+            train_supernet.name,
+            train_supernet.schema,
+            partial(train_converted, conversion=self._start.conversion),
+        )
+        train.run(*assignments({**self._train_settings, "accelerator": self.config.accelerator}))
 
     def _collect(self) -> None:
         images = {"count": self.config.count, "calibration_images": self.config.calibration_images}

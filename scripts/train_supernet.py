@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ofa.common.progress import progress_bar, unnoted
 from ofa.launch import command, job_name
 from ofa.runs.config import TrainConfig, next_command
 from ofa.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from ofa.runs.conversion import ConvertedModel
 
 
 @command(
@@ -21,6 +25,11 @@ from ofa.runs.directory import RunDirectory
 )
 def train_supernet(config: TrainConfig) -> Path:
     """Train (or go on training) and return the path of the supernet."""
+    return train_converted(config, None)
+
+
+def train_converted(config: TrainConfig, conversion: ConvertedModel | None) -> Path:
+    """Do what `train_supernet` does, with a user's model that was converted before; for other commands."""
     from ofa.common.accelerator import choose_accelerator
     from ofa.common.distributed import launched_world
     from ofa.runs.train import train_run
@@ -32,7 +41,7 @@ def train_supernet(config: TrainConfig) -> Path:
         progress_bar("training", visible=world.is_main) as progress,
     ):
         note = print if world.is_main else unnoted
-        train_run(config, device, world=world, progress=progress, note=note)
+        train_run(config, device, world=world, progress=progress, note=note, conversion=conversion)
         supernet = RunDirectory(config.runs_dir, config.run_name).supernet
         note(f"supernet: {supernet}\n{next_command(config, 'collect')}")
     return supernet

@@ -1,10 +1,8 @@
-"""`measure`: time every layer of a space on a device, calibrate and validate, resumably."""
+"""`make_table`: time the parts of networks on a device, calibrate and validate, resumably."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,61 +16,13 @@ from latency_tables.measuring.fresh_process import (
     time_in_fresh_process,
 )
 from latency_tables.measuring.journal import Identity, MeasurementJournal, refuse_other
-from latency_tables.measuring.methods import METHODS
-from latency_tables.measuring.plan import NUM_CALIBRATION, NUM_VALIDATION, plan_table
 from latency_tables.measuring.rounds import time_workloads
 from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_values
-from latency_tables.table.estimate import layers_by_resolution
-from latency_tables.table.measured import MeasuredTable, table_identity
-from latency_tables.table.table import SCHEMA_VERSION, LatencyTable
+from latency_tables.table.measured import MeasuredTable
 from ofa.common.errors import UserError
 from ofa.common.locks import sole_writer
-from ofa.common.progress import ProgressCallback, silent
+from ofa.common.progress import ProgressCallback
 from ofa.space.space import SearchSpace
-from ofa.space.staged import StagedSpace
-
-
-def measure(
-    space: StagedSpace,
-    device: DeviceSpec,
-    path: str | Path,
-    *,
-    seed: int = 0,
-    progress: ProgressCallback = silent,
-    num_calibration: int = NUM_CALIBRATION,
-    num_validation: int = NUM_VALIDATION,
-    engine: Engine | None = None,
-    max_table_error: float = math.inf,
-) -> LatencyTable:
-    """Measure the missing entries of the table of `space` on `device`, and save it at `path`.
-
-    Layers, calibration networks and validation networks are timed together in shuffled rounds, in
-    `device.processes` processes in sequence. Every visit is appended to `journal_path(path)`, so an
-    interrupted build continues; that file is deleted when the table is saved. An existing table at `path`
-    keeps its entries, if they belong to the space; a complete table is returned unchanged. A table of other
-    resolutions of the space is extended: its networks then cover all resolutions. A table with an error above
-    `max_table_error` is measured anew, with any effort, and replaced at the end.
-
-    Args:
-        space: space to measure; its restriction limits the layers and networks.
-        device: device, engine and measuring effort.
-        path: JSON file of the table.
-        seed: seed of the networks, orders, weights and inputs.
-        progress: called with the steps of all processes together.
-        num_calibration: number of networks for fitting the affine map, at least 2.
-        num_validation: number of other networks for measuring the table's error, at least 2.
-        engine: engine in this process; None: the engine of `device`, in fresh processes.
-        max_table_error: largest error (MAPE in percent) of a table at `path` that is kept. The returned table
-            may have a larger one; `LatencyTable.check_error` refuses it.
-
-    Raises:
-        UserError: if the engine is unknown, not installed or fails, a table or journal at `path`
-            was measured differently, the space is too small, another process measures the same table, or a
-            file cannot be written.
-    """
-    maker = _LayerTables(space, device, seed, num_calibration, num_validation)
-    return make_table(maker, device, path, progress=progress, engine=engine, max_table_error=max_table_error)
-
 
 P = TypeVar("P", bound=MeasuredTable)
 
@@ -124,7 +74,7 @@ def make_table(
     engine: Engine | None,
     max_table_error: float,
 ) -> P:
-    """Measure what is missing of a table, and save it; see `measure`."""
+    """Measure what is missing of a table, and save it; see `latency_tables.measuring.measure`."""
     path, space = Path(path), maker.space
     description = (engine or create_engine(device)).describe()
     identity = maker.identity(description)
@@ -144,27 +94,6 @@ def make_table(
         table.save(path)
         measurements.path.unlink()
     return table
-
-
-@dataclass(frozen=True)
-class _LayerTables:
-    """Tables of the layers of a published family."""
-
-    space: StagedSpace
-    device: DeviceSpec
-    seed: int
-    num_calibration: int
-    num_validation: int
-
-    def identity(self, engine: Description) -> dict[str, Any]:
-        return table_identity(SCHEMA_VERSION, self.device, engine, METHODS[self.device.method].name)
-
-    def load(self, path: Path) -> LatencyTable:
-        return LatencyTable.load(path)
-
-    def plan(self, existing: LatencyTable | None) -> Plan[LatencyTable]:
-        space = self.space if existing is None else _with_resolutions_of(existing, self.space)
-        return plan_table(space, self.device, self.seed, self.num_calibration, self.num_validation)
 
 
 def _remove_saved_journal(path: Path) -> None:
@@ -193,18 +122,6 @@ def _existing(path: Path, load: Callable[[Path], P], identity: Identity, max_tab
         expected = {**identity, "device": device, "method": table.method}
     refuse_other(path, "latency table", table.identity, expected)
     return table
-
-
-def _with_resolutions_of(table: LatencyTable, space: StagedSpace) -> StagedSpace:
-    """Return `space` with the resolutions that the table covers allowed as well."""
-    choices = zip(space.genes, space.allowed, space.unrestricted.allowed, strict=True)
-    restriction = tuple(
-        all_choices if gene.kind == "resolution" else allowed_choices
-        for gene, allowed_choices, all_choices in choices
-    )
-    wide_space = replace(space, restriction=restriction)
-    resolutions = {*layers_by_resolution(space), *table.covered_resolutions(wide_space)}
-    return wide_space.restrict({"resolution": sorted(resolutions)})
 
 
 def _measure(

@@ -1,16 +1,14 @@
-"""`measure_graph`: time the pieces of a user's network on a device, calibrate and validate, resumably."""
+"""`GraphPlan` and `GraphTables`: what the table of a user's model needs, and how it is made."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from latency_tables.engines.base import Description, Engine
-from latency_tables.measuring.build import make_table
+from latency_tables.engines.base import Description
 from latency_tables.measuring.graph_networks import GraphNetworks
 from latency_tables.measuring.methods import Workload
 from latency_tables.measuring.piece_grid import MAX_PROGRAMS, piece_grid
@@ -23,7 +21,6 @@ from latency_tables.measuring.piece_workloads import (
     without_cold_runs,
 )
 from latency_tables.measuring.plan import (
-    NUM_CALIBRATION,
     NUM_VALIDATION,
     check_measured,
     entry_of,
@@ -37,10 +34,12 @@ from latency_tables.table.graph_table import SCHEMA_VERSION, GraphTable, choices
 from latency_tables.table.measured import table_identity
 from latency_tables.table.piece_sum import PieceSum, PieceTerm
 from latency_tables.table.timing import ImportedTiming, Timing, summarize
-from ofa.common.progress import ProgressCallback, silent
 from ofa.graph.programs import GraphProgram
 from ofa.graph.space import GraphSpace
 from ofa.space.plain import GeneConfig
+
+NUM_CALIBRATION = 10
+"""More networks than for a family: three numbers are fitted, the scale, the offset and the cold share."""
 
 Entries = Mapping[str, Timing | ImportedTiming]
 """Entries of pieces by key."""
@@ -156,6 +155,15 @@ def plan_graph_table(
     """Return the plan of a complete table of a user's model; equal arguments give equal plans.
 
     Pieces are measured between slices, whatever `device.method` says, which is for the layers of families.
+    All sizes of a piece are measured where these are few, else some, and the table interpolates.
+
+    Args:
+        networks: the model, and the space to measure.
+        device: device, engine and measuring effort.
+        seed: seed of the networks.
+        num_calibration: number of networks for the calibration, at least 2.
+        num_validation: number of other networks for measuring the table's error, at least 2.
+        max_programs: about how many pieces are measured at most.
 
     Raises:
         UserError: if the model was captured in parts or does not run at a resolution, or the space is too
@@ -169,69 +177,43 @@ def plan_graph_table(
     return GraphPlan(space, device, seed, grid.terms, grid.programs, programs, *chosen)
 
 
-def measure_graph(
-    networks: GraphNetworks,
-    device: DeviceSpec,
-    path: str | Path,
-    *,
-    seed: int = 0,
-    progress: ProgressCallback = silent,
-    num_calibration: int = NUM_CALIBRATION,
-    num_validation: int = NUM_VALIDATION,
-    engine: Engine | None = None,
-    max_table_error: float = math.inf,
-    max_programs: int = MAX_PROGRAMS,
-) -> GraphTable:
-    """Measure the missing entries of the table of a user's model on `device`, and save it at `path`.
-
-    The graph is cut into pieces as engines fuse them. All sizes of a piece are measured where these are few,
-    else some, and the latency of others is interpolated. An interrupted build continues, and tables at `path`
-    are used and extended as by `latency_tables.measuring.measure`.
-
-    Args:
-        networks: the model, and the space to measure.
-        device: device, engine and measuring effort.
-        path: JSON file of the table.
-        seed: seed of the networks, orders, weights and inputs.
-        progress: called with the steps of all processes together.
-        num_calibration: number of networks for fitting the affine map, at least 2.
-        num_validation: number of other networks for measuring the table's error, at least 2.
-        engine: engine in this process; None: the engine of `device`, in fresh processes.
-        max_table_error: largest error (MAPE in percent) of a table at `path` that is kept.
-        max_programs: about how many pieces are measured at most.
-
-    Raises:
-        UserError: as `measure` does, and if the model was captured in parts.
-    """
-    counts = (num_calibration, num_validation, max_programs)
-    maker = _PieceTables(networks, device, seed, counts)
-    return make_table(maker, device, path, progress=progress, engine=engine, max_table_error=max_table_error)
-
-
 @dataclass(frozen=True)
-class _PieceTables:
-    """Tables of the pieces of a user's model."""
+class GraphTables:
+    """How tables of the pieces of a user's model are made; see `TableMaker` and `plan_graph_table`."""
 
     networks: GraphNetworks
     device: DeviceSpec
     seed: int
-    counts: tuple[int, int, int]
+    num_calibration: int = NUM_CALIBRATION
+    num_validation: int = NUM_VALIDATION
+    max_programs: int = MAX_PROGRAMS
 
     @property
     def space(self) -> GraphSpace:
+        """The (restricted) space of the model."""
         return self.networks.space
 
     def identity(self, engine: Description) -> dict[str, Any]:
+        """Return what further measurements must share with the table."""
         return table_identity(SCHEMA_VERSION, self.device, engine, METHOD)
 
     def load(self, path: Path) -> GraphTable:
+        """Read a table of a user's model."""
         return GraphTable.load(path)
 
     def plan(self, existing: GraphTable | None) -> GraphPlan:
+        """Return the plan of a table that covers the choices of `existing` as well."""
         networks = self.networks
         if existing is not None:
             networks = replace(networks, space=_with_choices(networks.space, existing.choices))
-        return plan_graph_table(networks, self.device, self.seed, *self.counts)
+        return plan_graph_table(
+            networks,
+            self.device,
+            self.seed,
+            self.num_calibration,
+            self.num_validation,
+            self.max_programs,
+        )
 
 
 def _with_choices(space: GraphSpace, choices: Mapping[str, Sequence[float]]) -> GraphSpace:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
-from latency_tables.table.measured import (
-    MeasuredTable,
-    check_version,
-    read_table_values,
-    shortened_list,
-    table_from_values,
-    table_identity,
-)
+from latency_tables.table.measured import MeasuredTable, check_version, shortened_list
 from latency_tables.table.piece_sum import PieceSum, PieceTerm
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.common.errors import UserError
@@ -37,7 +30,6 @@ class GraphTable(MeasuredTable[SearchSpace]):
         cold_entries: statistics of each piece where its weights come from further away than in `entries`.
         cold_share: share of the difference that networks pay, from 0 to 1.
         kind: tells the file from that of a `LatencyTable`.
-        schema_version: schema version of the file.
     """
 
     choices: dict[str, tuple[float, ...]]
@@ -45,7 +37,7 @@ class GraphTable(MeasuredTable[SearchSpace]):
     cold_entries: dict[str, Timing | ImportedTiming]
     cold_share: float
     kind: str = KIND
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check that there is an entry for each key, and choices for each gene."""
@@ -58,24 +50,12 @@ class GraphTable(MeasuredTable[SearchSpace]):
         if unknown_names := sorted(genes - set(self.choices)):
             raise UserError(f"choices lack the genes {shortened_list(unknown_names, ', ')}.")
 
-    @property
-    @override
-    def identity(self) -> dict[str, Any]:
-        return table_identity(SCHEMA_VERSION, self.device, self.engine, self.method)
-
     @classmethod
-    def load(cls, path: Path) -> GraphTable:
-        """Read a table.
-
-        Raises:
-            UserError: if the file is missing, truncated, of another schema version or kind, or contains
-                invalid values.
-        """
-        values = read_table_values(path)
+    @override
+    def check_values(cls, values: Mapping[str, Any], path: Path) -> None:
         if values.get("kind") != KIND:
             raise UserError(f"The latency table {path} is not of a user's model; expected kind {KIND!r}.")
         check_version(values, SCHEMA_VERSION, path)
-        return table_from_values(cls, values, path)
 
     @override
     def covered_resolutions(self, space: SearchSpace) -> tuple[int, ...]:

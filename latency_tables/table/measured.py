@@ -6,9 +6,9 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from typing_extensions import TypeVar
 
@@ -52,6 +52,7 @@ class MeasuredTable(ABC, Generic[S]):
         calibration: affine map from sums of entries to network latencies.
         validation: measured error of the table; None for an imported table.
         entries: statistics of each part by its key.
+        schema_version: schema version of the file.
     """
 
     device: DeviceSpec
@@ -64,11 +65,29 @@ class MeasuredTable(ABC, Generic[S]):
     calibration: Calibration
     validation: Validation | None
     entries: dict[str, Timing | ImportedTiming]
+    schema_version: int = field(kw_only=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a table.
+
+        Raises:
+            UserError: if the file is missing, truncated, of another schema version or kind, or contains
+                invalid values.
+        """
+        values = read_table_values(path)
+        cls.check_values(values, path)
+        return _table_from_values(cls, values, path)
+
+    @classmethod
+    @abstractmethod
+    def check_values(cls, values: Mapping[str, Any], path: Path) -> None:
+        """Raise unless the plain values of the file at `path` are of this kind and schema version."""
 
     @property
-    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Values that further measurements must share with this table; see `table_identity`."""
+        return table_identity(self.schema_version, self.device, self.engine, self.method)
 
     @abstractmethod
     def covered_resolutions(self, space: S) -> tuple[int, ...]:
@@ -189,7 +208,7 @@ class MeasuredTable(ABC, Generic[S]):
         return Affine(self.total(space), self.calibration.scale, self.calibration.offset_ms)
 
 
-def table_from_values(cls: type[T], values: dict[str, Any], path: Path) -> T:
+def _table_from_values(cls: type[T], values: dict[str, Any], path: Path) -> T:
     """Return the table of the plain values of a file.
 
     Raises:

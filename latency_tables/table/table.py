@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
 from latency_tables.table.estimate import layers_by_resolution, resolution_key, sum_by_resolution
-from latency_tables.table.measured import (
-    MeasuredTable,
-    check_version,
-    read_table_values,
-    shortened_list,
-    table_from_values,
-    table_identity,
-)
+from latency_tables.table.measured import MeasuredTable, check_version, shortened_list
 from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.cost import compile_cost
 from ofa.architecture.layer import LayerSpec
@@ -35,34 +28,19 @@ class LatencyTable(MeasuredTable[StagedSpace]):
 
     The key of an entry is a `LayerSpec.key`, or `KEY@RESOLUTION` if the entry is valid only in networks of
     that resolution.
-
-    Attributes:
-        schema_version: schema version of the file.
     """
 
-    schema_version: int = SCHEMA_VERSION
-
-    @property
-    @override
-    def identity(self) -> dict[str, Any]:
-        return table_identity(SCHEMA_VERSION, self.device, self.engine, self.method)
+    schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
 
     @classmethod
-    def load(cls, path: Path) -> LatencyTable:
-        """Read a table.
-
-        Raises:
-            UserError: if the file is missing, truncated, of another schema version or kind, or contains
-                invalid values.
-        """
-        values = read_table_values(path)
+    @override
+    def check_values(cls, values: Mapping[str, Any], path: Path) -> None:
         if "kind" in values:
             raise UserError(
                 f"The latency table {path} is of a user's model; this works with tables of the published "
                 "families only."
             )
         check_version(values, SCHEMA_VERSION, path)
-        return table_from_values(cls, values, path)
 
     def entry(self, spec: LayerSpec, resolution: int) -> Timing | ImportedTiming | None:
         """Return the entry of a layer in networks of `resolution` pixels; None if the table lacks it."""

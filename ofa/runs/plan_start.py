@@ -25,7 +25,7 @@ from ofa.space.staged import StagedSpace
 
 if TYPE_CHECKING:
     from ofa.data.base import ImageData
-    from ofa.graph.supernet import GraphSupernet
+    from ofa.runs.conversion import ConvertedModel
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class PlannedStart:
     Attributes:
         settings: settings of the training that choose the space or the model.
         plan: recipe and further settings.
-        supernet: supernet of a user's model as it is before the training; None for a space.
+        conversion: supernet of a user's model as it is before the training; None for a space.
     """
 
     settings: dict[str, object]
     plan: TrainingPlan
-    supernet: GraphSupernet | None
+    conversion: ConvertedModel | None
 
 
 def plan_start(
@@ -89,12 +89,12 @@ def plan_start(
         chosen = recipe or plan_recipe(facts, transfers=choice.has_init)
         plan = plan_training(facts, space, chosen, length=length, cache=folder)
         return PlannedStart(preset_settings("space", space), plan, None)
-    from ofa.runs.user_model import convert_for
+    from ofa.runs.conversion import convert_for
 
-    supernet, report = convert_for(model, data, images, 0)
-    chosen = recipe or plan_model_recipe(facts, model, report.has_new_classifier)
+    conversion = convert_for(model, data, images, 0)
+    chosen = recipe or plan_model_recipe(facts, model, conversion.report.has_new_classifier)
     plan = plan_training(facts, None, chosen, length=length, cache=folder)
-    return PlannedStart(_model_settings(model), plan, supernet)
+    return PlannedStart(_model_settings(model), plan, conversion)
 
 
 def _model_settings(model: ModelSettings) -> dict[str, object]:

@@ -30,6 +30,7 @@ from ofa.runs.pruning_settings import LATENCY, PruningSettings
 from ofa.space.plain import GeneConfig
 from ofa.training.channel_order import sort_channels
 from ofa.training.fitting import fit
+from ofa.training.settings import FinetuneSettings
 
 Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 """Opens a progress bar with a description; see `ofa.common.progress.progress_bar`."""
@@ -232,19 +233,21 @@ class _Pruning:
         self.score_before = self.score_on(network, "validation")
         if tuned.exists():
             load_weights(network, tuned, "the network of this step")
-            return
-        teacher = self.original if settings.distillation_ratio else None
-        if settings.length:
-            with self.bar(description) as progress:
-                fit(
-                    network,
-                    self.data,
-                    settings,
-                    resolution=self.resolution,
-                    teacher=teacher,
-                    folder=folder,
-                    progress=progress,
-                )
-            self.recalibrate(network)
-        save_network(network, tuned)
+        else:
+            if settings.length:
+                self._train(network, settings, folder, description)
+            save_network(network, tuned)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+    def _train(self, network: nn.Module, settings: FinetuneSettings, folder: Path, description: str) -> None:
+        with self.bar(description) as progress:
+            fit(
+                network,
+                self.data,
+                settings,
+                resolution=self.resolution,
+                teacher=self.original if settings.distillation_ratio else None,
+                folder=folder,
+                progress=progress,
+            )
+        self.recalibrate(network)

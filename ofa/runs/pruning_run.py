@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,19 @@ from ofa.common.files import write_json
 from ofa.common.progress import Note
 from ofa.common.reading import read_json
 from ofa.common.tensors import content_digest
+from ofa.common.unfinished import remove_leftovers
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
 from ofa.export.write import ExportReport
 from ofa.graph.settings import ModelSettings
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import claim_images, data_record
+from ofa.runs.conversion import conversion_record, kept_supernet, noted_conversion, save_conversion
 from ofa.runs.directory import RunDirectory
 from ofa.runs.pruned import PrunedNetwork
 from ofa.runs.pruned_files import export_pruned, save_pruned
 from ofa.runs.pruning import LATENCY_FILE, Bar, prune
 from ofa.runs.pruning_settings import PruningSettings
-from ofa.runs.user_model import convert_for
 
 ImageShape = tuple[int, int, int]
 MeasureShaped = Callable[[Sequence[nn.Module], ImageShape], Sequence[float]]
@@ -72,18 +72,14 @@ def prune_in(
 
     Raises:
         UserError: if the folder holds another pruning, the network cannot be loaded, adapted to the images
-            or converted, or a limit cannot be reached, or a file cannot be written.
+            or converted, a graph that computes its sub-networks cannot be saved, a limit cannot be reached,
+            or a file cannot be written.
         StoppedError: after a signal, with everything that was scored or trained kept.
     """
     with directory.locked("pruning"):
-        note(f"converting {model.name}; large networks and images take minutes")
-        supernet, report = convert_for(model, data, data_settings, settings.seed)
-        note(f"network of {model.name}: {report.text}")
-        if report.has_new_classifier:
-            note(_NEW_CLASSIFIER)
-        record = _record(model, data_settings, settings, supernet, device_record)
-        _claim(directory, record)
-        claim_images(directory, data_settings)
+        supernet, record = _begin(
+            directory, model, data_settings, data, settings, device_record=device_record, note=note
+        )
         side = supernet.space.largest.resolution
         shape = (data.info.in_channels, side, side)
         pruned = prune(
@@ -102,6 +98,39 @@ def prune_in(
 
 def _folder(directory: RunDirectory) -> Path:
     return directory.path / "pruning"
+
+
+def _begin(
+    directory: RunDirectory,
+    model: ModelSettings,
+    data_settings: DataSettings,
+    data: ImageData,
+    settings: PruningSettings,
+    *,
+    device_record: Mapping[str, Any] | None,
+    note: Note,
+) -> tuple[GraphSupernet, dict[str, Any]]:
+    """Return the converted network and the record of a pruning, to which the folder belongs then.
+
+    A folder that keeps the network, converted with the same settings, is read; nothing is converted again.
+    """
+    folder = _folder(directory)
+    path = folder / "model.pt"
+    for written_folder in (folder, *folder.glob("*")):
+        remove_leftovers(written_folder)
+    supernet = kept_supernet(path, conversion_record(model, data, data_settings, settings.seed))
+    conversion = None
+    if supernet is None:
+        conversion = noted_conversion(model, data, data_settings, settings.seed, note=note)
+        supernet = conversion.supernet
+        if conversion.report.has_new_classifier:
+            note(_NEW_CLASSIFIER)
+    record = _record(model, data_settings, settings, supernet, device_record)
+    _claim(directory, record)
+    claim_images(directory, data_settings)
+    if conversion is not None:
+        save_conversion(path, conversion)
+    return supernet, record
 
 
 def _record(
@@ -135,12 +164,13 @@ def _claim(directory: RunDirectory, record: Mapping[str, Any]) -> None:
     """
     path, folder = directory.path / "pruning.json", _folder(directory)
     changes = differences(read_json(path, "record of a pruning"), record) if path.exists() else []
-    if changes and any(entry.name != LATENCY_FILE for entry in folder.glob("*")):
+    # Each method has its results in folders of its own.
+    if changes and any(entry.is_dir() for entry in folder.glob("*")):
         raise UserError(
             f"{directory.path} holds a pruning with other settings: {'; '.join(changes[:8])}. Give the same "
             "settings to go on, choose another run_name, or remove that folder."
         )
     if changes:
-        shutil.rmtree(folder, ignore_errors=True)
+        (folder / LATENCY_FILE).unlink(missing_ok=True)
     if changes or not path.exists():
         write_json(path, record)

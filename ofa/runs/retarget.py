@@ -14,7 +14,10 @@ from ofa.data.settings import DataInfo
 from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard, SubnetFacts, subnet_card
 from ofa.graph.adaptation import adapt_to_images
+from ofa.graph.adapted_costs import adapted_space
 from ofa.graph.space import GraphSpace
+from ofa.graph.state import state_of
+from ofa.space.plain import GeneConfig
 from ofa.space.staged import StagedSpace
 from ofa.supernet.supernet import build_supernet
 from ofa.supernet.transfer import TransferReport, transfer_weights
@@ -61,11 +64,20 @@ def _retargeted_model(
     network, source, space = bundle.network, facts.network, facts.space.unrestricted
     assert source is not None and isinstance(space, GraphSpace)
     channels, classes = info.in_channels, info.num_classes
-    side = facts.config.resolution
-    report = adapt_to_images(network, side=side, in_channels=channels, num_classes=classes, seed=seed)
+    config = facts.config
+    assert isinstance(config, GeneConfig)
+    old_shapes = {name: tuple(tensor.shape) for name, tensor in state_of(network).items()}
+    report = adapt_to_images(
+        network,
+        side=config.resolution,
+        in_channels=channels,
+        num_classes=classes,
+        task=info.task,
+        seed=seed,
+    )
     card = subnet_card(
-        dataclasses.replace(space, in_channels=channels, num_classes=classes),
-        facts.config,
+        adapted_space(space, config, network, old_shapes, in_channels=channels, num_classes=classes),
+        config,
         info,
         network=dataclasses.replace(source, in_channels=channels, num_classes=classes),
         graph=facts.graph,

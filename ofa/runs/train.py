@@ -16,6 +16,7 @@ from ofa.data.sources import load_data
 from ofa.graph.space import ImageSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import TrainConfig, claim_directory, has_begun
+from ofa.runs.conversion import ConvertedModel
 from ofa.runs.directory import RunDirectory
 from ofa.runs.plan import facts_of, suggested_settings
 from ofa.runs.start import StartRecord, start_run, start_values
@@ -40,6 +41,7 @@ def train_run(
     world: World = SINGLE_PROCESS,
     progress: ProgressCallback = silent,
     note: Note = unnoted,
+    conversion: ConvertedModel | None = None,
 ) -> RunSummary:
     """Train the supernet of a run, or go on with it, and save it with how it was made.
 
@@ -49,6 +51,7 @@ def train_run(
         world: the processes that train together; all call this.
         progress: called every tenth step.
         note: called with lines for the user: what is trained, and how good it became.
+        conversion: the user's model as it was converted before, which is trained then; None to convert it.
 
     Raises:
         UserError: for settings that cannot work, images that are missing, a folder that holds another run,
@@ -58,15 +61,13 @@ def train_run(
     check_phases(config.recipe.phases, trained=config.init is not None or config.model.has_weights)
     data = load_data(config.data, progress=_before(progress))
     run = RunDirectory(config.runs_dir, config.run_name)
-    supernet, start = _new_supernet(config, run, data, note)
+    supernet, start = _new_supernet(config, run, data, note, conversion)
     check_training(supernet, data, config.recipe, device, world)
     with run.locked("training", world.is_main):
         num_bytes = _check_disk(run, config, supernet, world.is_main)
         start = start_run(config, run, supernet, data.info, note) or start
         if world.is_main:
-            claim_directory(run, config, start_values(start))
-            if isinstance(supernet, GraphSupernet) and not has_begun(run):
-                save_first_supernet(run, supernet)
+            _claim(run, config, supernet, start)
         world.wait()
         new_names = () if start is None else start.new_names
         for line in _first_lines(config, supernet.space, data, device, bool(new_names), num_bytes):
@@ -95,12 +96,19 @@ def train_run(
     return summary
 
 
+def _claim(run: RunDirectory, config: TrainConfig, supernet: AnySupernet, start: StartRecord | None) -> None:
+    """Let a folder belong to a run, and keep the supernet of a user's model that the run begins with."""
+    claim_directory(run, config, start_values(start))
+    if isinstance(supernet, GraphSupernet) and not has_begun(run):
+        save_first_supernet(run, supernet)
+
+
 def _new_supernet(
-    config: TrainConfig, run: RunDirectory, data: ImageData, note: Note
+    config: TrainConfig, run: RunDirectory, data: ImageData, note: Note, conversion: ConvertedModel | None
 ) -> tuple[AnySupernet, StartRecord | None]:
     """Return the supernet that a run begins with, and where the weights of a user's model came from."""
     if config.space is None:
-        return model_supernet(config, run, data, note)
+        return model_supernet(config, run, data, note, conversion)
     settings = config.training
     return build_supernet(config.space.for_data(data), settings.seed, settings.dropout), None
 

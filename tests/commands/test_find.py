@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import own_models
 import pytest
 from find_networks import FindConfig, Way, find_networks
 from PIL import Image
 from short_way import SHORT_WAY
+from train_supernet import train_supernet
 
 from ofa.common.errors import UserError
+from ofa.common.tensors import content_digest, load_tensors
 from ofa.launch import compose
+from ofa.runs.conversion import ConvertedModel, convert_for
 from predictors.baselines import BASELINES, LINEAR
 
 
@@ -143,3 +149,32 @@ def test_a_bad_table_of_one_device_costs_the_others_nothing(
     assert [device for stage, device, _ in calls if stage == "report"] == ["my_cpu", "my_cpu_onnx"]
     with pytest.raises(UserError, match="max_table_error is -5"):
         run(pictures, "max_table_error=-5")
+
+
+def test_a_users_model_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plan tries the supernet that is trained then, as if the training had converted the model itself."""
+    num_conversions = []
+
+    def counted(*arguments: Any) -> ConvertedModel:
+        num_conversions.append(1)
+        return convert_for(*arguments)
+
+    monkeypatch.setattr("ofa.runs.conversion.convert_for", counted)
+    monkeypatch.setattr(Way, "_go", lambda *_: ("name", None))
+    model = ("model=own_nets:Net", "model.weights=Net.pth", "model.divisor=4", "data=digits")
+    of_training = [f"+stages.train.{setting}" for setting in own_models.SHORT]
+    of_device = ("device=my_cpu", "limits.latency_ms=1")
+    with own_models.own_model_folder(tmp_path, monkeypatch):
+        find_networks.run(*model, *of_device, *of_training, "run_name=found")
+        assert len(num_conversions) == 1
+        train_supernet.run(*model, *own_models.SHORT, "run_name=trained")
+        assert len(num_conversions) == 2
+        states = [
+            load_tensors(tmp_path / "runs" / name / "supernet.pt", "supernet")
+            for name in ("found", "trained")
+        ]
+        assert content_digest(states[0]) == content_digest(states[1])
+        # Another seed draws other weights.
+        find_networks.run(*model, *of_device, *of_training, "+stages.train.training.seed=1", "run_name=third")
+        assert len(num_conversions) == 4
+    sys.modules.pop("own_nets", None)

@@ -162,6 +162,52 @@ def test_a_pruning_that_was_interrupted_goes_on(
     assert not num_calls and first_count > 0
 
 
+def test_a_pruning_goes_on_without_converting_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first start ends at a limit out of reach; weights that are gone are not needed any more."""
+    with pytest.raises(UserError, match="The limit of macs is"):
+        prune_model.run(*COMMON, *ONE_STEP, "macs_share=0.001")
+    kept = (folder / "runs/one/pruning/model.pt").read_bytes()
+    expected = prune_model.run(*COMMON, *ONE_STEP, "runs_dir=other")
+    monkeypatch.setattr(
+        "ofa.runs.pruning_run.noted_conversion", lambda *_: pytest.fail("it was converted again")
+    )
+    assert same(prune_model.run(*COMMON, *ONE_STEP), expected)
+    (folder / "trained.pt").unlink()
+    assert same(prune_model.run(*COMMON, *ONE_STEP), expected)
+    assert (folder / "runs/one/pruning/model.pt").read_bytes() == kept
+    (folder / "runs/one/pruning/model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"Delete \S+model\.pt to convert the network again"):
+        prune_model.run(*COMMON, *ONE_STEP)
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("model.divisor=8", r"model\.divisor was 4 and is 8"),
+        ("model.weights=others.pt", r"model\.weights_digest was"),
+        ("seed=1", r"pruning\.seed was 0 and is 1"),
+    ],
+)
+def test_a_kept_network_of_other_settings_is_not_taken(folder: Path, setting: str, text: str) -> None:
+    torch.save(made().state_dict(), folder / "others.pt")
+    prune_model.run(*COMMON, *ONE_STEP)
+    kept = (folder / "runs/one/pruning/model.pt").read_bytes()
+    with pytest.raises(UserError, match=text):
+        prune_model.run(*COMMON, *ONE_STEP, setting)
+    assert (folder / "runs/one/pruning/model.pt").read_bytes() == kept
+
+
+def test_a_folder_without_results_takes_another_network(folder: Path) -> None:
+    with pytest.raises(UserError, match="The limit of macs is"):
+        prune_model.run(*COMMON, *ONE_STEP, "macs_share=0.001")
+    kept = (folder / "runs/one/pruning/model.pt").read_bytes()
+    pruned = prune_model.run(*COMMON, *ONE_STEP, "model.divisor=8")
+    assert same(pruned, prune_model.run(*COMMON, *ONE_STEP, "model.divisor=8", "runs_dir=other"))
+    # As after a kill between the two files.
+    (folder / "runs/one/pruning/model.pt").write_bytes(kept)
+    assert same(pruned, prune_model.run(*COMMON, *ONE_STEP, "model.divisor=8"))
+
+
 def test_without_training_the_network_is_only_recalibrated(folder: Path) -> None:
     pruned = prune_model.run(*COMMON, "macs_share=0.6", "candidates=2", "finetuning.epochs=0")
     assert pruned.before == pruned.after
@@ -254,7 +300,7 @@ def test_latencies_of_a_limit_out_of_reach_do_not_bind_a_folder(
         (["limits.latency_ms=1"], r"limits\.latency_ms and device are given together"),
         (["macs_share=0.5", "device=my_cpu"], r"limits\.latency_ms and device are given together"),
         (["macs_share=0.5", "model.resolutions=[8,16]"], "a network is pruned at one resolution"),
-        (["macs_share=0.5", "finetuning.epochs=-1"], "epochs must not be negative"),
+        (["macs_share=0.5", "finetuning.epochs=-1"], "epochs and steps must not be negative"),
     ],
 )
 def test_mistakes_are_explained(folder: Path, settings: list[str], text: str) -> None:

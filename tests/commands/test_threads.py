@@ -250,7 +250,7 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
     "fit_predictor": (fit_predictor.fit_predictor, "predictors.fitting.fit", ()),
     "build_latency_table": (
         build_latency_table.build_latency_table,
-        "latency_tables.measuring.tables.measure_table",
+        "latency_tables.measuring.tables.measure",
         (TINY,),
     ),
     "make_device_kit": (make_device_kit.make_device_kit, "latency_tables.remote.kit.make_table_kit", (TINY,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,16 @@ from search_for_device import search_for_device
 from train_supernet import train_supernet
 
 from latency_tables.table.load import load_table
+from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
+from ofa.data.sources import load_data
 from ofa.export import load_bundle
+from ofa.export.write import export_bundle
 from ofa.graph.supernet import GraphSupernet
+from ofa.modules.cost import module_cost
 from ofa.runs import RunConfig, open_run
+from ofa.runs.retarget import retargeted
 from predictors.baselines import BASELINES, LINEAR
 
 NET = ("model=own_nets:Net", "model.weights=Net.pth", "model.divisor=4", "model.min_channels=8")
@@ -119,6 +125,22 @@ def test_what_needs_a_family_refuses_a_model(folder: Path, tmp_path: Path) -> No
         make_device_kit.run("run_name=net")
 
 
+def test_a_bundle_for_other_classes_has_the_costs_of_its_network(folder: Path) -> None:
+    path = export_subnet.run("run_name=net", "subnet=smallest", "formats=[]", "name=old")
+    info = dataclasses.replace(load_data("digits").info, class_names=("even", "odd"))
+    network, card, _ = retargeted(load_bundle(path), info, 0)
+    assert card.subnet is not None and card.subnet.space.num_classes == 2
+    space, config = card.subnet.space.unrestricted, card.subnet.config
+    costs, counted = space_costs(space), module_cost(network, card.input_shape)
+    assert costs["macs"](space.genomes([config])) == counted.macs
+    assert costs["parameters"](space.genomes([config])) == counted.parameters
+    export_bundle(network, card, folder / "other_classes", [])
+    loaded = load_bundle(folder / "other_classes")
+    assert loaded.subnet.space == card.subnet.space
+    images = torch.rand(2, *card.input_shape)
+    assert torch.equal(loaded.network(images), network(images))
+
+
 def test_a_graph_goes_into_a_bundle_and_out_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = export_subnet.run("run_name=halves", "subnet=smallest", "formats=[onnx]")
     assert "a graph of the network that own_nets:Halves makes" in capsys.readouterr().out
@@ -154,7 +176,7 @@ def test_a_training_goes_on_without_converting_again(
         raise AssertionError("converted again")
 
     before = supernet_of("net").state_dict()
-    monkeypatch.setattr("ofa.runs.user_model.convert_for", refuse)
+    monkeypatch.setattr("ofa.runs.user_model.noted_conversion", refuse)
     monkeypatch.setattr("ofa.runs.train.save_first_supernet", refuse)
     (folder / "Net.pth").rename(folder / "moved.pth")
     train_supernet.run(*NET, *own_models.SHORT, "run_name=net")

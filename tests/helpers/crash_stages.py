@@ -27,9 +27,11 @@ from import_latency_table import import_latency_table
 from make_device_kit import make_device_kit
 from matplotlib.figure import Figure
 from PIL import Image
+from prune_model import prune_model
 from published_names import mobilenet_v3_name
 from report_run import report_run
 from search_for_device import search_for_device
+from torch import nn
 from train_supernet import train_supernet
 
 from latency_tables.measuring.networks import TimedNetwork
@@ -69,6 +71,12 @@ TUNING = (
     "formats=[]",
     "finetuning.batch_size=600",
     "finetuning.epochs=1",
+)
+PRUNING = (
+    *IMAGES,
+    *("model=crash_stages:own_network", "model.divisor=4", "data=digits", "run_name=pruned"),
+    *("macs_share=0.5", "candidates=2", "validation_images=20", "formats=[]"),
+    *("finetuning.batch_size=600", "finetuning.epochs=1"),
 )
 KIT = (*OTHER, "device.name=board", "device.processes=1", *NETWORKS, "resolutions=[8]")
 
@@ -135,8 +143,16 @@ STAGES = {
     ),
     "report": Stage(report_run, (*IMAGES, "random_networks=1", "seed=1"), (*IMAGES, "random_networks=1")),
     "classify": Stage(classify, ("bundle=small", "images=FOLDER/pictures", "output=FOLDER/sheet.png"), None),
+    "prune": Stage(prune_model, PRUNING),
 }
 """Every stage in an order in which each finds what it needs."""
+
+
+def own_network() -> nn.Module:
+    """Return a user's network for the digits."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
+    )
 
 
 def load_everything() -> None:

@@ -13,8 +13,9 @@ from torch import nn
 
 from latency_tables.engines.pytorch import time_on_cuda
 from latency_tables.engines.registry import create_engine
-from latency_tables.measuring.build import journal_path, measure
+from latency_tables.measuring.build import journal_path
 from latency_tables.measuring.networks import TimedNetwork, measure_network_ms, measure_networks
+from latency_tables.measuring.tables import measure
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from ofa.architecture.lowering import distinct_layers

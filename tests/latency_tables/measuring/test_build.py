@@ -13,11 +13,13 @@ import pytest
 from torch import Tensor, nn
 
 from latency_tables.engines.base import TimedRun
-from latency_tables.measuring.build import journal_path, measure
+from latency_tables.measuring.build import journal_path
 from latency_tables.measuring.disturbance import SystemLoad
 from latency_tables.measuring.plan import assemble_table, plan_table
+from latency_tables.measuring.tables import measure
 from latency_tables.table.calibration import Validation, choose_networks, fit_affine
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.measured import MeasuredTable
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import MIN_MS, MeasurementError, Timing, summarize
 from ofa.architecture.lowering import distinct_layers
@@ -92,7 +94,7 @@ class FakeEngine:
             self.measuring_now = False
 
 
-def validation_of(table: LatencyTable) -> Validation:
+def validation_of(table: MeasuredTable) -> Validation:
     assert table.validation is not None
     return table.validation
 
@@ -100,7 +102,9 @@ def validation_of(table: LatencyTable) -> Validation:
 def table_of(
     path: Path, engine: FakeEngine, space: StagedSpace | None = None, device: DeviceSpec = DEVICE
 ) -> LatencyTable:
-    return measure(space or make_space(), device, path, seed=3, num_validation=12, engine=engine)
+    table = measure(space or make_space(), device, path, seed=3, num_validation=12, engine=engine)
+    assert isinstance(table, LatencyTable)
+    return table
 
 
 def comparable(table: LatencyTable) -> LatencyTable:
@@ -109,6 +113,7 @@ def comparable(table: LatencyTable) -> LatencyTable:
 
 def test_calibration_is_exact_for_an_affine_device(tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.json", FakeEngine())
+    assert len(table.calibration.networks) == 6
     assert table.calibration.scale == pytest.approx(SCALE)
     assert table.calibration.offset_ms == pytest.approx(OFFSET_MS)
     assert validation_of(table).repeatability_percent is None
@@ -185,7 +190,7 @@ def test_a_table_that_is_too_wrong_is_measured_anew_with_any_effort(tmp_path: Pa
     wrong.save(path)
     longer = replace(DEVICE, rounds=6, minutes=30.0, processes=2)
 
-    def again(engine: FakeEngine, device: DeviceSpec, max_table_error: float) -> LatencyTable:
+    def again(engine: FakeEngine, device: DeviceSpec, max_table_error: float) -> MeasuredTable:
         return measure(
             make_space(),
             device,

@@ -9,10 +9,10 @@ import pytest
 from measured_programs import DiesAtRun, Modules, Threads
 from torch import nn
 
-from latency_tables.measuring.build import measure
 from latency_tables.measuring.fresh_process import time_in_fresh_process
 from latency_tables.measuring.networks import measure_subnets
 from latency_tables.measuring.rounds import Visit
+from latency_tables.measuring.tables import measure
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.space.staged import StagedSpace
@@ -66,7 +66,7 @@ def test_a_table_and_networks_are_measured_in_fresh_processes(
 ) -> None:
     space = micro_space.restrict({"resolution": [8]})
     table = measure(space, QUICK, tmp_path / "t.json", seed=0, num_calibration=2, num_validation=2)
-    assert not table.missing_entries(space)
+    assert not table.missing_text(space)
     configs = [space.smallest, space.largest]
     latencies = measure_subnets(space, configs, QUICK, processes=2)
     assert [len(found) for found in latencies] == [2, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,14 +15,15 @@ import torch
 from elastic_toys import OFFSET_MS, SCALE, CountingEngine, cost_ms, toy_supernet
 from torch import Tensor, nn
 
-from latency_tables.measuring.build import journal_path
+from latency_tables.engines.base import Engine
+from latency_tables.measuring.build import journal_path, make_table
 from latency_tables.measuring.disturbance import SystemLoad
 from latency_tables.measuring.duration import estimate_duration_s
 from latency_tables.measuring.graph_networks import GraphNetworks
-from latency_tables.measuring.graph_plan import measure_graph, plan_graph_table
+from latency_tables.measuring.graph_plan import GraphTables, plan_graph_table
 from latency_tables.measuring.networks import measure_subnets
 from latency_tables.measuring.piece_grid import piece_grid
-from latency_tables.measuring.tables import measure_table, networks_in
+from latency_tables.measuring.tables import measure, networks_in
 from latency_tables.remote.verification import MeasureByKit, MeasureHere, choose_measure
 from latency_tables.table.calibration import Validation
 from latency_tables.table.device import DeviceSpec
@@ -29,6 +31,7 @@ from latency_tables.table.graph_table import GraphTable
 from latency_tables.table.load import load_table
 from latency_tables.table.table import LatencyTable
 from ofa.common.errors import UserError
+from ofa.common.progress import silent
 from ofa.graph import make_elastic
 from ofa.graph.supernet import GraphSupernet
 from ofa.space.plain import GeneConfig
@@ -64,11 +67,24 @@ def expected_ms(supernet: GraphSupernet, config: GeneConfig, power: float = 1.0)
     return SCALE * cost_ms(supernet.extract(config), power) + OFFSET_MS
 
 
+def table_of(networks: GraphNetworks, path: Path, engine: Engine, seed: int = 0) -> GraphTable:
+    table = measure(networks, DEVICE, path, seed=seed, engine=engine)
+    assert isinstance(table, GraphTable)
+    return table
+
+
 @pytest.fixture(scope="module")
 def table_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("toy") / "t.json"
-    measure_graph(networks_of(), DEVICE, path, seed=3, engine=CountingEngine())
+    table_of(networks_of(), path, CountingEngine(), seed=3)
     return path
+
+
+def test_three_numbers_are_fitted_to_ten_networks(table_path: Path, tmp_path: Path) -> None:
+    assert len(load_table(table_path).calibration.networks) == 10
+    assert len(plan_graph_table(networks_of(), DEVICE, 3).calibration) == 10
+    with pytest.raises(UserError, match="num_calibration and num_validation are 0 and 16; expected at least"):
+        measure(networks_of(), DEVICE, tmp_path / "t.json", num_calibration=0, engine=CountingEngine())
 
 
 def test_a_table_of_all_sizes_is_exact(table_path: Path) -> None:
@@ -84,7 +100,7 @@ def test_a_table_of_all_sizes_is_exact(table_path: Path) -> None:
 
 def test_networks_pay_a_share_of_what_cold_weights_cost(tmp_path: Path) -> None:
     engine = CountingEngine(cold_ms=20.0, cold_share=0.4)
-    table = measure_graph(networks_of(), DEVICE, tmp_path / "t.json", engine=engine)
+    table = table_of(networks_of(), tmp_path / "t.json", engine)
     assert table.cold_share == 0.4
     assert validation_of(table).max_error_percent == pytest.approx(0, abs=1e-6)
     assert all(table.cold_entries[key].latency_ms > entry.latency_ms for key, entry in table.entries.items())
@@ -111,12 +127,13 @@ def test_equal_pieces_share_their_entries(table_path: Path) -> None:
 def test_few_programs_are_interpolated(tmp_path: Path) -> None:
     supernet, power = supernet_of(), 1.3
     tables = [
-        measure_graph(
-            networks_of(),
+        make_table(
+            GraphTables(networks_of(), DEVICE, seed=0, max_programs=count),
             DEVICE,
             tmp_path / f"{count}.json",
+            progress=silent,
             engine=CountingEngine(power),
-            max_programs=count,
+            max_table_error=math.inf,
         )
         for count in (1, 600)
     ]
@@ -140,12 +157,12 @@ def test_joined_pieces_take_no_more_programs() -> None:
 def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     with pytest.raises(KeyboardInterrupt):
-        measure_graph(networks_of(), DEVICE, path, seed=3, engine=CountingEngine(stop_after=260))
+        table_of(networks_of(), path, CountingEngine(stop_after=260), seed=3)
     assert journal_path(path).exists() and not path.exists()
     engine = CountingEngine()
-    resumed = measure_graph(networks_of(), DEVICE, path, seed=3, engine=engine)
+    resumed = table_of(networks_of(), path, engine, seed=3)
     whole_engine = CountingEngine()
-    whole = measure_graph(networks_of(), DEVICE, tmp_path / "w.json", seed=3, engine=whole_engine)
+    whole = table_of(networks_of(), tmp_path / "w.json", whole_engine, seed=3)
     assert replace(resumed, date="") == replace(whole, date="")
     assert engine.num_runs < whole_engine.num_runs
     assert not journal_path(path).exists()
@@ -154,14 +171,14 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path) -> None:
 def test_a_complete_table_is_kept_and_other_resolutions_extend_it(tmp_path: Path) -> None:
     networks, path = networks_of(12, 16), tmp_path / "t.json"
     small = replace(networks, space=networks.space.restrict({"resolution": [12]}))
-    first = measure_graph(small, DEVICE, path, engine=CountingEngine())
+    first = table_of(small, path, CountingEngine())
     engine = CountingEngine()
-    assert measure_graph(small, DEVICE, path, engine=engine) == first and not engine.num_runs
+    assert table_of(small, path, engine) == first and not engine.num_runs
     with pytest.raises(UserError, match="lacks choices of space 'toy', of resolution; it covers .* 12. Make"):
         first.estimator(networks.space)
     assert first.covered_space(networks.space) == small.space
     large = replace(networks, space=networks.space.restrict({"resolution": [16]}))
-    both = measure_graph(large, DEVICE, path, engine=engine)
+    both = table_of(large, path, engine)
     assert both.covered_resolutions(networks.space) == (12, 16)
     assert set(first.entries) < set(both.entries)
     assert {key: both.entries[key] for key in first.entries} == first.entries
@@ -171,9 +188,7 @@ def test_a_complete_table_is_kept_and_other_resolutions_extend_it(tmp_path: Path
 def test_genomes_beyond_the_measured_sizes_have_no_latency(tmp_path: Path) -> None:
     networks = networks_of(12, 16)
     small = networks.space.restrict({"resolution": [12]})
-    table = measure_graph(
-        replace(networks, space=small), DEVICE, tmp_path / "t.json", engine=CountingEngine()
-    )
+    table = table_of(replace(networks, space=small), tmp_path / "t.json", CountingEngine())
     values = table.estimator(small)(networks.space.genomes([small.largest, networks.space.largest]))
     assert np.isnan(values).tolist() == [False, True]
 
@@ -197,7 +212,7 @@ class Concatenated(nn.Module):
 def test_widths_of_many_inputs_grow_together(tmp_path: Path) -> None:
     supernet = make_elastic(Concatenated().eval(), torch.randn(2, 3, 8, 8), name="concatenated")
     networks = GraphNetworks(supernet, supernet.space)
-    table = measure_graph(networks, DEVICE, tmp_path / "t.json", engine=CountingEngine())
+    table = table_of(networks, tmp_path / "t.json", CountingEngine())
     assert max(len(axis.genes) for term in table.terms for axis in term.axes) > 1
     # The cost is linear in the sum of the widths.
     assert validation_of(table).max_error_percent == pytest.approx(0, abs=1e-6)
@@ -288,7 +303,7 @@ def test_sub_networks_and_tables_are_measured_by_an_engine(tmp_path: Path) -> No
     device = DeviceSpec("cpu", "pytorch", rounds=2, runs_per_visit=1, warmup_runs=0, processes=1)
     networks = networks_in(supernet, supernet.space)
     assert estimate_duration_s(networks, device) > 0
-    table = measure_table(networks, device, tmp_path / "t.json", num_calibration=2, num_validation=2)
+    table = measure(networks, device, tmp_path / "t.json", num_calibration=2, num_validation=2)
     assert all(timing.latency_ms > 0 for timing in table.entries.values())
     space = supernet.space
     latencies = measure_subnets(networks, [space.smallest, space.largest], device, processes=1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from pruning_toys import fast_smallest, full_macs, num_parameters, two_convolutions
 from torch import nn
 
 from ofa.common.errors import UserError
@@ -24,27 +25,11 @@ NUM_UNITS = {"0": 32, "3": 48}
 
 @pytest.fixture
 def supernet() -> GraphSupernet:
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.Conv2d(32, 48, 3, padding=1),
-        nn.BatchNorm2d(48),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(48, 4),
-    )
-    return make_elastic(network.eval(), torch.randn(2, 3, 8, 8), kernel_sizes=[]).eval()
+    return two_convolutions()
 
 
 def share(config: GeneConfig, name: str) -> float:
     return dict(config.values)[f"width:{name}"] / NUM_UNITS[name]
-
-
-def full_macs(supernet: GraphSupernet) -> float:
-    return float(supernet.costs["macs"](supernet.space.genomes([supernet.space.largest]))[0])
 
 
 def test_each_group_alone_gets_narrower(supernet: GraphSupernet) -> None:
@@ -298,18 +283,13 @@ def test_mistakes_are_explained(
 
 @pytest.mark.parametrize("limit", [1.2, 2.0])
 def test_a_measured_limit_that_only_the_smallest_network_keeps(supernet: GraphSupernet, limit: float) -> None:
-    smallest = supernet.space.smallest
-
-    def measure(configs: Sequence[GeneConfig]) -> list[float]:
-        return [1.0 if config == smallest else 5.0 for config in configs]
-
     (step,) = iterative(
         supernet,
         {"latency_ms": limit},
         num_steps=1,
         recalibrate=nn.Module.eval,
-        evaluate=lambda network: float(sum(p.numel() for p in network.parameters())),
+        evaluate=num_parameters,
         fine_tune=lambda network, step: None,
-        measured={"latency_ms": MeasuredCost(supernet.space, measure)},
+        measured={"latency_ms": MeasuredCost(supernet.space, fast_smallest(supernet))},
     )
-    assert step.config == smallest
+    assert step.config == supernet.space.smallest

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from pruning_toys import fast_smallest, full_macs, num_parameters, two_convolutions
 from torch import nn
 
 from ofa.architecture.cost import space_costs
@@ -21,19 +22,7 @@ from ofa.space.plain import GeneConfig
 
 @pytest.fixture
 def supernet() -> GraphSupernet:
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.Conv2d(32, 48, 3, padding=1),
-        nn.BatchNorm2d(48),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(48, 4),
-    )
-    return make_elastic(network.eval(), torch.randn(2, 3, 8, 8))
+    return two_convolutions()
 
 
 def test_candidates_are_within_the_limits_and_use_them(supernet: GraphSupernet) -> None:
@@ -71,10 +60,9 @@ def test_the_best_network_is_first_and_all_were_recalibrated(supernet: GraphSupe
 
     def evaluate(network: nn.Module) -> float:
         assert id(network) == seen[-1]
-        return float(sum(parameter.numel() for parameter in network.parameters()))
+        return num_parameters(network)
 
-    space = supernet.space
-    limit = 0.5 * supernet.costs["macs"](space.genomes([space.largest]))[0]
+    limit = 0.5 * full_macs(supernet)
     results = one_step(
         supernet,
         {"macs": limit},
@@ -97,20 +85,15 @@ def test_limits_that_cannot_be_reached_name_the_smallest_value(supernet: GraphSu
 
 @pytest.mark.parametrize("limit", [1.2, 2.0])
 def test_a_measured_limit_that_only_the_smallest_network_keeps(supernet: GraphSupernet, limit: float) -> None:
-    smallest = supernet.space.smallest
-
-    def measure(configs: Sequence[GeneConfig]) -> list[float]:
-        return [1.0 if config == smallest else 5.0 for config in configs]
-
     results = one_step(
         supernet,
         {"latency_ms": limit},
         recalibrate=nn.Module.eval,
         evaluate=lambda network: 0.0,
         num_candidates=4,
-        measured={"latency_ms": MeasuredCost(supernet.space, measure)},
+        measured={"latency_ms": MeasuredCost(supernet.space, fast_smallest(supernet))},
     )
-    assert [result.config for result in results] == [smallest]
+    assert [result.config for result in results] == [supernet.space.smallest]
     assert results[0].costs == {"latency_ms": 1.0}
 
 
@@ -122,7 +105,7 @@ def test_every_candidate_is_measured_within_a_limit(supernet: GraphSupernet) -> 
         supernet,
         {"latency_ms": 1.3},
         recalibrate=nn.Module.eval,
-        evaluate=lambda network: float(sum(p.numel() for p in network.parameters())),
+        evaluate=num_parameters,
         num_candidates=5,
         measured={"latency_ms": MeasuredCost(supernet.space, measure)},
     )
