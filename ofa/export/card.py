@@ -110,6 +110,15 @@ class ModelCard:
         if errors:
             raise UserError("\n".join(errors))
 
+    def check_task(self, info: DataInfo) -> None:
+        """Raise the error for images that are for another task than the network.
+
+        Raises:
+            UserError: naming both.
+        """
+        if self.task != info.task:
+            raise UserError(f"{self.name} is a network for {self.task}; {info.name} is for {info.task}.")
+
     def preprocess(self, images: Tensor) -> Tensor:
         """Return the network's input for images (n, channels, h, w) of pixels 0..255."""
         _, height, width = self.input_shape

@@ -117,10 +117,7 @@ def measure_file(
             fails.
     """
     card, task = bundle.card, task_of(data)
-    if card.task != data.info.task:
-        raise UserError(
-            f"{card.name} is a network for {card.task}; {data.info.name} is for {data.info.task}."
-        )
+    card.check_task(data.info)
     if name != "weights":
         return measure_detailed(load_file(bundle, name, trust=trust), card_batches(card, data, split), task)
     batches = card_batches(card, data, split, device=device)

@@ -36,9 +36,10 @@ def retargeted(
         seed: seed of a new classifier.
 
     Raises:
-        UserError: if the bundle is no sub-network of a space.
+        UserError: if the bundle is no sub-network of a space, or the images are for another task.
     """
     facts, card = bundle.subnet, bundle.card
+    card.check_task(info)
     keeps_classes = tell_same_classes(card.class_names, info.class_names)
     if keeps_classes and facts.space.in_channels == info.in_channels:
         preprocessing = Preprocessing(info.mean, info.std, centre_share=info.centre_share)
@@ -92,11 +93,12 @@ def _provenance(bundle: Bundle, report: TransferReport) -> dict[str, Any]:
 
 
 def check_classes(bundle: Bundle, info: DataInfo) -> None:
-    """Raise the error for a classification network that tells other classes than those of the images.
+    """Raise the error for a network that tells other classes than those of the images.
 
     Raises:
-        UserError: naming the classes of both.
+        UserError: naming the tasks or the classes of both.
     """
+    bundle.card.check_task(info)
     names = bundle.card.class_names
     if names and not tell_same_classes(names, info.class_names):
         raise UserError(

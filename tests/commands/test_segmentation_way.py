@@ -20,6 +20,7 @@ from search_for_device import search_for_device
 from segment import segment
 from train_supernet import train_supernet
 
+from ofa.common.errors import UserError
 from ofa.common.metric import MEAN_IOU
 from ofa.data.settings import SEGMENTATION
 from ofa.data.shapes import CLASS_NAMES, draw_shapes
@@ -87,6 +88,11 @@ def test_the_whole_way(
     )
     assert load_bundle(tuned).card.expected_metric.name == "mean_iou"  # type: ignore[union-attr]
     assert "validation mean IoU: " in capsys.readouterr().out
+    other = ("run_name=other", f"bundle={path}", "data=digits")
+    with pytest.raises(UserError, match="is a network for segmentation; digits is for classification"):
+        finetune_subnet.run(*other, "finetuning.epochs=1")
+    with pytest.raises(UserError, match="is a network for segmentation; digits is for classification"):
+        evaluate_subnet.run(*other, "latency=false")
     pictures, _ = few_shapes(10, 3)
     Image.fromarray(pictures[0].permute(1, 2, 0).numpy()).save("one.png")
     shown = segment.run(RUN, f"bundle={name}", "images=one.png", "format=onnx")
