@@ -61,7 +61,7 @@ class PruneModelConfig(PruningSettings):
     interrupted="What was evaluated and trained so far is kept; the same command goes on from it.",
 )
 def prune_model(config: PruneModelConfig) -> PrunedNetwork:
-    """Prune, fine-tune, write the files and return the network."""
+    """Prune, fine-tune, write the files and return the network, of several the smallest."""
     from ofa.common.accelerator import choose_accelerator
     from ofa.data.sources import load_data
     from ofa.runs.pruning_run import prune_in
@@ -70,7 +70,7 @@ def prune_model(config: PruneModelConfig) -> PrunedNetwork:
     data = load_data(config.data)
     measure = partial(measured_ms, config.device, config.seed) if config.device else None
     directory = RunDirectory(config.runs_dir, job_name(config.run_name, ["run_name"]))
-    pruned, report = prune_in(
+    results = prune_in(
         directory,
         config.model,
         config.data,
@@ -83,8 +83,9 @@ def prune_model(config: PruneModelConfig) -> PrunedNetwork:
         measure=measure,
         device_record=device_values(config.device) if config.device else None,
     )
-    print(*pruned.lines, *report.lines(), sep="\n")
-    print(f"bundle: {report.path}; counts and costs: {directory.path / 'pruned.json'}")
+    for _, report in results:
+        print(f"bundle: {report.path}; counts and costs: {directory.path / report.path.name}.json")
+    pruned, report = results[-1]
     settings = {**run_settings(directory.name, config.runs_dir), "bundle": report.path.name}
     print(f"next: {command_line('evaluate', settings)}")
     return pruned

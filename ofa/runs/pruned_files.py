@@ -20,11 +20,6 @@ from ofa.runs.directory import RunDirectory
 from ofa.runs.pruned import PrunedNetwork
 
 PRUNED_SCHEMA = 1
-BUNDLE = "pruned"
-_HOW_TO_LOAD = (
-    "from ofa.export.bundle import load_bundle",
-    f'network = load_bundle("bundles/{BUNDLE}").network',
-)
 
 
 def save_network(network: nn.Module, path: Path) -> None:
@@ -33,13 +28,11 @@ def save_network(network: nn.Module, path: Path) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
-def save_pruned(
-    folder: Path, pruned: PrunedNetwork, supernet: GraphSupernet, facts: Mapping[str, Any]
-) -> Path:
-    """Write `pruned.safetensors` and `pruned.json`.
+def save_pruned(path: Path, pruned: PrunedNetwork, supernet: GraphSupernet, facts: Mapping[str, Any]) -> Path:
+    """Write the weights of a pruned network, and a JSON file beside them.
 
     Args:
-        folder: folder of the files.
+        path: path without an ending; its name is that of the bundle.
         pruned: the network.
         supernet: the supernet that it is a part of.
         facts: further entries of the JSON file.
@@ -50,23 +43,27 @@ def save_pruned(
     Raises:
         UserError: if a file cannot be written.
     """
-    path, content = folder / "pruned.safetensors", weights_content(pruned.network)[WEIGHTS_FILE]
+    name, content = path.name, weights_content(pruned.network)[WEIGHTS_FILE]
+    path = path.with_name(f"{name}.safetensors")
     values = {
         "schema_version": PRUNED_SCHEMA,
         **facts,
         **pruned.to_dict(supernet.space),
         "is_own_class": supernet.keeps_class(pruned.config),
         "sha256": sha256(content),
-        "how_to_load": list(_HOW_TO_LOAD),
+        "how_to_load": [
+            "from ofa.export.bundle import load_bundle",
+            f'network = load_bundle("bundles/{name}").network',
+        ],
     }
-    write_together(
-        {path: lambda temporary: temporary.write_bytes(content), folder / "pruned.json": json_writer(values)}
-    )
+    weights = {path: lambda temporary: temporary.write_bytes(content)}
+    write_together({**weights, path.with_suffix(".json"): json_writer(values)})
     return path
 
 
 def export_pruned(
     directory: RunDirectory,
+    name: str,
     pruned: PrunedNetwork,
     supernet: GraphSupernet,
     info: DataInfo,
@@ -77,6 +74,7 @@ def export_pruned(
 
     Args:
         directory: folder of the run.
+        name: name of the bundle.
         pruned: the network.
         supernet: the supernet that it is a part of.
         info: facts of the images.
@@ -97,5 +95,5 @@ def export_pruned(
         ),
         provenance={"run": directory.name, **provenance},
     )
-    with directory.writing_bundle(BUNDLE):
-        return export_bundle(pruned.network.cpu(), card, directory.new_bundle(BUNDLE), formats)
+    with directory.writing_bundle(name):
+        return export_bundle(pruned.network.cpu(), card, directory.new_bundle(name), formats)

@@ -50,24 +50,27 @@ def prune(
     bar: Bar,
     note: Note,
     measure: MeasureNetworks | None = None,
+    original: nn.Module | None = None,
 ) -> PrunedNetwork:
     """Prune a trained network and fine-tune it; a repeated call with the same arguments goes on.
 
     Args:
         supernet: the converted network on the device, in eval mode; it holds the pruned network afterwards.
         data: images; the network is chosen by validation images, test images only judge the result.
-        settings: method, limits and training.
+        settings: method, limits and training; a single share.
         folder: folder of scores, checkpoints, networks of the steps and figures.
         bar: opens progress bars.
         note: called with lines for the user.
         measure: measures latency, for a limit of it.
+        original: network that teaches and that the result is compared with, where the supernet holds one
+            that was made smaller already; None for its largest network.
 
     Raises:
         UserError: for a limit that cannot be reached, or a file that cannot be written.
         StoppedError: after a signal, with everything that was scored or trained kept.
     """
-    pruning = _Pruning(supernet, data, settings, folder=folder, bar=bar, note=note, measure=measure)
-    original = pruning.original
+    original = original or supernet.extract(supernet.space.largest).eval()
+    pruning = _Pruning(supernet, data, settings, original, folder=folder, bar=bar, note=note, measure=measure)
     values = [pruning.score_on(original, split) for split in ("validation", "test")]
     metric = pruning.evaluator.task.metric
     costs_text = ", ".join(cost_text(name, value) for name, value in pruning.full_costs.items())
@@ -106,6 +109,7 @@ class _Pruning:
         supernet: GraphSupernet,
         data: ImageData,
         settings: PruningSettings,
+        original: nn.Module,
         *,
         folder: Path,
         bar: Bar,
@@ -122,7 +126,7 @@ class _Pruning:
             calibration_images=settings.calibration_images,
             limit=settings.validation_images,
         )
-        self.original = supernet.extract(supernet.space.largest).eval()
+        self.original = original
         genomes = supernet.space.genomes([supernet.space.largest])
         self.full_costs = {name: float(cost(genomes)[0]) for name, cost in supernet.costs.items()}
         self.score_before = 0.0

@@ -54,8 +54,8 @@ def prune_in(
     formats: Sequence[str] = ("onnx", "pt2"),
     measure: MeasureShaped | None = None,
     device_record: Mapping[str, Any] | None = None,
-) -> tuple[PrunedNetwork, ExportReport]:
-    """Prune a user's network, or go on with it, and return it with the report of its bundle.
+) -> list[tuple[PrunedNetwork, ExportReport]]:
+    """Prune a user's network, or go on with it, and return the networks with the reports of their bundles.
 
     Args:
         directory: folder of the run.
@@ -82,18 +82,25 @@ def prune_in(
         )
         side = supernet.space.largest.resolution
         shape = (data.info.in_channels, side, side)
-        pruned = prune(
-            supernet.to(device).eval(),
-            data,
-            settings,
-            _folder(directory),
-            bar=bar,
-            note=note,
-            measure=None if measure is None else lambda networks: measure(networks, shape),
-        )
+        original = supernet.to(device).eval().extract(supernet.space.largest).eval()
         facts = {**record, "input_shape": list(shape), "class_names": list(data.info.class_names)}
-        save_pruned(directory.path, pruned, supernet, facts)
-        return pruned, export_pruned(directory, pruned, supernet, data.info, formats, record)
+        results = []
+        for name, part in settings.names.items():
+            pruned = prune(
+                supernet,
+                data,
+                part,
+                _folder(directory) if part is settings else _folder(directory) / name,
+                bar=bar,
+                note=note,
+                measure=None if measure is None else lambda networks: measure(networks, shape),
+                original=original,
+            )
+            save_pruned(directory.path / name, pruned, supernet, facts)
+            report = export_pruned(directory, name, pruned, supernet, data.info, formats, record)
+            note("\n".join([*pruned.lines, *report.lines()]))
+            results.append((pruned, report))
+        return results
 
 
 def _folder(directory: RunDirectory) -> Path:
@@ -116,7 +123,7 @@ def _begin(
     """
     folder = _folder(directory)
     path = folder / "model.pt"
-    for written_folder in (folder, *folder.glob("*")):
+    for written_folder in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         remove_leftovers(written_folder)
     supernet = kept_supernet(path, conversion_record(model, data, data_settings, settings.seed))
     conversion = None

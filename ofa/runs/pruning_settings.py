@@ -14,6 +14,8 @@ from ofa.training.settings import IMPORTANCES, FinetuneSettings
 
 METHODS = ("one_step", "iterative")
 LATENCY = "latency_ms"
+PRUNED = "pruned"
+"""Name of the bundle of a pruned network."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class PruningSettings:
     Attributes:
         method: "one_step" evaluates networks within the limits and takes the best; "iterative" makes groups
             narrower in steps.
-        macs_share: limit of the multiply-accumulates as a share of those of the network; None for none.
+        macs_share: limit of the multiply-accumulates as a share of those of the network; None for none. Of
+            several shares each gives a network, the largest first, and each is made from the one before.
         limits: further limits.
         importance: "l1" or "taylor"; which units of a group stay.
         candidates: number of networks that one-step pruning evaluates.
@@ -53,7 +56,7 @@ class PruningSettings:
     """
 
     method: str
-    macs_share: float | None = None
+    macs_share: float | tuple[float, ...] | None = None
     limits: PruningLimits = field(default_factory=PruningLimits)
     importance: str = "l1"
     candidates: int = 50
@@ -74,8 +77,15 @@ class PruningSettings:
         problems = below_minimum(self, dict.fromkeys(names, 1) | {"seed": 0})
         if self.validation_images is not None:
             problems += below_minimum(self, {"validation_images": 1})
-        if self.macs_share is not None and not 0 < self.macs_share < 1:
-            problems.append(f"macs_share is {self.macs_share:g}; expected a share between 0 and 1.")
+        problems += [
+            f"macs_share is {share:g}; expected a share between 0 and 1."
+            for share in self.macs_shares
+            if not 0 < share < 1
+        ]
+        if isinstance(self.macs_share, tuple) and len(self.names) < max(len(self.macs_share), 1):
+            problems.append(
+                f"macs_share is {list(self.macs_share)}; expected shares that differ by a percent or more."
+            )
         if self.macs_share is not None and self.limits.macs_m is not None:
             problems.append("macs_share and limits.macs_m both limit the MACs; expected one of them.")
         if self.macs_share is None and not self.limits.by_cost:
@@ -83,9 +93,30 @@ class PruningSettings:
         if problems:
             raise UserError(" ".join(problems))
 
+    @property
+    def macs_shares(self) -> tuple[float, ...]:
+        """The shares, the largest first; empty for none."""
+        if self.macs_share is None:
+            return ()
+        shares = self.macs_share if isinstance(self.macs_share, tuple) else (self.macs_share,)
+        return tuple(sorted(shares, reverse=True))
+
+    @property
+    def names(self) -> dict[str, PruningSettings]:
+        """Settings of each pruning by the name of its network, in their order; several are named by share."""
+        if not isinstance(self.macs_share, tuple):
+            return {PRUNED: self}
+        return {
+            f"{PRUNED}-{round(100 * share)}": dataclasses.replace(self, macs_share=share)
+            for share in self.macs_shares
+        }
+
     def limits_of(self, full_macs: float) -> dict[str, float]:
-        """Return the limits by the name of the cost, for a network of so many multiply-accumulates."""
-        share = {} if self.macs_share is None else {"macs": self.macs_share * full_macs}
+        """Return the limits by the name of the cost, for a network of so many multiply-accumulates.
+
+        Of several shares it is the smallest.
+        """
+        share = {"macs": self.macs_shares[-1] * full_macs} if self.macs_shares else {}
         return {**share, **self.limits.by_cost}
 
     def finetuning_of(self, number: int) -> FinetuneSettings:

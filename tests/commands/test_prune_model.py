@@ -84,12 +84,13 @@ def same(first: PrunedNetwork, second: PrunedNetwork) -> bool:
     )
 
 
-def check_files(folder: Path, pruned: PrunedNetwork) -> None:
+def check_files(folder: Path, pruned: PrunedNetwork, name: str = "pruned") -> None:
     """Check that the network can be had from its files as they say."""
-    values = json.loads((folder / "pruned.json").read_text())
-    saved = load_file(folder / "pruned.safetensors")
+    values = json.loads((folder / f"{name}.json").read_text())
+    saved = load_file(folder / f"{name}.safetensors")
+    assert f'"bundles/{name}"' in values["how_to_load"][1]
     assert all(torch.equal(tensor, saved[name]) for name, tensor in pruned.network.state_dict().items())
-    bundle = load_bundle(folder / "bundles/pruned")
+    bundle = load_bundle(folder / f"bundles/{name}")
     assert bundle.subnet.config == pruned.config and bundle.card.expected_metric is not None
     assert bundle.card.expected_metric.value == pruned.after
     images = torch.rand(2, 1, 8, 8)
@@ -110,6 +111,32 @@ def test_a_network_is_pruned_in_one_step(folder: Path, capsys: pytest.CaptureFix
     assert pruned.test > 0.5 and pruned.after >= pruned.before
     assert "4 candidates within the limits" in printed and "\n".join(pruned.lines) in printed
     assert len((folder / "runs/one/pruning/one_step/candidates.jsonl").read_text().splitlines()) == 4
+
+
+def test_several_shares_are_made_from_each_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smaller network begins as a part of the larger one that is tuned, and the original teaches both."""
+    teachers, starts = [], []
+
+    def watched(network: nn.Module, *args: object, teacher: nn.Module, **named: object) -> None:
+        teachers.append({name: value.clone() for name, value in teacher.state_dict().items()})
+        starts.append(network.state_dict()["0.weight"].clone())
+        fit(network, *args, teacher=teacher, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("ofa.runs.pruning.fit", watched)
+    settings = ("macs_share=[0.5,0.75]", "candidates=3", "finetuning.epochs=1", "run_name=two")
+    smallest = prune_model.run(*COMMON, *settings)
+    run = folder / "runs/two"
+    assert smallest.costs["macs"] == (FULL_MACS, smallest.costs["macs"][1])
+    check_files(run, smallest, "pruned-50")
+    larger = load_bundle(run / "bundles/pruned-75").network
+    assert width_of(larger) > width_of(smallest.network)
+    first = torch.load("trained.pt", weights_only=True)["0.weight"]
+    assert all(torch.equal(teacher["0.weight"].sum(), first.sum()) for teacher in teachers)
+    channels = {tuple(channel.flatten().tolist()) for channel in larger.state_dict()["0.weight"]}
+    assert {tuple(channel.flatten().tolist()) for channel in starts[1]} <= channels
+    assert same(prune_model.run(*COMMON, *settings), smallest) and len(starts) == 2
+    names = {path.name for path in (run / "bundles").iterdir() if not path.name.startswith(".")}
+    assert names == {"pruned-75", "pruned-50"}
 
 
 def test_a_network_is_pruned_in_steps(folder: Path) -> None:
@@ -291,6 +318,9 @@ def test_latencies_of_a_limit_out_of_reach_do_not_bind_a_folder(
         ([], "There is no limit; give macs_share, or one of limits"),
         (["macs_share=0.5", "limits.macs_m=1"], "macs_share and limits.macs_m both limit the MACs"),
         (["macs_share=0.5", "method=onestep"], "Unknown method 'onestep'; .* Did you mean 'one_step'"),
+        (["macs_share=[]"], "expected shares that differ by a percent or more"),
+        (["macs_share=[0.5,0.501]"], "expected shares that differ by a percent or more"),
+        (["macs_share=[0.5,1.5]"], "macs_share is 1.5; expected a share between 0 and 1"),
         (["macs_share=0.5", "importance=l2"], "Unknown importance 'l2'"),
         (["macs_share=0.5", "method=iterative", "steps=0"], "steps is 0; expected at least 1"),
         (
