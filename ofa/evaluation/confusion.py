@@ -62,6 +62,16 @@ class ClassAccuracy:
         return f"{self.name}: {self.num_right} of {self.total} right"
 
 
+@dataclass(frozen=True)
+class ClassOverlap(ClassAccuracy):
+    """Intersection of the pixels that have a class as label and as answer, and their union as `total`."""
+
+    @override
+    def __str__(self) -> str:
+        """Return e.g. "square: IoU 61.3 %"."""
+        return f"{self.name}: IoU {100 * self.value:.1f} %"
+
+
 @dataclass(frozen=True, eq=False)
 class Confusion:
     """Answers of a classifier on labelled images.
@@ -157,6 +167,12 @@ class PixelConfusion(Confusion):
             MEAN_IOU.name: sum(shares) / max(len(shares), 1),
             PIXEL_ACCURACY.name: int(self.counts.diagonal().sum()) / max(self.total, 1),
         }
+
+    @cached_property
+    @override
+    def class_accuracies(self) -> list[ClassAccuracy]:
+        named = zip(self.class_names, self._rows, strict=True)
+        return [ClassOverlap(name, both, either) for name, (both, either) in named if either]
 
     @property
     @override

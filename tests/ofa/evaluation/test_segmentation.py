@@ -83,7 +83,7 @@ def test_metrics_are_those_by_hand() -> None:
     assert measure(lambda images: images, [], TASK) == {"mean_iou": 0.0, "pixel_accuracy": 0.0}
     confusion = measure_confusion(lambda images: images, halves, list("abcde"), TASK)
     assert isinstance(confusion, PixelConfusion) and confusion.total == 7
-    assert [str(each) for each in confusion.worst_classes(1)] == ["a: 1 of 3 right"]
+    assert [str(each) for each in confusion.worst_classes(1)] == ["a: IoU 33.3 %"]
     values = confusion.to_dict()
     assert values["num_pixels"] == 7 and values["class_accuracy"] == [1 / 3, 3 / 4, 1 / 2, None, None]
 
