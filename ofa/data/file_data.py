@@ -34,6 +34,7 @@ class FileData(ImageData):
         settings: DataSettings,
         info: DataInfo,
         splits: Mapping[str, Photographs],
+        *,
         class_counts: Mapping[str, tuple[int, ...]],
         notes: Sequence[str],
     ) -> None:
@@ -125,7 +126,7 @@ class FileData(ImageData):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # The dataset is indexed by (position, seed) pairs; DataLoader's type hints only allow integers.
         batches: Any = plan
-        batch_bytes = max(map(len, plan), default=0) * 3 * self._settings.image_size**2
+        batch_bytes = max(map(len, plan), default=0) * self._datasets[split].item_bytes
         workers = plan_workers(self._settings.workers, len(plan), batch_bytes)
         if workers.remark and not self._has_few_workers:
             self._has_few_workers = True

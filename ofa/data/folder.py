@@ -52,7 +52,7 @@ class FolderData(FileData):
         cache_note = splits["train"].check_cache()
         notes = (*folder_notes(layout, catalogue, counts), *([cache_note] if cache_note else []))
         info = DataInfo(settings.name, 3, layout.class_names, PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE)
-        super().__init__(settings, info, splits, counts, notes)
+        super().__init__(settings, info, splits, class_counts=counts, notes=notes)
 
 
 def folder_classes(settings: DataSettings) -> tuple[str, ...]:

@@ -29,15 +29,15 @@ def check_pictures(
     def read(path: Path) -> Header | str:
         return read_header(path, decode=is_small)
 
-    return check_files(root, paths, read, PICTURES, purpose="checking photographs", progress=progress)
+    return check_files(root, paths, read, cache=PICTURES, purpose="checking photographs", progress=progress)
 
 
 def check_files(
     root: Path,
     paths: Sequence[Path],
     read: Callable[[Path], AnyHeader | str],
-    cache: HeaderCache[AnyHeader],
     *,
+    cache: HeaderCache[AnyHeader],
     purpose: str,
     progress: ProgressCallback,
 ) -> list[AnyHeader | str]:

@@ -60,13 +60,14 @@ def find_classes(root: Path, masks: Sequence[MaskHeader], ignored_value: int) ->
         ignored_value: value that is no class, beside `IGNORED`.
 
     Raises:
-        UserError: if the file is no list of names, or fewer than two classes occur.
+        UserError: if the file is no list of names, or fewer than two values occur that are not ignored.
+            Values without a name are left to `value_problems`.
     """
     names = read_class_names(root)
     totals = total_counts(masks)
     has_white = bool(totals[IGNORED])
     totals[[ignored_value, IGNORED]] = 0
-    values = np.flatnonzero(totals[: None if names is None else len(names)]).tolist()
+    values = np.flatnonzero(totals).tolist()
     if len(values) < 2:
         ignored_text = " and ".join(map(str, sorted({ignored_value, IGNORED})))
         values_text = f"only the class {values[0]}" if values else "no class"
@@ -79,7 +80,7 @@ def find_classes(root: Path, masks: Sequence[MaskHeader], ignored_value: int) ->
 
 
 def value_problems(
-    pairs: Pairs, masks: Sequence[MaskHeader | str], num_classes: int, ignored_value: int
+    pairs: Pairs, masks: Sequence[MaskHeader | str], *, num_classes: int, ignored_value: int
 ) -> list[str]:
     """Return the text about masks with values that are no class; none if there are none."""
     table, texts = LabelTable(num_classes, ignored_value), []

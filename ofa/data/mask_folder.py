@@ -42,8 +42,8 @@ class MaskFolderData(FileData):
                 [catalogue.paths[row] for row in rows[split]],
                 [catalogue.mask_paths[row] for row in rows[split]],
                 [(width, height) for width, height in catalogue.sizes[rows[split]].tolist()],
-                table,
-                settings,
+                table=table,
+                settings=settings,
                 mean=PHOTO_MEAN,
                 centre_share=CENTRE_SHARE,
             )
@@ -51,10 +51,10 @@ class MaskFolderData(FileData):
         }
         counts = {split: table.class_counts(catalogue.masks[row] for row in rows[split]) for split in SPLITS}
         sizes = {split: len(rows[split]) for split in SPLITS}
-        notes = mask_notes(layout, catalogue, table, sizes, counts["train"])
+        notes = mask_notes(layout, catalogue, table, sizes=sizes, train_counts=counts["train"])
         statistics = PHOTO_MEAN, PHOTO_STD, CENTRE_SHARE
         info = DataInfo(settings.name, 3, catalogue.class_names, *statistics, task=SEGMENTATION)
-        super().__init__(settings, info, splits, counts, notes)
+        super().__init__(settings, info, splits, class_counts=counts, notes=notes)
 
 
 def count_mask_classes(settings: DataSettings) -> int:

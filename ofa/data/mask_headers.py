@@ -56,7 +56,7 @@ def check_masks(
     root: Path, paths: Sequence[Path], progress: ProgressCallback = silent
 ) -> list[MaskHeader | str]:
     """Return the header of every mask, or why it cannot be read; see `check_files`."""
-    return check_files(root, paths, read_mask_header, MASKS, purpose="reading masks", progress=progress)
+    return check_files(root, paths, read_mask_header, cache=MASKS, purpose="reading masks", progress=progress)
 
 
 def read_mask_header(path: Path) -> MaskHeader | str:

@@ -24,6 +24,7 @@ def mask_notes(
     layout: MaskLayout,
     catalogue: PairCatalogue,
     table: LabelTable,
+    *,
     sizes: Mapping[str, int],
     train_counts: Sequence[int],
 ) -> tuple[str, ...]:

@@ -27,9 +27,9 @@ class MaskedPhotographs(Photographs):
         paths: Sequence[Path],
         mask_paths: Sequence[Path],
         sizes: Sequence[Size],
+        *,
         table: LabelTable,
         settings: DataSettings,
-        *,
         mean: tuple[float, ...],
         centre_share: float,
     ) -> None:
@@ -47,6 +47,11 @@ class MaskedPhotographs(Photographs):
         # All of one class: where one cannot be read, any other takes its place.
         super().__init__(paths, [0] * len(paths), sizes, settings, mean=mean, centre_share=centre_share)
         self._mask_paths, self._table = [str(path) for path in mask_paths], table
+
+    @property
+    @override
+    def item_bytes(self) -> int:
+        return super().item_bytes // 3 * 4
 
     @override
     def _read(self, position: int, seed: int | None) -> tuple[Tensor, Tensor]:

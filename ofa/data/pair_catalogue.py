@@ -86,7 +86,10 @@ def _classes(
         class_names = find_classes(pairs.root, readable, settings.ignored_value)
     except UserError as error:
         return (), [str(error)]
-    return class_names, value_problems(pairs, masks, len(class_names), settings.ignored_value)
+    problems = value_problems(
+        pairs, masks, num_classes=len(class_names), ignored_value=settings.ignored_value
+    )
+    return class_names, problems
 
 
 def _check_splits(layout: MaskLayout, pairs: Pairs, rows: Sequence[int]) -> None:

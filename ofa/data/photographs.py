@@ -84,6 +84,7 @@ class Photographs(Dataset[Any]):
             UserError: if the cache cannot be written.
         """
         self._paths, self._labels, self._sizes = [str(path) for path in paths], list(labels), list(sizes)
+        self._image_size = settings.image_size
         self._augmentation = Augmentation(settings, mean)
         self._centre = partial(centre_view, size=settings.image_size, share=centre_share)
         self._can_skip = settings.on_unreadable == "skip"
@@ -109,6 +110,11 @@ class Photographs(Dataset[Any]):
     def sizes(self) -> Rows:
         """Width and height of each in pixels as displayed, shape (n, 2)."""
         return np.array(self._sizes, np.int64).reshape(-1, 2)
+
+    @property
+    def item_bytes(self) -> int:
+        """Size of the pixels of an item, with its mask if there is one."""
+        return 3 * self._image_size**2
 
     def __len__(self) -> int:
         return len(self._paths)

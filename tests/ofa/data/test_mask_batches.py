@@ -23,9 +23,11 @@ from mask_folders import (
 
 from ofa.common.distributed import World
 from ofa.common.errors import UserError
+from ofa.data import file_data
 from ofa.data.augment import Augmentation
 from ofa.data.file_data import PHOTO_MEAN
 from ofa.data.mask_folder import MaskFolderData
+from ofa.data.workers import WorkerPlan
 
 CPU = torch.device("cpu")
 SPLITS = ("train", "validation", "test")
@@ -161,6 +163,18 @@ def test_worker_processes_give_the_same(root: Path) -> None:
     }.items():
         (images, masks), (others, other_masks) = map(all_of, batches)
         assert torch.equal(images, others) and torch.equal(masks, other_masks), name
+
+
+def test_masks_count_in_the_size_of_a_batch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_bytes: list[int] = []
+
+    def spy(num_workers: int, num_batches: int, num_bytes: int) -> WorkerPlan:
+        batch_bytes.append(num_bytes)
+        return WorkerPlan(0, None)
+
+    monkeypatch.setattr(file_data, "plan_workers", spy)
+    (pixels, masks), *_ = MaskFolderData(settings(root)).pixel_batches("train", 4, CPU)
+    assert batch_bytes == [pixels.nbytes + masks.nbytes]
 
 
 def test_the_dataset_can_be_sent_to_processes(root: Path) -> None:

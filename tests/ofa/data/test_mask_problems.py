@@ -156,6 +156,16 @@ def test_a_list_of_classes_that_is_no_text(root: Path) -> None:
     assert re.search("list of classes .*classes.txt cannot be read", error_of(root))
 
 
+def test_classes_numbered_from_one_are_values_without_a_name(tmp_path: Path) -> None:
+    for number in range(4):
+        write_pair(tmp_path, str(number), np.array([(1, 2)] * 3, np.uint8))
+    (tmp_path / "classes.txt").write_text("wall\nfloor\n")
+    lines = group_of(error_of(tmp_path), "Masks with values")
+    assert lines[1] == "  masks/0.png: 2" and lines[-1].startswith(
+        "Expected 0 to 1, the lines of classes.txt"
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "changes", "words"),
     [
