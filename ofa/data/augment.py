@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,15 @@ from torchvision.transforms import InterpolationMode, v2
 
 from ofa.data.pictures import read_picture
 from ofa.data.settings import DataSettings
-from ofa.data.views import random_view
+from ofa.data.views import View, random_view
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The part of a picture that is shown, and whether it is mirrored."""
+
+    view: View
+    is_mirrored: bool = False
 
 
 class Augmentation:
@@ -22,7 +31,7 @@ class Augmentation:
     def __init__(self, settings: DataSettings, mean: tuple[float, ...]) -> None:
         """Take the settings; erased rectangles are filled with `mean` (0..1 per channel)."""
         self._size, self._min_area = settings.image_size, settings.crop_scale
-        self._is_mirrored = settings.horizontal_flip
+        self._mirrors = settings.horizontal_flip
         self._change = _change(settings.augment)
         self._erase: v2.RandomErasing | None = None
         if settings.random_erasing:
@@ -36,9 +45,8 @@ class Augmentation:
             UnreadableError: if it cannot be read.
         """
         rng = np.random.default_rng(seed)
-        view_of = partial(random_view, size=self._size, min_area=self._min_area, rng=rng)
-        image = read_picture(path, view_of)
-        if self._is_mirrored and rng.random() < 0.5:
+        image = read_picture(path, partial(self._view, rng=rng))
+        if self._is_mirrored(rng):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self._change is None and self._erase is None:
             return to_tensor(image)
@@ -47,6 +55,18 @@ class Augmentation:
             torch.manual_seed(seed)
             pixels = to_tensor(image if self._change is None else self._change(image))
             return pixels if self._erase is None else self._erase(pixels)
+
+    def placement(self, width: int, height: int, seed: int) -> Placement:
+        """Return how `read` crops and mirrors a picture of `width` x `height` pixels as displayed."""
+        rng = np.random.default_rng(seed)
+        view = self._view(width, height, rng)
+        return Placement(view, self._is_mirrored(rng))
+
+    def _view(self, width: int, height: int, rng: np.random.Generator) -> View:
+        return random_view(width, height, size=self._size, min_area=self._min_area, rng=rng)
+
+    def _is_mirrored(self, rng: np.random.Generator) -> bool:
+        return self._mirrors and rng.random() < 0.5
 
 
 def to_tensor(image: Image.Image) -> Tensor:

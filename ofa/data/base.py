@@ -16,7 +16,10 @@ SPLITS = ("train", "validation", "test")
 
 
 class ImageData(ABC):
-    """Batches (images, labels): float32 images (n, channels, h, w), normalised, and int64 labels (n,)."""
+    """Batches (images, targets): float32 images (n, channels, h, w), normalised, and int64 targets.
+
+    Targets are labels (n,), or masks (n, height, width) of classes and `IGNORED`.
+    """
 
     def __init__(self, info: DataInfo) -> None:
         """Take the properties of the images."""
@@ -87,7 +90,10 @@ class ImageData(ABC):
     def pixel_batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what `batches` yields before it is normalised: uint8 images (n, c, h, w) and labels (n,)."""
+        """Yield what `batches` yields before it is normalised: uint8 images (n, c, h, w) and their targets.
+
+        Targets are int64 labels (n,), or masks (n, h, w) in uint8, which take an eighth of the memory.
+        """
 
     def batches(
         self, split: str, batch_size: int, device: torch.device, limit: int | None = None
@@ -96,8 +102,8 @@ class ImageData(ABC):
 
         The order of the training split is a fixed shuffle, so its first images are a representative sample.
         """
-        for pixels, labels in self.pixel_batches(split, batch_size, device, limit):
-            yield self.normalise(pixels, device), labels
+        for pixels, targets in self.pixel_batches(split, batch_size, device, limit):
+            yield self.normalise(pixels, device), targets.long()
 
     def num_batches(self, batch_size: int) -> int:
         """Return the number of training batches of one epoch, all of them full."""

@@ -20,21 +20,34 @@ JPEG_END, PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
-class Header:
-    """A readable picture.
+class FileHeader:
+    """A readable file of pixels.
 
     Attributes:
         num_bytes: size of the file.
         time_ns: time of its last change.
         width: width in pixels as displayed.
         height: height in pixels as displayed.
-        is_transparent: whether it has an alpha channel or a transparent colour.
     """
 
     num_bytes: int
     time_ns: int
     width: int
     height: int
+
+    def fits(self, status: os.stat_result) -> bool:
+        """Return whether the file has not changed."""
+        return (self.num_bytes, self.time_ns) == (status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Header(FileHeader):
+    """A readable picture.
+
+    Attributes:
+        is_transparent: whether it has an alpha channel or a transparent colour.
+    """
+
     is_transparent: bool
 
     def values(self) -> list[int]:
@@ -50,10 +63,6 @@ class Header:
         """
         num_bytes, time_ns, width, height, is_transparent = map(int, values)
         return cls(num_bytes, time_ns, width, height, bool(is_transparent))
-
-    def fits(self, status: os.stat_result) -> bool:
-        """Return whether the file has not changed."""
-        return (self.num_bytes, self.time_ns) == (status.st_size, status.st_mtime_ns)
 
 
 def read_header(path: Path, decode: bool) -> Header | str:

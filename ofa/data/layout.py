@@ -1,9 +1,9 @@
-"""The layout of a folder of photographs: which folder holds which split, and what is cut from which."""
+"""The layout of a folder of images: which folder holds which split, and what is cut from which."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ofa.common.errors import UserError
@@ -19,60 +19,86 @@ EXPECTED = "expected train/CLASS/ and val/CLASS/, train/CLASS/ alone, or CLASS/"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Folders of an image set.
+class SplitFolders:
+    """Which folder of an image set holds which split.
 
     Attributes:
         root: folder of the whole set.
-        class_names: names of the classes, the folders in each of `folders`.
         folders: folder of the training images ("train"), of the "test" and of the "validation" images; where
             one is missing, its images are cut from those of training.
         unused: names of folders beside them that are not read.
     """
 
     root: Path
-    class_names: tuple[str, ...]
     folders: dict[str, Path]
     unused: tuple[str, ...] = ()
 
 
-def find_layout(settings: DataSettings) -> Layout:
-    """Return the layout of `settings.root`, from the names of its folders alone.
+@dataclass(frozen=True)
+class Layout(SplitFolders):
+    """Folders of an image set with a folder per class.
 
-    `train/` and one of `val/`, `test/`, `valid/` and `validation/`: the latter is the test split. With both
-    `test/` and a validation folder, each is what its name says if `validation_size` is None; a
-    `validation_size` is cut from `train/`, and `val/` is the test split. Without `train/`, the folders of
-    `root` are the classes.
+    Attributes:
+        class_names: names of the classes, the folders in each of `folders`.
+    """
+
+    class_names: tuple[str, ...] = field(kw_only=True)
+
+
+def find_layout(settings: DataSettings) -> Layout:
+    """Return the layout of `settings.root`, from the names of its folders alone; see `find_split_folders`.
+
+    Without `train/`, the folders of `root` are the classes.
 
     Raises:
         UserError: if a folder is missing, there are fewer than two classes, or the folders differ in them.
     """
-    root = _root(settings)
+    splits = find_split_folders(settings, EXPECTED, other_meaning="a class")
+    class_names = _class_names(splits.folders["train"])
+    for split in ("validation", "test"):
+        if split in splits.folders:
+            _check_equal(splits.folders["train"], splits.folders[split])
+    return Layout(splits.root, splits.folders, splits.unused, class_names=class_names)
+
+
+def find_split_folders(settings: DataSettings, expected: str, *, other_meaning: str) -> SplitFolders:
+    """Return the folders of the splits in `settings.root`, from their names alone.
+
+    `train/` and one of `val/`, `test/`, `valid/` and `validation/`: the latter is the test split. With both
+    `test/` and a validation folder, each is what its name says if `validation_size` is None; a
+    `validation_size` is cut from `train/`, and `val/` is the test split. Without `train/`, `root` itself is
+    the folder of the training images.
+
+    Args:
+        settings: root and size of the validation split.
+        expected: the folders that are expected, for error texts.
+        other_meaning: what a folder may be that has the name of a split, for error texts.
+
+    Raises:
+        UserError: if `root` is missing, or has a folder of another split but no `train/`.
+    """
+    root = _root(settings, expected)
     names = class_folders(root)
-    train, held_out = _first(root, names, TRAIN_NAMES), _first(root, names, HELD_OUT_NAMES)
+    train, held_out = first_folder(root, names, TRAIN_NAMES), first_folder(root, names, HELD_OUT_NAMES)
     if train is None:
         if held_out is not None:
             raise UserError(
-                f"{root} has {held_out.name}/ but no train/; {EXPECTED}. Rename the folder if "
-                f"{held_out.name!r} is a class."
+                f"{root} has {held_out.name}/ but no train/; {expected}. Rename the folder if "
+                f"{held_out.name!r} is {other_meaning}."
             )
-        return Layout(root, _class_names(root), {"train": root})
+        return SplitFolders(root, {"train": root})
     folders = {"train": train}
-    validation, test = _first(root, names, VALIDATION_NAMES), _first(root, names, TEST_NAMES)
+    validation, test = first_folder(root, names, VALIDATION_NAMES), first_folder(root, names, TEST_NAMES)
     if validation is not None and test is not None and settings.validation_size is None:
         folders |= {"validation": validation, "test": test}
     elif held_out is not None:
         folders["test"] = held_out
-    class_names = _class_names(folders["train"])
-    for split in ("validation", "test"):
-        if split in folders:
-            _check_equal(folders["train"], folders[split])
     used_names = {folder.name for folder in folders.values()}
-    return Layout(root, class_names, folders, tuple(name for name in names if name not in used_names))
+    return SplitFolders(root, folders, tuple(name for name in names if name not in used_names))
 
 
-def _first(root: Path, names: Sequence[str], options: Sequence[str]) -> Path | None:
-    """Return the first of the folders `options` that there is, in lower case or another."""
+def first_folder(root: Path, names: Sequence[str], options: Sequence[str]) -> Path | None:
+    """Return the first of the folders `options` that is among `names`, in lower case or another."""
     for option in options:
         matches = [name for name in names if name.lower() == option]
         if matches:
@@ -80,12 +106,12 @@ def _first(root: Path, names: Sequence[str], options: Sequence[str]) -> Path | N
     return None
 
 
-def _root(settings: DataSettings) -> Path:
+def _root(settings: DataSettings, expected: str) -> Path:
     if settings.root is None:
         raise UserError(f"Data {settings.name!r} needs its folder: give data.root=FOLDER.")
     root = Path(settings.root).expanduser()
     if not root.is_dir():
-        raise UserError(f"data.root {root} is not a folder; {EXPECTED} inside.")
+        raise UserError(f"data.root {root} is not a folder; {expected} inside.")
     return root
 
 

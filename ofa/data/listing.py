@@ -74,13 +74,17 @@ def list_pictures(path: Path, class_names: Sequence[str]) -> Listing:
     return listing
 
 
-def list_folder(path: Path) -> Listing:
+def list_folder(path: Path, endings: tuple[str, ...] | None = None) -> Listing:
     """Return the pictures in a folder, the folders inside it and those they link to, without labels.
+
+    Args:
+        path: the folder.
+        endings: endings of the pictures in lower case; None for all that can be read.
 
     Raises:
         UserError: if there is no picture, naming what there is, or a folder cannot be read.
     """
-    endings, listing = readable_endings(), Listing()
+    endings, listing = endings or readable_endings(), Listing()
     listing.paths = sorted(_pictures(path, endings, listing.left_out, set()))
     if not listing.paths:
         others = f" (there are {_counts_text(listing.left_out)})" if listing.left_out else ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -44,10 +42,3 @@ class MaskData(MemoryData):
         check_split(split)
         counts = torch.bincount(self._splits[split][1].cpu().flatten(), minlength=IGNORED + 1)
         return tuple(counts[: self.num_classes].tolist())
-
-    @override
-    def pixel_batches(
-        self, split: str, batch_size: int, device: torch.device, limit: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels, masks in super().pixel_batches(split, batch_size, device, limit):
-            yield pixels, masks.long()

@@ -10,10 +10,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
-from ofa.common.errors import UserError
 from ofa.data.base import ImageData, check_split, send
 from ofa.data.order import epoch_order
-from ofa.data.settings import CLASSIFICATION, DataInfo, DataSettings
+from ofa.data.settings import CLASSIFICATION, DataInfo, DataSettings, refuse_settings
 from ofa.data.shifts import Change
 from ofa.data.splits import cut_split
 
@@ -148,11 +147,9 @@ def _check_settings(settings: DataSettings) -> None:
     Raises:
         UserError: naming each of them.
     """
-    defaults = DataSettings(settings.name)
-    names = ("test_size", "augment", "random_erasing", "on_unreadable", "cache")
-    extra_names = [name for name in names if getattr(settings, name) != getattr(defaults, name)]
-    if extra_names:
-        raise UserError(
-            f"{', '.join(extra_names)}: only for photographs in folders; {settings.name} is held in memory "
-            "and has its own test images. It takes crop_padding, horizontal_flip and balance."
-        )
+    names = ("test_size", "augment", "random_erasing", "on_unreadable", "cache", "ignored_value")
+    reason = (
+        f"only for photographs in folders; {settings.name} is held in memory and has its own test images. It "
+        "takes crop_padding, horizontal_flip and balance."
+    )
+    refuse_settings(settings, names, reason)

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ofa.common.errors import UserError
 from ofa.data.augment import Augmentation, to_tensor
+from ofa.data.order import Rows
 from ofa.data.pictures import UnreadableError, read_picture
 from ofa.data.settings import DataSettings
 from ofa.data.shrunk import ShrunkCopies, shrunk_side
@@ -25,24 +27,30 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Photograph:
-    """A decoded photograph, uint8 (3, size, size), its label, and a text if another file took its place."""
+    """A decoded photograph, uint8 (3, size, size), its target, and a text if another file took its place.
+
+    The target is a label, or a mask, uint8 (size, size).
+    """
 
     pixels: Tensor
-    label: int
+    target: int | Tensor
     remark: str = ""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pixels, uint8 (n, 3, size, size), labels (n,), and remarks for the user."""
+    """Pixels, uint8 (n, 3, size, size), targets, and remarks for the user.
+
+    Targets are labels, int64 (n,), or masks, uint8 (n, size, size).
+    """
 
     pixels: Tensor
-    labels: Tensor
+    targets: Tensor
     remarks: tuple[str, ...]
 
     def pin_memory(self) -> Batch:
         """Return the batch in pinned memory, as a loader asks."""
-        return Batch(self.pixels.pin_memory(), self.labels.pin_memory(), self.remarks)
+        return Batch(self.pixels.pin_memory(), self.targets.pin_memory(), self.remarks)
 
 
 class Photographs(Dataset[Any]):
@@ -66,7 +74,7 @@ class Photographs(Dataset[Any]):
 
         Args:
             paths: file of each photograph.
-            labels: class of each.
+            labels: class of each; where one cannot be read, another one of its class takes its place.
             sizes: width and height of each in pixels as displayed.
             settings: augmentation, size of the images, and cache.
             mean: mean of the pixels (0..1) per channel; fills what is erased.
@@ -76,6 +84,7 @@ class Photographs(Dataset[Any]):
             UserError: if the cache cannot be written.
         """
         self._paths, self._labels, self._sizes = [str(path) for path in paths], list(labels), list(sizes)
+        self._image_size = settings.image_size
         self._augmentation = Augmentation(settings, mean)
         self._centre = partial(centre_view, size=settings.image_size, share=centre_share)
         self._can_skip = settings.on_unreadable == "skip"
@@ -92,17 +101,41 @@ class Photographs(Dataset[Any]):
         """
         return "" if self._copies is None else self._copies.check_room(self._paths, self._sizes)
 
+    @property
+    def labels(self) -> Rows:
+        """Class of each photograph, shape (n,)."""
+        return np.array(self._labels, np.int64)
+
+    @property
+    def sizes(self) -> Rows:
+        """Width and height of each in pixels as displayed, shape (n, 2)."""
+        return np.array(self._sizes, np.int64).reshape(-1, 2)
+
+    @property
+    def item_bytes(self) -> int:
+        """Size of the pixels of an item, with its mask if there is one."""
+        return 3 * self._image_size**2
+
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, item: tuple[int, int | None]) -> Photograph | UserError:
         position, seed = item
         try:
-            return Photograph(self._pixels(position, seed), self._labels[position])
+            return Photograph(*self._read(position, seed))
         except UnreadableError as error:
             return self._substitute(position, seed, error) if self._can_skip else error
         except UserError as error:
             return error
+
+    def _read(self, position: int, seed: int | None) -> tuple[Tensor, int | Tensor]:
+        """Return pixels and target of a photograph.
+
+        Raises:
+            UnreadableError: if it cannot be read.
+            UserError: if a copy of it cannot be written.
+        """
+        return self._pixels(position, seed), self._labels[position]
 
     def _pixels(self, position: int, seed: int | None) -> Tensor:
         path = self._paths[position]
@@ -122,12 +155,12 @@ class Photographs(Dataset[Any]):
         """Return the next photograph of the same class that can be read, or the error if there is none."""
         for other in self._others(position):
             try:
-                pixels = self._pixels(other, seed)
+                pixels, target = self._read(other, seed)
             except UnreadableError:
                 continue
             file = self._paths[other]
             remark = f"{error.path} cannot be read any more ({error.reason}); {file} takes its place."
-            return Photograph(pixels, self._labels[position], remark)
+            return Photograph(pixels, target, remark)
         return error
 
     def _others(self, position: int) -> Iterator[int]:
@@ -148,7 +181,7 @@ def collate(items: Sequence[Photograph | UserError]) -> Batch | UserError:
     remarks = tuple(photograph.remark for photograph in photographs if photograph.remark)
     try:
         pixels = sendable(torch.stack([photograph.pixels for photograph in photographs]))
-        labels = sendable(torch.tensor([photograph.label for photograph in photographs]))
+        targets = sendable(torch.stack([torch.as_tensor(photograph.target) for photograph in photographs]))
     except UserError as error:
         return error
-    return Batch(pixels, labels, remarks)
+    return Batch(pixels, targets, remarks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ofa.common.errors import UserError
@@ -42,6 +43,7 @@ class DataSettings:
         random_erasing: probability that a rectangle of a training photograph is erased.
         on_unreadable: `stop` or `skip` where photographs cannot be read.
         cache: folder for shrunk copies of the training photographs; null for none.
+        ignored_value: value in the files of masks, beside 255, of pixels that count nowhere.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DataSettings:
     random_erasing: float = 0.0
     on_unreadable: str = "stop"
     cache: PathText | None = None
+    ignored_value: int = 255
 
     def __post_init__(self) -> None:
         """Check the ranges and names; all errors are reported at once."""
@@ -73,11 +76,25 @@ class DataSettings:
             errors.append(f"crop_scale is {self.crop_scale}; expected a share of the area in (0, 1].")
         if not 0 <= self.random_erasing <= 1:
             errors.append(f"random_erasing is {self.random_erasing}; expected a probability from 0 to 1.")
+        if not 0 <= self.ignored_value <= 255:
+            errors.append(f"ignored_value is {self.ignored_value}; expected a value of a mask, 0 to 255.")
         errors += _name_errors("balance", self.balance, BALANCES)
         errors += _name_errors("augment", self.augment, AUGMENTATIONS)
         errors += _name_errors("on_unreadable", self.on_unreadable, ON_UNREADABLE)
         if errors:
             raise UserError("\n".join(errors))
+
+
+def refuse_settings(settings: DataSettings, names: Sequence[str], reason: str) -> None:
+    """Raise the error for settings that a set does not have and that differ from their defaults.
+
+    Raises:
+        UserError: naming each of them, and `reason`.
+    """
+    defaults = DataSettings(settings.name)
+    extra_names = [name for name in names if getattr(settings, name) != getattr(defaults, name)]
+    if extra_names:
+        raise UserError(f"{', '.join(extra_names)}: {reason}")
 
 
 def _size_errors(name: str, size: SplitSize) -> list[str]:

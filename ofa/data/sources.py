@@ -19,6 +19,7 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.common.shipped import read_preset
 from ofa.data.base import ImageData
 from ofa.data.folder import FolderData, folder_classes
+from ofa.data.mask_folder import MaskFolderData, count_mask_classes
 from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
@@ -63,7 +64,7 @@ def load_data(
 
 
 def describe_data(settings: DataSettings) -> tuple[int, int]:
-    """Return channels and number of classes of the set, reading at most folder names."""
+    """Return channels and number of classes of the set, reading names alone, or masks if there are none."""
     source = _source(settings)
     return source.in_channels, source.num_classes(settings)
 
@@ -133,4 +134,5 @@ SOURCES: dict[str, Source] = {
     "cifar100": Source(_torchvision(torchvision.datasets.CIFAR100), 3, lambda _: 100),
     "image_folder": Source(FolderData, 3, _count_folders),
     "imagenet": Source(FolderData, 3, _count_folders),
+    "segmentation_folder": Source(MaskFolderData, 3, count_mask_classes),
 }

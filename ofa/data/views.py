@@ -34,6 +34,17 @@ def whole_view(width: int, height: int) -> View:
     return View(0, 0, width, height, width, height)
 
 
+def fixed_view(width: int, height: int, *, view: View, size: tuple[int, int]) -> View:
+    """Return `view`, which was chosen for a picture of `size` (width, height).
+
+    Raises:
+        ValueError: if the picture has another size.
+    """
+    if (width, height) != size:
+        raise ValueError(f"{width}x{height} pixels, where {size[0]}x{size[1]} were expected")
+    return view
+
+
 def centre_view(width: int, height: int, *, size: int, share: float) -> View:
     """Return the centred square of `share` of the short side, scaled to `size` pixels."""
     side = max(1, round(share * min(width, height)))

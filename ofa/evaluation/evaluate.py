@@ -173,9 +173,9 @@ class SubnetEvaluator(Generic[Network]):
         return self.measure(config)[self.task.metric.name]
 
     def batches(self, resolution: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Return the images of the evaluated split, resized to `resolution`, and their labels."""
+        """Return the images of the evaluated split, resized to `resolution`, and their targets."""
         return self._batches(self._split, resolution, self._limit)
 
     def _batches(self, split: str, resolution: int, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels, labels in self._store.batches(split, limit):
-            yield resize(self._data.normalise(pixels, self._device), resolution), labels
+        for pixels, targets in self._store.batches(split, limit):
+            yield resize(self._data.normalise(pixels, self._device), resolution), targets.long()

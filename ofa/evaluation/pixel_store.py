@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +26,31 @@ Key = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """Batches in a temporary file that has no name and ends with the process: their shapes, and labels."""
+    """Batches in a temporary file that has no name and ends with the process: images and targets in turns.
+
+    `layouts` holds shape and type of each array.
+    """
 
     file: IO[bytes]
-    shapes: list[torch.Size]
-    labels: list[Tensor]
+    layouts: list[tuple[tuple[int, ...], np.dtype[Any]]]
+
+    def append(self, batch: Batch) -> None:
+        for part in batch:
+            array = part.cpu().contiguous().numpy()
+            _write(self.file, array)
+            self.layouts.append((array.shape, array.dtype))
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
         start = 0
-        for shape, labels in zip(self.shapes, self.labels, strict=True):
-            pixels = np.empty(tuple(shape), np.uint8)
-            self.file.seek(start)
-            _read(self.file, pixels)
-            start += pixels.nbytes
-            yield send(torch.from_numpy(pixels), device), labels
+        for images, targets in zip(self.layouts[::2], self.layouts[1::2], strict=True):
+            parts = []
+            for shape, dtype in (images, targets):
+                array = np.empty(shape, dtype)
+                self.file.seek(start)
+                _read(self.file, array)
+                start += array.nbytes
+                parts.append(send(torch.from_numpy(array), device))
+            yield parts[0], parts[1]
 
 
 class PixelStore:
@@ -62,7 +73,7 @@ class PixelStore:
         self._max_bytes = MAX_MEMORY_BYTES if free_bytes is None else min(MAX_MEMORY_BYTES, free_bytes // 4)
 
     def batches(self, split: str, limit: int | None) -> Iterable[Batch]:
-        """Return the first `limit` images of a split: uint8 (n, channels, h, w) and labels (n,)."""
+        """Return the first `limit` images of a split and their targets; see `ImageData.pixel_batches`."""
         key = (split, limit)
         if self._data.is_in_memory or key in self._streamed:
             return self._decoded(key)
@@ -81,7 +92,7 @@ class PixelStore:
         decoded, batches, num_bytes = self._decoded(key), list[Batch](), 0
         for batch in decoded:
             batches.append(batch)
-            num_bytes += batch[0].numel()
+            num_bytes += _num_bytes(batch)
             if self._memory_bytes + num_bytes > self._max_bytes:
                 self._spill(key, chain(batches, decoded))
                 return
@@ -91,34 +102,37 @@ class PixelStore:
     def _spill(self, key: Key, batches: Iterable[Batch]) -> None:
         """Write batches into a temporary file; where that fails, the images will be decoded anew."""
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (it is closed with the store)
-        on_disk = _OnDisk(file, [], [])
-        for pixels, labels in batches:
-            self._file_bytes += pixels.numel()
+        on_disk = _OnDisk(file, [])
+        num_bytes = 0
+        for batch in batches:
+            num_bytes += _num_bytes(batch)
             try:
-                if self._file_bytes > MAX_FILE_BYTES:
+                if self._file_bytes + num_bytes > MAX_FILE_BYTES:
                     raise OSError(errno.EFBIG, "too many images")
-                _write(file, pixels.cpu().contiguous().numpy())
+                on_disk.append(batch)
             except OSError:
-                self._file_bytes -= sum(shape.numel() for shape in on_disk.shapes) + pixels.numel()
                 self._streamed.add(key)
                 file.close()
                 return
-            on_disk.shapes.append(pixels.shape)
-            on_disk.labels.append(labels)
         self._files[key] = on_disk
+        self._file_bytes += num_bytes
 
 
-def _read(file: IO[bytes], pixels: npt.NDArray[np.uint8]) -> None:
+def _num_bytes(batch: Batch) -> int:
+    return sum(part.nbytes for part in batch)
+
+
+def _read(file: IO[bytes], array: npt.NDArray[Any]) -> None:
     """Fill the array: an unbuffered file may give fewer bytes than asked for."""
-    rest = pixels.data.cast("B")
+    rest = array.data.cast("B")
     while len(rest):
         num_bytes = file.readinto(rest)  # type: ignore[attr-defined]
         assert num_bytes, "the temporary file is shorter than what was written"
         rest = rest[num_bytes:]
 
 
-def _write(file: IO[bytes], pixels: npt.NDArray[np.uint8]) -> None:
+def _write(file: IO[bytes], array: npt.NDArray[Any]) -> None:
     """Write all bytes: an unbuffered file may take fewer than given."""
-    rest = pixels.data.cast("B")
+    rest = array.data.cast("B")
     while len(rest):
         rest = rest[file.write(rest) :]

@@ -8,7 +8,7 @@ from ofa.architecture.common_layers import LinearSpec
 from ofa.common.errors import UserError
 from ofa.common.reading import read_text
 from ofa.common.tensors import file_hash
-from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
+from ofa.data.file_data import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
 from ofa.data.settings import DataInfo
 from ofa.export.card import ModelCard, subnet_card
 from ofa.published.convert import own_space, subnet_of

@@ -35,14 +35,14 @@ BASE_IMAGES = 400
 SEGMENTATION_MODEL, SEGMENTATION_RECIPE = "ofa:unet", "segmentation"
 """Model and recipe for images with masks."""
 
-FOLDERS = ("image_folder", "imagenet")
+FOLDERS = ("image_folder", "imagenet", "segmentation_folder")
 """Image sets that are files of a folder."""
 
 USER_MODEL = "user_model"
 """The recipe for users' models with weights for the classes of the images."""
 
-MIN_STEPS = 300
-"""Steps of that recipe on photographs, at least."""
+MIN_STEPS = {USER_MODEL: 300, SEGMENTATION_RECIPE: 1100}
+"""Steps of recipes in epochs on photographs, at least."""
 
 MAX_LENGTH = 6.0
 MIN_IMAGES = 8
@@ -128,8 +128,9 @@ def plan_training(
 
     The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
     recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
-    the number, up to `MAX_LENGTH` times. That for users' models is written in epochs; few photographs get
-    more of them, so that it has `MIN_STEPS`. Photographs of `CACHED_SIDE` and more are kept as shrunk copies.
+    the number, up to `MAX_LENGTH` times. Those for users' models and for masks are written in epochs; few
+    photographs get more of them, so that there are `MIN_STEPS`. Photographs of `CACHED_SIDE` and more, unless
+    they have masks, are kept as shrunk copies.
 
     Args:
         facts: facts about the images.
@@ -151,7 +152,7 @@ def plan_training(
         if resolutions:
             settings["data.image_size"] = max(resolutions)
         settings["training.batch_size"] = _batch_size(facts.num_train)
-        if facts.short_side >= CACHED_SIDE:
+        if facts.short_side >= CACHED_SIDE and facts.task == CLASSIFICATION:
             settings["data.cache"] = cache
         length *= _length(facts, recipe)
     if round(length, 2) != 1.0:
@@ -161,11 +162,11 @@ def plan_training(
 
 def _length(facts: ImageSetFacts, recipe: str) -> float:
     """Return the factor of a recipe's length for photographs."""
-    if recipe != USER_MODEL:
+    if recipe not in MIN_STEPS:
         return min(max(math.sqrt(facts.num_train / BASE_IMAGES), 0.5), MAX_LENGTH)
     num_epochs = sum(phase.epochs or 0 for phase in load_recipe(recipe).phases)
     steps_per_epoch = math.ceil(facts.num_train / _batch_size(facts.num_train))
-    return max(1.0, MIN_STEPS / (num_epochs * steps_per_epoch))
+    return max(1.0, MIN_STEPS[recipe] / (num_epochs * steps_per_epoch))
 
 
 def suggested_settings(facts: ImageSetFacts, space: ImageSpace, batch_size: int) -> dict[str, object]:

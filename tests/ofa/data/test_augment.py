@@ -163,7 +163,7 @@ def photographs(path: Path, cache: Path, **changes: Any) -> Photographs:
 
 def pixels_of(dataset: Photographs, seed: int | None) -> torch.Tensor:
     item = dataset[0, seed]
-    assert isinstance(item, Photograph) and item.label == 1
+    assert isinstance(item, Photograph) and item.target == 1
     return item.pixels
 
 

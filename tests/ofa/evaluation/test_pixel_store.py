@@ -138,3 +138,37 @@ def test_evaluation_sees_what_the_set_yields(data: CountedData) -> None:
         evaluator.batches(12), data.batches("validation", 4, CPU), strict=True
     ):
         assert torch.equal(images, others) and torch.equal(labels, other_labels)
+
+
+class SquareMasks(CountedData):
+    """Photographs whose target is a mask of their own."""
+
+    def pixel_batches(
+        self, split: str, batch_size: int, device: torch.device, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for pixels, _ in super().pixel_batches(split, batch_size, device, limit):
+            yield pixels, pixels[:, 0] // 2
+
+
+@pytest.mark.parametrize(
+    ("max_memory_bytes", "place"), [(6 * 4 * 144, "_memory"), (6 * 4 * 144 - 1, "_files")]
+)
+def test_masks_are_counted_and_kept_beside_their_images(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, max_memory_bytes: int, place: str
+) -> None:
+    monkeypatch.setattr(pixel_store, "MAX_MEMORY_BYTES", max_memory_bytes)
+    monkeypatch.setattr(pixel_store, "MAX_FILE_BYTES", 6 * 4 * 144)
+    data = SquareMasks(DataSettings("made", str(folder), image_size=12, workers=0, stratified=True))
+    store = PixelStore(data, 4, CPU)
+    for _ in range(2):
+        pixels, masks = read(store, "train", 6)
+        assert masks.dtype == torch.uint8 and torch.equal(masks, pixels[:, 0] // 2)
+    assert data.num_decoded == 6 and list(getattr(store, place)) == [("train", 6)]
+
+
+def test_evaluation_gives_masks_as_labels(folder: Path) -> None:
+    data = SquareMasks(DataSettings("made", str(folder), image_size=12, workers=0, stratified=True))
+    supernet = build_supernet(dataclasses.replace(SPACE, in_channels=3), 0)
+    evaluated = SubnetEvaluator(supernet, data, batch_size=4).batches(12)
+    for (_, masks), (_, others) in zip(evaluated, data.batches("validation", 4, CPU), strict=True):
+        assert masks.dtype == others.dtype == torch.int64 and torch.equal(masks, others)

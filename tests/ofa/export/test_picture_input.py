@@ -20,7 +20,8 @@ from odd_pictures import write_kinds
 from PIL import Image
 
 from ofa.common.errors import UserError
-from ofa.data.folder import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD, FolderData
+from ofa.data.file_data import CENTRE_SHARE, PHOTO_MEAN, PHOTO_STD
+from ofa.data.folder import FolderData
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import DataInfo, DataSettings
 from ofa.export.bundle import load_bundle

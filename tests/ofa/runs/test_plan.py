@@ -7,6 +7,7 @@ import math
 import pytest
 
 from ofa.common.errors import UserError
+from ofa.data.settings import SEGMENTATION
 from ofa.runs.plan import (
     BASE_IMAGES,
     MAX_LENGTH,
@@ -99,3 +100,14 @@ def test_large_photographs_are_kept_as_shrunk_copies(short_side: int, cache: str
     space = load_space("mobilenet_v3_small_photos")
     plan = plan_training(photographs(500, short_side), space, "photos", cache="copies")
     assert plan.settings.get("data.cache") == cache
+
+
+@pytest.mark.parametrize(("num_train", "length"), [(60, "6.25"), (640, "2.50"), (1600, None)])
+def test_few_images_with_masks_get_more_epochs_and_no_shrunk_copies(
+    num_train: int, length: str | None
+) -> None:
+    """The recipe has 22 epochs: 1,100 steps of 32 for 1,600 images."""
+    facts = ImageSetFacts(num_train, 1200, in_files=True, task=SEGMENTATION)
+    plan = plan_training(facts, None, plan_recipe(facts), cache="copies")
+    assert plan.recipe == "segmentation"
+    assert plan.settings.get("training.length") == length and "data.cache" not in plan.settings
