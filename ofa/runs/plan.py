@@ -41,7 +41,7 @@ FOLDERS = ("image_folder", "imagenet", "segmentation_folder")
 USER_MODEL = "user_model"
 """The recipe for users' models with weights for the classes of the images."""
 
-MIN_STEPS = {USER_MODEL: 300, SEGMENTATION_RECIPE: 1100}
+MIN_STEPS = {USER_MODEL: 300, SEGMENTATION_RECIPE: 1500}
 """Steps of recipes in epochs on photographs, at least."""
 
 MAX_LENGTH = 6.0

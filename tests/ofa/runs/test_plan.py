@@ -106,7 +106,7 @@ def test_large_photographs_are_kept_as_shrunk_copies(short_side: int, cache: str
 def test_few_images_with_masks_get_more_epochs_and_no_shrunk_copies(
     num_train: int, length: str | None
 ) -> None:
-    """The recipe has 22 epochs: 1,100 steps of 32 for 1,600 images."""
+    """The recipe has 30 epochs: 1,500 steps of 32 for 1,600 images."""
     facts = ImageSetFacts(num_train, 1200, in_files=True, task=SEGMENTATION)
     plan = plan_training(facts, None, plan_recipe(facts), cache="copies")
     assert plan.recipe == "segmentation"
