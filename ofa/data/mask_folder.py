@@ -11,6 +11,7 @@ from ofa.data.mask_classes import LabelTable
 from ofa.data.mask_layout import find_mask_layout, read_class_names
 from ofa.data.mask_notes import mask_notes
 from ofa.data.masked_photographs import MaskedPhotographs
+from ofa.data.masks import mask_problems
 from ofa.data.pair_catalogue import read_pairs
 from ofa.data.settings import SEGMENTATION, DataInfo, DataSettings
 
@@ -74,14 +75,7 @@ def _check_settings(settings: DataSettings) -> None:
     Raises:
         UserError: naming each of them.
     """
-    problems = []
-    if settings.balance == "sampling":
-        problems.append(
-            "data.balance is sampling, but images with masks are of no class; expected none, or loss, which "
-            "weights the classes by their pixels."
-        )
-    if settings.stratified:
-        problems.append("data.stratified is true, but images with masks are of no class; expected false.")
+    problems = mask_problems(settings)
     if settings.augment != "standard":
         problems.append(
             f"data.augment is {settings.augment}, which would change images and not their masks; expected "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from ofa.common.errors import UserError
 from ofa.data.base import check_split
 from ofa.data.memory import MemoryData
 from ofa.data.settings import SEGMENTATION, DataSettings
@@ -13,6 +14,19 @@ from ofa.data.shifts import Change
 
 IGNORED = 255
 """Label of pixels that count neither in a loss nor in a metric."""
+
+
+def mask_problems(settings: DataSettings) -> list[str]:
+    """Return a text for each setting that takes an image to have one class."""
+    problems = []
+    if settings.balance == "sampling":
+        problems.append(
+            "data.balance is sampling, but images with masks are of no class; expected none, or loss, which "
+            "weights the classes by their pixels."
+        )
+    if settings.stratified:
+        problems.append("data.stratified is true, but images with masks are of no class; expected false.")
+    return problems
 
 
 class MaskData(MemoryData):
@@ -25,7 +39,14 @@ class MaskData(MemoryData):
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor],
     ) -> None:
-        """Take images, uint8 (n, c, h, w), and masks, uint8 (n, h, w), of classes and `IGNORED`."""
+        """Take images, uint8 (n, c, h, w), and masks, uint8 (n, h, w), of classes and `IGNORED`.
+
+        Raises:
+            UserError: if a setting is none for masks.
+        """
+        problems = mask_problems(settings)
+        if problems:
+            raise UserError("\n".join(problems))
         super().__init__(settings, class_names, train, test, SEGMENTATION)
 
     @override

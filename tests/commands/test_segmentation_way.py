@@ -109,4 +109,4 @@ def test_an_experiment_stands_for_its_choices_in_find() -> None:
     digits = find_networks.config("experiment=digits", "recipe=demo")
     assert digits.data.name == "digits" and digits.recipe == "demo"
     assert digits.space is not None and digits.space.name == "mobilenet_v3_tiny"
-    assert "experiment" not in compose("find_networks", ["experiment=digits"], FindConfig)
+    assert compose("find_networks", ["experiment=digits"], FindConfig).experiment is None

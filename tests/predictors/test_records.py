@@ -70,7 +70,13 @@ def test_each_line_is_plain_json_as_documented(path: Path) -> None:
         "space": "small",
         "fingerprint": space.fingerprint,
         "provenance": PROVENANCE,
-        "metric": {"name": "top1", "title": "top-1", "higher_is_better": True, "is_fraction": True},
+        "metric": {
+            "name": "top1",
+            "title": "top-1",
+            "higher_is_better": True,
+            "is_fraction": True,
+            "counts_images": True,
+        },
     }
     assert record == {"subnet": space.smallest.to_dict(), "id": space.smallest.id, "top1": 0.5}
 

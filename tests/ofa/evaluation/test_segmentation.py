@@ -136,6 +136,14 @@ def test_classes_are_counted_in_pixels_and_weigh_the_loss() -> None:
     assert loss == pytest.approx(math.log(2) * (0.75 * 2 + 1.5) / 3)
 
 
+@pytest.mark.parametrize("settings", [{"balance": "sampling"}, {"stratified": True}])
+def test_settings_of_images_with_a_class_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(
+        UserError, match=f"data.{next(iter(settings))} is .* images with masks are of no class"
+    ):
+        coloured_set(**settings)
+
+
 def test_the_task_is_that_of_the_images() -> None:
     data = coloured_set()
     assert isinstance(task_of(data), SegmentationTask)
