@@ -46,9 +46,7 @@ def classify(config: ClassifyConfig) -> Classification:
     from search.reports.confusion import confusion_lines
 
     choose_accelerator("cpu", config.threads)
-    images = Path(config.images)
-    if not images.exists():
-        raise UserError(f"images is {config.images!r}: no such file or folder.")
+    images, root = picture_paths(config)
     output = sheet_path(config.output, images)
     if output is not None:
         check_writable(output.absolute().parent)
@@ -58,7 +56,6 @@ def classify(config: ClassifyConfig) -> Classification:
     check_classification(bundle)
     file = config.format or runnable_file(bundle, trust=config.trust)
     listing = list_folder(images) if images.is_dir() else Listing([images])
-    root = images if images.is_dir() else images.parent
     labels = [class_of(path, root, bundle.card.class_names) for path in listing.paths]
     with progress_bar("classifying", visible=images.is_dir()) as progress:
         result = classify_pictures(bundle, file, listing.paths, labels, trust=config.trust, progress=progress)
@@ -69,6 +66,18 @@ def classify(config: ClassifyConfig) -> Classification:
     if output is not None:
         print(save_results(result, output, root))
     return result
+
+
+def picture_paths(config: ClassifyConfig) -> tuple[Path, Path]:
+    """Return the picture or folder of a command, and the folder that the names of its pictures begin from.
+
+    Raises:
+        UserError: if it does not exist.
+    """
+    images = Path(config.images)
+    if not images.exists():
+        raise UserError(f"images is {config.images!r}: no such file or folder.")
+    return images, images if images.is_dir() else images.parent
 
 
 def bundle_path(config: ClassifyConfig) -> Path:

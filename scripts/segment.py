@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from classify import ClassifyConfig, bundle_path
+from classify import ClassifyConfig, bundle_path, picture_paths
 
 from ofa.common.disk import check_writable
 from ofa.common.errors import UserError
@@ -31,10 +31,7 @@ def segment(config: SegmentConfig) -> Path:
     from ofa.export.signature import check_signature
 
     choose_accelerator("cpu", config.threads)
-    images = Path(config.images)
-    if not images.exists():
-        raise UserError(f"images is {config.images!r}: no such file or folder.")
-    root = images if images.is_dir() else images.parent
+    images, root = picture_paths(config)
     folder = _output(config.output, images)
     check_writable(folder.absolute().parent)
     path = bundle_path(config)
