@@ -1,4 +1,4 @@
-"""The column of ModelOpt's autonas in `user_model.py` (`pip install nvidia-modelopt[torch]`)."""
+"""The column of ModelOpt's autonas in `user_model.py`: nvidia-modelopt 0.47 with torchprofile 0.0.4."""
 
 from __future__ import annotations
 
@@ -45,9 +45,14 @@ def found_by_autonas(
     def accuracy(network: nn.Module) -> float:
         return score(network, data.batches("validation", 250, DEVICE, VALIDATION_IMAGES))
 
+    nas.sample(supernet, max)
+    state = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     for share, steps, lr in zip(shares, options.last_steps, options.tune_lr, strict=True):
+        # A copy of a converted network cannot be exported.
+        again: Any = nas.convert(copy.deepcopy(original), mode="autonas")
+        again.load_state_dict(state)
         found, _ = nas.search(
-            copy.deepcopy(supernet),
+            again,
             constraints={"flops": f"{100 * share:g}%"},
             dummy_input=_EXAMPLE,
             config={
@@ -59,4 +64,5 @@ def found_by_autonas(
                 "verbose": False,
             },
         )
-        yield tuned(nas.export(found), original, data, training(seed, lr=lr, steps=steps))
+        # The search has exported it.
+        yield tuned(found, original, data, training(seed, lr=lr, steps=steps))
