@@ -1,11 +1,12 @@
 """Networks of several sizes from one trained network, at equal time: a supernet, or each size by itself.
 
-    python benchmarks/user_model.py ROOT [--seeds 0 1 2] [--models resnet20] [--methods uniform supernet]
+    python benchmarks/user_model.py ROOT [--seeds 0 1 2] [--models resnet20] [--methods uniform shrunk]
 
 ROOT holds FashionMNIST/raw. All begin with one trained original (see `trained_originals.py`) and learn from
 its outputs. "uniform" prunes to each share of the multiply-accumulates with one ratio for all groups and
 fine-tunes each network for its number of `--tune-steps`; "one_step" draws 16 candidates for each share and
-fine-tunes the best. "supernet" converts the original, trains all sub-networks together, collects records,
+fine-tunes the best; "shrunk" is uniform, and each network is made from the next larger one when that is
+tuned, as `ofa prune macs_share=[0.75,0.5,0.26]` does. "supernet" converts the original, trains all sub-networks together, collects records,
 fits a predictor, searches for each share and fine-tunes each network for its number of `--last-steps`;
 "autonas" does the same with ModelOpt. Processor seconds are those of everything but the original. Rows that
 are in the folder are not made again.
@@ -227,24 +228,24 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("root")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["resnet20"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["uniform", "one_step", "supernet"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["uniform", "shrunk"])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.26, 0.5, 0.75])
     parser.add_argument("--tune-steps", type=int, nargs="+", default=[210, 160, 120])
     parser.add_argument(
         "--tune-lr", type=float, nargs="+", default=[0.01, 0.005, 0.003], help="per 64 images"
     )
-    parser.add_argument("--supernet-steps", type=int, default=200)
-    parser.add_argument("--last-steps", type=int, nargs="+", default=[100, 75, 60])
-    parser.add_argument("--lr", type=float, default=0.02, help="learning rate of the supernet, per 64 images")
+    parser.add_argument("--supernet-steps", type=int, default=60)
+    parser.add_argument("--last-steps", type=int, nargs="+", default=[150, 110, 80])
+    parser.add_argument("--lr", type=float, default=0.01, help="learning rate of the supernet, per 64 images")
     parser.add_argument("--subnets", type=int, default=3, help="sub-networks of a step")
     parser.add_argument("--sandwich", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--soft-loss", default="soft_cross_entropy")
-    parser.add_argument("--widths", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0])
-    parser.add_argument("--depths", type=float, nargs="+", default=[0.5, 0.75, 1.0])
-    parser.add_argument("--divisor", type=int, default=8)
-    parser.add_argument("--count", type=int, default=40, help="records of the predictor")
-    parser.add_argument("--autonas-steps", type=int, default=200)
-    parser.add_argument("--autonas-candidates", type=int, default=100)
+    parser.add_argument("--widths", type=float, nargs="+", default=[0.5, 0.625, 0.75, 0.875, 1.0])
+    parser.add_argument("--depths", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--divisor", type=int, default=2)
+    parser.add_argument("--count", type=int, default=30, help="records of the predictor")
+    parser.add_argument("--autonas-steps", type=int, default=110)
+    parser.add_argument("--autonas-candidates", type=int, default=40)
     parser.add_argument("--job", default="", help="name of these options in the table")
     parser.add_argument("--folder", type=Path, default=Path("runs/user_model"))
     return parser.parse_args()
