@@ -10,9 +10,12 @@ from ofa.common.disk import check_writable
 from ofa.common.expectation import measured_value
 from ofa.common.progress import progress_bar
 from ofa.common.text_settings import PathText
-from ofa.data.settings import DataSettings
+from ofa.data.settings import CLASSIFICATION, SEGMENTATION, DataSettings
 from ofa.launch import command
 from ofa.runs.config import RunConfig
+
+PROGRAMS = {CLASSIFICATION: "classify", SEGMENTATION: "segment"}
+"""The command that runs a network for a task on pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,8 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
         print(*confusion_lines(confusion), sep="\n")
         title = f"{bundle.path.name}, {config.format}, {config.split} images"
         print(f"per class, and the confusion matrix: {save_confusion(confusion, output, title)}")
-    pictures_hint = f"for pictures of your own: {command_line('classify', _bundle_settings(config))}"
+    program = PROGRAMS[card.task]
+    pictures_hint = f"for pictures of your own: {command_line(program, _bundle_settings(config))}"
     if not config.latency:
         print(pictures_hint)
         return value, None
@@ -88,7 +92,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
 
 
 def _bundle_settings(config: EvaluateConfig) -> dict[str, object]:
-    """Return the settings that classify pictures with the same file of the bundle."""
+    """Return the settings that run the same file of the bundle on pictures."""
     is_of_run = (config.directory.bundles / config.bundle).is_dir()
     run = run_settings(config.run_name, config.runs_dir) if is_of_run else {}
     return {**run, "bundle": config.bundle, "format": config.format, "images": "VALUE"}

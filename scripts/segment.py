@@ -13,6 +13,8 @@ from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 
+MAX_LINES = 40
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(ClassifyConfig):
@@ -57,9 +59,6 @@ def segment(config: SegmentConfig) -> Path:
     print(f"{run_ms:.2f} ms a picture in {engine_title(bundle, file)}")
     print(save_segmented(pictures, unreadable, names, folder, root))
     return folder
-
-
-MAX_LINES = 40
 
 
 def _output(output: str | None, images: Path) -> Path:

@@ -92,7 +92,7 @@ def agrees(expected: MetricValue, measured: MetricValue, metric: Metric) -> bool
 
 
 def _judgement(expected: MetricValue, measured: MetricValue, metric: Metric) -> str:
-    gain = metric.scale * metric.sign * (measured.value - expected.value)
+    gain = metric.gain(measured.value, expected.value)
     direction = "better" if gain > 0 else "worse"
     is_within = agrees(expected, measured, metric)
     if is_within:

@@ -72,6 +72,10 @@ class Metric:
         share = (num_images * value + 1) / (num_images + 2)
         return math.sqrt(share * (1 - share) / num_images)
 
+    def gain(self, value: float, reference: float) -> float:
+        """Return how much better `value` is than `reference`: in points, or in the unit of the metric."""
+        return self.scale * self.sign * (value - reference)
+
     def basis(self, num_images: int) -> str:
         """Return what a shown value was measured on, e.g. "standard error of 400 images"."""
         images = f"{num_images} images"

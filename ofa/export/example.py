@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofa.data.settings import CLASSIFICATION
+from ofa.data.settings import CLASSIFICATION, SEGMENTATION
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.record import ExportedFile
@@ -20,14 +20,13 @@ def engine_example(card: ModelCard, logits_lines: str) -> str:
         card: description of the network.
         logits_lines: lines that compute `logits` from the array `images`.
     """
-    lines = ["import json"] if card.task == CLASSIFICATION else []
+    names = f'json.load(open("{DESCRIPTION_FILE}", encoding="utf-8"))["class_names"]'
+    answer = _answer_lines(card, "class_names")
+    lines = ["import json"] if answer else []
     lines += ["import numpy as np"]
     lines += _picture_lines(card) if reads_pictures(card) else _zero_lines(card)
     lines += [_input_line(card), *logits_lines.splitlines()]
-    if card.task == CLASSIFICATION:
-        names = f'json.load(open("{DESCRIPTION_FILE}", encoding="utf-8"))["class_names"]'
-        lines += [f"class_names = {names}", *_answer_lines("class_names")]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([f"class_names = {names}", *answer] if answer else [])])
 
 
 def subnet_example(card: ModelCard) -> str:
@@ -44,7 +43,7 @@ def subnet_example(card: ModelCard) -> str:
         lines.insert(1, "import torch")
         lines += [f"pixels = {pixels}  # your image, any size", "images = bundle.preprocess(pixels)"]
     lines += ["logits = bundle.network(images).detach().numpy()"]
-    return "\n".join([*lines, *_answer_lines("bundle.card.class_names")])
+    return "\n".join([*lines, *_answer_lines(card, "bundle.card.class_names")])
 
 
 def weights_example(file: ExportedFile) -> str:
@@ -104,8 +103,16 @@ def _per_channel(values: Sequence[float]) -> str:
     return "[" + ", ".join(f"[[{value!r}]]" for value in values) + "]"
 
 
-def _answer_lines(names: str) -> list[str]:
-    """Return lines that print the three most probable classes."""
+def _answer_lines(card: ModelCard, names: str) -> list[str]:
+    """Return lines that print the three most probable classes, or the share of the pixels of each class."""
+    if card.task == SEGMENTATION:
+        return [
+            "classes = logits[0].argmax(0)  # the class of each pixel",
+            "for position in np.unique(classes):",
+            f'    print(f"{{{names}[position]}}: {{100 * (classes == position).mean():.1f}} %")',
+        ]
+    if card.task != CLASSIFICATION:
+        return []
     return [
         "shares = np.exp(logits[0] - logits[0].max())",
         "shares = shares / shares.sum()",

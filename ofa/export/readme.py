@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ofa.common.metric import metric_named
-from ofa.data.settings import CLASSIFICATION
+from ofa.data.settings import CLASSIFICATION, SEGMENTATION
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.example import PICTURE, engine_example, reads_pictures, subnet_example, weights_example
@@ -40,6 +40,12 @@ def _introduction(card: ModelCard) -> str:
         area = f"the centred square of {card.preprocessing.centre_share:g} of the short side, "
     picture = f"reads `{PICTURE}`" if reads_pictures(card) else "takes pixels"
     result, answer = "computes the output of the network", ""
+    if card.task == SEGMENTATION:
+        result = "prints the share of the pixels of each class"
+        answer = f"""
+The answer is a class for each pixel, the position of its largest logit among `class_names` in
+`{DESCRIPTION_FILE}`; logits may be smaller than the image. With the project that made this bundle,
+`ofa segment bundle=. images={PICTURE}` draws it."""
     if card.task == CLASSIFICATION:
         result = "prints the most probable classes"
         answer = f"""

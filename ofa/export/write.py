@@ -59,13 +59,12 @@ class ExportReport:
         share = 100 * file.total_bytes / fp32_file.total_bytes
         metric = metric_named(file.validation_metric.name)
         value, fp32_value = file.validation_metric.value, file.fp32_validation_metric.value
-        loss = metric.scale * metric.sign * (fp32_value - value)
         unit = " points" if metric.is_fraction else ""
         kept_text = f", {file.kept_text} in fp32" if file.kept_text else ""
         return (
             f"{names}: {size}, {share:.0f} % of fp32; {file.precision} {metric.title} on validation "
             f"images {metric.show(value)}, fp32 {metric.show(fp32_value)} "
-            f"(loss {loss:.2f}{unit}{kept_text}){batch}"
+            f"(loss {metric.gain(fp32_value, value):.2f}{unit}{kept_text}){batch}"
         )
 
 

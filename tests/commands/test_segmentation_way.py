@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from export_subnet import export_subnet
 from find_networks import FindConfig, find_networks
 from finetune_subnet import finetune_subnet
 from fit_predictor import fit_predictor
+from numpy.typing import NDArray
 from PIL import Image
 from search_for_device import search_for_device
 from segment import segment
@@ -40,6 +44,19 @@ TRAINING = (
     "training.batch_size=20",
     "training.calibration_images=40",
 )
+
+
+def run_examples(bundle: Path, picture: Path, mask: NDArray[np.uint8]) -> None:
+    """Run the code of a bundle's README in its folder; every part prints the shares of the classes."""
+    (bundle / "photo.jpg").write_bytes(picture.read_bytes())
+    parts = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
+    assert len(parts) == 3
+    for code in parts[:2]:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=bundle, capture_output=True, text=True, check=True
+        )
+        shares = [f"{CLASS_NAMES[c]}: {100 * (mask == c).mean():.1f} %" for c in np.unique(mask)]
+        assert done.stdout.splitlines() == shares
 
 
 def few_shapes(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,6 +98,7 @@ def test_the_whole_way(
     text = capsys.readouterr().out
     assert f"mean IoU of onnx_int8 on test: {100 * value:.2f} % (50 images)" in text
     assert "pixel accuracy: " in text and "top-1" not in text
+    assert f"for pictures of your own: ofa segment run_name=shapes bundle={name} format=onnx_int8" in text
     report = json.loads((folder / f"runs/shapes/reports/{name}-onnx_int8-shapes-test.json").read_text())
     assert report["num_pixels"] == 50 * 32 * 32 and report["metrics"]["mean_iou"] == value
     tuned = finetune_subnet.run(
@@ -97,6 +115,7 @@ def test_the_whole_way(
     Image.fromarray(pictures[0].permute(1, 2, 0).numpy()).save("one.png")
     shown = segment.run(RUN, f"bundle={name}", "images=one.png", "format=onnx")
     mask = np.asarray(Image.open(shown / "one.png-mask.png"))
+    run_examples(path, Path("one.png"), mask)
     logits = bundle.network(bundle.card.read_image("one.png"))
     assert np.array_equal(mask, logits[0].argmax(0).numpy())
 

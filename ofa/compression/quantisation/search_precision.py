@@ -101,12 +101,7 @@ class QuantisedNetwork:
     @property
     def loss(self) -> float:
         """Points of the metric lost."""
-        return lost_points(self.metric, self.reference_value, self.value)
-
-
-def lost_points(metric: Metric, reference_value: float, value: float) -> float:
-    """Return how much worse a value is, in points of a share or in the unit of the metric."""
-    return metric.scale * metric.sign * (reference_value - value)
+        return self.metric.gain(self.reference_value, self.value)
 
 
 def samples_of(evaluator: SubnetEvaluator[nn.Module], resolution: int, calibration_images: int) -> Samples:
@@ -241,7 +236,7 @@ class _Trial:
 
     def loss(self, kept_units: frozenset[int]) -> float:
         """Return the points of the metric lost on the validation images."""
-        return lost_points(self._samples.metric, self.reference_value, self.value(kept_units))
+        return self._samples.metric.gain(self.reference_value, self.value(kept_units))
 
     def output_error(self, kept_units: frozenset[int]) -> float:
         """Return the mean squared error of the logits on a few images, which also calibrate the network."""
