@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from latency_tables.engines.base import Description
 from latency_tables.measuring.graph_networks import GraphNetworks
 from latency_tables.measuring.methods import Workload
@@ -28,7 +30,13 @@ from latency_tables.measuring.plan import (
     now_text,
     table_networks,
 )
-from latency_tables.table.calibration import Runs, calibrate, fit_cold_share, validate
+from latency_tables.table.calibration import (
+    Runs,
+    calibrate,
+    fit_cold_share,
+    smallest_sum,
+    validate,
+)
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.graph_table import SCHEMA_VERSION, GraphTable, choices_of, mixed_ms
 from latency_tables.table.measured import table_identity
@@ -109,7 +117,8 @@ class GraphPlan:
             keys = [network_key(self.space, config) for config in configs]
             return total(self.space.genomes(configs)).tolist(), [runs[key] for key in keys]
 
-        calibration = calibrate(self.calibration, *fitted(self.calibration))
+        smallest_ms = smallest_sum(self.space, total, np.random.default_rng(self.seed))
+        calibration = calibrate(self.calibration, *fitted(self.calibration), smallest_ms)
         return GraphTable(
             device=self.device,
             engine=engine,

@@ -5,6 +5,7 @@ The measurements come from this machine (`latency_tables.measuring.build`) or an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,10 +15,18 @@ import numpy as np
 
 from latency_tables.engines.base import Description
 from latency_tables.measuring.methods import METHODS, NETWORK_VISITS_PER_ROUND, LayerMethod, Workload
-from latency_tables.table.calibration import C, Runs, calibrate, choose_networks, validate
+from latency_tables.table.calibration import (
+    C,
+    Runs,
+    calibrate,
+    choose_networks,
+    smallest_sum,
+    validate,
+)
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming, Timing, check_runs, latency_ms, summarize
+from ofa.architecture.cost import compile_cost
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
@@ -144,11 +153,17 @@ def assemble_table(
     measured = {spec.key: entry_of(runs, spec.key, plan.method.references(spec)) for spec in plan.specs}
     entries = {**plan.known_entries, **measured}
 
-    def fitted(configs: Sequence[SubnetConfig]) -> tuple[list[float], list[Runs]]:
-        sums = [sum(entries[spec.key].latency_ms for spec in lower(plan.space, c)) for c in configs]
-        return sums, [runs[network_workload(plan.space, config).key] for config in configs]
+    def entry_ms(spec: LayerSpec) -> float:
+        return entries[spec.key].latency_ms if spec.key in entries else math.nan
 
-    calibration = calibrate(plan.calibration, *fitted(plan.calibration))
+    total = compile_cost(plan.space, entry_ms)
+
+    def fitted(configs: Sequence[SubnetConfig]) -> tuple[list[float], list[Runs]]:
+        measured = [runs[network_workload(plan.space, config).key] for config in configs]
+        return total(plan.space.genomes(configs)).tolist(), measured
+
+    smallest_ms = smallest_sum(plan.space, total, np.random.default_rng(plan.seed))
+    calibration = calibrate(plan.calibration, *fitted(plan.calibration), smallest_ms)
     sorted_entries: dict[str, Timing | ImportedTiming] = {
         s.key: entries[s.key] for s in distinct_layers(plan.space)
     }

@@ -15,6 +15,7 @@ from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.common.metrics import kendall_tau, mape
 from ofa.space.config import Config
+from ofa.space.estimator import Estimator
 from ofa.space.genes import unique_rows
 from ofa.space.space import SearchSpace
 
@@ -28,6 +29,7 @@ MAX_NETWORKS = 1000
 
 _CANDIDATES_PER_CALIBRATION_NETWORK = 12
 _COLD_SHARES = tuple(share / 20 for share in range(21))
+_NUM_SUMS = 1000
 
 
 def choose_networks(
@@ -62,10 +64,18 @@ def choose_networks(
     return tuple(candidates[order[i]] for i in indices), tuple(configs[:num_validation])
 
 
-def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
+def fit_affine(
+    sums_ms: Sequence[float], measured_ms: Sequence[float], smallest_sum_ms: float = math.inf
+) -> tuple[float, float]:
     """Return scale and offset of the line from sums to measurements with the least squared relative errors.
 
-    If noise permits no rising line (or all sums are equal), the ratio of the means without offset.
+    If noise permits no line that rises and is positive at every sum that occurs (or all sums are equal), the
+    ratio of the means without offset.
+
+    Args:
+        sums_ms: sum of the entries of each measured network.
+        measured_ms: latency of each.
+        smallest_sum_ms: smallest sum of the networks whose latency will be asked for.
     """
     sums, measurements = np.asarray(sums_ms, float), np.asarray(measured_ms, float)
     weights = measurements**-2
@@ -73,9 +83,10 @@ def fit_affine(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[
     mean_sum, mean_measured = float(weights @ sums), float(weights @ measurements)
     variance = float(weights @ (sums - mean_sum) ** 2)
     scale = float(weights @ ((sums - mean_sum) * measurements)) / variance if variance > 0 else 0.0
-    if scale <= 0:
+    offset = mean_measured - scale * mean_sum
+    if scale <= 0 or scale * min(smallest_sum_ms, *sums_ms) + offset <= 0:
         return mean_measured / mean_sum, 0.0
-    return scale, mean_measured - scale * mean_sum
+    return scale, offset
 
 
 def fit_cold_share(
@@ -99,15 +110,31 @@ def fit_cold_share(
     return _COLD_SHARES[int(np.argmin(errors))]
 
 
-def calibrate(configs: Sequence[Config], sums_ms: Sequence[float], runs: Sequence[Runs]) -> Calibration:
+def smallest_sum(space: SearchSpace, total: Estimator, rng: np.random.Generator) -> float:
+    """Return the smallest sum of the first choices of all genes and of random networks of a space.
+
+    Args:
+        space: the networks.
+        total: sum of the entries of a population.
+        rng: source of the random networks.
+    """
+    first_choices = np.array([[allowed[0] for allowed in space.allowed]], np.int8)
+    genomes = np.concatenate([space.canonical(first_choices), space.sample(_NUM_SUMS, rng)])
+    return float(total(genomes).min())
+
+
+def calibrate(
+    configs: Sequence[Config], sums_ms: Sequence[float], runs: Sequence[Runs], smallest_sum_ms: float
+) -> Calibration:
     """Return the affine map from sums of entries to latencies, fitted on these networks.
 
     Args:
         configs: the networks.
         sums_ms: sum of the entries of each, in milliseconds.
         runs: runs of each.
+        smallest_sum_ms: smallest sum in the space; its latency is positive, too.
     """
-    scale, offset = fit_affine(sums_ms, [summarize(r).latency_ms for r in runs])
+    scale, offset = fit_affine(sums_ms, [summarize(r).latency_ms for r in runs], smallest_sum_ms)
     return Calibration(scale, offset, _records(configs, sums_ms, runs, scale, offset))
 
 

@@ -559,3 +559,13 @@ def test_affine_fit_matches_numpy_and_never_falls() -> None:
     falling_scale, falling_offset = fit_affine([1.0, 2.0, 3.0], [6.0, 4.0, 2.0])
     assert falling_scale > 0 and falling_offset == 0
     assert fit_affine([2.0, 2.0], [4.0, 4.0]) == (2.0, 0.0)
+
+
+def test_an_affine_fit_is_positive_for_every_network_of_the_space() -> None:
+    # Noise of tiny programs: a steep line that would give smaller networks a negative latency.
+    sums, measured = [1.0, 1.1, 1.2], [1.0, 2.6, 3.9]
+    scale, offset = fit_affine(sums, measured)
+    assert scale * 1.0 + offset > 0 > scale * 0.9 + offset
+    scale, offset = fit_affine(sums, measured, smallest_sum_ms=0.9)
+    assert scale > 0 and offset == 0
+    assert fit_affine(sums, measured, smallest_sum_ms=0.99)[1] < 0
