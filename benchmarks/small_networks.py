@@ -1,4 +1,4 @@
-"""Two well-known networks for small grey images: ResNet-20 and a MobileNetV2 with three strides."""
+"""Well-known networks for small grey images: ResNet-20, a VGG, and a MobileNetV2 with three strides."""
 
 from __future__ import annotations
 
@@ -43,6 +43,20 @@ class ResNet20(nn.Module):
         """Return logits (n, num_classes) of images (n, in_channels, h, w)."""
         features = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
         return self.fc(features.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def vgg_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module:
+    """Return a VGG (Simonyan and Zisserman 2015) of six convolutions with batch norm."""
+    layers: list[nn.Module] = []
+    for channels, pools in ((64, False), (64, True), (128, False), (128, True), (256, False), (256, False)):
+        layers += [
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+        layers += [nn.MaxPool2d(2)] if pools else []
+        in_channels = channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, num_classes))
 
 
 def mobilenet_v2_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module:

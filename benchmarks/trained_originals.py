@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_networks import ResNet20, mobilenet_v2_small
+from small_networks import ResNet20, mobilenet_v2_small, vgg_small
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,12 +24,16 @@ from ofa.runs.pruned_files import save_network
 from ofa.training.fitting import fit
 from ofa.training.settings import FinetuneSettings
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"resnet20": ResNet20, "mobilenet_v2": mobilenet_v2_small}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "resnet20": ResNet20,
+    "mobilenet_v2": mobilenet_v2_small,
+    "vgg": vgg_small,
+}
 SIDE, BATCH_SIZE, CALIBRATION_IMAGES, VALIDATION_IMAGES = 28, 128, 500, 1000
 DEVICE = torch.device("cpu")
 # The strided 1x1 convolutions of ResNet-20 need 8 inputs; see `strided_convolution.py`.
 RULES = (ChoiceRule("conv1", widths=tuple(share / 16 for share in range(8, 17))),)
-_EPOCHS = {"resnet20": 3, "mobilenet_v2": 4}
+_EPOCHS = {"resnet20": 3, "mobilenet_v2": 4, "vgg": 2}
 
 
 def images_of(root: str) -> ImageData:

@@ -60,7 +60,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     meter = measure_file(bundle, config.format, run.data, config.split, device=run.device, trust=config.trust)
     (metric, *others), values = task_of(run.data).metrics, meter.values()
     value, num_images = values[metric.name], run.data.size(config.split)
-    print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
+    print(*([card.name] if card.subnet is None else card.subnet.lines), sep="\n")
     shown = f"{metric.show_with_error(value, num_images)} ({metric.basis(num_images)})"
     print(f"{metric.title} of {config.format} on {config.split}: {shown}")
     if are_unequal(run.data.class_counts(config.split)):

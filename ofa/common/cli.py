@@ -30,6 +30,7 @@ COMMANDS = {
     "kit": "make_device_kit",
     "inspect": "inspect_model",
     "prune": "prune_model",
+    "compress": "compress_network",
     "import-supernet": "import_checkpoint",
     "import-network": "import_network",
     "import-predictor": "import_predictor",

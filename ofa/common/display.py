@@ -54,3 +54,16 @@ def short_repr(value: object) -> str:
         return _SHORT.repr(value)
     except ValueError:  # an integer of more digits than Python writes
         return f"a long {type(value).__name__}"
+
+
+def aligned_lines(rows: Sequence[Sequence[str]], num_left: int = 1) -> list[str]:
+    """Return the lines of a table: the first `num_left` columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if index < num_left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

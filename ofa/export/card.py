@@ -14,6 +14,7 @@ from ofa.common.errors import UserError
 from ofa.common.expectation import MetricValue
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import metric_named
+from ofa.compression.facts import CompressionFacts
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import CLASSIFICATION, DataInfo
 from ofa.graph.network_source import NetworkSource
@@ -31,12 +32,14 @@ class SubnetFacts:
         config: the sub-network.
         network: what makes the whole network of a user's model; None for a published family.
         graph: graph of the whole network as plain values; None for a sub-network of the user's own class.
+        compression: what was changed of the sub-network afterwards; None for nothing.
     """
 
     space: ImageSpace
     config: AnyConfig
     network: NetworkSource | None = None
     graph: Mapping[str, Any] | None = None
+    compression: CompressionFacts | None = None
 
     def __post_init__(self) -> None:
         """Check that the space of a user's model has its network."""
@@ -51,6 +54,17 @@ class SubnetFacts:
             UserError: for a sub-network of a user's model.
         """
         return family_space(self.space, f"Sub-network {self.config.id}")
+
+    @property
+    def sparse_layers(self) -> tuple[str, ...]:
+        """Names of the layers whose zeros a training keeps."""
+        return () if self.compression is None else self.compression.sparse_layers
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines for the user: the sub-network, and what was changed of it."""
+        compressed = [] if self.compression is None else [f"compressed: {self.compression.text}"]
+        return [*self.config.lines, *compressed]
 
     @property
     def model_text(self) -> str:

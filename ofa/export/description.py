@@ -19,6 +19,7 @@ from ofa.common.expectation import MetricValue, measured_value
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import TOP1
 from ofa.common.reading import read_json
+from ofa.compression.facts import CompressionFacts
 from ofa.compression.quantisation.registry import packages_of
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import CLASSIFICATION
@@ -43,6 +44,7 @@ class SubnetRecord:
     fingerprint: str
     network: NetworkSource | None = None
     graph: dict[str, Any] | None = None
+    compression: CompressionFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def _subnet_values(subnet: SubnetFacts) -> dict[str, Any]:
     }
     if subnet.network is not None:
         values |= {"network": dataclasses.asdict(subnet.network), "graph": subnet.graph}
+    if subnet.compression is not None:
+        values["compression"] = dataclasses.asdict(subnet.compression)
     return values
 
 
@@ -193,7 +197,7 @@ def _subnet_facts(file: Path, subnet: SubnetRecord) -> SubnetFacts:
             stage="export",
         )
     config = subnet.space.read(subnet.config)
-    return SubnetFacts(subnet.space, config, subnet.network, subnet.graph)
+    return SubnetFacts(subnet.space, config, subnet.network, subnet.graph, subnet.compression)
 
 
 def _versions() -> dict[str, str]:

@@ -63,15 +63,17 @@ bilinearly with antialiasing (Pillow: `image.resize({size}, Image.Resampling.BIL
 
 def _kind(card: ModelCard) -> str:
     num_classes = len(card.class_names)
-    if card.subnet is not None and card.subnet.network is not None:
+    subnet = card.subnet
+    if subnet is not None:
+        compressed = "" if subnet.compression is None else f", compressed: {subnet.compression.text}"
+        if subnet.network is not None:
+            return (
+                f"Sub-network {subnet.config.id} of the model `{subnet.space.name}`, {num_classes} classes: "
+                f"{subnet.model_text}{compressed}. The weights need that code; the other files do not."
+            )
         return (
-            f"Sub-network {card.subnet.config.id} of the model `{card.subnet.space.name}`, {num_classes} "
-            f"classes: {card.subnet.model_text}. The weights need that code; the other files do not."
-        )
-    if card.subnet is not None:
-        return (
-            f"Sub-network {card.subnet.config.id}, `{card.subnet.config}` of the space "
-            f"`{card.subnet.space.name}`, {num_classes} classes."
+            f"Sub-network {subnet.config.id}, `{subnet.config}` of the space `{subnet.space.name}`, "
+            f"{num_classes} classes{compressed}."
         )
     classes = f" of {num_classes} classes" if num_classes else ""
     return (

@@ -18,6 +18,7 @@ from ofa.common.files import sha256
 from ofa.common.mismatches import checked_state
 from ofa.common.reading import path_inside, read_bytes
 from ofa.common.tensors import MAX_TENSOR_BYTES, read_safetensors
+from ofa.compression.changes import apply_structure
 from ofa.export.card import SubnetFacts
 from ofa.export.record import ExportedFile
 from ofa.graph.space import GraphSpace
@@ -57,7 +58,8 @@ def load_subnet(folder: Path, weights: ExportedFile, subnet: SubnetFacts) -> nn.
     if isinstance(subnet.space, GraphSpace):
         return _load_graph_subnet(folder, weights, subnet, subnet.space)
     with torch.device("meta"):
-        network = StaticNetwork(lower(subnet.space.unrestricted, subnet.config))
+        network: nn.Module = StaticNetwork(lower(subnet.space.unrestricted, subnet.config))
+        network = _changed(network, subnet)
     state = _read(folder, weights, network.state_dict(), "sub-network")
     network.load_state_dict(state, assign=True)
     return network.eval()
@@ -68,11 +70,17 @@ def _load_graph_subnet(
 ) -> nn.Module:
     """Return a sub-network of a user's model; its own class made anew, or its graph."""
     assert subnet.network is not None
-    network = make_subnet(subnet.network.network(), space, subnet.config, subnet.graph)
+    network = _changed(make_subnet(subnet.network.network(), space, subnet.config, subnet.graph), subnet)
     network.load_state_dict(_read(folder, weights, network.state_dict(), "sub-network"))
     if subnet.graph is not None:
         subnet.network.check_runs(network.eval(), f"the bundle {folder}", subnet.config.resolution)
     return network.eval()
+
+
+def _changed(network: nn.Module, subnet: SubnetFacts) -> nn.Module:
+    """Return a sub-network with the layers that its compression gave it; their weights are undefined."""
+    compression = subnet.compression
+    return network if compression is None else apply_structure(network, compression.changes)
 
 
 def load_into(folder: Path, weights: ExportedFile, network: nn.Module) -> None:

@@ -145,9 +145,9 @@ def _trust_own(files: Mapping[str, ExportedFile]) -> None:
 def _check_subnet(network: nn.Module, card: ModelCard) -> None:
     """Check that a network has the layers of the sub-network that its card names, if any.
 
-    That of a user's model is compared with its class made anew when its weights are written.
+    That of a user's model, or with changed layers, is compared when its weights are written.
     """
-    if card.subnet is None or not isinstance(card.subnet.space, StagedSpace):
+    if card.subnet is None or card.subnet.compression or not isinstance(card.subnet.space, StagedSpace):
         return
     config = card.subnet.config
     if layers_of(network) != lower(card.subnet.space.unrestricted, config):

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.expectation import MetricValue, agreement_line, measured_value
 from ofa.common.metric import Metric, indistinct
 from ofa.common.progress import Note, ProgressCallback, silent, unnoted
-from ofa.data.base import ImageData, resize
+from ofa.compression.sparse import zeros_kept
+from ofa.data.base import ImageData
+from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.tasks import task_of
@@ -32,7 +34,6 @@ from ofa.training.fitting import fit
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
 
-_BATCH_SIZE = 250
 _MIN_EPOCHS_OF_NEW = 10
 
 
@@ -148,8 +149,8 @@ def finetune_on(
     """Fine-tune the network of a bundle on any images (or go on with it), recalibrate it, and export it.
 
     Where the images have other classes, the classifier is new; where they have other channels, the first
-    convolution is summed or spread over them. Both are noted and stand in the provenance. Without a teacher
-    the `distillation_ratio` counts as 0. Further arguments and errors: see `finetune_bundle`.
+    convolution is summed or spread over them, which is noted. Without a teacher the `distillation_ratio`
+    counts as 0, and zeros of a compressed network stay. Further arguments and errors: `finetune_bundle`.
 
     Args:
         data: the images.
@@ -164,26 +165,26 @@ def finetune_on(
     for line in () if taken is None else _transfer_lines(bundle, taken, settings):
         note(line)
     resolution, network, task = bundle.subnet.config.resolution, network.to(device), task_of(data)
-    before = score(network, _images(data, "validation", resolution, device), task)
+    before = score(network, split_batches(data, "validation", resolution, device), task)
     if emulates(settings.precision, device):
         note(EMULATED)
     folder = directory.finetuning(name)
     with directory.writing_bundle(name, world.is_main):
-        fit(
-            network,
-            data,
-            settings,
-            resolution=resolution,
-            teacher=teacher,
-            folder=folder,
-            world=world,
-            progress=progress,
-        )
+        with zeros_kept(network, bundle.subnet.sparse_layers):
+            fit(
+                network,
+                data,
+                settings,
+                resolution=resolution,
+                teacher=teacher,
+                folder=folder,
+                world=world,
+                progress=progress,
+            )
         if not world.is_main:
             return None
-        calibration = _images(data, "train", resolution, device, calibration_images)
-        recalibrate_batchnorm(network, (images for images, _ in calibration))
-        after = score(network, _images(data, "validation", resolution, device), task)
+        recalibrate_batchnorm(network, split_images(data, "train", resolution, device, calibration_images))
+        after = score(network, split_batches(data, "validation", resolution, device), task)
         card = _tuned_card(card, settings, after, data, task.metric)
         report = export_bundle(network.cpu(), card, directory.new_bundle(name), formats)
         # The bundle has the weights now; the TensorBoard events stay.
@@ -219,11 +220,3 @@ def _transfer_lines(bundle: Bundle, report: TransferReport, settings: FinetuneSe
             f"{settings.length} epochs with lr {settings.lr:g} are little for a new classifier: for some "
             "hundred images 30 epochs with lr 0.05 were much better than 3 with 0.005"
         )
-
-
-def _images(
-    data: ImageData, split: str, resolution: int, device: torch.device, limit: int | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the first `limit` images of a split at a resolution, and their labels."""
-    for images, labels in data.batches(split, _BATCH_SIZE, device, limit):
-        yield resize(images, resolution), labels

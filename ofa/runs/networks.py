@@ -97,7 +97,7 @@ def _bundle_network(
     # The layout of the random ones; without it PyTorch takes 6 % longer on a CPU.
     network = runnable_module(bundle, trust=trust).to(memory_format=torch.channels_last).to(run.device)
     batches: Batches
-    if card.subnet is None:
+    if card.subnet is None or card.subnet.compression is not None:
         batches = card_batches(card, run.data, split, device=run.device)
     else:
         config = card.subnet.config

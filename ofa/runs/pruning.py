@@ -14,7 +14,8 @@ from torch import nn
 from ofa.common.files import write_atomic
 from ofa.common.progress import Note, ProgressCallback
 from ofa.common.score_file import ScoreFile
-from ofa.data.base import ImageData, resize
+from ofa.data.base import ImageData
+from ofa.evaluation.batches import split_batches
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.tasks import task_of
 from ofa.graph.iterative_pruning import PruningStep, iterative
@@ -144,8 +145,7 @@ class _Pruning:
     def score_on(self, network: nn.Module, split: str) -> float:
         if split == "validation":
             return self.evaluate(network) * self.evaluator.task.metric.sign
-        batches = self.data.batches(split, 250, self.device)
-        images = ((resize(images, self.resolution), labels) for images, labels in batches)
+        images = split_batches(self.data, split, self.resolution, self.device)
         return score(network, images, self.evaluator.task)
 
     def sort(self, supernet: GraphSupernet, space: GraphSpace) -> None:

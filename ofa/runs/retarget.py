@@ -36,7 +36,8 @@ def retargeted(
         seed: seed of a new classifier.
 
     Raises:
-        UserError: if the bundle is no sub-network of a space, or the images are for another task.
+        UserError: if the bundle is no sub-network of a space, the images are for another task, or the network
+            is compressed and they have other classes or channels.
     """
     facts, card = bundle.subnet, bundle.card
     card.check_task(info)
@@ -45,6 +46,12 @@ def retargeted(
         preprocessing = Preprocessing(info.mean, info.std, centre_share=info.centre_share)
         card = dataclasses.replace(card, class_names=info.class_names, preprocessing=preprocessing)
         return bundle.network, card, None
+    if facts.compression is not None:
+        raise UserError(
+            f"The bundle {bundle.path} is compressed ({facts.compression.text}): it has the classes and "
+            "channels of the images that it was made for. Fine-tune the bundle that it was made of to these "
+            "images, and compress that."
+        )
     if not isinstance(facts.space, StagedSpace):
         return _retargeted_model(bundle, facts, info, seed)
     space = facts.space.unrestricted.for_data(info)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ofa.common.errors import UserError
 from ofa.common.tensors import file_hash
-from ofa.export.bundle import load_bundle
+from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.graph.space import family_space
 from ofa.graph.supernet import GraphSupernet
@@ -104,7 +104,7 @@ def read_source(source: WeightSource, supernet: Supernet) -> SourceWeights:
 
 
 def _read_bundle(source: WeightSource, supernet: Supernet) -> SourceWeights:
-    bundle = load_bundle(source.path)
+    bundle = _uncompressed_bundle(source)
     facts, network = bundle.subnet, bundle.network
     space = family_space(facts.space, source.name)
     _check_structure(source, space, supernet.space)
@@ -121,6 +121,22 @@ def _read_bundle(source: WeightSource, supernet: Supernet) -> SourceWeights:
     return SourceWeights(filled.state_dict(), class_names=bundle.card.class_names)
 
 
+def _uncompressed_bundle(source: WeightSource) -> Bundle:
+    """Return the bundle of a source.
+
+    Raises:
+        UserError: if it is damaged, or its network has other layers than a supernet.
+    """
+    bundle = load_bundle(source.path)
+    compression = bundle.subnet.compression
+    if compression is not None:
+        raise UserError(
+            f"{source.name} is a bundle of a compressed network ({compression.text}), which no supernet can "
+            "start from. Give the bundle that it was made of."
+        )
+    return bundle
+
+
 def read_model_source(source: WeightSource) -> SourceWeights:
     """Return the weights of a source for the supernet of a user's model: a run of it, or a bundle.
 
@@ -132,7 +148,7 @@ def read_model_source(source: WeightSource) -> SourceWeights:
         if isinstance(trained, GraphSupernet):
             return SourceWeights(trained.state_dict(), class_names=info.class_names)
     if source.kind == "bundle":
-        bundle = load_bundle(source.path)
+        bundle = _uncompressed_bundle(source)
         state = {f"model.{name}": tensor for name, tensor in bundle.network.state_dict().items()}
         return SourceWeights(state, class_names=bundle.card.class_names)
     if source.kind == "file":

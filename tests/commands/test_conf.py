@@ -35,6 +35,7 @@ REQUIRED = {
     "inspect_model": ["model=torchvision:resnet18"],
     "import_network": ["net_config=n", "weights=w"],
     "import_predictor": ["file=f"],
+    "compress_network": ["steps=[sparse]", "bundle=b"],
     "prune_model": ["model=torchvision:resnet18", "macs_share=0.5"],
 }
 

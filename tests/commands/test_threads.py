@@ -10,6 +10,7 @@ from typing import Any
 import build_latency_table
 import classify
 import collect_accuracy
+import compress_network
 import evaluate_subnet
 import export_subnet
 import find_networks
@@ -274,6 +275,7 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
         "ofa.data.sources.load_data",
         ("model=torchvision:resnet18", "macs_share=0.5"),
     ),
+    "compress_network": (compress_network.compress_network, DATA, ("steps=[sparse]", "bundle=b")),
     "classify": (classify.classify, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "segment": (segment.segment, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "quickstart": (quickstart.quickstart, DURATION, ()),

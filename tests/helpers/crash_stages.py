@@ -18,6 +18,7 @@ import torch
 from build_latency_table import build_latency_table
 from classify import classify
 from collect_accuracy import collect_accuracy
+from compress_network import compress_network
 from export_latency_table import export_latency_table
 from export_subnet import export_subnet
 from finetune_subnet import finetune_subnet
@@ -76,6 +77,12 @@ PRUNING = (
     *IMAGES,
     *("model=crash_stages:own_network", "model.divisor=4", "data=digits", "run_name=pruned"),
     *("macs_share=0.5", "candidates=2", "validation_images=20", "formats=[]"),
+    *("finetuning.batch_size=600", "finetuning.epochs=1"),
+)
+COMPRESSION = (
+    *IMAGES,
+    *("model=crash_stages:wider_network", "model.divisor=4", "data=digits", "run_name=compressed"),
+    *("steps=[split,sparse,finetune]", "limits.macs_share=0.8", "harm_images=8", "formats=[]"),
     *("finetuning.batch_size=600", "finetuning.epochs=1"),
 )
 KIT = (*OTHER, "device.name=board", "device.processes=1", *NETWORKS, "resolutions=[8]")
@@ -144,15 +151,21 @@ STAGES = {
     "report": Stage(report_run, (*IMAGES, "random_networks=1", "seed=1"), (*IMAGES, "random_networks=1")),
     "classify": Stage(classify, ("bundle=small", "images=FOLDER/pictures", "output=FOLDER/sheet.png"), None),
     "prune": Stage(prune_model, PRUNING),
+    "compress": Stage(compress_network, COMPRESSION),
 }
 """Every stage in an order in which each finds what it needs."""
 
 
-def own_network() -> nn.Module:
+def own_network() -> nn.Sequential:
     """Return a user's network for the digits."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)
     )
+
+
+def wider_network() -> nn.Module:
+    """Return a user's network for the digits, with a convolution that can be split."""
+    return nn.Sequential(nn.Conv2d(1, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, stride=2), *own_network()[2:])
 
 
 def load_everything() -> None:

@@ -1,0 +1,280 @@
+"""Smaller forms of convolutions at a share of the latency: planned by latency, by MACs, or uniformly.
+
+    python benchmarks/compression.py ROOT [--models vgg resnet20] [--engines onnx_runtime openvino]
+        [--precisions fp32 int8] [--share 0.5] [--seeds 0 1 2] [--steps 200] [--folder FOLDER]
+
+ROOT holds FashionMNIST/raw. For each network, engine and precision all forms of all convolutions are measured
+together, by the processor time of one thread. Three plans keep the same predicted latency: the one with the
+least harm by latency (`ofa compress`), the one with the least harm by multiply-accumulates with the largest
+limit of them that does so, and the largest share of the MACs that all layers take alike. The networks are
+measured end to end, interleaved, fine-tuned with the same settings beside a control, and judged on all test
+images. Rows that are in the folder are not made again; a limit that a plan cannot keep is a row without a
+network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from graph_tables import ProcessorTimeEngine
+from torch import nn
+from trained_originals import (
+    CALIBRATION_IMAGES,
+    MODELS,
+    SIDE,
+    accuracies,
+    add_row,
+    images_of,
+    read_rows,
+    trained_original,
+    training,
+    tuned,
+)
+
+from latency_tables.engines.registry import create_engine
+from latency_tables.measuring.networks import TimedNetwork, measure_networks
+from latency_tables.table.device import DeviceSpec
+from ofa.common.errors import UserError
+from ofa.common.progress import progress_bar
+from ofa.common.score_file import ScoreFile
+from ofa.compression.candidates import find_candidates
+from ofa.compression.change_harms import change_harms
+from ofa.compression.changes import LayerChange, apply_changes
+from ofa.compression.plan import LayerOptions, make_plan, useful_options
+from ofa.compression.programs import TimedModule, form_latencies, form_programs
+from ofa.data.base import ImageData
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.modules.cost import module_cost
+
+SHAPE = (1, SIDE, SIDE)
+PLANS = ("latency", "macs", "uniform")
+FORMS = ("split", "tucker")
+_ATTEMPTS = 40
+
+Plans = dict[str, tuple[LayerChange, ...] | None]
+
+
+def measured(modules: Mapping[str, TimedModule], device: DeviceSpec) -> dict[str, float]:
+    """Return the processor time (ms) of a run of each module, measured together."""
+    timed = {name: TimedNetwork(module.module, module.input_shape) for name, module in modules.items()}
+    engine = ProcessorTimeEngine(create_engine(device))
+    with progress_bar(f"measuring {len(timed)} programs on {device.name}") as progress:
+        timings = measure_networks(timed, device, 0, progress, engine)
+    return {name: timings[name].latency_ms for name in timed}
+
+
+class Options:
+    """What each convolution of a network can become, with its latency, MACs and harm."""
+
+    def __init__(self, network: nn.Module, data: ImageData, device: DeviceSpec, folder: Path) -> None:
+        """Measure everything that the folder does not have."""
+        self.candidates = find_candidates(network, SHAPE, FORMS).layers
+        programs = {"network": TimedModule(network, SHAPE), **form_programs(network, self.candidates)}
+        scores = ScoreFile(folder / f"{device.name}.jsonl")
+        if missing := {key: program for key, program in programs.items() if key not in scores}:
+            for key, value in measured(missing, device).items():
+                scores.add(key, value)
+        latencies = {key: scores[key] for key in programs}
+        self.total = latencies["network"]
+        self.latencies = [form_latencies(network, layer, latencies) for layer in self.candidates]
+        self.macs = [(float(layer.macs), *map(float, layer.changed_macs)) for layer in self.candidates]
+        images, _ = next(data.batches("train", 64, torch.device("cpu"), 64))
+        changes = [change for layer in self.candidates for change in layer.changes]
+        with progress_bar(f"harm of {len(changes)} changes") as progress:
+            harms = change_harms(network, changes, images, ScoreFile(folder / "harm.jsonl"), progress)
+        self.harms = dict(zip(changes, harms, strict=True))
+        self._full_macs = float(module_cost(network, SHAPE).macs)
+
+    def predicted(self, changes: Sequence[LayerChange]) -> float:
+        """Return the predicted latency (ms) of the network with changes."""
+        chosen = {change.layer: change for change in changes}
+        total = self.total
+        for layer, costs in zip(self.candidates, self.latencies, strict=True):
+            if layer.layer in chosen:
+                total += costs[1 + layer.changes.index(chosen[layer.layer])] - costs[0]
+        return total
+
+    def by_latency(self, limit: float) -> tuple[LayerChange, ...]:
+        """Return the plan of `ofa compress`."""
+        options = []
+        for layer, costs in zip(self.candidates, self.latencies, strict=True):
+            pairs = useful_options(layer, costs)
+            options.append(
+                LayerOptions(
+                    layer,
+                    (None, *(change for change, _ in pairs)),
+                    (costs[0], *(cost for _, cost in pairs)),
+                    (0.0, *(self.harms[change] for change, _ in pairs)),
+                )
+            )
+        return make_plan(options, cost="latency_ms", total=self.total, limit=limit).changes
+
+    def by_macs(self, limit: float) -> tuple[LayerChange, ...] | None:
+        """Return the plan by MACs with the largest limit of them whose predicted latency keeps the limit."""
+        options = [
+            LayerOptions(
+                layer,
+                (None, *layer.changes),
+                costs,
+                (0.0, *(self.harms[change] for change in layer.changes)),
+            )
+            for layer, costs in zip(self.candidates, self.macs, strict=True)
+        ]
+        for share in np.linspace(1, 0, _ATTEMPTS, endpoint=False):
+            try:
+                plan = make_plan(
+                    options, cost="macs", total=self._full_macs, limit=float(share) * self._full_macs
+                )
+            except UserError:
+                return None
+            if self.predicted(plan.changes) <= limit:
+                return plan.changes
+        return None
+
+    def uniform(self, limit: float) -> tuple[LayerChange, ...] | None:
+        """Return splits of all layers to about the same share of their MACs, the largest within the limit."""
+        for share in np.linspace(1, 0, _ATTEMPTS, endpoint=False):
+            changes = []
+            for layer in self.candidates:
+                splits = [
+                    (macs, change)
+                    for change, macs in zip(layer.changes, layer.changed_macs, strict=True)
+                    if change.form == "split" and macs <= share * layer.macs
+                ]
+                if splits:
+                    changes.append(max(splits, key=lambda pair: pair[0])[1])
+            if self.predicted(changes) <= limit:
+                return tuple(changes)
+        return None
+
+
+def plans_of(options: Options, limit: float) -> Plans:
+    """Return the changes of each plan; None where the limit cannot be kept."""
+    plans: Plans = {"macs": options.by_macs(limit), "uniform": options.uniform(limit)}
+    try:
+        plans["latency"] = options.by_latency(limit)
+    except UserError as error:
+        print(error)
+        plans["latency"] = None
+    return {name: plans[name] for name in PLANS}
+
+
+def rows_of(
+    name: str, device: DeviceSpec, data: ImageData, options: argparse.Namespace, known: set[Any]
+) -> None:
+    """Write the missing rows of a network on a device."""
+    original = trained_original(name, data, options.folder)
+    choices = Options(original, data, device, options.folder / name)
+    limit = options.share * choices.total
+    plans = plans_of(choices, limit)
+    networks = {
+        plan: apply_changes(original, changes) for plan, changes in plans.items() if changes is not None
+    }
+    programs = {"original": TimedModule(original, SHAPE)}
+    programs |= {plan: TimedModule(network, SHAPE) for plan, network in networks.items()}
+    latencies = measured(programs, device)
+    networks["control"], plans["control"] = copy.deepcopy(original), ()
+    for seed in options.seeds:
+        for plan, changes in plans.items():
+            # The control is the same for all devices.
+            where = "" if plan == "control" else device.name
+            if (name, where, plan, seed) in known:
+                continue
+            row: dict[str, Any] = {"model": name, "device": where, "plan": plan, "seed": seed}
+            row |= {"steps": options.steps, "share": options.share}
+            if changes is not None:
+                row |= row_of(networks[plan], original, data, training(seed, lr=0.005, steps=options.steps))
+                row["layers"] = len(changes)
+                if plan != "control":
+                    measured_ms = choices.total * latencies[plan] / latencies["original"]
+                    row |= {
+                        "full_ms": choices.total,
+                        "predicted_ms": choices.predicted(changes),
+                        "measured_ms": measured_ms,
+                    }
+            add_row(options.folder / "rows.jsonl", row)
+            known.add((name, where, plan, seed))
+
+
+def row_of(network: nn.Module, original: nn.Module, data: ImageData, settings: Any) -> dict[str, Any]:
+    """Return MACs, parameters and accuracies of a network before and after fine-tuning."""
+    network = copy.deepcopy(network)
+    images = data.batches("train", 250, torch.device("cpu"), CALIBRATION_IMAGES)
+    recalibrate_batchnorm(network, (batch for batch, _ in images))
+    before = accuracies(network, data)["test_top1"]
+    after = accuracies(tuned(network, original, data, settings), data)
+    cost, full = module_cost(network, SHAPE), module_cost(original, SHAPE)
+    shares = {"macs_share": cost.macs / full.macs, "parameters_share": cost.parameters / full.parameters}
+    return {**shares, "before_top1": before, **after}
+
+
+def main() -> None:
+    """Make the missing rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["vgg", "resnet20"])
+    parser.add_argument("--engines", nargs="+", default=["onnx_runtime", "openvino"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
+    parser.add_argument("--share", type=float, default=0.5, help="share of the latency")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=200, help="steps of fine-tuning")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of measuring for each device")
+    parser.add_argument("--folder", type=Path, default=Path("runs/compression"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = images_of(options.root)
+    path = options.folder / "rows.jsonl"
+
+    def is_asked(row: Mapping[str, Any]) -> bool:
+        return bool(row["steps"] == options.steps and row["share"] == options.share)
+
+    names = ("model", "device", "plan", "seed")
+    known = {tuple(row[key] for key in names) for row in filter(is_asked, read_rows(path))}
+    for name in options.models:
+        for engine in options.engines:
+            for precision in options.precisions:
+                device = DeviceSpec(
+                    f"{engine}_{precision}", engine, precision=precision, minutes=options.minutes, processes=1
+                )
+                rows_of(name, device, data, options, known)
+    print_table(list(filter(is_asked, read_rows(path))))
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the means over the seeds in Markdown."""
+    print(
+        "| network | device | plan | layers | MACs | latency, measured | predicted | test top-1 before | "
+        "after |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    groups = dict.fromkeys((row["model"], row["device"], row["plan"]) for row in rows)
+    for model, device, plan in groups:
+        group = [row for row in rows if (row["model"], row["device"], row["plan"]) == (model, device, plan)]
+        if "test_top1" not in group[0]:
+            print(f"| {model} | {device} | {plan} | | | not reached | | | |")
+            continue
+        mean = partial(_mean, group)
+        top1 = 100 * np.array([row["test_top1"] for row in group])
+        spread = f" ± {top1.std(ddof=1):.2f}" if len(group) > 1 else ""
+        share = error = ""
+        if plan != "control":
+            share = f"{100 * mean('measured_ms') / mean('full_ms'):.0f} %"
+            error = f"{100 * (mean('predicted_ms') / mean('measured_ms') - 1):+.1f} %"
+        print(
+            f"| {model} | {device} | {plan} | {mean('layers'):.0f} | {100 * mean('macs_share'):.0f} % | "
+            f"{share} | {error} | {100 * mean('before_top1'):.2f} % | {top1.mean():.2f} %{spread} |"
+        )
+
+
+def _mean(group: Sequence[Mapping[str, Any]], name: str) -> float:
+    return float(np.mean([row[name] for row in group]))
+
+
+if __name__ == "__main__":
+    main()

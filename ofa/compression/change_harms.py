@@ -1,0 +1,60 @@
+"""`change_harms`: how much the outputs of a network differ when one layer alone is changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ofa.common.errors import UserError
+from ofa.common.progress import ProgressCallback, silent
+from ofa.common.score_file import ScoreFile
+from ofa.compression.changes import LayerChange, apply_changes
+
+
+@torch.no_grad()
+def change_harms(
+    network: nn.Module,
+    changes: Sequence[LayerChange],
+    images: Tensor,
+    scores: ScoreFile,
+    progress: ProgressCallback = silent,
+) -> tuple[float, ...]:
+    """Return the harm of each change: the error of the outputs, as a part of their variance.
+
+    It is the mean squared difference from the outputs of the network over the mean squared distance of these
+    from their mean over the images, with all other layers unchanged. No labels are needed.
+
+    Args:
+        network: network in eval mode.
+        changes: changes, each alone.
+        images: some images (n, channels, h, w), n at least 2.
+        scores: file of harms that are known already; new ones are added.
+        progress: called per change.
+
+    Raises:
+        UserError: if there are fewer than two images, the outputs do not depend on them, or the file cannot
+            be written.
+    """
+    if len(images) < 2:
+        raise UserError(f"There are {len(images)} images to compare outputs on; expected at least 2.")
+    expected = network(images).double()
+    variance = float(((expected - expected.mean(0)) ** 2).mean())
+    if not (math.isfinite(variance) and variance > 0):
+        raise UserError(
+            f"The outputs of the network have a variance of {variance:g} over {len(images)} images; expected "
+            "outputs that depend on the image."
+        )
+    harms = []
+    for index, change in enumerate(changes):
+        progress(index, len(changes), f"harm of {change.layer} {change.key}")
+
+        def error_share(change: LayerChange = change) -> float:
+            outputs = apply_changes(network, [change])(images).double()
+            return float(((outputs - expected) ** 2).mean()) / variance
+
+        harms.append(scores.value(f"{change.layer} {change.key}", error_share))
+    progress(len(changes), len(changes), "")
+    return tuple(harms)

@@ -1,0 +1,143 @@
+"""`Form`: another way to compute a convolution, by several smaller ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RANK_DIVISOR = 8
+"""Ranks are multiples of this: engines compute so many channels at once, at least."""
+
+SHARES = tuple(share / 8 for share in range(1, 8))
+"""Shares of a convolution's multiply-accumulates that the offered ranks take."""
+
+Ranks = tuple[int, ...]
+
+
+class Form(ABC):
+    """A way to compute a convolution by a sequence of smaller ones; ranks say how small."""
+
+    name: str
+    rank_names: tuple[str, ...]
+
+    def obstacle(self, convolution: nn.Conv2d) -> str | None:
+        """Return why a convolution cannot have this form; None if it can."""
+        if convolution.groups > 1:
+            return "grouped"
+        if min(convolution.kernel_size) < 2:
+            return f"with a {'x'.join(map(str, convolution.kernel_size))} kernel"
+        if type(convolution) is not nn.Conv2d:
+            return "of a class of its own"
+        if isinstance(convolution.padding, str) or convolution.padding_mode != "zeros":
+            return "with other padding than zeros"
+        if hasattr(convolution, "parametrizations"):
+            return "with weights that are computed"
+        return None
+
+    @abstractmethod
+    def full_ranks(self, convolution: nn.Conv2d) -> Ranks:
+        """Return the ranks of the form that computes the same function."""
+
+    @abstractmethod
+    def macs(self, convolution: nn.Conv2d, ranks: Ranks, size: tuple[int, int]) -> int:
+        """Return the multiply-accumulates for one image.
+
+        Args:
+            convolution: the convolution.
+            ranks: sizes of the form.
+            size: height and width of its input.
+        """
+
+    @abstractmethod
+    def choices(self, convolution: nn.Conv2d, size: tuple[int, int]) -> tuple[Ranks, ...]:
+        """Return ranks that take fewer multiply-accumulates than the convolution, the fewest first."""
+
+    @abstractmethod
+    def layers(self, convolution: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
+        """Return the smaller convolutions with undefined weights, on the device of the convolution."""
+
+    @abstractmethod
+    def weights(self, weight: Tensor, ranks: Ranks) -> Sequence[Tensor]:
+        """Return the weights of the smaller convolutions for those of the convolution, in float64."""
+
+    def problem(self, convolution: nn.Conv2d, ranks: Ranks) -> str | None:
+        """Return why these are no ranks for the convolution; None if they are."""
+        full = self.full_ranks(convolution)
+        if len(ranks) == len(full) and all(1 <= rank <= most for rank, most in zip(ranks, full, strict=True)):
+            return None
+        expected = ", ".join(f"1 to {most}" for most in full)
+        return f"{' and '.join(self.rank_names)} must be {expected}"
+
+    def factors(self, convolution: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
+        """Return the smaller convolutions with the weights that come closest to the convolution."""
+        layers = self.layers(convolution, ranks)
+        weight = convolution.weight.detach().to("cpu", torch.float64)
+        with torch.no_grad():
+            for layer, factor in zip(layers, self.weights(weight, ranks), strict=True):
+                assert isinstance(layer, nn.Conv2d)
+                layer.weight.copy_(factor)
+            if convolution.bias is not None:
+                bias = layers[-1].bias
+                assert isinstance(bias, Tensor)
+                bias.copy_(convolution.bias)
+        return layers
+
+
+def output_size(convolution: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a convolution's output for those of its input."""
+    sides = []
+    for axis in (0, 1):
+        padding = convolution.padding[axis]
+        assert isinstance(padding, int)
+        reach = convolution.dilation[axis] * (convolution.kernel_size[axis] - 1)
+        sides.append((size[axis] + 2 * padding - reach - 1) // convolution.stride[axis] + 1)
+    return sides[0], sides[1]
+
+
+def convolution_macs(convolution: nn.Conv2d, size: tuple[int, int]) -> int:
+    """Return the multiply-accumulates of a convolution without groups for height and width of its input."""
+    height, width = output_size(convolution, size)
+    return height * width * convolution.weight.numel()
+
+
+def smaller_convolution(
+    convolution: nn.Conv2d, in_channels: int, out_channels: int, axes: Sequence[int], *, bias: bool = False
+) -> nn.Conv2d:
+    """Return a convolution with the kernel, stride, padding and dilation of another one along some axes.
+
+    Args:
+        convolution: the other one; the device and type of its weights are taken, too.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        axes: 0 for the vertical one, 1 for the horizontal one; along others the kernel is 1.
+        bias: whether it has a bias.
+    """
+
+    def along(values: Sequence[int | str], default: int) -> tuple[int, int]:
+        vertical, horizontal = (int(values[axis]) if axis in axes else default for axis in (0, 1))
+        return vertical, horizontal
+
+    make: Any = nn.utils.skip_init  # draws no random numbers
+    smaller: nn.Conv2d = make(
+        nn.Conv2d,
+        in_channels,
+        out_channels,
+        along(convolution.kernel_size, 1),
+        stride=along(convolution.stride, 1),
+        padding=along(tuple(convolution.padding), 0),
+        dilation=along(convolution.dilation, 1),
+        bias=bias,
+        device=convolution.weight.device,
+        dtype=convolution.weight.dtype,
+    )
+    return smaller
+
+
+def multiples(values: Sequence[float], maximum: int) -> tuple[int, ...]:
+    """Return the values rounded down to multiples of `RANK_DIVISOR`, at least one of them, each once."""
+    rounded = {max(int(value) // RANK_DIVISOR, 1) * RANK_DIVISOR for value in values}
+    return tuple(sorted(value for value in rounded if value <= maximum))

@@ -1,0 +1,65 @@
+"""`steps_figure`: the metric after each step of a compression, against what the network costs then."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class StepPoint:
+    """A step: its name, the cost and the metric after it, both as they are shown."""
+
+    name: str
+    cost: float
+    value: float
+
+
+def steps_figure(
+    points: Sequence[StepPoint], controls: Sequence[StepPoint] = (), *, title: str, cost: str, value: str
+) -> Figure:
+    """Return a figure with a point for each step, joined by arrows in their order.
+
+    It is a separate figure, without global plotting state.
+
+    Args:
+        points: the steps in their order, the uncompressed network first.
+        controls: networks to compare with, which are no steps.
+        title: title of the figure.
+        cost: label of the costs, with their unit.
+        value: label of the metric, with its unit.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for start, end in itertools.pairwise(points):
+        axes.annotate(
+            "",
+            (end.cost, end.value),
+            (start.cost, start.value),
+            arrowprops={"arrowstyle": "->", "color": "0.6", "shrinkA": 4, "shrinkB": 4},
+        )
+    for group, colour in ((points, "tab:blue"), (controls, "tab:grey")):
+        for point in group:
+            axes.plot(point.cost, point.value, "o", color=colour)
+            axes.annotate(
+                point.name, (point.cost, point.value), (6, 5), textcoords="offset points", fontsize=9
+            )
+    axes.margins(x=0.35, y=0.15)
+    axes.set_xlabel(cost)
+    axes.set_ylabel(value)
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def save_steps_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG with 150 dots per inch."""
+    figure.savefig(path, dpi=150, format="png")

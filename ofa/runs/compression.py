@@ -1,0 +1,249 @@
+"""`compress`: a smaller network from a trained one by a recipe of steps, resumable."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ofa.common.files import write_atomic
+from ofa.common.progress import Note
+from ofa.compression.changes import apply_changes
+from ofa.compression.facts import CompressionFacts
+from ofa.compression.plan import UNITS
+from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
+from ofa.compression.steps_figure import StepPoint, save_steps_figure, steps_figure
+from ofa.data.base import ImageData
+from ofa.evaluation.batches import split_batches, split_images
+from ofa.evaluation.evaluate import score
+from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.evaluation.tasks import task_of
+from ofa.graph.weights import load_weights
+from ofa.modules.cost import module_cost
+from ofa.runs.compressed import CompressedNetwork, StepResult
+from ofa.runs.compression_plan import Bar, DecidedChanges, MeasureModules, decide_changes
+from ofa.runs.compression_settings import FINETUNE, SPARSE, CompressionSettings
+from ofa.runs.pruned_files import save_network
+from ofa.training.fitting import fit
+
+CONTROL, UNCOMPRESSED = "control", "uncompressed"
+
+
+def compress(
+    original: nn.Module,
+    data: ImageData,
+    settings: CompressionSettings,
+    folder: Path,
+    *,
+    resolution: int,
+    earlier: CompressionFacts | None = None,
+    bar: Bar,
+    note: Note,
+    measure: MeasureModules | None = None,
+    plan_only: bool = False,
+) -> CompressedNetwork | None:
+    """Compress a trained network; a repeated call with the same arguments goes on.
+
+    Args:
+        original: the network on the device of evaluation and training, in eval mode; not changed.
+        data: images; plans and training see training images, steps are judged by validation images, test
+            images judge the result.
+        settings: the steps; int8 is made when the network is exported.
+        folder: folder of latencies, harms, plan, checkpoints, networks and the figure.
+        resolution: side of the network's images in pixels.
+        earlier: what an earlier compression of the network changed; None for nothing.
+        bar: opens progress bars.
+        note: called with lines for the user.
+        measure: measures latency, for a limit of it.
+        plan_only: whether to stop after the plan.
+
+    Returns:
+        The compressed network; None after the plan.
+
+    Raises:
+        UserError: if nothing can be changed, a limit cannot be kept, or a file cannot be written.
+        StoppedError: after a signal, with everything that was measured or trained kept.
+    """
+    recipe = _Recipe(original, data, settings, folder, resolution=resolution, bar=bar, note=note)
+    return recipe.run(earlier or CompressionFacts(), measure, plan_only=plan_only)
+
+
+class _Recipe:
+    """A compression with what all of its steps need."""
+
+    def __init__(
+        self,
+        original: nn.Module,
+        data: ImageData,
+        settings: CompressionSettings,
+        folder: Path,
+        *,
+        resolution: int,
+        bar: Bar,
+        note: Note,
+    ) -> None:
+        self.original, self.data, self.settings, self.folder = original, data, settings, folder
+        self.resolution, self.bar, self.note = resolution, bar, note
+        self.device = next(original.parameters()).device
+        self.shape = (data.info.in_channels, resolution, resolution)
+        self.task = task_of(data)
+        self.results: list[StepResult] = []
+        self.latency_ms: float | None = None
+
+    def run(
+        self, earlier: CompressionFacts, measure: MeasureModules | None, *, plan_only: bool
+    ) -> CompressedNetwork | None:
+        decided = self.decide(measure)
+        if plan_only:
+            return None
+        if decided is not None and decided.cost == "latency_ms":
+            self.latency_ms = decided.before
+        self.add_result(UNCOMPRESSED, self.original)
+        network, changes = copy.deepcopy(self.original), earlier.changes
+        if decided is not None:
+            network = apply_changes(self.original, decided.changes)
+            changes = (*changes, *decided.changes)
+            self.latency_ms = decided.after if decided.cost == "latency_ms" else None
+            self.recalibrate(network)
+            self.add_result("+".join(self.settings.forms), network)
+        pattern, sparse_names = earlier.pattern, earlier.sparse_layers
+        if SPARSE in self.settings.steps:
+            pattern = self.settings.sparse
+            sparse_names, obstacles = sparse_layers(network, pattern)
+            self.note_dense(obstacles)
+            make_sparse(network, pattern, sparse_names)
+            self.recalibrate(network)
+            self.add_result(SPARSE, network)
+        if FINETUNE in self.settings.steps:
+            self.fine_tune(network, FINETUNE, sparse_names)
+            self.add_result(FINETUNE, network)
+            self.add_control()
+        facts = CompressionFacts(changes, pattern, sparse_names)
+        self.draw()
+        tests = [score(module, self.batches("test"), self.task) for module in (self.original, network)]
+        num_images = (self.data.size("validation"), self.data.size("test"))
+        return CompressedNetwork(
+            network, facts, self.task.metric, tuple(self.results), num_images, (tests[0], tests[1])
+        )
+
+    # -- steps -----------------------------------------------------------------------------------------
+
+    def decide(self, measure: MeasureModules | None) -> DecidedChanges | None:
+        """Return the changes of the convolutions; None without a step that changes them."""
+        if not self.settings.forms:
+            return None
+        images = torch.cat(list(self.images("train", self.settings.harm_images))).cpu()
+        decided = decide_changes(
+            copy.deepcopy(self.original).cpu(),
+            images,
+            self.settings.forms,
+            self.settings.limits,
+            self.folder,
+            bar=self.bar,
+            note=self.note,
+            measure=measure,
+        )
+        for line in (*decided.lines, decided.text):
+            self.note(line)
+        return decided
+
+    def note_dense(self, obstacles: dict[str, str]) -> None:
+        """Tell which layers stay dense, and that time stays."""
+        if obstacles:
+            reasons = "; ".join(f"{name} ({reason})" for name, reason in obstacles.items())
+            self.note(f"{len(obstacles)} layers stay dense: {reasons}")
+        self.note(
+            f"{self.settings.sparse.text}: processors take the same time for zeros; a compressed file is "
+            "smaller, and GPUs with sparse tensor cores can be faster at 2 of 4"
+        )
+
+    def fine_tune(self, network: nn.Module, name: str, sparse_names: Sequence[str] = ()) -> None:
+        """Train a network in place and recalibrate it; what was trained before is loaded."""
+        folder = self.folder / name
+        tuned, settings = folder / "tuned.safetensors", self.settings.finetuning
+        if tuned.exists():
+            load_weights(network, tuned, f"the network of the step {name}")
+            return
+        with (
+            self.bar("fine-tuning" if name == FINETUNE else f"fine-tuning, {name}") as progress,
+            zeros_kept(network, sparse_names),
+        ):
+            fit(
+                network,
+                self.data,
+                settings,
+                resolution=self.resolution,
+                teacher=self.original if settings.distillation_ratio else None,
+                folder=folder,
+                progress=progress,
+            )
+        self.recalibrate(network)
+        save_network(network, tuned)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+    def add_control(self) -> None:
+        """Fine-tune the uncompressed network for as long, to compare."""
+        if not self.settings.control:
+            return
+        control = copy.deepcopy(self.original)
+        self.fine_tune(control, CONTROL)
+        latency_ms, self.latency_ms = self.latency_ms, self.results[0].latency_ms
+        self.add_result(CONTROL, control)
+        self.latency_ms = latency_ms
+
+    # -- what a network is worth -----------------------------------------------------------------------
+
+    def batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        return split_batches(self.data, split, self.resolution, self.device)
+
+    def images(self, split: str, limit: int) -> Iterator[Tensor]:
+        return split_images(self.data, split, self.resolution, self.device, limit)
+
+    def recalibrate(self, network: nn.Module) -> None:
+        recalibrate_batchnorm(network, self.images("train", self.settings.calibration_images))
+
+    def add_result(self, name: str, network: nn.Module) -> None:
+        value = score(network, self.batches("validation"), self.task)
+        cost = module_cost(network, self.shape)
+        self.results.append(
+            StepResult(name, value, cost.macs, cost.parameters, zero_share(network), self.latency_ms)
+        )
+        metric = self.task.metric
+        self.note(f"{name}: validation {metric.title} {metric.show(value)}, {cost.macs / 1e6:.4g} M MACs")
+
+    def draw(self) -> None:
+        """Draw the metric of each step against its cost."""
+        metric = self.task.metric
+        has_latency = all(result.latency_ms is not None for result in self.results)
+        divisor, unit = UNITS["latency_ms" if has_latency else "macs"]
+        points = {
+            result.name: StepPoint(
+                result.name,
+                (result.latency_ms if has_latency and result.latency_ms else result.macs) / divisor,
+                metric.scale * result.value,
+            )
+            for result in self.results
+        }
+        control = points.pop(CONTROL, None)
+        controls = [] if control is None else [dataclasses.replace(control, name="uncompressed, fine-tuned")]
+        figure = steps_figure(
+            list(points.values()),
+            controls,
+            title="each step of the compression",
+            cost=f"latency [{unit}]" if has_latency else unit,
+            value=f"validation {metric.label}",
+        )
+        write_atomic(self.folder / "steps.png", partial(save_steps_figure, figure))
+
+
+def zero_share(network: nn.Module) -> float:
+    """Return the share of the weights of convolutions and linear layers that are zero."""
+    weights = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    total = sum(weight.numel() for weight in weights)
+    return sum(int((weight == 0).sum()) for weight in weights) / total if total else 0.0

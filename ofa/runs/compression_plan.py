@@ -1,0 +1,228 @@
+"""`decide_changes`: which convolutions of a network change into what, measured, decided once and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ofa.common.config import build
+from ofa.common.errors import UserError
+from ofa.common.files import write_json
+from ofa.common.progress import Note, ProgressCallback
+from ofa.common.reading import read_json
+from ofa.common.score_file import ScoreFile
+from ofa.compression.candidates import Candidate, find_candidates
+from ofa.compression.change_harms import change_harms
+from ofa.compression.changes import LayerChange, apply_changes
+from ofa.compression.plan import UNITS, CompressionPlan, LayerOptions, make_plan, useful_options
+from ofa.compression.programs import TimedModule, form_latencies, form_programs
+from ofa.modules.cost import module_cost
+from ofa.runs.compression_settings import CompressionLimits
+
+Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
+"""Opens a progress bar with a description; see `ofa.common.progress.progress_bar`."""
+
+MeasureModules = Callable[[Mapping[str, TimedModule]], Mapping[str, float]]
+"""Measures the latency (ms) of modules on the CPU in eval mode, together."""
+
+PLAN_FILE, LATENCY_FILE, HARM_FILE = "plan.json", "latency.jsonl", "harm.jsonl"
+MAX_CORRECTIONS = 3
+_NETWORK = "the network"
+_CLOSE = 0.97
+"""A plan is good enough if it uses so much of the limit, measured."""
+
+
+@dataclass(frozen=True)
+class DecidedChanges:
+    """The changes of a network's convolutions, and what they cost.
+
+    Attributes:
+        changes: the changes.
+        cost: name of the bounded cost; a key of `UNITS`.
+        before: cost of the network.
+        predicted: predicted cost of the changed network.
+        after: its measured cost.
+        plan: all options, as plain JSON values.
+        lines: a table of the plan for the user.
+    """
+
+    changes: tuple[LayerChange, ...]
+    cost: str
+    before: float
+    predicted: float
+    after: float
+    plan: dict[str, Any]
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """A line for the user: the cost before, predicted and measured."""
+        divisor, unit = UNITS[self.cost]
+        before, predicted, after = (value / divisor for value in (self.before, self.predicted, self.after))
+        error = 100 * (self.predicted / self.after - 1)
+        text = f"{len(self.changes)} convolutions changed: {before:.4g} {unit} before, "
+        if self.cost == "macs":
+            return f"{text}{after:.4g} {unit} after ({100 * after / before:.0f} %)"
+        return (
+            f"{text}{predicted:.4g} {unit} predicted ({error:+.1f} %), {after:.4g} {unit} measured "
+            f"({100 * after / before:.0f} % of before)"
+        )
+
+
+def decide_changes(
+    network: nn.Module,
+    images: Tensor,
+    forms: Sequence[str],
+    limits: CompressionLimits,
+    folder: Path,
+    *,
+    bar: Bar,
+    note: Note,
+    measure: MeasureModules | None = None,
+) -> DecidedChanges:
+    """Return the changes with the least harm within a limit; those that were decided before are read.
+
+    Each form of each convolution is measured on the device, or its multiply-accumulates are counted; forms
+    that gain nothing are left out. Harm is measured on images, and an exact choice made. The chosen network
+    is measured end to end, and the limit corrected by what the prediction missed, `MAX_CORRECTIONS` times
+    at most.
+
+    Args:
+        network: network on the CPU in eval mode.
+        images: images (n, channels, h, w) at its resolution, on the CPU.
+        forms: keys of `ofa.compression.changes.FORMS`.
+        limits: bound of the cost.
+        folder: folder of latencies, harms and the decision.
+        bar: opens progress bars.
+        note: called with lines for the user.
+        measure: measures latency, for a limit of it.
+
+    Raises:
+        UserError: if no convolution qualifies, no form gains anything, the limit cannot be kept, or a file
+            cannot be written.
+    """
+    path = folder / PLAN_FILE
+    if path.exists():
+        return build(DecidedChanges, read_json(path, "plan of a compression"), str(path))
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    candidates = find_candidates(network, shape, forms)
+    note(candidates.text)
+    costs = _Costs(network, candidates.layers, shape, limits.cost, folder, bar=bar, measure=measure)
+    options = _options(network, images, candidates.layers, costs, folder, bar)
+    limit = limits.bound(costs.total)
+    plan, after = _within(network, options, costs, limit, note)
+    decided = DecidedChanges(
+        plan.changes, plan.cost, plan.total, plan.predicted, after, plan.to_dict(), tuple(plan.lines)
+    )
+    write_json(path, dataclasses.asdict(decided))
+    return decided
+
+
+class _Costs:
+    """Costs of a network, of its convolutions and of their forms: multiply-accumulates or latencies."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        candidates: Sequence[Candidate],
+        shape: tuple[int, int, int],
+        name: str,
+        folder: Path,
+        *,
+        bar: Bar,
+        measure: MeasureModules | None,
+    ) -> None:
+        self.name, self._network, self._shape, self._measure = name, network, shape, measure
+        self.of_forms: Mapping[str, Sequence[float]]
+        if name == "macs":
+            self.total = float(module_cost(network, shape).macs)
+            self.of_forms = {layer.layer: (layer.macs, *layer.changed_macs) for layer in candidates}
+            return
+        assert measure is not None
+        scores = ScoreFile(folder / LATENCY_FILE)
+        programs = {_NETWORK: TimedModule(network, shape), **form_programs(network, candidates)}
+        new = {key: program for key, program in programs.items() if key not in scores}
+        for key, value in (measure(new) if new else {}).items():
+            scores.add(key, value)
+        latencies_ms = {key: scores[key] for key in programs}
+        self.total = latencies_ms[_NETWORK]
+        self.of_forms = {layer.layer: form_latencies(network, layer, latencies_ms) for layer in candidates}
+
+    def measured(self, changed: nn.Module) -> float:
+        """Return the cost of a changed network; a latency by its share of that of the unchanged one."""
+        if self.name == "macs":
+            return float(module_cost(changed, self._shape).macs)
+        assert self._measure is not None
+        pair = {"before": self._network, "after": changed}
+        latencies = self._measure({key: TimedModule(module, self._shape) for key, module in pair.items()})
+        return self.total * latencies["after"] / latencies["before"]
+
+
+def _options(
+    network: nn.Module,
+    images: Tensor,
+    candidates: Sequence[Candidate],
+    costs: _Costs,
+    folder: Path,
+    bar: Bar,
+) -> list[LayerOptions]:
+    """Return what each convolution can become, with harms; forms that cost no less are left out."""
+    useful = {layer.layer: useful_options(layer, costs.of_forms[layer.layer]) for layer in candidates}
+    changes = [change for pairs in useful.values() for change, _ in pairs]
+    if not changes:
+        unit = "takes less time than" if costs.name == "latency_ms" else "has fewer MACs than"
+        raise UserError(
+            f"None of the {sum(len(layer.changes) for layer in candidates)} forms of {len(candidates)} "
+            f"convolutions {unit} the convolution itself: these steps gain nothing here."
+        )
+    scores = ScoreFile(folder / HARM_FILE)
+    with bar(f"measuring the harm of {len(changes)} changes on {len(images)} images") as progress:
+        harms = dict(zip(changes, change_harms(network, changes, images, scores, progress), strict=True))
+    options = []
+    for layer in candidates:
+        pairs = useful[layer.layer]
+        options.append(
+            LayerOptions(
+                layer,
+                (None, *(change for change, _ in pairs)),
+                (costs.of_forms[layer.layer][0], *(cost for _, cost in pairs)),
+                (0.0, *(harms[change] for change, _ in pairs)),
+            )
+        )
+    return options
+
+
+def _within(
+    network: nn.Module, options: Sequence[LayerOptions], costs: _Costs, limit: float, note: Note
+) -> tuple[CompressionPlan, float]:
+    """Return a plan whose network was measured within the limit, and what was measured."""
+    divisor, unit = UNITS[costs.name]
+    aim, best = limit, None
+    for turn in range(1 + MAX_CORRECTIONS):
+        plan = make_plan(options, cost=costs.name, total=costs.total, limit=aim)
+        after = costs.measured(apply_changes(network, plan.changes))
+        note(
+            f"plan {turn + 1}: {plan.predicted / divisor:.4g} {unit} predicted, {after / divisor:.4g} {unit} "
+            f"measured; at most {limit / divisor:.4g} {unit}"
+        )
+        if after <= limit and (best is None or plan.total_harm < best[0].total_harm):
+            best = plan, after
+        if _CLOSE * limit <= after <= limit or (after <= limit and costs.name == "macs"):
+            break
+        # What the plan leaves of the limit, or lacks, in the proportion of the last prediction.
+        aim *= (1 + _CLOSE) / 2 * limit / after
+        if aim >= costs.total:
+            break
+    if best is None:
+        raise UserError(
+            f"No plan was measured within {limit / divisor:.4g} {unit} in {1 + MAX_CORRECTIONS} attempts; "
+            f"the last one takes {after / divisor:.4g} {unit}. Measure while the machine is quiet, with more "
+            "device.minutes, or give a larger limit."
+        )
+    return best

@@ -1,0 +1,158 @@
+"""`CompressionSettings`: the steps that make a trained network smaller, and within what."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ofa.common.config import below_minimum
+from ofa.common.errors import UserError, unknown_name
+from ofa.compression.settings import FORM_NAMES, SparsePattern
+from ofa.training.settings import FinetuneSettings
+
+SPARSE, FINETUNE, INT8 = "sparse", "finetune", "int8"
+STEPS = (*FORM_NAMES, SPARSE, FINETUNE, INT8)
+"""The steps, in the order in which they can be done; forms of convolutions are chosen together."""
+
+
+@dataclass(frozen=True)
+class CompressionLimits:
+    """The upper bound of the changed network's cost, one of them; None for the others.
+
+    Attributes:
+        latency_ms: milliseconds of a run on the device.
+        latency_share: the same as a share of the latency of the network.
+        macs_share: multiply-accumulates as a share of those of the network.
+    """
+
+    latency_ms: float | None = None
+    latency_share: float | None = None
+    macs_share: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that there is at most one bound."""
+        problems = []
+        if self.latency_ms is not None and not (math.isfinite(self.latency_ms) and self.latency_ms > 0):
+            problems.append(f"limits.latency_ms is {self.latency_ms:g}; expected milliseconds above 0.")
+        for name in ("latency_share", "macs_share"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share < 1:
+                problems.append(f"limits.{name} is {share:g}; expected a share between 0 and 1.")
+        if len(self.bounds) > 1:
+            problems.append(f"{' and '.join(self.bounds)} are given; expected one limit.")
+        if problems:
+            raise UserError(" ".join(problems))
+
+    @property
+    def bounds(self) -> Mapping[str, float]:
+        """The bounds that are given, by name."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def cost(self) -> str:
+        """Name of the cost that is bounded; a key of `ofa.compression.plan.UNITS`."""
+        return "macs" if self.macs_share is not None else "latency_ms"
+
+    def bound(self, total: float) -> float:
+        """Return the bound for a network of this cost."""
+        if self.latency_ms is not None:
+            return self.latency_ms
+        (share,) = self.bounds.values()
+        return share * total
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionSettings:
+    """The steps that make a trained network smaller, and within what.
+
+    Attributes:
+        steps: names in `STEPS`, in their order.
+        limits: bound of the cost, for steps that change the form of convolutions.
+        sparse: pattern of the zeros of the step `sparse`.
+        max_loss: points of the metric on validation images that may be lost in all; None for any.
+        harm_images: training images on which the harm of a change is measured.
+        calibration_images: training images that recalibrate batch norm.
+        quantisation_images: training images from which int8 takes the ranges of activations.
+        keep_layers: layers that stay in floating point in int8: none, or auto.
+        max_int8_loss: points that int8 may lose with keep_layers=auto.
+        control: whether the uncompressed network is fine-tuned for as long, to compare.
+        finetuning: training of the step `finetune`, with the uncompressed network as the teacher.
+    """
+
+    steps: tuple[str, ...]
+    limits: CompressionLimits = field(default_factory=CompressionLimits)
+    sparse: SparsePattern = field(default_factory=SparsePattern)
+    max_loss: float | None = None
+    harm_images: int = 64
+    calibration_images: int = 1000
+    quantisation_images: int = 300
+    keep_layers: str = "none"
+    max_int8_loss: float = 0.5
+    control: bool = True
+    finetuning: FinetuneSettings
+
+    def __post_init__(self) -> None:
+        """Check the steps and that limits fit them; all errors are reported at once."""
+        for name in self.steps:
+            if name not in STEPS:
+                raise unknown_name("step", name, STEPS)
+        problems = _order_problems(self.steps)
+        problems += below_minimum(self, {"harm_images": 2, "calibration_images": 1, "quantisation_images": 1})
+        if self.max_loss is not None and not 0 <= self.max_loss <= 100:
+            problems.append(f"max_loss is {self.max_loss:g}; expected points from 0 to 100.")
+        if self.forms and not self.limits.bounds:
+            problems.append(
+                f"{' and '.join(self.forms)} need a limit; give limits.latency_share=0.6 and a device, or "
+                "limits.macs_share=0.5."
+            )
+        if not self.forms and self.limits.bounds:
+            problems.append(
+                f"limits.{' and limits.'.join(self.limits.bounds)} belong to steps that change the form of "
+                f"convolutions: {', '.join(FORM_NAMES)}."
+            )
+        if FINETUNE in self.steps and self.finetuning.length < 1:
+            problems.append(
+                f"finetuning.{self.finetuning.unit} is {self.finetuning.length}; expected at least 1, or "
+                "steps without finetune."
+            )
+        if problems:
+            raise UserError(" ".join(problems))
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The steps that change the form of convolutions."""
+        return tuple(step for step in self.steps if step in FORM_NAMES)
+
+    def record(self) -> dict[str, Any]:
+        """Return the plain values that decide the result."""
+        names = [entry.name for entry in dataclasses.fields(CompressionSettings)]
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in names}
+
+
+def _order_problems(steps: Sequence[str]) -> list[str]:
+    """Return what is wrong with the number and the order of the steps."""
+    if not steps:
+        return [f"There are no steps; expected some of {', '.join(STEPS)}."]
+    problems = [f"{name} stands twice in steps." for name in dict.fromkeys(steps) if steps.count(name) > 1]
+    for step, following in itertools.pairwise(steps):
+        if _rank(step) > _rank(following):
+            problems.append(f"{following} comes before {step}: {_REASONS[step]}.")
+    return problems
+
+
+def _rank(step: str) -> int:
+    """Return the position in the order; forms of convolutions share theirs."""
+    return 0 if step in FORM_NAMES else STEPS.index(step)
+
+
+_REASONS = {
+    SPARSE: "the zeros of a layer are lost when it is split",
+    FINETUNE: "what is changed after a training is not trained",
+    INT8: "a network in int8 cannot be changed or trained further",
+}

@@ -1,0 +1,139 @@
+"""Make a trained network smaller by steps, e.g. `ofa compress bundle=NAME steps=[split,finetune,int8]`.
+
+Its images are those of the run, or settings as in a training: data=image_folder data.root=DIR.
+An interrupted run is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from latency_tables.table.device import DeviceSpec, device_target
+from ofa.common.errors import UserError
+from ofa.common.progress import progress_bar
+from ofa.common.text_settings import Name, PathText, ShortForm
+from ofa.data.settings import DataSettings
+from ofa.graph.settings import ModelSettings
+from ofa.launch import command, job_name
+from ofa.runs.compression_settings import INT8, CompressionSettings
+from ofa.runs.config import RunConfig, next_command
+
+if TYPE_CHECKING:
+    from ofa.compression.programs import TimedModule
+    from ofa.runs.compression_run import CompressionReport
+    from ofa.runs.compression_source import CompressionSource
+    from ofa.runs.trained import RunImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig(CompressionSettings, RunConfig):
+    """Settings of `conf/compress_network.yaml`."""
+
+    bundle: PathText | None
+    model: Annotated[ModelSettings, ShortForm("name")]
+    data: DataSettings | None
+    name: Name | None
+    device: DeviceSpec | None
+    plan_only: bool
+    formats: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is one network, and a device if and only if latency is limited."""
+        super().__post_init__()
+        if (self.bundle is None) == (self.model.name is None):
+            both = "bundle and model are given" if self.bundle else "There is no network"
+            raise UserError(f"{both}; expected a bundle of the run, or model=NAME and data=NAME.")
+        if self.model.name is not None and self.data is None:
+            raise UserError("model needs its images, e.g. data=image_folder data.root=DIR.")
+        has_latency = bool(self.limits.bounds) and self.limits.cost == "latency_ms"
+        if (self.device is None) == has_latency:
+            raise UserError(
+                "A limit of latency and a device are given together, e.g. device=my_cpu_onnx "
+                "limits.latency_share=0.6, or not at all."
+            )
+        if self.plan_only and not self.forms:
+            raise UserError("plan_only is for steps that change the form of convolutions.")
+
+
+@command(
+    "compress_network",
+    CompressConfig,
+    interrupted="What was measured and trained so far is kept; the same command goes on from it.",
+)
+def compress_network(config: CompressConfig) -> CompressionReport | None:
+    """Plan, change, fine-tune, export and return what the compression came to; None after a plan alone."""
+    from latency_tables.engines.base import processor_name
+    from ofa.runs.compression_run import compress_in, compression_folder
+    from ofa.runs.config import claim_images
+    from ofa.runs.trained import open_images
+
+    place = open_images(config, config.data)
+    if config.data is not None:
+        claim_images(place.directory, config.data)
+    source = _source(config, place)
+    name = job_name(config.name or f"{source.name}-compressed", ["run_name", "name", "bundle"])
+    device = _deployed_device(config)
+    print(f"compressing {source.card.name}")
+    report = compress_in(
+        place.directory,
+        source,
+        place.data,
+        config,
+        name,
+        device=place.device,
+        bar=progress_bar,
+        note=partial(print, flush=True),
+        formats=config.formats,
+        measure=None if device is None else partial(measured_ms, device),
+        target=None if device is None else device_target(device, processor_name()),
+        plan_only=config.plan_only,
+    )
+    if report is None:
+        return None
+    print(*report.lines, sep="\n")
+    figure = compression_folder(place.directory, name) / "steps.png"
+    print(f"bundle: {report.export.path}; figure: {figure}")
+    print(next_command(config, "evaluate", {"bundle": report.export.path.name}))
+    if config.max_loss is not None and report.loss > config.max_loss:
+        raise UserError(
+            f"The compressed network loses {report.loss:.2f}, more than max_loss={config.max_loss:g}. Its "
+            "bundle was written; give a larger limit, a longer fine-tuning or other steps."
+        )
+    return report
+
+
+def _source(config: CompressConfig, place: RunImages) -> CompressionSource:
+    from ofa.export.bundle import load_bundle
+    from ofa.runs.compression_source import bundle_source, model_source
+
+    if config.bundle is not None:
+        return bundle_source(load_bundle(place.directory.bundle(config.bundle)), place.data, config)
+    assert config.data is not None
+    path = place.directory.path / "compression" / "model.pt"
+    return model_source(path, config.model, place.data, config.data, partial(print, flush=True))
+
+
+def _deployed_device(config: CompressConfig) -> DeviceSpec | None:
+    """Return the device in the precision in which the network will run there."""
+    if config.device is None or INT8 not in config.steps or config.device.precision == INT8:
+        return config.device
+    print(f"int8 is the last step: everything is measured in int8, not {config.device.precision}")
+    return dataclasses.replace(config.device, precision=INT8)
+
+
+def measured_ms(device: DeviceSpec, modules: Mapping[str, TimedModule]) -> dict[str, float]:
+    """Return the latency (ms) of modules on a device, measured together."""
+    from latency_tables.measuring.networks import TimedNetwork, measure_networks
+
+    timed = {name: TimedNetwork(module.module, module.input_shape) for name, module in modules.items()}
+    with progress_bar(f"measuring {len(timed)} programs on {device.name}") as progress:
+        timings = measure_networks(timed, device, 0, progress)
+    return {name: timings[name].latency_ms for name in timed}
+
+
+if __name__ == "__main__":
+    compress_network()

@@ -1,0 +1,131 @@
+"""Zeros in weights: exactly so many in each block, and none revived by a training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import nn
+
+from ofa.common.errors import UserError
+from ofa.compression.settings import SparsePattern
+from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.Flatten(), nn.Linear(32 * 16, 5)
+    )
+
+
+def weight_of(model: nn.Module, name: str) -> torch.Tensor:
+    """Return the weight of a layer as it computes."""
+    weight = model.get_submodule(name).weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+def zeros_of(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return where the weights of layers are zero."""
+    return {name: torch.eq(weight_of(model, name), 0) for name in names}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def zeros_per_block(weight: torch.Tensor, block: int) -> torch.Tensor:
+    """Return the number of zeros in each block along the input channels."""
+    rows = torch.eq(weight, 0).movedim(1, -1)
+    return rows.reshape(*rows.shape[:-1], -1, block).sum(-1)
+
+
+@pytest.mark.parametrize(("share", "block", "num_zeros"), [(0.5, 4, 2), (0.75, 16, 12), (0.25, 8, 2)])
+def test_every_block_has_its_zeros(share: float, block: int, num_zeros: int) -> None:
+    sparse, pattern = network(), SparsePattern(share, block)
+    names, obstacles = sparse_layers(sparse, pattern)
+    assert names == ("2", "4") and obstacles == {"0": f"3 inputs a group are no multiple of {block}"}
+    dense = copy.deepcopy(sparse)
+    make_sparse(sparse, pattern, names)
+    for name in names:
+        weight, before = weight_of(sparse, name), weight_of(dense, name)
+        assert (zeros_per_block(weight, block) == num_zeros).all()
+        # The others stay as they were, and are the largest.
+        assert torch.equal(weight[weight != 0], before[weight != 0])
+    assert torch.equal(weight_of(sparse, "0"), weight_of(dense, "0"))
+
+
+def test_the_smallest_of_a_block_become_zero() -> None:
+    layer = nn.Sequential(nn.Linear(4, 1, bias=False))
+    layer[0].weight = nn.Parameter(torch.tensor([[0.1, -3.0, 2.0, -0.2]]))
+    make_sparse(layer, SparsePattern(), ["0"])
+    assert weight_of(layer, "0").tolist() == [[0.0, -3.0, 2.0, 0.0]]
+
+
+def test_zeros_anywhere() -> None:
+    sparse, pattern = network(), SparsePattern(0.9, None)
+    names, obstacles = sparse_layers(sparse, pattern)
+    assert names == ("0", "2", "4") and not obstacles
+    make_sparse(sparse, pattern, names)
+    for name in names:
+        weight = weight_of(sparse, name)
+        assert int(torch.eq(weight, 0).sum()) == int(0.9 * weight.numel())
+
+
+def test_a_training_revives_no_zero() -> None:
+    sparse, pattern = network(), SparsePattern()
+    names, _ = sparse_layers(sparse, pattern)
+    make_sparse(sparse, pattern, names)
+    zeros = zeros_of(sparse, names)
+    before = weight_of(sparse, "2").clone()
+    with zeros_kept(sparse, names):
+        optimizer = torch.optim.SGD(sparse.parameters(), 0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+        for _ in range(5):
+            optimizer.zero_grad()
+            sparse(torch.randn(4, 3, 8, 8)).square().sum().backward()
+            optimizer.step()
+            assert same(zeros_of(sparse, names), zeros)
+        state = copy.deepcopy(sparse.state_dict())
+    assert not torch.equal(weight_of(sparse, "2"), before)
+    assert same(zeros_of(sparse, names), zeros)
+    assert set(sparse.state_dict()) == set(network().state_dict())
+    # A training that goes on has the masks in its state.
+    resumed = network()
+    with zeros_kept(resumed, names):
+        resumed.load_state_dict(state)
+    assert same(zeros_of(resumed, names), zeros)
+
+
+def test_copies_from_before_and_after_are_whole() -> None:
+    sparse = network()
+    names, _ = sparse_layers(sparse, SparsePattern())
+    make_sparse(sparse, SparsePattern(), names)
+    before = copy.deepcopy(sparse)
+    with zeros_kept(sparse, names):
+        pass
+    after = copy.deepcopy(sparse)
+    with zeros_kept(after, names):
+        pass
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(sparse(images), before(images)) and torch.equal(sparse(images), after(images))
+
+
+@pytest.mark.parametrize(
+    ("share", "block", "text"),
+    [
+        (0.0, 4, "share is 0; expected a share of zeros between 0 and 1"),
+        (0.5, 5, "block is 5; expected 4, 8, 16, or null"),
+        (0.3, 4, "0.3 of 4 weights are no whole number"),
+    ],
+)
+def test_impossible_patterns_are_named(share: float, block: int, text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        SparsePattern(share, block)
+
+
+def test_a_network_without_such_layers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"0: 3 inputs a group are no multiple of 4"):
+        sparse_layers(nn.Sequential(nn.Conv2d(3, 8, 3)), SparsePattern())
