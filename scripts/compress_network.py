@@ -19,7 +19,7 @@ from ofa.common.text_settings import Name, PathText, ShortForm
 from ofa.data.settings import DataSettings
 from ofa.graph.settings import ModelSettings
 from ofa.launch import command, job_name
-from ofa.runs.compression_settings import INT8, CompressionSettings
+from ofa.runs.compression_settings import BF16, INT8, CompressionSettings
 from ofa.runs.config import RunConfig, next_command
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ofa.runs.compression_run import CompressionReport
     from ofa.runs.compression_source import CompressionSource
     from ofa.runs.trained import RunImages
+
+ENGINES: Mapping[str | None, str] = {INT8: "onnx_runtime", BF16: "openvino"}
+"""The engine for which a bundle is made in a precision, where no device is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class CompressConfig(CompressionSettings, RunConfig):
     name: Name | None
     device: DeviceSpec | None
     plan_only: bool
-    formats: tuple[str, ...]
+    formats: tuple[str, ...] | None
 
     def __post_init__(self) -> None:
         """Check that there is one network, and a device if and only if latency is limited."""
@@ -87,7 +90,7 @@ def compress_network(config: CompressConfig) -> CompressionReport | None:
         device=place.device,
         bar=progress_bar,
         note=partial(print, flush=True),
-        formats=config.formats,
+        formats=_formats(config, device),
         measure=None if device is None else partial(measured_ms, device),
         target=None if device is None else device_target(device, processor_name()),
         plan_only=config.plan_only,
@@ -119,10 +122,25 @@ def _source(config: CompressConfig, place: RunImages) -> CompressionSource:
 
 def _deployed_device(config: CompressConfig) -> DeviceSpec | None:
     """Return the device in the precision in which the network will run there."""
-    if config.device is None or INT8 not in config.steps or config.device.precision == INT8:
-        return config.device
-    print(f"int8 is the last step: everything is measured in int8, not {config.device.precision}")
-    return dataclasses.replace(config.device, precision=INT8)
+    device, precision = config.device, config.precision
+    if device is None or precision is None or device.precision == precision:
+        return device
+    print(f"{precision} is the last step: everything is measured in {precision}, not {device.precision}")
+    return dataclasses.replace(device, precision=precision)
+
+
+def _formats(config: CompressConfig, device: DeviceSpec | None) -> tuple[str, ...]:
+    """Return the formats of the bundle: those that are asked for, or that of the engine that will run it."""
+    from ofa.export.formats import formats_of_engines
+    from ofa.export.precision import offered_precisions
+
+    formats = config.formats
+    if formats is None:
+        engine = ENGINES.get(config.precision) if device is None else device.engine
+        formats = ("onnx", "pt2") if engine is None else tuple(formats_of_engines([engine]))
+    if config.precision == INT8 and any(BF16 in offered_precisions(name) for name in formats):
+        print("bf16 runs on this processor, too, loses next to nothing and needs no images: steps=[bf16]")
+    return formats
 
 
 def measured_ms(device: DeviceSpec, modules: Mapping[str, TimedModule]) -> dict[str, float]:

@@ -11,6 +11,9 @@ FORM_NAMES = ("split", "tucker")
 
 BLOCKS = (4, 8, 16)
 
+WEIGHT_BITS = (4, 8)
+"""Bits of a weight that a network can be trained for."""
+
 
 @dataclass(frozen=True)
 class SparsePattern:

@@ -76,7 +76,10 @@ def zeros_kept(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         for name in names:
-            parametrize.remove_parametrizations(network.get_submodule(name), "weight")
+            layer = network.get_submodule(name)
+            # Whoever parametrised the weight within has removed the mask, too.
+            if parametrize.is_parametrized(layer, "weight"):
+                parametrize.remove_parametrizations(layer, "weight")
 
 
 class _Mask(nn.Module):

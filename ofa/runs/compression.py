@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ofa.common.files import write_atomic
 from ofa.common.progress import Note
 from ofa.compression.changes import apply_changes
 from ofa.compression.facts import CompressionFacts
+from ofa.compression.fake_quantisation import fake_quantised, quantised_layers
 from ofa.compression.plan import UNITS
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
 from ofa.compression.steps_figure import StepPoint, save_steps_figure, steps_figure
@@ -28,7 +30,7 @@ from ofa.graph.weights import load_weights
 from ofa.modules.cost import module_cost
 from ofa.runs.compressed import CompressedNetwork, StepResult
 from ofa.runs.compression_plan import Bar, DecidedChanges, MeasureModules, decide_changes
-from ofa.runs.compression_settings import FINETUNE, SPARSE, CompressionSettings
+from ofa.runs.compression_settings import FINETUNE, QAT, SPARSE, CompressionSettings
 from ofa.runs.pruned_files import save_network
 from ofa.training.fitting import fit
 
@@ -120,9 +122,10 @@ class _Recipe:
             make_sparse(network, pattern, sparse_names)
             self.recalibrate(network)
             self.add_result(SPARSE, network)
-        if FINETUNE in self.settings.steps:
-            self.fine_tune(network, FINETUNE, sparse_names)
-            self.add_result(FINETUNE, network)
+        for name in self.settings.trainings:
+            self.fine_tune(network, name, sparse_names)
+            self.add_result(name, network)
+        if self.settings.trainings and self.settings.control:
             self.add_control()
         facts = CompressionFacts(changes, pattern, sparse_names)
         self.draw()
@@ -165,14 +168,17 @@ class _Recipe:
 
     def fine_tune(self, network: nn.Module, name: str, sparse_names: Sequence[str] = ()) -> None:
         """Train a network in place and recalibrate it; what was trained before is loaded."""
-        folder = self.folder / name
-        tuned, settings = folder / "tuned.safetensors", self.settings.finetuning
+        folder, settings = self.folder / name, self.settings.finetuning
+        if name == CONTROL:
+            settings = settings.with_length(settings.length * len(self.settings.trainings))
+        tuned = folder / "tuned.safetensors"
         if tuned.exists():
             load_weights(network, tuned, f"the network of the step {name}")
             return
         with (
             self.bar("fine-tuning" if name == FINETUNE else f"fine-tuning, {name}") as progress,
             zeros_kept(network, sparse_names),
+            self.rounding(network) if name == QAT else nullcontext(),
         ):
             fit(
                 network,
@@ -187,10 +193,12 @@ class _Recipe:
         save_network(network, tuned)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
+    def rounding(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Return the context in which a network computes with rounded numbers."""
+        return fake_quantised(network, quantised_layers(network), self.settings.weight_bits)
+
     def add_control(self) -> None:
         """Fine-tune the uncompressed network for as long, to compare."""
-        if not self.settings.control:
-            return
         control = copy.deepcopy(self.original)
         self.fine_tune(control, CONTROL)
         latency_ms, self.latency_ms = self.latency_ms, self.results[0].latency_ms

@@ -25,14 +25,15 @@ from ofa.data.base import ImageData
 from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.tasks import task_of
 from ofa.export.card import ModelCard
-from ofa.export.precision import TargetPrecision
+from ofa.export.precision import TargetPrecision, check_precision
 from ofa.export.write import ExportReport, export_bundle
 from ofa.runs.compressed import CompressedNetwork
 from ofa.runs.compression import compress
 from ofa.runs.compression_plan import HARM_FILE, LATENCY_FILE, PLAN_FILE, Bar, MeasureModules
-from ofa.runs.compression_settings import INT8, CompressionSettings
+from ofa.runs.compression_settings import CompressionSettings
 from ofa.runs.compression_source import CompressionSource
 from ofa.runs.directory import RunDirectory
+from ofa.runtimes.base import FP32
 
 LATENCY = "latency_ms"
 
@@ -47,7 +48,8 @@ class CompressionReport:
     @property
     def loss(self) -> float:
         """Points of the metric lost on validation images in all, by the last step."""
-        losses = [self._int8_loss(name) for name, file in self.export.files.items() if file.precision == INT8]
+        files = self.export.files.items()
+        losses = [self._lower_loss(name) for name, file in files if file.precision != FP32]
         return max(losses, default=self.compressed.loss)
 
     @property
@@ -61,7 +63,7 @@ class CompressionReport:
             f"lost in all: {self.loss:.2f}{unit} of {metric.title} on validation images",
         ]
 
-    def _int8_loss(self, name: str) -> float:
+    def _lower_loss(self, name: str) -> float:
         value = self.export.files[name].validation_metric
         assert value is not None
         return metric_named(value.name).gain(self.compressed.steps[0].value, value.value)
@@ -103,6 +105,7 @@ def compress_in(
         StoppedError: after a signal, with everything that was measured or trained kept.
     """
     folder = compression_folder(directory, name)
+    precision = _target_precision(data, settings, source.card.input_shape[1], formats)
     with directory.writing_bundle(name):
         _claim(folder, record := _record(source, settings, target))
         compressed = compress(
@@ -120,8 +123,7 @@ def compress_in(
         if compressed is None:
             return None
         card = _card(source.card, compressed, record, target, data)
-        precision, path = _int8_target(data, settings, card.input_shape[1]), directory.new_bundle(name)
-        network = compressed.network.cpu()
+        network, path = compressed.network.cpu(), directory.new_bundle(name)
         with bar("exporting") as progress:
             report = export_bundle(network, card, path, formats, target=precision, progress=progress)
     write_json(folder / "result.json", compressed.to_dict())
@@ -158,10 +160,14 @@ def _card(
     )
 
 
-def _int8_target(data: ImageData, settings: CompressionSettings, resolution: int) -> TargetPrecision | None:
-    """Return int8 with its images, if it is one of the steps."""
-    if INT8 not in settings.steps:
+def _target_precision(
+    data: ImageData, settings: CompressionSettings, resolution: int, formats: Sequence[str]
+) -> TargetPrecision | None:
+    """Return the precision that the last step asks for, with its images; all formats have to offer it."""
+    if settings.precision is None:
         return None
+    mixed = MixedPrecisionSettings(settings.keep_layers, settings.max_int8_loss)
+    check_precision(settings.precision, mixed, formats, specs=None)
     cpu, num_images = torch.device("cpu"), settings.quantisation_images
     samples = Samples(
         single_images(split_images(data, "train", resolution, cpu, num_images), num_images),
@@ -169,9 +175,7 @@ def _int8_target(data: ImageData, settings: CompressionSettings, resolution: int
         data.size("validation"),
         task_of(data),
     )
-    return TargetPrecision(
-        INT8, samples, MixedPrecisionSettings(settings.keep_layers, settings.max_int8_loss)
-    )
+    return TargetPrecision(settings.precision, samples, mixed)
 
 
 def _record(

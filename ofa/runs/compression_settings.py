@@ -11,11 +11,13 @@ from typing import Any
 
 from ofa.common.config import below_minimum
 from ofa.common.errors import UserError, unknown_name
-from ofa.compression.settings import FORM_NAMES, SparsePattern
+from ofa.compression.settings import FORM_NAMES, WEIGHT_BITS, SparsePattern
 from ofa.training.settings import FinetuneSettings
 
-SPARSE, FINETUNE, INT8 = "sparse", "finetune", "int8"
-STEPS = (*FORM_NAMES, SPARSE, FINETUNE, INT8)
+SPARSE, FINETUNE, QAT, BF16, INT8 = "sparse", "finetune", "qat", "bf16", "int8"
+STEPS = (*FORM_NAMES, SPARSE, FINETUNE, QAT, BF16, INT8)
+TRAININGS = (FINETUNE, QAT)
+PRECISIONS = (BF16, INT8)
 """The steps, in the order in which they can be done; forms of convolutions are chosen together."""
 
 
@@ -81,7 +83,8 @@ class CompressionSettings:
         keep_layers: layers that stay in floating point in int8: none, or auto.
         max_int8_loss: points that int8 may lose with keep_layers=auto.
         control: whether the uncompressed network is fine-tuned for as long, to compare.
-        finetuning: training of the step `finetune`, with the uncompressed network as the teacher.
+        weight_bits: bits of the weights for which the step `qat` trains.
+        finetuning: training of the steps `finetune` and `qat`, with the uncompressed network as the teacher.
     """
 
     steps: tuple[str, ...]
@@ -94,6 +97,7 @@ class CompressionSettings:
     keep_layers: str = "none"
     max_int8_loss: float = 0.5
     control: bool = True
+    weight_bits: int = 8
     finetuning: FinetuneSettings
 
     def __post_init__(self) -> None:
@@ -115,11 +119,15 @@ class CompressionSettings:
                 f"limits.{' and limits.'.join(self.limits.bounds)} belong to steps that change the form of "
                 f"convolutions: {', '.join(FORM_NAMES)}."
             )
-        if FINETUNE in self.steps and self.finetuning.length < 1:
+        if self.trainings and self.finetuning.length < 1:
             problems.append(
                 f"finetuning.{self.finetuning.unit} is {self.finetuning.length}; expected at least 1, or "
-                "steps without finetune."
+                f"steps without {' and '.join(self.trainings)}."
             )
+        if self.weight_bits not in WEIGHT_BITS:
+            problems.append(f"weight_bits is {self.weight_bits}; expected 4 or 8.")
+        if {BF16, INT8} <= set(self.steps):
+            problems.append("bf16 and int8 are two precisions; expected one of them.")
         if problems:
             raise UserError(" ".join(problems))
 
@@ -127,6 +135,16 @@ class CompressionSettings:
     def forms(self) -> tuple[str, ...]:
         """The steps that change the form of convolutions."""
         return tuple(step for step in self.steps if step in FORM_NAMES)
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """The steps that train the network."""
+        return tuple(step for step in self.steps if step in TRAININGS)
+
+    @property
+    def precision(self) -> str | None:
+        """The precision below fp32 in which the network will run; None for fp32."""
+        return self.steps[-1] if self.steps[-1] in PRECISIONS else None
 
     def record(self) -> dict[str, Any]:
         """Return the plain values that decide the result."""
@@ -154,5 +172,7 @@ def _rank(step: str) -> int:
 _REASONS = {
     SPARSE: "the zeros of a layer are lost when it is split",
     FINETUNE: "what is changed after a training is not trained",
+    QAT: "a further training would lose the rounding of the weights",
+    BF16: "a network in bf16 cannot be changed or trained further",
     INT8: "a network in int8 cannot be changed or trained further",
 }

@@ -23,6 +23,7 @@ from train_supernet import train_supernet
 
 import ofa.runs.compression
 from ofa.common.errors import UserError
+from ofa.compression.fake_quantisation import rounded_weight
 from ofa.compression.programs import TimedModule
 from ofa.data.sources import load_data
 from ofa.evaluation.evaluate import SubnetEvaluator
@@ -224,6 +225,27 @@ def test_int8_is_planned_in_int8(
     assert record["device"]["precision"] == "int8"
 
 
+def test_numbers_are_rounded_in_a_training_for_int8(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = compress_network.run(*NET, *SHORT, "steps=[qat,int8]", "formats=null", "name=rounded")
+    assert report is not None
+    assert [step.name for step in report.compressed.steps] == ["uncompressed", "qat", "control"]
+    bundle = load_bundle("runs/net/bundles/rounded")
+    assert set(bundle.files) == {"weights", "onnx", "onnx_int8"}
+    for name in ("stem", "wide", "head"):
+        weight = bundle.network.get_parameter(f"{name}.weight")
+        assert torch.equal(rounded_weight(weight, 8), weight)
+    four = compress_network.run(*NET, *SHORT, "steps=[qat]", "weight_bits=4", "control=false", "name=four")
+    assert four is not None
+    weight = load_bundle("runs/net/bundles/four").network.get_parameter("head.weight")
+    assert torch.unique(weight[0]).numel() <= 15
+
+
+def test_a_precision_that_a_format_lacks_is_told_before_the_work(folder: Path) -> None:
+    with pytest.raises(UserError, match="Format pt2 offers fp32"):
+        compress_network.run(*NET, *SHORT, "steps=[finetune,int8]", "formats=[pt2]", "name=late")
+    assert not Path("runs/net/compression/late").exists()
+
+
 def test_too_large_a_loss_fails_after_the_bundle_is_written(folder: Path) -> None:
     settings = ("steps=[sparse]", "sparse.share=0.9", "sparse.block=null", "max_loss=0", "name=poor")
     with pytest.raises(UserError, match=r"loses .* more than max_loss=0.* bundle was written"):
@@ -254,6 +276,9 @@ def test_other_settings_do_not_mix(folder: Path) -> None:
         (["steps=[split]", "limits.macs_share=0.5", "device=my_cpu"], "are given together"),
         (["steps=[finetune]", "finetuning.epochs=0"], "finetuning.epochs is 0; expected at least 1"),
         (["steps=[finetune]", "harm_images=1"], "harm_images is 1"),
+        (["steps=[qat]", "weight_bits=3"], "weight_bits is 3; expected 4 or 8"),
+        (["steps=[qat,finetune]"], "finetune comes before qat: a further training would lose the rounding"),
+        (["steps=[bf16,int8]"], "bf16 and int8 are two precisions"),
         (["steps=[finetune]", "max_loss=-1"], "max_loss is -1"),
         (["steps=[sparse]", "sparse.block=3"], "block is 3; expected 4, 8, 16, or null"),
         (["steps=[sparse]", "plan_only=true"], "plan_only is for steps that change"),
