@@ -81,6 +81,8 @@ def compress_network(config: CompressConfig) -> CompressionReport | None:
     name = job_name(config.name or f"{source.name}-compressed", ["run_name", "name", "bundle"])
     device = _deployed_device(config)
     print(f"compressing {source.card.name}")
+    if device is not None and device is not config.device:
+        print(_precision_gain(config.device, device, source))
     report = compress_in(
         place.directory,
         source,
@@ -127,6 +129,19 @@ def _deployed_device(config: CompressConfig) -> DeviceSpec | None:
         return device
     print(f"{precision} is the last step: everything is measured in {precision}, not {device.precision}")
     return dataclasses.replace(device, precision=precision)
+
+
+def _precision_gain(own: DeviceSpec | None, lower: DeviceSpec, source: CompressionSource) -> str:
+    """Return a line with the latency of the network as it is, in both precisions."""
+    from ofa.compression.programs import TimedModule
+
+    assert own is not None
+    programs = {"network": TimedModule(source.network, source.card.input_shape)}
+    before, after = (measured_ms(device, programs)["network"] for device in (own, lower))
+    gain = f"{100 * after / before:.0f} %" if after < before else f"{lower.precision} gains nothing here"
+    return (
+        f"the network takes {before:.3g} ms in {own.precision}, {after:.3g} ms in {lower.precision} ({gain})"
+    )
 
 
 def _formats(config: CompressConfig, device: DeviceSpec | None) -> tuple[str, ...]:

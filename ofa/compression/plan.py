@@ -61,6 +61,11 @@ class CompressionPlan:
         return self.total + sum(layer.costs[position] - layer.costs[0] for layer, position in self._chosen())
 
     @property
+    def smallest(self) -> float:
+        """Smallest cost of the whole network that any choice has, as predicted."""
+        return self.total + sum(min(layer.costs) - layer.costs[0] for layer in self.options)
+
+    @property
     def total_harm(self) -> float:
         """Sum of the harms."""
         return sum(layer.harms[position] for layer, position in self._chosen())

@@ -204,8 +204,8 @@ def _within(
     """Return a plan whose network was measured within the limit, and what was measured."""
     divisor, unit = UNITS[costs.name]
     aim, best = limit, None
+    plan = make_plan(options, cost=costs.name, total=costs.total, limit=aim)
     for turn in range(1 + MAX_CORRECTIONS):
-        plan = make_plan(options, cost=costs.name, total=costs.total, limit=aim)
         after = costs.measured(apply_changes(network, plan.changes))
         note(
             f"plan {turn + 1}: {plan.predicted / divisor:.4g} {unit} predicted, {after / divisor:.4g} {unit} "
@@ -217,12 +217,13 @@ def _within(
             break
         # What the plan leaves of the limit, or lacks, in the proportion of the last prediction.
         aim *= (1 + _CLOSE) / 2 * limit / after
-        if aim >= costs.total:
+        if not plan.smallest <= aim < costs.total:
             break
+        plan = make_plan(options, cost=costs.name, total=costs.total, limit=aim)
     if best is None:
         raise UserError(
-            f"No plan was measured within {limit / divisor:.4g} {unit} in {1 + MAX_CORRECTIONS} attempts; "
-            f"the last one takes {after / divisor:.4g} {unit}. Measure while the machine is quiet, with more "
+            f"No network was measured within {limit / divisor:.4g} {unit} in {turn + 1} attempts; the last "
+            f"one takes {after / divisor:.4g} {unit}. Measure while the machine is quiet, with more "
             "device.minutes, or give a larger limit."
         )
     return best

@@ -1,0 +1,93 @@
+"""Plans of a compression: measured as a whole, corrected, and decided once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ofa.common.errors import UserError
+from ofa.common.progress import silent
+from ofa.compression.changes import apply_changes
+from ofa.compression.programs import TimedModule
+from ofa.modules.cost import module_cost
+from ofa.runs.compression_plan import MAX_CORRECTIONS, DecidedChanges, decide_changes
+from ofa.runs.compression_settings import CompressionLimits
+
+
+class MadeUpDevice:
+    """Latencies that follow the MACs; what the changed network takes beyond them, only it shows."""
+
+    def __init__(self, excess: float) -> None:
+        self.excess, self.num_calls = excess, 0
+
+    def __call__(self, modules: Mapping[str, TimedModule]) -> dict[str, float]:
+        self.num_calls += 1
+        return {
+            name: module_cost(program.module, program.input_shape).macs
+            * (1 + self.excess if name == "after" else 1)
+            for name, program in modules.items()
+        }
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)).eval()
+
+
+def decide(folder: Path, device: MadeUpDevice, share: float) -> DecidedChanges:
+    return decide_changes(
+        network(),
+        torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
+        ["split"],
+        CompressionLimits(latency_share=share),
+        folder,
+        bar=lambda _: nullcontext(silent),
+        note=lambda _: None,
+        measure=device,
+    )
+
+
+def test_the_network_is_measured_within_the_limit(tmp_path: Path) -> None:
+    device = MadeUpDevice(0.0)
+    decided = decide(tmp_path, device, 0.6)
+    assert decided.after == pytest.approx(decided.predicted)
+    assert 0.5 * decided.before < decided.after <= 0.6 * decided.before
+    assert "% of before" in decided.text and len(decided.lines) == 1 + 5
+    # What was decided is read, and nothing is measured.
+    num_calls = device.num_calls
+    assert decide(tmp_path, device, 0.6) == decided and device.num_calls == num_calls
+
+
+def test_a_network_above_the_limit_is_made_smaller(tmp_path: Path) -> None:
+    exact = decide(tmp_path / "exact", MadeUpDevice(0.0), 0.6)
+    slower = decide(tmp_path / "slower", MadeUpDevice(0.08), 0.6)
+    assert slower.after <= 0.6 * slower.before
+    assert slower.predicted < exact.predicted
+    assert slower.after == pytest.approx(1.08 * slower.predicted)
+
+
+def test_a_network_far_below_the_limit_is_made_larger(tmp_path: Path) -> None:
+    exact = decide(tmp_path / "exact", MadeUpDevice(0.0), 0.6)
+    faster = decide(tmp_path / "faster", MadeUpDevice(-0.2), 0.6)
+    assert exact.predicted < faster.predicted and faster.after <= 0.6 * faster.before
+    parameters = [
+        sum(parameter.numel() for parameter in apply_changes(network(), decided.changes).parameters())
+        for decided in (exact, faster)
+    ]
+    assert parameters[0] < parameters[1]
+
+
+def test_a_limit_that_no_network_keeps_is_told(tmp_path: Path) -> None:
+    device = MadeUpDevice(5.0)
+    with pytest.raises(UserError, match="No network was measured within .* in 1 attempts; the last"):
+        decide(tmp_path, device, 0.6)
+    assert device.num_calls <= 2 + MAX_CORRECTIONS
+    assert not (tmp_path / "plan.json").exists()
