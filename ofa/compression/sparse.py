@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import override
 
+from ofa.common.display import listed_names
 from ofa.common.errors import UserError
 from ofa.compression.settings import SparsePattern
 
@@ -51,6 +52,18 @@ def sparse_layers(network: nn.Module, pattern: SparsePattern) -> tuple[tuple[str
         reasons = "; ".join(f"{name}: {reason}" for name, reason in obstacles.items())
         raise UserError(f"No layer can have zeros so that {pattern.text}. {reasons}")
     return tuple(names), obstacles
+
+
+def check_sparse_layers(network: nn.Module, names: Sequence[str]) -> None:
+    """Raise the error for names that are no convolutions or linear layers of a network.
+
+    Raises:
+        UserError: naming them.
+    """
+    layers = dict(network.named_modules())
+    unknown_names = [name for name in names if not isinstance(layers.get(name), nn.Conv2d | nn.Linear)]
+    if unknown_names:
+        raise UserError(f"The network has no convolution or linear layer {listed_names(unknown_names)}.")
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from ofa.common.mismatches import checked_state
 from ofa.common.reading import path_inside, read_bytes
 from ofa.common.tensors import MAX_TENSOR_BYTES, read_safetensors
 from ofa.compression.changes import apply_structure
+from ofa.compression.sparse import check_sparse_layers
 from ofa.export.card import SubnetFacts
 from ofa.export.record import ExportedFile
 from ofa.graph.space import GraphSpace
@@ -80,7 +81,11 @@ def _load_graph_subnet(
 def _changed(network: nn.Module, subnet: SubnetFacts) -> nn.Module:
     """Return a sub-network with the layers that its compression gave it; their weights are undefined."""
     compression = subnet.compression
-    return network if compression is None else apply_structure(network, compression.changes)
+    if compression is None:
+        return network
+    changed = apply_structure(network, compression.changes)
+    check_sparse_layers(changed, compression.sparse_layers)
+    return changed
 
 
 def load_into(folder: Path, weights: ExportedFile, network: nn.Module) -> None:

@@ -89,6 +89,16 @@ def test_a_changed_card_is_refused(path: Path, tmp_path: Path, entry: str, value
         load_bundle(tmp_path / "bundle")
 
 
+def test_zeros_of_unknown_layers_are_refused(path: Path, tmp_path: Path) -> None:
+    shutil.copytree(path, tmp_path / "bundle")
+    file = tmp_path / "bundle" / "subnet.json"
+    values = json.loads(file.read_text())
+    values["subnet"]["compression"] |= {"pattern": {"share": 0.5, "block": 4}, "sparse_layers": ["layers"]}
+    file.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="no convolution or linear layer layers"):
+        load_bundle(tmp_path / "bundle")
+
+
 def test_facts_belong_together() -> None:
     change = LayerChange("a", "split", (8,))
     with pytest.raises(UserError, match="changed twice"):
