@@ -47,7 +47,7 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
 def _report(config: ReportConfig) -> list[ReportedNetwork]:
     from latency_tables.measuring.bundles import WEIGHTS
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
-    from ofa.evaluation.classes import are_unequal
+    from ofa.evaluation.classes import have_telling_metrics
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.runs.networks import run_networks
     from ofa.runs.reports import REPORTS_FOLDER, report_path
@@ -90,7 +90,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
         config.split,
         predictor.metric,
         num_images=num_images,
-        other_metrics=evaluator.task.metrics[1:] if are_unequal(run.data.class_counts(config.split)) else (),
+        other_metrics=evaluator.task.metrics[1:] if have_telling_metrics(run.data, config.split) else (),
     )
     table_console().print(table_of_networks)
     for line in agreement_lines(rows, predictor.metric, config.split, num_images, table.target.error_percent):

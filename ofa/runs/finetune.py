@@ -28,6 +28,7 @@ from ofa.runs.retarget import retargeted
 from ofa.runs.trained import TrainedRun
 from ofa.space.config import AnyConfig
 from ofa.supernet.transfer import TransferReport
+from ofa.training.checks import with_losses_of
 from ofa.training.fitting import fit
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
@@ -163,7 +164,10 @@ def finetune_on(
     network, card, taken = retargeted(bundle, data.info, settings.seed)
     for line in () if taken is None else _transfer_lines(bundle, taken, settings):
         note(line)
-    resolution, network, task = bundle.subnet.config.resolution, network.to(device), task_of(data)
+    resolution, network = bundle.subnet.config.resolution, network.to(device)
+    # Outputs stay in the scale of the bundle, also on images whose numbers have another.
+    settings = with_losses_of(settings, task_of(data, settings.loss), note)
+    task = task_of(data, settings.loss).in_units(card.target_scale)
     before = score(network, _images(data, "validation", resolution, device), task)
     if emulates(settings.precision, device):
         note(EMULATED)
@@ -174,6 +178,7 @@ def finetune_on(
             data,
             settings,
             resolution=resolution,
+            task=task,
             teacher=teacher,
             folder=folder,
             world=world,
