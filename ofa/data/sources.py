@@ -24,7 +24,7 @@ from ofa.data.mask_folder import MaskFolderData, count_mask_classes
 from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
 from ofa.data.settings import MULTI_LABEL, REGRESSION, DataSettings
-from ofa.data.shape_values import SHAPE_NAMES, shape_areas, shape_labels
+from ofa.data.shape_values import NUMBER_NAMES, SHAPE_NAMES, shape_labels, shape_numbers
 from ofa.data.shapes import CLASS_NAMES, draw_shapes
 from ofa.data.table_folder import TableFolderData, count_names
 
@@ -98,14 +98,14 @@ def _shapes(settings: DataSettings, progress: ProgressCallback) -> ImageData:
 
 
 def _shapes_with(
-    values_of: Callable[[Tensor], Tensor], task: str
+    values_of: Callable[[Tensor], Tensor], names: tuple[str, ...], task: str
 ) -> Callable[[DataSettings, ProgressCallback], ImageData]:
     """Return the source of drawn shapes with what `values_of` tells of their masks."""
 
     def load(settings: DataSettings, progress: ProgressCallback) -> ImageData:
         (train, train_masks), (test, test_masks) = draw_shapes(2000, seed=0), draw_shapes(500, seed=1)
         targets = values_of(train_masks), values_of(test_masks)
-        return ValueData(settings, SHAPE_NAMES, (train, targets[0]), (test, targets[1]), task)
+        return ValueData(settings, names, (train, targets[0]), (test, targets[1]), task)
 
     return load
 
@@ -161,11 +161,14 @@ SOURCES: dict[str, Source] = {
     "imagenet": Source(FolderData, 3, _count_folders),
     "segmentation_folder": Source(MaskFolderData, 3, count_mask_classes),
     "shapes_labels": Source(
-        _shapes_with(shape_labels, MULTI_LABEL), 3, lambda _: len(SHAPE_NAMES), is_embedded=True
+        _shapes_with(shape_labels, SHAPE_NAMES, MULTI_LABEL), 3, lambda _: len(SHAPE_NAMES), is_embedded=True
     ),
     "multi_label_folder": _table(MULTI_LABEL),
-    "shapes_areas": Source(
-        _shapes_with(shape_areas, REGRESSION), 3, lambda _: len(SHAPE_NAMES), is_embedded=True
+    "shapes_numbers": Source(
+        _shapes_with(shape_numbers, NUMBER_NAMES, REGRESSION),
+        3,
+        lambda _: len(NUMBER_NAMES),
+        is_embedded=True,
     ),
     "regression_folder": _table(REGRESSION),
 }

@@ -47,7 +47,7 @@ class Table:
     cells: list[tuple[str, ...]]
     lines: list[int]
 
-    def place(self, row: int) -> str:
+    def row_text(self, row: int) -> str:
         """Return where a row is, for error texts."""
         return f"line {self.lines[row]}, {self.files[row]}"
 
@@ -153,7 +153,7 @@ def _with_known_splits(table: Table) -> Table:
         return table
     by_name = {name: split for split, names in SPLIT_NAMES.items() for name in names}
     unknown = [
-        f"{table.place(row)}: {short_repr(text)}"
+        f"{table.row_text(row)}: {short_repr(text)}"
         for row, text in enumerate(table.splits)
         if text.lower() not in by_name
     ]

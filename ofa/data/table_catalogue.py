@@ -31,7 +31,7 @@ class TableCatalogue(Catalogue):
     Attributes:
         table: the table; its rows are not those of the catalogue where files are skipped.
         names: names of the labels or columns of numbers.
-        targets: see `TableTargets.values`.
+        targets: what is told of each image; see `TableTargets.values`.
         without_row: images in the folder that the table does not name.
     """
 
@@ -99,11 +99,11 @@ def _file_problems(table: Table, paths: Sequence[Path]) -> list[str]:
     missing, outside, repeated, lines = [], [], [], dict[Path, int]()
     for row, path in enumerate(paths):
         if not table.files[row] or ".." in path.parts or not path.is_relative_to(table.root):
-            outside.append(table.place(row))
+            outside.append(table.row_text(row))
         elif not path.is_file():
-            missing.append(table.place(row))
+            missing.append(table.row_text(row))
         if (line := lines.setdefault(path, table.lines[row])) != table.lines[row]:
-            repeated.append(f"{table.place(row)}, also in line {line}")
+            repeated.append(f"{table.row_text(row)}, also in line {line}")
     where = f"The column {FILE!r} holds paths from {table.root} on."
     return [
         *problem_text("Rows whose file is missing", missing, where),

@@ -49,7 +49,7 @@ def read_labels(table: Table) -> TableTargets:
     for row, cells in enumerate(table.cells):
         for name, text in zip(table.columns, cells, strict=True):
             if text not in known:
-                wrong.append(f"{table.place(row)}, {name}: {short_repr(text)}")
+                wrong.append(f"{table.row_text(row)}, {name}: {short_repr(text)}")
         rows.append([known.get(text, UNKNOWN) for text in cells])
     problems = problem_text(
         "Cells that are no label",
@@ -74,7 +74,7 @@ def read_numbers(table: Table) -> TableTargets:
         numbers = [_number(text) for text in cells]
         for name, text, number in zip(table.columns, cells, numbers, strict=True):
             if number is None:
-                wrong.append(f"{table.place(row)}, {name}: {short_repr(text)}")
+                wrong.append(f"{table.row_text(row)}, {name}: {short_repr(text)}")
         rows.append([math.nan if number is None else number for number in numbers])
     problems = problem_text(
         "Cells that are no finite number", wrong, "Expected e.g. 2.5 or 1e-3, or nothing where it is unknown."

@@ -120,7 +120,7 @@ class RegressionTask(Task):
 
 
 class NumberMeter(Meter):
-    """Sums over the known numbers of each column, in standard deviations of the scale."""
+    """Moments of the known numbers of each column and of the errors, in standard deviations of the scale."""
 
     def __init__(self, task: RegressionTask, scale: TargetScale) -> None:
         """Begin with no images.
@@ -130,15 +130,18 @@ class NumberMeter(Meter):
             scale: the scale.
         """
         self._task, self._scale = task, scale
-        self._sums: Tensor | None = None
+        self._moments: Tensor | None = None
 
     @override
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         differences, is_known = self._task.differences(outputs.double(), targets)
         numbers = torch.where(is_known, self._task.standardised(targets), 0.0)
-        parts = (is_known.double(), numbers, numbers**2, differences**2, differences.abs())
-        sums = torch.stack([part.sum(0) for part in parts])
-        self._sums = sums if self._sums is None else self._sums + sums
+        counts = is_known.sum(0).double()
+        means = numbers.sum(0) / counts.clamp(min=1)
+        variation = torch.where(is_known, (numbers - means) ** 2, 0.0).sum(0)
+        errors = (differences**2).sum(0), differences.abs().sum(0)
+        batch = torch.stack([counts, means, variation, *errors])
+        self._moments = batch if self._moments is None else _merged(self._moments, batch)
 
     @override
     def values(self) -> dict[str, float]:
@@ -166,15 +169,27 @@ class NumberMeter(Meter):
 
         Where all known numbers of a column are equal, R² is 1 if all answers are right, else 0.
         """
-        if self._sums is None:
+        if self._moments is None:
             return [], []
         shares, errors = [], []
-        for column, std in zip(self._sums.T.tolist(), self._scale.std, strict=True):
-            count, total, squares, squared_errors, absolute_errors = column
-            variation = squares - total**2 / count if count else 0.0
-            if variation > 1e-12 * max(squares, 1.0):
+        for column, std in zip(self._moments.T.tolist(), self._scale.std, strict=True):
+            count, mean, variation, squared_errors, absolute_errors = column
+            # Equal numbers differ from their mean by its rounding.
+            if variation > 1e-28 * count * mean**2:
                 shares.append(1 - squared_errors / variation)
             else:
                 shares.append(float(squared_errors == 0 and count > 0))
             errors.append(std * absolute_errors / count if count else 0.0)
         return shares, errors
+
+
+def _merged(first: Tensor, second: Tensor) -> Tensor:
+    """Return count, mean and variation of both parts together, and the sums of their errors (5, columns).
+
+    Sums of squares would lose the variation of numbers that are far from 0 (Chan et al. 1983).
+    """
+    (counts, means, variation), (more, more_means, more_variation) = first[:3], second[:3]
+    total = (counts + more).clamp(min=1)
+    step = more_means - means
+    merged = counts + more, means + step * more / total, step**2 * counts * more / total
+    return torch.stack([*merged[:2], variation + more_variation + merged[2], *(first[3:] + second[3:])])

@@ -18,6 +18,7 @@ from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.data.base import ImageData, resize
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.evaluation.task import Task
 from ofa.evaluation.tasks import task_of
 from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard
@@ -146,7 +147,7 @@ def finetune_on(
     progress: ProgressCallback = silent,
     note: Note = unnoted,
 ) -> FinetuneReport | None:
-    """Fine-tune the network of a bundle on any images (or go on with it), recalibrate it, and export it.
+    """Fine-tune a bundle's network on any images (or go on with it), recalibrate it, and export it.
 
     Where the images have other classes, the classifier is new; where they have other channels, the first
     convolution is summed or spread over them. Both are noted and stand in the provenance. Without a teacher
@@ -165,12 +166,8 @@ def finetune_on(
     for line in () if taken is None else _transfer_lines(bundle, taken, settings):
         note(line)
     resolution, network = bundle.subnet.config.resolution, network.to(device)
-    # Outputs stay in the scale of the bundle, also on images whose numbers have another.
-    settings = with_losses_of(settings, task_of(data, settings.loss), note)
-    task = task_of(data, settings.loss).in_units(card.target_scale)
+    settings, task = _begun(data, settings, card, device, note)
     before = score(network, _images(data, "validation", resolution, device), task)
-    if emulates(settings.precision, device):
-        note(EMULATED)
     folder = directory.finetuning(name)
     with directory.writing_bundle(name, world.is_main):
         fit(
@@ -195,6 +192,17 @@ def finetune_on(
         shutil.rmtree(folder / "checkpoints")
     expected = None if taken else _expected(bundle, task.metric)
     return FinetuneReport(report.path, task.metric, before, after, data.size("validation"), expected)
+
+
+def _begun(
+    data: ImageData, settings: FinetuneSettings, card: ModelCard, device: torch.device, note: Note
+) -> tuple[FinetuneSettings, Task]:
+    """Return settings with losses that mean something for the images, and the task of a card's network."""
+    if emulates(settings.precision, device):
+        note(EMULATED)
+    settings = with_losses_of(settings, task_of(data, settings.loss), note)
+    # Outputs stay in the scale of the bundle, also on images whose numbers have another.
+    return settings, task_of(data, settings.loss).in_units(card.target_scale)
 
 
 def _largest(space: ImageSpace, resolution: int) -> AnyConfig:

@@ -137,8 +137,8 @@ def plan_training(
     The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
     recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
     the number, up to `MAX_LENGTH` times. Those for users' models, masks and numbers are written in
-    epochs; few photographs get more of them, so that there are `MIN_STEPS`. Photographs of `CACHED_SIDE` and more, unless
-    they have masks, are kept as shrunk copies.
+    epochs; few photographs get more of them, so that there are `MIN_STEPS`. Photographs of `CACHED_SIDE` and
+    more, unless they have masks, are kept as shrunk copies.
 
     Args:
         facts: facts about the images.

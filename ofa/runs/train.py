@@ -63,8 +63,7 @@ def train_run(
     data = load_data(config.data, progress=_before(progress))
     run = RunDirectory(config.runs_dir, config.run_name)
     supernet, start = _new_supernet(config, run, data, note, conversion)
-    task = task_of(data, config.training.loss)
-    check_training(supernet, data, config.recipe, device, world, task=task)
+    check_training(supernet, data, config.recipe, device, world, task=task_of(data, config.training.loss))
     with run.locked("training", world.is_main):
         num_bytes = _check_disk(run, config, supernet, world.is_main)
         start = start_run(config, run, supernet, data.info, note) or start
