@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,21 +20,24 @@ from export_subnet import export_subnet
 from find_networks import FindConfig, find_networks
 from finetune_subnet import finetune_subnet
 from fit_predictor import fit_predictor
-from image_tables import write_labels, write_numbers
+from image_tables import settings, write_labels, write_numbers
 from PIL import Image
 from predict import predict
 from search_for_device import search_for_device
+from sklearn.metrics import r2_score
 from torch import nn
 from train_supernet import train_supernet
 
 from ofa.common.errors import UserError
 from ofa.common.metric import MEAN_AVERAGE_PRECISION, R2, Metric
+from ofa.data.base import ImageData
 from ofa.data.settings import MULTI_LABEL, REGRESSION
 from ofa.data.shape_values import NUMBER_NAMES, SHAPE_NAMES
 from ofa.data.shapes import draw_shapes
+from ofa.data.sources import load_data
 from ofa.evaluation.tasks import task_of
-from ofa.export import load_bundle
-from ofa.export.evaluate import measure_file
+from ofa.export import Bundle, load_bundle
+from ofa.export.evaluate import card_batches, measure_file
 from ofa.runs import RunConfig, open_run
 from predictors.baselines import BASELINES, LINEAR
 
@@ -190,8 +194,8 @@ def test_a_folder_trains_a_network_and_a_model_of_ones_own(
     assert network(torch.zeros(2, 3, 24, 24)).shape == (2, num)
 
 
-def test_a_run_keeps_the_scale_that_it_was_trained_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_network_keeps_the_scale_that_it_was_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     root = write_numbers(tmp_path / "set", 40)
@@ -200,8 +204,44 @@ def test_a_run_keeps_the_scale_that_it_was_trained_with(
     chosen = ("phases=regression", "training=regression", "training.length=0.03")
     train_supernet.run(*SPACE, *given, *sizes, *chosen, "run_name=a")
     scale = open_run(RunConfig(run_name="a")).data.info.target_scale
-    table = root / "table.csv"
-    header, *lines = table.read_text().splitlines()
+    bundle = load_bundle(export_subnet.run("run_name=a", "subnet=largest", "formats=[]"))
+    other = _with_larger_numbers(root, tmp_path / "other")
+    assert open_run(RunConfig(run_name="a", data_root=str(other))).data.info.target_scale == scale
+    images = (*given, f"data.root={other}")
+    value, _ = evaluate_subnet.run("run_name=a", "bundle=largest", "latency=false", "format=weights", *images)
+    assert value == pytest.approx(
+        _r2(bundle, load_data(settings(other, "regression", image_size=24))), rel=1e-5
+    )
+    tuned = finetune_subnet.run(
+        *("run_name=a", "bundle=largest", "name=tuned", "formats=[]", "finetuning.batch_size=8"), *images
+    )
+    assert load_bundle(tuned).card.target_scale == scale == bundle.card.target_scale
+    # Other columns get a new classifier, whose outputs have a scale of their own.
+    table = other / "table.csv"
+    table.write_text(table.read_text().replace("width", "depth"))
+    new = finetune_subnet.run(
+        *("run_name=a", "bundle=largest", "name=new", "formats=[]", "finetuning.batch_size=8"), *images
+    )
+    assert load_bundle(new).card.target_scale == load_data(settings(other, "regression")).info.target_scale
+    assert load_bundle(new).card.class_names == ("depth", "height")
+
+
+def _with_larger_numbers(root: Path, folder: Path) -> Path:
+    """Copy a set to a folder, with numbers of another mean."""
+    shutil.copytree(root, folder)
+    header, *lines = (root / "table.csv").read_text().splitlines()
     rows = [line.split(",") for line in lines]
-    table.write_text("\n".join([header, *(f"{file},{float(w) + 100},{h}" for file, w, h in rows)]))
-    assert open_run(RunConfig(run_name="a")).data.info.target_scale == scale
+    texts = [f"{file},{float(width) + 100},{height}" for file, width, height in rows]
+    (folder / "table.csv").write_text("\n".join([header, *texts]))
+    return folder
+
+
+def _r2(bundle: Bundle, data: ImageData) -> float:
+    """Return R² of a bundle's network on test images, by scikit-learn, in the units of the table."""
+    scale = bundle.card.target_scale
+    assert scale is not None
+    images, targets = zip(*card_batches(bundle.card, data, "test"), strict=True)
+    with torch.no_grad():
+        outputs = bundle.network(torch.cat(images)).double()
+    numbers = outputs * torch.tensor(scale.std) + torch.tensor(scale.mean)
+    return float(r2_score(torch.cat(targets).numpy(), numbers.numpy()))

@@ -9,12 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import mean_absolute_error, r2_score
+from training_run import OwnNet, make_numbers
 
 from ofa.common.errors import UserError
 from ofa.common.metric import MEAN_ABSOLUTE_ERROR, R2, metric_named, number_text
 from ofa.data.target_scale import TargetScale
 from ofa.evaluation.regression import RegressionTask
 from ofa.evaluation.settings import LossSettings
+from ofa.evaluation.tasks import task_of
+from ofa.training.checks import with_losses_of
+from ofa.training.fitting import fit
+from ofa.training.settings import FinetuneSettings
 
 PLAIN = LossSettings(label_smoothing=0.0, distillation_ratio=1.0, soft_loss="squared_error")
 SCALE = TargetScale((50.0, 1e6), (10.0, 0.5))
@@ -156,3 +161,18 @@ def test_a_scale_has_a_mean_and_a_deviation_for_each_column(
 )
 def test_numbers_are_shown_with_the_digits_that_matter(value: float, text: str) -> None:
     assert number_text(value) == text
+
+
+def test_a_training_of_numbers_refuses_the_losses_of_classes() -> None:
+    network = OwnNet()
+    settings = FinetuneSettings(1, 0.1, 30, 0.9, 0.0, 0.1, 0.0, 0)
+    with pytest.raises(
+        UserError, match=r"Give finetuning.label_smoothing=0.0 finetuning.soft_loss=squared_err"
+    ):
+        fit(network, make_numbers(), settings, resolution=12)
+    lines: list[str] = []
+    fitting = with_losses_of(settings, task_of(make_numbers(), settings.loss), lines.append)
+    assert fitting.label_smoothing == 0.0 and fitting.soft_loss == "squared_error" and len(lines) == 1
+    assert with_losses_of(fitting, task_of(make_numbers(), fitting.loss), lines.append) is fitting
+    fit(network, make_numbers(), fitting, resolution=12)
+    assert len(lines) == 1
