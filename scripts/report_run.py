@@ -81,6 +81,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
         searches=searches_by_subnet(directory.path / "search", space),
         metric=predictor.metric,
     )
+    has_classes = any(network.confusion is not None for network in networks)
     title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
     plot_tradeoff(rows, figure, predictor.metric, space=space, latency=latency, num_images=num_images)
@@ -91,6 +92,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
         predictor.metric,
         num_images=num_images,
         other_metrics=evaluator.task.metrics[1:] if have_telling_metrics(run.data, config.split) else (),
+        has_unequal_classes=has_classes,
     )
     table_console().print(table_of_networks)
     for line in agreement_lines(rows, predictor.metric, config.split, num_images, table.target.error_percent):
@@ -100,7 +102,9 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
             path = report_path(directory.bundles / network.name, WEIGHTS, run.data.info.name, config.split)
             save_confusion(network.confusion, path, f"{network.name}, {WEIGHTS}, {config.split} images")
             print(f"{network.name}: {confusion_summary(network.confusion)}")
-    print(f"confusion matrices: {directory.path / REPORTS_FOLDER}\nfigure: {figure}")
+    if has_classes:
+        print(f"confusion matrices: {directory.path / REPORTS_FOLDER}")
+    print(f"figure: {figure}")
     return rows
 
 

@@ -123,7 +123,7 @@ MEAN_IOU = Metric("mean_iou", "mean IoU", counts_images=False)
 PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy", counts_images=False)
 """Share of labelled pixels whose most probable class is the label."""
 
-MEAN_AVERAGE_PRECISION = Metric("mean_average_precision", "mean average precision", counts_images=False)
+MEAN_AVERAGE_PRECISION = Metric("mean_average_precision", "mAP", counts_images=False)
 """Mean over the labels that occur of the area under precision and recall, images ranked by probability."""
 
 MACRO_F1 = Metric("macro_f1", "macro F1", counts_images=False)
@@ -132,9 +132,7 @@ MACRO_F1 = Metric("macro_f1", "macro F1", counts_images=False)
 R2 = Metric("r2", "R²", is_fraction=False)
 """Mean over the columns of the share of the variance of their numbers that is explained; at most 1."""
 
-MEAN_ABSOLUTE_ERROR = Metric(
-    "mean_absolute_error", "mean absolute error", higher_is_better=False, is_fraction=False
-)
+MEAN_ABSOLUTE_ERROR = Metric("mean_absolute_error", "MAE", higher_is_better=False, is_fraction=False)
 """Mean over the columns of the mean distance from their numbers, in the unit of these."""
 
 _KNOWN = {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
+from ofa.common.reading import is_file
 from ofa.data.catalogue import Catalogue
 from ofa.data.header import Header
 from ofa.data.headers import check_pictures, check_readable
@@ -100,7 +101,7 @@ def _file_problems(table: Table, paths: Sequence[Path]) -> list[str]:
     for row, path in enumerate(paths):
         if not table.files[row] or ".." in path.parts or not path.is_relative_to(table.root):
             outside.append(table.row_text(row))
-        elif not path.is_file():
+        elif not is_file(path):
             missing.append(table.row_text(row))
         if (line := lines.setdefault(path, table.lines[row])) != table.lines[row]:
             repeated.append(f"{table.row_text(row)}, also in line {line}")

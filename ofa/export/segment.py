@@ -67,7 +67,7 @@ def check_segmentation(bundle: Bundle) -> None:
     if card.task != SEGMENTATION:
         raise UserError(
             f"{card.name} is a network for {card.task}; overlays are drawn by one for {SEGMENTATION}. "
-            "Pictures are classified by: ofa classify."
+            "Pictures are classified by: ofa classify; labels and numbers are told by: ofa predict."
         )
 
 

@@ -72,7 +72,7 @@ def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A finished run in the working folder."""
     task = str(request.param)
     is_labels = task == MULTI_LABEL
-    metrics = (MEAN_AVERAGE_PRECISION, "macro F1") if is_labels else (R2, "mean absolute error")
+    metrics = (MEAN_AVERAGE_PRECISION, "macro F1") if is_labels else (R2, "MAE")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setattr("ofa.data.sources.draw_shapes", few_shapes)

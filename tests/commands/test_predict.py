@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ofa.data.settings import MULTI_LABEL, REGRESSION
 from ofa.data.target_scale import TargetScale
 from ofa.export.bundle import load_bundle
 from ofa.export.card import ModelCard
+from ofa.export.metadata import card_metadata
 from ofa.export.predict import Prediction, predict_pictures, save_predictions
 from ofa.export.write import export_bundle
 from ofa.modules.unet import unet
@@ -171,3 +173,22 @@ def test_a_card_has_the_scale_of_its_numbers(task: str, scale: TargetScale | Non
         )
     with pytest.raises(UserError, match=f"a network for {task} needs one per output"):
         ModelCard(name="m", input_shape=(3, 16, 16), preprocessing=card(MULTI_LABEL).preprocessing, task=task)
+
+
+def test_numbers_are_read_with_the_scale_of_the_description_alone(tmp_path: Path) -> None:
+    texts = card_metadata(card(REGRESSION))
+    assert json.loads(texts["target_mean"]) == [5.0, -1e4] and json.loads(texts["target_std"]) == [2.0, 1e3]
+    assert "target_mean" not in card_metadata(card(MULTI_LABEL))
+    export_bundle(network(), card(REGRESSION), tmp_path / "made", [])
+    file = tmp_path / "made" / "subnet.json"
+    values = json.loads(file.read_text())
+    assert values["target_scale"] == {"mean": [5.0, -1e4], "std": [2.0, 1e3]}
+    assert load_bundle(tmp_path / "made", network()).card.target_scale == SCALE
+    for damaged, text in (
+        ({"mean": [5.0, 1.0], "std": [2.0, 0.0]}, "std above 0"),
+        ({"mean": [5.0], "std": [2.0]}, "target_scale has 1 columns"),
+        (None, "target_scale has 0 columns"),
+    ):
+        file.write_text(json.dumps({**values, "target_scale": damaged}))
+        with pytest.raises(UserError, match=text):
+            load_bundle(tmp_path / "made", network())

@@ -124,13 +124,19 @@ def test_notes_tell_what_is_unknown_rare_and_left_out(tmp_path: Path) -> None:
 def test_files_that_do_not_fit_are_listed_at_once(tmp_path: Path) -> None:
     root = write_labels(tmp_path / "set", 30)
     lines = (root / "table.csv").read_text().splitlines()
-    rows = ["gone.png,0,0,1", "../set/pictures/00.png,0,0,1", ",1,1,1", lines[1], "pictures/02.png,0,5,0"]
+    rows = [
+        f"{'x' * 300}.png,0,0,1",
+        "../set/pictures/00.png,0,0,1",
+        ",1,1,1",
+        lines[1],
+        "pictures/02.png,0,5,0",
+    ]
     write_table(root, [*lines, *rows])
     with pytest.raises(UserError) as error:
         load_data(settings(root))
     for text in (
         "and the images in",
-        "Rows whose file is missing (1):\n  line 32, gone.png",
+        "Rows whose file is missing (1):\n  line 32, xxx",
         "Rows whose file is not in the folder (2):\n  line 33, ../set/pictures/00.png\n  line 34, \n",
         "Files that stand in several rows (2):\n  line 35, pictures/00.png, also in line 2",
         "Cells that are no label (1):\n  line 36, pictures/02.png, green: '5'",

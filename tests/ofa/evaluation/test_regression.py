@@ -116,8 +116,8 @@ def test_lines_name_each_column() -> None:
     meter = task().meter()
     meter.add(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([[60.0, 1e6 + 1], [40.0, 1e6 - 1]]))
     assert meter.details(["age", "price"]) == [
-        "age: R² 1.00, mean absolute error 0.00",
-        "price: R² 0.00, mean absolute error 1.00",
+        "age: R² 1.00, MAE 0.00",
+        "price: R² 0.00, MAE 1.00",
     ]
     with pytest.raises(UserError, match="tells 2 numbers; there are 1 names"):
         meter.details(["age"])
