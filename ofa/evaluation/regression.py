@@ -48,6 +48,19 @@ class RegressionTask(Task):
         return RegressionTask(self._settings, scale=scale)
 
     @property
+    def scale(self) -> TargetScale:
+        """Scale of the outputs.
+
+        Raises:
+            UserError: if the task has none.
+        """
+        if self._scale is None:
+            raise UserError(
+                "These images with numbers give no scale of them; set target_scale in their DataInfo."
+            )
+        return self._scale
+
+    @property
     @override
     def metrics(self) -> tuple[Metric, ...]:
         return R2, MEAN_ABSOLUTE_ERROR
@@ -63,8 +76,7 @@ class RegressionTask(Task):
 
     @override
     def meter(self) -> NumberMeter:
-        assert self._scale is not None, "the task has no scale"
-        return NumberMeter(self, self._scale)
+        return NumberMeter(self, self.scale)
 
     @override
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -112,9 +124,8 @@ class RegressionTask(Task):
 
     def _moments_on(self, device: torch.device) -> Tensor:
         """Return mean and standard deviation (2, columns); created once, as that waits for a CUDA device."""
-        assert self._scale is not None, "the task has no scale"
         if device not in self._moments:
-            values = [self._scale.mean, self._scale.std]
+            values = [self.scale.mean, self.scale.std]
             self._moments[device] = torch.tensor(values, dtype=torch.float64, device=device)
         return self._moments[device]
 

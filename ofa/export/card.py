@@ -108,7 +108,7 @@ class ModelCard:
         else:
             errors += _image_errors(self.input_shape, self.preprocessing)
         if self.task in OUTPUTS_BY_NAME and not self.class_names:
-            errors.append(f"There are no class names; a network for {self.task} needs one per output.")
+            errors.append(f"There are no class names; a {self.task} network needs one per output.")
         num_columns = 0 if self.target_scale is None else len(self.target_scale.mean)
         if num_columns != (len(self.class_names) if self.task == REGRESSION else 0):
             errors.append(

@@ -171,7 +171,7 @@ def test_a_card_has_the_scale_of_its_numbers(task: str, scale: TargetScale | Non
             task=task,
             target_scale=scale,
         )
-    with pytest.raises(UserError, match=f"a network for {task} needs one per output"):
+    with pytest.raises(UserError, match=f"a {task} network needs one per output"):
         ModelCard(name="m", input_shape=(3, 16, 16), preprocessing=card(MULTI_LABEL).preprocessing, task=task)
 
 

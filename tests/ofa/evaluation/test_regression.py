@@ -128,6 +128,8 @@ def test_settings_of_classes_are_named_with_their_remedy() -> None:
     classes = RegressionTask(LossSettings(0.1, 1.0, temperature=2.0))
     expected = {"label_smoothing": 0.0, "temperature": 1.0, "soft_loss": "squared_error"}
     assert classes.problems == expected
+    with pytest.raises(UserError, match="give no scale of them; set target_scale"):
+        RegressionTask(PLAIN).meter()
     with pytest.raises(UserError, match="Numbers are of no class"):
         RegressionTask(PLAIN, class_weights=[1.0])
 
