@@ -102,9 +102,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
             path = report_path(directory.bundles / network.name, WEIGHTS, run.data.info.name, config.split)
             save_confusion(network.confusion, path, f"{network.name}, {WEIGHTS}, {config.split} images")
             print(f"{network.name}: {confusion_summary(network.confusion)}")
-    if has_classes:
-        print(f"confusion matrices: {directory.path / REPORTS_FOLDER}")
-    print(f"figure: {figure}")
+    print(f"confusion matrices: {directory.path / REPORTS_FOLDER}\n" * has_classes + f"figure: {figure}")
     return rows
 
 
