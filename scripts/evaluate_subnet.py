@@ -42,7 +42,7 @@ class EvaluateConfig(RunConfig):
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return the metric of the task on the split, and milliseconds on the device (None if not asked for)."""
     from latency_tables.measuring.bundles import WEIGHTS, bundle_target, measure_bundle
-    from ofa.evaluation.classes import have_telling_metrics
+    from ofa.evaluation.classes import shows_other_metrics
     from ofa.evaluation.tasks import task_of
     from ofa.export.bundle import load_bundle
     from ofa.export.evaluate import measure_file
@@ -68,7 +68,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
     shown = f"{metric.show_with_error(value, num_images)} ({metric.basis(num_images)})"
     print(f"{metric.title} of {config.format} on {config.split}: {shown}")
-    if have_telling_metrics(run.data, config.split):
+    if shows_other_metrics(run.data, config.split):
         print(*(f"{other.title}: {other.show(values[other.name])}" for other in others), sep="\n")
     measured = measured_value(metric, value, config.split, num_images, run.data.info.name)
     print(*metric_lines(bundle, config.format, measured, metric), sep="\n")

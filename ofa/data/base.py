@@ -108,7 +108,7 @@ class ImageData(ABC):
         The order of the training split is a fixed shuffle, so its first images are a representative sample.
         """
         for pixels, targets in self.pixel_batches(split, batch_size, device, limit):
-            yield self.normalise(pixels, device), full_targets(targets)
+            yield self.normalise(pixels, device), network_targets(targets)
 
     def num_batches(self, batch_size: int) -> int:
         """Return the number of training batches of one epoch, all of them full."""
@@ -142,7 +142,7 @@ def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
     return resized.contiguous(memory_format=torch.channels_last)
 
 
-def full_targets(targets: Tensor) -> Tensor:
+def network_targets(targets: Tensor) -> Tensor:
     """Return targets in the type that a task takes: integers as int64, numbers as they are."""
     return targets if targets.is_floating_point() else targets.long()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ofa.common.errors import UserError
-from ofa.data.base import check_split, full_targets
+from ofa.data.base import check_split, network_targets
 from ofa.data.memory import MemoryData
 from ofa.data.settings import REGRESSION, DataSettings
 from ofa.data.shifts import Change
@@ -64,7 +64,7 @@ class ValueData(MemoryData):
 
     @override
     def _changed(self, targets: Tensor, change: Change) -> Tensor:
-        return full_targets(targets)
+        return network_targets(targets)
 
 
 def scale_of(values: Tensor, names: Sequence[str]) -> TargetScale:

@@ -23,6 +23,16 @@ def are_unequal(class_counts: Sequence[int]) -> bool:
     return bool(counts) and max(counts) > MAX_EQUAL_RATIO * min(counts)
 
 
+def shows_other_metrics(data: ImageData, split: str) -> bool:
+    """Return whether metrics beside the primary one tell more of a split.
+
+    So it is where classes are unequal, and for every task but classification: the balanced accuracy of classes
+    with equally many images is their accuracy.
+    """
+    counts = data.class_counts(split)
+    return data.info.task != CLASSIFICATION or not counts or are_unequal(counts)
+
+
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
     """Return weights of the classes that are inverse to their numbers of images, with mean 1 over the images.
 
@@ -58,11 +68,3 @@ def positive_weights(counts: Sequence[int], negative_counts: Sequence[int]) -> t
     """
     pairs = zip(counts, negative_counts, strict=True)
     return tuple(min(max(without, 1) / count, MAX_WEIGHT) if count else 1.0 for count, without in pairs)
-
-
-def have_telling_metrics(data: ImageData, split: str) -> bool:
-    """Return whether the further metrics of a split's images are worth a word beside the first.
-
-    The balanced accuracy of classes with equally many images is their accuracy.
-    """
-    return data.info.task != CLASSIFICATION or are_unequal(data.class_counts(split))
