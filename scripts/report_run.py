@@ -82,13 +82,12 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
         metric=predictor.metric,
     )
     has_classes = any(network.confusion is not None for network in networks)
-    title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
     plot_tradeoff(rows, figure, predictor.metric, space=space, latency=latency, num_images=num_images)
     others = evaluator.task.metrics[1:] if shows_other_metrics(run.data, config.split) else ()
     table_of_networks = report_table(
         rows,
-        title,
+        f"{config.run_name} on {device.name}",
         config.split,
         predictor.metric,
         num_images=num_images,

@@ -26,8 +26,8 @@ def are_unequal(class_counts: Sequence[int]) -> bool:
 def shows_other_metrics(data: ImageData, split: str) -> bool:
     """Return whether metrics beside the primary one tell more of a split.
 
-    So it is where classes are unequal, and for every task but classification: the balanced accuracy of classes
-    with equally many images is their accuracy.
+    So it is where classes are unequal, and for every task but classification: the balanced accuracy of
+    classes with equally many images is their accuracy.
     """
     counts = data.class_counts(split)
     return data.info.task != CLASSIFICATION or not counts or are_unequal(counts)

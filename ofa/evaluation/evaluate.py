@@ -178,5 +178,4 @@ class SubnetEvaluator(Generic[Network]):
 
     def _batches(self, split: str, resolution: int, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         for pixels, targets in self._store.batches(split, limit):
-            images = resize(self._data.normalise(pixels, self._device), resolution)
-            yield images, network_targets(targets)
+            yield resize(self._data.normalise(pixels, self._device), resolution), network_targets(targets)
