@@ -128,7 +128,15 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = class_folders(folder)
     if len(names) < 2:
         classes_text = f"only the class {names[0]!r}" if names else "no class folders"
-        raise UserError(f"{folder} has {classes_text}; expected one folder of images per class, 2 at least.")
+        has_table = any(path.suffix.lower() == ".csv" for path in folder.iterdir())
+        advice = (
+            " For labels or numbers in a CSV file choose data=multi_label_folder or data=regression_folder "
+            "(experiment=… in a training)."
+        )
+        raise UserError(
+            f"{folder} has {classes_text}; expected one folder of images per class, 2 at least."
+            f"{advice * has_table}"
+        )
     return tuple(names)
 
 

@@ -207,6 +207,17 @@ def test_settings_of_classes_and_masks_are_refused(
         load_data(settings(tmp_path, kind, **changes))
 
 
+def test_a_table_without_class_folders_names_the_sets_that_read_it(tmp_path: Path) -> None:
+    root = write_labels(tmp_path / "set", 3)
+    with pytest.raises(
+        UserError, match=r"2 at least. For labels or numbers in a CSV file choose data=multi_label"
+    ):
+        load_data(DataSettings("image_folder", str(root)))
+    (root / "table.csv").unlink()
+    with pytest.raises(UserError, match="2 at least.$"):
+        load_data(DataSettings("image_folder", str(root)))
+
+
 def test_a_table_is_for_labels_and_numbers_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="table: only for labels and numbers"):
         load_data(DataSettings("image_folder", str(tmp_path), table="a.csv"))
