@@ -10,11 +10,16 @@ from ofa.common.disk import check_writable
 from ofa.common.expectation import measured_value
 from ofa.common.progress import progress_bar
 from ofa.common.text_settings import PathText
-from ofa.data.settings import CLASSIFICATION, SEGMENTATION, DataSettings
+from ofa.data.settings import CLASSIFICATION, MULTI_LABEL, REGRESSION, SEGMENTATION, DataSettings
 from ofa.launch import command
 from ofa.runs.config import RunConfig
 
-PROGRAMS = {CLASSIFICATION: "classify", SEGMENTATION: "segment"}
+PROGRAMS = {
+    CLASSIFICATION: "classify",
+    SEGMENTATION: "segment",
+    MULTI_LABEL: "predict",
+    REGRESSION: "predict",
+}
 """The command that runs a network for a task on pictures."""
 
 
@@ -37,7 +42,7 @@ class EvaluateConfig(RunConfig):
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return the metric of the task on the split, and milliseconds on the device (None if not asked for)."""
     from latency_tables.measuring.bundles import WEIGHTS, bundle_target, measure_bundle
-    from ofa.evaluation.classes import are_unequal
+    from ofa.evaluation.classes import shows_other_metrics
     from ofa.evaluation.tasks import task_of
     from ofa.export.bundle import load_bundle
     from ofa.export.evaluate import measure_file
@@ -63,10 +68,12 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(*([card.name] if card.subnet is None else card.subnet.lines), sep="\n")
     shown = f"{metric.show_with_error(value, num_images)} ({metric.basis(num_images)})"
     print(f"{metric.title} of {config.format} on {config.split}: {shown}")
-    if are_unequal(run.data.class_counts(config.split)):
+    if shows_other_metrics(run.data, config.split):
         print(*(f"{other.title}: {other.show(values[other.name])}" for other in others), sep="\n")
     measured = measured_value(metric, value, config.split, num_images, run.data.info.name)
     print(*metric_lines(bundle, config.format, measured, metric), sep="\n")
+    for line in meter.details(run.data.info.class_names):
+        print(f"  {line}")
     confusion = meter.confusion(run.data.info.class_names)
     if confusion is not None:
         print(*confusion_lines(confusion), sep="\n")

@@ -47,7 +47,7 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
 def _report(config: ReportConfig) -> list[ReportedNetwork]:
     from latency_tables.measuring.bundles import WEIGHTS
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
-    from ofa.evaluation.classes import are_unequal
+    from ofa.evaluation.classes import shows_other_metrics
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.runs.networks import run_networks
     from ofa.runs.reports import REPORTS_FOLDER, report_path
@@ -81,16 +81,18 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
         searches=searches_by_subnet(directory.path / "search", space),
         metric=predictor.metric,
     )
-    title = f"{config.run_name} on {device.name}"
+    has_classes = any(network.confusion is not None for network in networks)
     figure = directory.path / config.figure
     plot_tradeoff(rows, figure, predictor.metric, space=space, latency=latency, num_images=num_images)
+    others = evaluator.task.metrics[1:] if shows_other_metrics(run.data, config.split) else ()
     table_of_networks = report_table(
         rows,
-        title,
+        f"{config.run_name} on {device.name}",
         config.split,
         predictor.metric,
         num_images=num_images,
-        other_metrics=evaluator.task.metrics[1:] if are_unequal(run.data.class_counts(config.split)) else (),
+        other_metrics=others,
+        has_unequal_classes=has_classes,
     )
     table_console().print(table_of_networks)
     for line in agreement_lines(rows, predictor.metric, config.split, num_images, table.target.error_percent):
@@ -100,7 +102,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
             path = report_path(directory.bundles / network.name, WEIGHTS, run.data.info.name, config.split)
             save_confusion(network.confusion, path, f"{network.name}, {WEIGHTS}, {config.split} images")
             print(f"{network.name}: {confusion_summary(network.confusion)}")
-    print(f"confusion matrices: {directory.path / REPORTS_FOLDER}\nfigure: {figure}")
+    print(f"confusion matrices: {directory.path / REPORTS_FOLDER}\n" * has_classes + f"figure: {figure}")
     return rows
 
 

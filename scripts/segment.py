@@ -13,8 +13,6 @@ from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
 from ofa.launch import command
 
-MAX_LINES = 40
-
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(ClassifyConfig):
@@ -29,7 +27,7 @@ def segment(config: SegmentConfig) -> Path:
     from ofa.export.bundle import load_bundle
     from ofa.export.engines import engine_title, runnable_file
     from ofa.export.segment import check_segmentation, segment_pictures
-    from ofa.export.segmented import picture_line, save_segmented
+    from ofa.export.segmented import SHARES_FILE, SHEET_FILE, save_segmented
     from ofa.export.signature import check_signature
 
     choose_accelerator("cpu", config.threads)
@@ -43,21 +41,17 @@ def segment(config: SegmentConfig) -> Path:
     names, file = bundle.card.class_names, config.format or runnable_file(bundle, trust=config.trust)
     listing = list_folder(images) if images.is_dir() else Listing([images])
     with progress_bar("segmenting", visible=images.is_dir()) as progress:
-        pictures, unreadable = segment_pictures(
-            bundle, file, listing.paths, trust=config.trust, progress=progress
-        )
-    print(f"signature of {path}: {signature}")
-    for picture in pictures[:MAX_LINES]:
-        print(f"{picture.path.relative_to(root)}: {picture_line(picture, names)}")
-    if len(pictures) > MAX_LINES:
-        print(f"and {len(pictures) - MAX_LINES} more pictures")
-    for unread, reason in unreadable.items():
+        pictures = segment_pictures(bundle, file, listing.paths, trust=config.trust, progress=progress)
+        written = save_segmented(pictures, names, folder, root)
+    print(f"signature of {path}: {signature}", *written.lines, sep="\n")
+    if len(written.shares) > len(written.lines):
+        print(f"and {len(written.shares) - len(written.lines)} more pictures")
+    for unread, reason in written.unreadable.items():
         print(f"skipped, because it cannot be read as an image: {unread} ({reason})")
     if listing.left_out:
         print(left_out_note(listing.left_out))
-    run_ms = statistics.median(picture.run_ms for picture in pictures)
-    print(f"{run_ms:.2f} ms a picture in {engine_title(bundle, file)}")
-    print(save_segmented(pictures, unreadable, names, folder, root))
+    print(f"{statistics.median(written.run_ms):.2f} ms a picture in {engine_title(bundle, file)}")
+    print(f"overlays and masks: {folder}; side by side: {folder / SHEET_FILE}; shares: {SHARES_FILE}")
     return folder
 
 

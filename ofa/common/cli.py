@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "evaluate_subnet",
     "classify": "classify",
     "segment": "segment",
+    "predict": "predict",
     "finetune": "finetune_subnet",
     "report": "report_run",
     "kit": "make_device_kit",

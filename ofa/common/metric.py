@@ -59,7 +59,7 @@ class Metric:
 
     def show(self, value: float) -> str:
         """Return `value` as text with its unit."""
-        return f"{self.scale * value:.2f} {self.unit}".rstrip()
+        return f"{self.scale * value:.2f} %" if self.is_fraction else number_text(value)
 
     def standard_error(self, value: float, num_images: int) -> float | None:
         """Return the standard error of a share of `num_images` images; None for other metrics.
@@ -123,7 +123,33 @@ MEAN_IOU = Metric("mean_iou", "mean IoU", counts_images=False)
 PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy", counts_images=False)
 """Share of labelled pixels whose most probable class is the label."""
 
-_KNOWN = {metric.name: metric for metric in (TOP1, TOP5, BALANCED_ACCURACY, MEAN_IOU, PIXEL_ACCURACY)}
+MEAN_AVERAGE_PRECISION = Metric("mean_average_precision", "mAP", counts_images=False)
+"""Mean over the labels that occur of the area under precision and recall, images ranked by probability."""
+
+MACRO_F1 = Metric("macro_f1", "macro F1", counts_images=False)
+"""Mean over the labels that occur of F1, precision and recall in one, at a probability of 0.5."""
+
+R2 = Metric("r2", "R²", is_fraction=False)
+"""Mean over the columns of the share of the variance of their numbers that is explained; at most 1."""
+
+MEAN_ABSOLUTE_ERROR = Metric("mean_absolute_error", "MAE", higher_is_better=False, is_fraction=False)
+"""Mean over the columns of the mean distance from their numbers, in the unit of these."""
+
+_KNOWN = {
+    metric.name: metric
+    for metric in (
+        *(TOP1, TOP5, BALANCED_ACCURACY, MEAN_IOU, PIXEL_ACCURACY),
+        *(MEAN_AVERAGE_PRECISION, MACRO_F1, R2, MEAN_ABSOLUTE_ERROR),
+    )
+}
+
+
+def number_text(value: float) -> str:
+    """Return a number with two decimals, three digits if it is below 0.1, and none from 1,000 on."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}" if size < 1e9 else f"{value:.4g}"
+    return f"{value:.2f}" if size >= 0.1 or value == 0 else f"{value:.3g}"
 
 
 def metric_named(name: str) -> Metric:

@@ -16,9 +16,10 @@ SPLITS = ("train", "validation", "test")
 
 
 class ImageData(ABC):
-    """Batches (images, targets): float32 images (n, channels, h, w), normalised, and int64 targets.
+    """Batches (images, targets): float32 images (n, channels, h, w), normalised, and their targets.
 
-    Targets are labels (n,), or masks (n, height, width) of classes and `IGNORED`.
+    Targets are labels (n,), masks (n, height, width) of classes and `IGNORED`, 0, 1 or -1 (unknown) for each
+    label (n, labels), or numbers (n, columns), float64 with NaN for what is unknown.
     """
 
     def __init__(self, info: DataInfo) -> None:
@@ -67,7 +68,11 @@ class ImageData(ABC):
 
     @abstractmethod
     def class_counts(self, split: str) -> tuple[int, ...]:
-        """Return the number of images of each class in a split."""
+        """Return the number of images of each class in a split; nothing for numbers."""
+
+    def negative_counts(self, split: str) -> tuple[int, ...] | None:
+        """Return the number of images without each label in a split; None where an image has one class."""
+        return None
 
     @abstractmethod
     def train_batches(
@@ -92,7 +97,7 @@ class ImageData(ABC):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what `batches` yields before it is normalised: uint8 images (n, c, h, w) and their targets.
 
-        Targets are int64 labels (n,), or masks (n, h, w) in uint8, which take an eighth of the memory.
+        Targets are as `batches` yields them, or integers of fewer bytes, which take less memory.
         """
 
     def batches(
@@ -103,7 +108,7 @@ class ImageData(ABC):
         The order of the training split is a fixed shuffle, so its first images are a representative sample.
         """
         for pixels, targets in self.pixel_batches(split, batch_size, device, limit):
-            yield self.normalise(pixels, device), targets.long()
+            yield self.normalise(pixels, device), network_targets(targets)
 
     def num_batches(self, batch_size: int) -> int:
         """Return the number of training batches of one epoch, all of them full."""
@@ -135,6 +140,11 @@ def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
 
     resized: Tensor = V.resize(images, list(size), antialias=True)
     return resized.contiguous(memory_format=torch.channels_last)
+
+
+def network_targets(targets: Tensor) -> Tensor:
+    """Return targets in the type that a task takes: integers as int64, numbers as they are."""
+    return targets if targets.is_floating_point() else targets.long()
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
-from ofa.data.base import ImageData, check_split
+from ofa.data.base import ImageData, check_split, network_targets
 from ofa.data.order import Rows, epoch_order
 from ofa.data.photographs import Photographs, collate
 from ofa.data.settings import DataInfo, DataSettings
@@ -109,7 +109,7 @@ class FileData(ImageData):
         part = world.local_slice(batch_size)
         plan = [items[i * batch_size : (i + 1) * batch_size][part] for i in range(first, num_batches)]
         for pixels, targets in self._load("train", plan, device):
-            yield self.normalise(pixels, device), targets.long()
+            yield self.normalise(pixels, device), network_targets(targets)
 
     @override
     def pixel_batches(

@@ -28,9 +28,10 @@ class FolderData(FileData):
         Raises:
             UserError: if a folder is missing or empty, there is a single class, the classes of two folders
                 differ, files cannot be read, a split cannot be cut, the cache has too little room, or a
-                setting is one of masks.
+                setting is one of masks or tables.
         """
         refuse_settings(settings, ("ignored_value",), f"only for masks; {settings.name} has none.")
+        refuse_settings(settings, ("table",), f"only for labels and numbers; {settings.name} has folders.")
         layout = find_layout(settings)
         catalogue = read_catalogue(layout, settings, progress)
         rows = split_rows(layout, catalogue, settings)

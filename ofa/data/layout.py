@@ -77,7 +77,7 @@ def find_split_folders(settings: DataSettings, expected: str, *, other_meaning: 
     Raises:
         UserError: if `root` is missing, or has a folder of another split but no `train/`.
     """
-    root = _root(settings, expected)
+    root = images_root(settings, expected)
     names = class_folders(root)
     train, held_out = first_folder(root, names, TRAIN_NAMES), first_folder(root, names, HELD_OUT_NAMES)
     if train is None:
@@ -106,7 +106,16 @@ def first_folder(root: Path, names: Sequence[str], options: Sequence[str]) -> Pa
     return None
 
 
-def _root(settings: DataSettings, expected: str) -> Path:
+def images_root(settings: DataSettings, expected: str) -> Path:
+    """Return the folder of a set of images.
+
+    Args:
+        settings: names the folder.
+        expected: what is expected in it, for error texts.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
     if settings.root is None:
         raise UserError(f"Data {settings.name!r} needs its folder: give data.root=FOLDER.")
     root = Path(settings.root).expanduser()
@@ -119,7 +128,15 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = class_folders(folder)
     if len(names) < 2:
         classes_text = f"only the class {names[0]!r}" if names else "no class folders"
-        raise UserError(f"{folder} has {classes_text}; expected one folder of images per class, 2 at least.")
+        has_table = any(path.suffix.lower() == ".csv" for path in folder.iterdir())
+        advice = (
+            " For labels or numbers in a CSV file choose data=multi_label_folder or data=regression_folder "
+            "(experiment=… in a training)."
+        )
+        raise UserError(
+            f"{folder} has {classes_text}; expected one folder of images per class, 2 at least."
+            f"{advice * has_table}"
+        )
     return tuple(names)
 
 

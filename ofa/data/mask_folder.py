@@ -88,5 +88,7 @@ def _check_settings(settings: DataSettings) -> None:
         )
     if settings.cache is not None:
         problems.append("data.cache is for photographs without masks; expected null.")
+    if settings.table is not None:
+        problems.append("data.table is for labels and numbers of images; expected null.")
     if problems:
         raise UserError("\n".join(problems))

@@ -147,7 +147,7 @@ def _check_settings(settings: DataSettings) -> None:
     Raises:
         UserError: naming each of them.
     """
-    names = ("test_size", "augment", "random_erasing", "on_unreadable", "cache", "ignored_value")
+    names = ("test_size", "augment", "random_erasing", "on_unreadable", "cache", "ignored_value", "table")
     reason = (
         f"only for photographs in folders; {settings.name} is held in memory and has its own test images. It "
         "takes crop_padding, horizontal_flip and balance."

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 
 from ofa.common.errors import UserError
 from ofa.common.text_settings import PathText
+from ofa.data.target_scale import TargetScale
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
+MULTI_LABEL, REGRESSION = "multi_label", "regression"
+OUTPUTS_BY_NAME = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
+"""Tasks whose networks give one output of an image for each of `DataInfo.class_names`."""
+
 BALANCES = ("none", "sampling", "loss")
 AUGMENTATIONS = ("standard", "randaugment", "trivial")
 ON_UNREADABLE = ("stop", "skip")
@@ -44,6 +49,7 @@ class DataSettings:
         on_unreadable: `stop` or `skip` where photographs cannot be read.
         cache: folder for shrunk copies of the training photographs; null for none.
         ignored_value: value in the files of masks, beside 255, of pixels that count nowhere.
+        table: CSV file of labels or numbers, a path from `root` on; null for the only one in it.
     """
 
     name: str
@@ -65,6 +71,7 @@ class DataSettings:
     on_unreadable: str = "stop"
     cache: PathText | None = None
     ignored_value: int = 255
+    table: PathText | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges and names; all errors are reported at once."""
@@ -119,11 +126,12 @@ class DataInfo:
     Attributes:
         name: name of the image set.
         in_channels: number of channels of an image.
-        class_names: name of each label.
+        class_names: name of each class, label or column of numbers.
         mean: mean of the pixels scaled to 0..1, per channel.
         std: standard deviation of the pixels scaled to 0..1, per channel.
         centre_share: share of the short side kept by the square centre crop of evaluation; 1: whole images.
         task: what is told of an image, a key of `ofa.evaluation.tasks.TASKS`.
+        target_scale: scale of the outputs of networks that tell numbers; None for other tasks.
     """
 
     name: str
@@ -133,6 +141,7 @@ class DataInfo:
     std: tuple[float, ...]
     centre_share: float = 1.0
     task: str = CLASSIFICATION
+    target_scale: TargetScale | None = None
 
     def __post_init__(self) -> None:
         """Check that no standard deviation is zero."""
@@ -143,5 +152,5 @@ class DataInfo:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, labels or columns of numbers."""
         return len(self.class_names)

@@ -19,11 +19,14 @@ from ofa.common.progress import ProgressCallback, silent
 from ofa.common.shipped import read_preset
 from ofa.data.base import ImageData
 from ofa.data.folder import FolderData, folder_classes
+from ofa.data.image_values import ValueData
 from ofa.data.mask_folder import MaskFolderData, count_mask_classes
 from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
-from ofa.data.settings import DataSettings
+from ofa.data.settings import MULTI_LABEL, REGRESSION, DataSettings
+from ofa.data.shape_values import NUMBER_NAMES, SHAPE_NAMES, shape_labels, shape_numbers
 from ofa.data.shapes import CLASS_NAMES, draw_shapes
+from ofa.data.table_folder import TableFolderData, count_names
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,28 @@ def _shapes(settings: DataSettings, progress: ProgressCallback) -> ImageData:
     return MaskData(settings, CLASS_NAMES, draw_shapes(2000, seed=0), draw_shapes(500, seed=1))
 
 
+def _shapes_with(
+    values_of: Callable[[Tensor], Tensor], names: tuple[str, ...], task: str
+) -> Callable[[DataSettings, ProgressCallback], ImageData]:
+    """Return the source of drawn shapes with what `values_of` tells of their masks."""
+
+    def load(settings: DataSettings, progress: ProgressCallback) -> ImageData:
+        (train, train_masks), (test, test_masks) = draw_shapes(2000, seed=0), draw_shapes(500, seed=1)
+        targets = values_of(train_masks), values_of(test_masks)
+        return ValueData(settings, names, (train, targets[0]), (test, targets[1]), task)
+
+    return load
+
+
+def _table(task: str) -> Source:
+    """Return the source of a folder of images with a table for a task."""
+    return Source(
+        lambda settings, progress: TableFolderData(settings, task, progress),
+        3,
+        lambda settings: count_names(settings, task),
+    )
+
+
 def _torchvision(dataset: Callable[..., Any]) -> Callable[[DataSettings, ProgressCallback], ImageData]:
     def load(settings: DataSettings, progress: ProgressCallback) -> ImageData:
         if settings.root is None:
@@ -135,4 +160,15 @@ SOURCES: dict[str, Source] = {
     "image_folder": Source(FolderData, 3, _count_folders),
     "imagenet": Source(FolderData, 3, _count_folders),
     "segmentation_folder": Source(MaskFolderData, 3, count_mask_classes),
+    "shapes_labels": Source(
+        _shapes_with(shape_labels, SHAPE_NAMES, MULTI_LABEL), 3, lambda _: len(SHAPE_NAMES), is_embedded=True
+    ),
+    "multi_label_folder": _table(MULTI_LABEL),
+    "shapes_numbers": Source(
+        _shapes_with(shape_numbers, NUMBER_NAMES, REGRESSION),
+        3,
+        lambda _: len(NUMBER_NAMES),
+        is_embedded=True,
+    ),
+    "regression_folder": _table(REGRESSION),
 }

@@ -62,6 +62,11 @@ class SegmentationTask(Task):
         return weight * temperature**2 * distance
 
     @override
+    def read(self, outputs: Tensor) -> Tensor:
+        """Return the class of each pixel of the outputs (n, h, w)."""
+        return outputs.argmax(1)
+
+    @override
     @torch.no_grad()
     def batch_score(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean IoU of a batch."""

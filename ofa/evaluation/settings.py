@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ofa.common.errors import UserError, unknown_name
 
-SOFT_LOSS_NAMES = ("soft_cross_entropy", "kl_divergence", "adaptive_alpha_divergence")
+SOFT_LOSS_NAMES = ("soft_cross_entropy", "kl_divergence", "adaptive_alpha_divergence", "squared_error")
 
 
 @dataclass(frozen=True)

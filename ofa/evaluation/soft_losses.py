@@ -35,6 +35,14 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(logits, 1), targets, reduction="batchmean", log_target=True)
 
 
+def squared_error(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Return the mean squared difference of logits or numbers (Ba and Caruana 2014).
+
+    The arguments are those of `soft_cross_entropy`.
+    """
+    return F.mse_loss(logits, teacher_logits.detach())
+
+
 def adaptive_alpha_divergence(
     logits: Tensor,
     teacher_logits: Tensor,
@@ -83,6 +91,7 @@ SOFT_LOSSES: Mapping[str, SoftLoss] = MappingProxyType(
         "soft_cross_entropy": soft_cross_entropy,
         "kl_divergence": kl_divergence,
         "adaptive_alpha_divergence": adaptive_alpha_divergence,
+        "squared_error": squared_error,
     }
 )
 

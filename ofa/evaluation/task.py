@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from ofa.common.errors import UserError
 from ofa.common.metric import BALANCED_ACCURACY, TOP1, Metric
+from ofa.data.target_scale import TargetScale
 from ofa.evaluation.confusion import MAX_CLASSES_WITHOUT_TOP5, Confusion
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.soft_losses import SOFT_LOSSES
@@ -39,6 +40,17 @@ class Meter(ABC):
             UserError: if the network has another number of classes.
         """
         return None
+
+    def details(self, names: Sequence[str]) -> list[str]:
+        """Return lines about each label or number, for users; none for a task that has a `confusion`.
+
+        Args:
+            names: name of each output.
+
+        Raises:
+            UserError: if the network has another number of outputs.
+        """
+        return []
 
 
 class Task(ABC):
@@ -74,6 +86,19 @@ class Task(ABC):
     def batch_score(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
         """Return the primary metric of one training batch, a scalar; None if a batch has none."""
         return None
+
+    def read(self, outputs: Tensor) -> Tensor:
+        """Return what outputs (n, ...) say to a user, e.g. probabilities; here the outputs themselves."""
+        return outputs
+
+    def in_units(self, scale: TargetScale | None) -> Task:
+        """Return the task for a network whose outputs have a scale; itself where outputs have none."""
+        return self
+
+    @property
+    def problems(self) -> dict[str, object]:
+        """Settings of the losses that mean nothing for the task, by name, with the values to give instead."""
+        return {}
 
     @property
     def metric(self) -> Metric:
@@ -129,6 +154,11 @@ class ClassificationTask(Task):
         weights = self._weights.to(outputs.dtype)
         total = F.cross_entropy(outputs, targets, weights, label_smoothing=smoothing, reduction="sum")
         return total / len(targets)
+
+    @override
+    def read(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each class (n, classes)."""
+        return outputs.float().softmax(1)
 
     @override
     def batch_score(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 
 from ofa.common.errors import unknown_name
 from ofa.data.base import ImageData
-from ofa.data.settings import CLASSIFICATION, SEGMENTATION
+from ofa.data.settings import CLASSIFICATION, MULTI_LABEL, REGRESSION, SEGMENTATION
 from ofa.evaluation.classes import class_weights
+from ofa.evaluation.multi_label import MultiLabelTask
+from ofa.evaluation.regression import RegressionTask
 from ofa.evaluation.segmentation import SegmentationTask
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.task import ClassificationTask, Task
@@ -15,6 +17,8 @@ from ofa.evaluation.task import ClassificationTask, Task
 TASKS: Mapping[str, Callable[..., Task]] = {
     CLASSIFICATION: ClassificationTask,
     SEGMENTATION: SegmentationTask,
+    MULTI_LABEL: MultiLabelTask,
+    REGRESSION: RegressionTask,
 }
 """Classes that take `LossSettings`, and `class_weights` by name."""
 
@@ -30,4 +34,4 @@ def task_of(data: ImageData, settings: LossSettings | None = None) -> Task:
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     settings = settings or LossSettings(label_smoothing=0.0, distillation_ratio=1.0)
-    return TASKS[name](settings, class_weights=class_weights(data))
+    return TASKS[name](settings, class_weights=class_weights(data)).in_units(data.info.target_scale)

@@ -16,7 +16,8 @@ from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import metric_named
 from ofa.compression.facts import CompressionFacts
 from ofa.data.preprocessing import Preprocessing
-from ofa.data.settings import CLASSIFICATION, DataInfo
+from ofa.data.settings import CLASSIFICATION, OUTPUTS_BY_NAME, REGRESSION, DataInfo
+from ofa.data.target_scale import TargetScale
 from ofa.graph.network_source import NetworkSource
 from ofa.graph.space import GraphSpace, ImageSpace, family_space
 from ofa.space.config import AnyConfig
@@ -87,13 +88,14 @@ class ModelCard:
         name: name of the network, for users.
         input_shape: shape of one input image: (channels, height, width).
         preprocessing: conversion of pixels to the network's input.
-        class_names: name of each output, required for classification; otherwise empty.
+        class_names: name of each output, required for tasks of `OUTPUTS_BY_NAME`; otherwise may be empty.
         task: task of the network; for classification, the position of the largest logit is the answer.
         expected_metric: expected value of a metric; None if unknown.
         expected_latency_ms: estimated latency in milliseconds by name of the search limit.
         latency_targets: what these latencies are for, by the same names; those that are not recorded lack.
         provenance: origin of the network, as plain JSON values.
         subnet: space and config of a sub-network; None for any other network.
+        target_scale: scale of the outputs of a regression, which are standardised; None for other tasks.
     """
 
     name: str
@@ -106,6 +108,7 @@ class ModelCard:
     latency_targets: Mapping[str, LatencyTarget] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     subnet: SubnetFacts | None = None
+    target_scale: TargetScale | None = None
 
     def __post_init__(self) -> None:
         """Check that all parts are consistent; all mismatches are reported at once."""
@@ -118,8 +121,14 @@ class ModelCard:
             )
         else:
             errors += _image_errors(self.input_shape, self.preprocessing)
-        if self.task == CLASSIFICATION and not self.class_names:
-            errors.append("There are no class names; a classification network needs one per output.")
+        if self.task in OUTPUTS_BY_NAME and not self.class_names:
+            errors.append(f"There are no class names; a {self.task} network needs one per output.")
+        num_columns = 0 if self.target_scale is None else len(self.target_scale.mean)
+        if num_columns != (len(self.class_names) if self.task == REGRESSION else 0):
+            errors.append(
+                f"target_scale has {num_columns} columns, task {self.task!r} {len(self.class_names)} names; "
+                "expected a column for each name of a regression, and none for other tasks."
+            )
         errors += _metric_errors(self.expected_metric)
         if errors:
             raise UserError("\n".join(errors))
@@ -182,6 +191,7 @@ def subnet_card(
         preprocessing=Preprocessing(info.mean, info.std, centre_share=info.centre_share),
         class_names=info.class_names,
         task=info.task,
+        target_scale=info.target_scale,
         expected_metric=expected_metric,
         expected_latency_ms=expected_latency_ms or {},
         latency_targets=latency_targets or {},

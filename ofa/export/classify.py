@@ -101,7 +101,8 @@ def check_classification(bundle: Bundle) -> None:
     if card.task != CLASSIFICATION:
         raise UserError(
             f"{card.name} is a network for {card.task}; pictures are classified by one for {CLASSIFICATION}. "
-            "Run its files as the README in the bundle shows; ofa segment draws the classes of pixels."
+            "Run its files as the README in the bundle shows; ofa segment draws the classes of pixels, ofa "
+            "predict tells labels and numbers."
         )
 
 

@@ -23,6 +23,7 @@ from ofa.compression.facts import CompressionFacts
 from ofa.compression.quantisation.registry import packages_of
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import CLASSIFICATION
+from ofa.data.target_scale import TargetScale
 from ofa.export.card import ModelCard, SubnetFacts, subnet_name
 from ofa.export.record import ExportedFile
 from ofa.graph.network_source import NetworkSource
@@ -65,6 +66,7 @@ class Description:
     files: dict[str, ExportedFile]
     subnet: SubnetRecord | None
     latency_targets: dict[str, LatencyTarget] = field(default_factory=dict)
+    target_scale: TargetScale | None = None
 
 
 def describe(card: ModelCard, files: Mapping[str, ExportedFile]) -> dict[str, Any]:
@@ -87,6 +89,8 @@ def describe(card: ModelCard, files: Mapping[str, ExportedFile]) -> dict[str, An
         "versions": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "subnet": None if card.subnet is None else _subnet_values(card.subnet),
+        # Left out for other tasks, so that earlier versions read their bundles.
+        **({} if card.target_scale is None else {"target_scale": dataclasses.asdict(card.target_scale)}),
     }
 
 
@@ -183,6 +187,7 @@ def _card(file: Path, description: Description) -> ModelCard:
             expected_latency_ms=description.expected_latency_ms,
             latency_targets=description.latency_targets,
             provenance=description.provenance,
+            target_scale=description.target_scale,
             subnet=None if subnet is None else _subnet_facts(file, subnet),
         )
     except (UserError, TypeError) as error:

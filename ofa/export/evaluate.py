@@ -116,7 +116,8 @@ def measure_file(
         UserError: if the network is for another task than the images, these do not fit, or `load_file`
             fails.
     """
-    card, task = bundle.card, task_of(data)
+    card = bundle.card
+    task = task_of(data).in_units(card.target_scale)
     card.check_task(data.info)
     if name != "weights":
         return measure_detailed(load_file(bundle, name, trust=trust), card_batches(card, data, split), task)

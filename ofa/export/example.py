@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ofa.data.settings import CLASSIFICATION, SEGMENTATION
+from ofa.data.settings import CLASSIFICATION, MULTI_LABEL, SEGMENTATION
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.record import ExportedFile
@@ -104,12 +104,25 @@ def _per_channel(values: Sequence[float]) -> str:
 
 
 def _answer_lines(card: ModelCard, names: str) -> list[str]:
-    """Return lines that print the three most probable classes, or the share of the pixels of each class."""
+    """Return lines that print what the outputs say: classes, shares of pixels, labels or numbers."""
     if card.task == SEGMENTATION:
         return [
             "classes = logits[0].argmax(0)  # the class of each pixel",
             "for position in np.unique(classes):",
             f'    print(f"{{{names}[position]}}: {{100 * (classes == position).mean():.1f}} %")',
+        ]
+    if card.task == MULTI_LABEL:
+        return [
+            "shares = 1 / (1 + np.exp(-logits[0]))  # the probability of each label",
+            f"for name, share in zip({names}, shares):",
+            '    print(f"{name}: {100 * share:.1f} %")',
+        ]
+    if card.target_scale is not None:
+        mean, std = ([*values] for values in (card.target_scale.mean, card.target_scale.std))
+        return [
+            f"numbers = logits[0] * np.array({std}) + np.array({mean})  # from the scale of the training",
+            f"for name, number in zip({names}, numbers):",
+            '    print(f"{name}: {number:.6g}")',
         ]
     if card.task != CLASSIFICATION:
         return []

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ofa.common.accelerator import peak_memory_mb, set_threads
 from ofa.common.config import build
 from ofa.common.errors import UserError
-from ofa.data.settings import CLASSIFICATION
+from ofa.data.settings import OUTPUTS_BY_NAME
 from ofa.export.bundle import Bundle, load_bundle
 from ofa.export.formats import PT2_FILE, format_of
 from ofa.export.trust import check_trusted
@@ -87,7 +87,7 @@ def _checked(bundle: Bundle, name: str, logits: Logits) -> Logits:
     def checked(images: Tensor) -> Tensor:
         with refusal_named("Its engine", path):
             outputs = logits(images)
-        if bundle.card.task == CLASSIFICATION and outputs.shape != (len(images), num_classes):
+        if bundle.card.task in OUTPUTS_BY_NAME and outputs.shape != (len(images), num_classes):
             raise UserError(
                 f"{path} gives outputs of shape {list(outputs.shape)} for {len(images)} images of "
                 f"{num_classes} classes. Use an intact copy, or export it again."

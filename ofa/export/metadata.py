@@ -15,7 +15,8 @@ def card_metadata(card: ModelCard) -> dict[str, str]:
 
     Every value is text: `name`, `task` and `project_version` as it is, the others as JSON. `mean` and `std`
     are lists of a number per channel, `input_shape` is [channels, height, width]; `expected_metric` is the
-    name and value of the metric in fp32, and is left out where nothing is expected.
+    name and value of the metric in fp32, and is left out where nothing is expected. The numbers of a
+    regression are `output * target_std + target_mean`, for each column.
     """
     preprocessing, metric = card.preprocessing, card.expected_metric
     values = {
@@ -27,6 +28,9 @@ def card_metadata(card: ModelCard) -> dict[str, str]:
         "resize": preprocessing.resize,
         "centre_share": preprocessing.centre_share,
     }
+    if card.target_scale is not None:
+        values["target_mean"] = list(card.target_scale.mean)
+        values["target_std"] = list(card.target_scale.std)
     if metric is not None:
         values["expected_metric"] = {"name": metric.name, "value": metric.value}
     texts = {"name": card.name, "task": card.task, "project_version": f"{PROJECT} {_version()}"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ofa.common.metric import metric_named
-from ofa.data.settings import CLASSIFICATION, SEGMENTATION
+from ofa.data.settings import CLASSIFICATION, MULTI_LABEL, OUTPUTS_BY_NAME, REGRESSION, SEGMENTATION
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
 from ofa.export.example import PICTURE, engine_example, reads_pictures, subnet_example, weights_example
@@ -13,6 +13,7 @@ from ofa.export.formats import format_of
 from ofa.export.record import ExportedFile
 
 README_FILE = "README.md"
+_OUTPUT_KINDS = {MULTI_LABEL: "labels", REGRESSION: "numbers"}
 
 
 def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
@@ -46,6 +47,18 @@ def _introduction(card: ModelCard) -> str:
 The answer is a class for each pixel, the position of its largest logit among `class_names` in
 `{DESCRIPTION_FILE}`; logits may be smaller than the image. With the project that made this bundle,
 `ofa segment bundle=. images={PICTURE}` draws it."""
+    if card.task == MULTI_LABEL:
+        result = "prints the probability of each label"
+        answer = f"""
+The probability of a label is 1 / (1 + exp(-logit)) of the output at its position among `class_names` in
+`{DESCRIPTION_FILE}`. With the project that made this bundle, `ofa predict bundle=. images={PICTURE}` writes
+them as CSV, for a picture or a folder."""
+    if card.task == REGRESSION:
+        result = "prints the number of each column"
+        answer = f"""
+Outputs are standardised: a number is output * std + mean, with the `target_scale` in `{DESCRIPTION_FILE}`, at
+the position of its column among `class_names`. With the project that made this bundle,
+`ofa predict bundle=. images={PICTURE}` writes them as CSV, for a picture or a folder."""
     if card.task == CLASSIFICATION:
         result = "prints the most probable classes"
         answer = f"""
@@ -62,20 +75,20 @@ bilinearly with antialiasing (Pillow: `image.resize({size}, Image.Resampling.BIL
 
 
 def _kind(card: ModelCard) -> str:
-    num_classes = len(card.class_names)
+    num_classes, kind = len(card.class_names), _OUTPUT_KINDS.get(card.task, "classes")
     subnet = card.subnet
     if subnet is not None:
         compressed = "" if subnet.compression is None else f", compressed: {subnet.compression.text}"
         if subnet.network is not None:
             return (
-                f"Sub-network {subnet.config.id} of the model `{subnet.space.name}`, {num_classes} classes: "
+                f"Sub-network {subnet.config.id} of the model `{subnet.space.name}`, {num_classes} {kind}: "
                 f"{subnet.model_text}{compressed}. The weights need that code; the other files do not."
             )
         return (
             f"Sub-network {subnet.config.id}, `{subnet.config}` of the space `{subnet.space.name}`, "
-            f"{num_classes} classes{compressed}."
+            f"{num_classes} {kind}{compressed}."
         )
-    classes = f" of {num_classes} classes" if num_classes else ""
+    classes = f" of {num_classes} {kind}" if num_classes else ""
     return (
         f"A network for {card.task}{classes}. Its architecture is the module's own code, which is not here."
     )
@@ -88,7 +101,7 @@ def _expected(card: ModelCard) -> str:
 def _expected_accuracy(card: ModelCard) -> list[str]:
     value = card.expected_metric
     if value is None:
-        return ["Its accuracy was not measured."] if card.task == CLASSIFICATION else []
+        return ["Its accuracy was not measured."] if card.task in OUTPUTS_BY_NAME else []
     metric = metric_named(value.name)
     return [f"Expected {metric.title}: {value.text(metric)}{f' ({value.origin})' if value.origin else ''}."]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from ofa.data.settings import SEGMENTATION
 from ofa.data.views import input_view
 from ofa.evaluation.segmentation import enlarged
 from ofa.export.bundle import Bundle
-from ofa.export.classify import timed_runs, unreadable_text
+from ofa.export.classify import timed_runs
 from ofa.export.fresh_run import load_file
 
 MIN_SIDE = 256
@@ -67,11 +67,18 @@ def check_segmentation(bundle: Bundle) -> None:
     if card.task != SEGMENTATION:
         raise UserError(
             f"{card.name} is a network for {card.task}; overlays are drawn by one for {SEGMENTATION}. "
-            "Pictures are classified by: ofa classify."
+            "Pictures are classified by: ofa classify; labels and numbers are told by: ofa predict."
         )
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class UnreadablePicture:
+    """A picture that cannot be read, and why."""
+
+    path: Path
+    reason: str
+
+
 def segment_pictures(
     bundle: Bundle,
     file: str,
@@ -79,41 +86,40 @@ def segment_pictures(
     *,
     trust: bool = False,
     progress: ProgressCallback = silent,
-) -> tuple[list[SegmentedPicture], Mapping[Path, str]]:
-    """Return the classes of the pixels of pictures, and the reasons by file of those that cannot be read.
+) -> Iterator[SegmentedPicture | UnreadablePicture]:
+    """Return the classes of the pixels of pictures, one picture after the other.
 
     Args:
         bundle: bundle of a segmentation network.
         file: key in `bundle.files`, run by its engine on the processor.
         paths: files of the pictures, at least one.
         trust: load files that can run code although they were not exported here; see `ofa.export.trust`.
-        progress: called after every picture.
+        progress: called before every picture.
 
     Raises:
-        UserError: if the network is for another task, no picture can be read, its engine is not installed, or
-            its outputs are not finite.
+        UserError: if the network is for another task or its engine is not installed; while iterating, if its
+            outputs are not finite.
     """
     check_segmentation(bundle)
     logits_of, card = load_file(bundle, file, trust=trust), bundle.card
     palette = class_colours(card.class_names)
-    pictures: list[SegmentedPicture] = []
-    unreadable: dict[Path, str] = {}
-    for position, path in enumerate(paths):
-        progress(position, len(paths), "")
-        try:
-            images = card.read_image(path)
-            picture = read_picture(path, partial(input_view, size=_shown_size(bundle), share=_share(bundle)))
-        except UnreadableError as error:
-            unreadable[path] = error.reason
-            continue
-        logits, run_ms = timed_runs(logits_of, images, 1)
-        classes = _classes(bundle, logits)
-        coloured = overlay(picture, classes, palette)
-        pictures.append(SegmentedPicture(path, classes, picture, coloured, run_ms))
-    progress(len(paths), len(paths), "")
-    if not pictures:
-        raise UserError(unreadable_text(unreadable))
-    return pictures, unreadable
+
+    def pictures() -> Iterator[SegmentedPicture | UnreadablePicture]:
+        view_of = partial(input_view, size=_shown_size(bundle), share=_share(bundle))
+        for position, path in enumerate(paths):
+            progress(position, len(paths), "")
+            try:
+                images, picture = card.read_image(path), read_picture(path, view_of)
+            except UnreadableError as error:
+                yield UnreadablePicture(path, error.reason)
+                continue
+            with torch.inference_mode():
+                logits, run_ms = timed_runs(logits_of, images, 1)
+                classes = _classes(bundle, logits)
+            yield SegmentedPicture(path, classes, picture, overlay(picture, classes, palette), run_ms)
+        progress(len(paths), len(paths), "")
+
+    return pictures()
 
 
 def class_colours(class_names: Sequence[str]) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from ofa.common.files import new_folder, write_json
 from ofa.common.metric import metric_named
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import state_bytes
-from ofa.data.settings import CLASSIFICATION
+from ofa.data.settings import OUTPUTS_BY_NAME
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
 from ofa.export.formats import FORMATS, Format, Source, layers_of
@@ -166,7 +166,7 @@ def _check_output(source: Source, card: ModelCard) -> None:
     if not isinstance(output, Tensor) or output.dim() < 2 or len(output) != 2:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(f"The network returns {shape} for 2 images; expected a tensor (2, ...).")
-    if card.task == CLASSIFICATION and output.shape[1:] != (len(card.class_names),):
+    if card.task in OUTPUTS_BY_NAME and output.shape[1:] != (len(card.class_names),):
         raise UserError(
             f"The network returns {tuple(output.shape)} for 2 images; the card has {len(card.class_names)} "
             "class names, so expected one logit for each."

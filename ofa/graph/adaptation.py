@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ofa.common.display import listed_names
 from ofa.common.errors import UserError
-from ofa.data.settings import CLASSIFICATION, SEGMENTATION
+from ofa.data.settings import CLASSIFICATION, MULTI_LABEL, REGRESSION, SEGMENTATION
 from ofa.graph.state import state_of
 from ofa.supernet.transfer import TransferReport, adapt_channels
 
@@ -20,7 +20,12 @@ from ofa.supernet.transfer import TransferReport, adapt_channels
 _USUAL_CHANNELS = (3, 1)
 _CLASSIFIERS = (nn.Linear, nn.Conv2d)
 # Axes of the outputs after that of the images.
-_OUTPUT_AXES = {CLASSIFICATION: ("classes",), SEGMENTATION: ("classes", "height", "width")}
+_OUTPUT_AXES = {
+    CLASSIFICATION: ("classes",),
+    SEGMENTATION: ("classes", "height", "width"),
+    MULTI_LABEL: ("labels",),
+    REGRESSION: ("numbers",),
+}
 
 
 def adapt_to_images(

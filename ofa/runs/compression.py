@@ -22,6 +22,7 @@ from ofa.compression.plan import UNITS
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
 from ofa.compression.steps_figure import StepPoint, save_steps_figure, steps_figure
 from ofa.data.base import ImageData
+from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
@@ -32,6 +33,7 @@ from ofa.runs.compressed import CompressedNetwork, StepResult
 from ofa.runs.compression_plan import Bar, DecidedChanges, MeasureModules, decide_changes
 from ofa.runs.compression_settings import FINETUNE, QAT, SPARSE, CompressionSettings
 from ofa.runs.pruned_files import save_network
+from ofa.training.checks import with_losses_of
 from ofa.training.fitting import fit
 
 CONTROL, UNCOMPRESSED = "control", "uncompressed"
@@ -44,6 +46,7 @@ def compress(
     folder: Path,
     *,
     resolution: int,
+    scale: TargetScale | None = None,
     earlier: CompressionFacts | None = None,
     bar: Bar,
     note: Note,
@@ -59,6 +62,7 @@ def compress(
         settings: the steps; int8 is made when the network is exported.
         folder: folder of latencies, harms, plan, checkpoints, networks and the figure.
         resolution: side of the network's images in pixels.
+        scale: scale of the outputs of a regression; None for other tasks.
         earlier: what an earlier compression of the network changed; None for nothing.
         bar: opens progress bars.
         note: called with lines for the user.
@@ -72,7 +76,7 @@ def compress(
         UserError: if nothing can be changed, a limit cannot be kept, or a file cannot be written.
         StoppedError: after a signal, with everything that was measured or trained kept.
     """
-    recipe = _Recipe(original, data, settings, folder, resolution=resolution, bar=bar, note=note)
+    recipe = _Recipe(original, data, settings, folder, resolution=resolution, scale=scale, bar=bar, note=note)
     return recipe.run(earlier or CompressionFacts(), measure, plan_only=plan_only)
 
 
@@ -87,6 +91,7 @@ class _Recipe:
         folder: Path,
         *,
         resolution: int,
+        scale: TargetScale | None,
         bar: Bar,
         note: Note,
     ) -> None:
@@ -94,7 +99,7 @@ class _Recipe:
         self.resolution, self.bar, self.note = resolution, bar, note
         self.device = next(original.parameters()).device
         self.shape = (data.info.in_channels, resolution, resolution)
-        self.task = task_of(data)
+        self.scale, self.task = scale, task_of(data).in_units(scale)
         self.results: list[StepResult] = []
         self.latency_ms: float | None = None
 
@@ -175,6 +180,7 @@ class _Recipe:
         if tuned.exists():
             load_weights(network, tuned, f"the network of the step {name}")
             return
+        settings = with_losses_of(settings, task_of(self.data, settings.loss), self.note)
         with (
             self.bar("fine-tuning" if name == FINETUNE else f"fine-tuning, {name}") as progress,
             zeros_kept(network, sparse_names),
@@ -185,6 +191,7 @@ class _Recipe:
                 self.data,
                 settings,
                 resolution=self.resolution,
+                task=task_of(self.data, settings.loss).in_units(self.scale),
                 teacher=self.original if settings.distillation_ratio else None,
                 folder=folder,
                 progress=progress,

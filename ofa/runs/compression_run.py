@@ -105,7 +105,7 @@ def compress_in(
         StoppedError: after a signal, with everything that was measured or trained kept.
     """
     folder = compression_folder(directory, name)
-    precision = _target_precision(data, settings, source.card.input_shape[1], formats)
+    precision = _target_precision(data, settings, source.card, formats)
     with directory.writing_bundle(name):
         _claim(folder, record := _record(source, settings, target))
         compressed = compress(
@@ -114,6 +114,7 @@ def compress_in(
             settings,
             folder,
             resolution=source.card.input_shape[1],
+            scale=source.card.target_scale,
             earlier=source.compression,
             bar=bar,
             note=note,
@@ -161,19 +162,19 @@ def _card(
 
 
 def _target_precision(
-    data: ImageData, settings: CompressionSettings, resolution: int, formats: Sequence[str]
+    data: ImageData, settings: CompressionSettings, card: ModelCard, formats: Sequence[str]
 ) -> TargetPrecision | None:
     """Return the precision that the last step asks for, with its images; all formats have to offer it."""
     if settings.precision is None:
         return None
     mixed = MixedPrecisionSettings(settings.keep_layers, settings.max_int8_loss)
     check_precision(settings.precision, mixed, formats, specs=None)
-    cpu, num_images = torch.device("cpu"), settings.quantisation_images
+    resolution, cpu, num_images = card.input_shape[1], torch.device("cpu"), settings.quantisation_images
     samples = Samples(
         single_images(split_images(data, "train", resolution, cpu, num_images), num_images),
         lambda: split_batches(data, "validation", resolution, cpu),
         data.size("validation"),
-        task_of(data),
+        task_of(data).in_units(card.target_scale),
     )
     return TargetPrecision(settings.precision, samples, mixed)
 

@@ -93,7 +93,9 @@ class TrainConfig:
 
     def provenance(self, info: DataInfo) -> dict[str, Any]:
         """Return what stands beside the trained supernet: how it was made, from which images."""
-        return {"run": self.run_name, "class_names": list(info.class_names), "config": self.record()}
+        values = {"run": self.run_name, "class_names": list(info.class_names), "config": self.record()}
+        scale = info.target_scale
+        return values if scale is None else {**values, "target_scale": dataclasses.asdict(scale)}
 
 
 def data_record(data: DataSettings) -> dict[str, Any]:

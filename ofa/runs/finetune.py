@@ -20,6 +20,7 @@ from ofa.data.base import ImageData
 from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
+from ofa.evaluation.task import Task
 from ofa.evaluation.tasks import task_of
 from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard
@@ -30,6 +31,7 @@ from ofa.runs.retarget import retargeted
 from ofa.runs.trained import TrainedRun
 from ofa.space.config import AnyConfig
 from ofa.supernet.transfer import TransferReport
+from ofa.training.checks import with_losses_of
 from ofa.training.fitting import fit
 from ofa.training.precision import EMULATED, emulates
 from ofa.training.settings import FinetuneSettings
@@ -146,7 +148,7 @@ def finetune_on(
     progress: ProgressCallback = silent,
     note: Note = unnoted,
 ) -> FinetuneReport | None:
-    """Fine-tune the network of a bundle on any images (or go on with it), recalibrate it, and export it.
+    """Fine-tune a bundle's network on any images (or go on with it), recalibrate it, and export it.
 
     Where the images have other classes, the classifier is new; where they have other channels, the first
     convolution is summed or spread over them, which is noted. Without a teacher the `distillation_ratio`
@@ -164,10 +166,9 @@ def finetune_on(
     network, card, taken = retargeted(bundle, data.info, settings.seed)
     for line in () if taken is None else _transfer_lines(bundle, taken, settings):
         note(line)
-    resolution, network, task = bundle.subnet.config.resolution, network.to(device), task_of(data)
+    resolution, network = bundle.subnet.config.resolution, network.to(device)
+    settings, task = _begun(data, settings, card, device, note)
     before = score(network, split_batches(data, "validation", resolution, device), task)
-    if emulates(settings.precision, device):
-        note(EMULATED)
     folder = directory.finetuning(name)
     with directory.writing_bundle(name, world.is_main):
         with zeros_kept(network, bundle.subnet.sparse_layers):
@@ -176,6 +177,7 @@ def finetune_on(
                 data,
                 settings,
                 resolution=resolution,
+                task=task,
                 teacher=teacher,
                 folder=folder,
                 world=world,
@@ -191,6 +193,17 @@ def finetune_on(
         shutil.rmtree(folder / "checkpoints")
     expected = None if taken else _expected(bundle, task.metric)
     return FinetuneReport(report.path, task.metric, before, after, data.size("validation"), expected)
+
+
+def _begun(
+    data: ImageData, settings: FinetuneSettings, card: ModelCard, device: torch.device, note: Note
+) -> tuple[FinetuneSettings, Task]:
+    """Return settings with losses that mean something for the images, and the task of a card's network."""
+    if emulates(settings.precision, device):
+        note(EMULATED)
+    settings = with_losses_of(settings, task_of(data, settings.loss), note)
+    # Outputs stay in the scale of the bundle, also on images whose numbers have another.
+    return settings, task_of(data, settings.loss).in_units(card.target_scale)
 
 
 def _largest(space: ImageSpace, resolution: int) -> AnyConfig:

@@ -102,7 +102,7 @@ def _bundle_network(
     else:
         config = card.subnet.config
         batches = evaluator.batches(config.resolution)
-    meter = measure_detailed(network, batches, evaluator.task)
+    meter = measure_detailed(network, batches, evaluator.task.in_units(card.target_scale))
     found = meter.values(), meter.confusion(run.data.info.class_names)
     subnet = str(card.provenance.get("subnet", ""))
     expected = card.expected_metric if config is None or "finetuned" in card.provenance else None

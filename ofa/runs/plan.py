@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.errors import UserError
-from ofa.data.settings import CLASSIFICATION, SEGMENTATION
+from ofa.data.settings import CLASSIFICATION, REGRESSION, SEGMENTATION
 from ofa.graph.settings import ModelSettings
 from ofa.graph.space import ImageSpace
 from ofa.space.staged import StagedSpace
@@ -35,13 +35,19 @@ BASE_IMAGES = 400
 SEGMENTATION_MODEL, SEGMENTATION_RECIPE = "ofa:unet", "segmentation"
 """Model and recipe for images with masks."""
 
-FOLDERS = ("image_folder", "imagenet", "segmentation_folder")
+REGRESSION_RECIPE = "regression"
+"""Recipe for images with numbers."""
+
+REGRESSION_LOSSES = {"label_smoothing": 0.0, "temperature": 1.0, "soft_loss": "squared_error"}
+"""Settings of the losses of images with numbers, also with a recipe for classes."""
+
+FOLDERS = ("image_folder", "imagenet", "segmentation_folder", "multi_label_folder", "regression_folder")
 """Image sets that are files of a folder."""
 
 USER_MODEL = "user_model"
 """The recipe for users' models with weights for the classes of the images."""
 
-MIN_STEPS = {USER_MODEL: 300, SEGMENTATION_RECIPE: 1500}
+MIN_STEPS = {USER_MODEL: 300, SEGMENTATION_RECIPE: 1500, REGRESSION_RECIPE: 1500}
 """Steps of recipes in epochs on photographs, at least."""
 
 MAX_LENGTH = 6.0
@@ -98,6 +104,8 @@ def plan_recipe(facts: ImageSetFacts, *, transfers: bool = False) -> str:
         return "transfer"
     if facts.task == SEGMENTATION:
         return SEGMENTATION_RECIPE
+    if facts.task == REGRESSION:
+        return REGRESSION_RECIPE
     if facts.in_files:
         return "photos"
     return "quick" if facts.num_train < FEW_IMAGES else "small_images"
@@ -128,9 +136,9 @@ def plan_training(
 
     The batch is 32 for fewer than 2,000 photographs, otherwise 64, and at most a quarter of the images. The
     recipes for photographs are written for `BASE_IMAGES` of them; their length grows with the square root of
-    the number, up to `MAX_LENGTH` times. Those for users' models and for masks are written in epochs; few
-    photographs get more of them, so that there are `MIN_STEPS`. Photographs of `CACHED_SIDE` and more, unless
-    they have masks, are kept as shrunk copies.
+    the number, up to `MAX_LENGTH` times. Those for users' models, masks and numbers are written in
+    epochs; few photographs get more of them, so that there are `MIN_STEPS`. Photographs of `CACHED_SIDE` and
+    more, unless they have masks, are kept as shrunk copies.
 
     Args:
         facts: facts about the images.
@@ -152,9 +160,11 @@ def plan_training(
         if resolutions:
             settings["data.image_size"] = max(resolutions)
         settings["training.batch_size"] = _batch_size(facts.num_train)
-        if facts.short_side >= CACHED_SIDE and facts.task == CLASSIFICATION:
+        if facts.short_side >= CACHED_SIDE and facts.task != SEGMENTATION:
             settings["data.cache"] = cache
         length *= _length(facts, recipe)
+    if facts.task == REGRESSION and recipe != REGRESSION_RECIPE:
+        settings |= {f"training.{name}": value for name, value in REGRESSION_LOSSES.items()}
     if round(length, 2) != 1.0:
         settings["training.length"] = f"{length:.2f}"
     return TrainingPlan(recipe, settings)

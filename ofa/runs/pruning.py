@@ -30,6 +30,7 @@ from ofa.runs.pruned_files import save_network
 from ofa.runs.pruning_settings import LATENCY, PruningSettings
 from ofa.space.plain import GeneConfig
 from ofa.training.channel_order import sort_channels
+from ofa.training.checks import with_losses_of
 from ofa.training.fitting import fit
 from ofa.training.settings import FinetuneSettings
 
@@ -244,6 +245,7 @@ class _Pruning:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     def _train(self, network: nn.Module, settings: FinetuneSettings, folder: Path, description: str) -> None:
+        settings = with_losses_of(settings, task_of(self.data, settings.loss), self.note)
         with self.bar(description) as progress:
             fit(
                 network,

@@ -12,6 +12,7 @@ from ofa.common.errors import UserError
 from ofa.common.plain_values import checked_number, checked_object
 from ofa.common.reading import read_json
 from ofa.data.settings import DataSettings
+from ofa.data.target_scale import TargetScale
 from ofa.graph.network_source import NetworkSource
 from ofa.graph.space import GraphSpace, ImageSpace, family_space
 from ofa.space.space import check_fingerprint
@@ -48,7 +49,7 @@ class SupernetInfo:
         try:
             if isinstance(self.space, GraphSpace) != (self.network is not None):
                 raise ValueError("a space of a user's model and its network belong together")
-            _ = self.dropout, self.class_names, self.last_phase, self.data
+            _ = self.dropout, self.class_names, self.target_scale, self.last_phase, self.data
         except UserError:
             raise
         except (ValueError, TypeError) as error:
@@ -76,6 +77,12 @@ class SupernetInfo:
         if names is not None and not isinstance(names, list):
             raise ValueError("class_names is no list")
         return None if names is None else tuple(map(str, names))
+
+    @property
+    def target_scale(self) -> TargetScale | None:
+        """Scale of the outputs; None for a task without numbers."""
+        values = self.provenance.get("target_scale")
+        return None if values is None else build(TargetScale, values, "target_scale")
 
     @property
     def last_phase(self) -> Phase | None:

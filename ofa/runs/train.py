@@ -13,6 +13,7 @@ from ofa.common.progress import Note, ProgressCallback, silent, unnoted
 from ofa.common.tensors import state_bytes
 from ofa.data.base import ImageData
 from ofa.data.sources import load_data
+from ofa.evaluation.tasks import task_of
 from ofa.graph.space import ImageSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import TrainConfig, claim_directory, has_begun
@@ -62,7 +63,7 @@ def train_run(
     data = load_data(config.data, progress=_before(progress))
     run = RunDirectory(config.runs_dir, config.run_name)
     supernet, start = _new_supernet(config, run, data, note, conversion)
-    check_training(supernet, data, config.recipe, device, world)
+    check_training(supernet, data, config.recipe, device, world, task=task_of(data, config.training.loss))
     with run.locked("training", world.is_main):
         num_bytes = _check_disk(run, config, supernet, world.is_main)
         start = start_run(config, run, supernet, data.info, note) or start

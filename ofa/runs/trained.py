@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,8 @@ def open_run(config: RunConfig) -> TrainedRun:
     data = _load_images(config)
     supernet, info = load_supernet(directory.supernet)
     _check_images(config, info, data)
+    # The outputs of a supernet stay in the scale of the images that it was trained on.
+    data.info = dataclasses.replace(data.info, target_scale=info.target_scale or data.info.target_scale)
     return TrainedRun(directory, supernet.to(device), info, data, device)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import nn
 
 from ofa.common.distributed import World, check_batch_size
 from ofa.common.errors import UserError
+from ofa.common.progress import Note, unnoted
 from ofa.data.base import ImageData
 from ofa.evaluation.task import Task
 from ofa.supernet.protocol import AbstractSupernet
@@ -17,7 +20,7 @@ from ofa.training.known_faults import check_strided_convolutions
 from ofa.training.phases import check_phases
 from ofa.training.precision import check_precision
 from ofa.training.recipe import Recipe
-from ofa.training.settings import TrainSettings
+from ofa.training.settings import FinetuneSettings, TrainSettings
 from ofa.training.trained_part import trained_names
 
 
@@ -58,6 +61,8 @@ def check_training(
         raise UserError(
             "mixup and cutmix mix the classes of images, which this task does not have; set both to 0."
         )
+    if task is not None:
+        check_losses(task, "training")
     if settings.importance not in supernet.importances:
         raise UserError(
             f"The channels of this supernet are sorted by {' or '.join(supernet.importances)}, not by "
@@ -75,6 +80,40 @@ def check_training(
         trained_names(supernet, phase)  # raises if there is nothing to train
     if not all(phase.frozen_batch_norm for phase in recipe.phases):
         _check_batch_norm(supernet, data, settings, world)
+
+
+def check_losses(task: Task, group: str) -> None:
+    """Raise the error for settings of the losses that mean nothing for a task.
+
+    Args:
+        task: the task, with the settings.
+        group: name of the group of settings.
+
+    Raises:
+        UserError: naming them, with what to give instead.
+    """
+    if task.problems:
+        given = " ".join(f"{group}.{name}={value}" for name, value in task.problems.items())
+        raise UserError(
+            f"{group} has {', '.join(task.problems)} for classes, which images with numbers do not have. "
+            f"Give {given}."
+        )
+
+
+def with_losses_of(settings: FinetuneSettings, task: Task, note: Note = unnoted) -> FinetuneSettings:
+    """Return settings whose losses mean something for a task; what is changed is noted.
+
+    Args:
+        settings: settings of a training of one network.
+        task: the task with these settings.
+        note: called with a line for the user.
+    """
+    if not task.problems:
+        return settings
+    changes = ", ".join(f"{name} counts as {value}" for name, value in task.problems.items())
+    note(f"the images have numbers and no classes: {changes}")
+    changed: Any = task.problems
+    return dataclasses.replace(settings, **changed)
 
 
 def _check_batch_norm(

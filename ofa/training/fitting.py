@@ -25,6 +25,7 @@ from ofa.evaluation.task import ClassificationTask, Task
 from ofa.evaluation.tasks import task_of
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
 from ofa.training.checkpoints import TrainingCheckpoints, checkpoints_bytes, misfits_named
+from ofa.training.checks import check_losses
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
 from ofa.training.known_faults import check_strided_convolutions
 from ofa.training.loop import Batch, ReportReader, StepLoop
@@ -78,6 +79,7 @@ def fit(
         raise ValueError("A teacher is needed if and only if the distillation ratio is not 0.")
     _check(network, data, settings, resolution, world)
     task = task or task_of(data, settings.loss)
+    check_losses(task, "finetuning")
     step = NetworkStep(network, settings, teacher=teacher, task=task, world=world)
     training = _Fit(
         network,

@@ -7,7 +7,7 @@ from torch import nn
 
 from ofa.common.distributed import World
 from ofa.data.base import ImageData
-from ofa.evaluation.classes import are_unequal
+from ofa.evaluation.classes import shows_other_metrics
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.task import Task
 from ofa.space.config import AnyConfig
@@ -43,7 +43,7 @@ class Validation:
             task=task,
         )
         self.num_images = self.evaluator.num_images
-        self._classes_are_unequal = are_unequal(data.class_counts("validation"))
+        self._shows_others = shows_other_metrics(data, "validation")
         self._space, self._seed, self._world = recipe.phases[-1].space(supernet.space), settings.seed, world
 
     def configs(self, step: int) -> dict[str, AnyConfig]:
@@ -69,12 +69,12 @@ class Validation:
         return {name: {metric: values[f"{name}/{metric}"] for metric in names} for name in configs}
 
     def all_scores(self, step: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """Return `scores`, and the other metrics where classes are unequal, else none; a collective call."""
+        """Return `scores`, and the other metrics where they tell more, else none; a collective call."""
         measures, metric = self.measure(step), self.evaluator.task.metric.name
         for values in measures.values():
             del values[LOSS]
         scores = {name: values.pop(metric) for name, values in measures.items()}
-        return scores, measures if self._classes_are_unequal else {}
+        return scores, measures if self._shows_others else {}
 
     def scores(self, step: int) -> dict[str, float]:
         """Return the primary metric of each sub-network; a collective call."""

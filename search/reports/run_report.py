@@ -110,6 +110,7 @@ def report_table(
     *,
     num_images: int = 0,
     other_metrics: Sequence[Metric] = (),
+    has_unequal_classes: bool = True,
 ) -> Table:
     """Return a table with a row per named network, by latency, and one with the means of the random ones.
 
@@ -122,10 +123,12 @@ def report_table(
         split: name of the split that the accuracies were measured on.
         metric: metric of the predicted and measured values.
         num_images: number of images of the split, for the standard error; 0 if it is not known.
-        other_metrics: further metrics for the caption, where classes are unequal.
+        other_metrics: further metrics for the caption.
+        has_unequal_classes: whether the caption names unequal classes as the reason for these.
     """
     lines = [_caption(networks), *_error_texts(networks, metric, num_images, split)]
-    lines += [f"classes are unequal; {_other_text(networks, other)}" for other in other_metrics]
+    reason = "classes are unequal; " if has_unequal_classes else ""
+    lines += [f"{reason}{_other_text(networks, other)}" for other in other_metrics]
     table = Table(title=title, caption="\n".join(lines), box=None, pad_edge=False)
     error_header = [] if metric.standard_error(0.5, num_images) is None else ["±"]
     accuracy_headers = (f"{metric.heading}\npred.", f"{metric.heading}\n{split}", *error_header)

@@ -27,6 +27,7 @@ COMMANDS = {path.stem for path in CONF.glob("*.yaml")}
 REQUIRED = {
     "classify": ["bundle=b", "images=i"],
     "segment": ["bundle=b", "images=i"],
+    "predict": ["bundle=b", "images=i"],
     "export_subnet": ["subnet=largest"],
     "evaluate_subnet": ["bundle=b"],
     "finetune_subnet": ["bundle=b"],

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,14 @@ from ofa.data.preprocessing import Preprocessing
 from ofa.data.shapes import CLASS_NAMES, draw_shapes
 from ofa.export.bundle import load_bundle
 from ofa.export.card import ModelCard
-from ofa.export.segment import class_colours, overlay, segment_pictures
+from ofa.export.segment import (
+    SegmentedPicture,
+    UnreadablePicture,
+    class_colours,
+    overlay,
+    segment_pictures,
+)
+from ofa.export.segmented import MAX_LINES, MAX_PICTURES, save_segmented
 from ofa.export.write import export_bundle
 from ofa.modules.unet import UNet, unet
 
@@ -107,4 +117,28 @@ def test_what_cannot_work_is_an_error(bundle: Path, pictures: Path, tmp_path: Pa
     with torch.no_grad():
         loaded.network.head.bias.fill_(float("nan"))  # type: ignore[union-attr, operator]
     with pytest.raises(UserError, match="outputs of made .* are not finite"):
-        segment_pictures(loaded, "weights", [pictures / "a.png"])
+        list(segment_pictures(loaded, "weights", [pictures / "a.png"]))
+
+
+def test_pictures_are_written_as_they_come_and_are_not_kept(tmp_path: Path) -> None:
+    alive: list[weakref.ref[SegmentedPicture]] = []
+
+    def pictures() -> Iterator[SegmentedPicture | UnreadablePicture]:
+        for number in range(MAX_PICTURES + 20):
+            if number:
+                assert (tmp_path / "out" / f"{number - 1}.png-overlay.png").exists()
+                assert not (tmp_path / "out" / "segmented.json").exists()
+            classes, image = np.zeros((4, 4), np.uint8), Image.new("RGB", (4, 4))
+            picture = SegmentedPicture(tmp_path / f"{number}.png", classes, image, image, 1.0)
+            assert sum(reference() is not None for reference in alive) <= MAX_PICTURES + 1
+            alive.append(weakref.ref(picture))
+            yield picture
+            del picture
+        yield UnreadablePicture(tmp_path / "no.png", "gone")
+
+    written = save_segmented(pictures(), CLASS_NAMES, tmp_path / "out", tmp_path)
+    assert len(written.shares) == MAX_PICTURES + 20 and len(written.lines) == MAX_LINES
+    assert written.unreadable == {tmp_path / "no.png": "gone"}
+    gc.collect()
+    assert not any(reference() for reference in alive)
+    assert (tmp_path / "out" / "overlays.png").exists() and (tmp_path / "out" / "segmented.json").exists()

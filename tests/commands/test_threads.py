@@ -20,6 +20,7 @@ import import_network
 import inspect_model
 import make_device_kit
 import numpy as np
+import predict
 import prune_model
 import pytest
 import quickstart
@@ -278,6 +279,7 @@ COMPUTES: dict[str, tuple[Command[Any, Any], str, tuple[str, ...]]] = {
     "compress_network": (compress_network.compress_network, DATA, ("steps=[sparse]", "bundle=b")),
     "classify": (classify.classify, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "segment": (segment.segment, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
+    "predict": (predict.predict, "ofa.export.bundle.load_bundle", ("bundle=.", f"images={CONF}")),
     "quickstart": (quickstart.quickstart, DURATION, ()),
     "find_networks": (find_networks.find_networks, DURATION, ("data=digits",)),
 }

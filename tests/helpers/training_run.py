@@ -29,9 +29,11 @@ from torch import Tensor, nn
 from ofa.common.accelerator import choose_accelerator
 from ofa.common.distributed import SINGLE_PROCESS, World, launched_world
 from ofa.common.progress import Note, unnoted
+from ofa.data.image_values import ValueData
 from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
-from ofa.data.settings import DataSettings
+from ofa.data.settings import MULTI_LABEL, REGRESSION, DataSettings
+from ofa.data.table_targets import UNKNOWN
 from ofa.graph.convert import make_elastic
 from ofa.graph.supernet import GraphSupernet
 from ofa.space.staged import StagedSpace
@@ -121,7 +123,13 @@ class Pixels(OwnNet):
         return logits
 
 
-MODELS: dict[str, type[nn.Module]] = {"own": OwnNet, "halves": Halves, "pixels": Pixels}
+MODELS: dict[str, type[nn.Module]] = {
+    "own": OwnNet,
+    "halves": Halves,
+    "pixels": Pixels,
+    "labels": OwnNet,
+    "numbers": OwnNet,
+}
 
 
 def model_supernet(name: str) -> GraphSupernet:
@@ -169,6 +177,39 @@ def make_masks(seed: int = 0) -> MaskData:
     return MaskData(settings, CLASS_NAMES, train, test)
 
 
+def make_labels(seed: int = 0) -> ValueData:
+    """Return the images of `make_data` with labels that say how bright they are; a tenth is unknown."""
+    _, labels = made_up(seed)
+    values = (labels[:, None] >= torch.arange(3)).to(torch.int8)
+    values[::10] = UNKNOWN
+    return _with_values(values, MULTI_LABEL, seed)
+
+
+def make_numbers(seed: int = 0) -> ValueData:
+    """Return the images of `make_data` with numbers that grow with their brightness; a tenth is unknown."""
+    _, labels = made_up(seed)
+    values = labels[:, None].double() * torch.tensor([1.0, -2.0, 100.0]) + torch.tensor([0.0, 5.0, 1e6])
+    values[::10] = torch.nan
+    return _with_values(values, REGRESSION, seed)
+
+
+def _with_values(values: Tensor, task: str, seed: int) -> ValueData:
+    images, _ = made_up(seed)
+    settings = DataSettings("made up", validation_size=30, crop_padding=1, horizontal_flip=True)
+    train, test = (images[:150], values[:150]), (images[150:], values[150:])
+    return ValueData(settings, CLASS_NAMES, train, test, task)
+
+
+DATA: dict[str, Callable[[], MemoryData]] = {
+    "pixels": make_masks,
+    "labels": make_labels,
+    "numbers": make_numbers,
+}
+"""Images of the models that do not classify."""
+
+LOSSES: dict[str, dict[str, Any]] = {"numbers": {"label_smoothing": 0.0, "soft_loss": "squared_error"}}
+
+
 def make_trainer(
     folder: Path,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
@@ -183,10 +224,10 @@ def make_trainer(
 ) -> Trainer:
     """Return a trainer of batches of 30 images, 4 steps per epoch, that saves every third step."""
     defaults = {"checkpoint_every_steps": 3, "calibration_images": 60, "validation_images": 30}
-    values = TrainSettings(**{"batch_size": 30, **defaults, **settings})
+    values = TrainSettings(**{"batch_size": 30, **defaults, **LOSSES.get(model, {}), **settings})
     return Trainer(
         model_supernet(model) if model else build_supernet(space, values.seed, values.dropout),
-        make_masks() if model == "pixels" else make_data(),
+        DATA.get(model, make_data)(),
         Recipe(tuple(phases), values),
         folder=folder,
         device=torch.device(device),
@@ -214,7 +255,7 @@ def main(arguments: argparse.Namespace) -> None:
             world=world,
             phases=phases,
             model=model,
-            importance="taylor" if model in ("own", "pixels") else "l1",
+            importance="l1" if model in ("", "halves") else "taylor",
         )
         if world.rank == world.size - 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             arm(trainer, step=arguments.step, term=arguments.term, save=arguments.save)

@@ -114,9 +114,12 @@ def test_two_processes_of_a_users_model_of_which_one_is_killed_and_restarted(tmp
 
 
 @pytest.mark.slow
-def test_two_processes_sort_by_their_common_gradients_and_train_on_masks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["pixels", "labels", "numbers"])
+def test_two_processes_sort_by_their_common_gradients_and_train_on_other_tasks(
+    tmp_path: Path, model: str
+) -> None:
     script = str(HELPERS / "training_run.py")
-    completed = torchrun("--max-restarts=1", script, str(tmp_path), "--model=pixels", "--step=11")
+    completed = torchrun("--max-restarts=1", script, str(tmp_path), f"--model={model}", "--step=11")
     assert completed.returncode == 0, completed.stderr
     digests = re.findall(r"finished (\w+)", completed.stdout)
     assert len(digests) == 2 and len(set(digests)) == 1

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ofa.common.errors import UserError
-from ofa.data.settings import SEGMENTATION
+from ofa.data.settings import MULTI_LABEL, REGRESSION, SEGMENTATION
 from ofa.runs.plan import (
     BASE_IMAGES,
     MAX_LENGTH,
@@ -111,3 +111,18 @@ def test_few_images_with_masks_get_more_epochs_and_no_shrunk_copies(
     plan = plan_training(facts, None, plan_recipe(facts), cache="copies")
     assert plan.recipe == "segmentation"
     assert plan.settings.get("training.length") == length and "data.cache" not in plan.settings
+
+
+def test_numbers_have_their_recipe_and_losses_with_any_other() -> None:
+    facts = ImageSetFacts(400, 1200, in_files=True, task=REGRESSION)
+    space = load_space("mobilenet_v3_small_photos")
+    assert plan_recipe(facts) == "regression" and plan_recipe(facts, transfers=True) == "transfer"
+    plan = plan_training(facts, space, "regression", cache="copies")
+    # 30 epochs of 13 steps are 390; four times as many reach 1,500.
+    assert plan.settings["training.length"] == f"{1500 / 390:.2f}" and plan.settings["data.cache"] == "copies"
+    assert "training.soft_loss" not in plan.settings
+    losses = plan_training(facts, space, "photos").settings
+    assert losses["training.soft_loss"] == "squared_error" and losses["training.label_smoothing"] == 0.0
+    labels = ImageSetFacts(400, 100, in_files=True, task=MULTI_LABEL)
+    assert plan_recipe(labels) == "photos"
+    assert "training.soft_loss" not in plan_training(labels, space, "photos").settings

