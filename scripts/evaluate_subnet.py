@@ -25,6 +25,7 @@ class EvaluateConfig(RunConfig):
     device: DeviceSpec
     bundle: PathText
     data: DataSettings | None
+    task: str | None
     format: str
     verify_key: PathText | None
     trust: bool
@@ -37,7 +38,7 @@ class EvaluateConfig(RunConfig):
 def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     """Return the metric of the task on the split, and milliseconds on the device (None if not asked for)."""
     from latency_tables.measuring.bundles import WEIGHTS, bundle_target, measure_bundle
-    from ofa.evaluation.classes import are_unequal
+    from ofa.evaluation.classes import shows_other_metrics
     from ofa.evaluation.tasks import task_of
     from ofa.export.bundle import load_bundle
     from ofa.export.evaluate import measure_file
@@ -49,7 +50,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     from search.reports.confusion import confusion_lines, json_path, save_confusion
 
     output = None if config.output is None else json_path(config.output)
-    run = open_images(config, config.data)
+    run = open_images(config, config.data, config.task)
     path = run.directory.bundle(config.bundle)
     print(f"signature: {check_signature(path, config.verify_key)}")
     bundle = load_bundle(path)
@@ -63,7 +64,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
     shown = f"{metric.show_with_error(value, num_images)} ({metric.basis(num_images)})"
     print(f"{metric.title} of {config.format} on {config.split}: {shown}")
-    if are_unequal(run.data.class_counts(config.split)):
+    if shows_other_metrics(run.data.class_counts(config.split)):
         print(*(f"{other.title}: {other.show(values[other.name])}" for other in others), sep="\n")
     measured = measured_value(metric, value, config.split, num_images, run.data.info.name)
     print(*metric_lines(bundle, config.format, measured, metric), sep="\n")
@@ -72,10 +73,9 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
         print(*confusion_lines(confusion), sep="\n")
         title = f"{bundle.path.name}, {config.format}, {config.split} images"
         print(f"per class, and the confusion matrix: {save_confusion(confusion, output, title)}")
-    program = PROGRAMS[card.task]
-    pictures_hint = f"for pictures of your own: {command_line(program, _bundle_settings(config))}"
+    hints = _hints(config, card.task)
     if not config.latency:
-        print(pictures_hint)
+        print(*hints, sep="\n", end="\n" * bool(hints))
         return value, None
     with progress_bar("timing") as progress:
         timing = measure_bundle(bundle, config.format, config.device, trust=config.trust, progress=progress)
@@ -87,15 +87,18 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     measured_on = bundle_target(bundle, config.format, config.device)
     for line in latency_lines(bundle, timing.latency_ms, measured_on):
         print(line)
-    print(pictures_hint)
+    print(*hints, sep="\n", end="\n" * bool(hints))
     return value, timing.latency_ms
 
 
-def _bundle_settings(config: EvaluateConfig) -> dict[str, object]:
-    """Return the settings that run the same file of the bundle on pictures."""
+def _hints(config: EvaluateConfig, task: str) -> list[str]:
+    """Return the line that runs the same file of the bundle on pictures; none for a task of one's own."""
+    if task not in PROGRAMS:
+        return []
     is_of_run = (config.directory.bundles / config.bundle).is_dir()
     run = run_settings(config.run_name, config.runs_dir) if is_of_run else {}
-    return {**run, "bundle": config.bundle, "format": config.format, "images": "VALUE"}
+    settings = {**run, "bundle": config.bundle, "format": config.format, "images": "VALUE"}
+    return [f"for pictures of your own: {command_line(PROGRAMS[task], settings)}"]
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def report_run(config: ReportConfig) -> list[ReportedNetwork]:
 def _report(config: ReportConfig) -> list[ReportedNetwork]:
     from latency_tables.measuring.bundles import WEIGHTS
     from latency_tables.measuring.networks import TimedNetwork, measure_networks
-    from ofa.evaluation.classes import are_unequal
+    from ofa.evaluation.classes import shows_other_metrics
     from ofa.evaluation.evaluate import SubnetEvaluator
     from ofa.runs.networks import run_networks
     from ofa.runs.reports import REPORTS_FOLDER, report_path
@@ -84,13 +84,14 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
     title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
     plot_tradeoff(rows, figure, predictor.metric, space=space, latency=latency, num_images=num_images)
+    others = evaluator.task.metrics[1:] if shows_other_metrics(run.data.class_counts(config.split)) else ()
     table_of_networks = report_table(
         rows,
         title,
         config.split,
         predictor.metric,
         num_images=num_images,
-        other_metrics=evaluator.task.metrics[1:] if are_unequal(run.data.class_counts(config.split)) else (),
+        other_metrics=others,
     )
     table_console().print(table_of_networks)
     for line in agreement_lines(rows, predictor.metric, config.split, num_images, table.target.error_percent):

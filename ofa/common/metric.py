@@ -126,6 +126,11 @@ PIXEL_ACCURACY = Metric("pixel_accuracy", "pixel accuracy", counts_images=False)
 _KNOWN = {metric.name: metric for metric in (TOP1, TOP5, BALANCED_ACCURACY, MEAN_IOU, PIXEL_ACCURACY)}
 
 
+def known_metrics() -> dict[str, Metric]:
+    """Return the metrics of this project by name."""
+    return dict(_KNOWN)
+
+
 def metric_named(name: str) -> Metric:
     """Return a known metric; of another name, one that is shown as a plain number."""
     return _KNOWN.get(name) or Metric(name, name, is_fraction=False)

@@ -18,7 +18,8 @@ SPLITS = ("train", "validation", "test")
 class ImageData(ABC):
     """Batches (images, targets): float32 images (n, channels, h, w), normalised, and int64 targets.
 
-    Targets are labels (n,), or masks (n, height, width) of classes and `IGNORED`.
+    Targets are labels (n,), or masks (n, height, width) of classes and `IGNORED`; those of a task of the
+    user's own have any further axes, and may be float32.
     """
 
     def __init__(self, info: DataInfo) -> None:
@@ -67,7 +68,7 @@ class ImageData(ABC):
 
     @abstractmethod
     def class_counts(self, split: str) -> tuple[int, ...]:
-        """Return the number of images of each class in a split."""
+        """Return the number of images of each class in a split; empty where targets are no classes."""
 
     @abstractmethod
     def train_batches(
@@ -103,7 +104,7 @@ class ImageData(ABC):
         The order of the training split is a fixed shuffle, so its first images are a representative sample.
         """
         for pixels, targets in self.pixel_batches(split, batch_size, device, limit):
-            yield self.normalise(pixels, device), targets.long()
+            yield self.normalise(pixels, device), network_targets(targets)
 
     def num_batches(self, batch_size: int) -> int:
         """Return the number of training batches of one epoch, all of them full."""
@@ -124,6 +125,11 @@ class ImageData(ABC):
         mean, std = self._mean_and_std[device]
         images = images.to(device, non_blocking=True).float() / 255.0
         return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+def network_targets(targets: Tensor) -> Tensor:
+    """Return targets as a task takes them: int64, or float32 where they are fractions."""
+    return targets.float() if targets.is_floating_point() else targets.long()
 
 
 def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:

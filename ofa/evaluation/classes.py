@@ -19,6 +19,11 @@ def are_unequal(class_counts: Sequence[int]) -> bool:
     return bool(counts) and max(counts) > MAX_EQUAL_RATIO * min(counts)
 
 
+def shows_other_metrics(class_counts: Sequence[int]) -> bool:
+    """Return whether metrics beside the primary one tell more: classes are unequal, or there are none."""
+    return not class_counts or are_unequal(class_counts)
+
+
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
     """Return weights of the classes that are inverse to their numbers of images, with mean 1 over the images.
 

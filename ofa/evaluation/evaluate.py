@@ -8,7 +8,7 @@ from typing import Generic
 import torch
 from torch import Tensor, nn
 
-from ofa.data.base import ImageData, resize
+from ofa.data.base import ImageData, network_targets, resize
 from ofa.evaluation.confusion import Confusion
 from ofa.evaluation.pixel_store import PixelStore
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
@@ -178,4 +178,4 @@ class SubnetEvaluator(Generic[Network]):
 
     def _batches(self, split: str, resolution: int, limit: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         for pixels, targets in self._store.batches(split, limit):
-            yield resize(self._data.normalise(pixels, self._device), resolution), targets.long()
+            yield resize(self._data.normalise(pixels, self._device), resolution), network_targets(targets)

@@ -36,14 +36,15 @@ def adapt_to_images(
 
     Everything else keeps its weights. First convolutions are summed or spread over other channels, see
     `adapt_channels`; a classifier of other classes is new: the last linear layer or convolution that makes
-    the outputs, or all of them where several make them together.
+    the outputs, or all of them where several make them together. The outputs of a task of the user's own can
+    be anything, and the classifier of its network is the user's business.
 
     Args:
         network: a network in eval mode that maps images to logits, (n, classes) or (n, classes, h, w).
         side: side of the images in pixels.
         in_channels: channels of the images.
         num_classes: classes of the images, or of their pixels.
-        task: what is told of an image; see `DataInfo.task`.
+        task: kind of the outputs, a known task; any other name for outputs that stay as they are.
         seed: seed of the new weights.
 
     Raises:
@@ -54,7 +55,8 @@ def adapt_to_images(
     own_channels = _own_channels(network, side, in_channels)
     first = () if own_channels == in_channels else _adapt_first(network, side, own_channels, in_channels)
     images = _images(network, side, in_channels)
-    num_outputs = _num_outputs(network, images, task)
+    # Nothing is known of the outputs of a task of the user's own: they stay as they are.
+    num_outputs = _num_outputs(network, images, task) if task in _OUTPUT_AXES else num_classes
     _check_training_outputs(network, images)
     layers = () if num_outputs == num_classes else _renew_classifier(network, images, num_classes, task, seed)
     new_names = tuple(name for name in state_of(network) if name.rpartition(".")[0] in layers)
@@ -124,6 +126,11 @@ def _adapt_first(network: nn.Module, side: int, own_channels: int, in_channels: 
 
 @torch.no_grad()
 def _num_outputs(network: nn.Module, images: Tensor, task: str) -> int:
+    """Return the classes that a network's outputs tell.
+
+    Raises:
+        UserError: if the outputs are none of the task.
+    """
     outputs, axes = network(images), _OUTPUT_AXES[task]
     if not isinstance(outputs, Tensor) or outputs.dim() != len(axes) + 1 or len(outputs) != len(images):
         what = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"

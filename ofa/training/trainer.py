@@ -89,14 +89,14 @@ class Trainer(StepLoop):
         """
         settings, folder = recipe.settings, Path(folder)
         device = device or choose_accelerator("auto", None)
-        check_training(supernet, data, recipe, device, world, new_parameters, task)
+        self.task = task or task_of(data, settings.loss)
+        check_training(supernet, data, recipe, device, world, new_parameters, self.task)
         super().__init__(folder, settings.checkpoint_every_steps)
         self._space, self._data, self._settings = supernet.space, data, settings
         self._recipe, self._phases, self._folder, self._device = recipe, recipe.phases, folder, device
         self._schedule = schedule_of(recipe, data, supernet)
         self._progress, self._note, self._world, self._configuration = progress, note, world, configuration
         self.supernet = supernet.to(device).to(memory_format=torch.channels_last)
-        self.task = task or task_of(data, settings.loss)
         self._train_step = TrainStep(self.supernet, settings, device=device, world=world, task=self.task)
         self._mixing = Mixing(settings.mixup, settings.cutmix, data.num_classes, settings.seed)
         self._teacher: Teacher | None = None

@@ -7,7 +7,7 @@ from torch import nn
 
 from ofa.common.distributed import World
 from ofa.data.base import ImageData
-from ofa.evaluation.classes import are_unequal
+from ofa.evaluation.classes import shows_other_metrics
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.task import Task
 from ofa.space.config import AnyConfig
@@ -43,7 +43,7 @@ class Validation:
             task=task,
         )
         self.num_images = self.evaluator.num_images
-        self._classes_are_unequal = are_unequal(data.class_counts("validation"))
+        self._shows_others = shows_other_metrics(data.class_counts("validation"))
         self._space, self._seed, self._world = recipe.phases[-1].space(supernet.space), settings.seed, world
 
     def configs(self, step: int) -> dict[str, AnyConfig]:
@@ -74,7 +74,7 @@ class Validation:
         for values in measures.values():
             del values[LOSS]
         scores = {name: values.pop(metric) for name, values in measures.items()}
-        return scores, measures if self._classes_are_unequal else {}
+        return scores, measures if self._shows_others else {}
 
     def scores(self, step: int) -> dict[str, float]:
         """Return the primary metric of each sub-network; a collective call."""
