@@ -64,7 +64,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     print(*([card.name] if card.subnet is None else card.subnet.config.lines), sep="\n")
     shown = f"{metric.show_with_error(value, num_images)} ({metric.basis(num_images)})"
     print(f"{metric.title} of {config.format} on {config.split}: {shown}")
-    if shows_other_metrics(run.data.class_counts(config.split)):
+    if shows_other_metrics(run.data, config.split):
         print(*(f"{other.title}: {other.show(values[other.name])}" for other in others), sep="\n")
     measured = measured_value(metric, value, config.split, num_images, run.data.info.name)
     print(*metric_lines(bundle, config.format, measured, metric), sep="\n")

@@ -84,7 +84,7 @@ def _report(config: ReportConfig) -> list[ReportedNetwork]:
     title = f"{config.run_name} on {device.name}"
     figure = directory.path / config.figure
     plot_tradeoff(rows, figure, predictor.metric, space=space, latency=latency, num_images=num_images)
-    others = evaluator.task.metrics[1:] if shows_other_metrics(run.data.class_counts(config.split)) else ()
+    others = evaluator.task.metrics[1:] if shows_other_metrics(run.data, config.split) else ()
     table_of_networks = report_table(
         rows,
         title,

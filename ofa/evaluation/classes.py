@@ -19,9 +19,13 @@ def are_unequal(class_counts: Sequence[int]) -> bool:
     return bool(counts) and max(counts) > MAX_EQUAL_RATIO * min(counts)
 
 
-def shows_other_metrics(class_counts: Sequence[int]) -> bool:
-    """Return whether metrics beside the primary one tell more: classes are unequal, or there are none."""
-    return not class_counts or are_unequal(class_counts)
+def shows_other_metrics(data: ImageData, split: str) -> bool:
+    """Return whether metrics beside the primary one tell more of a split.
+
+    So it is where classes are unequal, where there are none, and for every task of the user's own.
+    """
+    counts = data.class_counts(split)
+    return ":" in data.info.task or not counts or are_unequal(counts)
 
 
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from ofa.common.errors import UserError
 from ofa.common.metric import Metric, known_metrics
 from ofa.common.own_code import failure_text, own_value, present_folder_first
 from ofa.evaluation.confusion import Confusion
+from ofa.evaluation.outputs import requires_grad
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.task import Meter, Task
 
@@ -136,7 +137,7 @@ class CheckedTask(Task):
             if isinstance(value, Tensor) and not value.is_floating_point():
                 found = f"{found} of {value.dtype}"
             raise UserError(f"The {what} of the task {self.name} is {found}; expected a scalar of floats.")
-        if outputs is not None and outputs.requires_grad and not value.requires_grad:
+        if outputs is not None and requires_grad(outputs) and not value.requires_grad:
             raise UserError(
                 f"The {what} of the task {self.name} does not depend on the outputs by operations with a "
                 "gradient; nothing would be learnt."

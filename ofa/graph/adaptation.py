@@ -56,8 +56,12 @@ def adapt_to_images(
     first = () if own_channels == in_channels else _adapt_first(network, side, own_channels, in_channels)
     images = _images(network, side, in_channels)
     # Nothing is known of the outputs of a task of the user's own: they stay as they are.
-    num_outputs = _num_outputs(network, images, task) if task in _OUTPUT_AXES else num_classes
-    _check_training_outputs(network, images)
+    if task in _OUTPUT_AXES:
+        num_outputs = _num_outputs(network, images, task)
+        _check_training_outputs(network, images)
+    else:
+        num_outputs = num_classes
+        _check_own_outputs(network, images)
     layers = () if num_outputs == num_classes else _renew_classifier(network, images, num_classes, task, seed)
     new_names = tuple(name for name in state_of(network) if name.rpartition(".")[0] in layers)
     return TransferReport(
@@ -150,6 +154,28 @@ def _check_training_outputs(network: nn.Module, images: Tensor) -> None:
             f"{type(network).__name__} returns a {type(outputs).__name__} in training mode; expected logits. "
             "Make it without further outputs, for example with model.kwargs.aux_logits=false."
         )
+
+
+@torch.no_grad()
+def _check_own_outputs(network: nn.Module, images: Tensor) -> None:
+    """Check that a network returns a tensor or a tuple of tensors, equal ones in both modes."""
+    shapes = {
+        mode: [tuple(part.shape) for part in _tensors(used(images), type(network).__name__, mode)]
+        for mode, used in (("evaluation", network), ("training", copy.deepcopy(network).train()))
+    }
+    if shapes["evaluation"] != shapes["training"]:
+        raise UserError(
+            f"{type(network).__name__} returns tensors {shapes['evaluation']} in evaluation mode and "
+            f"{shapes['training']} in training mode; expected the same ones."
+        )
+
+
+def _tensors(outputs: object, name: str, mode: str) -> tuple[Tensor, ...]:
+    parts = outputs if isinstance(outputs, tuple) else (outputs,)
+    if not parts or not all(isinstance(part, Tensor) for part in parts):
+        found = f"a {type(outputs).__name__}"
+        raise UserError(f"{name} returns {found} in {mode} mode; expected a tensor, or a tuple of tensors.")
+    return parts
 
 
 def _renew_classifier(

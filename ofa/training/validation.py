@@ -43,7 +43,7 @@ class Validation:
             task=task,
         )
         self.num_images = self.evaluator.num_images
-        self._shows_others = shows_other_metrics(data.class_counts("validation"))
+        self._shows_others = shows_other_metrics(data, "validation")
         self._space, self._seed, self._world = recipe.phases[-1].space(supernet.space), settings.seed, world
 
     def configs(self, step: int) -> dict[str, AnyConfig]:
