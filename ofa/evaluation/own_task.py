@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 from typing_extensions import override
 
 from ofa.common.display import short_text
 from ofa.common.errors import UserError
+from ofa.common.exhausted import exhaustion_text
 from ofa.common.metric import Metric, known_metrics
 from ofa.common.own_code import failure_text, own_value, present_folder_first
 from ofa.evaluation.confusion import Confusion
-from ofa.evaluation.outputs import requires_grad
+from ofa.evaluation.outputs import parts_of, requires_grad
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.task import Meter, Task
 
@@ -116,19 +119,23 @@ class CheckedTask(Task):
         """Return the task's own loss.
 
         Raises:
-            UserError: if it is no scalar, or has no gradient where the outputs have one.
+            UserError: if it fails, with its error and line; if it is no scalar, or has no gradient where the
+                outputs have one.
         """
-        return self._scalar("loss", self.task.loss(outputs, targets), outputs)
+        value = _called(f"loss of the task {self.name}", self.task.loss, outputs, targets)
+        return self._scalar("loss", value, outputs)
 
     @override
     def soft_loss(self, outputs: Tensor, teacher_outputs: Tensor, weight: float = 1.0) -> Tensor:
         """Return the task's own soft loss, checked as `loss`."""
-        return self._scalar("soft_loss", self.task.soft_loss(outputs, teacher_outputs, weight), outputs)
+        own = partial(self.task.soft_loss, weight=weight)
+        value = _called(f"soft_loss of the task {self.name}", own, outputs, teacher_outputs)
+        return self._scalar("soft_loss", value, outputs)
 
     @override
     def batch_score(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
         """Return the task's own score of a batch, checked to be None or a scalar."""
-        value = self.task.batch_score(outputs, targets)
+        value = _called(f"batch_score of the task {self.name}", self.task.batch_score, outputs, targets)
         return None if value is None else self._scalar("batch_score", value)
 
     def _scalar(self, what: str, value: object, outputs: Tensor | None = None) -> Tensor:
@@ -155,7 +162,7 @@ class _CheckedMeter(Meter):
 
     @override
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        self._meter.add(outputs, targets)
+        _called(f"meter of the task {self._name}", self._meter.add, outputs, targets)
 
     @override
     def values(self) -> dict[str, float]:
@@ -176,6 +183,23 @@ class _CheckedMeter(Meter):
     @override
     def confusion(self, class_names: Sequence[str] | None = None) -> Confusion | None:
         return self._meter.confusion(class_names)
+
+
+def _called(what: str, function: Callable[[Tensor, Tensor], Any], outputs: Tensor, others: Tensor) -> Any:
+    """Return what a function of the user's task returns; its error names the tensors, and its own line.
+
+    Raises:
+        UserError: for whatever the function raises, but for exhausted memory, which is another matter.
+    """
+    try:
+        return function(outputs, others)
+    except UserError:
+        raise
+    except Exception as error:
+        if exhaustion_text(error):
+            raise
+        shapes = [" and ".join(str(tuple(p.shape)) for p in parts_of(given)) for given in (outputs, others)]
+        raise UserError(f"The {what} failed for {shapes[0]}, {shapes[1]}: {failure_text(error)}") from error
 
 
 def _kind(value: object) -> str:

@@ -69,7 +69,7 @@ class Validation:
         return {name: {metric: values[f"{name}/{metric}"] for metric in names} for name in configs}
 
     def all_scores(self, step: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-        """Return `scores`, and the other metrics where classes are unequal, else none; a collective call."""
+        """Return `scores`, and the other metrics where they tell more, else none; a collective call."""
         measures, metric = self.measure(step), self.evaluator.task.metric.name
         for values in measures.values():
             del values[LOSS]

@@ -122,10 +122,10 @@ def report_table(
         split: name of the split that the accuracies were measured on.
         metric: metric of the predicted and measured values.
         num_images: number of images of the split, for the standard error; 0 if it is not known.
-        other_metrics: further metrics for the caption, where classes are unequal.
+        other_metrics: further metrics for the caption, a line each.
     """
     lines = [_caption(networks), *_error_texts(networks, metric, num_images, split)]
-    lines += [f"classes are unequal; {_other_text(networks, other)}" for other in other_metrics]
+    lines += [_other_text(networks, other) for other in other_metrics]
     table = Table(title=title, caption="\n".join(lines), box=None, pad_edge=False)
     error_header = [] if metric.standard_error(0.5, num_images) is None else ["±"]
     accuracy_headers = (f"{metric.heading}\npred.", f"{metric.heading}\n{split}", *error_header)

@@ -179,3 +179,5 @@ def test_finding_treats_a_derived_task_like_its_own(folder: Path) -> None:
     config = find_networks.config("task=my_tasks:FocalTask", "data=digits", "space=mobilenet_v3_tiny")
     assert config.data.task == "my_tasks:FocalTask" and isinstance(config.space, StagedSpace)
     assert facts_of(load_data(config.data)).task == "classification"
+    with pytest.raises(UserError, match="outputs of the task my_corners:CornerTask, so no network can"):
+        find_networks.run(*OWN, "task=my_corners:CornerTask", "plan_only=true")

@@ -105,6 +105,15 @@ class Beyond(Bare):
         meter.value = 3.0
         return meter
 
+class Broken(Bare):
+    def loss(self, outputs, targets): return outputs[:, targets.shape[1]].sum()
+    def soft_loss(self, outputs, teacher_outputs, weight=1.0): raise UserError("no teacher, please")
+    def batch_score(self, outputs, targets): raise RuntimeError("CUDA out of memory")
+    def meter(self): return Falls()
+
+class Falls(Hits):
+    def add(self, outputs, targets): {}["key"]
+
 def function(): pass
 size = 7
 """
@@ -210,6 +219,19 @@ def test_losses_are_scalars_with_a_gradient() -> None:
     assert made("Bare").batch_score(outputs, targets) is None
     # Evaluation has no gradients.
     assert made("Detached").loss(outputs.detach(), targets).ndim == 0
+
+
+def test_an_error_of_a_task_names_its_tensors_and_its_line() -> None:
+    outputs, targets, task = torch.randn(3, 4), torch.arange(3), made("Broken")
+    with pytest.raises(UserError, match=r"loss of .* failed for \(3, 4\), \(3,\): IndexError: .*tried"):
+        task.loss(outputs, targets)
+    with pytest.raises(UserError, match="^no teacher, please$"):
+        task.soft_loss(outputs, outputs)
+    with pytest.raises(UserError, match=r"meter of .* failed for \(3, 4\), \(3,\): KeyError: 'key'"):
+        task.meter().add(outputs, targets)
+    # Memory is no fault of the task.
+    with pytest.raises(RuntimeError, match="out of memory"):
+        task.batch_score(outputs, targets)
 
 
 def test_a_loss_that_is_not_finite_ends_a_training(tmp_path: Path) -> None:
