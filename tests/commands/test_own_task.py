@@ -172,6 +172,13 @@ def test_pruning_and_finding_take_them(folder: Path, capsys: pytest.CaptureFixtu
     assert train_supernet.config(*settings).data == find_networks.config(*CORNERS).data
 
 
+def test_commands_with_other_images_take_the_arguments_of_the_function() -> None:
+    for command in (evaluate_subnet, finetune_subnet):
+        data = command.config("bundle=b", *OWN, "task=my_corners:CornerTask").data
+        assert data is not None and data.kwargs == {"count": 160} and data.source == "my_data:make_data"
+    assert finetune_subnet.config("bundle=b").data is None
+
+
 def test_finding_treats_a_derived_task_like_its_own(folder: Path) -> None:
     from ofa.data.sources import load_data
     from ofa.runs.plan import facts_of
