@@ -19,7 +19,7 @@ class ImageData(ABC):
     """Batches (images, targets): float32 images (n, channels, h, w), normalised, and int64 targets.
 
     Targets are labels (n,), or masks (n, height, width) of classes and `IGNORED`; those of a task of the
-    user's own have any further axes, and may be float32.
+    user's own have any further axes, and may be numbers in floating point.
     """
 
     def __init__(self, info: DataInfo) -> None:
@@ -128,8 +128,8 @@ class ImageData(ABC):
 
 
 def network_targets(targets: Tensor) -> Tensor:
-    """Return targets as a task takes them: int64, or float32 where they are fractions."""
-    return targets.float() if targets.is_floating_point() else targets.long()
+    """Return targets in the type that a task takes: integers as int64, numbers as they are."""
+    return targets if targets.is_floating_point() else targets.long()
 
 
 def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:

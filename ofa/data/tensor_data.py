@@ -16,8 +16,8 @@ from ofa.data.shifts import Change
 class TensorData(MemoryData):
     """Images and their targets, one row of a tensor for each image.
 
-    A row may be a box, several boxes that are padded to the same number, key points, or numbers; int64, or
-    float32. Images are not changed in training, because nothing here knows how a target would change.
+    A row may be a box, several boxes that are padded to the same number, key points, or numbers; integers, or
+    floating point. Images are not changed in training, because nothing here knows how a target would change.
     """
 
     def __init__(

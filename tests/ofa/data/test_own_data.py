@@ -68,7 +68,7 @@ def test_a_function_makes_images_with_targets_of_any_shape() -> None:
 
 def test_targets_of_fractions_stay_fractions_everywhere() -> None:
     images = torch.arange(20 * 64, dtype=torch.int64).to(torch.uint8).view(20, 1, 8, 8)
-    targets = torch.linspace(0, 1, 40, dtype=torch.float64).view(20, 2)
+    targets = torch.linspace(0, 1, 40).view(20, 2)
     data = TensorData(DataSettings("x", validation_size=8), (), (images, targets), (images, targets))
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 16, 3), torch.nn.Conv2d(16, 16, 3)).eval()
     evaluator = SubnetEvaluator(make_elastic(network, torch.rand(2, 1, 8, 8)), data)
