@@ -79,7 +79,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time this downloads PyTorch and takes some minutes."
 	@$(install_cpu_build)
 	@# Modules are compiled when they are first imported; compiling all of them takes longer than downloading.
-	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,onnx,openvino]'
+	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev,onnx,openvino,detection]'
 	@touch $@
 
 $(SBOM_STAMP): $(STAMP)

@@ -30,6 +30,7 @@ class EvaluateConfig(RunConfig):
     device: DeviceSpec
     bundle: PathText
     data: DataSettings | None
+    task: str | None
     format: str
     verify_key: PathText | None
     trust: bool
@@ -54,7 +55,7 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     from search.reports.confusion import confusion_lines, json_path, save_confusion
 
     output = None if config.output is None else json_path(config.output)
-    run = open_images(config, config.data)
+    run = open_images(config, config.data, config.task)
     path = run.directory.bundle(config.bundle)
     print(f"signature: {check_signature(path, config.verify_key)}")
     bundle = load_bundle(path)
@@ -79,10 +80,9 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
         print(*confusion_lines(confusion), sep="\n")
         title = f"{bundle.path.name}, {config.format}, {config.split} images"
         print(f"per class, and the confusion matrix: {save_confusion(confusion, output, title)}")
-    program = PROGRAMS[card.task]
-    pictures_hint = f"for pictures of your own: {command_line(program, _bundle_settings(config))}"
+    hints = _hints(config, card.task)
     if not config.latency:
-        print(pictures_hint)
+        print(*hints, sep="\n", end="\n" * bool(hints))
         return value, None
     with progress_bar("timing") as progress:
         timing = measure_bundle(bundle, config.format, config.device, trust=config.trust, progress=progress)
@@ -94,15 +94,18 @@ def evaluate_subnet(config: EvaluateConfig) -> tuple[float, float | None]:
     measured_on = bundle_target(bundle, config.format, config.device)
     for line in latency_lines(bundle, timing.latency_ms, measured_on):
         print(line)
-    print(pictures_hint)
+    print(*hints, sep="\n", end="\n" * bool(hints))
     return value, timing.latency_ms
 
 
-def _bundle_settings(config: EvaluateConfig) -> dict[str, object]:
-    """Return the settings that run the same file of the bundle on pictures."""
+def _hints(config: EvaluateConfig, task: str) -> list[str]:
+    """Return the line that runs the same file of the bundle on pictures; none for a task of one's own."""
+    if task not in PROGRAMS:
+        return []
     is_of_run = (config.directory.bundles / config.bundle).is_dir()
     run = run_settings(config.run_name, config.runs_dir) if is_of_run else {}
-    return {**run, "bundle": config.bundle, "format": config.format, "images": "VALUE"}
+    settings = {**run, "bundle": config.bundle, "format": config.format, "images": "VALUE"}
+    return [f"for pictures of your own: {command_line(PROGRAMS[task], settings)}"]
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from ofa.common.progress import duration_text, progress_bar, table_console
 from ofa.common.shipped import experiment_settings, preset_settings, read_preset
 from ofa.common.steps import Step, run_steps, steps_table
 from ofa.common.text_settings import Name, PathText, ShortForm, StandsFor
-from ofa.data.settings import DataSettings
+from ofa.data.settings import DataSettings, task_settings
 from ofa.graph.settings import ModelSettings
 from ofa.launch import Command, command
 from ofa.runs.directory import RunDirectory
@@ -74,6 +74,7 @@ class FindConfig:
     plan_only: bool
     model: Annotated[ModelSettings, ShortForm("name")] = field(default_factory=ModelSettings)
     experiment: Annotated[None, StandsFor(experiment_settings)] = None
+    task: Annotated[None, StandsFor(task_settings)] = None
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs_dir: PathText = DEFAULT_RUNS_DIR
     accelerator: str = "auto"

@@ -30,6 +30,7 @@ class FinetuneConfig(RunConfig):
 
     bundle: PathText
     data: DataSettings | None
+    task: str | None
     name: Name | None
     finetuning: FinetuneSettings
     formats: tuple[str, ...]
@@ -55,11 +56,13 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
     from ofa.export.signature import sign_lines, signer_of
     from ofa.runs.config import claim_images
     from ofa.runs.finetune import finetune_bundle, finetune_on
+    from ofa.runs.own_code import with_task
     from ofa.runs.trained import open_images
 
     signer = signer_of(config.sign_key)
-    run = _trained_run(config) if config.data is None else None
-    place = open_images(config, config.data) if run is None else run
+    data = with_task(config.data, config.task)
+    run = _trained_run(config) if data is None else None
+    place = open_images(config, data) if run is None else run
     bundle = load_bundle(place.directory.bundle(config.bundle))
     named_settings = ["run_name", "name"] if config.name else ["run_name", "bundle"]
     name = job_name(config.name or f"{bundle.path.name}-finetuned", named_settings)
@@ -67,8 +70,8 @@ def finetune_subnet(config: FinetuneConfig) -> Path:
         launched_world(place.device) as world,
         progress_bar("fine-tuning", visible=world.is_main) as progress,
     ):
-        if config.data is not None and world.is_main:
-            claim_images(place.directory, config.data)
+        if data is not None and world.is_main:
+            claim_images(place.directory, data)
         finetune = (
             partial(finetune_on, place.data, bundle, place.directory, device=place.device)
             if run is None
@@ -95,7 +98,7 @@ def _trained_run(config: FinetuneConfig) -> TrainedRun:
     from ofa.runs.trained import open_run
 
     try:
-        return open_run(config)
+        return open_run(config, config.task)
     except UserError as error:
         if config.directory.supernet.exists():
             raise

@@ -15,8 +15,8 @@ from latency_tables.table.device import DeviceSpec, device_values
 from ofa.common.command_line import command_line, run_settings
 from ofa.common.errors import UserError
 from ofa.common.progress import progress_bar
-from ofa.common.text_settings import Name, PathText, ShortForm
-from ofa.data.settings import DataSettings
+from ofa.common.text_settings import Name, PathText, ShortForm, StandsFor
+from ofa.data.settings import DataSettings, task_settings
 from ofa.graph.settings import ModelSettings
 from ofa.launch import command, job_name
 from ofa.runs.directory import RunDirectory
@@ -34,6 +34,7 @@ class PruneModelConfig(PruningSettings):
 
     model: Annotated[ModelSettings, ShortForm("name")]
     data: DataSettings
+    task: Annotated[None, StandsFor(task_settings)]
     device: DeviceSpec | None
     run_name: Name
     runs_dir: PathText

@@ -152,6 +152,11 @@ def number_text(value: float) -> str:
     return f"{value:.2f}" if size >= 0.1 or value == 0 else f"{value:.3g}"
 
 
+def known_metrics() -> dict[str, Metric]:
+    """Return the metrics of this project by name."""
+    return dict(_KNOWN)
+
+
 def metric_named(name: str) -> Metric:
     """Return a known metric; of another name, one that is shown as a plain number."""
     return _KNOWN.get(name) or Metric(name, name, is_fraction=False)

@@ -12,6 +12,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.score_file import ScoreFile
 from ofa.compression.changes import LayerChange, apply_changes
+from ofa.evaluation.outputs import parts_of
 
 
 @torch.no_grad()
@@ -25,7 +26,8 @@ def change_harms(
     """Return the harm of each change: the error of the outputs, as a part of their variance.
 
     It is the mean squared difference from the outputs of the network over the mean squared distance of these
-    from their mean over the images, with all other layers unchanged. No labels are needed.
+    from their mean over the images, with all other layers unchanged; of several outputs, the mean of theirs.
+    No labels are needed.
 
     Args:
         network: network in eval mode.
@@ -40,20 +42,24 @@ def change_harms(
     """
     if len(images) < 2:
         raise UserError(f"There are {len(images)} images to compare outputs on; expected at least 2.")
-    expected = network(images).double()
-    variance = float(((expected - expected.mean(0)) ** 2).mean())
-    if not (math.isfinite(variance) and variance > 0):
+    expected = [part.double() for part in parts_of(network(images))]
+    variances = [float(((part - part.mean(0)) ** 2).mean()) for part in expected]
+    if not all(math.isfinite(variance) and variance > 0 for variance in variances):
         raise UserError(
-            f"The outputs of the network have a variance of {variance:g} over {len(images)} images; expected "
-            "outputs that depend on the image."
+            f"The outputs of the network have a variance of {min(variances, default=0):g} over {len(images)} "
+            "images; expected outputs that depend on the image."
         )
     harms = []
     for index, change in enumerate(changes):
         progress(index, len(changes), f"harm of {change.layer} {change.key}")
 
         def error_share(change: LayerChange = change) -> float:
-            outputs = apply_changes(network, [change])(images).double()
-            return float(((outputs - expected) ** 2).mean()) / variance
+            outputs = parts_of(apply_changes(network, [change])(images))
+            errors = [
+                float(((part.double() - own) ** 2).mean()) / variance
+                for part, own, variance in zip(outputs, expected, variances, strict=True)
+            ]
+            return sum(errors) / len(errors)
 
         harms.append(scores.value(f"{change.layer} {change.key}", error_share))
     progress(len(changes), len(changes), "")

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from ofa.data.preprocessing import Preprocessing
     from ofa.data.settings import DataInfo, DataSettings
     from ofa.data.sources import load_data
+    from ofa.data.tensor_data import TensorData
 
 __all__ = [
     "DataInfo",
     "DataSettings",
     "ImageData",
     "Preprocessing",
+    "TensorData",
     "load_data",
     "read_picture",
 ]
@@ -28,5 +30,6 @@ __getattr__ = lazy_names(
         "preprocessing": ["Preprocessing"],
         "settings": ["DataInfo", "DataSettings"],
         "sources": ["load_data"],
+        "tensor_data": ["TensorData"],
     },
 )

@@ -19,7 +19,8 @@ class ImageData(ABC):
     """Batches (images, targets): float32 images (n, channels, h, w), normalised, and their targets.
 
     Targets are labels (n,), masks (n, height, width) of classes and `IGNORED`, 0, 1 or -1 (unknown) for each
-    label (n, labels), or numbers (n, columns), float64 with NaN for what is unknown.
+    label (n, labels), or numbers (n, columns), float64 with NaN for what is unknown. Those of a task of the
+    user's own have any further axes, and may be numbers in floating point.
     """
 
     def __init__(self, info: DataInfo) -> None:
@@ -68,7 +69,7 @@ class ImageData(ABC):
 
     @abstractmethod
     def class_counts(self, split: str) -> tuple[int, ...]:
-        """Return the number of images of each class in a split; nothing for numbers."""
+        """Return the number of images of each class in a split; empty where targets are no classes."""
 
     def negative_counts(self, split: str) -> tuple[int, ...] | None:
         """Return the number of images without each label in a split; None where an image has one class."""
@@ -131,6 +132,11 @@ class ImageData(ABC):
         return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
+def network_targets(targets: Tensor) -> Tensor:
+    """Return targets in the type that a task takes: integers as int64, numbers as they are."""
+    return targets if targets.is_floating_point() else targets.long()
+
+
 def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
     """Return images (n, c, h, w) resized to a square or to (height, width), antialiased bilinear."""
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
@@ -140,11 +146,6 @@ def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
 
     resized: Tensor = V.resize(images, list(size), antialias=True)
     return resized.contiguous(memory_format=torch.channels_last)
-
-
-def network_targets(targets: Tensor) -> Tensor:
-    """Return targets in the type that a task takes: integers as int64, numbers as they are."""
-    return targets if targets.is_floating_point() else targets.long()
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

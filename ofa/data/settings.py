@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
 from ofa.common.errors import UserError
-from ofa.common.text_settings import PathText
+from ofa.common.own_code import check_reference
+from ofa.common.text_settings import OpenGroup, PathText
 from ofa.data.target_scale import TargetScale
 
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
@@ -15,6 +17,7 @@ MULTI_LABEL, REGRESSION = "multi_label", "regression"
 OUTPUTS_BY_NAME = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 """Tasks whose networks give one output of an image for each of `DataInfo.class_names`."""
 
+OWN_DATA = "own"
 BALANCES = ("none", "sampling", "loss")
 AUGMENTATIONS = ("standard", "randaugment", "trivial")
 ON_UNREADABLE = ("stop", "skip")
@@ -28,7 +31,7 @@ class DataSettings:
     """Choice of an image set, its splits and its augmentation.
 
     Attributes:
-        name: name of a known set (`ofa.data.sources.SOURCES`).
+        name: name of a known set (`ofa.data.sources.SOURCES`); `own` for those that a user's function makes.
         root: folder of the files; null for embedded sets.
         download: whether torchvision may download a missing set into `root`.
         validation_size: images cut from the training set for predictor and selection: a count, a share below
@@ -50,6 +53,9 @@ class DataSettings:
         cache: folder for shrunk copies of the training photographs; null for none.
         ignored_value: value in the files of masks, beside 255, of pixels that count nowhere.
         table: CSV file of labels or numbers, a path from `root` on; null for the only one in it.
+        task: the user's own task, "package.module:Task"; null for that of the images.
+        source: name of the function that makes the images `own`, "package.module:make_data".
+        kwargs: arguments of that function.
     """
 
     name: str
@@ -72,6 +78,9 @@ class DataSettings:
     cache: PathText | None = None
     ignored_value: int = 255
     table: PathText | None = None
+    task: str | None = None
+    source: str | None = None
+    kwargs: Annotated[dict[str, Any], OpenGroup()] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the ranges and names; all errors are reported at once."""
@@ -88,8 +97,25 @@ class DataSettings:
         errors += _name_errors("balance", self.balance, BALANCES)
         errors += _name_errors("augment", self.augment, AUGMENTATIONS)
         errors += _name_errors("on_unreadable", self.on_unreadable, ON_UNREADABLE)
+        errors += self._own_errors()
         if errors:
             raise UserError("\n".join(errors))
+
+    def _own_errors(self) -> list[str]:
+        """Return what is wrong with the settings that name code of the user's own."""
+        errors = []
+        if self.task is not None:
+            errors += check_reference("task", self.task, "a class of your own, package.module:Task")
+        if self.source is not None:
+            errors += check_reference("data.source", self.source, "package.module:make_data")
+        if self.name != OWN_DATA and (self.source is not None or self.kwargs):
+            errors.append(f"data.source and data.kwargs are for data=own; these images are {self.name}.")
+        return errors
+
+
+def task_settings(name: str) -> dict[str, str]:
+    """Return the settings that `task=NAME` stands for."""
+    return {"++data.task": name}
 
 
 def refuse_settings(settings: DataSettings, names: Sequence[str], reason: str) -> None:
@@ -98,8 +124,8 @@ def refuse_settings(settings: DataSettings, names: Sequence[str], reason: str) -
     Raises:
         UserError: naming each of them, and `reason`.
     """
-    defaults = DataSettings(settings.name)
-    extra_names = [name for name in names if getattr(settings, name) != getattr(defaults, name)]
+    defaults = {field.name: field.default for field in fields(DataSettings)}
+    extra_names = [name for name in names if getattr(settings, name) != defaults[name]]
     if extra_names:
         raise UserError(f"{', '.join(extra_names)}: {reason}")
 
@@ -130,7 +156,8 @@ class DataInfo:
         mean: mean of the pixels scaled to 0..1, per channel.
         std: standard deviation of the pixels scaled to 0..1, per channel.
         centre_share: share of the short side kept by the square centre crop of evaluation; 1: whole images.
-        task: what is told of an image, a key of `ofa.evaluation.tasks.TASKS`.
+        task: what is told of an image: a key of `ofa.evaluation.tasks.TASKS`, or a class of the user's own,
+            "package.module:Task".
         target_scale: scale of the outputs of networks that tell numbers; None for other tasks.
     """
 

@@ -23,7 +23,8 @@ from ofa.data.image_values import ValueData
 from ofa.data.mask_folder import MaskFolderData, count_mask_classes
 from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
-from ofa.data.settings import MULTI_LABEL, REGRESSION, DataSettings
+from ofa.data.own_data import load_own
+from ofa.data.settings import MULTI_LABEL, OWN_DATA, REGRESSION, DataSettings
 from ofa.data.shape_values import NUMBER_NAMES, SHAPE_NAMES, shape_labels, shape_numbers
 from ofa.data.shapes import CLASS_NAMES, draw_shapes
 from ofa.data.table_folder import TableFolderData, count_names
@@ -31,11 +32,14 @@ from ofa.data.table_folder import TableFolderData, count_names
 
 @dataclass(frozen=True)
 class Source:
-    """How to load a set; its channels and number of classes without loading it; whether it has no files."""
+    """How to load a set; its channels and number of classes without loading it; whether it has no files.
+
+    Channels and classes of images of the user's own are known when they are loaded, and None here.
+    """
 
     load: Callable[[DataSettings, ProgressCallback], ImageData]
-    in_channels: int
-    num_classes: Callable[[DataSettings], int]
+    in_channels: int | None
+    num_classes: Callable[[DataSettings], int] | None
     is_embedded: bool = False
 
 
@@ -49,8 +53,10 @@ def load_data(
         root: folder of the images, for sets that are not embedded; None for the one of the settings.
         progress: called while the files of photographs are checked.
 
+    Images of the user's own are made by the code that the settings name, which runs.
+
     Raises:
-        UserError: for an unknown name, or files that are missing or unfit.
+        UserError: for an unknown name, or files that are missing or unfit; see also `load_own`.
     """
     settings = data
     if not isinstance(settings, DataSettings):
@@ -63,12 +69,18 @@ def load_data(
             f"The folder {settings.root} is given, but {settings.name!r} are embedded and read none. For "
             "pictures in folders choose data=image_folder (experiment=image_folder in a training)."
         )
-    return source.load(settings, progress)
+    loaded = source.load(settings, progress)
+    if settings.task is not None:
+        loaded.info = dataclasses.replace(loaded.info, task=settings.task)
+    return loaded
 
 
 def describe_data(settings: DataSettings) -> tuple[int, int]:
     """Return channels and number of classes of the set, reading names alone, or masks if there are none."""
     source = _source(settings)
+    if source.in_channels is None or source.num_classes is None:
+        own = load_data(settings)
+        return own.in_channels, own.num_classes
     return source.in_channels, source.num_classes(settings)
 
 
@@ -171,4 +183,5 @@ SOURCES: dict[str, Source] = {
         is_embedded=True,
     ),
     "regression_folder": _table(REGRESSION),
+    OWN_DATA: Source(load_own, None, None),
 }

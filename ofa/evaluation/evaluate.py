@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ofa.data.base import ImageData, network_targets, resize
 from ofa.evaluation.confusion import Confusion
+from ofa.evaluation.outputs import float_outputs
 from ofa.evaluation.pixel_store import PixelStore
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.task import ClassificationTask, Meter, Task
@@ -38,7 +39,7 @@ def measure_with_loss(
     for images, targets in batches:
         outputs = outputs_of(images)
         meter.add(outputs, targets)
-        losses.append(task.loss(outputs.float(), targets) * len(targets))
+        losses.append(task.loss(float_outputs(outputs), targets) * len(targets))
         num_images += len(targets)
     return meter.values(), float(torch.stack(losses).sum()) / num_images if losses else 0.0
 

@@ -18,7 +18,6 @@ from ofa.evaluation.soft_losses import SOFT_LOSSES
 from ofa.evaluation.task import Meter, Task
 
 Values = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 
 class MultiLabelTask(Task):
@@ -116,36 +115,16 @@ class LabelMeter(Meter):
         """Return the average precision and F1 of each label, and the number of images that have it."""
         if not self._outputs:
             return np.zeros(0), np.zeros(0), np.zeros(0, np.int64)
+        from sklearn.metrics import average_precision_score, f1_score  # takes a second
+
         logits = torch.cat(self._outputs).double().cpu().numpy()
         targets = torch.cat(self._targets).cpu().numpy()
         known = targets >= 0
         has = targets == 1
         columns = range(logits.shape[1])
-        parts = [(logits[known[:, c], c], has[known[:, c], c]) for c in columns]
-        precisions = np.array([average_precision(*part) for part in parts])
-        return precisions, np.array([f1_score(*part) for part in parts]), has.sum(0)
-
-
-def average_precision(scores: Values, has_label: Flags) -> float:
-    """Return the area under precision and recall in steps, with images ranked by score.
-
-    Images of equal scores are taken together. 0 if no image has the label.
-
-    Args:
-        scores: score of each image (n,); higher is more probable.
-        has_label: whether it has the label (n,).
-    """
-    if not has_label.any():
-        return 0.0
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], np.cumsum(has_label[order])
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-    num_more = np.diff(hits[ends], prepend=0)
-    return float((num_more * hits[ends] / (ends + 1)).sum() / hits[-1])
-
-
-def f1_score(logits: Values, has_label: Flags) -> float:
-    """Return F1 of the images whose probability is above a half; 0 if none is and none has the label."""
-    answers = logits > 0
-    total = answers.sum() + has_label.sum()
-    return float(2 * (answers & has_label).sum() / total) if total else 0.0
+        parts = [(has[known[:, c], c], logits[known[:, c], c]) for c in columns]
+        precisions = np.array([average_precision_score(*part) if part[0].any() else 0.0 for part in parts])
+        f1_scores = [
+            f1_score(truth, scores > 0, zero_division=0.0) if len(truth) else 0.0 for truth, scores in parts
+        ]
+        return precisions, np.array(f1_scores), has.sum(0)

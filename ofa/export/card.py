@@ -140,7 +140,9 @@ class ModelCard:
             UserError: naming both.
         """
         if self.task != info.task:
-            raise UserError(f"{self.name} is a network for {self.task}; {info.name} is for {info.task}.")
+            text = f"{self.name} is a network for {self.task}; {info.name} is for {info.task}."
+            hint = f" If you know and trust that code, name it: task={self.task}" if ":" in self.task else ""
+            raise UserError(text + hint)
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Return the network's input for images (n, channels, h, w) of pixels 0..255."""

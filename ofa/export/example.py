@@ -46,6 +46,23 @@ def subnet_example(card: ModelCard) -> str:
     return "\n".join([*lines, *_answer_lines(card, "bundle.card.class_names")])
 
 
+def with_several_outputs(code: str) -> str:
+    """Return an example for a network that returns several tensors: it computes the list `outputs`.
+
+    Args:
+        code: an example whose last line computes `logits`: as the first result of a call, or as an array of
+            the only one; any other example stays as it is.
+    """
+    *lines, last = code.splitlines()
+    call = last.removeprefix("logits = ")
+    if call == last:
+        return code
+    for end, several in ((".detach().numpy()", "[part.detach().numpy() for part in {}]"), ("[0]", "{}")):
+        if call.endswith(end):
+            return "\n".join([*lines, f"outputs = {several.format(call.removesuffix(end))}"])
+    return code
+
+
 def weights_example(file: ExportedFile) -> str:
     """Return code that reads the weights of a module whose code is not in the bundle."""
     return f"""from safetensors.torch import load_file

@@ -8,7 +8,14 @@ from ofa.common.metric import metric_named
 from ofa.data.settings import CLASSIFICATION, MULTI_LABEL, OUTPUTS_BY_NAME, REGRESSION, SEGMENTATION
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE
-from ofa.export.example import PICTURE, engine_example, reads_pictures, subnet_example, weights_example
+from ofa.export.example import (
+    PICTURE,
+    engine_example,
+    reads_pictures,
+    subnet_example,
+    weights_example,
+    with_several_outputs,
+)
 from ofa.export.formats import format_of
 from ofa.export.record import ExportedFile
 
@@ -16,12 +23,13 @@ README_FILE = "README.md"
 _OUTPUT_KINDS = {MULTI_LABEL: "labels", REGRESSION: "numbers"}
 
 
-def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
+def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile], num_outputs: int = 1) -> str:
     """Return the text of a bundle's README, in Markdown.
 
     Args:
         card: description of the network.
         files: files of the bundle by format.
+        num_outputs: number of tensors that the network returns.
     """
     sections = [_introduction(card)]
     for name, file in files.items():
@@ -30,6 +38,8 @@ def bundle_readme(card: ModelCard, files: Mapping[str, ExportedFile]) -> str:
         else:
             paths = [part.file for part in file.every_part]
             code = engine_example(card, format_of(name, file.precision).example(paths, file.precision))
+        if num_outputs > 1:
+            code = with_several_outputs(code)
         sections.append(f"## {name}: {_names(file)}\n\n{_facts(name, file)}\n\n```python\n{code}\n```")
     return "\n\n".join(sections) + "\n"
 

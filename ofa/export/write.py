@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ofa.architecture.lowering import lower
 from ofa.common.disk import check_free_space
@@ -21,9 +21,10 @@ from ofa.common.metric import metric_named
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import state_bytes
 from ofa.data.settings import OUTPUTS_BY_NAME
+from ofa.evaluation.outputs import parts_of
 from ofa.export.card import ModelCard
 from ofa.export.description import DESCRIPTION_FILE, describe
-from ofa.export.formats import FORMATS, Format, Source, layers_of
+from ofa.export.formats import FORMATS, PT2, Format, Source, layers_of
 from ofa.export.metadata import card_metadata
 from ofa.export.precision import TargetPrecision, check_precision, export_lower, format_key, load_lower
 from ofa.export.readme import README_FILE, bundle_readme
@@ -34,6 +35,7 @@ from ofa.runtimes.base import FP32, Files, Logits, check_packages, quiet, write_
 from ofa.space.staged import StagedSpace
 
 CHECKED_BATCH_SIZES = (1, 3)
+FORMATS_OF_SEVERAL_OUTPUTS = ("onnx", PT2)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def export_bundle(
         check_precision(target.precision, target.mixed_precision, formats, layers_of(network))
     _check_replaceable(path)
     source = Source(network, card.input_shape, card_metadata(card))
-    _check_output(source, card)
+    num_outputs = _checked_outputs(source, card, formats, target is not None and target.precision != FP32)
     check_free_space(path.parent, _max_bytes(network, len(chosen_formats), target), "the bundle")
     total = 1 + len(chosen_formats)
     with new_folder(path, "bundle") as folder, quiet():
@@ -122,7 +124,7 @@ def export_bundle(
             if target is not None and target.precision != FP32:
                 key = format_key(name, target.precision)
                 files[key] = _add_lower(folder, name, content, source, target, progress)
-        _write(folder, {README_FILE: bundle_readme(card, files).encode()})
+        _write(folder, {README_FILE: bundle_readme(card, files, num_outputs).encode()})
         write_json(folder / DESCRIPTION_FILE, describe(card, files))
         _trust_own(files)
     progress(total, total, "")
@@ -155,22 +157,32 @@ def _check_subnet(network: nn.Module, card: ModelCard) -> None:
 
 
 @torch.no_grad()
-def _check_output(source: Source, card: ModelCard) -> None:
-    """Check that the network takes the card's images and gives an output for each class."""
+def _checked_outputs(source: Source, card: ModelCard, formats: Sequence[str], has_lower: bool) -> int:
+    """Return the number of outputs, checked to be for the card's images and such as all files can have."""
     try:
         output = source.network(source.images(2))
     except (RuntimeError, ValueError, IndexError) as error:
         raise UserError(
             f"The network cannot take images of shape {card.input_shape}, the card's input_shape: {error}"
         ) from error
-    if not isinstance(output, Tensor) or output.dim() < 2 or len(output) != 2:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    parts = parts_of(output)
+    takes_several = ":" in card.task  # A task of the user's own.
+    if not parts or (len(parts) > 1 and not takes_several) or any(p.dim() < 2 or len(p) != 2 for p in parts):
+        shape = tuple(parts[0].shape) if len(parts) == 1 else type(output).__name__
         raise UserError(f"The network returns {shape} for 2 images; expected a tensor (2, ...).")
-    if card.task in OUTPUTS_BY_NAME and output.shape[1:] != (len(card.class_names),):
+    unfit_formats = [name for name in formats if name not in FORMATS_OF_SEVERAL_OUTPUTS]
+    if len(parts) > 1 and (unfit_formats or has_lower):
+        what = ", ".join(unfit_formats) or "a lower precision"
         raise UserError(
-            f"The network returns {tuple(output.shape)} for 2 images; the card has {len(card.class_names)} "
+            f"The network returns {len(parts)} tensors, and {what} takes a single one. Formats of several "
+            f"outputs are {' and '.join(FORMATS_OF_SEVERAL_OUTPUTS)}, in fp32."
+        )
+    if card.task in OUTPUTS_BY_NAME and parts[0].shape[1:] != (len(card.class_names),):
+        raise UserError(
+            f"The network returns {tuple(parts[0].shape)} for 2 images; the card has {len(card.class_names)} "
             "class names, so expected one logit for each."
         )
+    return len(parts)
 
 
 def _add_weights(folder: Path, source: Source, card: ModelCard, tolerance: float) -> ExportedFile:
@@ -241,20 +253,26 @@ def _check(name: str, logits: Logits, source: Source, tolerance: float) -> float
         images = source.images(count)
         expected = source.network(images)
         outputs = logits(images)
-        if outputs.shape != expected.shape:
+        shapes, expected_shapes = ([tuple(p.shape) for p in parts_of(o)] for o in (outputs, expected))
+        if shapes != expected_shapes:
             raise UserError(
-                f"The exported {name} file gives {tuple(outputs.shape)} logits for {count} images; expected "
-                f"{tuple(expected.shape)}. No bundle was written."
+                f"The exported {name} file gives {_text(shapes)} logits for {count} images; expected "
+                f"{_text(expected_shapes)}. No bundle was written."
             )
-        difference = float((outputs - expected).abs().max())
-        limit = tolerance * float(expected.abs().max())
-        if not difference <= limit:
-            raise UserError(
-                f"The exported {name} file's logits differ from the network's by {difference:.3g} at batch "
-                f"size {count}; at most {limit:.3g} is allowed. No bundle was written."
-            )
-        max_difference = max(max_difference, difference)
+        for output, expected_output in zip(parts_of(outputs), parts_of(expected), strict=True):
+            difference = float((output - expected_output).abs().max())
+            limit = tolerance * float(expected_output.abs().max())
+            if not difference <= limit:
+                raise UserError(
+                    f"The exported {name} file's logits differ from the network's by {difference:.3g} at "
+                    f"batch size {count}; at most {limit:.3g} is allowed. No bundle was written."
+                )
+            max_difference = max(max_difference, difference)
     return max_difference
+
+
+def _text(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, shapes))
 
 
 def _write(folder: Path, files: Files) -> None:

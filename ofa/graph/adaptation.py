@@ -41,14 +41,15 @@ def adapt_to_images(
 
     Everything else keeps its weights. First convolutions are summed or spread over other channels, see
     `adapt_channels`; a classifier of other classes is new: the last linear layer or convolution that makes
-    the outputs, or all of them where several make them together.
+    the outputs, or all of them where several make them together. The outputs of a task of the user's own can
+    be anything, and the classifier of its network is the user's business.
 
     Args:
         network: a network in eval mode that maps images to logits, (n, classes) or (n, classes, h, w).
         side: side of the images in pixels.
         in_channels: channels of the images.
         num_classes: classes of the images, or of their pixels.
-        task: what is told of an image; see `DataInfo.task`.
+        task: kind of the outputs, a known task; any other name for outputs that stay as they are.
         seed: seed of the new weights.
 
     Raises:
@@ -59,8 +60,13 @@ def adapt_to_images(
     own_channels = _own_channels(network, side, in_channels)
     first = () if own_channels == in_channels else _adapt_first(network, side, own_channels, in_channels)
     images = _images(network, side, in_channels)
-    num_outputs = _num_outputs(network, images, task)
-    _check_training_outputs(network, images)
+    # Nothing is known of the outputs of a task of the user's own: they stay as they are.
+    if task in _OUTPUT_AXES:
+        num_outputs = _num_outputs(network, images, task)
+        _check_training_outputs(network, images)
+    else:
+        num_outputs = num_classes
+        _check_own_outputs(network, images)
     layers = () if num_outputs == num_classes else _renew_classifier(network, images, num_classes, task, seed)
     new_names = tuple(name for name in state_of(network) if name.rpartition(".")[0] in layers)
     return TransferReport(
@@ -129,6 +135,11 @@ def _adapt_first(network: nn.Module, side: int, own_channels: int, in_channels: 
 
 @torch.no_grad()
 def _num_outputs(network: nn.Module, images: Tensor, task: str) -> int:
+    """Return the classes that a network's outputs tell.
+
+    Raises:
+        UserError: if the outputs are none of the task.
+    """
     outputs, axes = network(images), _OUTPUT_AXES[task]
     if not isinstance(outputs, Tensor) or outputs.dim() != len(axes) + 1 or len(outputs) != len(images):
         what = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
@@ -148,6 +159,28 @@ def _check_training_outputs(network: nn.Module, images: Tensor) -> None:
             f"{type(network).__name__} returns a {type(outputs).__name__} in training mode; expected logits. "
             "Make it without further outputs, for example with model.kwargs.aux_logits=false."
         )
+
+
+@torch.no_grad()
+def _check_own_outputs(network: nn.Module, images: Tensor) -> None:
+    """Check that a network returns a tensor or a tuple of tensors, equal ones in both modes."""
+    shapes = {
+        mode: [tuple(part.shape) for part in _tensors(used(images), type(network).__name__, mode)]
+        for mode, used in (("evaluation", network), ("training", copy.deepcopy(network).train()))
+    }
+    if shapes["evaluation"] != shapes["training"]:
+        raise UserError(
+            f"{type(network).__name__} returns tensors {shapes['evaluation']} in evaluation mode and "
+            f"{shapes['training']} in training mode; expected the same ones."
+        )
+
+
+def _tensors(outputs: object, name: str, mode: str) -> tuple[Tensor, ...]:
+    parts = outputs if isinstance(outputs, tuple) else (outputs,)
+    if not parts or not all(isinstance(part, Tensor) for part in parts):
+        found = f"a {type(outputs).__name__}"
+        raise UserError(f"{name} returns {found} in {mode} mode; expected a tensor, or a tuple of tensors.")
+    return parts
 
 
 def _renew_classifier(

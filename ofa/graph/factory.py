@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-import pkgutil
-import sys
-import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ofa.common.display import listed_names, short_text
+from ofa.common.display import short_text
 from ofa.common.errors import UserError
+from ofa.common.own_code import failure_text, own_value, present_folder_first, unknown_part
 from ofa.graph.dense_logits import DenseLogits
 from ofa.graph.weights import load_weights
 
@@ -56,11 +52,11 @@ def load_model(name: str, kwargs: Mapping[str, Any] | None = None, weights: Path
         factory = _timm_factory(path, arguments)
     elif library == "ofa":
         if path not in _OWN_MODELS:
-            raise _unknown("model of this project", path, list(_OWN_MODELS))
+            raise unknown_part("model of this project", path, list(_OWN_MODELS))
         factory = getattr(importlib.import_module(_OWN_MODELS[path]), path)
     else:
-        with _present_folder_first():
-            factory = _user_factory(library, path, name)
+        with present_folder_first():
+            factory = _user_factory(name)
             network = _made(factory, arguments, name)
             return _finished(network, name, weights)
     return _finished(_made(factory, arguments, name), name, weights)
@@ -89,7 +85,7 @@ def _torchvision_factory(name: str, arguments: dict[str, Any]) -> Factory:
 
     known_names = models.list_models()
     if name not in known_names:
-        raise _unknown("torchvision model", name, known_names)
+        raise unknown_part("torchvision model", name, known_names)
     _refuse_weights(arguments)
     builder: Factory = models.get_model_builder(name)
     parameters = inspect.signature(builder).parameters
@@ -114,7 +110,7 @@ def _timm_factory(name: str, arguments: dict[str, Any]) -> Factory:
             f"timm:{name} needs the package timm, which is not installed: pip install -e '.[timm]'"
         ) from error
     if not timm.is_model(name):
-        raise _unknown("timm model", name, timm.list_models())
+        raise unknown_part("timm model", name, timm.list_models())
     _refuse_weights(arguments)
 
     def create(**kwargs: Any) -> Any:
@@ -135,54 +131,9 @@ def _refuse_weights(arguments: Mapping[str, Any]) -> None:
 # -- the user's modules ----------------------------------------------------------------------------
 
 
-@contextmanager
-def _present_folder_first() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-        if folder not in sys.path:
-            sys.path.append(folder)  # For what the network imports later.
-
-
-def _user_factory(module_name: str, path: str, name: str) -> Factory:
-    """Return what `path`, dotted or not, names in a module."""
-    value: Any = _user_module(module_name, name)
-    where = f"module {module_name}"
-    for part in path.split("."):
-        if not hasattr(value, part):
-            raise _unknown(f"name in {where}", part, [n for n in dir(value) if not n.startswith("_")])
-        value, where = getattr(value, part), f"{where}:{part}"
-    if not callable(value):
-        kind = type(value).__name__
-        raise UserError(f"{name} is of type {kind}; expected a function or class that returns a network.")
-    factory: Factory = value
+def _user_factory(name: str) -> Factory:
+    factory: Factory = own_value(name, "a function or class that returns a network")
     return factory
-
-
-def _user_module(module_name: str, name: str) -> Any:
-    if "/" in module_name or module_name.endswith(".py"):
-        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
-        raise UserError(
-            f"{module_name!r} is a file; a module is named from the present folder on: "
-            f"{dotted}:{name.partition(':')[2]}"
-        )
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if module_name != missing and not module_name.startswith(f"{missing}."):
-            raise UserError(f"Module {module_name} cannot be imported: {_failure(error)}") from error
-        parent, _, last = missing.rpartition(".")
-        folders = getattr(sys.modules.get(parent), "__path__", None) if parent else [str(Path.cwd())]
-        names = [module.name for module in pkgutil.iter_modules(folders)]
-        kind = f"module in {parent}" if parent else "module"
-        raise _unknown(kind, last, names) from error
-    except Exception as error:  # Whatever the module raises.
-        raise UserError(f"Module {module_name} cannot be imported: {_failure(error)}") from error
 
 
 def _made(factory: Factory, arguments: Mapping[str, Any], name: str) -> nn.Module:
@@ -195,31 +146,9 @@ def _made(factory: Factory, arguments: Mapping[str, Any], name: str) -> nn.Modul
         network = factory(**arguments)
     except Exception as error:  # Whatever the factory raises.
         written = ", ".join(f"{key}={short_text(value, 40)}" for key, value in arguments.items())
-        raise UserError(f"{name}({written}) failed: {_failure(error)}") from error
+        raise UserError(f"{name}({written}) failed: {failure_text(error)}") from error
     if not isinstance(network, nn.Module):
         raise UserError(
             f"{name} returned a value of type {type(network).__name__}; expected a torch.nn.Module."
         )
     return network
-
-
-def _failure(error: Exception) -> str:
-    """Return type and first line of an error, and the innermost line outside this file and PyTorch."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    place = ""
-    if isinstance(error, SyntaxError):
-        place = f"{Path(error.filename or '').name}:{error.lineno}"
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        others = ("/torch/", "<frozen", __file__)
-        lines = [frame for frame in frames if not any(part in frame.filename for part in others)]
-        place = f"{Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else ""
-    what = short_text(f"{type(error).__name__}: {text}".removesuffix(": "), 300)
-    return f"{what}{f' ({place})' if place else ''}"
-
-
-def _unknown(kind: str, name: str, known_names: Collection[str]) -> UserError:
-    """Return the error for an unknown name, with the closest ones; with all where they are few."""
-    matches = difflib.get_close_matches(name, known_names, n=5, cutoff=0.5)
-    hint = f"similar: {', '.join(matches)}" if matches else f"known: {listed_names(sorted(known_names))}"
-    return UserError(f"Unknown {kind} {name!r}; {hint or 'none'}.")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ofa.common import own_code
 from ofa.common.command_line import command_line, flattened
 from ofa.common.display import short_text
 from ofa.common.errors import UserError
-from ofa.common.remembered import is_remembered, remember
 from ofa.graph.settings import LIBRARIES
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ class NetworkSource:
         side: side of the images in pixels.
         in_channels: channels of the images.
         num_classes: classes of the images, or of their pixels.
-        task: what is told of an image; see `DataInfo.task`.
+        task: kind of the outputs; see `adapt_to_images`.
         classifier_names: names of the parameters that depend on the classes; empty if they are not known.
     """
 
@@ -100,14 +98,9 @@ class NetworkSource:
 
 def is_known(name: str, kwargs: Mapping[str, Any]) -> bool:
     """Return whether a model is of a library, or was named with these arguments on this machine before."""
-    return name.partition(":")[0] in LIBRARIES or is_remembered(_KIND, _digest(name, kwargs))
+    return name.partition(":")[0] in LIBRARIES or own_code.is_known(_KIND, name, kwargs)
 
 
 def make_known(name: str, kwargs: Mapping[str, Any]) -> None:
     """Remember that the user has named the function that makes a model."""
-    remember(_KIND, _digest(name, kwargs))
-
-
-def _digest(name: str, kwargs: Mapping[str, Any]) -> str:
-    text = json.dumps([name, dict(kwargs)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    own_code.make_known(_KIND, name, kwargs)

@@ -134,7 +134,7 @@ def _full_name(schema: type, name: str) -> str:
     names = name.split(".")
     for position, part in enumerate(names):
         hints = typing.get_type_hints(hint, include_extras=True) if dataclasses.is_dataclass(hint) else {}
-        hint = hints.get(part)
+        hint = _without_none(hints.get(part))
         marks: list[Any] = []
         if typing.get_origin(hint) is Annotated:
             hint, *marks = typing.get_args(hint)
@@ -144,6 +144,13 @@ def _full_name(schema: type, name: str) -> str:
             if isinstance(mark, ShortForm) and position == len(names) - 1:
                 return f"{name}.{mark.setting}"
     return name
+
+
+def _without_none(hint: Any) -> Any:
+    """Return the type of an optional group of settings; any other hint as it is."""
+    options = [option for option in typing.get_args(hint) if option is not type(None)]
+    is_union = typing.get_origin(hint) in (Union, types.UnionType)
+    return options[0] if is_union and len(options) == 1 else hint
 
 
 def _unreadable(name: str, value: str) -> str:

@@ -14,8 +14,8 @@ from ofa.common.errors import UserError
 from ofa.common.files import write_json
 from ofa.common.locks import sole_writer
 from ofa.common.reading import read_json
-from ofa.common.text_settings import Implied, Name, PathText, ShortForm
-from ofa.data.settings import DataInfo, DataSettings
+from ofa.common.text_settings import Implied, Name, PathText, ShortForm, StandsFor
+from ofa.data.settings import DataInfo, DataSettings, task_settings
 from ofa.graph.settings import ModelSettings
 from ofa.graph.space import ImageSpace, family_space
 from ofa.runs.directory import RunDirectory
@@ -37,6 +37,7 @@ class TrainConfig:
         init: source of the first weights, see `ofa.runs.start_from`; null for random ones.
         space: space of the supernet; None for a user's model.
         model: the user's model, whose name is None for a space.
+        task: stands for `data.task` on a command line.
     """
 
     run_name: Name
@@ -51,6 +52,7 @@ class TrainConfig:
     model: Annotated[ModelSettings, ShortForm("name"), Implied(MODEL_IMPLIES)] = field(
         default_factory=ModelSettings
     )
+    task: Annotated[None, StandsFor(task_settings)] = None
 
     def __post_init__(self) -> None:
         """Check that there is a space or a model, and give each phase the name it is listed under."""
@@ -75,7 +77,7 @@ class TrainConfig:
     def record(self) -> dict[str, Any]:
         """Return the plain values that decide a run's result, without places and machine settings."""
         values = dataclasses.asdict(self)
-        for name in ("run_name", "runs_dir", "accelerator", "threads"):
+        for name in ("run_name", "runs_dir", "accelerator", "threads", "task"):
             del values[name]
         values["data"] = data_record(self.data)
         undeciding = ["checkpoint_every_steps", "keep_checkpoints", "on_non_finite"]
@@ -99,10 +101,16 @@ class TrainConfig:
 
 
 def data_record(data: DataSettings) -> dict[str, Any]:
-    """Return the plain values that decide which images these are, without places and machine settings."""
+    """Return the plain values that decide which images these are, without places and machine settings.
+
+    Code of the user's own is part of it where there is any.
+    """
     values = dataclasses.asdict(data)
     for name in ("root", "download", "workers", "cache"):
         del values[name]
+    for name in ("task", "source", "kwargs"):
+        if not values[name]:
+            del values[name]
     return values
 
 

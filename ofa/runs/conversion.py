@@ -16,6 +16,7 @@ from ofa.common.progress import Note
 from ofa.common.tensors import file_hash
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
+from ofa.evaluation.tasks import output_kind
 from ofa.graph.adaptation import adapt_to_images
 from ofa.graph.from_settings import converted, network_of
 from ofa.graph.network_source import NetworkSource
@@ -63,7 +64,7 @@ def convert_for(model: ModelSettings, data: ImageData, settings: DataSettings, s
         "side": side,
         "in_channels": info.in_channels,
         "num_classes": info.num_classes,
-        "task": info.task,
+        "task": record["task"],
     }
     network = network_of(model, seed)
     report = adapt_to_images(network, **shape, seed=seed)
@@ -122,7 +123,7 @@ def conversion_record(
         "side": max(model.resolutions) if model.resolutions else image_side(data, settings),
         "in_channels": data.info.in_channels,
         "num_classes": data.info.num_classes,
-        "task": data.info.task,
+        "task": output_kind(data.info.task),
         "seed": seed,
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))

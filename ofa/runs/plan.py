@@ -63,7 +63,7 @@ class ImageSetFacts:
         num_train: number of training images.
         short_side: median short side of the training images in pixels.
         in_files: whether the images are files of a folder, read while training.
-        task: what is told of an image; see `DataInfo.task`.
+        task: kind of the outputs; see `output_kind`.
     """
 
     num_train: int
@@ -73,9 +73,16 @@ class ImageSetFacts:
 
 
 def facts_of(data: ImageData) -> ImageSetFacts:
-    """Return the facts of a set of images."""
-    in_files = not data.is_in_memory
-    return ImageSetFacts(data.size("train"), data.short_side, in_files=in_files, task=data.info.task)
+    """Return the facts of a set of images.
+
+    Raises:
+        UserError: if a task of the user's own cannot be imported; see `output_kind`.
+    """
+    # It loads PyTorch, which a command does after its first word.
+    from ofa.evaluation.tasks import output_kind
+
+    in_files, task = not data.is_in_memory, output_kind(data.info.task)
+    return ImageSetFacts(data.size("train"), data.short_side, in_files=in_files, task=task)
 
 
 @dataclass(frozen=True)

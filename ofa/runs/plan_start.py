@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa.common.command_line import flattened
+from ofa.common.errors import UserError
 from ofa.common.shipped import preset_settings
 from ofa.data.settings import SEGMENTATION, DataSettings
 from ofa.graph.settings import ModelSettings
@@ -78,12 +79,18 @@ def plan_start(
         cache: folder for shrunk copies, if there have to be any.
 
     Raises:
-        UserError: for too few images, and for a model that cannot be loaded or converted.
+        UserError: for too few images, for a model that cannot be loaded or converted, and without a space and
+            a model for a task whose outputs are not known.
     """
     facts, folder = facts_of(data), images.cache or str(cache)
     model, recipe = choice.model, choice.recipe
     if facts.task == SEGMENTATION and choice.space is None and model.name is None:
         model = dataclasses.replace(model, name=SEGMENTATION_MODEL)
+    if ":" in facts.task and choice.space is None and model.name is None:
+        raise UserError(
+            f"Nothing is known of the outputs of the task {facts.task}, so no network can be chosen. Give a "
+            "model, e.g. model=package.module:function."
+        )
     if model.name is None:
         space = choice.space or load_space(plan_space(facts))
         chosen = recipe or plan_recipe(facts, transfers=choice.has_init)

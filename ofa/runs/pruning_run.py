@@ -20,12 +20,14 @@ from ofa.common.tensors import content_digest
 from ofa.common.unfinished import remove_leftovers
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
+from ofa.evaluation.tasks import task_of
 from ofa.export.write import ExportReport
 from ofa.graph.settings import ModelSettings
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import claim_images, data_record
 from ofa.runs.conversion import conversion_record, kept_supernet, noted_conversion, save_conversion
 from ofa.runs.directory import RunDirectory
+from ofa.runs.own_code import name_own_code
 from ofa.runs.pruned import PrunedNetwork
 from ofa.runs.pruned_files import export_pruned, save_pruned
 from ofa.runs.pruning import LATENCY_FILE, Bar, prune
@@ -121,6 +123,8 @@ def _begin(
 
     A folder that keeps the network, converted with the same settings, is read; nothing is converted again.
     """
+    name_own_code(data_settings)
+    task_of(data)  # Its errors come before anything is written.
     folder = _folder(directory)
     path = folder / "model.pt"
     for written_folder in (folder, *(path for path in folder.rglob("*") if path.is_dir())):

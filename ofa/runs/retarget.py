@@ -80,7 +80,7 @@ def _retargeted_model(
         side=config.resolution,
         in_channels=channels,
         num_classes=classes,
-        task=info.task,
+        task=source.task,
         seed=seed,
     )
     card = subnet_card(

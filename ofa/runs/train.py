@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import torch
 
@@ -19,6 +20,7 @@ from ofa.graph.supernet import GraphSupernet
 from ofa.runs.config import TrainConfig, claim_directory, has_begun
 from ofa.runs.conversion import ConvertedModel
 from ofa.runs.directory import RunDirectory
+from ofa.runs.own_code import name_own_code
 from ofa.runs.plan import facts_of, suggested_settings
 from ofa.runs.start import StartRecord, start_run, start_values
 from ofa.runs.supernet_file import AnySupernet, save_supernet
@@ -60,10 +62,12 @@ def train_run(
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
     check_phases(config.recipe.phases, trained=config.init is not None or config.model.has_weights)
+    name_own_code(config.data)
     data = load_data(config.data, progress=_before(progress))
     run = RunDirectory(config.runs_dir, config.run_name)
+    task = task_of(data, config.training.loss)
     supernet, start = _new_supernet(config, run, data, note, conversion)
-    check_training(supernet, data, config.recipe, device, world, task=task_of(data, config.training.loss))
+    check_training(supernet, data, config.recipe, device, world, task=task)
     with run.locked("training", world.is_main):
         num_bytes = _check_disk(run, config, supernet, world.is_main)
         start = start_run(config, run, supernet, data.info, note) or start
@@ -71,8 +75,7 @@ def train_run(
             _claim(run, config, supernet, start)
         world.wait()
         new_names = () if start is None else start.new_names
-        for line in _first_lines(config, supernet.space, data, device, bool(new_names), num_bytes):
-            note(line)
+        _say(note, _first_lines(config, supernet.space, data, device, bool(new_names), num_bytes))
         trainer = Trainer(
             supernet,
             data,
@@ -85,16 +88,19 @@ def train_run(
             note=note,
             new_parameters=new_names,
         )
-        for line in _resume_lines(trainer):
-            note(line)
+        _say(note, _resume_lines(trainer))
         trainer.train()
         summary = trainer.summary(config.run_name)
         if world.is_main:
             save_supernet(run.supernet, supernet, {**config.provenance(data.info), **start_values(start)})
             summary.write(run.path, run.path.parent / "runs.csv")
-    for line in summary.lines(trainer.task.metrics):
-        note(line)
+    _say(note, summary.lines(task.metrics))
     return summary
+
+
+def _say(note: Note, lines: Iterable[str]) -> None:
+    for line in lines:
+        note(line)
 
 
 def _claim(run: RunDirectory, config: TrainConfig, supernet: AnySupernet, start: StartRecord | None) -> None:

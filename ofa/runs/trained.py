@@ -15,6 +15,7 @@ from ofa.data.sources import load_data
 from ofa.graph.space import ImageSpace
 from ofa.runs.config import RunConfig, load_data_settings
 from ofa.runs.directory import RunDirectory
+from ofa.runs.own_code import check_own_code, name_own_code, with_task
 from ofa.runs.supernet_file import AnySupernet, load_supernet
 from ofa.runs.supernet_info import SupernetInfo, trained_space
 
@@ -44,31 +45,45 @@ class RunImages:
     device: torch.device
 
 
-def open_images(config: RunConfig, settings: DataSettings | None = None) -> RunImages:
+def open_images(
+    config: RunConfig, settings: DataSettings | None = None, task: str | None = None
+) -> RunImages:
     """Load the images of a run, or others, for work that needs no supernet.
 
     Args:
         config: names the run.
-        settings: other images; None for those of the run.
+        settings: other images, whose own code the user names; None for those of the run.
+        task: task of the user's own that the user names; None for that of the settings.
 
     Raises:
-        UserError: if there is no such run and no images are given, or the images cannot be loaded.
+        UserError: if there is no such run and no images are given, or the images cannot be loaded; for a run,
+            see `check_own_code`.
     """
     device = choose_accelerator(config.accelerator, config.threads)
     directory = config.directory
-    data = _load_images(config) if settings is None else load_data(settings)
+    settings = with_task(settings, task)
+    if settings is None:
+        data = _load_images(config, task)
+    else:
+        name_own_code(settings)
+        data = load_data(settings)
     return RunImages(directory, data, device)
 
 
-def open_run(config: RunConfig) -> TrainedRun:
+def open_run(config: RunConfig, task: str | None = None) -> TrainedRun:
     """Load the supernet and the images of a run.
 
+    Args:
+        config: names the run.
+        task: task of the user's own that the user names; None for that of the run.
+
     Raises:
-        UserError: if there is no such run, or one of its files is missing or damaged.
+        UserError: if there is no such run, or one of its files is missing or damaged; or for code that the
+            user has not named on this machine, see `check_own_code`.
     """
     device = choose_accelerator(config.accelerator, config.threads)
     directory = config.directory
-    data = _load_images(config)
+    data = _load_images(config, task)
     supernet, info = load_supernet(directory.supernet)
     _check_images(config, info, data)
     # The outputs of a supernet stay in the scale of the images that it was trained on.
@@ -76,13 +91,14 @@ def open_run(config: RunConfig) -> TrainedRun:
     return TrainedRun(directory, supernet.to(device), info, data, device)
 
 
-def _load_images(config: RunConfig) -> ImageData:
+def _load_images(config: RunConfig, task: str | None) -> ImageData:
     """Return the images of a run; an error speaks of the setting that its later stages have."""
     settings = load_data_settings(config.directory, config.data_root)
+    check_own_code(settings, config.directory.config, task)
     try:
         return load_data(settings)
     except UserError as error:
-        if settings.root is None:
+        if settings.root is None and settings.source is None:
             raise UserError(
                 f"Run {config.run_name!r} has no folder of images ({settings.name}). Give data_root=FOLDER."
             ) from error

@@ -25,7 +25,7 @@ def export_onnx(network: nn.Module | ExportedProgram, example: Tensor) -> bytes:
     A module becomes a model of the example's shape, for measuring. The TorchScript exporter writes it in
     about a fortieth of the newer exporter's time; a table needs hundreds of layers. A program that
     `torch.export` made with `DYNAMIC_BATCH` becomes a model for any number of images, for delivery, through
-    the newer exporter.
+    the newer exporter; if it has several outputs, they are "output_0", "output_1" and so on.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         if isinstance(network, ExportedProgram):
@@ -44,13 +44,15 @@ def export_onnx(network: nn.Module | ExportedProgram, example: Tensor) -> bytes:
 
 
 def _export_program(program: ExportedProgram, example: Tensor) -> bytes:
+    num_outputs = len(program.graph_signature.user_outputs)
+    names = [OUTPUT] if num_outputs == 1 else [f"output_{number}" for number in range(num_outputs)]
     exported = torch.onnx.export(
         program,
         (example,),
         dynamo=True,
         dynamic_shapes=DYNAMIC_BATCH,
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=names,
         verbose=False,
     )
     assert exported is not None

@@ -32,8 +32,8 @@ class OnnxSession(Session):
 
     @override
     def __call__(self, images: Tensor, /) -> Tensor:
-        (output,) = self._session.run(None, self._feed(images))
-        return torch.from_numpy(output).float()
+        outputs = [torch.from_numpy(array).float() for array in self._session.run(None, self._feed(images))]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)  # type: ignore[return-value]
 
     @override
     def bind(self, images: Tensor) -> Callable[[], object]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.data.base import resize
+from ofa.evaluation.outputs import float_outputs
 from ofa.evaluation.task import Task
 from ofa.space.space import SearchSpace
 from ofa.supernet.protocol import AbstractSupernet
@@ -44,7 +45,7 @@ def sort_channels(
     check_strided_convolutions(supernet.extract(config), next(supernet.parameters()).device)
     for images, targets in batches:
         outputs = supernet(resize(images, config.resolution), config)
-        torch.autograd.backward(task.loss(outputs.float(), targets))
+        torch.autograd.backward(task.loss(float_outputs(outputs), targets))
     world.all_reduce_mean_([weight.grad for weight in supernet.parameters() if weight.grad is not None])
     supernet.sort_channels(trained_space, importance)
     supernet.zero_grad(set_to_none=True)

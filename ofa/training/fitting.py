@@ -21,6 +21,7 @@ from ofa.common.plain_values import checked_integer
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.tensors import content_digest
 from ofa.data.base import ImageData, resize
+from ofa.evaluation.outputs import float_outputs
 from ofa.evaluation.task import ClassificationTask, Task
 from ofa.evaluation.tasks import task_of
 from ofa.training.batch_norm import check_batch_statistics, values_per_image
@@ -152,12 +153,12 @@ class NetworkStep(GradientStep):
         """Train one step; see `ofa.training.step.TrainStep` for the arguments."""
         images, targets = batch
         with torch.no_grad(), self._autocast():
-            soft_targets = None if self._teacher is None else self._teacher(images).float()
+            soft_targets = None if self._teacher is None else float_outputs(self._teacher(images))
         optimizer.zero_grad(set_to_none=True)
         with self._seeded(seed):
             with self._autocast():
                 outputs = self._outputs(images)
-            outputs = outputs.float()
+            outputs = float_outputs(outputs)
             terms = loss_terms(self._task, self._ratio, outputs, targets, soft_targets)
             parts = self._backward(terms, self._task.batch_score(outputs, targets))
         return self._finish(optimizer, ("the network",), [parts], stop)

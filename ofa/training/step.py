@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ofa.common.distributed import SINGLE_PROCESS, World
 from ofa.common.errors import UserError
 from ofa.data.base import resize
+from ofa.evaluation.outputs import detached_outputs, float_outputs
 from ofa.evaluation.task import ClassificationTask, Task
 from ofa.supernet.operators import ElasticBatchNorm2d
 from ofa.supernet.protocol import AbstractSupernet
@@ -94,15 +95,15 @@ class TrainStep(GradientStep):
         soft_targets = None
         if teacher is not None:
             with self._autocast():
-                soft_targets = teacher(images).float()
+                soft_targets = float_outputs(teacher(images))
         terms_by_network = []
         for config in plan.configs:
             with self._autocast():
                 outputs = self._supernet(images, config)
-            outputs = outputs.float()
+            outputs = float_outputs(outputs)
             ratio = self.settings.distillation_ratio
             terms = loss_terms(self._task, ratio, outputs, targets, soft_targets)
             terms_by_network.append(self._backward(terms, self._task.batch_score(outputs, targets)))
             if in_place and soft_targets is None:
-                soft_targets = outputs.detach()
+                soft_targets = detached_outputs(outputs)
         return terms_by_network

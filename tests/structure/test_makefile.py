@@ -49,7 +49,7 @@ def test_the_build_for_processors_comes_first(folder: Path, root: Path) -> None:
     out, (first, second) = install(folder)
     pins = [line for line in (root / "constraints.txt").read_text().splitlines() if line.startswith("torch")]
     assert first == f"{INSTALL} {pins[0]}+cpu {pins[1]}+cpu" and len(pins) == 2
-    assert second == f"{INSTALL} -c constraints.txt -e .[dev,onnx,openvino]"
+    assert second == f"{INSTALL} -c constraints.txt -e .[dev,onnx,openvino,detection]"
     assert "CUDA" not in out
 
 

@@ -14,7 +14,7 @@ import oldest_versions
 import pytest
 import yaml
 
-EXTRAS_OF_MAKE = ("dev", "onnx", "openvino")
+EXTRAS_OF_MAKE = ("dev", "onnx", "openvino", "detection")
 
 
 def constraints(root: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from weights import assert_equal
 from ofa.common.config import build
 from ofa.common.errors import UserError
 from ofa.common.metric import TOP1, Metric
+from ofa.data.masks import MaskData
 from ofa.data.memory import MemoryData
 from ofa.data.settings import DataSettings
 from ofa.evaluation.classes import balanced_weights
@@ -122,6 +123,12 @@ def test_classes_of_another_task_cannot_be_mixed(tmp_path: Path) -> None:
     recipe = Recipe(PHASES[:1], TrainSettings(30, cutmix=1.0))
     with pytest.raises(UserError, match="mixup and cutmix mix the classes of images, which this task"):
         Trainer(ToySupernet(), make_data(), recipe, folder=tmp_path, task=Labels())
+    # The task of the images is asked as well.
+    images, masks = torch.zeros(40, 1, 12, 12, dtype=torch.uint8), torch.zeros(40, 12, 12, dtype=torch.uint8)
+    images[0] = 9
+    data = MaskData(DataSettings("made", validation_size=6), ("a", "b"), (images, masks), (images, masks))
+    with pytest.raises(UserError, match="mixup and cutmix mix the classes of images, which this task"):
+        Trainer(ToySupernet(), data, recipe, folder=tmp_path)
 
 
 def test_a_set_balanced_by_its_loss_trains_and_fine_tunes_with_weighted_classes(tmp_path: Path) -> None:
