@@ -7,7 +7,7 @@ from ofa.common.lazy import lazy_names
 if TYPE_CHECKING:
     from ofa.graph.convert import NothingElasticError, make_elastic
     from ofa.graph.genes import ChoiceRule
-    from ofa.graph.importance import group_importance, l1_importance, taylor_importance
+    from ofa.graph.importance import l1_importance, taylor_importance
     from ofa.graph.iterative_pruning import iterative
     from ofa.graph.one_step_pruning import one_step
     from ofa.graph.space import GraphSpace
@@ -19,7 +19,6 @@ __all__ = [
     "GraphSpace",
     "GraphSupernet",
     "NothingElasticError",
-    "group_importance",
     "iterative",
     "l1_importance",
     "load_graph_supernet",
@@ -34,7 +33,7 @@ __getattr__ = lazy_names(
     {
         "convert": ["NothingElasticError", "make_elastic"],
         "genes": ["ChoiceRule"],
-        "importance": ["group_importance", "l1_importance", "taylor_importance"],
+        "importance": ["l1_importance", "taylor_importance"],
         "iterative_pruning": ["iterative"],
         "one_step_pruning": ["one_step"],
         "space": ["GraphSpace"],

@@ -36,23 +36,7 @@ def taylor_importance(group: Group, state: Mapping[str, Tensor]) -> Tensor:
     return _summed(group, products)
 
 
-def group_importance(group: Group, state: Mapping[str, Tensor]) -> Tensor:
-    """Return the squared norm of each unit in all tensors that it touches (Fang et al. 2023, sec. 3.2).
-
-    Each tensor counts alike: its norms are divided by their mean.
-    """
-    total = torch.zeros(group.num_units)
-    for part in group.touched:
-        norms = _summed(group, [(part.tensor, part.axis, state[part.tensor].detach().float() ** 2)])
-        total += norms / norms.mean().clamp(min=torch.finfo(norms.dtype).tiny)
-    return total
-
-
-IMPORTANCES: Mapping[str, Importance] = {
-    "l1": l1_importance,
-    "group": group_importance,
-    "taylor": taylor_importance,
-}
+IMPORTANCES: Mapping[str, Importance] = {"l1": l1_importance, "taylor": taylor_importance}
 """All importances by their names in settings."""
 
 

@@ -45,7 +45,7 @@ class PruningSettings:
         macs_share: limit of the multiply-accumulates as a share of those of the network; None for none. Of
             several shares each gives a network, the largest first, and each is made from the one before.
         limits: further limits.
-        importance: "l1", "group" or "taylor"; which units of a group stay.
+        importance: "l1" or "taylor"; which units of a group stay.
         candidates: number of networks that one-step pruning evaluates.
         steps: number of steps of iterative pruning.
         points: smaller counts per group that the sensitivity analysis of each step evaluates.

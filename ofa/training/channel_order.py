@@ -37,8 +37,8 @@ def sort_channels(
     Raises:
         UserError: for a network whose gradients PyTorch computes wrongly.
     """
-    if importance != "taylor":
-        supernet.sort_channels(trained_space, importance)
+    if importance == "l1":
+        supernet.sort_channels(trained_space)
         return
     supernet.eval().zero_grad(set_to_none=True)
     config = trained_space.largest

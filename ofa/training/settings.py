@@ -10,7 +10,7 @@ from ofa.common.errors import UserError, unknown_name
 from ofa.evaluation.settings import LossSettings
 
 BATCH_NORMS = ("per_process", "synchronised")
-IMPORTANCES = ("l1", "group", "taylor")
+IMPORTANCES = ("l1", "taylor")
 ON_NON_FINITE = ("stop", "skip")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -54,8 +54,8 @@ class TrainSettings:
         early_stopping: evaluations of the last phase without a better mean of the smallest, middle and
             largest network after which it ends; the best weights are used. Null to train to the end.
         importance: rule of the channels that narrow sub-networks keep where a phase sorts them:
-            those that the largest weights read ("l1"), or, for models of one's own, with the largest norm in
-            all layers ("group") or the largest |weight x gradient| on the calibration images ("taylor").
+            those that the largest weights read ("l1"), or with the largest |weight x gradient| on the
+            calibration images ("taylor", for models of one's own).
     """
 
     batch_size: int

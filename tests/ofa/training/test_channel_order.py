@@ -56,32 +56,10 @@ def test_the_order_is_that_of_weights_times_gradients() -> None:
     assert all(weight.grad is None for weight in supernet.parameters())
 
 
-def test_groups_are_sorted_by_their_norm_in_all_tensors() -> None:
-    supernet = model_supernet("own")
-    space = supernet.space
-    only_largest = space.keep_largest({gene.kind: 1 for gene in space.genes})
-    group = next(group for group in space.structure.groups if group.num_units == 16)
-
-    def norms() -> torch.Tensor:
-        state, total = dict(supernet.model.named_parameters()), torch.zeros(16)
-        for part in group.touched:
-            tensor = state[part.tensor].detach()
-            by_unit = (tensor**2).transpose(0, part.axis).reshape(16, -1).sum(1)
-            total += by_unit / by_unit.mean() if by_unit.sum() else 0
-        return total
-
-    images = torch.randn(2, 1, space.largest.resolution, space.largest.resolution)
-    outputs = supernet.eval()(images, space.largest)
-    expected = norms().sort(descending=True).values
-    supernet.sort_channels(only_largest, "group")
-    torch.testing.assert_close(norms(), expected)
-    torch.testing.assert_close(supernet(images, space.largest), outputs)
-
-
 def test_a_training_begins_with_the_order(tmp_path: Path) -> None:
     heads = [
         make_trainer(tmp_path / name, phases=MODEL_PHASES, model="own", importance=name).train().state_dict()
-        for name in ("l1", "group")
+        for name in ("l1", "taylor")
     ]
     assert not torch.equal(*(head["model.stem.weight"] for head in heads))
 
