@@ -104,6 +104,12 @@ def remove_leftovers(folder: Path) -> None:
             _remove_left_over(folder / name)
 
 
+def remove_leftovers_below(folder: Path) -> None:
+    """Remove what killed writers left in a folder and in all folders below it; see `remove_leftovers`."""
+    for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        remove_leftovers(path)
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in a folder survive a power failure, where the system can say so."""
     with contextlib.suppress(OSError):

@@ -35,6 +35,7 @@ from ofa.runs.compression_settings import FINETUNE, QAT, SPARSE, CompressionSett
 from ofa.runs.pruned_files import save_network
 from ofa.training.checks import with_losses_of
 from ofa.training.fitting import fit
+from ofa.training.settings import FinetuneSettings
 
 CONTROL, UNCOMPRESSED = "control", "uncompressed"
 
@@ -179,7 +180,15 @@ class _Recipe:
         tuned = folder / "tuned.safetensors"
         if tuned.exists():
             load_weights(network, tuned, f"the network of the step {name}")
-            return
+        else:
+            self.train(network, name, settings, sparse_names)
+            save_network(network, tuned)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+    def train(
+        self, network: nn.Module, name: str, settings: FinetuneSettings, sparse_names: Sequence[str]
+    ) -> None:
+        """Train a network in place, or go on with it, and recalibrate it."""
         settings = with_losses_of(settings, task_of(self.data, settings.loss), self.note)
         with (
             self.bar("fine-tuning" if name == FINETUNE else f"fine-tuning, {name}") as progress,
@@ -193,12 +202,10 @@ class _Recipe:
                 resolution=self.resolution,
                 task=task_of(self.data, settings.loss).in_units(self.scale),
                 teacher=self.original if settings.distillation_ratio else None,
-                folder=folder,
+                folder=self.folder / name,
                 progress=progress,
             )
         self.recalibrate(network)
-        save_network(network, tuned)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     def rounding(self, network: nn.Module) -> AbstractContextManager[None]:
         """Return the context in which a network computes with rounded numbers."""

@@ -19,6 +19,7 @@ from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import metric_named
 from ofa.common.progress import Note
 from ofa.common.reading import read_json
+from ofa.common.unfinished import remove_leftovers_below
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import MixedPrecisionSettings, Samples
 from ofa.data.base import ImageData
@@ -201,6 +202,7 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     Raises:
         UserError: if it belongs to another one, naming what differs.
     """
+    remove_leftovers_below(folder)
     path = folder / "record.json"
     known = read_json(path, "record of a compression") if path.exists() else {}
     changes = differences(known, record) if known else []

@@ -13,6 +13,7 @@ from torch import nn
 from ofa.common.errors import UserError
 from ofa.common.progress import Note
 from ofa.common.tensors import content_digest
+from ofa.common.unfinished import remove_leftovers
 from ofa.compression.facts import CompressionFacts
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
@@ -99,6 +100,7 @@ def model_source(
         UserError: if the network cannot be loaded, adapted to the images or converted, or a file cannot be
             written.
     """
+    remove_leftovers(path.parent)
     record = conversion_record(model, data, data_settings, seed=0)
     supernet = kept_supernet(path, record)
     if supernet is None:

@@ -17,7 +17,7 @@ from ofa.common.files import write_json
 from ofa.common.progress import Note
 from ofa.common.reading import read_json
 from ofa.common.tensors import content_digest
-from ofa.common.unfinished import remove_leftovers
+from ofa.common.unfinished import remove_leftovers_below
 from ofa.data.base import ImageData
 from ofa.data.settings import DataSettings
 from ofa.evaluation.tasks import task_of
@@ -127,8 +127,7 @@ def _begin(
     task_of(data)  # Its errors come before anything is written.
     folder = _folder(directory)
     path = folder / "model.pt"
-    for written_folder in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        remove_leftovers(written_folder)
+    remove_leftovers_below(folder)
     supernet = kept_supernet(path, conversion_record(model, data, data_settings, settings.seed))
     conversion = None
     if supernet is None:

@@ -214,7 +214,7 @@ def test_the_extras_of_the_project_install_what_the_records_need(root: Path) -> 
         extra: {re.split(r"[<>=!~ \[;]", requirement)[0] for requirement in requirements}
         for extra, requirements in extras.items()
     }
-    for extra in ("dev", "docs", "heic", "sign", "timm"):
+    for extra in ("dev", "docs", "heic", "sign", "timm", "detection"):
         del named[extra]
     assert named == {extra: set(packages) for extra, packages in packages_of(RUNTIMES).items()}
 
