@@ -47,7 +47,7 @@ from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import find_candidates
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import LayerChange, apply_changes
-from ofa.compression.plan import LayerOptions, make_plan, useful_options
+from ofa.compression.plan import layer_options, make_plan
 from ofa.compression.programs import TimedModule, form_latencies, form_programs
 from ofa.data.base import ImageData
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
@@ -103,30 +103,14 @@ class Options:
 
     def by_latency(self, limit: float) -> tuple[LayerChange, ...]:
         """Return the plan of `ofa compress`."""
-        options = []
-        for layer, costs in zip(self.candidates, self.latencies, strict=True):
-            pairs = useful_options(layer, costs)
-            options.append(
-                LayerOptions(
-                    layer,
-                    (None, *(change for change, _ in pairs)),
-                    (costs[0], *(cost for _, cost in pairs)),
-                    (0.0, *(self.harms[change] for change, _ in pairs)),
-                )
-            )
+        pairs = zip(self.candidates, self.latencies, strict=True)
+        options = [layer_options(layer, costs, self.harms) for layer, costs in pairs]
         return make_plan(options, cost="latency_ms", total=self.total, limit=limit).changes
 
     def by_macs(self, limit: float) -> tuple[LayerChange, ...] | None:
         """Return the plan by MACs with the largest limit of them whose predicted latency keeps the limit."""
-        options = [
-            LayerOptions(
-                layer,
-                (None, *layer.changes),
-                costs,
-                (0.0, *(self.harms[change] for change in layer.changes)),
-            )
-            for layer, costs in zip(self.candidates, self.macs, strict=True)
-        ]
+        pairs = zip(self.candidates, self.macs, strict=True)
+        options = [layer_options(layer, costs, self.harms) for layer, costs in pairs]
         for share in np.linspace(1, 0, _ATTEMPTS, endpoint=False):
             try:
                 plan = make_plan(

@@ -25,7 +25,6 @@ class Candidate:
         layer: qualified name of the convolution.
         shape: text of its weights, stride and padding.
         sizes: height and width of its input in each call of the network, at least one.
-        in_channels: channels of its input.
         macs: its multiply-accumulates for one image.
         changes: other forms of it that take fewer multiply-accumulates.
         changed_macs: multiply-accumulates of each of them.
@@ -34,7 +33,6 @@ class Candidate:
     layer: str
     shape: str
     sizes: tuple[Size, ...]
-    in_channels: int
     macs: int
     changes: tuple[LayerChange, ...]
     changed_macs: tuple[int, ...]
@@ -113,7 +111,6 @@ def _candidate(name: str, layer: nn.Conv2d, forms: Sequence[str], sizes: Sequenc
         layer=name,
         shape=_shape_text(layer),
         sizes=tuple(sizes),
-        in_channels=layer.in_channels,
         macs=sum(convolution_macs(layer, size) for size in sizes),
         changes=tuple(changes),
         changed_macs=tuple(macs),

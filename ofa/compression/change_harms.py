@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.score_file import ScoreFile
-from ofa.compression.changes import LayerChange, apply_changes
+from ofa.compression.changes import LayerChange, changed_in_place
 from ofa.evaluation.outputs import parts_of
 
 
@@ -49,12 +50,13 @@ def change_harms(
             f"The outputs of the network have a variance of {min(variances, default=0):g} over {len(images)} "
             "images; expected outputs that depend on the image."
         )
-    harms = []
+    harms, trial = [], copy.deepcopy(network)
     for index, change in enumerate(changes):
         progress(index, len(changes), f"harm of {change.layer} {change.key}")
 
         def error_share(change: LayerChange = change) -> float:
-            outputs = parts_of(apply_changes(network, [change])(images))
+            with changed_in_place(trial, change):
+                outputs = parts_of(trial(images))
             errors = [
                 float(((part.double() - own) ** 2).mean()) / variance
                 for part, own, variance in zip(outputs, expected, variances, strict=True)

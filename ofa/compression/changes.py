@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -49,9 +50,9 @@ def apply_changes(network: nn.Module, changes: Sequence[LayerChange]) -> nn.Modu
     """Return a copy of a network with changed convolutions, whose weights are factors of the former.
 
     Raises:
-        UserError: if a layer is unknown, cannot have the form.
+        UserError: if a layer is unknown or cannot have the form.
     """
-    return _changed(network, changes, lambda form, convolution, ranks: form.factors(convolution, ranks))
+    return _changed(network, changes, _factors)
 
 
 def apply_structure(network: nn.Module, changes: Sequence[LayerChange]) -> nn.Module:
@@ -60,24 +61,56 @@ def apply_structure(network: nn.Module, changes: Sequence[LayerChange]) -> nn.Mo
     Raises:
         UserError: if a layer is unknown or cannot have the form.
     """
-    return _changed(network, changes, lambda form, convolution, ranks: form.layers(convolution, ranks))
+    return _changed(network, changes, _layers)
 
 
-_Replace = Callable[[Form, nn.Conv2d, tuple[int, ...]], nn.Module]
+@contextmanager
+def changed_in_place(network: nn.Module, change: LayerChange) -> Iterator[None]:
+    """Give a network a changed convolution for a while, without a copy of the rest.
+
+    Raises:
+        UserError: if the layer is unknown or cannot have the form.
+    """
+    convolution = _convolution(network, change.layer)
+    _set(network, change.layer, _replacement(convolution, change, _factors))
+    try:
+        yield
+    finally:
+        _set(network, change.layer, convolution)
 
 
-def _changed(network: nn.Module, changes: Sequence[LayerChange], replace: _Replace) -> nn.Module:
+_Make = Callable[[Form, nn.Conv2d, tuple[int, ...]], nn.Module]
+
+
+def _factors(form: Form, convolution: nn.Conv2d, ranks: tuple[int, ...]) -> nn.Module:
+    return form.factors(convolution, ranks)
+
+
+def _layers(form: Form, convolution: nn.Conv2d, ranks: tuple[int, ...]) -> nn.Module:
+    return form.layers(convolution, ranks)
+
+
+def _changed(network: nn.Module, changes: Sequence[LayerChange], make: _Make) -> nn.Module:
     changed = copy.deepcopy(network)
     for change in changes:
-        form, convolution = FORMS[change.form], _convolution(changed, change.layer)
-        if problem := form.obstacle(convolution) or form.problem(convolution, change.ranks):
-            raise UserError(f"{change.layer} cannot become {change.key}: {problem}.")
-        replacement = replace(form, convolution, change.ranks)
-        for parameter in replacement.parameters():
-            parameter.requires_grad_(convolution.weight.requires_grad)
-        parent, _, name = change.layer.rpartition(".")
-        setattr(changed.get_submodule(parent), name, replacement.train(convolution.training))
+        convolution = _convolution(changed, change.layer)
+        _set(changed, change.layer, _replacement(convolution, change, make))
     return changed
+
+
+def _replacement(convolution: nn.Conv2d, change: LayerChange, make: _Make) -> nn.Module:
+    form = FORMS[change.form]
+    if problem := form.obstacle(convolution) or form.problem(convolution, change.ranks):
+        raise UserError(f"{change.layer} cannot become {change.key}: {problem}.")
+    replacement = make(form, convolution, change.ranks)
+    for parameter in replacement.parameters():
+        parameter.requires_grad_(convolution.weight.requires_grad)
+    return replacement.train(convolution.training)
+
+
+def _set(network: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, layer)
 
 
 def _convolution(network: nn.Module, name: str) -> nn.Conv2d:

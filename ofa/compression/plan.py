@@ -115,15 +115,35 @@ def _option(layer: LayerOptions, index: int) -> dict[str, Any]:
     }
 
 
-def useful_options(candidate: Candidate, costs: Sequence[float]) -> tuple[tuple[LayerChange, float], ...]:
-    """Return the changes of a candidate that cost less than the unchanged convolution, with their costs.
+def useful_changes(candidate: Candidate, costs: Sequence[float]) -> tuple[LayerChange, ...]:
+    """Return the changes of a candidate that cost less than the unchanged convolution.
 
     Args:
         candidate: the convolution.
         costs: cost of the unchanged convolution, and of each of its changes.
     """
     pairs = zip(candidate.changes, costs[1:], strict=True)
-    return tuple((change, cost) for change, cost in pairs if cost < costs[0])
+    return tuple(change for change, cost in pairs if cost < costs[0])
+
+
+def layer_options(
+    candidate: Candidate, costs: Sequence[float], harms: Mapping[LayerChange, float]
+) -> LayerOptions:
+    """Return what a candidate can become: itself, or a change that costs less.
+
+    Args:
+        candidate: the convolution.
+        costs: cost of the unchanged convolution, and of each of its changes.
+        harms: harm of these changes; of others it is not needed.
+    """
+    changes = useful_changes(candidate, costs)
+    by_change = dict(zip(candidate.changes, costs[1:], strict=True))
+    return LayerOptions(
+        candidate,
+        (None, *changes),
+        (costs[0], *(by_change[change] for change in changes)),
+        (0.0, *(harms[change] for change in changes)),
+    )
 
 
 def make_plan(options: Sequence[LayerOptions], *, cost: str, total: float, limit: float) -> CompressionPlan:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from ofa.compression.candidates import Candidate, Size
 from ofa.compression.changes import FORMS, LayerChange
-from ofa.compression.form import output_size
+from ofa.compression.form import output_size, smaller_convolution
 
 _NARROW = 16
 """Channels before and after a program: as many as the widest vector instructions hold."""
@@ -30,7 +29,7 @@ def form_programs(network: nn.Module, candidates: Sequence[Candidate]) -> dict[s
     """Return the programs of all forms of all candidates by key; layers of one shape share theirs.
 
     Args:
-        network: the network, which is not changed.
+        network: the network, on the CPU; it is not changed.
         candidates: its convolutions that can be changed.
     """
     programs: dict[str, TimedModule] = {}
@@ -93,28 +92,15 @@ def _input_shape(channels: int, size: Size) -> tuple[int, int, int]:
 
 def _form(layer: nn.Conv2d, change: LayerChange | None) -> nn.Module:
     """Return a convolution or a form of it with random weights, which take as long as any others."""
-    module: nn.Module = nn.Sequential(_like(layer))
-    if change is not None:
-        module = FORMS[change.form].layers(layer, change.ranks).cpu()
+    if change is None:
+        channels, has_bias = (layer.in_channels, layer.out_channels), layer.bias is not None
+        module = nn.Sequential(smaller_convolution(layer, *channels, (0, 1), bias=has_bias))
+    else:
+        module = FORMS[change.form].layers(layer, change.ranks)
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.reset_parameters()
     return module
-
-
-def _like(layer: nn.Conv2d) -> nn.Conv2d:
-    make: Any = nn.utils.skip_init
-    convolution: nn.Conv2d = make(
-        nn.Conv2d,
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        stride=layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        bias=layer.bias is not None,
-    )
-    return convolution
 
 
 def _sandwich(module: nn.Module, in_channels: int, out_channels: int) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,8 +57,3 @@ def steps_figure(
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     return figure
-
-
-def save_steps_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG with 150 dots per inch."""
-    figure.savefig(path, dpi=150, format="png")

@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
 from ofa.common.errors import UserError
-from ofa.data.base import check_split, network_targets
-from ofa.data.memory import MemoryData
+from ofa.data.base import check_split
+from ofa.data.memory import RowData
 from ofa.data.settings import REGRESSION, DataSettings
-from ofa.data.shifts import Change
 from ofa.data.table_targets import constant_columns, label_counts
 from ofa.data.target_scale import TargetScale
 
 
-class ValueData(MemoryData):
+class ValueData(RowData):
     """Images with targets (n, names): labels, int8, or numbers, float64; see `ImageData`.
 
     An image has no class of its own. `class_counts` counts the images that have each label.
@@ -45,10 +43,6 @@ class ValueData(MemoryData):
             self.info = dataclasses.replace(self.info, target_scale=scale)
 
     @override
-    def _labels_of(self, targets: Tensor) -> Tensor:
-        return torch.zeros(len(targets), dtype=torch.int64)  # An image has no class of its own.
-
-    @override
     def class_counts(self, split: str) -> tuple[int, ...]:
         counts = self._counts(split)
         return () if counts is None else counts[0]
@@ -61,10 +55,6 @@ class ValueData(MemoryData):
     def _counts(self, split: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         check_split(split)
         return None if self.info.task == REGRESSION else label_counts(self._splits[split][1].cpu())
-
-    @override
-    def _changed(self, targets: Tensor, change: Change) -> Tensor:
-        return network_targets(targets)
 
 
 def scale_of(values: Tensor, names: Sequence[str]) -> TargetScale:

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from ofa.common.errors import UserError
 from ofa.data.base import check_split
-from ofa.data.memory import MemoryData
+from ofa.data.memory import RowData
 from ofa.data.settings import SEGMENTATION, DataSettings
 from ofa.data.shifts import Change
 
@@ -29,7 +29,7 @@ def mask_problems(settings: DataSettings) -> list[str]:
     return problems
 
 
-class MaskData(MemoryData):
+class MaskData(RowData):
     """Images with masks: batches (images, masks), masks int64 (n, h, w), changed like their images."""
 
     def __init__(
@@ -48,10 +48,6 @@ class MaskData(MemoryData):
         if problems:
             raise UserError("\n".join(problems))
         super().__init__(settings, class_names, train, test, SEGMENTATION)
-
-    @override
-    def _labels_of(self, targets: Tensor) -> Tensor:
-        return targets.new_zeros(len(targets), dtype=torch.int64)  # An image has no class of its own.
 
     @override
     def _changed(self, targets: Tensor, change: Change) -> Tensor:

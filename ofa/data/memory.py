@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ofa.common.distributed import SINGLE_PROCESS, World
-from ofa.data.base import ImageData, check_split, send
+from ofa.data.base import ImageData, check_split, network_targets, send
 from ofa.data.order import epoch_order
 from ofa.data.settings import CLASSIFICATION, DataInfo, DataSettings, refuse_settings
 from ofa.data.shifts import Change
@@ -139,6 +139,18 @@ class MemoryData(ImageData):
         images, labels = self._splits[split]
         self._splits[split] = images.to(device), labels.to(device)
         return self._splits[split]
+
+
+class RowData(MemoryData):
+    """Images in memory whose targets are rows of any kind, so that an image has no class of its own."""
+
+    @override
+    def _labels_of(self, targets: Tensor) -> Tensor:
+        return torch.zeros(len(targets), dtype=torch.int64)
+
+    @override
+    def _changed(self, targets: Tensor, change: Change) -> Tensor:
+        return network_targets(targets)
 
 
 def _check_settings(settings: DataSettings) -> None:

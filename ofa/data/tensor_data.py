@@ -7,13 +7,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from ofa.common.errors import UserError
-from ofa.data.base import check_split, network_targets
-from ofa.data.memory import MemoryData
+from ofa.data.base import check_split
+from ofa.data.memory import RowData
 from ofa.data.settings import CLASSIFICATION, DataSettings, refuse_settings
-from ofa.data.shifts import Change
 
 
-class TensorData(MemoryData):
+class TensorData(RowData):
     """Images and their targets, one row of a tensor for each image.
 
     A row may be a box, several boxes that are padded to the same number, key points, or numbers; integers, or
@@ -50,14 +49,6 @@ class TensorData(MemoryData):
         if problems:
             raise UserError("\n".join(problems))
         super().__init__(settings, class_names, train, test, task)
-
-    @override
-    def _labels_of(self, targets: Tensor) -> Tensor:
-        return torch.zeros(len(targets), dtype=torch.int64)  # An image has no class of its own.
-
-    @override
-    def _changed(self, targets: Tensor, change: Change) -> Tensor:
-        return network_targets(targets)
 
     @override
     def class_counts(self, split: str) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,8 +60,3 @@ def sensitivity_figure(
     if num_rows:
         figure.colorbar(mesh, ax=axes, label=label, aspect=max(10, 2 * num_rows))
     return figure
-
-
-def save_sensitivity_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG with 150 dots per inch."""
-    figure.savefig(path, dpi=150, format="png")

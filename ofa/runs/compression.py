@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ofa.common.figures import save_png
 from ofa.common.files import write_atomic
 from ofa.common.progress import Note
 from ofa.compression.changes import apply_changes
@@ -20,7 +21,7 @@ from ofa.compression.facts import CompressionFacts
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers
 from ofa.compression.plan import UNITS
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
-from ofa.compression.steps_figure import StepPoint, save_steps_figure, steps_figure
+from ofa.compression.steps_figure import StepPoint, steps_figure
 from ofa.data.base import ImageData
 from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_batches, split_images
@@ -261,7 +262,7 @@ class _Recipe:
             cost=f"latency [{unit}]" if has_latency else unit,
             value=f"validation {metric.label}",
         )
-        write_atomic(self.folder / "steps.png", partial(save_steps_figure, figure))
+        write_atomic(self.folder / "steps.png", partial(save_png, figure))
 
 
 def zero_share(network: nn.Module) -> float:

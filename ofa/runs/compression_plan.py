@@ -20,7 +20,14 @@ from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import Candidate, find_candidates
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import LayerChange, apply_changes
-from ofa.compression.plan import UNITS, CompressionPlan, LayerOptions, make_plan, useful_options
+from ofa.compression.plan import (
+    UNITS,
+    CompressionPlan,
+    LayerOptions,
+    layer_options,
+    make_plan,
+    useful_changes,
+)
 from ofa.compression.programs import TimedModule, form_latencies, form_programs
 from ofa.modules.cost import module_cost
 from ofa.runs.compression_settings import CompressionLimits
@@ -173,8 +180,9 @@ def _options(
     bar: Bar,
 ) -> list[LayerOptions]:
     """Return what each convolution can become, with harms; forms that cost no less are left out."""
-    useful = {layer.layer: useful_options(layer, costs.of_forms[layer.layer]) for layer in candidates}
-    changes = [change for pairs in useful.values() for change, _ in pairs]
+    changes = [
+        change for layer in candidates for change in useful_changes(layer, costs.of_forms[layer.layer])
+    ]
     if not changes:
         unit = "takes less time than" if costs.name == "latency_ms" else "has fewer MACs than"
         raise UserError(
@@ -184,18 +192,7 @@ def _options(
     scores = ScoreFile(folder / HARM_FILE)
     with bar(f"measuring the harm of {len(changes)} changes on {len(images)} images") as progress:
         harms = dict(zip(changes, change_harms(network, changes, images, scores, progress), strict=True))
-    options = []
-    for layer in candidates:
-        pairs = useful[layer.layer]
-        options.append(
-            LayerOptions(
-                layer,
-                (None, *(change for change, _ in pairs)),
-                (costs.of_forms[layer.layer][0], *(cost for _, cost in pairs)),
-                (0.0, *(harms[change] for change, _ in pairs)),
-            )
-        )
-    return options
+    return [layer_options(layer, costs.of_forms[layer.layer], harms) for layer in candidates]
 
 
 def _within(

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ofa.common.figures import save_png
 from ofa.common.files import write_atomic
 from ofa.common.progress import Note, ProgressCallback
 from ofa.common.score_file import ScoreFile
@@ -21,7 +22,7 @@ from ofa.evaluation.tasks import task_of
 from ofa.graph.iterative_pruning import PruningStep, iterative
 from ofa.graph.measured_cost import MeasuredCost
 from ofa.graph.one_step_pruning import one_step
-from ofa.graph.sensitivity_figure import save_sensitivity_figure, sensitivity_figure
+from ofa.graph.sensitivity_figure import sensitivity_figure
 from ofa.graph.space import GraphSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.weights import load_weights
@@ -221,7 +222,7 @@ class _Pruning:
             scale=metric.scale,
         )
         path = folder / "sensitivity.png"
-        write_atomic(path, partial(save_sensitivity_figure, figure))
+        write_atomic(path, partial(save_png, figure))
         costs = ", ".join(cost_text(name, value) for name, value in step.costs.items())
         self.note(f"step {step.number} of {num_steps}: {costs}; sensitivity: {path}")
         self.fine_tune(network, step.number, folder, f"fine-tuning, step {step.number} of {num_steps}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
 
 _FAR = 1.5
 """A limit above this multiple of all shown values is named in a corner: its line would crowd them out."""
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG with 150 dots per inch, whatever the ending of the path."""
-    figure.savefig(path, dpi=150, format="png")
 
 
 def result_figure(result: SearchResult, *, title: str = "", predictions: Predictions | None = None) -> Figure:

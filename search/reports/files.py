@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ofa.common.figures import save_png
 from ofa.common.files import json_writer, write_together
-from search.reports.figure import result_figure, save_png
+from search.reports.figure import result_figure
 from search.reports.predictions import Predictions
 from search.reports.text import front_rows, save_csv
 from search.result.result import SearchResult

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from ofa.common.errors import UserError
+from ofa.common.figures import save_png
 from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import Candidate, find_candidates
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import LayerChange, apply_changes
-from ofa.compression.plan import LayerOptions, make_plan, useful_options
+from ofa.compression.plan import LayerOptions, layer_options, make_plan, useful_changes
 from ofa.compression.programs import form_latencies, form_programs
-from ofa.compression.steps_figure import StepPoint, save_steps_figure, steps_figure
+from ofa.compression.steps_figure import StepPoint, steps_figure
 
 
 def network() -> nn.Sequential:
@@ -98,7 +99,10 @@ def test_an_unreachable_limit_names_the_smallest_cost() -> None:
 def test_forms_that_cost_no_less_are_left_out() -> None:
     (layer,) = find_candidates(nn.Sequential(nn.Conv2d(16, 16, 3)).eval(), (16, 8, 8), ["split"]).layers
     costs = (2.0, *(2.0 if index else 1.5 for index in range(len(layer.changes))))
-    assert useful_options(layer, costs) == ((layer.changes[0], 1.5),)
+    assert useful_changes(layer, costs) == (layer.changes[0],)
+    options = layer_options(layer, costs, {layer.changes[0]: 0.5})
+    assert options.changes == (None, layer.changes[0])
+    assert (options.costs, options.harms) == ((2.0, 1.5), (0.0, 0.5))
 
 
 def test_layers_of_one_shape_share_their_programs() -> None:
@@ -121,5 +125,5 @@ def test_steps_become_a_figure(tmp_path: Path) -> None:
     figure = steps_figure(points, [StepPoint("other", 2.0, 92.2)], title="t", cost="ms", value="top-1")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert [text for text in texts if text] == ["uncompressed", "split", "other"]
-    save_steps_figure(figure, tmp_path / "steps.png")
+    save_png(figure, tmp_path / "steps.png")
     assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")

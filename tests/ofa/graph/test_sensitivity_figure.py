@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ofa.common.figures import save_png
 from ofa.graph.sensitivity import GroupSensitivity
-from ofa.graph.sensitivity_figure import save_sensitivity_figure, sensitivity_figure
+from ofa.graph.sensitivity_figure import sensitivity_figure
 
 
 @pytest.mark.parametrize(("num_groups", "has_numbers"), [(1, True), (5, True), (60, False)])
@@ -26,7 +27,7 @@ def test_every_group_has_a_row_with_its_losses(num_groups: int, has_numbers: boo
     assert numbers[:3] == (["40.0", "10.0", "0.0"] if has_numbers else [])
     assert figure.get_size_inches()[1] / num_groups > 0.15
     path = tmp_path / "figure.png"
-    save_sensitivity_figure(figure, path)
+    save_png(figure, path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -11,11 +11,12 @@ from rugged import rugged
 
 from ofa.architecture.cost import compile_cost, macs, parameters, peak_activation_bytes
 from ofa.common.errors import UserError
+from ofa.common.figures import save_png
 from ofa.space.staged import StagedSpace
 from search.algorithms.nsga2 import ParetoSettings, search_front
 from search.limits.limit import Limit
 from search.population.fronts import crowding, fittest, non_dominated, ranks
-from search.reports.figure import result_figure, save_png
+from search.reports.figure import result_figure
 
 SMALL = ParetoSettings(population_size=60, generations=20)
 
