@@ -1,4 +1,4 @@
-"""Well-known networks for small grey images: ResNet-20, a VGG, and a MobileNetV2 with three strides."""
+"""Well-known networks for small grey images: ResNet-20, a ResNet-18, a VGG, and a MobileNetV2."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2
+from torchvision.models.resnet import BasicBlock, ResNet
 
 
 class _Block(nn.Module):
@@ -43,6 +44,19 @@ class ResNet20(nn.Module):
         """Return logits (n, num_classes) of images (n, in_channels, h, w)."""
         features = self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x))))))
         return self.fc(features.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def resnet18_narrow(in_channels: int = 1, num_classes: int = 10) -> nn.Module:
+    """Return a ResNet-18 (He et al. 2016) of half the channels, with a 3x3 convolution as its stem."""
+    network: Any = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
+    network.conv1 = nn.Conv2d(in_channels, 32, 3, 2, 1, bias=False)
+    network.bn1, network.maxpool, network.inplanes = nn.BatchNorm2d(32), nn.Identity(), 32
+    for index, channels in enumerate((32, 64, 128, 256)):
+        layer = network._make_layer(BasicBlock, channels, 2, stride=1 if index == 0 else 2)
+        setattr(network, f"layer{index + 1}", layer)
+    network.fc = nn.Linear(256, num_classes)
+    result: nn.Module = network
+    return result
 
 
 def vgg_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module:
