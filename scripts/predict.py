@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from classify import ClassifyConfig, bundle_path, picture_paths
+from classify import ClassifyConfig, open_pictures, picture_paths
 
 from ofa.common.disk import check_writable
 from ofa.common.errors import UserError
@@ -23,29 +23,20 @@ class PredictConfig(ClassifyConfig):
 @command("predict", PredictConfig)
 def predict(config: PredictConfig) -> Path:
     """Write a row for each picture as CSV, print the first ones, and return the file."""
-    from ofa.common.accelerator import choose_accelerator
     from ofa.common.metric import number_text
-    from ofa.data.listing import Listing, left_out_note, list_folder
     from ofa.data.settings import REGRESSION
-    from ofa.export.bundle import load_bundle
-    from ofa.export.engines import engine_title, runnable_file
+    from ofa.export.engines import engine_title
     from ofa.export.predict import check_prediction, predict_pictures, save_predictions
-    from ofa.export.signature import check_signature
 
-    choose_accelerator("cpu", config.threads)
     images, root = picture_paths(config)
     output = _output(config.output, images)
     check_writable(output.absolute().parent)
-    path = bundle_path(config)
-    signature = check_signature(path, config.verify_key)
-    bundle = load_bundle(path)
-    check_prediction(bundle)
-    names, file = bundle.card.class_names, config.format or runnable_file(bundle, trust=config.trust)
-    listing = list_folder(images) if images.is_dir() else Listing([images])
+    given = open_pictures(config, images, check_prediction)
+    bundle, file, names = given.bundle, given.file, given.bundle.card.class_names
     with progress_bar("predicting", visible=images.is_dir()) as progress:
-        predictions = predict_pictures(bundle, file, listing.paths, trust=config.trust, progress=progress)
+        predictions = predict_pictures(bundle, file, given.paths, trust=config.trust, progress=progress)
         summary = save_predictions(predictions, names, output, root)
-    print(f"signature of {path}: {signature}")
+    print(given.signature_line)
     for prediction in summary.first:
         values = zip(names[:MAX_NAMES], prediction.values, strict=False)
         is_number = bundle.card.task == REGRESSION
@@ -58,9 +49,7 @@ def predict(config: PredictConfig) -> Path:
         print(f"skipped, because it cannot be read as an image: {unread} ({reason})")
     if summary.num_unreadable > len(summary.unreadable):
         print(f"and {summary.num_unreadable - len(summary.unreadable)} more that cannot be read")
-    if listing.left_out:
-        print(left_out_note(listing.left_out))
-    print(f"{summary.run_ms:.2f} ms a picture in {engine_title(bundle, file)}")
+    print(*given.notes, f"{summary.run_ms:.2f} ms a picture in {engine_title(bundle, file)}", sep="\n")
     print(f"a row for each of {summary.num_pictures} pictures: {output}")
     return output
 

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from classify import ClassifyConfig, bundle_path, picture_paths
+from classify import ClassifyConfig, open_pictures, picture_paths
 
 from ofa.common.disk import check_writable
 from ofa.common.errors import UserError
@@ -22,35 +22,25 @@ class SegmentConfig(ClassifyConfig):
 @command("segment", SegmentConfig)
 def segment(config: SegmentConfig) -> Path:
     """Print the shares of the classes, write overlays and masks, and return their folder."""
-    from ofa.common.accelerator import choose_accelerator
-    from ofa.data.listing import Listing, left_out_note, list_folder
-    from ofa.export.bundle import load_bundle
-    from ofa.export.engines import engine_title, runnable_file
+    from ofa.export.engines import engine_title
     from ofa.export.segment import check_segmentation, segment_pictures
     from ofa.export.segmented import SHARES_FILE, SHEET_FILE, save_segmented
-    from ofa.export.signature import check_signature
 
-    choose_accelerator("cpu", config.threads)
     images, root = picture_paths(config)
     folder = _output(config.output, images)
     check_writable(folder.absolute().parent)
-    path = bundle_path(config)
-    signature = check_signature(path, config.verify_key)
-    bundle = load_bundle(path)
-    check_segmentation(bundle)
-    names, file = bundle.card.class_names, config.format or runnable_file(bundle, trust=config.trust)
-    listing = list_folder(images) if images.is_dir() else Listing([images])
+    given = open_pictures(config, images, check_segmentation)
+    bundle, file = given.bundle, given.file
     with progress_bar("segmenting", visible=images.is_dir()) as progress:
-        pictures = segment_pictures(bundle, file, listing.paths, trust=config.trust, progress=progress)
-        written = save_segmented(pictures, names, folder, root)
-    print(f"signature of {path}: {signature}", *written.lines, sep="\n")
+        pictures = segment_pictures(bundle, file, given.paths, trust=config.trust, progress=progress)
+        written = save_segmented(pictures, bundle.card.class_names, folder, root)
+    print(given.signature_line, *written.lines, sep="\n")
     if len(written.shares) > len(written.lines):
         print(f"and {len(written.shares) - len(written.lines)} more pictures")
     for unread, reason in written.unreadable.items():
         print(f"skipped, because it cannot be read as an image: {unread} ({reason})")
-    if listing.left_out:
-        print(left_out_note(listing.left_out))
-    print(f"{statistics.median(written.run_ms):.2f} ms a picture in {engine_title(bundle, file)}")
+    run_text = f"{statistics.median(written.run_ms):.2f} ms a picture in {engine_title(bundle, file)}"
+    print(*given.notes, run_text, sep="\n")
     print(f"overlays and masks: {folder}; side by side: {folder / SHEET_FILE}; shares: {SHARES_FILE}")
     return folder
 

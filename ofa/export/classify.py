@@ -176,12 +176,21 @@ def timed_runs(logits_of: Logits, images: Tensor, num_runs: int) -> tuple[Tensor
     return logits, statistics.median(runs_ms)
 
 
-def _best_classes(bundle: Bundle, logits: Tensor) -> tuple[tuple[str, float], ...]:
-    """Return the most probable classes and their probabilities."""
-    if not torch.isfinite(logits).all():
+def check_finite(bundle: Bundle, outputs: Tensor) -> None:
+    """Raise the error for outputs of a bundle's network that are not finite.
+
+    Raises:
+        UserError: naming the bundle.
+    """
+    if not torch.isfinite(outputs).all():
         raise UserError(
             f"The outputs of {bundle.card.name} in {bundle.path} are not finite; its weights are damaged."
         )
+
+
+def _best_classes(bundle: Bundle, logits: Tensor) -> tuple[tuple[str, float], ...]:
+    """Return the most probable classes and their probabilities."""
+    check_finite(bundle, logits)
     names = bundle.card.class_names
     shares, positions = logits[0].float().softmax(0).topk(min(NUM_ANSWERS, len(names)))
     return tuple((names[position], share) for position, share in zip(positions, shares.tolist(), strict=True))

@@ -20,7 +20,7 @@ from ofa.data.table import FILE
 from ofa.evaluation.settings import LossSettings
 from ofa.evaluation.tasks import TASKS
 from ofa.export.bundle import Bundle
-from ofa.export.classify import timed_runs, unreadable_text
+from ofa.export.classify import check_finite, timed_runs, unreadable_text
 from ofa.export.fresh_run import load_file
 
 MAX_SHOWN = 40
@@ -134,10 +134,7 @@ def predict_pictures(
             with torch.inference_mode():
                 outputs, run_ms = timed_runs(outputs_of, images, 1)
                 values = task.read(outputs)[0]
-            if not torch.isfinite(values).all():
-                raise UserError(
-                    f"The outputs of {card.name} in {bundle.path} are not finite; its weights are damaged."
-                )
+            check_finite(bundle, values)
             yield Prediction(path, tuple(values.tolist()), run_ms)
         progress(len(paths), len(paths), "")
 

@@ -22,7 +22,7 @@ from ofa.data.settings import SEGMENTATION
 from ofa.data.views import input_view
 from ofa.evaluation.segmentation import enlarged
 from ofa.export.bundle import Bundle
-from ofa.export.classify import timed_runs
+from ofa.export.classify import check_finite, timed_runs
 from ofa.export.fresh_run import load_file
 
 MIN_SIDE = 256
@@ -161,10 +161,7 @@ def _share(bundle: Bundle) -> float:
 
 
 def _classes(bundle: Bundle, logits: Tensor) -> NDArray[np.uint8]:
-    if not torch.isfinite(logits).all():
-        raise UserError(
-            f"The outputs of {bundle.card.name} in {bundle.path} are not finite; its weights are damaged."
-        )
+    check_finite(bundle, logits)
     _, height, width = bundle.card.input_shape
     pixels = enlarged(logits, logits.new_zeros(1, height, width)).argmax(1)[0]
     return pixels.to(torch.uint8).cpu().numpy()
