@@ -3,10 +3,10 @@
     python benchmarks/pruning.py ROOT [--seeds 0 1 2] [--models resnet20] [--steps 300] [--folder FOLDER]
 
 ROOT holds FashionMNIST/raw. Every network starts from the same trained original (see `trained_originals.py`)
-and is fine-tuned with the same settings for the same number of images: the uniform plan, one-step and
-iterative pruning, and Torch-Pruning 1.6.1 with one ratio for all layers (`pip install --no-deps
-torch-pruning==1.6.1`). Rows that are in the folder are not made again. Processor seconds are those of a
-pruning with its fine-tuning.
+and is fine-tuned with the same settings for the same number of images: the uniform plan with the weights as
+they are ("sliced") and with its layers fitted, one-step and iterative pruning, and Torch-Pruning 1.6.1 with
+one ratio for all layers (`pip install --no-deps torch-pruning==1.6.1`). Rows that are in the folder are not
+made again. Processor seconds are those of a pruning with its fine-tuning.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from ofa.graph.convert import make_elastic
 from ofa.runs.pruning import prune
 from ofa.runs.pruning_settings import PruningSettings
 
-METHODS = ("uniform", "one_step", "iterative", "torch_pruning")
+METHODS = ("sliced", "uniform", "one_step", "iterative", "torch_pruning")
 SHARE = 0.5
 
 
@@ -65,10 +65,11 @@ def pruned_here(
     settings = PruningSettings(
         method="iterative" if method == "iterative" else "one_step",
         macs_share=SHARE,
-        candidates=1 if method == "uniform" else 16,
+        candidates=16 if method == "one_step" else 1,
         steps=2,
         points=3,
         calibration_images=CALIBRATION_IMAGES,
+        reconstruction_images=0 if method == "sliced" else 256,
         validation_images=VALIDATION_IMAGES,
         seed=seed,
         finetuning=training(seed, steps=steps),
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("root")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--steps", type=int, default=300, help="steps of fine-tuning, in all")
     parser.add_argument("--folder", type=Path, default=Path("runs/pruning"))
     options = parser.parse_args()
@@ -137,7 +139,7 @@ def main() -> None:
     known = {(row["model"], row["method"], row["seed"]) for row in rows}
     for seed in options.seeds:
         for name in options.models:
-            for method in ("original", *METHODS):
+            for method in ("original", *options.methods):
                 if (name, method, seed) not in known:
                     rows.append(row_of(name, method, data, seed, options))
                     add_row(path, rows[-1])

@@ -6,10 +6,11 @@ ROOT holds FashionMNIST/raw. All begin with one trained original (see `trained_o
 its outputs. "uniform" prunes to each share of the multiply-accumulates with one ratio for all groups and
 fine-tunes each network for its number of `--tune-steps`; "one_step" draws 16 candidates for each share and
 fine-tunes the best; "shrunk" is uniform, and makes each network from the next larger one when that is tuned,
-as `ofa prune macs_share=[0.75,0.5,0.26]` does. "supernet" converts the original, trains all sub-networks
-together, collects records, fits a predictor, searches for each share and fine-tunes each network for its
-number of `--last-steps`; "autonas" does the same with ModelOpt. Processor seconds are those of everything but
-the original. Rows that are in the folder are not made again.
+as `ofa prune macs_share=[0.75,0.5,0.26]` does. "fitted" and "fitted_shrunk" are uniform and shrunk with the
+layers of each network fitted before its fine-tuning. "supernet" converts the original, trains all
+sub-networks together, collects records, fits a predictor, searches for each share and fine-tunes each network
+for its number of `--last-steps`; "autonas" does the same with ModelOpt. Processor seconds are those of
+everything but the original. Rows that are in the folder are not made again.
 """
 
 from __future__ import annotations
@@ -62,17 +63,24 @@ from predictors.fitting import fit
 from search.find import find
 from search.limits.limit import Limit
 
-METHODS = ("uniform", "one_step", "shrunk", "supernet", "autonas")
+METHODS = ("uniform", "fitted", "one_step", "shrunk", "fitted_shrunk", "supernet", "autonas")
 
 
 def pruned(
-    original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any, *, candidates: int
+    original: nn.Module,
+    data: ImageData,
+    shares: Sequence[float],
+    seed: int,
+    options: Any,
+    *,
+    candidates: int = 1,
+    is_fitted: bool = False,
 ) -> Iterator[nn.Module]:
     """Yield a network for each share, pruned and fine-tuned by itself; the first candidate is uniform."""
     lowest = 16 if candidates > 1 else 32 if isinstance(original, ResNet20) else 24
     supernet = elastic(original, lowest, RULES if candidates > 1 and isinstance(original, ResNet20) else ())
     for share, steps, lr in zip(shares, options.tune_steps, options.tune_lr, strict=True):
-        settings = pruning(share, training(seed, lr=lr, steps=steps), seed, candidates)
+        settings = pruning(share, training(seed, lr=lr, steps=steps), seed, candidates, is_fitted)
         folder = options.folder / f"work-{options.job}"
         shutil.rmtree(folder, ignore_errors=True)
         # A pruned supernet holds the pruned network.
@@ -94,7 +102,9 @@ def elastic(original: nn.Module, lowest: int, rules: Sequence[ChoiceRule] = ()) 
     ).eval()
 
 
-def pruning(share: float, finetuning: FinetuneSettings, seed: int, candidates: int) -> PruningSettings:
+def pruning(
+    share: float, finetuning: FinetuneSettings, seed: int, candidates: int, is_fitted: bool
+) -> PruningSettings:
     """Return the settings of a pruning in one step."""
     return PruningSettings(
         method="one_step",
@@ -103,6 +113,7 @@ def pruning(share: float, finetuning: FinetuneSettings, seed: int, candidates: i
         steps=1,
         points=1,
         calibration_images=CALIBRATION_IMAGES,
+        reconstruction_images=256 if is_fitted else 0,
         validation_images=VALIDATION_IMAGES,
         seed=seed,
         finetuning=finetuning,
@@ -110,7 +121,13 @@ def pruning(share: float, finetuning: FinetuneSettings, seed: int, candidates: i
 
 
 def shrunk(
-    original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any
+    original: nn.Module,
+    data: ImageData,
+    shares: Sequence[float],
+    seed: int,
+    options: Any,
+    *,
+    is_fitted: bool = False,
 ) -> Iterator[nn.Module]:
     """Yield a network for each share, each pruned uniformly from the next larger one when that is tuned."""
     supernet = elastic(original, 32 if isinstance(original, ResNet20) else 24)
@@ -118,7 +135,7 @@ def shrunk(
     lengths = dict(zip(shares, zip(options.tune_steps, options.tune_lr, strict=True), strict=True))
     for share in sorted(shares, reverse=True):
         steps, lr = lengths[share]
-        settings = pruning(share, training(seed, lr=lr, steps=0), seed, candidates=1)
+        settings = pruning(share, training(seed, lr=lr, steps=0), seed, 1, is_fitted)
         folder = options.folder / f"work-{options.job}"
         shutil.rmtree(folder, ignore_errors=True)
         found = prune(supernet, data, settings, folder, bar=progress_bar, note=partial(print, flush=True))
@@ -198,9 +215,11 @@ def row_of(name: str, method: str, data: ImageData, seed: int, options: Any) -> 
     """Return the row of one method: the accuracies of its networks for all shares, and its time."""
     original = trained_original(name, data, options.folder)
     methods: dict[str, Callable[..., Iterator[nn.Module]]] = {
-        "uniform": partial(pruned, candidates=1),
+        "uniform": pruned,
+        "fitted": partial(pruned, is_fitted=True),
         "one_step": partial(pruned, candidates=16),
         "shrunk": shrunk,
+        "fitted_shrunk": partial(shrunk, is_fitted=True),
         "supernet": searched,
         "autonas": found_by_autonas,
     }

@@ -15,7 +15,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.score_file import ScoreFile
 from ofa.graph.measured_cost import MeasuredCost
-from ofa.graph.one_step_pruning import Sort, checked_costs, costs_of, known_score
+from ofa.graph.one_step_pruning import Reconstruct, Sort, checked_costs, costs_of, known_score
 from ofa.graph.pruning_plan import least_loss_plan
 from ofa.graph.sensitivity import GroupSensitivity, measure_sensitivity
 from ofa.graph.space import GraphSpace
@@ -55,6 +55,7 @@ def iterative(
     evaluate: Callable[[nn.Module], float],
     fine_tune: Callable[[nn.Module, PruningStep], object],
     sort: Sort = GraphSupernet.sort_channels,
+    reconstruct: Reconstruct | None = None,
     num_points: int = 4,
     measured: Mapping[str, MeasuredCost] = MappingProxyType({}),
     scores_of: Callable[[int], ScoreFile] = lambda number: ScoreFile(),
@@ -75,6 +76,8 @@ def iterative(
         evaluate: returns how good a network is on validation data; larger is better.
         fine_tune: trains the network of a step in place.
         sort: sorts the units by importance.
+        reconstruct: fits the weights of a network before it is evaluated or trained; None keeps the sliced
+            ones.
         num_points: number of smaller counts per group in the analysis of each step.
         measured: further costs by name, which are measured.
         scores_of: file of the scores of a step; networks that have one are not evaluated again.
@@ -92,7 +95,7 @@ def iterative(
     steps: list[PruningStep] = []
     for number in range(1, num_steps + 1):
         sort(supernet, space.keep_largest({gene.kind: 1 for gene in space.genes}))
-        score = partial(known_score, supernet, scores_of(number), recalibrate, evaluate)
+        score = partial(known_score, supernet, scores_of(number), recalibrate, evaluate, reconstruct)
         with progress(number) as report:
             sensitivity = measure_sensitivity(space, score, num_points=num_points, progress=report)
         budget = step_limits(limits, costs_of(space, space.largest, costs, measured), num_steps + 1 - number)
@@ -101,6 +104,8 @@ def iterative(
             PruningStep(number, budget, sensitivity, config, costs_of(space, config, costs, measured))
         )
         network = supernet.extract(config).eval()
+        if reconstruct is not None:
+            reconstruct(network, config)
         fine_tune(network, steps[-1])
         supernet.insert(config, network)
         space = narrowed(space, config)

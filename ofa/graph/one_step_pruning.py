@@ -25,6 +25,9 @@ from ofa.space.plain import GeneConfig
 Sort = Callable[[GraphSupernet, GraphSpace], object]
 """Sorts the units of a supernet in place, so that those that matter most come first."""
 
+Reconstruct = Callable[[nn.Module, GeneConfig], object]
+"""Fits the weights of an extracted network in place; see `ofa.graph.reconstruction`."""
+
 # A candidate is enlarged until it uses this share of a limit, or no gene fits any more.
 _USED_SHARE = 0.95
 _MAX_CHANGES = 10_000
@@ -53,6 +56,7 @@ def one_step(
     recalibrate: Callable[[nn.Module], object],
     evaluate: Callable[[nn.Module], float],
     sort: Sort = GraphSupernet.sort_channels,
+    reconstruct: Reconstruct | None = None,
     num_candidates: int = 50,
     seed: int = 0,
     measured: Mapping[str, MeasuredCost] = MappingProxyType({}),
@@ -71,6 +75,7 @@ def one_step(
         recalibrate: computes the batch-norm statistics of a network from training images, in place.
         evaluate: returns how good a network is on validation data; larger is better.
         sort: sorts the units by importance.
+        reconstruct: fits the weights of each network before its recalibration; None keeps the sliced ones.
         num_candidates: number of candidates.
         seed: seed of the draws.
         measured: further costs by name, which are measured on every candidate.
@@ -97,7 +102,7 @@ def one_step(
     results = []
     with progress() as report:
         for index, config in enumerate(configs):
-            value = known_score(supernet, scores, recalibrate, evaluate, config)
+            value = known_score(supernet, scores, recalibrate, evaluate, reconstruct, config)
             facts = {name: float(cost[index]) for name, cost in values.items()}
             results.append(Candidate(config, value, facts))
             report(index + 1, len(configs), f"best {max(result.score for result in results):.4g}")
@@ -109,12 +114,15 @@ def known_score(
     scores: ScoreFile,
     recalibrate: Callable[[nn.Module], object],
     evaluate: Callable[[nn.Module], float],
+    reconstruct: Reconstruct | None,
     config: GeneConfig,
 ) -> float:
     """Return how good a sub-network is with batch-norm statistics of its own; it is evaluated once."""
 
     def compute() -> float:
         network = supernet.extract(config).eval()
+        if reconstruct is not None:
+            reconstruct(network, config)
         recalibrate(network)
         return evaluate(network)
 

@@ -1,144 +1,212 @@
-"""`reconstruct`: weights of layers that lost inputs, fitted to what the layers computed before."""
+"""`Reconstructor`: weights of layers that lost inputs, fitted to what the layers computed before."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ofa.common.errors import UserError
-from ofa.common.progress import ProgressCallback, silent
-from ofa.graph.state import state_of
+from ofa.graph.settings import MIN_FITTED_IMAGES
 
 _POSITIONS = 64
-"""Positions of an image whose outputs are fitted, at most."""
+"""Positions of an image at which outputs are compared, at most."""
 
 _RIDGE = 1e-3
 """Weight of the distance to the sliced weights, as a part of the mean square of the inputs."""
 
 _HELD_OUT = 4
-"""One of so many batches judges the fit."""
+"""One of so many images judges the fit."""
+
+_CHUNK = 16
+"""Images whose patches are in memory at once."""
+
+Layer = nn.Conv2d | nn.Linear
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class FittedLayer:
     """What a fit gained for one layer.
 
     Attributes:
-        layer: qualified name of the layer.
-        error_before: squared error of its outputs with sliced weights on images that were not fitted, as a
-            part of their mean square.
-        error_after: the same with fitted weights.
+        name: qualified name of the layer.
+        error_before: squared error of its outputs with the sliced weights on images that were not fitted, as
+            a part of their mean square.
+        error_after: the same with the fitted weights, which the layer has only if it is smaller.
     """
 
-    layer: str
+    name: str
     error_before: float
     error_after: float
 
-    @property
-    def is_better(self) -> bool:
-        """Whether the fitted weights are closer to what the layer computed."""
-        return self.error_after < self.error_before
 
+class Reconstructor:
+    """Fits the sub-networks of one network to the outputs of its layers.
 
-@torch.no_grad()
-def reconstruct(
-    original: nn.Module,
-    pruned: nn.Module,
-    positions: Mapping[str, Tensor],
-    batches: Sequence[Tensor],
-    progress: ProgressCallback = silent,
-) -> tuple[Reconstruction, ...]:
-    """Fit the layers that read fewer channels to what they computed, in place.
-
-    The weights of a convolution or linear layer become the least-squares map from the inputs that are left to
-    the outputs that it had with all of them, with a ridge towards the sliced weights. Each layer is fitted
-    by itself to the inputs of the original network. A layer keeps its sliced weights where the fitted ones are not
-    strictly better on images that were not fitted (He et al. 2017 fit layers like this).
-
-    Args:
-        original: the network in eval mode; its convolutions and linear layers are called as modules.
-        pruned: a sub-network of it with the same names of parameters.
-        positions: position of each value of the pruned network in the original tensor, by name; see
-            `GraphSupernet.positions`.
-        batches: images, at least two batches; every fourth one judges the fit.
-        progress: called per batch.
-
-    Returns:
-        What each layer that reads fewer channels gained.
-
-    Raises:
-        UserError: if there are fewer than two batches, or fewer rows than a layer has weights for an output.
+    A layer that reads fewer channels than before gets the weights that map what is left of its inputs to its
+    former outputs with the least squared error, with a ridge towards the sliced weights (He et al. 2017,
+    "Channel pruning for accelerating very deep neural networks", sec. 3.1, for the weights). Layers are
+    fitted in the order in which the network calls them, each to the inputs that those before it leave.
     """
-    if len(batches) < 2:
-        raise UserError(f"There are {len(batches)} batches to fit layers to; expected at least 2.")
-    fits = _layers_to_fit(original, pruned, positions)
-    num_held_out = math.ceil(len(batches) / _HELD_OUT)
-    with _recording(original, fits):
-        for index, batch in enumerate(batches):
-            for fit in fits.values():
-                fit.judges = index >= len(batches) - num_held_out
-            progress(index, len(batches), "fitting layers")
-            original(batch)
-            if index == len(batches) - num_held_out - 1:
-                for fit in fits.values():
-                    fit.solve()
-    weights = dict(pruned.named_parameters())
-    results = []
-    for name, fit in fits.items():
-        results.append(fit.result(name))
-        if results[-1].is_better:
-            weights[f"{name}.weight"].copy_(fit.fitted)
-    progress(len(batches), len(batches), "")
-    return tuple(results)
 
-
-class _Fit:
-    """Least squares of one layer, accumulated over batches."""
-
-    def __init__(self, layer: nn.Conv2d | nn.Linear, sliced: Tensor, positions: Tensor) -> None:
-        """Prepare the sums.
+    def __init__(self, original: nn.Module, images: Tensor) -> None:
+        """Compute the outputs of all layers once.
 
         Args:
-            layer: the layer with all inputs.
-            sliced: its weight in the pruned network, (outputs, inputs, ...).
-            positions: position of each of these values in the layer's weight.
+            original: the network in eval mode; convolutions and linear layers that it does not call as
+                modules, or more than once, are not fitted.
+            images: (n, ...), on its device; all of them are in memory as one batch.
+
+        Raises:
+            UserError: if there are fewer than `MIN_FITTED_IMAGES` images.
         """
-        self.judges = False
-        rows = positions.reshape(positions.shape[0], -1)
-        num_inputs = layer.weight[0].numel()
-        self._outputs, self._columns = rows[:, 0] // num_inputs, rows[0] % num_inputs
-        self._layer, self._shape = layer, sliced.shape
-        self._sliced = sliced.detach().flatten(1).double()
-        size = len(self._columns)
-        self._products = torch.zeros(size, size, dtype=torch.float64, device=sliced.device)
-        self._targets = torch.zeros(size, len(self._outputs), dtype=torch.float64, device=sliced.device)
-        self._num_rows = 0
-        self._errors = torch.zeros(3, dtype=torch.float64)
-        self.fitted = self._sliced
+        if len(images) < MIN_FITTED_IMAGES:
+            raise UserError(
+                f"There are {len(images)} images to fit layers to; expected {MIN_FITTED_IMAGES} at least."
+            )
+        self._layers, self._images = _layers(original), images
+        self._outputs: dict[str, Tensor] = {}
+        num_calls = Counter[str]()
 
-    def add(self, inputs: Tensor, outputs: Tensor) -> None:
-        """Take the inputs and outputs of a call of the layer."""
-        rows, targets = _rows(self._layer, inputs, outputs)
-        if self._layer.bias is not None:
-            targets = targets - self._layer.bias
-        rows, targets = rows[:, self._columns].double(), targets[:, self._outputs].double()
-        if self.judges:
-            errors = [((rows @ weight.T - targets) ** 2).sum() for weight in (self._sliced, self.fitted)]
-            self._errors += torch.stack([*errors, (targets**2).sum()]).cpu()
-            return
-        self._num_rows += len(rows)
-        self._products += rows.T @ rows
-        self._targets += rows.T @ (targets - rows @ self._sliced.T)
+        def record(name: str, outputs: Tensor) -> None:
+            num_calls[name] += 1
+            self._outputs[name] = _sampled_outputs(outputs, self._layers[name], name)
 
-    def solve(self) -> None:
-        """Fit the weights to the sums so far."""
-        ridge = _RIDGE * self._products.diagonal().mean()
-        matrix = self._products + ridge * torch.eye(len(self._products)).to(self._products)
-        self.fitted = self._sliced + torch.linalg.solve(matrix, self._targets).T
+        handles = [
+            layer.register_forward_hook(lambda _, inputs, outputs, name=name: record(name, outputs))
+            for name, layer in self._layers.items()
+        ]
+        with torch.no_grad(), _removed(handles):
+            original(images)
+        for name, count in num_calls.items():
+            if count > 1:
+                del self._outputs[name]
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers that can be fitted."""
+        return tuple(self._outputs)
+
+    @torch.no_grad()
+    def fit(self, pruned: nn.Module, positions: Mapping[str, Tensor]) -> tuple[FittedLayer, ...]:
+        """Fit the layers of a sub-network that read fewer channels, in place.
+
+        A layer keeps its sliced weights where the fitted ones are not strictly better on images that were not
+        fitted.
+
+        Args:
+            pruned: the sub-network in eval mode; without layers that are called as modules it is unchanged.
+            positions: where its values stand in the full tensors; see `GraphSupernet.positions`.
+
+        Returns:
+            The layers in the order of their calls.
+        """
+        results: list[FittedLayer] = []
+        layers = {
+            name: layer
+            for name, layer in _layers(pruned).items()
+            if name in self._outputs and layer.weight[0].numel() < self._layers[name].weight[0].numel()
+        }
+
+        def fit_layer(name: str, inputs: Tensor) -> None:
+            results.append(self._fit(name, layers[name], positions[f"{name}.weight"], inputs))
+
+        handles = [
+            layer.register_forward_pre_hook(lambda _, inputs, name=name: fit_layer(name, inputs[0]))
+            for name, layer in layers.items()
+        ]
+        with _removed(handles):
+            pruned(self._images)
+        return tuple(results)
+
+    def _fit(self, name: str, layer: Layer, positions: Tensor, inputs: Tensor) -> FittedLayer:
+        num_inputs = self._layers[name].weight[0].numel()
+        outputs = positions.reshape(len(positions), -1)[:, 0] // num_inputs
+        targets = self._outputs[name][..., outputs.cpu()].double()
+        if layer.bias is not None:
+            targets = targets - layer.bias.cpu().double()
+        sliced = layer.weight.detach().cpu().flatten(1).double()
+        size = sliced.shape[1]
+        products, residues = torch.zeros(size, size).double(), torch.zeros(size, len(sliced)).double()
+        held_out: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(inputs), _CHUNK):
+            rows = _sampled_inputs(inputs[start : start + _CHUNK], layer, name).cpu().double()
+            goal = targets[start : start + _CHUNK]
+            judges = torch.arange(start, start + len(rows)) % _HELD_OUT == 0
+            held_out.append((rows[judges].flatten(0, 1), goal[judges].flatten(0, 1)))
+            rows, goal = rows[~judges].flatten(0, 1), goal[~judges].flatten(0, 1)
+            products += rows.T @ rows
+            residues += rows.T @ (goal - rows @ sliced.T)
+        ridge = _RIDGE * products.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+        products.diagonal().add_(ridge)
+        fitted = sliced + torch.linalg.solve(products, residues).T
+        before, after = (_error_share(weight, held_out) for weight in (sliced, fitted))
+        if after < before:
+            layer.weight.copy_(fitted.reshape(layer.weight.shape))
+        return FittedLayer(name, before, after)
+
+
+def _layers(network: nn.Module) -> dict[str, Layer]:
+    """Return the layers of a network that can be fitted, by name."""
+    return {name: layer for name, layer in network.named_modules() if _can_be_fitted(layer)}
+
+
+def _can_be_fitted(layer: nn.Module) -> bool:
+    if type(layer) is nn.Linear:
+        return True
+    return (
+        type(layer) is nn.Conv2d
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
+
+
+@contextmanager
+def _removed(handles: list[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks at the end."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _error_share(weight: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the squared error of outputs by a weight (outputs, inputs), as a part of their squares."""
+    error = sum(float(((rows @ weight.T - goal) ** 2).sum()) for rows, goal in pairs)
+    total = sum(float((goal**2).sum()) for _, goal in pairs)
+    return error / total if total else 0.0
+
+
+def _places(num_places: int, name: str) -> Tensor:
+    """Return the places of an image's outputs that are compared: the same for every network."""
+    generator = torch.Generator().manual_seed(len(name))
+    return torch.randperm(num_places, generator=generator)[:_POSITIONS]
+
+
+def _sampled_outputs(outputs: Tensor, layer: Layer, name: str) -> Tensor:
+    """Return outputs at some places of each image (n, places, channels), on the CPU."""
+    rows = outputs.flatten(2).movedim(1, 2) if isinstance(layer, nn.Conv2d) else _rows(outputs)
+    return rows[:, _places(rows.shape[1], name)].cpu()
+
+
+def _sampled_inputs(inputs: Tensor, layer: Layer, name: str) -> Tensor:
+    """Return what the outputs at these places are computed from (n, places, inputs of an output)."""
+    if isinstance(layer, nn.Linear):
+        rows = _rows(inputs)
+    else:
+        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        rows = patches.movedim(1, 2)
+    return rows[:, _places(rows.shape[1], name)]
+
+
+def _rows(values: Tensor) -> Tensor:
+    """Return values (n, ..., features) as (n, places, features)."""
+    return values.reshape(len(values), -1, values.shape[-1])

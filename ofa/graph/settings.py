@@ -10,6 +10,9 @@ from ofa.common.errors import UserError
 from ofa.common.text_settings import OpenGroup, PathText
 from ofa.graph.genes import ChoiceRule
 
+MIN_FITTED_IMAGES = 8
+"""Images that the weights of layers are fitted to, at least; see `ofa.graph.reconstruction`."""
+
 LIBRARIES = ("torchvision", "timm", "ofa")
 
 

@@ -165,18 +165,27 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         """
         if any(not torch.equal(m, torch.eye(len(m)).to(m)) for m in self.kernel_matrices.values()):
             raise ValueError("The transforms of smaller kernels were trained; no network can be inserted.")
-        selection = self.space.selection(config)
-        state, new_state = state_of(self.model), state_of(network)
-        positions = {
-            name: torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)
-            for name, tensor in state.items()
-        }
-        positions |= self._slices.tensors(positions, selection)
+        state, new_state, positions = state_of(self.model), state_of(network), self.positions(config)
         for name, tensor in state.items():
             if name in new_state:
                 value = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
                 value.view(-1)[positions[name].reshape(-1)] = new_state[name].to(tensor).reshape(-1)
                 tensor.copy_(value)
+
+    def positions(self, config: GeneConfig) -> dict[str, Tensor]:
+        """Return where each value of a sub-network stands in the full tensor of that name.
+
+        Args:
+            config: the sub-network; smaller kernels are crops, as their transforms do not count.
+
+        Returns:
+            Positions in the flattened full tensor, in the shape of the tensor of the sub-network, by name.
+        """
+        positions = {
+            name: torch.arange(tensor.numel(), device=tensor.device).view(tensor.shape)
+            for name, tensor in state_of(self.model).items()
+        }
+        return positions | self._slices.tensors(positions, self.space.selection(config))
 
     def keeps_class(self, config: GeneConfig) -> bool:
         """Return whether `extract` gives a network of the user's own class, rather than a graph module."""

@@ -16,12 +16,13 @@ from ofa.common.files import write_atomic
 from ofa.common.progress import Note, ProgressCallback
 from ofa.common.score_file import ScoreFile
 from ofa.data.base import ImageData
-from ofa.evaluation.batches import split_batches
+from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.tasks import task_of
 from ofa.graph.iterative_pruning import PruningStep, iterative
 from ofa.graph.measured_cost import MeasuredCost
 from ofa.graph.one_step_pruning import one_step
+from ofa.graph.reconstruction import Reconstructor
 from ofa.graph.sensitivity_figure import sensitivity_figure
 from ofa.graph.space import GraphSpace
 from ofa.graph.supernet import GraphSupernet
@@ -133,12 +134,29 @@ class _Pruning:
         genomes = supernet.space.genomes([supernet.space.largest])
         self.full_costs = {name: float(cost(genomes)[0]) for name, cost in supernet.costs.items()}
         self.score_before = 0.0
+        self._reconstructor: Reconstructor | None = None
 
     # -- networks ------------------------------------------------------------------------------------
 
     def recalibrate(self, network: nn.Module) -> None:
         network.to(memory_format=torch.channels_last)
         self.evaluator.recalibrate(network, self.resolution)
+
+    def reconstruct(self, network: nn.Module, config: GeneConfig) -> None:
+        """Fit the weights of an extracted network to the layers of the supernet's largest one."""
+        if not self.settings.reconstruction_images:
+            return
+        if self._reconstructor is None:
+            largest = self.supernet.extract(self.supernet.space.largest).eval()
+            num_images = self.settings.reconstruction_images
+            images = split_images(self.data, "train", self.resolution, self.device, num_images)
+            self._reconstructor = Reconstructor(largest, torch.cat(list(images)))
+            if not self._reconstructor.layer_names:
+                self.note(
+                    "no layer is fitted, because the graph of this network runs and not its own layers: the "
+                    "weights that are left stay as they are"
+                )
+        self._reconstructor.fit(network, self.supernet.positions(config))
 
     def evaluate(self, network: nn.Module) -> float:
         value = score(network, self.evaluator.batches(self.resolution), self.evaluator.task)
@@ -155,6 +173,7 @@ class _Pruning:
         limit = self.settings.calibration_images
         batches = self.data.batches("train", tuning.batch_size, self.device, limit)
         sort_channels(supernet, space, importance, batches, task_of(self.data, tuning.loss))
+        self._reconstructor = None
 
     def measured_costs(self, limits: Mapping[str, float]) -> dict[str, MeasuredCost]:
         """Return the costs that are measured because they have a limit."""
@@ -179,6 +198,7 @@ class _Pruning:
             recalibrate=self.recalibrate,
             evaluate=self.evaluate,
             sort=self.sort,
+            reconstruct=self.reconstruct,
             num_candidates=self.settings.candidates,
             seed=self.settings.seed,
             measured=measured,
@@ -187,6 +207,7 @@ class _Pruning:
         )
         self.note(f"{len(candidates)} candidates within the limits; the best: {candidates[0].config}")
         network = self.supernet.extract(candidates[0].config).eval()
+        self.reconstruct(network, candidates[0].config)
         self.fine_tune(network, 1, folder, "fine-tuning")
         self.supernet.insert(candidates[0].config, network)
         return candidates[0].config
@@ -201,6 +222,7 @@ class _Pruning:
             evaluate=self.evaluate,
             fine_tune=self.after_step,
             sort=self.sort,
+            reconstruct=self.reconstruct,
             num_points=self.settings.points,
             measured=measured,
             scores_of=lambda number: ScoreFile(self.step_folder(number) / "sensitivity.jsonl"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from ofa.common.config import below_minimum
 from ofa.common.errors import UserError, unknown_name
-from ofa.graph.settings import CostLimits
+from ofa.graph.settings import MIN_FITTED_IMAGES, CostLimits
 from ofa.training.settings import IMPORTANCES, FinetuneSettings
 
 METHODS = ("one_step", "iterative")
@@ -50,6 +50,8 @@ class PruningSettings:
         steps: number of steps of iterative pruning.
         points: smaller counts per group that the sensitivity analysis of each step evaluates.
         calibration_images: training images that recalibrate batch norm, and that Taylor importance reads.
+        reconstruction_images: training images to which the weights of layers that lost inputs are fitted; 0
+            keeps the sliced weights.
         validation_images: validation images that networks are compared on; None for all.
         seed: seed of the candidates, and of new weights.
         finetuning: training of the pruned network; `epochs` are those of all steps together.
@@ -63,6 +65,7 @@ class PruningSettings:
     steps: int = 4
     points: int = 4
     calibration_images: int = 1000
+    reconstruction_images: int = 256
     validation_images: int | None = None
     seed: int = 0
     finetuning: FinetuneSettings
@@ -75,6 +78,8 @@ class PruningSettings:
             raise unknown_name("importance", self.importance, IMPORTANCES)
         names = ("candidates", "steps", "points", "calibration_images")
         problems = below_minimum(self, dict.fromkeys(names, 1) | {"seed": 0})
+        if self.reconstruction_images:
+            problems += below_minimum(self, {"reconstruction_images": MIN_FITTED_IMAGES})
         if self.validation_images is not None:
             problems += below_minimum(self, {"validation_images": 1})
         problems += [
