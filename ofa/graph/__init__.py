@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ofa.graph.importance import l1_importance, taylor_importance
     from ofa.graph.iterative_pruning import iterative
     from ofa.graph.one_step_pruning import one_step
+    from ofa.graph.reconstruction import Reconstructor
     from ofa.graph.space import GraphSpace
     from ofa.graph.supernet import GraphSupernet
     from ofa.graph.supernet_file import load_graph_supernet, save_graph_supernet
@@ -19,6 +20,7 @@ __all__ = [
     "GraphSpace",
     "GraphSupernet",
     "NothingElasticError",
+    "Reconstructor",
     "iterative",
     "l1_importance",
     "load_graph_supernet",
@@ -36,6 +38,7 @@ __getattr__ = lazy_names(
         "importance": ["l1_importance", "taylor_importance"],
         "iterative_pruning": ["iterative"],
         "one_step_pruning": ["one_step"],
+        "reconstruction": ["Reconstructor"],
         "space": ["GraphSpace"],
         "supernet": ["GraphSupernet"],
         "supernet_file": ["load_graph_supernet", "save_graph_supernet"],
