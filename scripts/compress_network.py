@@ -45,7 +45,7 @@ class CompressConfig(CompressionSettings, RunConfig):
     formats: tuple[str, ...] | None
 
     def __post_init__(self) -> None:
-        """Check that there is one network, and a device if and only if latency is limited."""
+        """Check that there is one network, and a device if latency is limited, or if all take one rank."""
         super().__post_init__()
         if (self.bundle is None) == (self.model.name is None):
             both = "bundle and model are given" if self.bundle else "There is no network"
@@ -53,7 +53,7 @@ class CompressConfig(CompressionSettings, RunConfig):
         if self.model.name is not None and self.data is None:
             raise UserError("model needs its images, e.g. data=image_folder data.root=DIR.")
         has_latency = bool(self.limits.bounds) and self.limits.cost == "latency_ms"
-        if (self.device is None) == has_latency:
+        if (self.device is None) == has_latency and not self.is_uniform:
             raise UserError(
                 "A limit of latency and a device are given together, e.g. device=my_cpu_onnx "
                 "limits.latency_share=0.6, or not at all."

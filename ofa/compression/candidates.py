@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,27 @@ def find_candidates(
         raise UserError(f"{found.text}. {' and '.join(forms)} can do nothing for this network.")
     _check_finite(network, [candidate.layer for candidate in layers])
     return found
+
+
+def with_rank(found: Candidates, rank: int) -> Candidates:
+    """Return the convolutions with the changes of one rank alone.
+
+    Raises:
+        UserError: if no convolution can have it, naming the ranks that some can have.
+    """
+    layers, obstacles = [], Counter(found.obstacles)
+    for layer in found.layers:
+        positions = [index for index, change in enumerate(layer.changes) if change.ranks == (rank,)]
+        if positions:
+            changes = tuple(layer.changes[index] for index in positions)
+            macs = tuple(layer.changed_macs[index] for index in positions)
+            layers.append(replace(layer, changes=changes, changed_macs=macs))
+        else:
+            obstacles[f"with no gain at rank {rank}"] += 1
+    if not layers:
+        ranks = [change.ranks[0] for layer in found.layers for change in layer.changes]
+        raise UserError(f"No convolution gains at rank {rank}; expected {min(ranks)} to {max(ranks)}.")
+    return Candidates(tuple(layers), obstacles)
 
 
 def _obstacle(layer: nn.Conv2d, forms: Sequence[str], num_names: int, sizes: Sequence[Size]) -> str | None:

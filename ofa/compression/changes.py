@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.common.errors import UserError, unknown_name
 from ofa.compression.form import Form
+from ofa.compression.penni import BasisForm, Escalate, Penni
 from ofa.compression.settings import FORM_NAMES
 from ofa.compression.split import Split
 from ofa.compression.tucker import Tucker
 
-FORMS: Mapping[str, Form] = {form.name: form for form in (Split(), Tucker())}
+BASIS_FORMS: Mapping[str, BasisForm] = {form.name: form for form in (Penni(), Escalate())}
+"""The forms by basis kernels by name."""
+
+FORMS: Mapping[str, Form] = {form.name: form for form in (Split(), Tucker(), *BASIS_FORMS.values())}
 """The forms of convolutions by name."""
 
 assert tuple(FORMS) == FORM_NAMES
@@ -64,6 +68,26 @@ def apply_structure(network: nn.Module, changes: Sequence[LayerChange]) -> nn.Mo
     return _changed(network, changes, _layers)
 
 
+def apply_filled(
+    network: nn.Module, changes: Sequence[LayerChange], weights: Mapping[str, Sequence[Tensor]]
+) -> nn.Module:
+    """Return a copy of a network with changed convolutions, whose weights are given.
+
+    Args:
+        network: network.
+        changes: changes.
+        weights: weights of the layers of each change, by the name of the convolution.
+
+    Raises:
+        UserError: if a layer is unknown or cannot have the form.
+    """
+
+    def filled(form: Form, convolution: nn.Conv2d, change: LayerChange) -> nn.Module:
+        return form.filled(convolution, change.ranks, weights[change.layer])
+
+    return _changed(network, changes, filled)
+
+
 @contextmanager
 def changed_in_place(network: nn.Module, change: LayerChange) -> Iterator[None]:
     """Give a network a changed convolution for a while, without a copy of the rest.
@@ -79,15 +103,15 @@ def changed_in_place(network: nn.Module, change: LayerChange) -> Iterator[None]:
         _set(network, change.layer, convolution)
 
 
-_Make = Callable[[Form, nn.Conv2d, tuple[int, ...]], nn.Module]
+_Make = Callable[[Form, nn.Conv2d, LayerChange], nn.Module]
 
 
-def _factors(form: Form, convolution: nn.Conv2d, ranks: tuple[int, ...]) -> nn.Module:
-    return form.factors(convolution, ranks)
+def _factors(form: Form, convolution: nn.Conv2d, change: LayerChange) -> nn.Module:
+    return form.factors(convolution, change.ranks)
 
 
-def _layers(form: Form, convolution: nn.Conv2d, ranks: tuple[int, ...]) -> nn.Module:
-    return form.layers(convolution, ranks)
+def _layers(form: Form, convolution: nn.Conv2d, change: LayerChange) -> nn.Module:
+    return form.layers(convolution, change.ranks)
 
 
 def _changed(network: nn.Module, changes: Sequence[LayerChange], make: _Make) -> nn.Module:
@@ -102,7 +126,7 @@ def _replacement(convolution: nn.Conv2d, change: LayerChange, make: _Make) -> nn
     form = FORMS[change.form]
     if problem := form.obstacle(convolution) or form.problem(convolution, change.ranks):
         raise UserError(f"{change.layer} cannot become {change.key}: {problem}.")
-    replacement = make(form, convolution, change.ranks)
+    replacement = make(form, convolution, change)
     for parameter in replacement.parameters():
         parameter.requires_grad_(convolution.weight.requires_grad)
     return replacement.train(convolution.training)

@@ -12,6 +12,14 @@ from ofa.compression.settings import SparsePattern
 
 
 @dataclass(frozen=True)
+class TensorShape:
+    """The shape of a parameter or buffer, by its name."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class CompressionFacts:
     """What of a network was changed: enough to make its layers again, and to train it further.
 
@@ -19,24 +27,29 @@ class CompressionFacts:
         changes: convolutions in other forms.
         pattern: pattern of zeros in the weights; None for none.
         sparse_layers: names of the layers whose zeros a training keeps.
+        shapes: shapes of the tensors of the changed network that lost channels.
     """
 
     changes: tuple[LayerChange, ...] = ()
     pattern: SparsePattern | None = None
     sparse_layers: tuple[str, ...] = ()
+    shapes: tuple[TensorShape, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that each layer changes once, and that zeros have a pattern."""
         names = [change.layer for change in self.changes]
         if len(set(names)) < len(names):
             raise UserError("A layer is changed twice.")
-        if (self.pattern is None) == bool(self.sparse_layers):
+        if self.pattern is not None and not self.sparse_layers:
             raise UserError("A pattern of zeros and the layers that have it belong together.")
 
     @property
     def digest(self) -> str:
         """Eight digits that tell compressions apart."""
-        content = json.dumps(asdict(self), sort_keys=True).encode()
+        values = asdict(self)
+        if not self.shapes:
+            del values["shapes"]
+        content = json.dumps(values, sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:8]
 
     @property
@@ -46,6 +59,9 @@ class CompressionFacts:
         if self.changes:
             forms = ", ".join(dict.fromkeys(change.form for change in self.changes))
             parts.append(f"{len(self.changes)} convolutions in another form ({forms})")
-        if self.pattern is not None:
-            parts.append(f"{self.pattern.text} in {len(self.sparse_layers)} layers")
+        if self.sparse_layers:
+            zeros = "zeros" if self.pattern is None else self.pattern.text
+            parts.append(f"{zeros} in {len(self.sparse_layers)} layers")
+        if self.shapes:
+            parts.append("channels left out")
         return " and ".join(parts)

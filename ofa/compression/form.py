@@ -74,10 +74,14 @@ class Form(ABC):
 
     def factors(self, convolution: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
         """Return the smaller convolutions with the weights that come closest to the convolution."""
-        layers = self.layers(convolution, ranks)
         weight = convolution.weight.detach().to("cpu", torch.float64)
+        return self.filled(convolution, ranks, self.weights(weight, ranks))
+
+    def filled(self, convolution: nn.Conv2d, ranks: Ranks, weights: Sequence[Tensor]) -> nn.Sequential:
+        """Return the smaller convolutions with these weights, and the bias of the convolution."""
+        layers = self.layers(convolution, ranks)
         with torch.no_grad():
-            for layer, factor in zip(layers, self.weights(weight, ranks), strict=True):
+            for layer, factor in zip(layers, weights, strict=True):
                 assert isinstance(layer, nn.Conv2d)
                 layer.weight.copy_(factor)
             if convolution.bias is not None:
@@ -105,7 +109,13 @@ def convolution_macs(convolution: nn.Conv2d, size: tuple[int, int]) -> int:
 
 
 def smaller_convolution(
-    convolution: nn.Conv2d, in_channels: int, out_channels: int, axes: Sequence[int], *, bias: bool = False
+    convolution: nn.Conv2d,
+    in_channels: int,
+    out_channels: int,
+    axes: Sequence[int],
+    *,
+    bias: bool = False,
+    groups: int = 1,
 ) -> nn.Conv2d:
     """Return a convolution with the kernel, stride, padding and dilation of another one along some axes.
 
@@ -115,6 +125,7 @@ def smaller_convolution(
         out_channels: channels of the output.
         axes: 0 for the vertical one, 1 for the horizontal one; along others the kernel is 1.
         bias: whether it has a bias.
+        groups: groups of channels that do not mix.
     """
 
     def along(values: Sequence[int | str], default: int) -> tuple[int, int]:
@@ -130,6 +141,7 @@ def smaller_convolution(
         stride=along(convolution.stride, 1),
         padding=along(tuple(convolution.padding), 0),
         dilation=along(convolution.dilation, 1),
+        groups=groups,
         bias=bias,
         device=convolution.weight.device,
         dtype=convolution.weight.dtype,

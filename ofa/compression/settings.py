@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ofa.common.errors import UserError
 
-FORM_NAMES = ("split", "tucker")
+FORMS_OF_STEPS: Mapping[str, tuple[str, ...]] = {
+    "split": ("split",),
+    "tucker": ("tucker",),
+    "penni": ("penni", "escalate"),
+}
+"""The steps that change the form of convolutions, with the forms that each offers."""
+
+FORM_NAMES = tuple(form for forms in FORMS_OF_STEPS.values() for form in forms)
 """Names of the forms of convolutions; see `ofa.compression.changes.FORMS`."""
 
 BLOCKS = (4, 8, 16)
@@ -48,3 +56,42 @@ class SparsePattern:
         if self.block is None:
             return f"{100 * self.share:g} % of the weights are zero"
         return f"{self.share * self.block:g} of {self.block} weights are zero"
+
+
+@dataclass(frozen=True)
+class PenniSettings:
+    """How kernels become combinations of basis kernels, with few coefficients.
+
+    Attributes:
+        rank: basis kernels of a layer, where no limit chooses them.
+        penalty: weight of the L1 norm of the coefficients in the loss.
+        length: length of the training with the penalty, in epochs or steps as that of fine-tuning; None for
+            the same length.
+        turn_epochs: epochs of this training in which the coefficients alone are trained, then the basis
+            alone; 0 for both together.
+        threshold: coefficients below so many standard deviations of the layer's become zero.
+        pointwise: whether weights of 1x1 convolutions are penalised and pruned likewise.
+    """
+
+    rank: int = 5
+    penalty: float = 1e-4
+    length: int | None = None
+    turn_epochs: int = 1
+    threshold: float = 1.0
+    pointwise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        problems = []
+        if self.rank < 1:
+            problems.append(f"penni.rank is {self.rank}; expected at least 1 basis kernel.")
+        if self.length is not None and self.length < 1:
+            problems.append(f"penni.length is {self.length}; expected at least 1, or null.")
+        if self.turn_epochs < 0:
+            problems.append(f"penni.turn_epochs is {self.turn_epochs}; expected epochs, or 0.")
+        for name in ("penalty", "threshold"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                problems.append(f"penni.{name} is {value:g}; expected a number from 0 on.")
+        if problems:
+            raise UserError(" ".join(problems))

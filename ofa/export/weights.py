@@ -20,6 +20,7 @@ from ofa.common.reading import path_inside, read_bytes
 from ofa.common.tensors import MAX_TENSOR_BYTES, read_safetensors
 from ofa.compression.changes import apply_structure
 from ofa.compression.sparse import check_sparse_layers
+from ofa.compression.unused_units import with_shapes
 from ofa.export.card import SubnetFacts
 from ofa.export.record import ExportedFile
 from ofa.graph.space import GraphSpace
@@ -83,7 +84,7 @@ def _changed(network: nn.Module, subnet: SubnetFacts) -> nn.Module:
     compression = subnet.compression
     if compression is None:
         return network
-    changed = apply_structure(network, compression.changes)
+    changed = with_shapes(apply_structure(network, compression.changes), compression.shapes)
     check_sparse_layers(changed, compression.sparse_layers)
     return changed
 

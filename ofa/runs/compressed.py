@@ -23,6 +23,7 @@ class StepResult:
         parameters: number of parameters.
         zeros: share of the weights of convolutions and linear layers that are zero.
         latency_ms: measured latency; None if none was measured.
+        nonzero_macs: multiply-accumulates without those with zeros, which engines do not skip.
     """
 
     name: str
@@ -30,7 +31,8 @@ class StepResult:
     macs: int
     parameters: int
     zeros: float
-    latency_ms: float | None = None
+    latency_ms: float | None
+    nonzero_macs: int
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,12 @@ class CompressedNetwork:
         metric, has_zeros = self.metric, any(step.zeros > 0.01 for step in self.steps)
         has_latency = any(step.latency_ms is not None for step in self.steps)
         rows = [["step", f"validation {metric.heading}", "M MACs", "M parameters"]]
-        rows[0] += ["ms"] * has_latency + ["zeros"] * has_zeros
+        rows[0] += ["ms"] * has_latency + ["zeros", "M MACs without zeros"] * has_zeros
         for step in self.steps:
             row = [step.name, f"{metric.scale * step.value:.2f}"]
             row += [f"{step.macs / 1e6:.2f}", f"{step.parameters / 1e6:.3f}"]
             row += ["" if step.latency_ms is None else f"{step.latency_ms:.3g}"] * has_latency
-            row += [f"{100 * step.zeros:.0f} %"] * has_zeros
+            row += [f"{100 * step.zeros:.0f} %", f"{step.nonzero_macs / 1e6:.2f}"] * has_zeros
             rows.append(row)
         tests = [metric.show_with_error(value, self.num_images[1]) for value in self.test]
         return [

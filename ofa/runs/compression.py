@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,27 +15,33 @@ from torch import Tensor, nn
 from ofa.common.figures import save_png
 from ofa.common.files import write_atomic
 from ofa.common.progress import Note
-from ofa.compression.changes import apply_changes
+from ofa.common.score_file import ScoreFile
+from ofa.compression.changes import BASIS_FORMS, apply_changes
 from ofa.compression.facts import CompressionFacts
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers
+from ofa.compression.nonzero_cost import nonzero_macs, zero_share
 from ofa.compression.plan import UNITS
+from ofa.compression.programs import TimedModule
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
 from ofa.compression.steps_figure import StepPoint, steps_figure
 from ofa.data.base import ImageData
 from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import score
-from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.tasks import task_of
-from ofa.graph.weights import load_weights
 from ofa.modules.cost import module_cost
 from ofa.runs.compressed import CompressedNetwork, StepResult
-from ofa.runs.compression_plan import Bar, DecidedChanges, MeasureModules, decide_changes
-from ofa.runs.compression_settings import FINETUNE, QAT, SPARSE, CompressionSettings
-from ofa.runs.pruned_files import save_network
-from ofa.training.checks import with_losses_of
-from ofa.training.fitting import fit
-from ofa.training.settings import FinetuneSettings
+from ofa.runs.compression_plan import (
+    LATENCY_FILE,
+    Bar,
+    DecidedChanges,
+    MeasureModules,
+    decide_changes,
+    latency_after,
+)
+from ofa.runs.compression_settings import QAT, SPARSE, CompressionSettings
+from ofa.runs.compression_training import StepTraining
+from ofa.runs.penni import train_penni
 
 CONTROL, UNCOMPRESSED = "control", "uncompressed"
 
@@ -101,7 +106,8 @@ class _Recipe:
         self.resolution, self.bar, self.note = resolution, bar, note
         self.device = next(original.parameters()).device
         self.shape = (data.info.in_channels, resolution, resolution)
-        self.scale, self.task = scale, task_of(data).in_units(scale)
+        self.task = task_of(data).in_units(scale)
+        self.training = StepTraining(original, data, settings, folder, resolution, scale, bar, note)
         self.results: list[StepResult] = []
         self.latency_ms: float | None = None
 
@@ -119,22 +125,29 @@ class _Recipe:
             network = apply_changes(self.original, decided.changes)
             changes = (*changes, *decided.changes)
             self.latency_ms = decided.after if decided.cost == "latency_ms" else None
-            self.recalibrate(network)
+            self.training.recalibrate(network)
             self.add_result("+".join(self.settings.forms), network)
-        pattern, sparse_names = earlier.pattern, earlier.sparse_layers
+        pattern, sparse_names, shapes = earlier.pattern, earlier.sparse_layers, earlier.shapes
+        if decided is not None and any(change.form in BASIS_FORMS for change in decided.changes):
+            trained = train_penni(self.original, decided.changes, self.training)
+            network, shapes, sparse_names = trained.network, trained.shapes, trained.sparse_layers
+            changes = (*earlier.changes, *trained.changes)
+            self.measure_latency(network, decided, measure)
+            self.add_result("penni, trained", network)
         if SPARSE in self.settings.steps:
             pattern = self.settings.sparse
             sparse_names, obstacles = sparse_layers(network, pattern)
             self.note_dense(obstacles)
             make_sparse(network, pattern, sparse_names)
-            self.recalibrate(network)
+            self.training.recalibrate(network)
             self.add_result(SPARSE, network)
         for name in self.settings.trainings:
-            self.fine_tune(network, name, sparse_names)
+            context = self.while_trained(network, name, sparse_names)
+            self.training(network, name, self.settings.finetuning.length, context=context)
             self.add_result(name, network)
-        if self.settings.trainings and self.settings.control:
+        if self.settings.total_length and self.settings.control:
             self.add_control()
-        facts = CompressionFacts(changes, pattern, sparse_names)
+        facts = CompressionFacts(changes, pattern, sparse_names, shapes)
         self.draw()
         tests = [score(module, self.batches("test"), self.task) for module in (self.original, network)]
         num_images = (self.data.size("validation"), self.data.size("test"))
@@ -152,12 +165,13 @@ class _Recipe:
         decided = decide_changes(
             copy.deepcopy(self.original).cpu(),
             images,
-            self.settings.forms,
+            self.settings.offered_forms,
             self.settings.limits,
             self.folder,
             bar=self.bar,
             note=self.note,
             measure=measure,
+            rank=self.settings.penni.rank if self.settings.is_uniform else None,
         )
         for line in (*decided.lines, decided.text):
             self.note(line)
@@ -173,49 +187,33 @@ class _Recipe:
             "smaller, and GPUs with sparse tensor cores can be faster at 2 of 4"
         )
 
-    def fine_tune(self, network: nn.Module, name: str, sparse_names: Sequence[str] = ()) -> None:
-        """Train a network in place and recalibrate it; what was trained before is loaded."""
-        folder, settings = self.folder / name, self.settings.finetuning
-        if name == CONTROL:
-            settings = settings.with_length(settings.length * len(self.settings.trainings))
-        tuned = folder / "tuned.safetensors"
-        if tuned.exists():
-            load_weights(network, tuned, f"the network of the step {name}")
-        else:
-            self.train(network, name, settings, sparse_names)
-            save_network(network, tuned)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-
-    def train(
-        self, network: nn.Module, name: str, settings: FinetuneSettings, sparse_names: Sequence[str]
-    ) -> None:
-        """Train a network in place, or go on with it, and recalibrate it."""
-        settings = with_losses_of(settings, task_of(self.data, settings.loss), self.note)
+    @contextmanager
+    def while_trained(self, network: nn.Module, name: str, sparse_names: Sequence[str]) -> Iterator[None]:
+        """Keep zeros of a network and, for `qat`, let it compute with rounded numbers."""
         with (
-            self.bar("fine-tuning" if name == FINETUNE else f"fine-tuning, {name}") as progress,
             zeros_kept(network, sparse_names),
-            self.rounding(network) if name == QAT else nullcontext(),
+            fake_quantised(network, quantised_layers(network), self.settings.weight_bits)
+            if name == QAT
+            else nullcontext(),
         ):
-            fit(
-                network,
-                self.data,
-                settings,
-                resolution=self.resolution,
-                task=task_of(self.data, settings.loss).in_units(self.scale),
-                teacher=self.original if settings.distillation_ratio else None,
-                folder=self.folder / name,
-                progress=progress,
-            )
-        self.recalibrate(network)
+            yield
 
-    def rounding(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Return the context in which a network computes with rounded numbers."""
-        return fake_quantised(network, quantised_layers(network), self.settings.weight_bits)
+    def measure_latency(
+        self, network: nn.Module, decided: DecidedChanges, measure: MeasureModules | None
+    ) -> None:
+        """Measure the latency of a network that is smaller than was planned, if it was planned by latency."""
+        if decided.cost == "latency_ms":
+            assert measure is not None
+            pair = {"before": self.original, "after": network}
+            programs = {name: TimedModule(copy.deepcopy(own).cpu(), self.shape) for name, own in pair.items()}
+            self.latency_ms = ScoreFile(self.folder / LATENCY_FILE).value(
+                "the trained network", lambda: latency_after(programs, decided.before, measure)
+            )
 
     def add_control(self) -> None:
         """Fine-tune the uncompressed network for as long, to compare."""
         control = copy.deepcopy(self.original)
-        self.fine_tune(control, CONTROL)
+        self.training(control, CONTROL, self.settings.total_length)
         latency_ms, self.latency_ms = self.latency_ms, self.results[0].latency_ms
         self.add_result(CONTROL, control)
         self.latency_ms = latency_ms
@@ -228,14 +226,19 @@ class _Recipe:
     def images(self, split: str, limit: int) -> Iterator[Tensor]:
         return split_images(self.data, split, self.resolution, self.device, limit)
 
-    def recalibrate(self, network: nn.Module) -> None:
-        recalibrate_batchnorm(network, self.images("train", self.settings.calibration_images))
-
     def add_result(self, name: str, network: nn.Module) -> None:
         value = score(network, self.batches("validation"), self.task)
         cost = module_cost(network, self.shape)
         self.results.append(
-            StepResult(name, value, cost.macs, cost.parameters, zero_share(network), self.latency_ms)
+            StepResult(
+                name,
+                value,
+                cost.macs,
+                cost.parameters,
+                zero_share(network),
+                self.latency_ms,
+                nonzero_macs(network, self.shape),
+            )
         )
         metric = self.task.metric
         self.note(f"{name}: validation {metric.title} {metric.show(value)}, {cost.macs / 1e6:.4g} M MACs")
@@ -263,10 +266,3 @@ class _Recipe:
             value=f"validation {metric.label}",
         )
         write_atomic(self.folder / "steps.png", partial(save_png, figure))
-
-
-def zero_share(network: nn.Module) -> float:
-    """Return the share of the weights of convolutions and linear layers that are zero."""
-    weights = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    total = sum(weight.numel() for weight in weights)
-    return sum(int((weight == 0).sum()) for weight in weights) / total if total else 0.0

@@ -17,7 +17,7 @@ from ofa.common.files import write_json
 from ofa.common.progress import Note, ProgressCallback
 from ofa.common.reading import read_json
 from ofa.common.score_file import ScoreFile
-from ofa.compression.candidates import Candidate, find_candidates
+from ofa.compression.candidates import Candidate, find_candidates, with_rank
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import LayerChange, apply_changes
 from ofa.compression.plan import (
@@ -92,6 +92,7 @@ def decide_changes(
     bar: Bar,
     note: Note,
     measure: MeasureModules | None = None,
+    rank: int | None = None,
 ) -> DecidedChanges:
     """Return the changes with the least harm within a limit; those that were decided before are read.
 
@@ -109,6 +110,8 @@ def decide_changes(
         bar: opens progress bars.
         note: called with lines for the user.
         measure: measures latency, for a limit of it.
+        rank: rank of all convolutions that can have it, each in the form that costs least, where there is no
+            limit; None for the choice within the limit.
 
     Raises:
         UserError: if no convolution qualifies, no form gains anything, the limit cannot be kept, or a file
@@ -119,11 +122,17 @@ def decide_changes(
         return build(DecidedChanges, read_json(path, "plan of a compression"), str(path))
     shape = (images.shape[1], images.shape[2], images.shape[3])
     candidates = find_candidates(network, shape, forms)
+    if rank is not None:
+        candidates = with_rank(candidates, rank)
     note(candidates.text)
-    costs = _Costs(network, candidates.layers, shape, limits.cost, folder, bar=bar, measure=measure)
-    options = _options(network, images, candidates.layers, costs, folder, bar)
-    limit = limits.bound(costs.total)
-    plan, after = _within(network, options, costs, limit, note)
+    cost = limits.cost if rank is None else "macs" if measure is None else "latency_ms"
+    costs = _Costs(network, candidates.layers, shape, cost, folder, bar=bar, measure=measure)
+    if rank is None:
+        options = _options(network, images, candidates.layers, costs, folder, bar)
+        plan, after = _within(network, options, costs, limits.bound(costs.total), note)
+    else:
+        plan = _cheapest(network, images, candidates.layers, costs, folder, bar)
+        after = costs.measured(apply_changes(network, plan.changes))
     decided = DecidedChanges(
         plan.changes, plan.cost, plan.total, plan.predicted, after, plan.to_dict(), tuple(plan.lines)
     )
@@ -167,8 +176,20 @@ class _Costs:
             return float(module_cost(changed, self._shape).macs)
         assert self._measure is not None
         pair = {"before": self._network, "after": changed}
-        latencies = self._measure({key: TimedModule(module, self._shape) for key, module in pair.items()})
-        return self.total * latencies["after"] / latencies["before"]
+        programs = {key: TimedModule(module, self._shape) for key, module in pair.items()}
+        return latency_after(programs, self.total, self._measure)
+
+
+def latency_after(programs: Mapping[str, TimedModule], before_ms: float, measure: MeasureModules) -> float:
+    """Return the latency (ms) of a changed network, by its share of that of the network, measured together.
+
+    Args:
+        programs: the network, "before", and the changed one, "after".
+        before_ms: latency of the network.
+        measure: measures latency.
+    """
+    latencies = measure(programs)
+    return before_ms * latencies["after"] / latencies["before"]
 
 
 def _options(
@@ -193,6 +214,30 @@ def _options(
     with bar(f"measuring the harm of {len(changes)} changes on {len(images)} images") as progress:
         harms = dict(zip(changes, change_harms(network, changes, images, scores, progress), strict=True))
     return [layer_options(layer, costs.of_forms[layer.layer], harms) for layer in candidates]
+
+
+def _cheapest(
+    network: nn.Module,
+    images: Tensor,
+    candidates: Sequence[Candidate],
+    costs: _Costs,
+    folder: Path,
+    bar: Bar,
+) -> CompressionPlan:
+    """Return the plan that changes every convolution to the form that costs least, whatever its harm."""
+    chosen = []
+    for layer in candidates:
+        of_forms = costs.of_forms[layer.layer]
+        position = min(range(1, len(of_forms)), key=of_forms.__getitem__)
+        chosen.append((layer.changes[position - 1], (of_forms[0], of_forms[position])))
+    scores = ScoreFile(folder / HARM_FILE)
+    with bar(f"measuring the harm of {len(chosen)} changes on {len(images)} images") as progress:
+        harms = change_harms(network, [change for change, _ in chosen], images, scores, progress)
+    options = tuple(
+        LayerOptions(layer, (None, change), pair, (0.0, harm))
+        for layer, (change, pair), harm in zip(candidates, chosen, harms, strict=True)
+    )
+    return CompressionPlan(options, (1,) * len(options), costs.name, costs.total)
 
 
 def _within(

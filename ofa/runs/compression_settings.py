@@ -11,11 +11,11 @@ from typing import Any
 
 from ofa.common.config import below_minimum
 from ofa.common.errors import UserError, unknown_name
-from ofa.compression.settings import FORM_NAMES, WEIGHT_BITS, SparsePattern
+from ofa.compression.settings import FORMS_OF_STEPS, WEIGHT_BITS, PenniSettings, SparsePattern
 from ofa.training.settings import FinetuneSettings
 
-SPARSE, FINETUNE, QAT, BF16, INT8 = "sparse", "finetune", "qat", "bf16", "int8"
-STEPS = (*FORM_NAMES, SPARSE, FINETUNE, QAT, BF16, INT8)
+PENNI, SPARSE, FINETUNE, QAT, BF16, INT8 = "penni", "sparse", "finetune", "qat", "bf16", "int8"
+STEPS = (*FORMS_OF_STEPS, SPARSE, FINETUNE, QAT, BF16, INT8)
 TRAININGS = (FINETUNE, QAT)
 PRECISIONS = (BF16, INT8)
 """The steps, in the order in which they can be done; forms of convolutions are chosen together."""
@@ -76,6 +76,7 @@ class CompressionSettings:
         steps: names in `STEPS`, in their order.
         limits: bound of the cost, for steps that change the form of convolutions.
         sparse: pattern of the zeros of the step `sparse`.
+        penni: settings of the step `penni`.
         max_loss: points of the metric on validation images that may be lost in all; None for any.
         harm_images: training images on which the harm of a change is measured.
         calibration_images: training images that recalibrate batch norm.
@@ -84,12 +85,14 @@ class CompressionSettings:
         max_int8_loss: points that int8 may lose with keep_layers=auto.
         control: whether the uncompressed network is fine-tuned for as long, to compare.
         weight_bits: bits of the weights for which the step `qat` trains.
-        finetuning: training of the steps `finetune` and `qat`, with the uncompressed network as the teacher.
+        finetuning: training of the steps `penni`, `finetune` and `qat`, with the uncompressed network as the
+            teacher.
     """
 
     steps: tuple[str, ...]
     limits: CompressionLimits = field(default_factory=CompressionLimits)
     sparse: SparsePattern = field(default_factory=SparsePattern)
+    penni: PenniSettings = field(default_factory=PenniSettings)
     max_loss: float | None = None
     harm_images: int = 64
     calibration_images: int = 1000
@@ -109,7 +112,7 @@ class CompressionSettings:
         problems += below_minimum(self, {"harm_images": 2, "calibration_images": 1, "quantisation_images": 1})
         if self.max_loss is not None and not 0 <= self.max_loss <= 100:
             problems.append(f"max_loss is {self.max_loss:g}; expected points from 0 to 100.")
-        if self.forms and not self.limits.bounds:
+        if self.forms and not self.limits.bounds and not self.is_uniform:
             problems.append(
                 f"{' and '.join(self.forms)} need a limit; give limits.latency_share=0.6 and a device, or "
                 "limits.macs_share=0.5."
@@ -117,12 +120,14 @@ class CompressionSettings:
         if not self.forms and self.limits.bounds:
             problems.append(
                 f"limits.{' and limits.'.join(self.limits.bounds)} belong to steps that change the form of "
-                f"convolutions: {', '.join(FORM_NAMES)}."
+                f"convolutions: {', '.join(FORMS_OF_STEPS)}."
             )
-        if self.trainings and self.finetuning.length < 1:
+        if {PENNI, SPARSE} <= set(self.steps):
+            problems.append("penni and sparse both set weights to zero; expected one of them.")
+        if (self.trainings or PENNI in self.steps) and self.finetuning.length < 1:
             problems.append(
                 f"finetuning.{self.finetuning.unit} is {self.finetuning.length}; expected at least 1, or "
-                f"steps without {' and '.join(self.trainings)}."
+                f"steps without {' and '.join(step for step in self.steps if step in (PENNI, *TRAININGS))}."
             )
         if self.weight_bits not in WEIGHT_BITS:
             problems.append(f"weight_bits is {self.weight_bits}; expected 4 or 8.")
@@ -134,12 +139,34 @@ class CompressionSettings:
     @property
     def forms(self) -> tuple[str, ...]:
         """The steps that change the form of convolutions."""
-        return tuple(step for step in self.steps if step in FORM_NAMES)
+        return tuple(step for step in self.steps if step in FORMS_OF_STEPS)
 
     @property
     def trainings(self) -> tuple[str, ...]:
         """The steps that train the network."""
         return tuple(step for step in self.steps if step in TRAININGS)
+
+    @property
+    def offered_forms(self) -> tuple[str, ...]:
+        """The forms of convolutions that the steps offer; keys of `ofa.compression.changes.FORMS`."""
+        return tuple(form for step in self.forms for form in FORMS_OF_STEPS[step])
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all convolutions take as many basis kernels, as no limit chooses them."""
+        return self.forms == (PENNI,) and not self.limits.bounds
+
+    @property
+    def penni_lengths(self) -> tuple[int, int]:
+        """Lengths of the two trainings of the step `penni`."""
+        length = self.finetuning.length
+        return length if self.penni.length is None else self.penni.length, length
+
+    @property
+    def total_length(self) -> int:
+        """Length of all trainings together."""
+        penni_length = sum(self.penni_lengths) if PENNI in self.steps else 0
+        return penni_length + self.finetuning.length * len(self.trainings)
 
     @property
     def precision(self) -> str | None:
@@ -150,6 +177,8 @@ class CompressionSettings:
         """Return the plain values that decide the result."""
         names = [entry.name for entry in dataclasses.fields(CompressionSettings)]
         values = dataclasses.asdict(self)
+        if PENNI not in self.steps:
+            names.remove("penni")
         return {name: values[name] for name in names}
 
 
@@ -166,7 +195,7 @@ def _order_problems(steps: Sequence[str]) -> list[str]:
 
 def _rank(step: str) -> int:
     """Return the position in the order; forms of convolutions share theirs."""
-    return 0 if step in FORM_NAMES else STEPS.index(step)
+    return 0 if step in FORMS_OF_STEPS else STEPS.index(step)
 
 
 _REASONS = {

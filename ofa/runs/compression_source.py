@@ -68,7 +68,7 @@ def bundle_source(bundle: Bundle, data: ImageData, settings: CompressionSettings
     """
     check_classes(bundle, data.info)
     compression = bundle.subnet.compression
-    if compression is not None and compression.pattern is not None:
+    if compression is not None and compression.sparse_layers:
         steps = [step for step in settings.steps if step in (*settings.forms, SPARSE)]
         if steps:
             raise UserError(

@@ -30,7 +30,7 @@ from ofa.training.checks import check_losses
 from ofa.training.gradient_step import GradientStep, PendingReport, StepReport
 from ofa.training.known_faults import check_strided_convolutions
 from ofa.training.loop import Batch, ReportReader, StepLoop
-from ofa.training.losses import loss_terms
+from ofa.training.losses import Penalty, loss_terms
 from ofa.training.monitor import StepInfo, TrainingMonitor
 from ofa.training.optimizer import build_optimizer, learning_rate, load_optimizer, set_learning_rate
 from ofa.training.precision import check_precision
@@ -50,6 +50,7 @@ def fit(
     world: World = SINGLE_PROCESS,
     progress: ProgressCallback = silent,
     checkpoint_every_steps: int = 500,
+    penalty: Penalty | None = None,
 ) -> None:
     """Train `network` in place at one resolution and leave it in eval mode.
 
@@ -68,6 +69,7 @@ def fit(
             writes the files.
         progress: called every tenth step.
         checkpoint_every_steps: steps between checkpoints; the last step has one.
+        penalty: a further term of the loss; None for none.
 
     Raises:
         UserError: if the device cannot train in the precision, a batch norm would get a single value per
@@ -81,7 +83,7 @@ def fit(
     _check(network, data, settings, resolution, world)
     task = task or task_of(data, settings.loss)
     check_losses(task, "finetuning")
-    step = NetworkStep(network, settings, teacher=teacher, task=task, world=world)
+    step = NetworkStep(network, settings, teacher=teacher, task=task, world=world, penalty=penalty)
     training = _Fit(
         network,
         data,
@@ -132,6 +134,7 @@ class NetworkStep(GradientStep):
         teacher: nn.Module | None = None,
         task: Task | None = None,
         world: World = SINGLE_PROCESS,
+        penalty: Penalty | None = None,
     ) -> None:
         """Take the network and its teacher, both on one device; without a task, classification."""
         super().__init__(
@@ -144,7 +147,7 @@ class NetworkStep(GradientStep):
         )
         self._task, self._ratio = task or ClassificationTask(settings.loss), settings.distillation_ratio
         self._outputs: Callable[[Tensor], Tensor] = torch.compile(network) if settings.compile else network
-        self._teacher = teacher
+        self._teacher, self.penalty = teacher, penalty
         self.world, self.device = world, self._device
 
     def __call__(
@@ -160,6 +163,8 @@ class NetworkStep(GradientStep):
                 outputs = self._outputs(images)
             outputs = float_outputs(outputs)
             terms = loss_terms(self._task, self._ratio, outputs, targets, soft_targets)
+            if self.penalty is not None:
+                terms["penalty"] = self.penalty()
             parts = self._backward(terms, self._task.batch_score(outputs, targets))
         return self._finish(optimizer, ("the network",), [parts], stop)
 
@@ -218,6 +223,8 @@ class _Fit(StepLoop):
         size, seed = self._settings.batch_size, self._settings.seed
         batches = self._data.train_batches(size, seed, epoch, self._device, first_batch, self._world)
         batches = islice(batches, self._total - self._step)
+        if self._train_step.penalty is not None:
+            self._train_step.penalty.before_epoch(epoch)
         self._network.train()
         self._run_batches(
             ((resize(images, self._resolution), targets) for images, targets in batches), reader

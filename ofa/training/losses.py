@@ -1,13 +1,24 @@
-"""The loss of a network in a training step: a task's losses, weighted."""
+"""The loss of a network in a training step: a task's losses, weighted, and a penalty of its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ofa.evaluation.task import Task
+
+
+class Penalty(Protocol):
+    """A term of the loss that depends on the weights alone."""
+
+    def __call__(self) -> Tensor:
+        """Return the weighted penalty, a scalar."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch, counted from 0, e.g. choose what is trained; called again after a resume."""
 
 
 def loss_terms(

@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from torch import Tensor
 from train_supernet import train_supernet
 
-import ofa.runs.compression
+import ofa.runs.compression_training
 from ofa.common.errors import UserError
 from ofa.compression.fake_quantisation import rounded_weight
 from ofa.compression.programs import TimedModule
@@ -117,7 +117,7 @@ def test_a_second_run_has_nothing_to_do(folder: Path, monkeypatch: pytest.Monkey
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(ofa.runs.compression, "fit", fail)
+    monkeypatch.setattr(ofa.runs.compression_training, "fit", fail)
     assert compress_network.run(*ALL, "name=all") is not None
     after = load_bundle("runs/net/bundles/all").network.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())

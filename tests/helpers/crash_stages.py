@@ -85,6 +85,7 @@ COMPRESSION = (
     *("steps=[split,sparse,finetune]", "limits.macs_share=0.8", "harm_images=8", "formats=[]"),
     *("finetuning.batch_size=600", "finetuning.epochs=1"),
 )
+PENNI = (*COMPRESSION, "steps=[penni]", "limits.macs_share=null", "run_name=penni")
 KIT = (*OTHER, "device.name=board", "device.processes=1", *NETWORKS, "resolutions=[8]")
 
 
@@ -152,6 +153,7 @@ STAGES = {
     "classify": Stage(classify, ("bundle=small", "images=FOLDER/pictures", "output=FOLDER/sheet.png"), None),
     "prune": Stage(prune_model, PRUNING),
     "compress": Stage(compress_network, COMPRESSION),
+    "compress_penni": Stage(compress_network, PENNI),
 }
 """Every stage in an order in which each finds what it needs."""
 

@@ -32,16 +32,30 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Conv2d, tuple[int, int]]:
     return make(), size
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_all_ranks_compute_the_convolution(name: str, case: tuple[nn.Conv2d, tuple[int, int]]) -> None:
-    convolution, size = case
-    network = nn.Sequential(convolution)
-    ranks = FORMS[name].full_ranks(convolution)
-    images = torch.randn(2, convolution.in_channels, *size)
+def error_of_all_ranks(name: str, network: nn.Sequential, images: torch.Tensor) -> float:
+    """Return the largest error of the outputs at full rank, as a part of the largest output."""
+    convolution = network[0]
+    assert isinstance(convolution, nn.Conv2d)
     with torch.no_grad():
         expected = network(images)
+        ranks = FORMS[name].full_ranks(convolution)
         outputs = apply_changes(network, [LayerChange("0", name, ranks)])(images)
-    assert (outputs - expected).abs().max() <= 1e-6 * expected.abs().max()
+    return float((outputs - expected).abs().max() / expected.abs().max())
+
+
+# Sums of the order of `escalate` round up to 1.3e-6 in single precision.
+@pytest.mark.parametrize("name", [name for name in FORMS if name != "escalate"])
+def test_all_ranks_compute_the_convolution(name: str, case: tuple[nn.Conv2d, tuple[int, int]]) -> None:
+    convolution, size = case
+    images = torch.randn(2, convolution.in_channels, *size)
+    assert error_of_all_ranks(name, nn.Sequential(convolution), images) <= 1e-6
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_they_do_so_in_double_precision(name: str, case: tuple[nn.Conv2d, tuple[int, int]]) -> None:
+    convolution, size = case
+    images = torch.randn(2, convolution.in_channels, *size, dtype=torch.float64)
+    assert error_of_all_ranks(name, nn.Sequential(convolution).double(), images) <= 1e-12
 
 
 @pytest.mark.parametrize("name", FORMS)
