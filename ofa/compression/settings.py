@@ -95,3 +95,33 @@ class PenniSettings:
                 problems.append(f"penni.{name} is {value:g}; expected a number from 0 on.")
         if problems:
             raise UserError(" ".join(problems))
+
+
+@dataclass(frozen=True)
+class ChannelSettings:
+    """How the channels of layers are left out.
+
+    Attributes:
+        macs_share: share of the multiply-accumulates that is left; None without the step.
+        candidates: number of networks that are compared.
+        divisor: numbers of channels are multiples of it.
+        validation_images: validation images on which the networks are compared.
+    """
+
+    macs_share: float | None = None
+    candidates: int = 8
+    divisor: int = 8
+    validation_images: int = 2000
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        problems = []
+        if self.macs_share is not None and not 0 < self.macs_share < 1:
+            problems.append(f"channels.macs_share is {self.macs_share:g}; expected a share between 0 and 1.")
+        problems += [
+            f"channels.{name} is {getattr(self, name)}; expected at least 1."
+            for name in ("candidates", "divisor", "validation_images")
+            if getattr(self, name) < 1
+        ]
+        if problems:
+            raise UserError(" ".join(problems))

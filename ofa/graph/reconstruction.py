@@ -93,9 +93,8 @@ class Reconstructor:
         """The layers that can be fitted."""
         return tuple(self._outputs)
 
-    @torch.no_grad()
     def fit(self, pruned: nn.Module, positions: Mapping[str, Tensor]) -> tuple[FittedLayer, ...]:
-        """Fit the layers of a sub-network that read fewer channels, in place.
+        """Fit the layers of a sub-network that read fewer values, in place.
 
         A layer keeps its sliced weights where the fitted ones are not strictly better on images that were not
         fitted.
@@ -107,28 +106,50 @@ class Reconstructor:
         Returns:
             The layers in the order of their calls.
         """
-        results: list[FittedLayer] = []
-        layers = {
-            name: layer
-            for name, layer in _layers(pruned).items()
-            if name in self._outputs and layer.weight[0].numel() < self._layers[name].weight[0].numel()
+        outputs = {}
+        for name, layer in _layers(pruned).items():
+            num_inputs = self._layers[name].weight[0].numel() if name in self._outputs else 0
+            if layer.weight[0].numel() < num_inputs:
+                rows = positions[f"{name}.weight"].reshape(len(layer.weight), -1)
+                outputs[name] = (name, rows[:, 0].cpu() // num_inputs)
+        return self._fit_layers(pruned, outputs)
+
+    def fit_factors(self, changed: nn.Module, layers: Mapping[str, str]) -> tuple[FittedLayer, ...]:
+        """Fit layers to what others computed that they end the computation of, in place; see `fit`.
+
+        Args:
+            changed: the network in eval mode, some layers replaced by several ones.
+            layers: names of the last of these ones, with the name of the layer that they replace.
+        """
+        last_layers = _layers(changed)
+        outputs = {
+            name: (original, torch.arange(len(last_layers[name].weight)))
+            for name, original in layers.items()
+            if name in last_layers and original in self._outputs
         }
+        return self._fit_layers(changed, outputs)
+
+    @torch.no_grad()
+    def _fit_layers(
+        self, network: nn.Module, outputs: Mapping[str, tuple[str, Tensor]]
+    ) -> tuple[FittedLayer, ...]:
+        """Fit layers of a network, each to some outputs of a layer of the original one."""
+        results: list[FittedLayer] = []
+        layers = _layers(network)
 
         def fit_layer(name: str, inputs: Tensor) -> None:
-            results.append(self._fit(name, layers[name], positions[f"{name}.weight"], inputs))
+            results.append(self._fit(name, layers[name], *outputs[name], inputs))
 
         handles = [
-            layer.register_forward_pre_hook(lambda _, inputs, name=name: fit_layer(name, inputs[0]))
-            for name, layer in layers.items()
+            layers[name].register_forward_pre_hook(lambda _, inputs, name=name: fit_layer(name, inputs[0]))
+            for name in outputs
         ]
         with _removed(handles):
-            pruned(self._images)
+            network(self._images)
         return tuple(results)
 
-    def _fit(self, name: str, layer: Layer, positions: Tensor, inputs: Tensor) -> FittedLayer:
-        num_inputs = self._layers[name].weight[0].numel()
-        outputs = positions.reshape(len(positions), -1)[:, 0] // num_inputs
-        targets = self._outputs[name][..., outputs.cpu()].double()
+    def _fit(self, name: str, layer: Layer, original: str, outputs: Tensor, inputs: Tensor) -> FittedLayer:
+        targets = self._outputs[original][..., outputs].double()
         if layer.bias is not None:
             targets = targets - layer.bias.cpu().double()
         sliced = layer.weight.detach().cpu().flatten(1).double()
@@ -136,7 +157,7 @@ class Reconstructor:
         products, residues = torch.zeros(size, size).double(), torch.zeros(size, len(sliced)).double()
         held_out: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(inputs), _CHUNK):
-            rows = _sampled_inputs(inputs[start : start + _CHUNK], layer, name).cpu().double()
+            rows = _sampled_inputs(inputs[start : start + _CHUNK], layer, original).cpu().double()
             goal = targets[start : start + _CHUNK]
             judges = torch.arange(start, start + len(rows)) % _HELD_OUT == 0
             held_out.append((rows[judges].flatten(0, 1), goal[judges].flatten(0, 1)))
@@ -202,6 +223,7 @@ def _sampled_inputs(inputs: Tensor, layer: Layer, name: str) -> Tensor:
     if isinstance(layer, nn.Linear):
         rows = _rows(inputs)
     else:
+        assert not isinstance(layer.padding, str)
         patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         rows = patches.movedim(1, 2)
     return rows[:, _places(rows.shape[1], name)]

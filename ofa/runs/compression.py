@@ -16,7 +16,7 @@ from ofa.common.figures import save_png
 from ofa.common.files import write_atomic
 from ofa.common.progress import Note
 from ofa.common.score_file import ScoreFile
-from ofa.compression.changes import BASIS_FORMS, apply_changes
+from ofa.compression.changes import BASIS_FORMS, LayerChange, apply_changes, apply_structure
 from ofa.compression.facts import CompressionFacts
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers
 from ofa.compression.nonzero_cost import nonzero_macs, zero_share
@@ -24,12 +24,14 @@ from ofa.compression.plan import UNITS
 from ofa.compression.programs import TimedModule
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
 from ofa.compression.steps_figure import StepPoint, steps_figure
+from ofa.compression.unused_units import cut_shapes
 from ofa.data.base import ImageData
 from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import score
 from ofa.evaluation.tasks import task_of
 from ofa.modules.cost import module_cost
+from ofa.runs.channels import narrow_channels
 from ofa.runs.compressed import CompressedNetwork, StepResult
 from ofa.runs.compression_plan import (
     LATENCY_FILE,
@@ -39,7 +41,7 @@ from ofa.runs.compression_plan import (
     decide_changes,
     latency_after,
 )
-from ofa.runs.compression_settings import QAT, SPARSE, CompressionSettings
+from ofa.runs.compression_settings import CHANNELS, PENNI, QAT, SPARSE, CompressionSettings
 from ofa.runs.compression_training import StepTraining
 from ofa.runs.penni import train_penni
 
@@ -114,26 +116,35 @@ class _Recipe:
     def run(
         self, earlier: CompressionFacts, measure: MeasureModules | None, *, plan_only: bool
     ) -> CompressedNetwork | None:
-        decided = self.decide(measure)
+        narrowed = narrow_channels(self.training) if CHANNELS in self.settings.steps else self.original
+        decided = self.decide(narrowed, measure)
         if plan_only:
             return None
-        if decided is not None and decided.cost == "latency_ms":
-            self.latency_ms = decided.before
+        timed = decided if decided is not None and decided.cost == "latency_ms" else None
+        if timed is not None:
+            self.latency_ms = timed.before if timed.whole is None else timed.whole
         self.add_result(UNCOMPRESSED, self.original)
-        network, changes = copy.deepcopy(self.original), earlier.changes
+        if narrowed is not self.original:
+            self.latency_ms = None if timed is None else timed.before
+            self.add_result(CHANNELS, narrowed)
+        network, changes = copy.deepcopy(narrowed), earlier.changes
+        pattern, sparse_names = earlier.pattern, earlier.sparse_layers
         if decided is not None:
-            network = apply_changes(self.original, decided.changes)
+            network = apply_changes(narrowed, decided.changes)
+            self.fit_forms(narrowed, network, decided.changes)
             changes = (*changes, *decided.changes)
-            self.latency_ms = decided.after if decided.cost == "latency_ms" else None
+            self.latency_ms = None if timed is None else timed.after
             self.training.recalibrate(network)
             self.add_result("+".join(self.settings.forms), network)
-        pattern, sparse_names, shapes = earlier.pattern, earlier.sparse_layers, earlier.shapes
         if decided is not None and any(change.form in BASIS_FORMS for change in decided.changes):
-            trained = train_penni(self.original, decided.changes, self.training)
-            network, shapes, sparse_names = trained.network, trained.shapes, trained.sparse_layers
+            trained = train_penni(narrowed, decided.changes, self.training)
+            network, sparse_names = trained.network, trained.sparse_layers
             changes = (*earlier.changes, *trained.changes)
-            self.measure_latency(network, decided, measure)
+            self.measure_latency(narrowed, network, decided, measure)
             self.add_result("penni, trained", network)
+        shapes = earlier.shapes
+        if {CHANNELS, PENNI} & set(self.settings.steps):
+            shapes = cut_shapes(network, apply_structure(self.original, changes[len(earlier.changes) :]))
         if SPARSE in self.settings.steps:
             pattern = self.settings.sparse
             sparse_names, obstacles = sparse_layers(network, pattern)
@@ -157,13 +168,13 @@ class _Recipe:
 
     # -- steps -----------------------------------------------------------------------------------------
 
-    def decide(self, measure: MeasureModules | None) -> DecidedChanges | None:
-        """Return the changes of the convolutions; None without a step that changes them."""
+    def decide(self, network: nn.Module, measure: MeasureModules | None) -> DecidedChanges | None:
+        """Return the changes of a network's convolutions; None without a step that changes them."""
         if not self.settings.forms:
             return None
         images = torch.cat(list(self.images("train", self.settings.harm_images))).cpu()
         decided = decide_changes(
-            copy.deepcopy(self.original).cpu(),
+            copy.deepcopy(network).cpu(),
             images,
             self.settings.offered_forms,
             self.settings.limits,
@@ -172,10 +183,22 @@ class _Recipe:
             note=self.note,
             measure=measure,
             rank=self.settings.penni.rank if self.settings.is_uniform else None,
+            whole=None if network is self.original else copy.deepcopy(self.original).cpu(),
         )
         for line in (*decided.lines, decided.text):
             self.note(line)
         return decided
+
+    def fit_forms(self, before: nn.Module, network: nn.Module, changes: Sequence[LayerChange]) -> None:
+        """Fit the last layer of each changed convolution to what the convolution computed, in place."""
+        last_layers = {
+            f"{change.layer}.{len(network.get_submodule(change.layer)) - 1}": change.layer  # type: ignore[arg-type]
+            for change in changes
+            if change.form not in BASIS_FORMS
+        }
+        reconstructor = self.training.reconstructor(before) if last_layers else None
+        if reconstructor is not None:
+            reconstructor.fit_factors(network, last_layers)
 
     def note_dense(self, obstacles: dict[str, str]) -> None:
         """Tell which layers stay dense, and that time stays."""
@@ -199,12 +222,16 @@ class _Recipe:
             yield
 
     def measure_latency(
-        self, network: nn.Module, decided: DecidedChanges, measure: MeasureModules | None
+        self,
+        before: nn.Module,
+        network: nn.Module,
+        decided: DecidedChanges,
+        measure: MeasureModules | None,
     ) -> None:
         """Measure the latency of a network that is smaller than was planned, if it was planned by latency."""
         if decided.cost == "latency_ms":
             assert measure is not None
-            pair = {"before": self.original, "after": network}
+            pair = {"before": before, "after": network}
             programs = {name: TimedModule(copy.deepcopy(own).cpu(), self.shape) for name, own in pair.items()}
             self.latency_ms = ScoreFile(self.folder / LATENCY_FILE).value(
                 "the trained network", lambda: latency_after(programs, decided.before, measure)

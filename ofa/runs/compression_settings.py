@@ -11,11 +11,19 @@ from typing import Any
 
 from ofa.common.config import below_minimum
 from ofa.common.errors import UserError, unknown_name
-from ofa.compression.settings import FORMS_OF_STEPS, WEIGHT_BITS, PenniSettings, SparsePattern
+from ofa.compression.settings import (
+    FORMS_OF_STEPS,
+    WEIGHT_BITS,
+    ChannelSettings,
+    PenniSettings,
+    SparsePattern,
+)
+from ofa.graph.settings import MIN_FITTED_IMAGES
 from ofa.training.settings import FinetuneSettings
 
-PENNI, SPARSE, FINETUNE, QAT, BF16, INT8 = "penni", "sparse", "finetune", "qat", "bf16", "int8"
-STEPS = (*FORMS_OF_STEPS, SPARSE, FINETUNE, QAT, BF16, INT8)
+CHANNELS, PENNI, SPARSE, FINETUNE, QAT = "channels", "penni", "sparse", "finetune", "qat"
+BF16, INT8 = "bf16", "int8"
+STEPS = (CHANNELS, *FORMS_OF_STEPS, SPARSE, FINETUNE, QAT, BF16, INT8)
 TRAININGS = (FINETUNE, QAT)
 PRECISIONS = (BF16, INT8)
 """The steps, in the order in which they can be done; forms of convolutions are chosen together."""
@@ -75,11 +83,14 @@ class CompressionSettings:
     Attributes:
         steps: names in `STEPS`, in their order.
         limits: bound of the cost, for steps that change the form of convolutions.
+        channels: settings of the step `channels`.
         sparse: pattern of the zeros of the step `sparse`.
         penni: settings of the step `penni`.
         max_loss: points of the metric on validation images that may be lost in all; None for any.
         harm_images: training images on which the harm of a change is measured.
         calibration_images: training images that recalibrate batch norm.
+        reconstruction_images: training images on which layers are fitted that read fewer channels, or that
+            end the other form of a convolution; 0 fits none.
         quantisation_images: training images from which int8 takes the ranges of activations.
         keep_layers: layers that stay in floating point in int8: none, or auto.
         max_int8_loss: points that int8 may lose with keep_layers=auto.
@@ -91,11 +102,13 @@ class CompressionSettings:
 
     steps: tuple[str, ...]
     limits: CompressionLimits = field(default_factory=CompressionLimits)
+    channels: ChannelSettings = field(default_factory=ChannelSettings)
     sparse: SparsePattern = field(default_factory=SparsePattern)
     penni: PenniSettings = field(default_factory=PenniSettings)
     max_loss: float | None = None
     harm_images: int = 64
     calibration_images: int = 1000
+    reconstruction_images: int = 256
     quantisation_images: int = 300
     keep_layers: str = "none"
     max_int8_loss: float = 0.5
@@ -110,8 +123,15 @@ class CompressionSettings:
                 raise unknown_name("step", name, STEPS)
         problems = _order_problems(self.steps)
         problems += below_minimum(self, {"harm_images": 2, "calibration_images": 1, "quantisation_images": 1})
+        if self.reconstruction_images:
+            problems += below_minimum(self, {"reconstruction_images": MIN_FITTED_IMAGES})
         if self.max_loss is not None and not 0 <= self.max_loss <= 100:
             problems.append(f"max_loss is {self.max_loss:g}; expected points from 0 to 100.")
+        if (CHANNELS in self.steps) != (self.channels.macs_share is not None):
+            problems.append(
+                "The step channels and channels.macs_share, e.g. channels.macs_share=0.6, are given together "
+                "or not at all."
+            )
         if self.forms and not self.limits.bounds and not self.is_uniform:
             problems.append(
                 f"{' and '.join(self.forms)} need a limit; give limits.latency_share=0.6 and a device, or "
@@ -177,8 +197,8 @@ class CompressionSettings:
         """Return the plain values that decide the result."""
         names = [entry.name for entry in dataclasses.fields(CompressionSettings)]
         values = dataclasses.asdict(self)
-        if PENNI not in self.steps:
-            names.remove("penni")
+        for step in {CHANNELS, PENNI} - set(self.steps):
+            names.remove(step)
         return {name: values[name] for name in names}
 
 
@@ -195,10 +215,11 @@ def _order_problems(steps: Sequence[str]) -> list[str]:
 
 def _rank(step: str) -> int:
     """Return the position in the order; forms of convolutions share theirs."""
-    return 0 if step in FORMS_OF_STEPS else STEPS.index(step)
+    return 1 if step in FORMS_OF_STEPS else STEPS.index(step)
 
 
 _REASONS = {
+    **dict.fromkeys(FORMS_OF_STEPS, "the form of a layer is chosen for its channels"),
     SPARSE: "the zeros of a layer are lost when it is split",
     FINETUNE: "what is changed after a training is not trained",
     QAT: "a further training would lose the rounding of the weights",

@@ -21,7 +21,7 @@ from ofa.export.bundle import Bundle
 from ofa.export.card import ModelCard, subnet_card
 from ofa.graph.settings import ModelSettings
 from ofa.graph.subnet import subnet_graph
-from ofa.runs.compression_settings import SPARSE, CompressionSettings
+from ofa.runs.compression_settings import CHANNELS, SPARSE, CompressionSettings
 from ofa.runs.conversion import conversion_record, kept_supernet, noted_conversion, save_conversion
 from ofa.runs.retarget import check_classes
 
@@ -68,13 +68,8 @@ def bundle_source(bundle: Bundle, data: ImageData, settings: CompressionSettings
     """
     check_classes(bundle, data.info)
     compression = bundle.subnet.compression
-    if compression is not None and compression.sparse_layers:
-        steps = [step for step in settings.steps if step in (*settings.forms, SPARSE)]
-        if steps:
-            raise UserError(
-                f"The bundle {bundle.path} has zeros already ({compression.text}), but {' and '.join(steps)} "
-                "would lose or mix them. Give the bundle that it was made of, and all steps."
-            )
+    if compression is not None:
+        _check_repeated(bundle, compression, settings)
     if bundle.subnet.space.in_channels != data.info.in_channels:
         raise UserError(
             f"The bundle {bundle.path} takes images of {bundle.subnet.space.in_channels} channels; those of "
@@ -82,6 +77,23 @@ def bundle_source(bundle: Bundle, data: ImageData, settings: CompressionSettings
         )
     record = {"bundle": bundle.path.name, "sha256": bundle.files["weights"].sha256}
     return CompressionSource(bundle.path.name, bundle.network.cpu(), bundle.card, record)
+
+
+def _check_repeated(bundle: Bundle, compression: CompressionFacts, settings: CompressionSettings) -> None:
+    """Check that the steps can follow those that a bundle has behind it."""
+    changing = [step for step in settings.steps if step in (CHANNELS, *settings.forms)]
+    zeroing = [step for step in settings.steps if step in (*changing, SPARSE)]
+    remedy = "Give the bundle that it was made of, and all steps."
+    if compression.sparse_layers and zeroing:
+        raise UserError(
+            f"The bundle {bundle.path} has zeros already ({compression.text}), but {' and '.join(zeroing)} "
+            f"would lose or mix them. {remedy}"
+        )
+    if compression.shapes and changing:
+        raise UserError(
+            f"The bundle {bundle.path} has fewer channels already ({compression.text}), but "
+            f"{' and '.join(changing)} would change its layers again. {remedy}"
+        )
 
 
 def model_source(

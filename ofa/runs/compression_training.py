@@ -7,6 +7,7 @@ import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ofa.common.progress import Note
@@ -15,6 +16,7 @@ from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_images
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.tasks import task_of
+from ofa.graph.reconstruction import Reconstructor
 from ofa.graph.weights import load_weights
 from ofa.runs.compression_plan import Bar
 from ofa.runs.compression_settings import CompressionSettings
@@ -84,6 +86,14 @@ class StepTraining:
         """Recalibrate the batch norm of a network."""
         device, limit = next(network.parameters()).device, self.settings.calibration_images
         recalibrate_batchnorm(network, split_images(self.data, "train", self.resolution, device, limit))
+
+    def reconstructor(self, network: nn.Module) -> Reconstructor | None:
+        """Return what fits layers of changed networks to those of this one; None to fit nothing."""
+        if not self.settings.reconstruction_images:
+            return None
+        device, limit = next(network.parameters()).device, self.settings.reconstruction_images
+        images = list(split_images(self.data, "train", self.resolution, device, limit))
+        return Reconstructor(network, torch.cat(images))
 
     def _train(
         self,

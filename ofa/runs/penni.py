@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ofa.common.errors import UserError
-from ofa.compression.changes import BASIS_FORMS, LayerChange, apply_changes, apply_filled, apply_structure
-from ofa.compression.facts import TensorShape
+from ofa.compression.changes import BASIS_FORMS, LayerChange, apply_changes, apply_filled
 from ofa.compression.nonzero_cost import hybrid_bits
 from ofa.compression.shared_basis import (
     KernelFactors,
@@ -24,7 +23,6 @@ from ofa.compression.shared_basis import (
 from ofa.compression.sparse import zeros_kept
 from ofa.compression.unused_units import (
     CutNetwork,
-    cut_shapes,
     removable_groups,
     used_units,
     without_units,
@@ -42,13 +40,11 @@ class PenniNetwork:
     Attributes:
         network: the network.
         changes: the changes, with the number of basis kernels that are used.
-        shapes: shapes of the tensors of the changed network that lost channels.
         sparse_layers: layers with coefficients, whose zeros a training keeps.
     """
 
     network: nn.Module
     changes: tuple[LayerChange, ...]
-    shapes: tuple[TensorShape, ...]
     sparse_layers: tuple[str, ...]
 
 
@@ -90,9 +86,7 @@ def train_penni(original: nn.Module, changes: Sequence[LayerChange], training: S
     training.note(_text(network, factors))
     network, by_basis = _in_forms(network, by_basis, factors)
     sparse = (f"{change.layer}.{BASIS_FORMS[change.form].coefficient_index}" for change in by_basis)
-    all_changes = (*others, *by_basis)
-    shapes = cut_shapes(network, apply_structure(original, all_changes))
-    return PenniNetwork(network, all_changes, shapes, (*pointwise, *sparse))
+    return PenniNetwork(network, (*others, *by_basis), (*pointwise, *sparse))
 
 
 def _factors(network: nn.Module, change: LayerChange) -> KernelFactors:

@@ -82,10 +82,14 @@ PRUNING = (
 COMPRESSION = (
     *IMAGES,
     *("model=crash_stages:wider_network", "model.divisor=4", "data=digits", "run_name=compressed"),
-    *("steps=[split,sparse,finetune]", "limits.macs_share=0.8", "harm_images=8", "formats=[]"),
+    *("steps=[channels,split,sparse,finetune]", "limits.macs_share=0.5", "harm_images=8", "formats=[]"),
+    *("channels.macs_share=0.7", "channels.divisor=4", "channels.candidates=2"),
     *("finetuning.batch_size=600", "finetuning.epochs=1"),
 )
-PENNI = (*COMPRESSION, "steps=[penni]", "limits.macs_share=null", "run_name=penni")
+PENNI = (
+    *COMPRESSION,
+    *("steps=[penni]", "limits.macs_share=null", "channels.macs_share=null", "run_name=penni"),
+)
 KIT = (*OTHER, "device.name=board", "device.processes=1", *NETWORKS, "resolutions=[8]")
 
 

@@ -7,9 +7,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ofa.common.errors import UserError
+from ofa.compression.changes import LayerChange, apply_changes
 from ofa.graph import reconstruction
 from ofa.graph.convert import make_elastic
 from ofa.graph.reconstruction import Reconstructor
@@ -90,25 +92,28 @@ def test_the_weights_are_those_of_least_squares(monkeypatch: pytest.MonkeyPatch)
     original, pruned = supernet.extract(supernet.space.largest), supernet.extract(config)
     Reconstructor(original, images).fit(pruned, supernet.positions(config))
     with torch.no_grad():
-        inputs, outputs = pruned[1](pruned[0](images)).numpy(), original(images).numpy()
+        inputs = F.linear(images, pruned.get_parameter("0.weight"), pruned.get_parameter("0.bias")).relu()
+        outputs = original(images) - original.get_parameter("2.bias")
     is_fitted = np.arange(80) % 4 != 0
-    expected = np.linalg.lstsq(inputs[is_fitted], (outputs - original[2].bias.detach().numpy())[is_fitted])[0]
-    np.testing.assert_allclose(pruned[2].weight.detach().numpy(), expected.T, rtol=1e-4, atol=1e-5)
+    expected = np.linalg.lstsq(inputs.numpy()[is_fitted], outputs.numpy()[is_fitted])[0]
+    weight = pruned.get_parameter("2.weight").detach()
+    torch.testing.assert_close(weight, torch.from_numpy(expected.T), rtol=1e-4, atol=1e-5)
 
 
 def test_weights_stay_where_the_fit_is_not_better() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    first = nn.Linear(4, 8)
     with torch.no_grad():
-        model[0].weight.zero_()
-        model[0].bias.zero_()  # The second layer reads zeros alone.
+        first.weight.zero_()
+        first.bias.zero_()  # The second layer reads zeros alone.
+    model = nn.Sequential(first, nn.ReLU(), nn.Linear(8, 3))
     images = torch.randn(16, 4)
     supernet, config = half_of(model, images[:2])
     pruned = supernet.extract(config)
-    sliced = pruned[2].weight.clone()
+    sliced = pruned.get_parameter("2.weight").clone()
     (layer,) = Reconstructor(supernet.extract(supernet.space.largest), images).fit(
         pruned, supernet.positions(config)
     )
-    assert layer.error_after == layer.error_before and pruned[2].weight.equal(sliced)
+    assert layer.error_after == layer.error_before and pruned.get_parameter("2.weight").equal(sliced)
 
 
 def test_layers_that_are_called_twice_are_left_out() -> None:
@@ -127,6 +132,20 @@ def test_layers_that_are_called_twice_are_left_out() -> None:
     assert set(reconstructor.layer_names) == {"wide", "last"}
     fitted = reconstructor.fit(supernet.extract(config), supernet.positions(config))
     assert [layer.name for layer in fitted] == ["last"]
+
+
+def test_the_last_of_two_factors_is_fitted_to_the_whole() -> None:
+    torch.manual_seed(3)
+    images, other_images = torch.randn(32, 4, 9, 9).relu(), torch.randn(16, 4, 9, 9).relu()
+    network = nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, stride=2)).eval()
+    changed = apply_changes(network, [LayerChange("2", "split", (16,))])
+    first, second = changed.get_parameter("2.0.weight").clone(), changed.get_parameter("2.1.weight").clone()
+    before = error(changed, network, other_images)
+    (layer,) = Reconstructor(network, images).fit_factors(changed, {"2.1": "2"})
+    assert layer.name == "2.1" and layer.error_after < layer.error_before
+    assert error(changed, network, other_images) < 0.7 * before
+    assert changed.get_parameter("2.0.weight").equal(first)
+    assert not changed.get_parameter("2.1.weight").equal(second)
 
 
 def test_too_few_images_are_an_error() -> None:
