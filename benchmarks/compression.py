@@ -73,9 +73,16 @@ def measured(modules: Mapping[str, TimedModule], device: DeviceSpec) -> dict[str
 class Options:
     """What each convolution of a network can become, with its latency, MACs and harm."""
 
-    def __init__(self, network: nn.Module, data: ImageData, device: DeviceSpec, folder: Path) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        data: ImageData,
+        device: DeviceSpec,
+        folder: Path,
+        forms: Sequence[str] = FORMS,
+    ) -> None:
         """Measure everything that the folder does not have."""
-        self.candidates = find_candidates(network, SHAPE, FORMS).layers
+        self.candidates = find_candidates(network, SHAPE, forms).layers
         programs = {"network": TimedModule(network, SHAPE), **form_programs(network, self.candidates)}
         scores = ScoreFile(folder / f"{device.name}.jsonl")
         if missing := {key: program for key, program in programs.items() if key not in scores}:

@@ -157,6 +157,12 @@ def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: A
     if not options.supernet_steps:
         supernet.eval().sort_channels(supernet.space)
         return supernet
+    train_all(supernet, data, seed, options)
+    return supernet
+
+
+def train_all(supernet: GraphSupernet, data: ImageData, seed: int, options: Any) -> None:
+    """Train all sub-networks together for `options.supernet_steps`, the largest as it is as the teacher."""
     phase = Phase(
         steps=options.supernet_steps,
         lr=options.lr,
@@ -182,7 +188,6 @@ def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: A
     shutil.rmtree(folder, ignore_errors=True)
     with progress_bar("supernet") as progress:
         Trainer(supernet, data, Recipe((phase,), settings), folder=folder, progress=progress).train()
-    return supernet
 
 
 def searched(

@@ -47,6 +47,7 @@ class CompressConfig(CompressionSettings, RunConfig):
     def __post_init__(self) -> None:
         """Check that there is one network, and a device if latency is limited, or if all take one rank."""
         super().__post_init__()
+        self.model.check_not_split()
         if (self.bundle is None) == (self.model.name is None):
             both = "bundle and model are given" if self.bundle else "There is no network"
             raise UserError(f"{both}; expected a bundle of the run, or model=NAME and data=NAME.")

@@ -45,6 +45,7 @@ class PruneModelConfig(PruningSettings):
     def __post_init__(self) -> None:
         """Check that there is a network with one resolution, and a device for a limit of latency."""
         self.model.check_given()
+        self.model.check_not_split()
         super().__post_init__()
         if len(self.model.resolutions) > 1:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -133,6 +134,17 @@ def micro_resnet() -> StagedSpace:
         in_channels=2,
         stem=StemSpec((0, 1), (0.5, 1.0), (0.5, 1.0)),
     )
+
+
+@pytest.fixture(scope="session")
+def micro_resnet_rank(micro_resnet: StagedSpace) -> StagedSpace:
+    """Elastic ranks and fewer other choices; the second stage always splits its convolutions."""
+    ranks = ((0.25, 1.0), (0.25, 0.5))
+    stages = tuple(
+        dataclasses.replace(stage, expand_ratios=(0.5,), widths=(0.5, 1.0), ranks=choices)
+        for stage, choices in zip(micro_resnet.stages, ranks, strict=True)
+    )
+    return dataclasses.replace(micro_resnet, name="micro_resnet_rank", stages=stages)
 
 
 @pytest.fixture(scope="session")

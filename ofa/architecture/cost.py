@@ -27,18 +27,12 @@ LayerCost = Callable[[LayerSpec], float]
 
 def macs(spec: LayerSpec) -> int:
     """Multiply-accumulates of the layer for one image."""
-    return sum(
-        op.kernel_size**2 * (op.in_channels // op.groups) * op.output_elements for op in spec.operators
-    )
+    return sum(op.macs for op in spec.operators)
 
 
 def parameters(spec: LayerSpec) -> int:
     """Trainable parameters of the layer, batch norm's scale and shift included."""
-    return sum(
-        op.kernel_size**2 * (op.in_channels // op.groups) * op.out_channels
-        + op.out_channels * (op.bias + 2 * op.batch_norm)
-        for op in spec.operators
-    )
+    return sum(op.num_weights + op.out_channels * (op.bias + 2 * op.batch_norm) for op in spec.operators)
 
 
 def peak_activation_bytes(spec: LayerSpec, bytes_per_element: int = 4) -> int:

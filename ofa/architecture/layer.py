@@ -19,7 +19,19 @@ def output_size(input_size: int, stride: int) -> int:
 
 @dataclass(frozen=True)
 class Operator:
-    """One convolution (or linear layer: size 1) inside a layer; all costs are sums over these."""
+    """One convolution (or linear layer: size 1) inside a layer; all costs are sums over these.
+
+    Attributes:
+        input_size: side of the input, or its height, in pixels.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel, or its height.
+        stride: stride in both directions, or the vertical one.
+        groups: groups of the channels.
+        bias: whether it has a bias.
+        batch_norm: whether batch norm follows.
+        horizontal: width of the input, width of the kernel and horizontal stride where they are others.
+    """
 
     input_size: int
     in_channels: int
@@ -29,16 +41,34 @@ class Operator:
     groups: int = 1
     bias: bool = False
     batch_norm: bool = False
+    horizontal: tuple[int, int, int] | None = None
 
     @property
     def input_elements(self) -> int:
         """Elements of the input activation of one image."""
-        return self.in_channels * self.input_size**2
+        width, _, _ = self._horizontal
+        return self.in_channels * self.input_size * width
 
     @property
     def output_elements(self) -> int:
         """Elements of the output activation of one image."""
-        return self.out_channels * output_size(self.input_size, self.stride) ** 2
+        width, _, stride = self._horizontal
+        return self.out_channels * output_size(self.input_size, self.stride) * output_size(width, stride)
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights, without bias and batch norm."""
+        _, kernel_width, _ = self._horizontal
+        return self.kernel_size * kernel_width * (self.in_channels // self.groups) * self.out_channels
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.num_weights // self.out_channels * self.output_elements
+
+    @property
+    def _horizontal(self) -> tuple[int, int, int]:
+        return self.horizontal or (self.input_size, self.kernel_size, self.stride)
 
 
 @dataclass(frozen=True)

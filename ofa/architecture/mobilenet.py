@@ -49,6 +49,8 @@ def _check(space: StagedSpace, head: tuple[str, ...]) -> None:
         problems.append(
             f"head_channels are {list(space.head_channels)}; expected {len(head)}: {', '.join(head)}."
         )
+    if any(stage.ranks for stage in space.stages):
+        problems.append("It has no convolutions that can be split; leave ranks out.")
     if space.stem is not None or space.stages[0].widths:
         problems.append("Its stem and the widths of its stages are not elastic; leave stem and widths out.")
     if problems:

@@ -119,9 +119,10 @@ def _block(space: StagedSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot
     in_channels, out_channels = _widths(space, source), _widths(space, stage.channels)
 
     def bottleneck(
-        resolution: int, kernel_size: int, expand_ratio: float, channels: int, width: float
+        resolution: int, kernel_size: int, expand_ratio: float, channels: int, width: float, rank: float
     ) -> LayerSpec:
         out = out_channels(width)
+        mid = make_divisible(round(out * expand_ratio))
         return BottleneckSpec(
             size_after(resolution, strides),
             channels,
@@ -129,22 +130,28 @@ def _block(space: StagedSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot
             kernel_size,
             stage.stride if b == 0 else 1,
             stage.activation,
-            mid_channels=make_divisible(round(out * expand_ratio)),
+            mid_channels=mid,
             project=b == 0,
             bn_epsilon=space.bn_epsilon,
+            rank=None if rank == 1 else make_divisible(rank * kernel_size * mid),
         )
 
     def build_first(
-        resolution: int, kernel_size: int, expand_ratio: float, width: float, source_width: float
+        resolution: int,
+        kernel_size: int,
+        expand_ratio: float,
+        width: float,
+        source_width: float,
+        rank: float = 1,
     ) -> LayerSpec:
-        return bottleneck(resolution, kernel_size, expand_ratio, in_channels(source_width), width)
+        return bottleneck(resolution, kernel_size, expand_ratio, in_channels(source_width), width, rank)
 
     def build_next(
-        resolution: int, kernel_size: int, expand_ratio: float, width: float, depth: int
+        resolution: int, kernel_size: int, expand_ratio: float, width: float, depth: int, rank: float = 1
     ) -> LayerSpec | None:
         if b >= depth:
             return None
-        return bottleneck(resolution, kernel_size, expand_ratio, out_channels(width), width)
+        return bottleneck(resolution, kernel_size, expand_ratio, out_channels(width), width, rank)
 
     names = {
         "resolution": "resolution",
@@ -154,9 +161,11 @@ def _block(space: StagedSpace, s: int, b: int, strides: tuple[int, ...]) -> Slot
     }
     if b == 0:
         names["source_width"] = stage_gene("width", s - 1) if s else STEM_GENES[-1]
-        return Slot(gene_columns(space, names), build_first)
-    names["depth"] = stage_gene("depth", s)
-    return Slot(gene_columns(space, names), build_next)
+    else:
+        names["depth"] = stage_gene("depth", s)
+    if stage.ranks:
+        names["rank"] = stage_gene("rank", s, b)
+    return Slot(gene_columns(space, names), build_next if b else build_first)
 
 
 @dataclass(frozen=True)
@@ -164,10 +173,12 @@ class BottleneckSpec(LayerSpec):
     """Bottleneck: 1x1 reduction, k x k convolution with the stride, 1x1 expansion, addition, activation.
 
     (He et al. 2016.) With `project`, the shortcut is average-pooling by the stride and a 1x1 convolution
-    (variant D of He et al. 2019); without it, the shortcut is the input.
+    (variant D of He et al. 2019); without it, the shortcut is the input. With a `rank`, the middle is split:
+    k x 1 to so many channels, and 1 x k back (Jaderberg et al. 2014).
     """
 
     mid_channels: int = field(kw_only=True)
+    rank: int | None = field(default=None, kw_only=True)
     kernel_size: int
     stride: int
     activation: str
@@ -180,7 +191,7 @@ class BottleneckSpec(LayerSpec):
         return (
             f"bottleneck-in{self.input_size}x{self.in_channels}-mid{self.mid_channels}"
             f"-out{self.out_channels}-k{self.kernel_size}-s{self.stride}-{self.activation}"
-            f"{'-project' if self.project else ''}"
+            f"{'-project' if self.project else ''}{'' if self.rank is None else f'-rank{self.rank}'}"
         )
 
     @property
@@ -197,12 +208,23 @@ class BottleneckSpec(LayerSpec):
         mid = self.mid_channels
         operators = [
             Operator(size, self.in_channels, mid, batch_norm=True),
-            Operator(size, mid, mid, self.kernel_size, self.stride, batch_norm=True),
+            *self._middle,
             Operator(out_size, mid, self.out_channels, batch_norm=True),
         ]
         if self.project:
             operators.append(Operator(out_size, self.in_channels, self.out_channels, batch_norm=True))
         return tuple(operators)
+
+    @property
+    def _middle(self) -> tuple[Operator, ...]:
+        size, mid, side, stride = self.input_size, self.mid_channels, self.kernel_size, self.stride
+        if self.rank is None:
+            return (Operator(size, mid, mid, side, stride, batch_norm=True),)
+        last_size = output_size(size, stride)
+        return (
+            Operator(size, mid, self.rank, side, stride, horizontal=(size, 1, 1)),
+            Operator(last_size, self.rank, mid, 1, 1, batch_norm=True, horizontal=(size, side, stride)),
+        )
 
     @property
     @override
@@ -212,11 +234,12 @@ class BottleneckSpec(LayerSpec):
         The input lives until the shortcut has consumed it, after the main path. The output of the main path
         lives until the shortcut is added.
         """
-        reduce, middle, expand = (op.input_elements + op.output_elements for op in self.operators[:3])
-        source = self.operators[0].input_elements
-        live = [reduce, source + middle, source + expand]
+        path = self.operators[: -1 if self.project else None]
+        source = path[0].input_elements
+        reduce, *others = (op.input_elements + op.output_elements for op in path)
+        live = [reduce, *(source + elements for elements in others)]
         if self.project:
-            shortcut = self.operators[3]
+            shortcut = self.operators[-1]
             output = shortcut.output_elements
             live.append(shortcut.input_elements + 2 * output)
             if self.stride > 1:

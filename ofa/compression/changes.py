@@ -15,6 +15,7 @@ from ofa.compression.penni import BasisForm, Escalate, Penni
 from ofa.compression.settings import FORM_NAMES
 from ofa.compression.split import Split
 from ofa.compression.tucker import Tucker
+from ofa.modules.split import with_factors
 
 BASIS_FORMS: Mapping[str, BasisForm] = {form.name: form for form in (Penni(), Escalate())}
 """The forms by basis kernels by name."""
@@ -83,7 +84,7 @@ def apply_filled(
     """
 
     def filled(form: Form, convolution: nn.Conv2d, change: LayerChange) -> nn.Module:
-        return form.filled(convolution, change.ranks, weights[change.layer])
+        return with_factors(form.layers(convolution, change.ranks), weights[change.layer], convolution.bias)
 
     return _changed(network, changes, filled)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ofa.modules.split import factoring_obstacle, with_factors
 
 RANK_DIVISOR = 8
 """Ranks are multiples of this: engines compute so many channels at once, at least."""
@@ -26,17 +27,7 @@ class Form(ABC):
 
     def obstacle(self, convolution: nn.Conv2d) -> str | None:
         """Return why a convolution cannot have this form; None if it can."""
-        if convolution.groups > 1:
-            return "grouped"
-        if min(convolution.kernel_size) < 2:
-            return f"with a {'x'.join(map(str, convolution.kernel_size))} kernel"
-        if type(convolution) is not nn.Conv2d:
-            return "of a class of its own"
-        if isinstance(convolution.padding, str) or convolution.padding_mode != "zeros":
-            return "with other padding than zeros"
-        if hasattr(convolution, "parametrizations"):
-            return "with weights that are computed"
-        return None
+        return factoring_obstacle(convolution)
 
     @abstractmethod
     def full_ranks(self, convolution: nn.Conv2d) -> Ranks:
@@ -75,20 +66,7 @@ class Form(ABC):
     def factors(self, convolution: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
         """Return the smaller convolutions with the weights that come closest to the convolution."""
         weight = convolution.weight.detach().to("cpu", torch.float64)
-        return self.filled(convolution, ranks, self.weights(weight, ranks))
-
-    def filled(self, convolution: nn.Conv2d, ranks: Ranks, weights: Sequence[Tensor]) -> nn.Sequential:
-        """Return the smaller convolutions with these weights, and the bias of the convolution."""
-        layers = self.layers(convolution, ranks)
-        with torch.no_grad():
-            for layer, factor in zip(layers, weights, strict=True):
-                assert isinstance(layer, nn.Conv2d)
-                layer.weight.copy_(factor)
-            if convolution.bias is not None:
-                bias = layers[-1].bias
-                assert isinstance(bias, Tensor)
-                bias.copy_(convolution.bias)
-        return layers
+        return with_factors(self.layers(convolution, ranks), self.weights(weight, ranks), convolution.bias)
 
 
 def output_size(convolution: nn.Conv2d, size: tuple[int, int]) -> tuple[int, int]:
@@ -106,47 +84,6 @@ def convolution_macs(convolution: nn.Conv2d, size: tuple[int, int]) -> int:
     """Return the multiply-accumulates of a convolution without groups for height and width of its input."""
     height, width = output_size(convolution, size)
     return height * width * convolution.weight.numel()
-
-
-def smaller_convolution(
-    convolution: nn.Conv2d,
-    in_channels: int,
-    out_channels: int,
-    axes: Sequence[int],
-    *,
-    bias: bool = False,
-    groups: int = 1,
-) -> nn.Conv2d:
-    """Return a convolution with the kernel, stride, padding and dilation of another one along some axes.
-
-    Args:
-        convolution: the other one; the device and type of its weights are taken, too.
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        axes: 0 for the vertical one, 1 for the horizontal one; along others the kernel is 1.
-        bias: whether it has a bias.
-        groups: groups of channels that do not mix.
-    """
-
-    def along(values: Sequence[int | str], default: int) -> tuple[int, int]:
-        vertical, horizontal = (int(values[axis]) if axis in axes else default for axis in (0, 1))
-        return vertical, horizontal
-
-    make: Any = nn.utils.skip_init  # draws no random numbers
-    smaller: nn.Conv2d = make(
-        nn.Conv2d,
-        in_channels,
-        out_channels,
-        along(convolution.kernel_size, 1),
-        stride=along(convolution.stride, 1),
-        padding=along(tuple(convolution.padding), 0),
-        dilation=along(convolution.dilation, 1),
-        groups=groups,
-        bias=bias,
-        device=convolution.weight.device,
-        dtype=convolution.weight.dtype,
-    )
-    return smaller
 
 
 def multiples(values: Sequence[float], maximum: int) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ofa.compression.form import Form, Ranks, convolution_macs, output_size, smaller_convolution
+from ofa.compression.form import Form, Ranks, convolution_macs, output_size
+from ofa.modules.split import smaller_convolution
 
 
 class BasisForm(Form):

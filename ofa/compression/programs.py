@@ -9,7 +9,8 @@ from torch import nn
 
 from ofa.compression.candidates import Candidate, Size
 from ofa.compression.changes import FORMS, LayerChange
-from ofa.compression.form import output_size, smaller_convolution
+from ofa.compression.form import output_size
+from ofa.modules.split import smaller_convolution
 
 _NARROW = 16
 """Channels before and after a program: as many as the widest vector instructions hold."""

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ofa.compression.form import (
-    SHARES,
-    Form,
-    Ranks,
-    convolution_macs,
-    multiples,
-    output_size,
-    smaller_convolution,
-)
+from ofa.compression.form import SHARES, Form, Ranks, convolution_macs, multiples, output_size
+from ofa.modules.split import full_rank, split_layers, split_weights
 
 
 class Split(Form):
     """A kernel of k x l as k x 1 from the input to `rank` channels, and 1 x l from there to the output.
 
-    The weights are the best ones of this form in the least squares of the kernel (Jaderberg et al., 2014):
-    the matrix whose rows are the inputs with the vertical axis, and whose columns are the outputs with the
-    horizontal axis, is cut to its largest singular values. Both factors carry the square root of them.
+    For its weights see `ofa.modules.split.split_weights`.
     """
 
     name = "split"
@@ -30,8 +20,7 @@ class Split(Form):
 
     @override
     def full_ranks(self, convolution: nn.Conv2d) -> Ranks:
-        out_channels, in_channels, height, width = convolution.weight.shape
-        return (min(in_channels * height, out_channels * width),)
+        return (full_rank(convolution.weight),)
 
     @override
     def macs(self, convolution: nn.Conv2d, ranks: Ranks, size: tuple[int, int]) -> int:
@@ -50,20 +39,8 @@ class Split(Form):
 
     @override
     def layers(self, convolution: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
-        (rank,) = ranks
-        has_bias = convolution.bias is not None
-        return nn.Sequential(
-            smaller_convolution(convolution, convolution.in_channels, rank, (0,)),
-            smaller_convolution(convolution, rank, convolution.out_channels, (1,), bias=has_bias),
-        )
+        return split_layers(convolution, *ranks)
 
     @override
     def weights(self, weight: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
-        (rank,) = ranks
-        out_channels, in_channels, height, width = weight.shape
-        matrix = weight.permute(1, 2, 0, 3).reshape(in_channels * height, out_channels * width)
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        scale = values[:rank].sqrt()
-        first = (left[:, :rank] * scale).T.reshape(rank, in_channels, height, 1)
-        last = (scale[:, None] * right[:rank]).reshape(rank, out_channels, width).permute(1, 0, 2)
-        return first, last[:, :, None, :]
+        return split_weights(weight, *ranks)

@@ -15,8 +15,8 @@ from ofa.compression.form import (
     convolution_macs,
     multiples,
     output_size,
-    smaller_convolution,
 )
+from ofa.modules.split import smaller_convolution
 
 _NUM_ROUNDS = 10
 

@@ -13,22 +13,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.common.display import listed_names
 from ofa.common.errors import UserError
-from ofa.graph.capture import Capture, CaptureError, Example, arguments_of, capture
+from ofa.graph.capture import Example, arguments_of
 from ofa.graph.checks import FunctionChecks
 from ofa.graph.cost_forms import cost_forms
 from ofa.graph.genes import ChoiceRule, Choices, genes_of
 from ofa.graph.inputs import batch_of, check_inputs, resized, side_of
 from ofa.graph.module_report import joined_lines, module_reports
-from ofa.graph.parts import ElasticParts, find_parts, restricted
+from ofa.graph.parts import ElasticParts, find_parts, names_within, restricted
 from ofa.graph.pointwise import pointwise_groups
 from ofa.graph.regions import Region, find_regions, joined, moved, moved_group
 from ofa.graph.report import conversion_report
 from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.space import GraphSpace
-from ofa.graph.structure import GraphStructure
+from ofa.graph.split_layers import checked_split, find_splits
+from ofa.graph.structure import GraphStructure, SplitLayer
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.variants import Variants, bound_parts
-from ofa.graph.whole_graph import whole_graph
+from ofa.graph.whole_graph import captures_at, whole_graph
 
 
 class NothingElasticError(UserError):
@@ -49,6 +50,7 @@ def make_elastic(
     include: Sequence[str] = (),
     rules: Sequence[ChoiceRule] = (),
     min_pointwise_width: float = 0.0,
+    ranks: Sequence[float] = (),
     name: str = "",
 ) -> GraphSupernet:
     """Return a supernet of a user's network; the network itself is unchanged.
@@ -71,6 +73,8 @@ def make_elastic(
         include: patterns of the only modules that may vary; none for all.
         rules: choices for parts by their name.
         min_pointwise_width: smallest share of the units of `pointwise_groups` that may be kept.
+        ranks: shares of the full rank of convolutions, which then stand as a vertical and a horizontal one
+            (see `ofa.modules.split`); without 1, the largest sub-network is not the network itself.
         name: name of the space; none for the class of the network.
 
     Raises:
@@ -80,17 +84,12 @@ def make_elastic(
     """
     check_inputs(model, *arguments_of(example))
     sides = tuple(sorted(set(resolutions))) or (side_of(*arguments_of(example)),)
-    values = (
-        tuple(widths),
-        tuple(kernel_sizes),
-        tuple(depths),
-        divisor,
-        min_channels,
-        tuple(rules),
-        min_pointwise_width,
-    )
-    choices = Choices(sides, *values)
-    conversion = convert(model, example, choices, exclude=exclude, include=include, name=name)
+    common = (divisor, min_channels, tuple(rules), min_pointwise_width, tuple(ranks))
+    choices = Choices(sides, tuple(widths), tuple(kernel_sizes), tuple(depths), *common)
+    name = name or type(model).__name__
+    splits = find_splits(model, choices, exclude, include)
+    model = checked_split(model, splits, *arguments_of(example))
+    conversion = convert(model, example, choices, exclude=exclude, include=include, name=name, splits=splits)
     supernet = GraphSupernet(model, conversion.space, conversion.graph)
     found = [(region.path, region.parts) for region in conversion.regions]
     supernet.report = conversion_report(model, conversion.space, found, conversion.failures, min_channels)
@@ -134,12 +133,13 @@ def convert(
     *,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
-    name: str = "",
+    name: str,
+    splits: Sequence[SplitLayer] = (),
 ) -> Conversion:
     """Return what may vary in a network, checked, as `make_elastic` does, which checks its inputs before."""
     args, kwargs = arguments_of(example)
     regions, failures = find_regions(model, args, kwargs)
-    found = restricted([(r.path, find_parts(r.captures[0])) for r in regions], model, exclude, include)
+    found = restricted([(r.path, _parts_of(r, splits)) for r in regions], model, exclude, include)
     checked = [_checked(parts, model.get_submodule(path)) for path, parts in found]
     graph = None
     if failures:
@@ -166,26 +166,30 @@ def convert(
             calls = [cost_forms(parts, module, [call], batch) for call in region.captures]
             costs = replace(calls[0], macs=tuple(product for call in calls for product in call.macs))
         else:
-            costs = cost_forms(parts, module, _captures(parts.capture, model, choices.resolutions), batch)
+            costs = cost_forms(parts, module, captures_at(parts.capture, model, choices.resolutions), batch)
         structure = GraphStructure(
             parts.groups, parts.kernels, parts.named_chains, tuple(bound), parts.copied_tensors, costs
         )
         structures.append(moved(structure, region.path, sum(len(s.groups) for s in structures)))
     inputs = (args, kwargs) if failures else resized((args, kwargs), choices.resolutions[0])
-    structure = joined(structures, *_rest(structures, regions, model, *inputs))
+    rest = _rest(structures, regions, model, *inputs)
+    structure = replace(joined(structures, *rest), splits=tuple(splits))
     genes = genes_of(structure, choices, pointwise_groups(model, structure))
+    by_path = [(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)]
     if len(genes) < 2 and len(choices.resolutions) < 2:
-        by_path = [(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)]
         reports = module_reports(model, structure, genes, by_path, failures, choices.min_channels)
         texts = [f"{name}: {answer.removeprefix('fixed: ')}" for name, answer in joined_lines(reports)]
         raise NothingElasticError(
             "Nothing of this network may vary:\n  " + listed_names(texts, 20, separator="\n  ")
         )
-    space = GraphSpace(name or type(model).__name__, genes, structure)
-    converted = tuple(
-        ConvertedRegion(region.path, parts) for region, (parts, _) in zip(regions, checked, strict=True)
-    )
+    space = GraphSpace(name, genes, structure)
+    converted = tuple(ConvertedRegion(path, parts) for path, parts in by_path)
     return Conversion(space, graph, converted, failures)
+
+
+def _parts_of(region: Region, splits: Sequence[SplitLayer]) -> ElasticParts:
+    """Return the parts of a captured module, which know the channels of split convolutions."""
+    return find_parts(region.captures[0]).of_splits(names_within(region.path, [s.name for s in splits]))
 
 
 def _checked(parts: ElasticParts, module: nn.Module) -> tuple[ElasticParts, list[str]]:
@@ -257,28 +261,3 @@ def _full_macs(structures: Sequence[GraphStructure]) -> float:
         * sides.get(product.kernel, 1) ** 2
         for product in products
     )
-
-
-def _captures(captured: Capture, model: nn.Module, resolutions: Sequence[int]) -> list[Capture]:
-    """Return the graph at each resolution.
-
-    Raises:
-        UserError: if the network does not run at one of them, or with other operators.
-    """
-    example_side, result = side_of(captured.args, dict(captured.kwargs)), []
-    for side in resolutions:
-        if side == example_side:
-            result.append(captured)
-            continue
-        try:
-            other = capture(model, *resized((captured.args, dict(captured.kwargs)), side))
-        except CaptureError as error:
-            raise UserError(f"The network does not run at resolution {side}: {error}") from error
-        targets = [[node.target for node in c.program.graph.nodes] for c in (other, captured)]
-        if targets[0] != targets[1]:
-            raise UserError(
-                f"The network runs other operators at resolution {side} than at {example_side}; "
-                "convert it for one resolution."
-            )
-        result.append(other)
-    return result

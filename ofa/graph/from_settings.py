@@ -58,6 +58,7 @@ def converted(network: nn.Module, model: ModelSettings, input_shape: Sequence[in
         include=model.include,
         rules=model.rules,
         min_pointwise_width=model.min_pointwise_width,
+        ranks=model.ranks,
         name=model.short_name,
     )
 

@@ -22,6 +22,7 @@ class ChoiceRule:
         kernel_sizes: sides of kernels in pixels.
         depths: shares of the blocks of a chain that may be kept.
         divisor: numbers of channels are multiples of it.
+        ranks: shares of the full rank that split convolutions may have; none splits no convolution.
     """
 
     pattern: str
@@ -29,6 +30,7 @@ class ChoiceRule:
     kernel_sizes: tuple[int, ...] | None = None
     depths: tuple[float, ...] | None = None
     divisor: int | None = None
+    ranks: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Choices:
         min_channels: groups of fewer channels stay whole.
         rules: choices by name; the last pattern that matches counts.
         min_pointwise_width: smallest share of the units of `pointwise_groups` that may be kept.
+        ranks: shares of the full rank that split convolutions may have, the largest that of the largest
+            network; none splits no convolution.
     """
 
     resolutions: tuple[int, ...]
@@ -54,6 +58,7 @@ class Choices:
     min_channels: int = 16
     rules: tuple[ChoiceRule, ...] = ()
     min_pointwise_width: float = 0.0
+    ranks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -67,6 +72,11 @@ class Choices:
             for rule in self.rules:
                 if getattr(rule, name) is not None:
                     self._check_shares(f"{name} of {rule.pattern}", getattr(rule, name), low_end)
+        for ranks in (self.ranks, *(rule.ranks or () for rule in self.rules)):
+            if not all(0 < share <= 1 for share in ranks):
+                raise UserError(
+                    f"ranks are {list(ranks)}; expected shares of the full rank above 0, up to 1."
+                )
         if self.divisor < 1:
             raise UserError(f"divisor is {self.divisor}; expected a positive integer.")
 
@@ -77,14 +87,15 @@ class Choices:
     def of(self, name: str) -> ChoiceRule:
         """Return the choices for the part of this name."""
         widths, kernel_sizes = self.widths, self.kernel_sizes
-        depths, divisor = self.depths, self.divisor
+        depths, divisor, ranks = self.depths, self.divisor, self.ranks
         for rule in self.rules:
             if fnmatchcase(name, rule.pattern):
                 widths = widths if rule.widths is None else rule.widths
                 kernel_sizes = kernel_sizes if rule.kernel_sizes is None else rule.kernel_sizes
                 depths = depths if rule.depths is None else rule.depths
                 divisor = divisor if rule.divisor is None else rule.divisor
-        return ChoiceRule(name, widths, kernel_sizes, depths, divisor)
+                ranks = ranks if rule.ranks is None else rule.ranks
+        return ChoiceRule(name, widths, kernel_sizes, depths, divisor, ranks)
 
 
 def unit_choices(group: Group, choices: Choices, min_width: float = 0.0) -> tuple[int, ...]:
@@ -97,14 +108,15 @@ def unit_choices(group: Group, choices: Choices, min_width: float = 0.0) -> tupl
         choices: the choices of the network.
         min_width: smallest share of its units.
     """
-    rule = choices.of(group.name)
-    assert rule.widths is not None and rule.divisor is not None
+    rule = choices.of(group.part)
+    assert rule.widths is not None and rule.divisor is not None and rule.ranks is not None
+    shares = [share / max(rule.ranks) for share in rule.ranks] if group.kind == "rank" else rule.widths
     if group.num_units * group.unit_size < choices.min_channels:
         return (group.num_units,)
     step = rule.divisor // math.gcd(rule.divisor, group.unit_size)
     counts = {
         min(group.num_units, max(step, round(share * group.num_units / step) * step))
-        for share in rule.widths
+        for share in shares
         if share >= min_width
     }
     return tuple(sorted(counts | {group.num_units}))
@@ -159,7 +171,7 @@ def genes_of(
         counts = unit_choices(group, choices, min_width)
         if len(counts) > 1:
             where = condition([name for name, _ in group.axes])
-            genes.append(Gene(f"width:{group.name}", counts, "width", group.name, where))
+            genes.append(Gene(group.gene, counts, group.kind, group.part, where))
     for kernel in structure.kernels:
         sizes = kernel_choices(kernel, choices)
         if len(sizes) > 1:

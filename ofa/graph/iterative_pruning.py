@@ -19,6 +19,7 @@ from ofa.graph.one_step_pruning import Reconstruct, Sort, checked_costs, costs_o
 from ofa.graph.pruning_plan import least_loss_plan
 from ofa.graph.sensitivity import GroupSensitivity, measure_sensitivity
 from ofa.graph.space import GraphSpace
+from ofa.graph.structure import UNIT_KINDS
 from ofa.graph.supernet import GraphSupernet
 from ofa.space.estimator import Estimator
 from ofa.space.plain import GeneConfig
@@ -66,7 +67,7 @@ def iterative(
     The budget shrinks by the same factor in each step. A step sorts the units by importance, measures the
     sensitivity of each group (Li et al. 2017, sec. 3.2; batch norm recalibrated), chooses the counts that
     lose least within the budget, and fine-tunes the network, whose tensors go back into the supernet: the
-    groups stay those of the conversion, and nothing is traced again. Only widths vary.
+    groups stay those of the conversion, and nothing is traced again. Only widths and ranks vary.
 
     Args:
         supernet: supernet of a trained network; its tensors change in place.
@@ -89,7 +90,7 @@ def iterative(
     if num_steps < 1:
         raise UserError(f"steps is {num_steps}; expected at least 1.")
     space = supernet.space.keep_largest(
-        {gene.kind: 1 for gene in supernet.space.genes if gene.kind != "width"}
+        {gene.kind: 1 for gene in supernet.space.genes if gene.kind not in UNIT_KINDS}
     )
     costs = checked_costs(space, limits, measured)
     steps: list[PruningStep] = []
@@ -154,7 +155,7 @@ def narrowed(space: GraphSpace, config: GeneConfig) -> GraphSpace:
             for index in allowed
             if gene.name not in values
             or gene.choices[index] == values[gene.name]
-            or (gene.kind == "width" and gene.choices[index] < values[gene.name])
+            or (gene.kind in UNIT_KINDS and gene.choices[index] < values[gene.name])
         )
         for gene, allowed in zip(space.genes, space.allowed, strict=True)
     )

@@ -204,7 +204,7 @@ class _RegionAnswers:
         groups, indices = self._parts.groups, self._parts.grouping.group_indices
         for unit, count in Counter(self._components.of_label[axis].tolist()).items():
             group = groups[indices[unit]] if indices[unit] >= 0 else None
-            gene = f"width:{self._prefix}{group.name}" if group is not None else ""
+            gene = f"{group.kind}:{self._prefix}{group.part}" if group is not None else ""
             if gene in self._gene_names:
                 changing.add(gene)
             else:

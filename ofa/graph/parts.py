@@ -74,6 +74,17 @@ class ElasticParts:
             reasons={**self.reasons, **dict.fromkeys(names, reason)},
         )
 
+    def of_splits(self, names: Collection[str]) -> ElasticParts:
+        """Return the parts in which the channels inside and behind split convolutions know these names."""
+        kinds = {f"{name}.0": ("rank", name) for name in names} | {
+            f"{name}.1": ("width", name) for name in names
+        }
+        groups = []
+        for group in self.groups:
+            kind, layer = kinds.get(group.name, (group.kind, group.layer))
+            groups.append(replace(group, kind=kind, layer=layer))
+        return replace(self, grouping=replace(self.grouping, groups=tuple(groups)))
+
     @property
     def copied_tensors(self) -> tuple[str, ...]:
         """Parameters of units that other operators than layers and norms read."""
@@ -190,13 +201,13 @@ def restricted(
     _check_ties(model, excluded)
     result = []
     for path, parts in parts_of:
-        inside = _names_within(path, excluded)
+        inside = names_within(path, excluded)
         touched = {group.name for group in parts.groups if any(name in inside for name, _ in group.axes)}
         touched |= {_kernel_key(kernel) for kernel in parts.kernels if kernel.weight in inside}
         touched |= {_chain_key(chain) for chain in parts.named_chains if inside & set(chain.blocks)}
         parts = parts.without(touched, f"touches a module that is excluded by {', '.join(exclude)}")
         if include:
-            others = _not_within(parts, _names_within(path, included))
+            others = _not_within(parts, names_within(path, included))
             parts = parts.without(others, f"is not among the included modules: {', '.join(include)}")
         result.append((path, parts))
     if (exclude or include) and not any(parts.names for _, parts in result):
@@ -204,7 +215,7 @@ def restricted(
     return result
 
 
-def _names_within(path: str, names: Collection[str]) -> set[str]:
+def names_within(path: str, names: Collection[str]) -> set[str]:
     """Return names as they are within module `path`."""
     prefix = f"{path}." if path else ""
     return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}

@@ -84,7 +84,7 @@ class _Plan:
         """Return the genomes that differ in the count of one group, and how much more each loses."""
         rows, losses = [], []
         for group in self.sensitivity:
-            column = self.space.gene_index[f"width:{group.name}"]
+            column = self.space.gene_index[group.gene]
             choices = self.space.genes[column].choices
             lost = group.losses_at(choices)
             for choice in self.space.allowed[column]:

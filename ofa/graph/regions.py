@@ -136,7 +136,8 @@ def moved_group(group: Group, path: str) -> Group:
     """Return a group of module `path` with the names that it has in the whole network."""
     prefix = f"{path}." if path else ""
     touched = tuple(replace(part, tensor=f"{prefix}{part.tensor}") for part in group.touched)
-    return replace(group, name=f"{prefix}{group.name}", touched=touched)
+    layer = f"{prefix}{group.layer}" if group.layer else ""
+    return replace(group, name=f"{prefix}{group.name}", touched=touched, layer=layer)
 
 
 def moved(structure: GraphStructure, path: str, offset: int) -> GraphStructure:

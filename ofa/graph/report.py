@@ -38,7 +38,7 @@ class GeneReport:
 
     Attributes:
         name: name of the gene.
-        kind: what it changes: "resolution", "depth", "width" or "kernel_size".
+        kind: what it changes: "resolution", "depth", "width", "rank" or "kernel_size".
         part: the part of the network that it acts on; empty for the resolution.
         choices: its values: pixels, blocks or units.
         unit: what a value counts, e.g. "channels" or "units of 64 channels".
@@ -208,7 +208,7 @@ def elastic_macs_share(space: GraphSpace) -> float:
     """Return the share of the largest network's multiply-accumulates in operators that some gene changes."""
     structure = space.structure
     genes = set(space.gene_index)
-    elastic_groups = {index for index, group in enumerate(structure.groups) if f"width:{group.name}" in genes}
+    elastic_groups = {index for index, group in enumerate(structure.groups) if group.gene in genes}
     elastic_kernels = {k.weight for k in structure.kernels if f"kernel_size:{k.name}" in genes}
     optional_blocks = {
         block
@@ -230,7 +230,7 @@ def elastic_macs_share(space: GraphSpace) -> float:
 
 
 def _gene_reports(space: GraphSpace) -> tuple[GeneReport, ...]:
-    units = {f"width:{group.name}": group.unit_size for group in space.structure.groups}
+    units = {group.gene: group.unit_size for group in space.structure.groups}
     names = {"resolution": "pixels", "depth": "blocks", "kernel_size": "pixels"}
 
     def unit(name: str, kind: str) -> str:

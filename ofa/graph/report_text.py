@@ -17,6 +17,7 @@ _KINDS = {
     "resolution": "side of the input",
     "depth": "depth",
     "width": "width",
+    "rank": "rank",
     "kernel_size": "kernel",
 }
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.graph.space import GraphSpace
+from ofa.graph.structure import UNIT_KINDS
 from ofa.space.plain import GeneConfig
 
 Values = NDArray[np.float64]
@@ -25,11 +26,18 @@ class GroupSensitivity:
         name: name of the group.
         counts: numbers of its units, ascending; the last is that of the whole network.
         scores: score of the network with each of them; larger is better.
+        kind: kind of its gene; see `Group.kind`.
     """
 
     name: str
     counts: tuple[int, ...]
     scores: tuple[float, ...]
+    kind: str = "width"
+
+    @property
+    def gene(self) -> str:
+        """Name of the gene that says how many units are kept."""
+        return f"{self.kind}:{self.name}"
 
     @property
     def losses(self) -> tuple[float, ...]:
@@ -69,22 +77,22 @@ def measure_sensitivity(
     largest = space.largest
     values = dict(largest.values)
     counts_of = {
-        gene.part: _spread(space.allowed_values(gene.name), num_points)
+        gene: _spread(space.allowed_values(gene.name), num_points)
         for gene in space.genes
-        if gene.kind == "width" and gene.name in values and len(space.allowed_values(gene.name)) > 1
+        if gene.kind in UNIT_KINDS and gene.name in values and len(space.allowed_values(gene.name)) > 1
     }
     total, done = 1 + sum(map(len, counts_of.values())), 1
     full_score = score(largest)
     progress(done, total, "the whole network")
     result = []
-    for name, counts in counts_of.items():
+    for gene, counts in counts_of.items():
         scores = []
         for count in counts:
-            scores.append(score(space.config_of({**_all_values(space), f"width:{name}": float(count)})))
+            scores.append(score(space.config_of({**_all_values(space), gene.name: float(count)})))
             done += 1
-            progress(done, total, f"{name}: {count}")
-        whole = int(values[f"width:{name}"])
-        result.append(GroupSensitivity(name, (*counts, whole), (*scores, full_score)))
+            progress(done, total, f"{gene.part}: {count}")
+        whole = int(values[gene.name])
+        result.append(GroupSensitivity(gene.part, (*counts, whole), (*scores, full_score), gene.kind))
     return tuple(result)
 
 

@@ -35,6 +35,7 @@ class ModelSettings:
         rules: choices for parts by their name.
         min_pointwise_width: smallest share of the channels that only 1x1 convolutions make and read, in
             networks of mostly depthwise convolutions.
+        ranks: shares of the full rank that split convolutions may have; none splits no convolution.
     """
 
     name: str | None = None
@@ -50,6 +51,7 @@ class ModelSettings:
     include: tuple[str, ...] = ()
     rules: tuple[ChoiceRule, ...] = ()
     min_pointwise_width: float = 0.0
+    ranks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the resolutions, and that nothing else is set where there is no network."""
@@ -70,6 +72,14 @@ class ModelSettings:
             raise UserError(
                 "model is missing: torchvision:NAME, timm:NAME, or package.module:function. Give it on the "
                 "command line."
+            )
+
+    def check_not_split(self) -> None:
+        """Raise the error where convolutions are to be split, for commands that make one network smaller."""
+        if self.ranks or any(rule.ranks for rule in self.rules):
+            raise UserError(
+                "model.ranks split convolutions for a supernet (ofa train, ofa find); leave them empty here. "
+                "ofa compress steps=[split] splits those of one network."
             )
 
     @property

@@ -41,9 +41,7 @@ class GraphSpace(GeneSpace):
     def selection(self, config: GeneConfig) -> Selection:
         """Return what a network of the space keeps; parts without a gene are whole."""
         values = dict(config.values)
-        counts = tuple(
-            int(values.get(f"width:{group.name}", group.num_units)) for group in self.structure.groups
-        )
+        counts = tuple(int(values.get(group.gene, group.num_units)) for group in self.structure.groups)
         skipped = [
             block
             for chain in self.structure.chains
@@ -78,7 +76,7 @@ class GraphSpace(GeneSpace):
                 return np.full(len(genomes), float(full))
             return np.array(self.genes[column].choices)[genomes[:, column]]
 
-        counts = [values(f"width:{group.name}", group.num_units) for group in structure.groups]
+        counts = [values(group.gene, group.num_units) for group in structure.groups]
         kernels = {k.weight: values(f"kernel_size:{k.name}", k.side) for k in structure.kernels}
         has_block: dict[str, NDArray[np.float64]] = {}
         for chain in structure.chains:

@@ -16,6 +16,10 @@ Key = tuple[str, int]
 """An axis of a parameter or buffer: its name and the number of the axis."""
 
 
+UNIT_KINDS = ("width", "rank")
+"""Kinds of the genes that say how many units of a group are kept; see `Group.kind`."""
+
+
 @dataclass(frozen=True)
 class UnitAxis:
     """The indices of all units in one axis, unit by unit.
@@ -45,12 +49,27 @@ class Group:
         num_units: number of units.
         unit_size: channels of a unit: the fewest indices that it has in the weight of a wide layer.
         touched: the axes that the units touch.
+        kind: kind of its gene: "width", or "rank" for the channels between the two parts of a split
+            convolution, which stay in the order of their singular values.
+        layer: the split convolution that makes the units, of which module `name` is a part; empty for others.
     """
 
     name: str
     num_units: int
     unit_size: int
     touched: tuple[UnitAxis, ...]
+    kind: str = "width"
+    layer: str = ""
+
+    @property
+    def part(self) -> str:
+        """The module of the user's network, or raw parameter, that makes the units first."""
+        return self.layer or self.name
+
+    @property
+    def gene(self) -> str:
+        """Name of the gene that says how many units are kept."""
+        return f"{self.kind}:{self.part}"
 
     @cached_property
     def axes(self) -> Mapping[Key, Indices]:
@@ -106,6 +125,19 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class SplitLayer:
+    """A convolution of the user's network that stands as a vertical and a horizontal one.
+
+    Attributes:
+        name: name of the convolution.
+        rank: largest number of channels between the two.
+    """
+
+    name: str
+    rank: int
+
+
+@dataclass(frozen=True)
 class GraphStructure:
     """What may vary in a user's network.
 
@@ -117,6 +149,7 @@ class GraphStructure:
         copied_tensors: parameters that other operators than layers read; slices of them are copied, so that
             sums run in the order of an extracted network.
         costs: costs of the sub-networks.
+        splits: convolutions that were split before the network was converted.
     """
 
     groups: tuple[Group, ...]
@@ -125,6 +158,7 @@ class GraphStructure:
     bound_groups: tuple[str, ...] = ()
     copied_tensors: tuple[str, ...] = ()
     costs: CostForms = field(default_factory=CostForms)
+    splits: tuple[SplitLayer, ...] = ()
 
     @cached_property
     def block_names(self) -> tuple[str, ...]:

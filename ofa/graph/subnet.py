@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ofa.common.errors import UserError
 from ofa.graph.graph_values import check_digest, graph_from_values, graph_to_values, with_digest
 from ofa.graph.space import GraphSpace
+from ofa.graph.split_layers import split_structure
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.supernet_file import check_shapes
 from ofa.space.plain import GeneConfig
@@ -55,6 +56,7 @@ def make_subnet(
         if not isinstance(constants, list):
             raise UserError(f"The graph of {space.name} lacks its constants.")
         rewritten = graph_from_values(graph, [_constant(values) for values in constants])
+    model = split_structure(model, space.structure.splits)
     check_shapes(space, model, f"The space {space.name}")
     return GraphSupernet(model, space, rewritten).eval().extract(config)
 

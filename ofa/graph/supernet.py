@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -23,6 +24,7 @@ from ofa.graph.rewrite import RewrittenGraph
 from ofa.graph.selection import Selection
 from ofa.graph.slicing import TensorSlices, reordered
 from ofa.graph.space import GraphSpace
+from ofa.graph.split_layers import sort_ranks
 from ofa.graph.state import other_names, state_of
 from ofa.space.estimator import Estimator
 from ofa.space.plain import GeneConfig
@@ -194,14 +196,23 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
     @override
     @torch.no_grad()
     def sort_channels(self, trained_space: SearchSpace, importance: str = "l1") -> None:
-        """Sort the units of all groups; see `AbstractSupernet.sort_channels`."""
+        """Sort the units of all groups; see `AbstractSupernet.sort_channels`.
+
+        The channels between split convolutions are put in the order of their singular values anew where the
+        trained networks have one rank, which changes their outputs by rounding, and stay where they have
+        several.
+        """
         assert isinstance(trained_space, GraphSpace)
         state, importance_of = state_of(self.model), IMPORTANCES[importance]
         groups, orders = self.space.structure.groups, []
         for group in groups:
-            counts = trained_space.allowed_values(f"width:{group.name}") or (group.num_units,)
-            order = segment_order(importance_of(group, state), [int(count) for count in counts])
-            orders.append(order.cpu().numpy())
+            counts = [int(n) for n in trained_space.allowed_values(group.gene) or (group.num_units,)]
+            if group.kind == "rank":
+                orders.append(np.arange(group.num_units))
+                if len(counts) == 1:
+                    sort_ranks(group, state, counts[0])
+            else:
+                orders.append(segment_order(importance_of(group, state), counts).cpu().numpy())
         for name, tensor in reordered(state, groups, orders).items():
             state[name].copy_(tensor)
 

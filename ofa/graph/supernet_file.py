@@ -17,6 +17,7 @@ from ofa.common.reading import read_json
 from ofa.common.tensors import file_hash, load_tensors, save_with_twin
 from ofa.graph.graph_values import check_digest, graph_from_values, graph_to_values, with_digest
 from ofa.graph.space import GraphSpace
+from ofa.graph.split_layers import split_structure
 from ofa.graph.state import state_of
 from ofa.graph.supernet import GraphSupernet
 
@@ -63,6 +64,7 @@ def graph_supernet(
         rewritten = graph_from_values(values, [constants[str(index)] for index in range(len(constants))])
     if rewritten is None and space.structure.bound_groups:
         raise UserError(f"{path} has no graph, which computes the sub-networks of this space.")
+    model = split_structure(model, space.structure.splits)
     check_shapes(space, model, path)
     supernet = GraphSupernet(model, space, rewritten)
     supernet.load_state_dict(

@@ -15,6 +15,7 @@ from ofa.architecture.mobilenet import MBConvSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.modules.activations import activation_module
 from ofa.modules.depthwise import depthwise_conv2d
+from ofa.modules.split import random_split
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -86,7 +87,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         activation, epsilon, mid = spec.activation, spec.bn_epsilon, spec.mid_channels
         self.reduce = conv_bn_act(spec.in_channels, mid, 1, 1, activation, epsilon)
-        self.middle = conv_bn_act(mid, mid, spec.kernel_size, spec.stride, activation, epsilon)
+        self.middle = conv_bn_act(mid, mid, spec.kernel_size, spec.stride, activation, epsilon, spec.rank)
         self.expand = conv_bn_act(mid, spec.out_channels, 1, 1, "none", epsilon)
         self.pool: nn.Module = nn.Identity()
         self.shortcut: nn.Module = nn.Identity()
@@ -123,11 +124,18 @@ class GlobalPool(nn.Module):
 
 
 def conv_bn_act(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, activation: str, epsilon: float | None
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    activation: str,
+    epsilon: float | None,
+    rank: int | None = None,
 ) -> nn.Sequential:
-    """Return convolution, batch norm (unless `epsilon` is None) and activation."""
+    """Return convolution (split with a `rank`), batch norm (unless `epsilon` is None) and activation."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+    layers["conv"] = conv if rank is None else random_split(conv, rank)
     if epsilon is not None:
         layers["bn"] = nn.BatchNorm2d(out_channels, epsilon)
     if activation != "none":

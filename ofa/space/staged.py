@@ -43,7 +43,7 @@ class ImageFacts(Protocol):
 class StagedSpace(SearchSpace[SubnetConfig]):
     """A space of networks that consist of stages.
 
-    Kinds of genes: resolution, stem_depth, width, depth, kernel_size, expand_ratio.
+    Kinds of genes: resolution, stem_depth, width, depth, kernel_size, expand_ratio, rank.
 
     Attributes:
         family: name of the rule that turns the declaration into layers; see `ofa.architecture.lowering`.
@@ -116,8 +116,10 @@ class StagedSpace(SearchSpace[SubnetConfig]):
             genes.append(depth)
             for b in range(stage.depths[-1]):
                 exists = Condition(depth.name, tuple(d for d in stage.depths if d > b))
-                choices = {"kernel_size": stage.kernel_sizes, "expand_ratio": stage.expand_ratios}
-                genes += (Gene(stage_gene(k, s, b), v, k, part, exists) for k, v in choices.items())
+                genes += (
+                    Gene(stage_gene(kind, s, b), choices, kind, part, exists)
+                    for kind, choices in _block_choices(stage).items()
+                )
         return tuple(genes)
 
     @cached_property
@@ -128,7 +130,7 @@ class StagedSpace(SearchSpace[SubnetConfig]):
             positions += [(-1, -1), (-1, 0), (-1, 1)]
         for s, stage in enumerate(self.stages):
             positions += [(s, -1)] * (1 + bool(stage.widths))
-            positions += [(s, b) for b in range(stage.depths[-1]) for _ in ("kernel_size", "expand_ratio")]
+            positions += [(s, b) for b in range(stage.depths[-1]) for _ in _block_choices(stage)]
         return tuple(positions)
 
     @override
@@ -144,7 +146,9 @@ class StagedSpace(SearchSpace[SubnetConfig]):
         stages = tuple(
             tuple(
                 BlockConfig(
-                    int(values[stage_gene("kernel_size", s, b)]), values[stage_gene("expand_ratio", s, b)]
+                    int(values[stage_gene("kernel_size", s, b)]),
+                    values[stage_gene("expand_ratio", s, b)],
+                    values.get(stage_gene("rank", s, b), 1.0),
                 )
                 for b in range(int(values[stage_gene("depth", s)]))
             )
@@ -170,8 +174,7 @@ class StagedSpace(SearchSpace[SubnetConfig]):
             values[stage_gene("depth", s)] = len(blocks)
             # Report an unknown depth itself, not a block that does not exist.
             for b, block in enumerate(blocks[: stage.depths[-1]]):
-                values[stage_gene("kernel_size", s, b)] = block.kernel_size
-                values[stage_gene("expand_ratio", s, b)] = block.expand_ratio
+                values |= {stage_gene(kind, s, b): getattr(block, kind) for kind in _block_choices(stage)}
         return values
 
     def _check_structure(self, config: SubnetConfig) -> None:
@@ -184,9 +187,18 @@ class StagedSpace(SearchSpace[SubnetConfig]):
         if bool(config.widths) != bool(self.stages[0].widths):
             has, asks = ("has", "none") if config.widths else ("lacks", "one of each stage")
             raise UserError(f"The sub-network {has} widths; {expected} expects {asks}.")
+        for s, (blocks, stage) in enumerate(zip(config.stages, self.stages, strict=True)):
+            if not stage.ranks and any(block.rank != 1 for block in blocks):
+                raise UserError(f"Stage {s} of the sub-network has ranks; {expected} expects none.")
         if (config.stem is None) != (self.stem is None):
             has, asks = ("has", "none") if config.stem else ("lacks", "them")
             raise UserError(f"The sub-network {has} choices of the stem; {expected} expects {asks}.")
+
+
+def _block_choices(stage: StageSpec) -> dict[str, tuple[float, ...]]:
+    """Return the choices of each block of a stage by the kind of their genes."""
+    choices = {"kernel_size": stage.kernel_sizes, "expand_ratio": stage.expand_ratios}
+    return choices | ({"rank": stage.ranks} if stage.ranks else {})
 
 
 def _check_sizes(space: StagedSpace) -> None:

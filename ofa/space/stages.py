@@ -23,6 +23,8 @@ class StageSpec:
         activation: relu, relu6 or hard_swish.
         squeeze_excite: whether blocks contain squeeze-excite.
         widths: multipliers of `channels`, one choice per stage; empty for a fixed width.
+        ranks: shares of the full rank of the middle convolution of each bottleneck, which is then split into
+            a vertical and a horizontal one; 1 for one that is not split. Empty where none is.
     """
 
     channels: int
@@ -33,11 +35,15 @@ class StageSpec:
     activation: str
     squeeze_excite: bool
     widths: tuple[float, ...] = ()
+    ranks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that every list of choices is ascending, distinct and positive."""
-        for name in ("depths", "kernel_sizes", "expand_ratios", *(["widths"] if self.widths else [])):
+        optional = [name for name in ("widths", "ranks") if getattr(self, name)]
+        for name in ("depths", "kernel_sizes", "expand_ratios", *optional):
             check_choices(name, getattr(self, name))
+        if max(self.ranks, default=1) > 1:
+            raise UserError(f"ranks are {list(self.ranks)}; expected shares of the full rank, up to 1.")
         if any(kernel % 2 == 0 for kernel in self.kernel_sizes):
             raise UserError(f"kernel_sizes are {list(self.kernel_sizes)}; expected odd numbers.")
         if self.activation not in ACTIVATIONS:
@@ -46,7 +52,7 @@ class StageSpec:
         if self.channels < 1 or self.stride < 1:
             raise UserError("channels and stride of a stage must be at least 1.")
         # 3 and 3.0 are the same choice: equal spaces have equal fingerprints.
-        for name in ("expand_ratios", "widths"):
+        for name in ("expand_ratios", "widths", "ranks"):
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
 

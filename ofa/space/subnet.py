@@ -14,16 +14,29 @@ from ofa.common.errors import UserError
 
 @dataclass(frozen=True, order=True)
 class BlockConfig:
-    """The choices of one active block: depthwise kernel size and channel expand ratio."""
+    """The choices of one active block.
+
+    Attributes:
+        kernel_size: side of the depthwise or middle kernel in pixels.
+        expand_ratio: mid channels as a multiple of others; see `StageSpec`.
+        rank: share of the full rank of the middle convolution; 1 if it is not split.
+    """
 
     kernel_size: int
     expand_ratio: float
+    rank: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check both values and normalise the ratio, so that 4 and 4.0 are one network."""
+        """Check the values and normalise the ratios, so that 4 and 4.0 are one network."""
         if not isinstance(self.kernel_size, int) or self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise UserError(f"kernel_size is {self.kernel_size!r}; expected a positive odd integer.")
-        object.__setattr__(self, "expand_ratio", _positive("expand_ratio", self.expand_ratio))
+        for name in ("expand_ratio", "rank"):
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
+
+    def __str__(self) -> str:
+        """Return kernel x expand ratio, and the rank of a split convolution."""
+        rank = "" if self.rank == 1 else f"r{self.rank:g}"
+        return f"{self.kernel_size}x{self.expand_ratio:g}{rank}"
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,8 @@ class SubnetConfig:
             width = f", width x {self.widths[number - 1]:g}" if self.widths else ""
             kernels = " ".join(str(block.kernel_size) for block in stage)
             ratios = " ".join(f"{block.expand_ratio:g}" for block in stage)
+            if _has_ranks(stage):
+                ratios += f", ranks {' '.join(f'{block.rank:g}' for block in stage)}"
             blocks = _counted(len(stage), "block")
             lines.append(f"stage {number}: {blocks}{width}; kernels {kernels}, expand {ratios}")
         return tuple(lines)
@@ -105,19 +120,16 @@ class SubnetConfig:
     @property
     def legend(self) -> str:
         """What the numbers in `lines` are."""
-        return "a number per block: kernel side in px; expand: inner channels / channels"
+        ranks = (
+            "; rank: its share of the full one, 1 for no split" if any(map(_has_ranks, self.stages)) else ""
+        )
+        return f"a number per block: kernel side in px; expand: inner channels / channels{ranks}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `from_dict` is the inverse. Absent parts are left out."""
         values: dict[str, Any] = {
             "resolution": self.resolution,
-            "stages": [
-                {
-                    "kernel_sizes": [block.kernel_size for block in stage],
-                    "expand_ratios": [block.expand_ratio for block in stage],
-                }
-                for stage in self.stages
-            ],
+            "stages": [_stage_values(stage) for stage in self.stages],
         }
         if self.widths:
             values["widths"] = list(self.widths)
@@ -156,8 +168,8 @@ class SubnetConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def __str__(self) -> str:
-        """Return a readable one-line form: resolution, then kernel x expand ratio of each block."""
-        parts = [" ".join(f"{b.kernel_size}x{b.expand_ratio:g}" for b in stage) for stage in self.stages]
+        """Return a readable one-line form: resolution, then the choices of each block."""
+        parts = [" ".join(map(str, stage)) for stage in self.stages]
         if self.widths:
             parts = [f"w{width:g} {part}" for width, part in zip(self.widths, parts, strict=True)]
         if self.stem is not None:
@@ -165,22 +177,37 @@ class SubnetConfig:
         return f"{self.resolution}px: {' | '.join(parts)}"
 
 
+def _has_ranks(stage: tuple[BlockConfig, ...]) -> bool:
+    return any(block.rank != 1 for block in stage)
+
+
+def _stage_values(stage: tuple[BlockConfig, ...]) -> dict[str, list[float]]:
+    """Return the plain values of a stage; ranks are left out where no convolution is split."""
+    values: dict[str, list[float]] = {
+        "kernel_sizes": [block.kernel_size for block in stage],
+        "expand_ratios": [block.expand_ratio for block in stage],
+    }
+    return values | ({"ranks": [block.rank for block in stage]} if _has_ranks(stage) else {})
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _read_stage(index: int, stage: object) -> tuple[BlockConfig, ...]:
-    if not isinstance(stage, Mapping) or set(stage) != {"kernel_sizes", "expand_ratios"}:
-        raise UserError(f"stage {index} is {stage!r}; expected kernel_sizes and expand_ratios.")
-    kernels, ratios = stage["kernel_sizes"], stage["expand_ratios"]
-    if not isinstance(kernels, list | tuple) or not isinstance(ratios, list | tuple):
-        raise UserError(f"stage {index} is {stage!r}; expected two lists.")
-    if len(kernels) != len(ratios):
+    names = ("kernel_sizes", "expand_ratios", "ranks")
+    if not isinstance(stage, Mapping) or not set(names[:2]) <= set(stage) <= set(names):
         raise UserError(
-            f"stage {index} has {len(kernels)} kernel_sizes and {len(ratios)} expand_ratios; "
-            "expected one of each per block."
+            f"stage {index} is {stage!r}; expected kernel_sizes and expand_ratios, "
+            "and where convolutions are split, ranks."
         )
-    return tuple(BlockConfig(k, e) for k, e in zip(kernels, ratios, strict=True))
+    lists = [stage[name] for name in names if name in stage]
+    if not all(isinstance(values, list | tuple) for values in lists):
+        raise UserError(f"stage {index} is {stage!r}; expected two lists, or three with ranks.")
+    if len(set(map(len, lists))) > 1:
+        counts = " and ".join(f"{len(stage[name])} {name}" for name in names if name in stage)
+        raise UserError(f"stage {index} has {counts}; expected one of each per block.")
+    return tuple(BlockConfig(*values) for values in zip(*lists, strict=True))
 
 
 def _positive(name: str, value: object) -> float:

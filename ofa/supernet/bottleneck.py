@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,12 +11,14 @@ from typing_extensions import override
 from ofa.architecture.common_layers import MaxPoolSpec
 from ofa.architecture.resnet import BottleneckSpec
 from ofa.modules.activations import activate
+from ofa.modules.split import composed_weight
 from ofa.supernet.layer import ElasticLayer, sort_channels_between
 from ofa.supernet.operators import ElasticConvBNAct, prefixed
+from ofa.supernet.split import ElasticSplitConvBNAct
 
 
 class ElasticBottleneckLayer(ElasticLayer[BottleneckSpec]):
-    """`BottleneckSpec`: bottleneck with elastic input, mid and output channels."""
+    """`BottleneckSpec`: bottleneck with elastic input, mid and output channels, and rank of the middle."""
 
     def __init__(self, variants: Sequence[BottleneckSpec], dropout: float) -> None:
         """Create the largest of `variants`; all have one kernel size."""
@@ -27,16 +29,25 @@ class ElasticBottleneckLayer(ElasticLayer[BottleneckSpec]):
         mid = max(spec.mid_channels for spec in variants)
         out = max(spec.out_channels for spec in variants)
         self.reduce = ElasticConvBNAct(source, mid, 1, epsilon)
-        self.middle = ElasticConvBNAct(mid, mid, kernel_size, epsilon)
+        self.middle: ElasticConvBNAct | ElasticSplitConvBNAct
+        if any(spec.rank is not None for spec in variants):
+            max_rank = max(spec.rank or kernel_size * spec.mid_channels for spec in variants)
+            self.middle = ElasticSplitConvBNAct(mid, mid, kernel_size, max_rank, epsilon)
+        else:
+            self.middle = ElasticConvBNAct(mid, mid, kernel_size, epsilon)
         self.expand = ElasticConvBNAct(mid, out, 1, epsilon)
         self.shortcut = ElasticConvBNAct(source, out, 1, epsilon) if example.project else None
 
     @override
     def tensors(self, spec: BottleneckSpec) -> dict[str, Tensor]:
         mid, out = spec.mid_channels, spec.out_channels
+        if isinstance(self.middle, ElasticSplitConvBNAct):
+            middle = self.middle.tensors(mid, mid, spec.rank)
+        else:
+            middle = self.middle.tensors(mid, mid)
         tensors = {
             **prefixed("reduce", self.reduce.tensors(spec.in_channels, mid)),
-            **prefixed("middle", self.middle.tensors(mid, mid)),
+            **prefixed("middle", middle),
             **prefixed("expand", self.expand.tensors(mid, out)),
         }
         if self.shortcut is not None:
@@ -46,7 +57,10 @@ class ElasticBottleneckLayer(ElasticLayer[BottleneckSpec]):
     @override
     def forward(self, images: Tensor, spec: BottleneckSpec) -> Tensor:
         hidden = self.reduce(images, spec.mid_channels, 1, spec.activation)
-        hidden = self.middle(hidden, spec.mid_channels, spec.stride, spec.activation)
+        if isinstance(self.middle, ElasticSplitConvBNAct):
+            hidden = self.middle(hidden, spec.mid_channels, spec.stride, spec.activation, spec.rank)
+        else:
+            hidden = self.middle(hidden, spec.mid_channels, spec.stride, spec.activation)
         hidden = self.expand(hidden, spec.out_channels, 1, "none")
         if self.shortcut is not None:
             if spec.stride > 1:
@@ -56,10 +70,28 @@ class ElasticBottleneckLayer(ElasticLayer[BottleneckSpec]):
 
     @override
     def sort_channels(self, trained_specs: Sequence[BottleneckSpec]) -> None:
-        """Sort the channels on both sides of the middle convolution; see `sort_channels_between`."""
+        """Sort the channels on both sides of the middle convolution; see `sort_channels_between`.
+
+        The channels inside a split one are put in the order of their singular values where the trained
+        networks have one rank, which changes their outputs by rounding, and stay where they have several.
+        """
         boundaries = {spec.mid_channels for spec in trained_specs}
-        sort_channels_between(self.reduce.output_tensors(), [self.middle.conv.weight], boundaries)
+        producers = self.reduce.output_tensors()
+        if isinstance(self.middle, ElasticSplitConvBNAct):
+            convolution, ranks = self.middle.conv, {spec.rank for spec in trained_specs}
+            whole = composed_weight(convolution.first.detach(), convolution.last.detach())
+            sort_channels_between(producers, [whole], boundaries, [convolution.first])
+            if len(ranks) == 1:
+                convolution.sort_ranks(ranks.pop())
+        else:
+            sort_channels_between(producers, [self.middle.conv.weight], boundaries)
         sort_channels_between(self.middle.output_tensors(), [self.expand.conv.weight], boundaries)
+
+    @override
+    def take(self, tensors: Mapping[str, Tensor], spec: BottleneckSpec) -> None:
+        super().take(tensors, spec)
+        if isinstance(self.middle, ElasticSplitConvBNAct):
+            self.middle.conv.take({name.removeprefix("middle.conv."): t for name, t in tensors.items()})
 
     @override
     def input_weights(self) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -34,6 +34,12 @@ class ElasticLayer(nn.Module, ABC, Generic[Spec]):
     @abstractmethod
     def forward(self, images: Tensor, spec: Spec) -> Tensor:
         """Compute the variant `spec` on images (n, in_channels, h, w)."""
+
+    @torch.no_grad()
+    def take(self, tensors: Mapping[str, Tensor], spec: Spec) -> None:
+        """Copy the state of the static layer of `spec`, the largest variant; transforms stay as they are."""
+        for name, own in self.tensors(spec).items():
+            own.copy_(tensors[name])
 
     def sort_channels(self, trained_specs: Sequence[Spec]) -> None:
         """Reorder inner channels by importance without changing any variant in `trained_specs`."""

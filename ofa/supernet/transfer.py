@@ -133,11 +133,8 @@ def fill_largest(supernet: Supernet, config: SubnetConfig, network: StaticNetwor
 
     The transforms of kernels, which the largest network does not use, stay as they are.
     """
-    state = network.state_dict()
-    with torch.no_grad():
-        for number, (layer, spec) in enumerate(supernet.active_layers(config)):
-            for name, tensor in layer.tensors(spec).items():
-                tensor.copy_(state[f"layers.{number}.{name}"])
+    for number, (layer, spec) in enumerate(supernet.active_layers(config)):
+        layer.take(network.layers[number].state_dict(), spec)
 
 
 def _is_classifier(name: str) -> bool:

@@ -25,8 +25,9 @@ class Phase:
 
     `kernel_sizes`, `depths`, `expand_ratios` and `widths` are the numbers of largest choices of each kind
     that are open (null: all), so one recipe fits every space. `depths` also applies to the stem, `widths` to
-    stages and stem if they are elastic. `lr` is per 64 images and decays with a cosine to `final_lr`; a
-    `final_lr` above 0 leaves the rest of the descent to the next phase.
+    stages and stem if they are elastic; `ranks`, those of split convolutions, is as `widths` if it is null.
+    `lr` is per 64 images and decays with a cosine to `final_lr`; a `final_lr` above 0 leaves the rest of the
+    descent to the next phase.
 
     Attributes:
         epochs: number of passes over the training images; null if `steps` is given.
@@ -65,6 +66,7 @@ class Phase:
     trains: str = "all"
     frozen_batch_norm: bool = False
     new_lr_factor: float = 1.0
+    ranks: int | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -85,7 +87,7 @@ class Phase:
                 "A sandwich phase trains at least the largest and the smallest network of each step; "
                 "its subnets_per_step must be at least 2."
             )
-        for name in ("kernel_sizes", "depths", "expand_ratios", "widths"):
+        for name in ("kernel_sizes", "depths", "expand_ratios", "widths", "ranks"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UserError(f"{name} of a phase is {count}; expected at least 1, or null for all.")
@@ -127,6 +129,7 @@ class Phase:
                 "stem_depth": self.depths,
                 "expand_ratio": self.expand_ratios,
                 "width": self.widths,
+                "rank": self.widths if self.ranks is None else self.ranks,
             }
         )
 

@@ -284,6 +284,7 @@ def test_other_settings_do_not_mix(folder: Path) -> None:
         (["steps=[sparse]", "plan_only=true"], "plan_only is for steps that change"),
         (["steps=[sparse]", "bundle=all"], "bundle and model are given"),
         (["steps=[sparse]", "data=null"], "model needs its images"),
+        (["steps=[sparse]", "model.ranks=[0.5]"], "model.ranks split convolutions for a supernet"),
     ],
 )
 def test_mistakes_are_explained(folder: Path, settings: list[str], text: str) -> None:

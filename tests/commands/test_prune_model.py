@@ -330,6 +330,8 @@ def test_latencies_of_a_limit_out_of_reach_do_not_bind_a_folder(
         (["limits.latency_ms=1"], r"limits\.latency_ms and device are given together"),
         (["macs_share=0.5", "device=my_cpu"], r"limits\.latency_ms and device are given together"),
         (["macs_share=0.5", "model.resolutions=[8,16]"], "a network is pruned at one resolution"),
+        (["macs_share=0.5", "model.ranks=[0.5]"], "model.ranks split convolutions .* ofa compress steps"),
+        (["macs_share=0.5", "model.rules=[{pattern: '3', ranks: [0.5]}]"], "leave them empty here"),
         (["macs_share=0.5", "finetuning.epochs=-1"], "epochs and steps must not be negative"),
     ],
 )

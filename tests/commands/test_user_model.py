@@ -30,11 +30,13 @@ from ofa.export import load_bundle
 from ofa.export.write import export_bundle
 from ofa.graph.supernet import GraphSupernet
 from ofa.modules.cost import module_cost
+from ofa.modules.split import composed_weight
 from ofa.runs import RunConfig, open_run
 from ofa.runs.retarget import retargeted
 from predictors.baselines import BASELINES, LINEAR
 
 NET = ("model=own_nets:Net", "model.weights=Net.pth", "model.divisor=4", "model.min_channels=8")
+RANKS = (*NET, "model.ranks=[0.25,1]", "model.widths=[0.5,1]")
 HALVES = ("model=own_nets:Halves", "model.weights=Halves.pth")
 
 
@@ -44,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         with own_models.own_model_folder(tmp_path_factory.mktemp("own"), patch) as folder:
-            for name, settings in (("net", NET), ("halves", HALVES)):
+            for name, settings in (("net", NET), ("halves", HALVES), ("ranks", RANKS)):
                 train_supernet.run(*settings, *own_models.SHORT, f"run_name={name}")
             yield folder
     sys.modules.pop("own_nets", None)
@@ -116,6 +118,30 @@ def test_a_measured_table_limits_a_verified_search(
     export_subnet.run("run_name=net", f"subnet={name}", "formats=[]")
     rows = report_run.run("run_name=net", *effort, "random_networks=1", "calibration_images=60")
     assert all(row.predicted_ms is not None and row.measured_ms > 0 for row in rows)
+
+
+def test_widths_and_ranks_are_searched_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_tensors(folder / "runs" / "ranks" / "model.pt", "model")["state"]
+    factors = (first[f"model.wide.{number}.weight"] for number in (0, 1))
+    given = torch.load(folder / "Net.pth", weights_only=True)["wide.weight"]
+    torch.testing.assert_close(composed_weight(*factors), given, rtol=0, atol=1e-5)
+    space = supernet_of("ranks").space
+    ranks = [gene.name for gene in space.genes if gene.kind == "rank"]
+    assert ranks == ["rank:blocks.0.conv", "rank:blocks.1.conv", "rank:wide"]
+    monkeypatch.setattr("predictors.fitting.BASELINES", {LINEAR: BASELINES[LINEAR]})
+    collect_accuracy.run("run_name=ranks", "count=24", "calibration_images=64", "validation_images=100")
+    fit_predictor.run("run_name=ranks")
+    macs = supernet_of("ranks").costs["macs"]
+    limit = float(macs(space.genomes([space.middle]))[0]) / 1e6
+    name, result = search_for_device.run(
+        "run_name=ranks", f"limits.macs_m={limit}", "search=random", "search.evaluations=2000"
+    )
+    path = export_subnet.run("run_name=ranks", f"subnet={name}", "formats=[onnx]")
+    network = load_bundle(path).network
+    counted = module_cost(network, (1, 8, 8))
+    assert macs(space.genomes([result.best.config])) == counted.macs <= limit * 1e6
+    tuned = finetune_subnet.run("run_name=ranks", f"bundle={name}", "finetuning.epochs=1", "formats=[]")
+    assert type(load_bundle(tuned).network).__name__ == "Net"
 
 
 def test_what_needs_a_family_refuses_a_model(folder: Path, tmp_path: Path) -> None:

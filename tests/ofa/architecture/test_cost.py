@@ -81,7 +81,14 @@ def run_counted(network: nn.Module, images: Tensor) -> Counted:
     return counted
 
 
-FAMILIES = ["micro_space", "small_space", "tiny_space", "micro_proxyless", "micro_resnet"]
+FAMILIES = [
+    "micro_space",
+    "small_space",
+    "tiny_space",
+    "micro_proxyless",
+    "micro_resnet",
+    "micro_resnet_rank",
+]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -100,7 +107,7 @@ def test_costs_equal_counts_on_the_real_module(
         assert cost.peak_activation_bytes == 4 * counted.peak_elements
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3", "proxyless_nas", "resnet50"])
+@pytest.mark.parametrize("name", ["mobilenet_v3", "proxyless_nas", "resnet50", "resnet50_rank"])
 def test_costs_of_a_full_size_network_equal_counts(
     name: str, load_space: Callable[[str], StagedSpace]
 ) -> None:
@@ -150,6 +157,20 @@ def test_costs_of_a_full_size_network_equal_counts(
             25 * 16 * 8 + 9 * (64 * 9 + 8 * 32 + 16 * 32),
             (16 * 8 + 16) + (64 * 9 + 16) + (8 * 32 + 64) + (16 * 32 + 64),
             25 * 16 + 9 * 16 + 9 * 32,
+        ),
+        # Its middle split: 3x1 8 -> 4 at 5x5 to 3x5, 1x3 4 -> 8 to 3x3.
+        (
+            BottleneckSpec(5, 16, 32, 3, 2, "relu", project=True, mid_channels=8, rank=4),
+            25 * 16 * 8 + 15 * 8 * 3 * 4 + 9 * (4 * 3 * 8 + 8 * 32 + 16 * 32),
+            (16 * 8 + 16) + 8 * 3 * 4 + (4 * 3 * 8 + 16) + (8 * 32 + 64) + (16 * 32 + 64),
+            25 * 16 + 9 * 16 + 9 * 32,
+        ),
+        # Split without stride, wider inside: both ends of the vertical convolution beside the input.
+        (
+            BottleneckSpec(4, 16, 16, 3, 1, "relu", project=False, mid_channels=8, rank=24),
+            16 * (16 * 8 + 2 * 8 * 3 * 24 + 8 * 16),
+            (16 * 8 + 16) + 8 * 3 * 24 + (24 * 3 * 8 + 16) + (8 * 16 + 32),
+            16 * (16 + 8 + 24),
         ),
         # Stride 1: the projection's input and output beside the main path's output.
         (

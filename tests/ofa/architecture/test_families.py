@@ -32,7 +32,7 @@ from ofa.training.phases import Phase
 from predictors.collection.sampling import plan_subnets
 from predictors.records import RecordFile
 
-FAMILIES = ["micro_proxyless", "micro_resnet"]
+FAMILIES = ["micro_proxyless", "micro_resnet", "micro_resnet_rank"]
 QUICK = (
     *(f"phases.{phase}.epochs=1" for phase in ("largest", "width_1", "width_2")),
     *(f"~phases.{phase}" for phase in ("kernel", "depth_1")),

@@ -73,7 +73,7 @@ def test_layers_of_a_resnet_written_by_hand(micro_resnet: StagedSpace) -> None:
     assert lower(micro_resnet, without) == (layers[0], *layers[2:])
 
 
-@pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
+@pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet", "micro_resnet_rank"])
 def test_each_layer_takes_what_the_one_before_gives(name: str, request: pytest.FixtureRequest) -> None:
     space: StagedSpace = request.getfixturevalue(name)
     for genome in space.sample(200, np.random.default_rng(0)):
@@ -92,7 +92,7 @@ def test_slots_hold_none_where_the_network_has_no_layer(micro_space: StagedSpace
     assert None not in lower_slots(micro_space, micro_space.largest)
 
 
-@pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet"])
+@pytest.mark.parametrize("name", ["micro_space", "micro_proxyless", "micro_resnet", "micro_resnet_rank"])
 def test_distinct_layers_are_those_of_all_networks(name: str, request: pytest.FixtureRequest) -> None:
     whole: StagedSpace = request.getfixturevalue(name)
     at_one_resolution = whole.keep_largest({"resolution": 1})
@@ -102,7 +102,9 @@ def test_distinct_layers_are_those_of_all_networks(name: str, request: pytest.Fi
         assert set(layers) == used and len(layers) == len(used)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3", "proxyless_nas", "mobilenet_v2", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3", "proxyless_nas", "mobilenet_v2", "resnet50", "resnet50_rank"]
+)
 def test_keys_tell_layers_of_a_space_apart(name: str, load_space: Callable[[str], StagedSpace]) -> None:
     space = load_space(name)
     variants = {spec for slot in slots(space) for spec in slot.variants(space)}
@@ -118,7 +120,7 @@ def test_key_depends_on_every_cost_relevant_field() -> None:
         conv: {"input_size": 6, "in_channels": 4, "out_channels": 4, "kernel_size": 1, "stride": 2}
         | {"activation": "none", "batch_norm": False, "add_input": True},
         residual: {"input_size": 6, "in_channels": 16, "mid_channels": 16, "out_channels": 16}
-        | {"kernel_size": 5, "stride": 2, "activation": "relu6", "project": True},
+        | {"kernel_size": 5, "stride": 2, "activation": "relu6", "project": True, "rank": 8},
         pool: {"input_size": 6, "kernel_size": 2, "stride": 1},
         block: {"input_size": 6, "in_channels": 4, "mid_channels": 8, "out_channels": 16}
         | {
@@ -205,6 +207,7 @@ def test_widths_of_the_published_families(load_space: Callable[[str], StagedSpac
         ("micro_proxyless", {"head_channels": ()}, r"head_channels are \[\]; expected 1: of the features"),
         ("micro_proxyless", {"stem": StemSpec((0,), (1.0,), (1.0,))}, "leave stem and widths out"),
         ("micro_resnet", {"family": "mobilenet_v3", "head_channels": (8, 8)}, "leave stem and widths out"),
+        ("micro_resnet_rank", {"family": "mobilenet_v3", "head_channels": (8, 8)}, "leave ranks out"),
         ("micro_resnet", {"stem": None}, "needs stem and the widths of every stage"),
         ("micro_resnet", {"head_channels": (8,)}, "leave head_channels empty"),
         (

@@ -33,7 +33,8 @@ def every_config(space: StagedSpace) -> Iterator[SubnetConfig]:
     """Enumerate the networks of a whole space from its declaration, without genes."""
     per_stage = []
     for stage in space.stages:
-        blocks = [BlockConfig(k, e) for k in stage.kernel_sizes for e in stage.expand_ratios]
+        choices = itertools.product(stage.kernel_sizes, stage.expand_ratios, stage.ranks or (1.0,))
+        blocks = [BlockConfig(*choice) for choice in choices]
         per_stage.append([c for depth in stage.depths for c in itertools.product(blocks, repeat=depth)])
     stems: list[StemConfig | None] = [None]
     if space.stem is not None:
@@ -60,6 +61,7 @@ SIZES = {
     "micro_space": 2 * (4 + 16) * (6 + 36),
     "micro_proxyless": 2 * (6 + 36) * 4,
     "micro_resnet": 2 * (2 * 2 * 2) * (3 * (2 + 4)) * (3 * (4 + 8)),
+    "micro_resnet_rank": 2 * (2 * 2 * 2) * (2 * (2 + 4)) * (2 * (4 + 8)),
 }
 
 
@@ -128,6 +130,19 @@ def test_genes_of_elastic_stem_and_widths(micro_resnet: StagedSpace) -> None:
     assert micro_resnet.gene_index == {gene.name: column for column, gene in enumerate(genes)}
 
 
+def test_genes_of_elastic_ranks(micro_resnet_rank: StagedSpace) -> None:
+    space = micro_resnet_rank
+    positions = dict(zip((gene.name for gene in space.genes), space.positions, strict=True))
+    ranks = [gene for gene in space.genes if gene.kind == "rank"]
+    assert [gene.choices for gene in ranks] == [(0.25, 1.0)] * 2 + [(0.25, 0.5)] * 3
+    assert positions["stages.1.blocks.2.rank"] == (1, 2)
+    deepest = next(gene for gene in ranks if gene.name == "stages.1.blocks.2.rank")
+    assert deepest.active_if is not None and deepest.active_if.values == (3,)
+    whole = space.restrict({"rank": [0.5, 1.0]})
+    assert {block.rank for block in whole.smallest.stages[0]} == {1.0}
+    assert {block.rank for block in whole.largest.stages[1]} == {0.5}
+
+
 def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space: StagedSpace) -> None:
     pairs = zip(micro_space.genes, micro_space.positions, strict=True)
     assert [(gene.kind, *position) for gene, position in pairs] == [
@@ -149,7 +164,11 @@ def test_genes_are_the_resolution_then_each_stages_depth_and_blocks(micro_space:
 
 
 @pytest.mark.parametrize(
-    "name", ["micro_space", "small_space", "tiny_space", "full_space", "micro_proxyless", "micro_resnet"]
+    "name",
+    [
+        *("micro_space", "small_space", "tiny_space", "full_space", "micro_proxyless", "micro_resnet"),
+        "micro_resnet_rank",
+    ],
 )
 def test_genome_of_config_of_genome_is_the_genome(name: str, request: pytest.FixtureRequest) -> None:
     space: StagedSpace = request.getfixturevalue(name)
@@ -158,7 +177,7 @@ def test_genome_of_config_of_genome_is_the_genome(name: str, request: pytest.Fix
     assert np.array_equal(space.genomes([space.config(genome) for genome in genomes]), genomes)
 
 
-@pytest.mark.parametrize("name", ["proxyless_nas", "mobilenet_v2", "resnet50"])
+@pytest.mark.parametrize("name", ["proxyless_nas", "mobilenet_v2", "resnet50", "resnet50_rank"])
 def test_published_families_round_trip_and_encode_injectively(
     name: str, load_space: Callable[[str], StagedSpace]
 ) -> None:
@@ -368,6 +387,26 @@ def test_space_with_stem_and_widths_comes_back_from_json(micro_resnet: StagedSpa
     assert loaded == micro_resnet and loaded.fingerprint == micro_resnet.fingerprint
 
 
+def test_ranks_come_back_from_json(micro_resnet: StagedSpace, micro_resnet_rank: StagedSpace) -> None:
+    loaded = build(StagedSpace, json.loads(json.dumps(micro_resnet_rank.to_dict())))
+    assert loaded == micro_resnet_rank and loaded.fingerprint == micro_resnet_rank.fingerprint
+    assert micro_resnet_rank.fingerprint != micro_resnet.fingerprint
+    earlier = micro_resnet.to_dict()
+    for stage in earlier["stages"]:
+        del stage["ranks"]
+    assert build(StagedSpace, earlier) == micro_resnet
+
+
+def test_unexpected_ranks_are_named(micro_resnet: StagedSpace, micro_resnet_rank: StagedSpace) -> None:
+    config = dataclasses.replace(micro_resnet.largest, stages=micro_resnet_rank.largest.stages)
+    with pytest.raises(UserError, match="Stage 1 of the sub-network has ranks; space 'micro_resnet' expects"):
+        micro_resnet.genome(config)
+    with pytest.raises(UserError, match=r"stages.1.blocks.0.rank is 1; .* choices 0.25, 0.5\."):
+        micro_resnet_rank.genome(
+            dataclasses.replace(micro_resnet_rank.largest, stages=micro_resnet.largest.stages)
+        )
+
+
 def test_fingerprints_of_files_made_so_far_stay(load_space: Callable[[str], StagedSpace], root: Path) -> None:
     """Tables, checkpoints, predictors and records that people have carry these."""
     expected = json.loads((root / "tests" / "data" / "earlier_run" / "expected.json").read_text())
@@ -495,6 +534,8 @@ def test_config_outside_a_restricted_space_names_what_is_left(small_space: Stage
         ({"expand_ratios": (3.0, 3.0)}, "expand_ratios are"),
         ({"activation": "swish"}, "activation is 'swish'; expected relu, relu6 or hard_swish"),
         ({"stride": 0}, "channels and stride of a stage must be at least 1"),
+        ({"ranks": (0.5, 0.25)}, r"ranks are \[0.5, 0.25\]; expected distinct positive numbers in ascending"),
+        ({"ranks": (0.5, 1.5)}, r"ranks are \[0.5, 1.5\]; expected shares of the full rank, up to 1"),
     ],
 )
 def test_wrong_stage_is_a_user_error(micro_space: StagedSpace, change: dict[str, Any], text: str) -> None:

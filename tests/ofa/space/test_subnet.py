@@ -123,6 +123,27 @@ def test_stage_without_blocks_is_named() -> None:
         SubnetConfig(24, ((BlockConfig(3, 4),), ()))
 
 
+@pytest.mark.parametrize("rank", [0, -0.5, "half", None])
+def test_wrong_rank_is_named(rank: Any) -> None:
+    with pytest.raises(UserError, match="rank is .*; expected a positive number"):
+        BlockConfig(3, 0.25, rank)
+
+
+def test_ranks_are_in_the_dict_form_and_in_words_only_where_a_convolution_is_split() -> None:
+    stages = ((BlockConfig(3, 0.25, 1), BlockConfig(3, 0.25, 0.5)), (BlockConfig(3, 0.35),))
+    config = SubnetConfig(32, stages)
+    values = config.to_dict()
+    assert [stage.get("ranks") for stage in values["stages"]] == [[1.0, 0.5], None]
+    assert SubnetConfig.from_dict(json.loads(json.dumps(values))) == config
+    assert str(config) == "32px: 3x0.25 3x0.25r0.5 | 3x0.35"
+    assert config.lines[1:] == (
+        "stage 1: 2 blocks; kernels 3 3, expand 0.25 0.25, ranks 1 0.5",
+        "stage 2: 1 block; kernels 3, expand 0.35",
+    )
+    assert "1 for no split" in config.legend and "rank" not in CONFIG.legend
+    assert config.id != SubnetConfig(32, ((BlockConfig(3, 0.25),) * 2, (BlockConfig(3, 0.35),))).id
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -130,6 +151,10 @@ def test_stage_without_blocks_is_named() -> None:
         ({"stages": [{"kernel_sizes": [3, 5], "expand_ratios": [4]}]}, "stage 0 has 2 kernel_sizes and 1"),
         ({"stages": [{"ks": [3], "e": [4]}]}, "stage 0 is .*; expected kernel_sizes and expand_ratios"),
         ({"stages": [{"kernel_sizes": [], "expand_ratios": []}]}, "stage 0 has depth 0"),
+        (
+            {"stages": [{"kernel_sizes": [3], "expand_ratios": [4], "ranks": [1, 1]}]},
+            "stage 0 has 1 kernel_sizes and 1 expand_ratios and 2 ranks; expected one of each per block",
+        ),
         ({"widths": 1.0}, "widths is 1.0; expected a list"),
         ({"stem": {"depth": 1}}, "stem is .*; expected depth, inner_width and width"),
         ({"stages": 3}, "stages is 3; expected a list"),

@@ -54,7 +54,7 @@ def test_extracted_network_is_bit_equal(
         assert torch.equal(supernet.extract(config)(images), expected), str(config)
 
 
-@pytest.mark.parametrize("name", ["micro_proxyless", "micro_resnet"])
+@pytest.mark.parametrize("name", ["micro_proxyless", "micro_resnet", "micro_resnet_rank"])
 @pytest.mark.parametrize("images_format", FORMATS)
 @pytest.mark.parametrize("weights_format", FORMATS)
 @torch.no_grad()

@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ofa.modules.split import composed_weight, split_weights
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 from ofa.supernet.blocks import ElasticConvLayer, ElasticLinearLayer, ElasticMBConvLayer
 from ofa.supernet.bottleneck import ElasticBottleneckLayer
 from ofa.supernet.layer import segment_order
+from ofa.supernet.operators import ElasticConvBNAct
+from ofa.supernet.split import ElasticSplitConvBNAct
 from ofa.supernet.supernet import Supernet
 
 MakeSupernet = Callable[[StagedSpace, int], Supernet]
@@ -154,6 +157,7 @@ def test_streams_end_up_in_descending_importance_of_all_their_consumers(
         first, second, third, fourth, fifth = bottlenecks(supernet)
         assert first.shortcut is not None and third.shortcut is not None
         assert second.shortcut is fourth.shortcut is fifth.shortcut is None
+        middles = [block.middle for block in bottlenecks(supernet)]
         inner, outer = supernet.layers[1], supernet.layers[2]
         assert isinstance(inner, ElasticConvLayer) and isinstance(outer, ElasticConvLayer)
         classifier = supernet.layers[-1]
@@ -163,7 +167,7 @@ def test_streams_end_up_in_descending_importance_of_all_their_consumers(
             norm(first.reduce.conv.weight, first.shortcut.conv.weight),
             norm(second.reduce.conv.weight, third.reduce.conv.weight, third.shortcut.conv.weight),
             norm(fourth.reduce.conv.weight, fifth.reduce.conv.weight, classifier.linear.weight),
-            *(norm(block.middle.conv.weight) for block in bottlenecks(supernet)),
+            *(norm(middle.conv.weight) for middle in middles if isinstance(middle, ElasticConvBNAct)),
             *(norm(block.expand.conv.weight) for block in bottlenecks(supernet)),
         ]
 
@@ -192,3 +196,41 @@ def test_segments_keep_their_places() -> None:
     assert segment_order(importance, {3, 7}).tolist() == [1, 2, 0, 3, 5, 4, 6]
     assert segment_order(importance, set()).tolist() == [3, 5, 4, 6, 1, 2, 0]
     assert segment_order(torch.tensor([2.0, 2.0, 2.0]), set()).tolist() == [0, 1, 2]
+
+
+RANKS = {"whole": {"rank": 1}, "split": {}}
+
+
+@pytest.mark.parametrize("counts", RANKS.values(), ids=RANKS)
+def test_sorting_keeps_trained_networks_with_ranks(
+    counts: dict[str, int],
+    micro_resnet_rank: StagedSpace,
+    make_supernet: MakeSupernet,
+    random_configs: DrawConfigs,
+) -> None:
+    trained = micro_resnet_rank.keep_largest({"width": 1, **counts})
+    supernet = make_supernet(micro_resnet_rank, 1)
+    configs = random_configs(trained, 8, 2)
+    before = [logits(supernet, config) for config in configs]
+    narrow = logits(supernet, micro_resnet_rank.smallest)
+    supernet.sort_channels(trained)
+    for config, expected in zip(configs, before, strict=True):
+        assert relative_difference(logits(supernet, config), expected) <= 1e-4
+    assert relative_difference(logits(supernet, micro_resnet_rank.smallest), narrow) > 1e-2
+
+
+def test_the_first_channels_of_a_split_convolution_are_its_best_after_sorting(
+    micro_resnet_rank: StagedSpace, make_supernet: MakeSupernet
+) -> None:
+    supernet = make_supernet(micro_resnet_rank, 2)
+    trained = micro_resnet_rank.keep_largest({"width": 1, "rank": 1})
+    middles = [block.middle for block in bottlenecks(supernet)]
+    supernet.sort_channels(trained)
+    for index, middle in enumerate(middles):
+        assert isinstance(middle, ElasticSplitConvBNAct)
+        first, last = middle.conv.first.detach(), middle.conv.last.detach()
+        # The second stage never uses more than half of the full rank, which is all that there is.
+        assert len(first) == (96 if index < 2 else 72)
+        expected = split_weights(composed_weight(first, last).double(), 8)
+        found = composed_weight(first[:8], last[:, :8])
+        torch.testing.assert_close(found, composed_weight(*expected).float(), rtol=0, atol=1e-4)

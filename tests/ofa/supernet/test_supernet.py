@@ -55,6 +55,13 @@ def used_elements(supernet: Supernet, config: SubnetConfig) -> dict[str, Tensor]
         elif isinstance(spec, BottleneckSpec):
             source, mid, out = spec.in_channels, spec.mid_channels, spec.out_channels
             parts = {"reduce": (mid, source), "middle": (mid, mid), "expand": (out, mid)}
+            if f"{layer}.middle.conv.first" in sizes:
+                rank = spec.rank or len(sizes[f"{layer}.middle.conv.first"])
+                use(f"{layer}.middle.conv.first", rank, mid)
+                use(f"{layer}.middle.conv.last", mid, rank)
+                use(f"{layer}.middle.bn.weight", mid)
+                use(f"{layer}.middle.bn.bias", mid)
+                del parts["middle"]
             if spec.project:
                 parts["shortcut"] = (out, source)
             for part, (outputs, inputs) in parts.items():
@@ -102,7 +109,9 @@ def use_kernel(use: Callable[..., Tensor], name: str, sizes: dict[str, Tensor], 
         mask[~rows.flatten()] = False
 
 
-@pytest.mark.parametrize("name", ["micro_space", "small_space", "micro_proxyless", "micro_resnet"])
+@pytest.mark.parametrize(
+    "name", ["micro_space", "small_space", "micro_proxyless", "micro_resnet", "micro_resnet_rank"]
+)
 def test_exactly_the_used_parameters_get_a_gradient(
     name: str, request: pytest.FixtureRequest, make_supernet: MakeSupernet, random_configs: DrawConfigs
 ) -> None:
