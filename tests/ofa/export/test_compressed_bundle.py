@@ -15,8 +15,9 @@ from ofa.architecture.lowering import lower
 from ofa.common.errors import UserError
 from ofa.compression.candidates import find_candidates
 from ofa.compression.changes import LayerChange, apply_changes
-from ofa.compression.facts import CompressionFacts
+from ofa.compression.facts import CompressionFacts, TensorShape
 from ofa.compression.settings import SparsePattern
+from ofa.compression.unused_units import with_shapes
 from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
 from ofa.export.card import ModelCard, subnet_card
@@ -56,6 +57,39 @@ def test_it_is_made_again_bit_for_bit(compressed: tuple[nn.Module, ModelCard], p
     images = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
         assert torch.equal(bundle.network(images), network(images))
+
+
+def without_channels(network: nn.Module) -> tuple[nn.Module, tuple[TensorShape, ...]]:
+    """Return the network with 20 instead of 32 channels between two layers, and the shapes that say so."""
+    state = network.state_dict()
+    cuts = {f"layers.3.reduce.bn.{name}": 0 for name in ("weight", "bias", "running_mean", "running_var")}
+    cuts |= {"layers.3.reduce.conv.weight": 0, "layers.3.middle.conv.0.weight": 1}
+    tensors = {name: state[name].narrow(axis, 0, 20) for name, axis in cuts.items()}
+    shapes = tuple(TensorShape(name, tuple(tensor.shape)) for name, tensor in tensors.items())
+    smaller = with_shapes(network, shapes)
+    smaller.load_state_dict(state | tensors)
+    return smaller.eval(), shapes
+
+
+def test_smaller_layers_are_made_again(compressed: tuple[nn.Module, ModelCard], tmp_path: Path) -> None:
+    network, card = compressed
+    assert card.subnet is not None and card.subnet.compression is not None
+    smaller, shapes = without_channels(network)
+    facts = dataclasses.replace(card.subnet.compression, shapes=shapes)
+    assert facts.digest != card.subnet.compression.digest and "channels left out" in facts.text
+    card = dataclasses.replace(card, subnet=dataclasses.replace(card.subnet, compression=facts))
+    export_bundle(smaller, card, tmp_path / "bundle", [])
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.card == card
+    images = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        assert torch.equal(bundle.network(images), smaller(images))
+    file = tmp_path / "bundle" / "subnet.json"
+    values = json.loads(file.read_text())
+    values["subnet"]["compression"]["shapes"][0]["shape"] = [10**6]
+    file.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="layers.3.reduce.bn.weight has shape .* cannot become"):
+        load_bundle(tmp_path / "bundle")
 
 
 def test_other_layers_than_those_of_the_card_are_refused(
