@@ -109,15 +109,15 @@ class CutNetwork:
 
     Attributes:
         network: the network.
-        kept: indices that were kept of each axis that was cut, by the name of the tensor and the axis.
+        kept_indices: indices that are left of each axis that was cut, by the name of the tensor and the axis.
     """
 
     network: nn.Module
-    kept: Mapping[Key, Tensor]
+    kept_indices: Mapping[Key, Tensor]
 
     def cut(self, tensor: Tensor, name: str) -> Tensor:
         """Return a tensor with the axes of the weight of this name, cut like it."""
-        for (other, axis), indices in self.kept.items():
+        for (other, axis), indices in self.kept_indices.items():
             if other == name:
                 tensor = tensor.index_select(axis, indices.to(tensor.device))
         return tensor
@@ -134,7 +134,7 @@ def without_units(network: nn.Module, groups: Sequence[Group], used: Sequence[Fl
         network,
         {key: torch.from_numpy(np.flatnonzero(kept)) for key, kept in is_kept.items() if not kept.all()},
     )
-    smaller = {name: cut.cut(state[name], name) for name, _ in cut.kept}
+    smaller = {name: cut.cut(state[name], name) for name, _ in cut.kept_indices}
     return replace(cut, network=_with_tensors(network, smaller))
 
 

@@ -15,7 +15,7 @@ from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.score_file import ScoreFile
 from ofa.graph.measured_cost import MeasuredCost
-from ofa.graph.one_step_pruning import Reconstruct, Sort, checked_costs, costs_of, known_score
+from ofa.graph.one_step_pruning import Reconstruct, Sort, checked_costs, costs_of, fitted_network, known_score
 from ofa.graph.pruning_plan import least_loss_plan
 from ofa.graph.sensitivity import GroupSensitivity, measure_sensitivity
 from ofa.graph.space import GraphSpace
@@ -77,8 +77,7 @@ def iterative(
         evaluate: returns how good a network is on validation data; larger is better.
         fine_tune: trains the network of a step in place.
         sort: sorts the units by importance.
-        reconstruct: fits the weights of a network before it is evaluated or trained; None keeps the sliced
-            ones.
+        reconstruct: fits the weights of a network before an evaluation or a training; None keeps them.
         num_points: number of smaller counts per group in the analysis of each step.
         measured: further costs by name, which are measured.
         scores_of: file of the scores of a step; networks that have one are not evaluated again.
@@ -104,9 +103,7 @@ def iterative(
         steps.append(
             PruningStep(number, budget, sensitivity, config, costs_of(space, config, costs, measured))
         )
-        network = supernet.extract(config).eval()
-        if reconstruct is not None:
-            reconstruct(network, config)
+        network = fitted_network(supernet, config, reconstruct)
         fine_tune(network, steps[-1])
         supernet.insert(config, network)
         space = narrowed(space, config)

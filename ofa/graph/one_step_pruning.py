@@ -120,13 +120,19 @@ def known_score(
     """Return how good a sub-network is with batch-norm statistics of its own; it is evaluated once."""
 
     def compute() -> float:
-        network = supernet.extract(config).eval()
-        if reconstruct is not None:
-            reconstruct(network, config)
+        network = fitted_network(supernet, config, reconstruct)
         recalibrate(network)
         return evaluate(network)
 
     return scores.value(config.id, compute)
+
+
+def fitted_network(supernet: GraphSupernet, config: GeneConfig, reconstruct: Reconstruct | None) -> nn.Module:
+    """Return a sub-network in eval mode, its weights fitted if there is something that fits them."""
+    network = supernet.extract(config).eval()
+    if reconstruct is not None:
+        reconstruct(network, config)
+    return network
 
 
 def checked_costs(

@@ -101,7 +101,7 @@ class Reconstructor:
 
         Args:
             pruned: the sub-network in eval mode; without layers that are called as modules it is unchanged.
-            positions: where its values stand in the full tensors; see `GraphSupernet.positions`.
+            positions: positions of its values in the full tensors, by name; see `GraphSupernet.positions`.
 
         Returns:
             The layers in the order of their calls.

@@ -122,7 +122,7 @@ class _Recipe:
             return None
         timed = decided if decided is not None and decided.cost == "latency_ms" else None
         if timed is not None:
-            self.latency_ms = timed.before if timed.whole is None else timed.whole
+            self.latency_ms = timed.before if timed.full_cost is None else timed.full_cost
         self.add_result(UNCOMPRESSED, self.original)
         if narrowed is not self.original:
             self.latency_ms = None if timed is None else timed.before
@@ -183,7 +183,7 @@ class _Recipe:
             note=self.note,
             measure=measure,
             rank=self.settings.penni.rank if self.settings.is_uniform else None,
-            whole=None if network is self.original else copy.deepcopy(self.original).cpu(),
+            uncompressed=None if network is self.original else copy.deepcopy(self.original).cpu(),
         )
         for line in (*decided.lines, decided.text):
             self.note(line)

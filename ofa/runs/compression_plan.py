@@ -40,7 +40,7 @@ MeasureModules = Callable[[Mapping[str, TimedModule]], Mapping[str, float]]
 
 PLAN_FILE, LATENCY_FILE, HARM_FILE = "plan.json", "latency.jsonl", "harm.jsonl"
 MAX_CORRECTIONS = 3
-_NETWORK, _WHOLE = "the network", "the network with all channels"
+_NETWORK, _UNCOMPRESSED = "the network", "the network with all channels"
 _CLOSE = 0.97
 """A plan is good enough if it uses so much of the limit, measured."""
 
@@ -57,7 +57,7 @@ class DecidedChanges:
         after: its measured cost.
         plan: all options, as plain JSON values.
         lines: a table of the plan for the user.
-        whole: cost of the network that shares refer to; None for `before`.
+        full_cost: cost of the network that shares refer to; None for `before`.
     """
 
     changes: tuple[LayerChange, ...]
@@ -67,7 +67,7 @@ class DecidedChanges:
     after: float
     plan: dict[str, Any]
     lines: tuple[str, ...]
-    whole: float | None = None
+    full_cost: float | None = None
 
     @property
     def text(self) -> str:
@@ -95,7 +95,7 @@ def decide_changes(
     note: Note,
     measure: MeasureModules | None = None,
     rank: int | None = None,
-    whole: nn.Module | None = None,
+    uncompressed: nn.Module | None = None,
 ) -> DecidedChanges:
     """Return the changes with the least harm within a limit; those that were decided before are read.
 
@@ -115,7 +115,7 @@ def decide_changes(
         measure: measures latency, for a limit of it.
         rank: rank of all convolutions that can have it, each in the form that costs least, where there is no
             limit; None for the choice within the limit.
-        whole: network on the CPU in eval mode whose cost shares refer to; None for the network itself.
+        uncompressed: network on the CPU in eval mode whose cost shares refer to; None for the network itself.
 
     Raises:
         UserError: if no convolution qualifies, no form gains anything, the limit cannot be kept, or a file
@@ -130,10 +130,12 @@ def decide_changes(
         candidates = with_rank(candidates, rank)
     note(candidates.text)
     cost = limits.cost if rank is None else "macs" if measure is None else "latency_ms"
-    costs = _Costs(network, candidates.layers, shape, cost, folder, bar=bar, measure=measure, whole=whole)
+    costs = _Costs(
+        network, candidates.layers, shape, cost, folder, bar=bar, measure=measure, uncompressed=uncompressed
+    )
     if rank is None:
         options = _options(network, images, candidates.layers, costs, folder, bar)
-        plan, after = _within(network, options, costs, limits.bound(costs.whole), note)
+        plan, after = _within(network, options, costs, limits.bound(costs.full_cost), note)
     else:
         plan = _cheapest(network, images, candidates.layers, costs, folder, bar)
         after = costs.measured(apply_changes(network, plan.changes))
@@ -145,7 +147,7 @@ def decide_changes(
         after,
         plan.to_dict(),
         tuple(plan.lines),
-        costs.whole,
+        costs.full_cost,
     )
     write_json(path, dataclasses.asdict(decided))
     return decided
@@ -164,26 +166,28 @@ class _Costs:
         *,
         bar: Bar,
         measure: MeasureModules | None,
-        whole: nn.Module | None,
+        uncompressed: nn.Module | None,
     ) -> None:
         self.name, self._network, self._shape, self._measure = name, network, shape, measure
         self.of_forms: Mapping[str, Sequence[float]]
         if name == "macs":
             self.total = float(module_cost(network, shape).macs)
-            self.whole = self.total if whole is None else float(module_cost(whole, shape).macs)
+            self.full_cost = (
+                self.total if uncompressed is None else float(module_cost(uncompressed, shape).macs)
+            )
             self.of_forms = {layer.layer: (layer.macs, *layer.changed_macs) for layer in candidates}
             return
         assert measure is not None
         scores = ScoreFile(folder / LATENCY_FILE)
         programs = {_NETWORK: TimedModule(network, shape), **form_programs(network, candidates)}
-        if whole is not None:
-            programs[_WHOLE] = TimedModule(whole, shape)
+        if uncompressed is not None:
+            programs[_UNCOMPRESSED] = TimedModule(uncompressed, shape)
         new = {key: program for key, program in programs.items() if key not in scores}
         for key, value in (measure(new) if new else {}).items():
             scores.add(key, value)
         latencies_ms = {key: scores[key] for key in programs}
         self.total = latencies_ms[_NETWORK]
-        self.whole = latencies_ms.get(_WHOLE, self.total)
+        self.full_cost = latencies_ms.get(_UNCOMPRESSED, self.total)
         self.of_forms = {layer.layer: form_latencies(network, layer, latencies_ms) for layer in candidates}
 
     def measured(self, changed: nn.Module) -> float:
