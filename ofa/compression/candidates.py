@@ -91,14 +91,14 @@ def find_candidates(
     return found
 
 
-def with_rank(found: Candidates, rank: int) -> Candidates:
+def with_rank(candidates: Candidates, rank: int) -> Candidates:
     """Return the convolutions with the changes of one rank alone.
 
     Raises:
         UserError: if no convolution can have it, naming the ranks that some can have.
     """
-    layers, obstacles = [], Counter(found.obstacles)
-    for layer in found.layers:
+    layers, obstacles = [], Counter(candidates.obstacles)
+    for layer in candidates.layers:
         positions = [index for index, change in enumerate(layer.changes) if change.ranks == (rank,)]
         if positions:
             changes = tuple(layer.changes[index] for index in positions)
@@ -107,7 +107,7 @@ def with_rank(found: Candidates, rank: int) -> Candidates:
         else:
             obstacles[f"with no gain at rank {rank}"] += 1
     if not layers:
-        ranks = [change.ranks[0] for layer in found.layers for change in layer.changes]
+        ranks = [change.ranks[0] for layer in candidates.layers for change in layer.changes]
         raise UserError(f"No convolution gains at rank {rank}; expected {min(ranks)} to {max(ranks)}.")
     return Candidates(tuple(layers), obstacles)
 
