@@ -65,8 +65,8 @@ def used_units(network: nn.Module, groups: Sequence[Group]) -> tuple[Flags, ...]
     A unit is not if all weights that make it are zero, or all that read it (Li et al. 2020). Between two
     layers one of both is enough; where residual blocks add to the same channels, all that make a channel, or
     all that read it, must agree. A unit that goes takes its weights in other layers with it, so that more may
-    follow; this is repeated until nothing changes. What nothing reads can go without a change of the function,
-    unless something without weights computes with all channels, as a mean over them.
+    follow; this is repeated until nothing changes. What nothing reads can go without a change of the
+    function, unless something without weights computes with all channels, as a mean over them.
     """
     weights = {
         f"{path}.weight" if path else "weight": module.weight.detach().cpu() != 0
