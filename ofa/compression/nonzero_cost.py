@@ -50,7 +50,7 @@ def zero_share(network: nn.Module) -> float:
 
 
 def hybrid_bits(network: nn.Module, factors: Mapping[str, KernelFactors]) -> int:
-    """Return the bits of a network with bases in 8 bits and ternary coefficients (Li et al. 2021, sec. 3).
+    """Return the bits of a network with bases in 8 bits and ternary coefficients (Li et al. 2021).
 
     Each layer has one scale for its coefficients and one for its basis. All other parameters have 32 bits.
     This is the size of a file; no engine computes so, and the network would have to be trained for it.

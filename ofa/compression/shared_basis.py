@@ -41,7 +41,7 @@ def share_bases(network: nn.Module, factors: Mapping[str, KernelFactors]) -> Non
     """Let convolutions compute with kernels from these factors, which are trained instead, in place.
 
     The kernels are multiplied out in every pass, so that a training takes as long as that of convolutions
-    (Li et al. 2020, sec. 3.2). Coefficients that are zero stay zero.
+    (Li et al. 2020). Coefficients that are zero stay zero.
 
     Args:
         network: network.
@@ -67,7 +67,7 @@ def trained_factors(network: nn.Module, names: Sequence[str]) -> dict[str, Kerne
 class SparsePenalty:
     """The L1 norm of coefficients as a part of the loss, with the basis and them trained in turns.
 
-    Joint training of both is less stable (Li et al. 2020, sec. 3.2).
+    Joint training of both is less stable (Li et al. 2020).
     """
 
     def __init__(

@@ -62,10 +62,11 @@ def _known_tensors(network: nn.Module) -> set[str]:
 def used_units(network: nn.Module, groups: Sequence[Group]) -> tuple[Flags, ...]:
     """Return which units of each group are used, at least one of each.
 
-    A unit is not if all weights that make it are zero, or all that read it (Li et al. 2020, sec. 3.4).
-    Between two layers one of both is enough; where residual blocks add to the same channels, all that make a
-    channel, or all that read it, must agree. A unit that goes takes its weights in other layers with it, so
-    that more may follow; this is repeated until nothing changes.
+    A unit is not if all weights that make it are zero, or all that read it (Li et al. 2020). Between two
+    layers one of both is enough; where residual blocks add to the same channels, all that make a channel, or
+    all that read it, must agree. A unit that goes takes its weights in other layers with it, so that more may
+    follow; this is repeated until nothing changes. What nothing reads can go without a change of the
+    function, unless something without weights computes with all channels, as a mean over them.
     """
     weights = {
         f"{path}.weight" if path else "weight": module.weight.detach().cpu() != 0
@@ -109,7 +110,7 @@ class CutNetwork:
 
     Attributes:
         network: the network.
-        kept_indices: indices that are left of each axis that was cut, by the name of the tensor and the axis.
+        kept_indices: indices that were kept of each axis that was cut, by tensor and axis.
     """
 
     network: nn.Module
@@ -147,12 +148,10 @@ def _with_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Modul
 
 
 def cut_shapes(network: nn.Module, full: nn.Module) -> tuple[TensorShape, ...]:
-    """Return the shapes of the tensors of a network that are smaller than in the full one."""
+    """Return the shapes of the tensors of a network that are smaller than in the full one, by their names."""
     shapes = {name: tensor.shape for name, tensor in state_of(full).items()}
-    own = state_of(network).items()
-    return tuple(
-        TensorShape(name, tuple(tensor.shape)) for name, tensor in own if tensor.shape != shapes[name]
-    )
+    own = sorted((name, tuple(tensor.shape)) for name, tensor in state_of(network).items())
+    return tuple(TensorShape(name, shape) for name, shape in own if shape != shapes[name])
 
 
 def with_shapes(network: nn.Module, shapes: Sequence[TensorShape]) -> nn.Module:

@@ -162,6 +162,7 @@ def test_the_shapes_alone_make_it_again(network: Residual) -> None:
     smaller, _ = cut(network)
     shapes = cut_shapes(smaller.network, network)
     by_name = {own.name: own.shape for own in shapes}
+    assert list(by_name) == sorted(by_name)
     assert by_name["outer.weight"] == (6, 4, 3, 3) and "stem.weight" not in by_name
     with torch.device("meta"):
         empty = Residual()
