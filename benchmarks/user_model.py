@@ -53,6 +53,7 @@ from ofa.graph.genes import ChoiceRule
 from ofa.graph.supernet import GraphSupernet
 from ofa.runs.pruning import prune
 from ofa.runs.pruning_settings import PruningSettings
+from ofa.space.estimator import Estimator
 from ofa.training.phases import Phase
 from ofa.training.recipe import Recipe
 from ofa.training.settings import FinetuneSettings, TrainSettings
@@ -173,11 +174,8 @@ def train_all(supernet: GraphSupernet, data: ImageData, seed: int, options: Any)
         Trainer(supernet, data, Recipe((phase,), settings), folder=folder, progress=progress).train()
 
 
-def searched(
-    original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any
-) -> Iterator[nn.Module]:
-    """Yield a network for each share, found in one trained supernet and fine-tuned."""
-    supernet = trained_supernet(original, data, seed, options)
+def fitted(supernet: GraphSupernet, data: ImageData, seed: int, options: Any) -> Estimator:
+    """Return the predictor of `options.count` records of a trained supernet."""
     with progress_bar("records") as progress:
         records = collect(
             supernet,
@@ -188,7 +186,15 @@ def searched(
             validation_images=VALIDATION_IMAGES,
             progress=progress,
         )
-    predictor = fit(records)
+    return fit(records)
+
+
+def searched(
+    original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any
+) -> Iterator[nn.Module]:
+    """Yield a network for each share, found in one trained supernet and fine-tuned."""
+    supernet = trained_supernet(original, data, seed, options)
+    predictor = fitted(supernet, data, seed, options)
     macs, space = supernet.costs["macs"], supernet.space
     full = float(macs(space.genomes([space.largest]))[0])
     evaluator = SubnetEvaluator(supernet, data, calibration_images=CALIBRATION_IMAGES)
