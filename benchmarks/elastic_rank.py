@@ -35,7 +35,7 @@ from trained_originals import (
     trained_original,
     training,
 )
-from user_model import fitted, train_all
+from trained_supernets import fitted, train_all
 
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.graph_networks import GraphNetworks
@@ -188,7 +188,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=40, help="records of the predictor")
     parser.add_argument("--minutes", type=float, default=2.0, help="of measuring, at most")
     parser.add_argument("--folder", type=Path, default=Path("runs/elastic_rank"))
-    # As `benchmarks/user_model.py` has them.
+    # As `trained_supernets.py` reads them.
     parser.set_defaults(sandwich=True, soft_loss="soft_cross_entropy", job="")
     return parser.parse_args()
 
