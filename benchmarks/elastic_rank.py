@@ -29,14 +29,13 @@ from torch import nn
 from trained_originals import (
     CALIBRATION_IMAGES,
     SIDE,
-    VALIDATION_IMAGES,
     add_row,
     images_of,
     read_rows,
     trained_original,
     training,
 )
-from user_model import train_all
+from trained_supernets import fitted, train_all
 
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.graph_networks import GraphNetworks
@@ -49,9 +48,6 @@ from ofa.compression.programs import TimedModule
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.graph.convert import make_elastic
-from ofa.space.estimator import Estimator
-from predictors.collection.collect import collect
-from predictors.fitting import fit
 from search.find import find
 from search.limits.limit import Limit
 
@@ -77,17 +73,7 @@ class Searched:
         self.supernet.eval().sort_channels(space.keep_largest({gene.kind: 1 for gene in space.genes}))
         start_s = time.process_time()
         train_all(self.supernet, data, seed, options)
-        with progress_bar("records") as progress:
-            records = collect(
-                self.supernet,
-                data,
-                count=options.count,
-                seed=seed,
-                calibration_images=CALIBRATION_IMAGES,
-                validation_images=VALIDATION_IMAGES,
-                progress=progress,
-            )
-        self.predictor: Estimator = fit(records)
+        self.predictor = fitted(self.supernet, data, seed, options)
         self.processor_s = time.process_time() - start_s
         with progress_bar(f"table of {name}") as progress:
             table = measure(
@@ -202,7 +188,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=40, help="records of the predictor")
     parser.add_argument("--minutes", type=float, default=2.0, help="of measuring, at most")
     parser.add_argument("--folder", type=Path, default=Path("runs/elastic_rank"))
-    # As `benchmarks/user_model.py` has them.
+    # As `trained_supernets.py` reads them.
     parser.set_defaults(sandwich=True, soft_loss="soft_cross_entropy", job="")
     return parser.parse_args()
 

@@ -16,7 +16,6 @@ everything but the original. Rows that are in the folder are not made again.
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -30,12 +29,10 @@ from pruned_networks import pruned, shrunk
 from small_networks import ResNet20
 from torch import nn
 from trained_originals import (
-    BATCH_SIZE,
     CALIBRATION_IMAGES,
     MODELS,
     RULES,
     SIDE,
-    VALIDATION_IMAGES,
     accuracies,
     add_row,
     costs_of,
@@ -45,18 +42,12 @@ from trained_originals import (
     training,
     tuned,
 )
+from trained_supernets import fitted, train_all
 
-from ofa.common.progress import progress_bar
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.graph.convert import make_elastic
 from ofa.graph.supernet import GraphSupernet
-from ofa.training.phases import Phase
-from ofa.training.recipe import Recipe
-from ofa.training.settings import TrainSettings
-from ofa.training.trainer import Trainer
-from predictors.collection.collect import collect
-from predictors.fitting import fit
 from search.find import find
 from search.limits.limit import Limit
 
@@ -80,51 +71,12 @@ def trained_supernet(original: nn.Module, data: ImageData, seed: int, options: A
     return supernet
 
 
-def train_all(supernet: GraphSupernet, data: ImageData, seed: int, options: Any) -> None:
-    """Train all sub-networks together for `options.supernet_steps`, the largest as it is as the teacher."""
-    phase = Phase(
-        steps=options.supernet_steps,
-        lr=options.lr,
-        warmup_steps=10,
-        subnets_per_step=options.subnets,
-        sandwich=options.sandwich,
-        teacher="frozen",
-        sort_channels=True,
-    )
-    settings = TrainSettings(
-        batch_size=BATCH_SIZE,
-        seed=seed,
-        momentum=0.9,
-        weight_decay=1e-4,
-        label_smoothing=0.0,
-        dropout=0.0,
-        soft_loss=options.soft_loss,
-        validation_images=VALIDATION_IMAGES,
-        calibration_images=CALIBRATION_IMAGES,
-        validate_every_steps=options.supernet_steps,
-    )
-    folder = options.folder / f"work-{options.job}"
-    shutil.rmtree(folder, ignore_errors=True)
-    with progress_bar("supernet") as progress:
-        Trainer(supernet, data, Recipe((phase,), settings), folder=folder, progress=progress).train()
-
-
 def searched(
     original: nn.Module, data: ImageData, shares: Sequence[float], seed: int, options: Any
 ) -> Iterator[nn.Module]:
     """Yield a network for each share, found in one trained supernet and fine-tuned."""
     supernet = trained_supernet(original, data, seed, options)
-    with progress_bar("records") as progress:
-        records = collect(
-            supernet,
-            data,
-            count=options.count,
-            seed=seed,
-            calibration_images=CALIBRATION_IMAGES,
-            validation_images=VALIDATION_IMAGES,
-            progress=progress,
-        )
-    predictor = fit(records)
+    predictor = fitted(supernet, data, seed, options)
     macs, space = supernet.costs["macs"], supernet.space
     full = float(macs(space.genomes([space.largest]))[0])
     evaluator = SubnetEvaluator(supernet, data, calibration_images=CALIBRATION_IMAGES)

@@ -19,6 +19,7 @@ from ofa.data.settings import DataSettings
 from ofa.evaluation.tasks import output_kind
 from ofa.graph.adaptation import adapt_to_images
 from ofa.graph.from_settings import converted, network_of
+from ofa.graph.genes import ChoiceRule
 from ofa.graph.network_source import NetworkSource
 from ofa.graph.settings import ModelSettings
 from ofa.graph.supernet import GraphSupernet
@@ -68,8 +69,12 @@ def convert_for(model: ModelSettings, data: ImageData, settings: DataSettings, s
     }
     network = network_of(model, seed)
     report = adapt_to_images(network, **shape, seed=seed)
-    supernet = converted(network, model, (EXAMPLE_BATCH, info.in_channels, side, side))
     classifier = report.classifier_names or _classifier_names(network, shape)
+    # Other classes renew the classifier, so it stays one layer.
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in classifier)
+    rules = (*model.rules, *(ChoiceRule(layer, ranks=()) for layer in layers))
+    choices = dataclasses.replace(model, rules=rules)
+    supernet = converted(network, choices, (EXAMPLE_BATCH, info.in_channels, side, side))
     supernet.space = dataclasses.replace(
         supernet.space, in_channels=info.in_channels, num_classes=info.num_classes
     )

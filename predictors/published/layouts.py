@@ -66,6 +66,7 @@ def _resnet50_inputs(kind: str, stage: int, block: int) -> Mapping[float, int]:
         "depth": dict.fromkeys(_RESNET50_DEPTHS[stage], NO_INPUT),
         "kernel_size": {3: NO_INPUT},
         "expand_ratio": _one_hot(28 + 3 * block, (0.2, 0.25, 0.35)),
+        "rank": {1: NO_INPUT},
     }
     return choices.get(kind, {})
 

@@ -76,6 +76,19 @@ def test_inputs_of_a_resnet(resnet_space: StagedSpace) -> None:
     assert blocks[active].argmax(1).tolist() == choices
 
 
+def test_a_resnet_may_have_ranks_that_split_nothing(
+    resnet_space: StagedSpace, load_space: Callable[[str], StagedSpace]
+) -> None:
+    split = load_space("resnet50_rank")
+    whole = split.restrict({"rank": [1]})
+    assert np.array_equal(
+        PublishedEncoder(whole)(whole.genomes([whole.middle])),
+        PublishedEncoder(resnet_space)(resnet_space.genomes([whole.middle])),
+    )
+    with pytest.raises(UserError, match=r"stages.0.blocks.0.rank 0.125, 0.25 \(known: 1\)"):
+        PublishedEncoder(split)
+
+
 def test_predictions_are_those_of_the_published_network(wide_space: StagedSpace, shared_data: Path) -> None:
     file = shared_data / "predictor" / MOBILE
     genomes = wide_space.sample(700, np.random.default_rng(0))
