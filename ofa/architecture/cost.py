@@ -27,9 +27,7 @@ LayerCost = Callable[[LayerSpec], float]
 
 def macs(spec: LayerSpec) -> int:
     """Multiply-accumulates of the layer for one image."""
-    return sum(
-        op.kernel_size**2 * (op.in_channels // op.groups) * op.output_elements for op in spec.operators
-    )
+    return sum(op.macs for op in spec.operators)
 
 
 def parameters(spec: LayerSpec) -> int:

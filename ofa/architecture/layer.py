@@ -40,6 +40,11 @@ class Operator:
         """Elements of the output activation of one image."""
         return self.out_channels * output_size(self.input_size, self.stride) ** 2
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.kernel_size**2 * (self.in_channels // self.groups) * self.output_elements
+
 
 @dataclass(frozen=True)
 class LayerSpec(ABC):
