@@ -109,7 +109,7 @@ def journal_path(path: Path) -> Path:
 
 
 def _existing(path: Path, load: Callable[[Path], P], identity: Identity, max_table_error: float) -> P | None:
-    """Return the table at `path`, if any; its identity must match, but for the effort if it is too wrong."""
+    """Return the table at `path`, if any; its identity must match; if it is too wrong, engine and device."""
     if not path.exists():
         return None
     try:
@@ -119,7 +119,7 @@ def _existing(path: Path, load: Callable[[Path], P], identity: Identity, max_tab
     expected = identity
     if not table.has_error_within(max_table_error):
         device = {**device_values(table.device), **{name: identity["device"][name] for name in DEVICE_FIELDS}}
-        expected = {**identity, "device": device, "method": table.method}
+        expected = {**table.identity, "engine": identity["engine"], "device": device}
     refuse_other(path, "latency table", table.identity, expected)
     return table
 

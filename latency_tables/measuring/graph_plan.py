@@ -27,7 +27,6 @@ from latency_tables.measuring.plan import (
     check_measured,
     entry_of,
     network_key,
-    now_text,
     table_networks,
 )
 from latency_tables.table.calibration import (
@@ -39,7 +38,7 @@ from latency_tables.table.calibration import (
 )
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.graph_table import SCHEMA_VERSION, GraphTable, choices_of, mixed_ms
-from latency_tables.table.measured import table_identity
+from latency_tables.table.measured import now_text, table_identity
 from latency_tables.table.piece_sum import PieceSum, PieceTerm
 from latency_tables.table.timing import ImportedTiming, Timing, summarize
 from ofa.graph.programs import GraphProgram

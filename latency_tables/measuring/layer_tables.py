@@ -36,11 +36,11 @@ class LayerTables:
 
     def plan(self, existing: LatencyTable | None) -> TablePlan:
         """Return the plan of a table that covers the resolutions of `existing` as well."""
-        space = self.space if existing is None else _with_resolutions_of(existing, self.space)
+        space = self.space if existing is None else with_resolutions_of(existing, self.space)
         return plan_table(space, self.device, self.seed, self.num_calibration, self.num_validation)
 
 
-def _with_resolutions_of(table: LatencyTable, space: StagedSpace) -> StagedSpace:
+def with_resolutions_of(table: LatencyTable, space: StagedSpace) -> StagedSpace:
     """Return `space` with the resolutions that the table covers allowed as well."""
     choices = zip(space.genes, space.allowed, space.unrestricted.allowed, strict=True)
     restriction = tuple(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 
 import numpy as np
@@ -24,6 +23,7 @@ from latency_tables.table.calibration import (
     validate,
 )
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.measured import now_text
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming, Timing, check_runs, latency_ms, summarize
 from ofa.architecture.cost import compile_cost
@@ -179,11 +179,6 @@ def assemble_table(
         validation=validate(plan.validation, *fitted(plan.validation), calibration),
         entries=sorted_entries,
     )
-
-
-def now_text() -> str:
-    """Return the time now, ISO 8601 with time zone."""
-    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def entry_of(

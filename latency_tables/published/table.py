@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from latency_tables.published.keys import (
@@ -19,10 +18,10 @@ from latency_tables.published.keys import (
 )
 from latency_tables.table.calibration import Calibration
 from latency_tables.table.device import DeviceSpec
-from latency_tables.table.estimate import layers_by_resolution, resolution_key
+from latency_tables.table.estimate import layers_by_resolution, merged_entries
+from latency_tables.table.measured import now_text
 from latency_tables.table.table import LatencyTable
-from latency_tables.table.timing import ImportedTiming, Timing
-from ofa.architecture.layer import LayerSpec
+from latency_tables.table.timing import ImportedTiming
 from ofa.common.display import short_repr, short_text
 from ofa.common.errors import UserError, unknown_name
 from ofa.common.reading import read_yaml
@@ -186,13 +185,13 @@ def import_table(
         device=device,
         engine={"engine": "imported", "description": description, **published.sources},
         method=METHOD,
-        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+        date=now_text(),
         seed=None,
         space_name=space.name,
         space_fingerprint=space.fingerprint,
         calibration=Calibration(1.0, 0.0, ()),
         validation=None,
-        entries=_merge(timings, layers),
+        entries=merged_entries(timings, layers),
     )
 
 
@@ -225,20 +224,6 @@ def _missing_error(
         f"{', '.join(shown_keys)}{more}. They cover {published.coverage}; use the space of "
         f"these widths (see width_multiplier), or restrict it to the covered part.{hint}"
     )
-
-
-def _merge(
-    timings_by_key: Mapping[str, Mapping[int, ImportedTiming]], layers: Mapping[int, Sequence[LayerSpec]]
-) -> dict[str, Timing | ImportedTiming]:
-    """Return an entry per layer, or one per layer and resolution if these differ."""
-    entries: dict[str, Timing | ImportedTiming] = {}
-    for spec in {spec.key: spec for specs in layers.values() for spec in specs}.values():
-        timings = timings_by_key.get(spec.key, {})
-        if len(set(timings.values())) == 1:
-            entries[spec.key] = next(iter(timings.values()))
-        else:
-            entries |= {resolution_key(spec, r): timing for r, timing in timings.items()}
-    return entries
 
 
 def _join(values: Iterable[object]) -> str:

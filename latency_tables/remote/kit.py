@@ -13,6 +13,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from latency_tables.measuring.methods import Workload
 from latency_tables.measuring.plan import TablePlan, network_workload
 from latency_tables.table.device import DeviceSpec
+from latency_tables.transfer.network_file import LIST_FILE, network_list
 from ofa.common.errors import UserError
 from ofa.common.files import new_folder, sha256
 from ofa.common.locks import sole_writer
@@ -36,7 +38,7 @@ from ofa.space.subnet import SubnetConfig
 
 KIT_SCHEMA_VERSION = 1
 MANIFEST_FILE, RESULT_FILE, PROGRAM_FILE = "manifest.json", "measurements.json", "measure.py"
-TABLE, VERIFICATION = "table", "verification"
+TABLE, VERIFICATION, NETWORKS = "table", "verification", "networks"
 PERIOD = 512
 _ONNX_FILE = "model.onnx"
 _FILES = Path(__file__).with_name("kit_files")
@@ -90,20 +92,39 @@ def make_verification_kit(
 ) -> KitInfo:
     """Write the kit that measures whole networks of `space` end to end; see `make_table_kit`."""
     programs = [network_workload(space.unrestricted, config) for config in configs]
-    description = _verification(space, configs)
+    description = _of_networks(VERIFICATION, space, configs)
     return _write_kit(folder, programs, space, device, seed, description, progress)
+
+
+def make_network_kit(
+    space: StagedSpace,
+    configs: Sequence[SubnetConfig],
+    device: DeviceSpec,
+    seed: int,
+    folder: Path,
+    progress: ProgressCallback = silent,
+) -> KitInfo:
+    """Write the kit that measures the whole networks of a table; see `make_table_kit`.
+
+    `LIST_FILE` in it lists the networks and their models for devices without Python: latencies are filled in.
+    """
+    programs = [network_workload(space.unrestricted, config) for config in configs]
+    description = _of_networks(NETWORKS, space, configs)
+    return _write_kit(
+        folder, programs, space, device, seed, description, progress, partial(network_list, configs)
+    )
 
 
 def is_verification_kit(
     folder: Path, space: StagedSpace, configs: Sequence[SubnetConfig], device: DeviceSpec, seed: int
 ) -> bool:
     """Return whether a folder is the kit that `make_verification_kit` makes of the same arguments."""
-    return _is_kit(folder, _identity(space, device, seed, _verification(space, configs)))
+    return _is_kit(folder, _identity(space, device, seed, _of_networks(VERIFICATION, space, configs)))
 
 
-def _verification(space: StagedSpace, configs: Sequence[SubnetConfig]) -> dict[str, Any]:
+def _of_networks(purpose: str, space: StagedSpace, configs: Sequence[SubnetConfig]) -> dict[str, Any]:
     networks = {network_workload(space.unrestricted, config).key: config.to_dict() for config in configs}
-    return {"purpose": VERIFICATION, "networks": networks}
+    return {"purpose": purpose, "networks": networks}
 
 
 def _write_kit(
@@ -114,7 +135,9 @@ def _write_kit(
     seed: int,
     description: Mapping[str, Any],
     progress: ProgressCallback,
+    list_of: Callable[[Sequence[str]], str] | None = None,
 ) -> KitInfo:
+    """Write a kit; `list_of` returns the text of its `LIST_FILE` from the paths of the models."""
     convert, identity = _converter(device), _identity(space, device, seed, description)
     with sole_writer(folder, "kit", setting="output"):
         if _is_kit(folder, identity):
@@ -131,6 +154,9 @@ def _write_kit(
                 entries.append(_write_program(work_path, index, program, device, seed, convert))
             for source in sorted(_FILES.glob("*.*")):
                 (work_path / source.name).write_bytes(source.read_bytes())
+            if list_of is not None:
+                models = [entry["files"][0]["file"] for entry in entries]
+                (work_path / LIST_FILE).write_text(list_of(models), encoding="utf-8")
             manifest = json.dumps({**identity, "programs": entries}, indent=1) + "\n"
             (work_path / MANIFEST_FILE).write_text(manifest, encoding="utf-8")
             size = _size(work_path)

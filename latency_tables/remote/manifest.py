@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latency_tables.remote.kit import KIT_SCHEMA_VERSION, MANIFEST_FILE, TABLE, VERIFICATION
+from latency_tables.remote.kit import KIT_SCHEMA_VERSION, MANIFEST_FILE, NETWORKS, TABLE, VERIFICATION
 from latency_tables.table.device import DeviceSpec
 from ofa.common.config import build
 from ofa.common.display import listed_names, short_repr
@@ -15,7 +15,7 @@ from ofa.common.reading import is_file, path_inside, read_json
 from ofa.common.tensors import file_sha256
 from ofa.space.staged import StagedSpace
 
-MAKING_STAGES = {TABLE: "kit", VERIFICATION: "search"}
+MAKING_STAGES = {TABLE: "kit", VERIFICATION: "search", NETWORKS: "kit"}
 """By the purpose of a kit, the sub-command that makes such kits; a search does where it is verified."""
 
 
@@ -52,7 +52,7 @@ class KitManifest:
 
     Attributes:
         schema_version: schema version of the kit.
-        purpose: `TABLE` or `VERIFICATION`.
+        purpose: `TABLE`, `VERIFICATION` or `NETWORKS`.
         space: plain values of the space.
         space_fingerprint: fingerprint of the space.
         restriction: allowed choices of the space; None for all.
@@ -63,7 +63,7 @@ class KitManifest:
         programs: models to measure.
         num_calibration: number of networks for calibrating a table.
         num_validation: number of networks for validating it.
-        networks: plain values of the networks of a verification by the key of their program.
+        networks: plain values of the networks of a kit without layers by the key of their program.
     """
 
     schema_version: int
@@ -102,7 +102,7 @@ def read_manifest(folder: Path, purpose: str, space: StagedSpace) -> KitManifest
 
     Args:
         folder: folder of the kit.
-        purpose: `TABLE` or `VERIFICATION`.
+        purpose: `TABLE`, `VERIFICATION` or `NETWORKS`.
         space: space that the kit has to be for.
 
     Raises:
@@ -125,6 +125,16 @@ def read_manifest(folder: Path, purpose: str, space: StagedSpace) -> KitManifest
     _check_space(folder, manifest, space)
     _check_files(folder, manifest)
     return manifest
+
+
+def measures_networks(folder: Path) -> bool:
+    """Return whether a kit is for a table from whole networks.
+
+    Raises:
+        UserError: if its manifest is missing or damaged.
+    """
+    values = read_json(folder / MANIFEST_FILE, "kit's manifest", MAKING_STAGES[NETWORKS])
+    return values.get("purpose") == NETWORKS
 
 
 def check_version(values: dict[str, Any], what: str, stage: str = "", advice: str = "") -> None:

@@ -29,6 +29,7 @@ from latency_tables.remote.manifest import (
     check_version,
     read_manifest,
 )
+from latency_tables.table.calibration import Runs
 from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_differences
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import process_latency_ms
@@ -93,14 +94,8 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
     """
     results = read_kit(folder, TABLE, space)
     manifest = results.manifest
-    restriction = manifest.restriction
-    if restriction != space.restriction and space.allowed != space.unrestricted.allowed:
-        raise UserError(
-            f"The kit {folder} measured other choices of space {space.name!r} than requested; leave out "
-            "resolutions, or make a kit of these."
-        )
     plan = plan_table(
-        dataclasses.replace(space, restriction=restriction),
+        measured_space(folder, manifest, space),
         results.device,
         manifest.seed,
         manifest.num_calibration,
@@ -114,6 +109,21 @@ def table_from_kit(folder: Path, space: StagedSpace) -> LatencyTable:
             stage=MAKING_STAGES[TABLE],
         )
     return assemble_table(plan, results.engine, results.runs_ms)
+
+
+def measured_space(folder: Path, manifest: KitManifest, space: StagedSpace) -> StagedSpace:
+    """Return the space with the restriction of a kit.
+
+    Raises:
+        UserError: if other choices are requested.
+    """
+    restriction = manifest.restriction
+    if restriction != space.restriction and space.allowed != space.unrestricted.allowed:
+        raise UserError(
+            f"The kit {folder} measured other choices of space {space.name!r} than requested; leave out "
+            "resolutions, or make a kit of these."
+        )
+    return dataclasses.replace(space, restriction=restriction)
 
 
 def save_table(table: LatencyTable, path: Path) -> None:
@@ -139,14 +149,23 @@ def networks_from_kit(
     """
     results = read_kit(folder, VERIFICATION, space)
     _check_device(folder, results, table)
+    return {
+        config: [process_latency_ms(runs) for runs in processes]
+        for config, processes in runs_of_networks(folder, results, space).items()
+    }
+
+
+def runs_of_networks(folder: Path, results: KitResults, space: StagedSpace) -> dict[SubnetConfig, Runs]:
+    """Return the runs (ms) of each network of a kit that measures no layers, one list per process.
+
+    Raises:
+        UserError: if the manifest does not name a network, or names none of the space.
+    """
     configs = {key: space.read(values) for key, values in results.manifest.networks.items()}
     if unknown_keys := [key for key in results.runs_ms if key not in configs]:
         key = short_repr(unknown_keys[0])
         raise UserError(f"The kit {folder} is damaged: it does not name the network {key}.")
-    return {
-        configs[key]: [process_latency_ms(runs) for runs in processes]
-        for key, processes in results.runs_ms.items()
-    }
+    return {config: results.runs_ms[key] for key, config in configs.items() if key in results.runs_ms}
 
 
 def _check_device(folder: Path, results: KitResults, table: LatencyTable) -> None:

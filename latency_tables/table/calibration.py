@@ -143,16 +143,7 @@ def validate(
 ) -> Validation:
     """Return the errors of the calibrated sums on these networks, and their repeatability."""
     networks = _records(configs, sums_ms, runs, calibration.scale, calibration.offset_ms)
-    predictions = np.array([network.predicted_ms for network in networks])
-    measurements = np.array([network.measured_ms for network in networks])
-    max_error = float(100 * np.max(np.abs(predictions - measurements) / measurements))
-    return Validation(
-        mape(predictions, measurements),
-        max_error,
-        kendall_tau(predictions, measurements),
-        networks,
-        repeatability_percent(runs),
-    )
+    return Validation.of(networks, repeatability_percent(runs))
 
 
 def repeatability_percent(runs: Sequence[Runs]) -> float | None:
@@ -224,7 +215,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Validation:
-    """The table's error on random networks that were not used for the calibration.
+    """The table's error on networks that their predictions were not fitted to.
 
     Attributes:
         mape_percent: mean absolute percentage error of the predictions.
@@ -233,6 +224,8 @@ class Validation:
         networks: predicted and measured networks.
         repeatability_percent: median relative difference of a network's latency between processes, at a
             common speed of the machine: a lower bound of any error. None with a single process.
+        cross_validated: whether the networks are those of the calibration, each predicted by a fit to the
+            others.
     """
 
     mape_percent: float
@@ -240,13 +233,35 @@ class Validation:
     kendall_tau: float
     networks: tuple[MeasuredNetwork, ...]
     repeatability_percent: float | None = None
+    cross_validated: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        networks: Sequence[MeasuredNetwork],
+        repeatability_percent: float | None = None,
+        *,
+        cross_validated: bool = False,
+    ) -> Validation:
+        """Return the errors of the predictions for these networks."""
+        predictions = np.array([network.predicted_ms for network in networks])
+        measurements = np.array([network.measured_ms for network in networks])
+        return cls(
+            mape(predictions, measurements),
+            float(100 * np.max(np.abs(predictions - measurements) / measurements)),
+            kendall_tau(predictions, measurements),
+            tuple(networks),
+            repeatability_percent,
+            cross_validated,
+        )
 
     @property
     def text(self) -> str:
         """One line about the error."""
         floor = self.repeatability_percent
         repeated = "" if floor is None else f" (the same networks differ by {floor:.2f} % between processes)"
+        kind = "left-out" if self.cross_validated else "other"
         return (
-            f"error on {len(self.networks)} other whole networks: MAPE {self.mape_percent:.2f} %, "
+            f"error on {len(self.networks)} {kind} whole networks: MAPE {self.mape_percent:.2f} %, "
             f"max {self.max_error_percent:.2f} %, tau {self.kendall_tau:.3f}{repeated}"
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latency_tables.table.timing import ImportedTiming, Timing
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.lowering import distinct_layers
 from ofa.space.estimator import Estimator
@@ -56,3 +57,22 @@ def resolution_key(spec: LayerSpec, resolution: int) -> str:
 def layers_by_resolution(space: StagedSpace) -> dict[int, tuple[LayerSpec, ...]]:
     """Return the distinct layers of the (restricted) `space` at each of its resolutions."""
     return {r: distinct_layers(space.restrict({"resolution": [r]})) for r in space.allowed_resolutions}
+
+
+def merged_entries(
+    timings_by_key: Mapping[str, Mapping[int, ImportedTiming]], layers: Mapping[int, Sequence[LayerSpec]]
+) -> dict[str, Timing | ImportedTiming]:
+    """Return the entries of a table: one per layer, or one per layer and resolution where these differ.
+
+    Args:
+        timings_by_key: entry of each layer at each resolution in pixels that has it.
+        layers: layers at each resolution, in the order of the table.
+    """
+    entries: dict[str, Timing | ImportedTiming] = {}
+    for spec in {spec.key: spec for specs in layers.values() for spec in specs}.values():
+        timings = timings_by_key.get(spec.key, {})
+        if len(set(timings.values())) == 1:
+            entries[spec.key] = next(iter(timings.values()))
+        else:
+            entries |= {resolution_key(spec, r): timing for r, timing in timings.items()}
+    return entries

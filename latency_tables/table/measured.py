@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Self
 
@@ -180,10 +181,11 @@ class MeasuredTable(ABC, Generic[S]):
         check_max_table_error(max_table_error)
         if self.validation and not self.has_error_within(max_table_error):
             error_percent = self.validation.mape_percent
+            effort = "more networks" if self.validation.cross_validated else "more device.minutes"
             raise UserError(
                 f"The latency table of device {self.device.name!r} has an error of {error_percent:.1f} % "
                 f"(MAPE on {len(self.validation.networks)} whole networks); at most {max_table_error:g} % is "
-                "allowed. Measure it again while the machine is quiet, with more device.minutes or "
+                f"allowed. Measure it again while the machine is quiet, with {effort} or "
                 f"device.processes; or accept it with max_table_error={math.ceil(error_percent)}.",
                 **self.remedy,
             )
@@ -264,6 +266,11 @@ def table_identity(
         "engine": engine,
         "method": method,
     }
+
+
+def now_text() -> str:
+    """Return the time now, ISO 8601 with time zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def shortened_list(texts: Iterable[str], separator: str) -> str:

@@ -12,13 +12,18 @@ from ofa.space.space import SearchSpace
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
+def shipped_table(device_name: str, space: SearchSpace) -> Path:
+    """Return where the table of a device is if it is shipped with the project."""
+    return DATA / space.name / f"{device_name}.json"
+
+
 def find_table(run: RunDirectory, device: DeviceSpec, space: SearchSpace) -> Path:
     """Return the run's own table of a device, or the shipped one if the run has none.
 
     Raises:
         UserError: if there is neither; it names the tables that there are.
     """
-    run_path, shipped_path = run.table(device.name), DATA / space.name / f"{device.name}.json"
+    run_path, shipped_path = run.table(device.name), shipped_table(device.name, space)
     if run_path.is_file() or shipped_path.is_file():
         return run_path if run_path.is_file() else shipped_path
     known_names = sorted(

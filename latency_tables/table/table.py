@@ -10,12 +10,14 @@ from typing import Any
 
 from typing_extensions import override
 
+from latency_tables.table.device import device_settings
 from latency_tables.table.estimate import layers_by_resolution, resolution_key, sum_by_resolution
 from latency_tables.table.measured import MeasuredTable, check_version, shortened_list
 from latency_tables.table.timing import ImportedTiming, Timing
+from latency_tables.table.transfer import Transfer, transfer_identity
 from ofa.architecture.cost import compile_cost
 from ofa.architecture.layer import LayerSpec
-from ofa.common.errors import UserError
+from ofa.common.errors import Remedy, UserError
 from ofa.space.estimator import Estimator
 from ofa.space.staged import StagedSpace
 
@@ -28,8 +30,12 @@ class LatencyTable(MeasuredTable[StagedSpace]):
 
     The key of an entry is a `LayerSpec.key`, or `KEY@RESOLUTION` if the entry is valid only in networks of
     that resolution.
+
+    Attributes:
+        transfer: how the table was made of a few whole networks; None for a table of measured layers.
     """
 
+    transfer: Transfer | None = field(default=None, kw_only=True)
     schema_version: int = field(default=SCHEMA_VERSION, kw_only=True)
 
     @classmethod
@@ -41,6 +47,19 @@ class LatencyTable(MeasuredTable[StagedSpace]):
                 "families only."
             )
         check_version(values, SCHEMA_VERSION, path)
+
+    @property
+    @override
+    def identity(self) -> dict[str, Any]:
+        transfer, networks = self.transfer, self.calibration.networks
+        return super().identity | (transfer_identity(transfer.sources, len(networks)) if transfer else {})
+
+    @property
+    @override
+    def remedy(self) -> Remedy:
+        if self.transfer is None:
+            return super().remedy
+        return {"stage": "measure", "settings": device_settings(self.device)}
 
     def entry(self, spec: LayerSpec, resolution: int) -> Timing | ImportedTiming | None:
         """Return the entry of a layer in networks of `resolution` pixels; None if the table lacks it."""

@@ -31,7 +31,7 @@ FLOORS = {
         *("settings", "records", "holdout", "model", "published", "baselines", "quality", "fitting"),
         *("load", "expectation", "collection"),
     ),
-    "latency_tables": ("table", "engines", "measuring", "remote", "published"),
+    "latency_tables": ("table", "transfer", "engines", "measuring", "remote", "published"),
     "search": ("limits", "population", "result", "algorithms", "verified", "find", "reports"),
 }
 """The rooms of each package from the ground up; nothing imports from a room that stands above its own."""
