@@ -88,9 +88,8 @@ def iterative(
     """
     if num_steps < 1:
         raise UserError(f"steps is {num_steps}; expected at least 1.")
-    space = supernet.space.keep_largest(
-        {gene.kind: 1 for gene in supernet.space.genes if gene.kind not in UNIT_KINDS}
-    )
+    genes = supernet.space.genes
+    space = supernet.space.keep_largest({gene.kind: 1 for gene in genes if gene.kind not in UNIT_KINDS})
     costs = checked_costs(space, limits, measured)
     steps: list[PruningStep] = []
     for number in range(1, num_steps + 1):
