@@ -128,10 +128,12 @@ class _Recipe:
             self.training.recalibrate(network)
             self.add_result("+".join(self.settings.forms), network)
         pattern, sparse_names, shapes = earlier.pattern, earlier.sparse_layers, earlier.shapes
+        length = self.settings.finetuning.length * len(self.settings.trainings)
         if decided is not None and any(change.form in BASIS_FORMS for change in decided.changes):
             trained = train_penni(self.original, decided.changes, self.training)
             network, shapes, sparse_names = trained.network, trained.shapes, trained.sparse_layers
             changes = (*earlier.changes, *trained.changes)
+            length += sum(self.settings.penni_lengths)
             self.measure_latency(network, decided, measure)
             self.add_result("penni, trained", network)
         if SPARSE in self.settings.steps:
@@ -145,8 +147,8 @@ class _Recipe:
             context = self.while_trained(network, name, sparse_names)
             self.training(network, name, self.settings.finetuning.length, context=context)
             self.add_result(name, network)
-        if self.settings.total_length and self.settings.control:
-            self.add_control()
+        if length and self.settings.control:
+            self.add_control(length)
         facts = CompressionFacts(changes, pattern, sparse_names, shapes)
         self.draw()
         tests = [score(module, self.batches("test"), self.task) for module in (self.original, network)]
@@ -210,10 +212,10 @@ class _Recipe:
                 "the trained network", lambda: latency_after(programs, decided.before, measure)
             )
 
-    def add_control(self) -> None:
+    def add_control(self, length: int) -> None:
         """Fine-tune the uncompressed network for as long, to compare."""
         control = copy.deepcopy(self.original)
-        self.training(control, CONTROL, self.settings.total_length)
+        self.training(control, CONTROL, length)
         latency_ms, self.latency_ms = self.latency_ms, self.results[0].latency_ms
         self.add_result(CONTROL, control)
         self.latency_ms = latency_ms
