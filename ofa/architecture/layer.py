@@ -70,11 +70,6 @@ class Operator:
     def _horizontal(self) -> tuple[int, int, int]:
         return self.horizontal or (self.input_size, self.kernel_size, self.stride)
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one image."""
-        return self.kernel_size**2 * (self.in_channels // self.groups) * self.output_elements
-
 
 @dataclass(frozen=True)
 class LayerSpec(ABC):

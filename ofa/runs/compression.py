@@ -136,10 +136,12 @@ class _Recipe:
             self.latency_ms = None if timed is None else timed.after
             self.training.recalibrate(network)
             self.add_result("+".join(self.settings.forms), network)
+        length = self.settings.finetuning.length * len(self.settings.trainings)
         if decided is not None and any(change.form in BASIS_FORMS for change in decided.changes):
             trained = train_penni(narrowed, decided.changes, self.training)
             network, sparse_names = trained.network, trained.sparse_layers
             changes = (*earlier.changes, *trained.changes)
+            length += sum(self.settings.penni_lengths)
             self.measure_latency(narrowed, network, decided, measure)
             self.add_result("penni, trained", network)
         shapes = earlier.shapes
@@ -156,8 +158,8 @@ class _Recipe:
             context = self.while_trained(network, name, sparse_names)
             self.training(network, name, self.settings.finetuning.length, context=context)
             self.add_result(name, network)
-        if self.settings.total_length and self.settings.control:
-            self.add_control()
+        if length and self.settings.control:
+            self.add_control(length)
         facts = CompressionFacts(changes, pattern, sparse_names, shapes)
         self.draw()
         tests = [score(module, self.batches("test"), self.task) for module in (self.original, network)]
@@ -237,10 +239,10 @@ class _Recipe:
                 "the trained network", lambda: latency_after(programs, decided.before, measure)
             )
 
-    def add_control(self) -> None:
+    def add_control(self, length: int) -> None:
         """Fine-tune the uncompressed network for as long, to compare."""
         control = copy.deepcopy(self.original)
-        self.training(control, CONTROL, self.settings.total_length)
+        self.training(control, CONTROL, length)
         latency_ms, self.latency_ms = self.latency_ms, self.results[0].latency_ms
         self.add_result(CONTROL, control)
         self.latency_ms = latency_ms

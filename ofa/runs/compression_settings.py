@@ -183,12 +183,6 @@ class CompressionSettings:
         return length if self.penni.length is None else self.penni.length, length
 
     @property
-    def total_length(self) -> int:
-        """Length of all trainings together."""
-        penni_length = sum(self.penni_lengths) if PENNI in self.steps else 0
-        return penni_length + self.finetuning.length * len(self.trainings)
-
-    @property
     def precision(self) -> str | None:
         """The precision below fp32 in which the network will run; None for fp32."""
         return self.steps[-1] if self.steps[-1] in PRECISIONS else None

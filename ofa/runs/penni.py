@@ -83,7 +83,8 @@ def train_penni(original: nn.Module, changes: Sequence[LayerChange], training: S
     training.recalibrate(network)
     training(network, TUNING, last_length, context=zeros_kept(network, pointwise))
     factors = trained_factors(network, names)
-    training.note(_text(network, factors))
+    for text in _texts(network, factors):
+        training.note(text)
     network, by_basis = _in_forms(network, by_basis, factors)
     sparse = (f"{change.layer}.{BASIS_FORMS[change.form].coefficient_index}" for change in by_basis)
     return PenniNetwork(network, (*others, *by_basis), (*pointwise, *sparse))
@@ -123,15 +124,16 @@ def _in_forms(
     return apply_filled(network, own_changes, weights).eval(), own_changes
 
 
-def _text(network: nn.Module, factors: Mapping[str, KernelFactors]) -> str:
-    """Return a line about the zeros, and the size in mixed precision."""
+def _texts(network: nn.Module, factors: Mapping[str, KernelFactors]) -> tuple[str, str]:
+    """Return lines about the zeros, and about the size in mixed precision."""
     coefficients = [own.coefficients for own in factors.values()]
     total = sum(tensor.numel() for tensor in coefficients)
     zeros = sum(int((tensor == 0).sum()) for tensor in coefficients)
-    before = sum(32 * parameter.numel() for parameter in network.parameters())
+    full_bits = sum(32 * parameter.numel() for parameter in network.parameters())
     return (
-        f"{100 * zeros / total:.0f} % of {total} coefficients are zero; with bases in 8 bits and ternary "
-        f"coefficients the weights would take {hybrid_bits(network, factors) / 8e3:.1f} kB, in fp32 "
-        f"{before / 8e3:.1f} kB with kernels multiplied out: no engine computes so, and the network is not "
-        "trained for it"
+        f"{100 * zeros / total:.0f} % of {total} coefficients are zero; processors take the same time for "
+        "zeros, and for basis kernels more than their MACs tell",
+        f"with bases in 8 bits and ternary coefficients the weights would take "
+        f"{hybrid_bits(network, factors) / 8e3:.1f} kB, those of the kernels in fp32 {full_bits / 8e3:.1f} "
+        "kB: no engine computes so, and the network is not trained for it",
     )
