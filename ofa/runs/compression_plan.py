@@ -139,18 +139,16 @@ def decide_changes(
     else:
         plan = _cheapest(network, images, candidates.layers, costs, folder, bar)
         after = costs.measured(apply_changes(network, plan.changes))
-    decided = DecidedChanges(
-        plan.changes,
-        plan.cost,
-        plan.total,
-        plan.predicted,
-        after,
-        plan.to_dict(),
-        tuple(plan.lines),
-        costs.full_cost,
-    )
+    decided = _decided(plan, after, costs.full_cost)
     write_json(path, dataclasses.asdict(decided))
     return decided
+
+
+def _decided(plan: CompressionPlan, after: float, full_cost: float) -> DecidedChanges:
+    lines = tuple(plan.lines)
+    return DecidedChanges(
+        plan.changes, plan.cost, plan.total, plan.predicted, after, plan.to_dict(), lines, full_cost
+    )
 
 
 class _Costs:
