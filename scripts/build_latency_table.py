@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from latency_tables.table.device import DeviceSpec, device_settings
 from latency_tables.table.graph_table import GraphTable
 from latency_tables.table.measured import MAX_TABLE_ERROR, MeasuredTable, check_max_table_error
+from latency_tables.table.table import LatencyTable
+from latency_tables.transfer.choice import NUM_NETWORKS
+from latency_tables.transfer.sources import read_sources
 from ofa.common.errors import UserError
-from ofa.common.progress import progress_bar
+from ofa.common.progress import ProgressCallback, progress_bar
 from ofa.common.shipped import preset_settings
 from ofa.common.text_settings import PathText
 from ofa.graph.space import ImageSpace
@@ -32,14 +35,40 @@ class TableConfig(RunConfig):
     space: StagedSpace | None
     resolutions: tuple[int, ...] | None
     calibration_networks: int | None
-    validation_networks: int
+    validation_networks: int | None
+    networks: int | None
+    from_table: PathText | tuple[PathText, ...] | None
+    network_latencies: PathText | None
     from_kit: PathText | None
     output: PathText | None
     seed: int
 
     def __post_init__(self) -> None:
-        """Check the largest accepted error before anything is measured."""
+        """Check what can be checked before anything is measured."""
         check_max_table_error(self.max_table_error)
+        if self.network_latencies and self.from_kit:
+            raise UserError("network_latencies and from_kit are given; expected one of them.")
+        if self.networks is not None and (self.network_latencies or self.from_kit):
+            raise UserError(
+                "networks counts what is measured here; leave it out, because all networks of "
+                "network_latencies and from_kit are taken."
+            )
+        if self.is_of_networks:
+            refuse_layer_settings(self.calibration_networks, self.validation_networks)
+
+    @property
+    def is_of_networks(self) -> bool:
+        """Whether the settings are those of a table from whole networks."""
+        return self.networks is not None or bool(self.from_table or self.network_latencies)
+
+
+def refuse_layer_settings(*settings: int | None) -> None:
+    """Raise if a setting is given that belongs to measured layers, beside those of whole networks."""
+    if any(setting is not None for setting in settings):
+        raise UserError(
+            "calibration_networks and validation_networks belong to tables of measured layers; leave them "
+            "out with networks, from_table and network_latencies."
+        )
 
 
 @command(
@@ -49,32 +78,21 @@ class TableConfig(RunConfig):
 )
 def build_latency_table(config: TableConfig) -> MeasuredTable:
     """Measure what is missing of the table and return it."""
-    from latency_tables.measuring.tables import measure
-    from latency_tables.remote.results import save_table, table_from_kit
+    from latency_tables.remote.results import save_table
     from ofa.common.accelerator import threads_set
 
-    kit = Path(config.from_kit) if config.from_kit else None
     space = (config.space or config.trained_space).restrict({"resolution": config.resolutions})
-    kit_table = table_from_kit(kit, _family(space)) if kit else None
-    device = kit_table.device if kit_table else config.device
+    table: MeasuredTable | None = _table_from_elsewhere(config, space)
+    device = table.device if table else config.device
     tables = Path(config.runs_dir) / "tables" / space.name / f"{device.name}.json"
     path = Path(config.output or (tables if config.space else config.directory.table(device.name)))
-    if kit_table:
-        save_table(kit_table, path)
+    if isinstance(table, LatencyTable):
+        save_table(table, path)
     with threads_set(config.threads), progress_bar(f"measuring on {device.name}") as progress:
-        table: MeasuredTable = kit_table or measure(
-            networks_of(config, space),
-            device,
-            path,
-            seed=config.seed,
-            progress=progress,
-            num_calibration=config.calibration_networks,
-            num_validation=config.validation_networks,
-            max_table_error=config.max_table_error,
-        )
+        table = table or _measured(config, space, path, progress)
     engine = f"{table.engine['engine']}, {device.threads} thread(s), batch {device.batch_size}"
     parts = "pieces" if isinstance(table, GraphTable) else "layers"
-    print(f"{len(table.entries)} {parts} on {engine}\n{table.error_text}")
+    print(f"{len(table.entries)} {parts} on {engine}{_origin_text(table)}\n{table.error_text}")
     print(f"table: {path}")
     _refuse_wrong(table, config)
     covered = table.covered_space(space)
@@ -88,11 +106,67 @@ def build_latency_table(config: TableConfig) -> MeasuredTable:
     return table
 
 
+def _table_from_elsewhere(config: TableConfig, space: ImageSpace) -> LatencyTable | None:
+    """Return the table of a measured kit or of a file of latencies; None without either."""
+    from latency_tables.remote.manifest import measures_networks
+    from latency_tables.remote.network_kit import table_from_network_kit
+    from latency_tables.remote.results import table_from_kit
+    from latency_tables.transfer.network_file import table_from_file
+
+    sources = read_sources(config.from_table, space)
+    if config.network_latencies:
+        return table_from_file(Path(config.network_latencies), _family(space), config.device, sources)
+    if not config.from_kit:
+        return None
+    kit = Path(config.from_kit)
+    if measures_networks(kit):
+        return table_from_network_kit(kit, _family(space), sources)
+    if config.from_table:
+        raise UserError(f"The kit {kit} measured layers, which need no other table; leave out from_table.")
+    return table_from_kit(kit, _family(space))
+
+
+def _measured(
+    config: TableConfig, space: ImageSpace, path: Path, progress: ProgressCallback
+) -> MeasuredTable:
+    from latency_tables.measuring.network_tables import measure_networks_table
+    from latency_tables.measuring.plan import NUM_VALIDATION
+    from latency_tables.measuring.tables import measure
+
+    if config.is_of_networks:
+        return measure_networks_table(
+            _family(space),
+            config.device,
+            path,
+            NUM_NETWORKS if config.networks is None else config.networks,
+            sources=read_sources(config.from_table, space),
+            seed=config.seed,
+            progress=progress,
+            max_table_error=config.max_table_error,
+        )
+    return measure(
+        networks_of(config, space),
+        config.device,
+        path,
+        seed=config.seed,
+        progress=progress,
+        num_calibration=config.calibration_networks,
+        num_validation=NUM_VALIDATION if config.validation_networks is None else config.validation_networks,
+        max_table_error=config.max_table_error,
+    )
+
+
+def _origin_text(table: MeasuredTable) -> str:
+    transfer = table.transfer if isinstance(table, LatencyTable) else None
+    return f", {transfer.text} and {len(table.calibration.networks)} networks" if transfer else ""
+
+
 def _family(space: ImageSpace) -> StagedSpace:
     if not isinstance(space, StagedSpace):
         raise UserError(
-            f"Kits measure the published families alone; the run is of the model {space.name!r}. Leave out "
-            "from_kit to measure it here."
+            "Kits and tables from whole networks are for the published families alone; the run is of the "
+            f"model {space.name!r}. Leave out from_kit, from_table, networks and network_latencies to "
+            "measure its pieces here."
         )
     return space
 
