@@ -93,7 +93,8 @@ def compressed(
 def _name(options: argparse.Namespace) -> str:
     """Return what names the settings of a row."""
     size = f"rank{options.rank}" if options.share is None else f"share{options.share:g}"
-    return f"{size}-{options.penalty:g}-{options.threshold:g}-{options.turn_epochs}-{options.steps}"
+    numbers = (options.penalty, options.threshold, options.turn_epochs, options.lr, options.steps)
+    return "-".join([size, *(f"{number:g}" for number in numbers)])
 
 
 def row_of(original: nn.Module, data: ImageData, options: argparse.Namespace, seed: int) -> dict[str, Any]:
