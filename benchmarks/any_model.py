@@ -161,7 +161,7 @@ def invariants(
         "macs_equal": all(macs_equal),
         "names_equal": all(names_equal),
     }
-    whole = space.keep_largest({gene.kind: 1 for gene in space.genes})
+    whole = space.only_largest
     supernet.sort_channels(whole)
     result["sorted_difference"] = difference(supernet(example, space.largest), full)
     return result

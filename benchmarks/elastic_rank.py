@@ -70,7 +70,7 @@ class Searched:
             original, example, widths=options.widths, depths=[1.0], ranks=ranks, name=name
         )
         space = self.supernet.space
-        self.supernet.eval().sort_channels(space.keep_largest({gene.kind: 1 for gene in space.genes}))
+        self.supernet.eval().sort_channels(space.only_largest)
         start_s = time.process_time()
         train_all(self.supernet, data, seed, options)
         self.predictor = fitted(self.supernet, data, seed, options)

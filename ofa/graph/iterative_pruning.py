@@ -93,7 +93,7 @@ def iterative(
     costs = checked_costs(space, limits, measured)
     steps: list[PruningStep] = []
     for number in range(1, num_steps + 1):
-        sort(supernet, space.keep_largest({gene.kind: 1 for gene in space.genes}))
+        sort(supernet, space.only_largest)
         score = partial(known_score, supernet, scores_of(number), recalibrate, evaluate, reconstruct)
         with progress(number) as report:
             sensitivity = measure_sensitivity(space, score, num_points=num_points, progress=report)

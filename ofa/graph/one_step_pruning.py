@@ -88,7 +88,7 @@ def one_step(
     """
     space, scores = supernet.space, ScoreFile() if scores is None else scores
     costs = checked_costs(space, limits, measured)
-    sort(supernet, space.keep_largest({gene.kind: 1 for gene in space.genes}))
+    sort(supernet, space.only_largest)
     rng = np.random.default_rng(seed)
     if any(name in measured for name in limits):
         genomes = _measured_within(space, limits, costs, measured, num_candidates, rng)

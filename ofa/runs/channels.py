@@ -100,7 +100,7 @@ def _best(supernet: GraphSupernet, training: StepTraining, scores: ScoreFile) ->
     full = float(supernet.costs["macs"](space.genomes([space.largest]))[0])
     device, resolution = next(supernet.parameters()).device, training.resolution
     task = task_of(training.data).in_units(training.scale)
-    supernet.sort_channels(space.keep_largest({gene.kind: 1 for gene in space.genes}))
+    supernet.sort_channels(space.only_largest)
     reconstructor = training.reconstructor(supernet.extract(space.largest).eval())
 
     def fit(network: nn.Module, config: GeneConfig) -> None:

@@ -50,6 +50,11 @@ class StartRecord:
     new_names: tuple[str, ...]
     has_new_classifier: bool
 
+    @property
+    def is_one_network(self) -> bool:
+        """Whether the weights were trained for the largest network alone."""
+        return self.kind in ("bundle", "model")
+
 
 def start_from(
     supernet: AnySupernet,

@@ -71,6 +71,8 @@ def train_run(
     with run.locked("training", world.is_main):
         num_bytes = _check_disk(run, config, supernet, world.is_main)
         start = start_run(config, run, supernet, data.info, note) or start
+        if start is not None:
+            supernet.start_space = supernet.space.only_largest if start.is_one_network else None
         if world.is_main:
             _claim(run, config, supernet, start)
         world.wait()

@@ -132,6 +132,11 @@ class SearchSpace(GeneOperators, Generic[C]):
         return dataclasses.replace(self, restriction=tuple(restriction))
 
     @property
+    def only_largest(self) -> Self:
+        """This space restricted to its largest network."""
+        return self.keep_largest({gene.kind: 1 for gene in self.genes})
+
+    @property
     def allowed_resolutions(self) -> tuple[int, ...]:
         """Input sizes in pixels that are allowed."""
         column = self.gene_index["resolution"]

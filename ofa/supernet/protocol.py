@@ -22,9 +22,12 @@ class AbstractSupernet(nn.Module, ABC, Generic[Network]):
 
     Attributes:
         space: the unrestricted space.
+        start_space: the sub-networks that its weights were trained for before a training begins: sorting
+            channels before the first phase keeps their outputs, and no others; None for all.
     """
 
     space: SearchSpace
+    start_space: SearchSpace | None = None
 
     @abstractmethod
     def forward(self, images: Tensor, config: AnyConfig) -> Tensor:

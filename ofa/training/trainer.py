@@ -226,9 +226,11 @@ class Trainer(StepLoop):
         self._state.validated_step = step
 
     def _sort_channels(self) -> None:
-        """Sort channels for the networks trained so far; for all of them before the first phase."""
+        """Sort channels for the networks trained so far."""
         phase, settings = self._state.position.phase, self._settings
-        trained_space = self._phases[phase - 1].space(self._space) if phase else self._space
+        trained_space = self.supernet.start_space or self._space
+        if phase:
+            trained_space = self._phases[phase - 1].space(self._space)
         batches = self._data.batches("train", settings.batch_size, self._device, settings.calibration_images)
         sort_channels(self.supernet, trained_space, settings.importance, batches, self.task, self._world)
 

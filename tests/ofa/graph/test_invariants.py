@@ -108,7 +108,7 @@ def test_sorting_keeps_the_function(name: str) -> None:
     _, args = network_of(name)
     supernet = copy.deepcopy(supernet_of(name))
     space = supernet.space
-    only_largest = space.keep_largest({gene.kind: 1 for gene in space.genes})
+    only_largest = space.only_largest
     with torch.no_grad():
         before = supernet(args, space.largest)
         supernet.sort_channels(only_largest)

@@ -79,6 +79,7 @@ def test_a_run_is_found_by_name_folder_and_file(micro: Supernet, tmp_path: Path)
         record = start_from(target, name, class_names=("x", "y", "z"), runs_dir=str(tmp_path / "runs"))
         assert_all_taken_but_classifier(micro, target)
         assert (record.kind, record.source, record.has_new_classifier) == ("run", name, True)
+        assert not record.is_one_network
         assert record.sha256 == find_source(name, str(tmp_path / "runs")).sha256
         assert record.num_taken == len(micro.state_dict()) - 2
 
@@ -147,7 +148,7 @@ def test_a_bundle_of_the_largest_network(source: tuple[Supernet, str], tmp_path:
     for place in (path, path / "weights.safetensors"):
         target = other_classes(supernet)
         record = start_from(target, place)
-        assert record.kind == "bundle" and record.has_new_classifier
+        assert record.kind == "bundle" and record.has_new_classifier and record.is_one_network
         for name, tensor in supernet.state_dict().items():
             if "matrices" in name:
                 assert torch.equal(target.state_dict()[name], torch.eye(len(tensor)))

@@ -43,7 +43,7 @@ def test_the_order_is_that_of_weights_times_gradients() -> None:
     supernet = model_supernet("own")
     resolution = supernet.space.largest.resolution
     before = by_hand(supernet.model, resolution)
-    only_largest = supernet.space.keep_largest({gene.kind: 1 for gene in supernet.space.genes})
+    only_largest = supernet.space.only_largest
     task = ClassificationTask(TrainSettings(30, label_smoothing=0.0).loss)
     batches = list(make_data().batches("train", 20, CPU, 60))
     images = resize(batches[0][0], resolution)

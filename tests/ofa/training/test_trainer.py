@@ -15,6 +15,7 @@ from weights import assert_equal
 from ofa.common.distributed import World
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
+from ofa.graph.convert import make_elastic
 from ofa.runs.supernet_file import load_supernet, save_supernet
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.supernet.supernet import build_supernet
@@ -89,6 +90,28 @@ def test_before_its_first_phase_a_supernet_is_sorted_for_its_whole_space(tmp_pat
     supernet = ToySupernet()
     trainer_of(supernet, tmp_path, Phase(1, 0.01, "width", sort_channels=True)).train()
     assert supernet.sorted_for == TOY_SPACE
+
+
+def test_a_model_of_ones_own_is_sorted_for_the_network_that_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 4, 1),
+        nn.AvgPool2d(12),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+    with torch.no_grad():
+        model[2].weight.copy_(torch.arange(1.0, 9).reshape(1, 8, 1, 1).expand(4, 8, 1, 1))  # type: ignore[operator]
+    supernet = make_elastic(
+        model.eval(), torch.randn(2, 1, 12, 12), widths=[0.5, 1.0], divisor=1, min_channels=8
+    )
+    assert supernet.start_space == supernet.space.only_largest
+    trainer_of(supernet, tmp_path, Phase(1, 1e-9, "width", sort_channels=True)).train()
+    importance = supernet.get_parameter("model.2.weight").detach().abs().sum((0, 2, 3))
+    # The upper half crosses into the narrow network; within the choices alone it would stay outside.
+    assert (importance.diff() < 0).all()
 
 
 def test_batch_norm_that_cannot_be_synchronised_is_refused() -> None:
