@@ -51,7 +51,7 @@ def classify(config: ClassifyConfig) -> Classification:
     labels = [class_of(path, root, given.bundle.card.class_names) for path in given.paths]
     with progress_bar("classifying", visible=images.is_dir()) as progress:
         result = classify_pictures(
-            given.bundle, given.file, given.paths, labels, trust=config.trust, progress=progress
+            given.bundle, given.file_key, given.paths, labels, trust=config.trust, progress=progress
         )
     table_console().print(answers_table(result, root))
     details = [] if result.confusion is None else confusion_lines(result.confusion)
@@ -67,14 +67,14 @@ class OpenedPictures:
 
     Attributes:
         bundle: the bundle.
-        file: key in `bundle.files`.
+        file_key: key in `bundle.files`.
         paths: files of the pictures.
         signature_line: whether the bundle is signed, for the user.
         notes: what of the folder is left out, for the user.
     """
 
     bundle: Bundle
-    file: str
+    file_key: str
     paths: Sequence[Path]
     signature_line: str
     notes: tuple[str, ...]

@@ -32,7 +32,7 @@ def predict(config: PredictConfig) -> Path:
     output = _output(config.output, images)
     check_writable(output.absolute().parent)
     given = open_pictures(config, images, check_prediction)
-    bundle, file, names = given.bundle, given.file, given.bundle.card.class_names
+    bundle, file, names = given.bundle, given.file_key, given.bundle.card.class_names
     with progress_bar("predicting", visible=images.is_dir()) as progress:
         predictions = predict_pictures(bundle, file, given.paths, trust=config.trust, progress=progress)
         summary = save_predictions(predictions, names, output, root)

@@ -30,7 +30,7 @@ def segment(config: SegmentConfig) -> Path:
     folder = _output(config.output, images)
     check_writable(folder.absolute().parent)
     given = open_pictures(config, images, check_segmentation)
-    bundle, file = given.bundle, given.file
+    bundle, file = given.bundle, given.file_key
     with progress_bar("segmenting", visible=images.is_dir()) as progress:
         pictures = segment_pictures(bundle, file, given.paths, trust=config.trust, progress=progress)
         written = save_segmented(pictures, bundle.card.class_names, folder, root)
