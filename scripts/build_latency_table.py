@@ -113,17 +113,18 @@ def _table_from_elsewhere(config: TableConfig, space: ImageSpace) -> LatencyTabl
     from latency_tables.remote.results import table_from_kit
     from latency_tables.transfer.network_file import table_from_file
 
-    sources = read_sources(config.from_table, space)
-    if config.network_latencies:
-        return table_from_file(Path(config.network_latencies), _family(space), config.device, sources)
-    if not config.from_kit:
+    if not (config.network_latencies or config.from_kit):
         return None
+    family, sources = _family(space), read_sources(config.from_table, space)
+    if config.network_latencies:
+        return table_from_file(Path(config.network_latencies), family, config.device, sources)
+    assert config.from_kit is not None
     kit = Path(config.from_kit)
     if measures_networks(kit):
-        return table_from_network_kit(kit, _family(space), sources)
+        return table_from_network_kit(kit, family, sources)
     if config.from_table:
         raise UserError(f"The kit {kit} measured layers, which need no other table; leave out from_table.")
-    return table_from_kit(kit, _family(space))
+    return table_from_kit(kit, family)
 
 
 def _measured(

@@ -182,10 +182,8 @@ class Trainer(StepLoop):
                 self._sort_channels()
             self._optimizer = self._phase_optimizer(phase)
             self._weights.begin_phase()
-        evaluator, is_main = self._validation.evaluator, self._world.is_main
-        self._teacher = frozen_teacher(
-            self.supernet, self._recipe, position, self._folder, evaluator, is_main
-        )
+        evaluator, is_main, folder = self._validation.evaluator, self._world.is_main, self._folder
+        self._teacher = frozen_teacher(self.supernet, self._recipe, position, folder, evaluator, is_main)
         self._phase_space = phase.space(self._space)
 
         def note(info: StepInfo, report: StepReport) -> None:
@@ -227,10 +225,9 @@ class Trainer(StepLoop):
 
     def _sort_channels(self) -> None:
         """Sort channels for the networks trained so far."""
-        phase, settings = self._state.position.phase, self._settings
-        trained_space = self.supernet.start_space or self._space
-        if phase:
-            trained_space = self._phases[phase - 1].space(self._space)
+        phase, settings, space = self._state.position.phase, self._settings, self._space
+        start_space = self.supernet.start_space or space
+        trained_space = self._phases[phase - 1].space(space) if phase else start_space
         batches = self._data.batches("train", settings.batch_size, self._device, settings.calibration_images)
         sort_channels(self.supernet, trained_space, settings.importance, batches, self.task, self._world)
 

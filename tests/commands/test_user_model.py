@@ -145,7 +145,10 @@ def test_widths_and_ranks_are_searched_together(folder: Path, monkeypatch: pytes
 
 
 def test_what_needs_a_family_refuses_a_model(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Kits measure the published families alone; .* the model"):
+    with pytest.raises(
+        UserError,
+        match="Kits and tables from whole networks are for the published families alone; .* the model",
+    ):
         build_latency_table.run("run_name=net", f"from_kit={tmp_path}")
     with pytest.raises(UserError, match="is of the model .*published famil"):
         make_device_kit.run("run_name=net")
