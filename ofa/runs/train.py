@@ -57,8 +57,7 @@ def train_run(
         conversion: the user's model as it was converted before, which is trained then; None to convert it.
 
     Raises:
-        UserError: for settings that cannot work, images that are missing, a folder that holds another run,
-            or a loss that is not finite.
+        UserError: for settings that cannot work, missing images, another run's folder, or an infinite loss.
         StoppedError: after a signal, with a checkpoint of the last step written.
     """
     check_phases(config.recipe.phases, trained=config.init is not None or config.model.has_weights)
