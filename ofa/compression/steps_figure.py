@@ -46,10 +46,15 @@ def steps_figure(
             arrowprops={"arrowstyle": "->", "color": "0.6", "shrinkA": 4, "shrinkB": 4},
         )
     for group, colour in ((points, "tab:blue"), (controls, "tab:grey")):
-        for point in group:
-            axes.plot(point.cost, point.value, "o", color=colour)
+        for place, names in _names_by_place(group).items():
+            axes.plot(*place, "o", color=colour)
             axes.annotate(
-                point.name, (point.cost, point.value), (6, 5), textcoords="offset points", fontsize=9
+                ", ".join(names),
+                place,
+                (0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
             )
     axes.margins(x=0.35, y=0.15)
     axes.set_xlabel(cost)
@@ -57,3 +62,11 @@ def steps_figure(
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     return figure
+
+
+def _names_by_place(points: Sequence[StepPoint]) -> dict[tuple[float, float], list[str]]:
+    """Return the names of the points at each place; steps that change nothing that is drawn share one."""
+    names: dict[tuple[float, float], list[str]] = {}
+    for point in points:
+        names.setdefault((point.cost, point.value), []).append(point.name)
+    return names

@@ -123,7 +123,8 @@ def _best(supernet: GraphSupernet, training: StepTraining, scores: ScoreFile) ->
         progress=lambda: training.bar("evaluating networks with fewer channels"),
     )
     config = candidates[0].config
-    training.note(f"channels: the best of {len(candidates)} networks: {config}")
+    share = 100 * settings.macs_share
+    training.note(f"channels: the best of {len(candidates)} networks with at most {share:g} % of the MACs")
     network = supernet.extract(config).eval()
     fit(network, config)
     training.recalibrate(network)
