@@ -5,12 +5,12 @@
 ROOT holds FashionMNIST/raw. All begin with one trained original (see `trained_originals.py`) and learn from
 its outputs. "uniform" prunes to each share of the multiply-accumulates with one ratio for all groups and
 fine-tunes each network for its number of `--tune-steps`; "one_step" draws 16 candidates for each share and
-fine-tunes the best; "shrunk" is uniform, and makes each network from the next larger one when that is tuned,
-as `ofa prune macs_share=[0.75,0.5,0.26]` does. "fitted" and "fitted_shrunk" are uniform and shrunk with the
-layers of each network fitted before its fine-tuning. "supernet" converts the original, trains all
-sub-networks together, collects records, fits a predictor, searches for each share and fine-tunes each network
-for its number of `--last-steps`; "autonas" does the same with ModelOpt. Processor seconds are those of
-everything but the original. Rows that are in the folder are not made again.
+fine-tunes the best; "shrunk" is uniform, and makes each network from the next larger one when that is tuned.
+"fitted" and "fitted_shrunk" are uniform and shrunk with the layers of each network fitted before its
+fine-tuning, the last one as `ofa prune macs_share=[0.75,0.5,0.26]` does. "supernet" converts the original,
+trains all sub-networks together, collects records, fits a predictor, searches for each share and fine-tunes
+each network for its number of `--last-steps`; "autonas" does the same with ModelOpt. Processor seconds are
+those of everything but the original. Rows that are in the folder are not made again.
 """
 
 from __future__ import annotations

@@ -91,6 +91,7 @@ def make_elastic(
     model = checked_split(model, splits, *arguments_of(example))
     conversion = convert(model, example, choices, exclude=exclude, include=include, name=name, splits=splits)
     supernet = GraphSupernet(model, conversion.space, conversion.graph)
+    supernet.start_space = supernet.space.only_largest
     found = [(region.path, region.parts) for region in conversion.regions]
     supernet.report = conversion_report(model, conversion.space, found, conversion.failures, min_channels)
     return supernet

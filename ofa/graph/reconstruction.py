@@ -21,6 +21,9 @@ _POSITIONS = 64
 _RIDGE = 1e-3
 """Weight of the distance to the sliced weights, as a part of the mean square of the inputs."""
 
+_NO_INPUT = 1e-30
+"""Mean square of the inputs of a layer that reads zeros alone, so that its equations can be solved."""
+
 _HELD_OUT = 4
 """One of so many images judges the fit."""
 
@@ -164,7 +167,7 @@ class Reconstructor:
             rows, goal = rows[~judges].flatten(0, 1), goal[~judges].flatten(0, 1)
             products += rows.T @ rows
             residues += rows.T @ (goal - rows @ sliced.T)
-        ridge = _RIDGE * products.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+        ridge = _RIDGE * products.diagonal().mean().clamp(min=_NO_INPUT)
         products.diagonal().add_(ridge)
         fitted = sliced + torch.linalg.solve(products, residues).T
         before, after = (_error_share(weight, held_out) for weight in (sliced, fitted))

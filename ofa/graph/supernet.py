@@ -60,7 +60,6 @@ class GraphSupernet(AbstractSupernet[nn.Module]):
         """
         super().__init__()
         self.space = space.unrestricted
-        self.start_space = self.space.only_largest
         structure = self.space.structure
         self.model = copy.deepcopy(model)
         self._template = (copy.deepcopy(model).to("meta"),)  # No module of this one.

@@ -16,6 +16,7 @@ from ofa.common.distributed import World
 from ofa.common.errors import UserError
 from ofa.common.tensors import load_tensors
 from ofa.graph.convert import make_elastic
+from ofa.graph.supernet_file import load_graph_supernet, save_graph_supernet
 from ofa.runs.supernet_file import load_supernet, save_supernet
 from ofa.supernet.protocol import AbstractSupernet
 from ofa.supernet.supernet import build_supernet
@@ -108,6 +109,9 @@ def test_a_model_of_ones_own_is_sorted_for_the_network_that_was_trained(tmp_path
         model.eval(), torch.randn(2, 1, 12, 12), widths=[0.5, 1.0], divisor=1, min_channels=8
     )
     assert supernet.start_space == supernet.space.only_largest
+    # One that is loaded may have been trained as a whole.
+    save_graph_supernet(tmp_path / "model.pt", supernet)
+    assert load_graph_supernet(tmp_path / "model.pt", model).start_space is None
     trainer_of(supernet, tmp_path, Phase(1, 1e-9, "width", sort_channels=True)).train()
     importance = supernet.get_parameter("model.2.weight").detach().abs().sum((0, 2, 3))
     # The upper half crosses into the narrow network; within the choices alone it would stay outside.
