@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.score_file import ScoreFile
 from ofa.graph.measured_cost import MeasuredCost
-from ofa.graph.one_step_pruning import Reconstruct, Sort, checked_costs, costs_of, fitted_network, known_score
+from ofa.graph.one_step_pruning import (
+    Sort,
+    checked_costs,
+    costs_of,
+    fitted_network,
+    known_score,
+    reconstruction,
+)
 from ofa.graph.pruning_plan import least_loss_plan
 from ofa.graph.sensitivity import GroupSensitivity, measure_sensitivity
 from ofa.graph.space import GraphSpace
@@ -56,7 +63,7 @@ def iterative(
     evaluate: Callable[[nn.Module], float],
     fine_tune: Callable[[nn.Module, PruningStep], object],
     sort: Sort = GraphSupernet.sort_channels,
-    reconstruct: Reconstruct | None = None,
+    fitting_images: Tensor | None = None,
     num_points: int = 4,
     measured: Mapping[str, MeasuredCost] = MappingProxyType({}),
     scores_of: Callable[[int], ScoreFile] = lambda number: ScoreFile(),
@@ -77,7 +84,7 @@ def iterative(
         evaluate: returns how good a network is on validation data; larger is better.
         fine_tune: trains the network of a step in place.
         sort: sorts the units by importance.
-        reconstruct: fits the weights of a network before an evaluation or a training; None keeps them.
+        fitting_images: images to which layers are fitted before an evaluation or a training, as `one_step`.
         num_points: number of smaller counts per group in the analysis of each step.
         measured: further costs by name, which are measured.
         scores_of: file of the scores of a step; networks that have one are not evaluated again.
@@ -94,14 +101,14 @@ def iterative(
     steps: list[PruningStep] = []
     for number in range(1, num_steps + 1):
         sort(supernet, space.only_largest)
+        reconstruct = reconstruction(supernet, fitting_images)
         score = partial(known_score, supernet, scores_of(number), recalibrate, evaluate, reconstruct)
         with progress(number) as report:
             sensitivity = measure_sensitivity(space, score, num_points=num_points, progress=report)
         budget = step_limits(limits, costs_of(space, space.largest, costs, measured), num_steps + 1 - number)
         config = _planned(space, sensitivity, budget, costs, measured)
-        steps.append(
-            PruningStep(number, budget, sensitivity, config, costs_of(space, config, costs, measured))
-        )
+        spent = costs_of(space, config, costs, measured)
+        steps.append(PruningStep(number, budget, sensitivity, config, spent))
         network = fitted_network(supernet, config, reconstruct)
         fine_tune(network, steps[-1])
         supernet.insert(config, network)

@@ -9,13 +9,14 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.architecture.cost import space_costs
 from ofa.common.errors import UserError
 from ofa.common.progress import ProgressCallback, silent
 from ofa.common.score_file import ScoreFile
 from ofa.graph.measured_cost import MeasuredCost
+from ofa.graph.reconstruction import Reconstructor
 from ofa.graph.space import GraphSpace
 from ofa.graph.supernet import GraphSupernet
 from ofa.space.estimator import Estimator
@@ -56,7 +57,7 @@ def one_step(
     recalibrate: Callable[[nn.Module], object],
     evaluate: Callable[[nn.Module], float],
     sort: Sort = GraphSupernet.sort_channels,
-    reconstruct: Reconstruct | None = None,
+    fitting_images: Tensor | None = None,
     num_candidates: int = 50,
     seed: int = 0,
     measured: Mapping[str, MeasuredCost] = MappingProxyType({}),
@@ -75,7 +76,8 @@ def one_step(
         recalibrate: computes the batch-norm statistics of a network from training images, in place.
         evaluate: returns how good a network is on validation data; larger is better.
         sort: sorts the units by importance.
-        reconstruct: fits the weights of each network before its recalibration; None keeps the sliced ones.
+        fitting_images: images (n, ...) to which the layers of each network are fitted before its
+            recalibration, see `Reconstructor`; None keeps the sliced weights.
         num_candidates: number of candidates.
         seed: seed of the draws.
         measured: further costs by name, which are measured on every candidate.
@@ -89,6 +91,7 @@ def one_step(
     space, scores = supernet.space, ScoreFile() if scores is None else scores
     costs = checked_costs(space, limits, measured)
     sort(supernet, space.only_largest)
+    reconstruct = reconstruction(supernet, fitting_images)
     rng = np.random.default_rng(seed)
     if any(name in measured for name in limits):
         genomes = _measured_within(space, limits, costs, measured, num_candidates, rng)
@@ -125,6 +128,14 @@ def known_score(
         return evaluate(network)
 
     return scores.value(config.id, compute)
+
+
+def reconstruction(supernet: GraphSupernet, images: Tensor | None) -> Reconstruct | None:
+    """Return what fits sub-networks to the largest network as it is now; None without images."""
+    if images is None:
+        return None
+    reconstructor = Reconstructor(supernet.extract(supernet.space.largest).eval(), images)
+    return lambda network, config: reconstructor.fit(network, supernet.positions(config))
 
 
 def fitted_network(supernet: GraphSupernet, config: GeneConfig, reconstruct: Reconstruct | None) -> nn.Module:

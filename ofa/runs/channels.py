@@ -20,12 +20,11 @@ from ofa.evaluation.evaluate import score
 from ofa.evaluation.tasks import task_of
 from ofa.graph.convert import make_elastic
 from ofa.graph.genes import ChoiceRule
-from ofa.graph.one_step_pruning import one_step
+from ofa.graph.one_step_pruning import fitted_network, one_step, reconstruction
 from ofa.graph.supernet import GraphSupernet
 from ofa.graph.weights import load_weights
 from ofa.runs.compression_training import StepTraining
 from ofa.runs.pruned_files import save_network
-from ofa.space.plain import GeneConfig
 
 NETWORK_FILE, SHAPES_FILE = "network.safetensors", "shapes.json"
 _WIDTHS = tuple(part / 16 for part in range(2, 17))
@@ -99,25 +98,18 @@ def _best(supernet: GraphSupernet, training: StepTraining, scores: ScoreFile) ->
     assert settings.macs_share is not None
     full = float(supernet.costs["macs"](space.genomes([space.largest]))[0])
     device, resolution = next(supernet.parameters()).device, training.resolution
-    task = task_of(training.data).in_units(training.scale)
-    supernet.sort_channels(space.only_largest)
-    reconstructor = training.reconstructor(supernet.extract(space.largest).eval())
-
-    def fit(network: nn.Module, config: GeneConfig) -> None:
-        if reconstructor is not None:
-            reconstructor.fit(network, supernet.positions(config))
+    task, images = task_of(training.data).in_units(training.scale), training.fitting_images
 
     def evaluate(network: nn.Module) -> float:
-        images = split_batches(training.data, "validation", resolution, device, settings.validation_images)
-        return task.metric.sign * score(network, images, task)
+        batches = split_batches(training.data, "validation", resolution, device, settings.validation_images)
+        return task.metric.sign * score(network, batches, task)
 
     candidates = one_step(
         supernet,
         {"macs": settings.macs_share * full},
         recalibrate=training.recalibrate,
         evaluate=evaluate,
-        sort=lambda *_: None,  # They are sorted.
-        reconstruct=fit,
+        fitting_images=images,
         num_candidates=settings.candidates,
         scores=scores,
         progress=lambda: training.bar("evaluating networks with fewer channels"),
@@ -125,8 +117,7 @@ def _best(supernet: GraphSupernet, training: StepTraining, scores: ScoreFile) ->
     config = candidates[0].config
     share = 100 * settings.macs_share
     training.note(f"channels: the best of {len(candidates)} networks with at most {share:g} % of the MACs")
-    network = supernet.extract(config).eval()
-    fit(network, config)
+    network = fitted_network(supernet, config, reconstruction(supernet, images))
     training.recalibrate(network)
     if not cut_shapes(network, training.teacher):
         raise UserError("No layer got fewer channels; give a smaller channels.macs_share.")

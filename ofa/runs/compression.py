@@ -30,6 +30,7 @@ from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import score
 from ofa.evaluation.tasks import task_of
+from ofa.graph.reconstruction import Reconstructor
 from ofa.modules.cost import module_cost
 from ofa.runs.channels import narrow_channels
 from ofa.runs.compressed import CompressedNetwork, StepResult
@@ -198,9 +199,9 @@ class _Recipe:
             for change in changes
             if change.form not in BASIS_FORMS
         }
-        reconstructor = self.training.reconstructor(before) if last_layers else None
-        if reconstructor is not None:
-            reconstructor.fit_factors(network, last_layers)
+        images = self.training.fitting_images if last_layers else None
+        if images is not None:
+            Reconstructor(before, images).fit_factors(network, last_layers)
 
     def note_dense(self, obstacles: dict[str, str]) -> None:
         """Tell which layers stay dense, and that time stays."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.common.progress import Note
 from ofa.data.base import ImageData
@@ -16,7 +16,6 @@ from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_images
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.tasks import task_of
-from ofa.graph.reconstruction import Reconstructor
 from ofa.graph.weights import load_weights
 from ofa.runs.compression_plan import Bar
 from ofa.runs.compression_settings import CompressionSettings
@@ -87,13 +86,14 @@ class StepTraining:
         device, limit = next(network.parameters()).device, self.settings.calibration_images
         recalibrate_batchnorm(network, split_images(self.data, "train", self.resolution, device, limit))
 
-    def reconstructor(self, network: nn.Module) -> Reconstructor | None:
-        """Return what fits layers of changed networks to those of this one; None to fit nothing."""
-        if not self.settings.reconstruction_images:
+    @property
+    def fitting_images(self) -> Tensor | None:
+        """Images on the device of the network that layers are fitted to; None to fit none."""
+        limit = self.settings.reconstruction_images
+        if not limit:
             return None
-        device, limit = next(network.parameters()).device, self.settings.reconstruction_images
-        images = list(split_images(self.data, "train", self.resolution, device, limit))
-        return Reconstructor(network, torch.cat(images))
+        device = next(self.teacher.parameters()).device
+        return torch.cat(list(split_images(self.data, "train", self.resolution, device, limit)))
 
     def _train(
         self,

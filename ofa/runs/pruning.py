@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ofa.common.figures import save_png
 from ofa.common.files import write_atomic
@@ -21,8 +21,7 @@ from ofa.evaluation.evaluate import SubnetEvaluator, score
 from ofa.evaluation.tasks import task_of
 from ofa.graph.iterative_pruning import PruningStep, iterative
 from ofa.graph.measured_cost import MeasuredCost
-from ofa.graph.one_step_pruning import one_step
-from ofa.graph.reconstruction import Reconstructor
+from ofa.graph.one_step_pruning import fitted_network, one_step, reconstruction
 from ofa.graph.sensitivity_figure import sensitivity_figure
 from ofa.graph.space import GraphSpace
 from ofa.graph.supernet import GraphSupernet
@@ -134,7 +133,6 @@ class _Pruning:
         genomes = supernet.space.genomes([supernet.space.largest])
         self.full_costs = {name: float(cost(genomes)[0]) for name, cost in supernet.costs.items()}
         self.score_before = 0.0
-        self._reconstructor: Reconstructor | None = None
 
     # -- networks ------------------------------------------------------------------------------------
 
@@ -142,21 +140,15 @@ class _Pruning:
         network.to(memory_format=torch.channels_last)
         self.evaluator.recalibrate(network, self.resolution)
 
-    def reconstruct(self, network: nn.Module, config: GeneConfig) -> None:
-        """Fit the weights of an extracted network to the layers of the supernet's largest one."""
-        if not self.settings.reconstruction_images:
-            return
-        if self._reconstructor is None:
-            largest = self.supernet.extract(self.supernet.space.largest).eval()
-            num_images = self.settings.reconstruction_images
-            images = split_images(self.data, "train", self.resolution, self.device, num_images)
-            self._reconstructor = Reconstructor(largest, torch.cat(list(images)))
-            if not self._reconstructor.layer_names:
-                self.note(
-                    "no layer is fitted, because the graph of this network runs and not its own layers: the "
-                    "weights that are left stay as they are"
-                )
-        self._reconstructor.fit(network, self.supernet.positions(config))
+    @cached_property
+    def fitting_images(self) -> Tensor | None:
+        """The images that layers are fitted to; None to fit none."""
+        limit = self.settings.reconstruction_images
+        if not limit:
+            return None
+        if self.supernet.runs_graph:
+            self.note("what only the graph of this network computes is not fitted: its weights stay")
+        return torch.cat(list(split_images(self.data, "train", self.resolution, self.device, limit)))
 
     def evaluate(self, network: nn.Module) -> float:
         value = score(network, self.evaluator.batches(self.resolution), self.evaluator.task)
@@ -173,7 +165,6 @@ class _Pruning:
         limit = self.settings.calibration_images
         batches = self.data.batches("train", tuning.batch_size, self.device, limit)
         sort_channels(supernet, space, importance, batches, task_of(self.data, tuning.loss))
-        self._reconstructor = None
 
     def measured_costs(self, limits: Mapping[str, float]) -> dict[str, MeasuredCost]:
         """Return the costs that are measured because they have a limit."""
@@ -198,7 +189,7 @@ class _Pruning:
             recalibrate=self.recalibrate,
             evaluate=self.evaluate,
             sort=self.sort,
-            reconstruct=self.reconstruct,
+            fitting_images=self.fitting_images,
             num_candidates=self.settings.candidates,
             seed=self.settings.seed,
             measured=measured,
@@ -206,8 +197,8 @@ class _Pruning:
             progress=partial(self.bar, "evaluating candidates"),
         )
         self.note(f"{len(candidates)} candidates within the limits; the best: {candidates[0].config}")
-        network = self.supernet.extract(candidates[0].config).eval()
-        self.reconstruct(network, candidates[0].config)
+        reconstruct = reconstruction(self.supernet, self.fitting_images)
+        network = fitted_network(self.supernet, candidates[0].config, reconstruct)
         self.fine_tune(network, 1, folder, "fine-tuning")
         self.supernet.insert(candidates[0].config, network)
         return candidates[0].config
@@ -222,7 +213,7 @@ class _Pruning:
             evaluate=self.evaluate,
             fine_tune=self.after_step,
             sort=self.sort,
-            reconstruct=self.reconstruct,
+            fitting_images=self.fitting_images,
             num_points=self.settings.points,
             measured=measured,
             scores_of=lambda number: ScoreFile(self.step_folder(number) / "sensitivity.jsonl"),

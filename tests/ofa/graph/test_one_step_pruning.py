@@ -111,3 +111,28 @@ def test_every_candidate_is_measured_within_a_limit(supernet: GraphSupernet) -> 
     )
     assert len(results) >= 3
     assert all(result.costs["latency_ms"] == measure([result.config])[0] <= 1.3 for result in results)
+
+
+def test_candidates_are_fitted_to_the_network(supernet: GraphSupernet) -> None:
+    images, others = torch.randn(24, 3, 8, 8), torch.randn(24, 3, 8, 8)
+    with torch.no_grad():
+        expected = supernet.extract(supernet.space.largest).eval()(others)
+
+    def closeness(network: nn.Module) -> float:
+        with torch.no_grad():
+            return -float(((network(others) - expected) ** 2).mean())
+
+    limits = {"macs": 0.5 * full_macs(supernet)}
+    sliced, fitted = (
+        one_step(
+            supernet,
+            limits,
+            recalibrate=nn.Module.eval,
+            evaluate=closeness,
+            fitting_images=fitting_images,
+            num_candidates=3,
+        )
+        for fitting_images in (None, images)
+    )
+    scores = {candidate.config: candidate.score for candidate in sliced}
+    assert all(candidate.score > scores[candidate.config] for candidate in fitted)
