@@ -22,7 +22,7 @@ def work_kind(op: Operator) -> str:
         return "depthwise" if op.out_channels % VECTOR_CHANNELS == 0 else "depthwise, partial vectors"
     if op.input_size == 1:
         return "vectors"
-    return "pointwise" if op.kernel_size == 1 else "convolution"
+    return "pointwise" if op.kernel_area == 1 else "convolution"
 
 
 def _macs_of(kind: str) -> LayerCost:

@@ -56,10 +56,15 @@ class Operator:
         return self.out_channels * output_size(self.input_size, self.stride) * output_size(width, stride)
 
     @property
+    def kernel_area(self) -> int:
+        """Pixels of a kernel."""
+        _, width, _ = self._horizontal
+        return self.kernel_size * width
+
+    @property
     def num_weights(self) -> int:
         """Number of weights, without bias and batch norm."""
-        _, kernel_width, _ = self._horizontal
-        return self.kernel_size * kernel_width * (self.in_channels // self.groups) * self.out_channels
+        return self.kernel_area * (self.in_channels // self.groups) * self.out_channels
 
     @property
     def macs(self) -> int:

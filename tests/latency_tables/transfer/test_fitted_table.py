@@ -18,7 +18,7 @@ from latency_tables.transfer.fitted_table import NetworkLatency, Origin, table_o
 from latency_tables.transfer.regression import left_out_ms
 from latency_tables.transfer.sources import NO_SOURCES, Sources, read_sources
 from ofa.architecture.cost import compile_cost, macs, parameters
-from ofa.architecture.layer import LayerSpec
+from ofa.architecture.layer import LayerSpec, Operator
 from ofa.architecture.lowering import distinct_layers, lower
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.errors import UserError
@@ -82,6 +82,9 @@ def test_amounts_are_those_of_the_whole_layer(space: StagedSpace) -> None:
         assert AMOUNTS["elements"](spec) == sum(op.output_elements for op in spec.operators)
     block = next(s for s in distinct_layers(space) if isinstance(s, MBConvSpec) and s.squeeze_excite)
     assert {work_kind(op) for op in block.operators} == {"pointwise", "depthwise", "vectors"}
+    # Both parts of a split convolution have kernels.
+    pair = (Operator(8, 16, 8, 3, horizontal=(8, 1, 1)), Operator(8, 8, 16, 1, horizontal=(8, 3, 1)))
+    assert [work_kind(op) for op in pair] == ["convolution", "convolution"]
     kinds = {work_kind(op) for spec in distinct_layers(space) for op in spec.operators}
     assert kinds == {"convolution", "pointwise", "depthwise", "depthwise, partial vectors", "vectors"}
 
