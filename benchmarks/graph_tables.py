@@ -71,6 +71,12 @@ class ProcessorTimeEngine(Engine):
         return self._engine.measuring()
 
 
+def elastic_model(name: str, side: int) -> GraphSupernet:
+    """Return a model with weights drawn from seed 0, for images of this side, as a supernet."""
+    torch.manual_seed(0)
+    return make_elastic(load_model(name).eval(), torch.randn(2, 3, side, side), name=name.split(":")[1])
+
+
 def measured_ms(networks: tuple[MeasuredNetwork, ...]) -> NDArray[np.float64]:
     """Return the measured latencies."""
     return np.array([network.measured_ms for network in networks])
@@ -91,9 +97,8 @@ def macs_predictions(supernet: GraphSupernet, table: GraphTable) -> NDArray[np.f
 
 def row_of(name: str, engine: str, arguments: argparse.Namespace) -> Row:
     """Build the table of a model for an engine, and return its row."""
-    torch.manual_seed(0)
     side, uses_processor_time = arguments.side, arguments.processor_time
-    supernet = make_elastic(load_model(name).eval(), torch.randn(2, 3, side, side), name=name.split(":")[1])
+    supernet = elastic_model(name, side)
     device = DeviceSpec(
         f"{engine}_fp32_1",
         engine,

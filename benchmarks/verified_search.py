@@ -3,9 +3,11 @@
 For each table of this machine, networks are searched at limits spread over the space's latencies, with and
 without verification. Each result is then measured again in fresh processes. The accuracy is a function that
 increases with multiply-accumulates, layers and kernels, or that of a published predictor (--predictor, for
---space mobilenet_v3 --width 1.2).
+--space mobilenet_v3 --width 1.2). With --model, tables are those of a user's model (see `graph_tables.py`)
+and the accuracy increases with multiply-accumulates and parameters.
 
-Run: python benchmarks/verified_search.py [TABLE.json ...] [--space NAME] [--shares ...]
+Run: python benchmarks/verified_search.py [TABLE.json ...] [--space NAME | --model NAME --side 96]
+     [--shares ...]
 """
 
 from __future__ import annotations
@@ -18,19 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from graph_tables import elastic_model
 
+from latency_tables.measuring.graph_networks import GraphNetworks
+from latency_tables.measuring.tables import Networks
 from latency_tables.remote.verification import MeasureHere
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.graph_table import GraphTable
 from latency_tables.table.shipped import DATA
 from latency_tables.table.table import LatencyTable
 from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.layer import LayerSpec
 from ofa.architecture.mobilenet import MBConvSpec
 from ofa.common.config import build
+from ofa.graph.space import ImageSpace
+from ofa.graph.supernet import GraphSupernet
 from ofa.launch import compose_group
+from ofa.space.config import AnyConfig
 from ofa.space.estimator import Estimator
 from ofa.space.staged import StagedSpace
-from ofa.space.subnet import SubnetConfig
 from predictors.published.predictor import import_predictor
 from search.algorithms.registry import SearchPlan, plan_search
 from search.limits.limit import Limit
@@ -42,9 +50,10 @@ DEVICES = ("cascadelake_onnx", "cascadelake_openvino")
 
 @dataclass(frozen=True)
 class Task:
-    """A space, its accuracy and latency, and the device."""
+    """A space, its networks as programs, its accuracy and latency, and the device."""
 
-    space: StagedSpace
+    space: ImageSpace
+    networks: Networks
     accuracy: Estimator
     device: DeviceSpec
     latency: Estimator
@@ -67,15 +76,27 @@ def synthetic_accuracy(space: StagedSpace) -> Estimator:
     return estimate
 
 
+def accuracy_by_costs(supernet: GraphSupernet) -> Estimator:
+    """Return an accuracy of a user's model that rises with MACs, and for equal MACs with parameters."""
+    count, parameters = supernet.costs["macs"], supernet.costs["parameters"]
+
+    def estimate(
+        genomes: np.ndarray[tuple[int, ...], np.dtype[np.int8]], /
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return 0.02 * np.log(count(genomes)) + 0.01 * np.log(parameters(genomes)) + 0.2
+
+    return estimate
+
+
 def limits_of(task: Task, shares: Sequence[float]) -> list[float]:
     """Return latencies (ms, three digits) that these shares of random networks keep."""
     drawn = task.latency(task.space.sample(2000, np.random.default_rng(task.seed)))
     return [float(f"{value:.3g}") for value in np.quantile(drawn, shares)]
 
 
-def measure_again(task: Task, config: SubnetConfig, processes: int, seed: int) -> float:
+def measure_again(task: Task, config: AnyConfig, processes: int, seed: int) -> float:
     """Return the latency (ms) of a network, measured alone in fresh processes."""
-    return statistics.median(MeasureHere(task.space, task.device, processes, seed)([config])[config])
+    return statistics.median(MeasureHere(task.networks, task.device, processes, seed)([config])[config])
 
 
 def search_both(
@@ -84,7 +105,7 @@ def search_both(
     """Return the plain and the verified result."""
     limits = [Limit("latency_ms", task.latency, maximum, "ms")]
     plain = plan.run(task.space, task.accuracy, limits, task.seed)
-    measure = MeasureHere(task.space, task.device, settings.processes, task.seed)
+    measure = MeasureHere(task.networks, task.device, settings.processes, task.seed)
     verified = verified_search(plan, task.space, task.accuracy, limits, task.seed, measure, settings)
     return plain, verified
 
@@ -123,12 +144,41 @@ def print_limits(
     return holds
 
 
+def family_task(path: Path, options: argparse.Namespace) -> Task:
+    """Return the search in the space of a published family, by the table at `path`."""
+    width = {} if options.width is None else {"width_multiplier": options.width}
+    whole = build(StagedSpace, compose_group("space", options.space) | width)
+    table = LatencyTable.load(path)
+    space = whole.restrict({"resolution": table.covered_resolutions(whole)})
+    accuracy = import_predictor(options.predictor, space) if options.predictor else synthetic_accuracy(space)
+    print(f"{path}: {table.error_text}")
+    return Task(space, space, accuracy, table.device, table.estimator(space), options.seed)
+
+
+def user_task(path: Path, options: argparse.Namespace) -> Task:
+    """Return the search in all sub-networks of a user's model, by the table at `path`."""
+    table = GraphTable.load(path)
+    supernet = elastic_model(options.model, options.side)
+    space = supernet.space
+    print(f"{path}: {table.error_text}")
+    return Task(
+        space,
+        GraphNetworks(supernet, space),
+        accuracy_by_costs(supernet),
+        table.device,
+        table.estimator(space),
+        options.seed,
+    )
+
+
 def main() -> None:
     """Measure all installed engines."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tables", nargs="*", type=Path)
     parser.add_argument("--space", default="mobilenet_v3")
     parser.add_argument("--width", type=float, help="width multiplier of the space")
+    parser.add_argument("--model", help="user's model of the tables, e.g. torchvision:mobilenet_v2")
+    parser.add_argument("--side", type=int, default=96, help="side of its images in pixels")
     parser.add_argument("--predictor", type=Path, help="published accuracy predictor (.pth)")
     parser.add_argument(
         "--shares",
@@ -141,22 +191,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=VerifySettings().processes)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    values = compose_group("space", options.space)
-    width = {} if options.width is None else {"width_multiplier": options.width}
-    whole = build(StagedSpace, values | width)
     plan = plan_search(compose_group("search", "evolution"))
     settings = VerifySettings(processes=options.processes)
     results = {}
     for path in options.tables or [DATA / options.space / f"{name}.json" for name in DEVICES]:
-        table = LatencyTable.load(path)
-        space = whole.restrict({"resolution": table.covered_resolutions(whole)})
-        accuracy = (
-            import_predictor(options.predictor, space) if options.predictor else synthetic_accuracy(space)
-        )
-        print(f"{path}: {table.error_text}")
-        task = Task(space, accuracy, table.device, table.estimator(space), options.seed)
+        task = user_task(path, options) if options.model else family_task(path, options)
         limits = limits_of(task, options.shares)
-        results[table.device.name] = print_limits(task, plan, settings, limits, options.checks)
+        results[task.device.name] = print_limits(task, plan, settings, limits, options.checks)
     for device, holds in results.items():
         print(f"{device}: {'inside every limit' if holds else 'MISSED'}")
 

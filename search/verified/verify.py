@@ -138,9 +138,7 @@ class _Verifier:
             if not picks or not self._measured(picks):
                 break
             num_failed = 0 if self._best() else num_failed + 1
-        if not (self._best() or self._pending or self._smallest in self._networks):
-            self._measured([self._smallest])
-        self._refuse_unreachable()
+        self._fall_back()
         self._confirm(max_turns)
         return self._result()
 
@@ -175,6 +173,12 @@ class _Verifier:
             earlier_measurements = self._networks[config].measurements if config in self._networks else ()
             measurements = (*earlier_measurements, tuple(map(float, values)))
             self._networks[config] = VerifiedNetwork(config, float(expected), float(value), measurements)
+
+    def _fall_back(self) -> None:
+        """Measure the smallest network if no other keeps the limit, and raise if it does not either."""
+        if not (self._best() or self._pending or self._smallest in self._networks):
+            self._measured([self._smallest])
+        self._refuse_unreachable()
 
     def _refuse_unreachable(self) -> None:
         """Raise if the smallest network was measured outside the limit, and none inside."""
@@ -269,12 +273,13 @@ class _Verifier:
     # -- the result --------------------------------------------------------------------------------
 
     def _confirm(self, max_attempts: int) -> None:
-        """Measure the best network again, alone; if it fails, the next best."""
+        """Measure the best network again, alone; if it fails, the next best, and the smallest if all do."""
         for _ in range(max_attempts if self._measure.is_local else 0):
             best = self._best()
             if best is None or len(best.measurements) > 1:
                 return
             self._measured([best.config])
+            self._fall_back()
 
     def _result(self) -> SearchResult:
         verification, best, limit = self._verification(), self._best(), self._limit

@@ -153,6 +153,28 @@ def test_a_second_measurement_outside_the_limit_counts(small_space: StagedSpace)
     assert device.true(small_space.genome(result.best.config)[None])[0] <= 1.0
 
 
+def test_if_every_second_measurement_is_outside_the_limit_the_smallest_network_is_left(
+    small_space: StagedSpace,
+) -> None:
+    class Slowing(Device):
+        """A network alone takes twice as long as beside others; the smallest one does not."""
+
+        def __call__(self, configs: Sequence[SubnetConfig]) -> dict[SubnetConfig, list[float]]:
+            values = super().__call__(configs)
+            slow = 2.0 if len(configs) == 1 and configs[0] != self.space.smallest else 1.0
+            return {config: [slow * v for v in values[config]] for config in configs}
+
+    device = Slowing(small_space, milliseconds(small_space), 1.0)
+    result = search(small_space, device, 1.0, turns=1)
+    assert result.verification is not None
+    assert result.best.config == small_space.smallest
+    assert result.verification.best_id == small_space.smallest.id
+    # Where the smallest network does not keep the limit either, that is an error.
+    smallest = float(device.true(small_space.genomes([small_space.smallest]))[0])
+    with pytest.raises(UserError, match="smallest reachable was measured"):
+        search(small_space, Slowing(small_space, milliseconds(small_space), 1.0), 1.001 * smallest, turns=1)
+
+
 def test_a_busy_first_measurement_is_made_again(small_space: StagedSpace) -> None:
     class Busy(Device):
         """Everything takes twice as long while the first networks are measured."""
