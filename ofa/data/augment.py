@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from ofa.data.pictures import read_picture
 from ofa.data.settings import DataSettings
 from ofa.data.views import View, random_view
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2  # takes two seconds; many processes change no photographs
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Augmentation:
         self._change = _change(settings.augment)
         self._erase: v2.RandomErasing | None = None
         if settings.random_erasing:
+            from torchvision.transforms import v2
+
             colour = [float(round(255 * value)) for value in mean]
             self._erase = v2.RandomErasing(settings.random_erasing, value=colour)
 
@@ -75,8 +80,10 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def _change(name: str) -> v2.Transform | None:
+    if name not in ("randaugment", "trivial"):
+        return None
+    from torchvision.transforms import InterpolationMode, v2
+
     if name == "randaugment":
         return v2.RandAugment(interpolation=InterpolationMode.BILINEAR)
-    if name == "trivial":
-        return v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
-    return None
+    return v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)

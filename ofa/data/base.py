@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ofa.common.distributed import SINGLE_PROCESS, World
@@ -138,13 +139,11 @@ def network_targets(targets: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, resolution: int | tuple[int, int]) -> Tensor:
-    """Return images (n, c, h, w) resized to a square or to (height, width), antialiased bilinear."""
+    """Return images (n, c, h, w), floats, resized to a square or to (height, width), antialiased bilinear."""
     size = (resolution, resolution) if isinstance(resolution, int) else resolution
     if images.shape[-2:] == size:
         return images
-    from torchvision.transforms.v2 import functional as V  # takes a second; many processes need no images
-
-    resized: Tensor = V.resize(images, list(size), antialias=True)
+    resized = F.interpolate(images, size, mode="bilinear", antialias=True)
     return resized.contiguous(memory_format=torch.channels_last)
 
 

@@ -20,6 +20,12 @@ from ofa.data.views import input_view
 _RESIZE = "bilinear, antialiased"
 
 
+def centre_crop(images: Tensor, side: int) -> Tensor:
+    """Return the square of `side` pixels in the middle of images (n, c, h, w) that are not smaller."""
+    top, left = (round((size - side) / 2) for size in images.shape[-2:])
+    return images[..., top : top + side, left : left + side]
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Scaling of pixels, normalisation per channel, and resizing to the resolution.
@@ -96,10 +102,7 @@ class Preprocessing:
         mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (self.mean, self.std))
         images = (images.float() * self.pixel_scale - mean) / std
         if self.centre_share < 1:
-            from torchvision.transforms.v2.functional import center_crop  # see `ofa.data.base.resize`
-
-            side = round(self.centre_share * min(images.shape[-2:]))
-            images = center_crop(images, [side, side])
+            images = centre_crop(images, round(self.centre_share * min(images.shape[-2:])))
         size = (resolution, resolution) if isinstance(resolution, int) else resolution
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ofa.data.base import send
@@ -23,11 +24,9 @@ class Change:
 
     def __call__(self, images: Tensor, fill: int = 0) -> Tensor:
         """Return images (n, c, h, w), each shifted and mirrored by itself; `fill` comes in from outside."""
-        from torchvision.transforms.v2 import functional as V  # see `ofa.data.base.resize`
-
         if self._offsets is not None:
             height, width = images.shape[-2:]
-            padded: Tensor = V.pad(images, [self._padding], fill=fill)
+            padded = F.pad(images, [self._padding] * 4, value=fill)
             shifts = send(torch.from_numpy(self._offsets), images.device)
             rows = shifts[0] + torch.arange(height, device=images.device)
             columns = shifts[1] + torch.arange(width, device=images.device)
@@ -37,5 +36,5 @@ class Change:
             images = images.permute(0, 3, 1, 2)
         if self._is_mirrored is not None:
             is_mirrored = send(torch.from_numpy(self._is_mirrored), images.device)
-            images = torch.where(is_mirrored[:, None, None, None], V.horizontal_flip(images), images)
+            images = torch.where(is_mirrored[:, None, None, None], images.flip(-1), images)
         return images

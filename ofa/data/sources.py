@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision.datasets
 from torch import Tensor
 
 from ofa.common.config import build
@@ -131,14 +130,16 @@ def _table(task: str) -> Source:
     )
 
 
-def _torchvision(dataset: Callable[..., Any]) -> Callable[[DataSettings, ProgressCallback], ImageData]:
+def _torchvision(name: str) -> Callable[[DataSettings, ProgressCallback], ImageData]:
     def load(settings: DataSettings, progress: ProgressCallback) -> ImageData:
+        from torchvision import datasets  # takes two seconds; many processes read other sets
+
         if settings.root is None:
             raise UserError(
                 f"Data {settings.name!r} needs its folder: give data.root=FOLDER "
                 "(and data.download=true to fetch the files into it)."
             )
-        root = Path(settings.root).expanduser()
+        root, dataset = Path(settings.root).expanduser(), getattr(datasets, name)
         try:
             train = dataset(root, train=True, download=settings.download)
             test = dataset(root, train=False, download=settings.download)
@@ -166,9 +167,9 @@ def _count_folders(settings: DataSettings) -> int:
 SOURCES: dict[str, Source] = {
     "digits": Source(_digits, 1, lambda _: 10, is_embedded=True),
     "shapes": Source(_shapes, 3, lambda _: len(CLASS_NAMES), is_embedded=True),
-    "fashion_mnist": Source(_torchvision(torchvision.datasets.FashionMNIST), 1, lambda _: 10),
-    "cifar10": Source(_torchvision(torchvision.datasets.CIFAR10), 3, lambda _: 10),
-    "cifar100": Source(_torchvision(torchvision.datasets.CIFAR100), 3, lambda _: 100),
+    "fashion_mnist": Source(_torchvision("FashionMNIST"), 1, lambda _: 10),
+    "cifar10": Source(_torchvision("CIFAR10"), 3, lambda _: 10),
+    "cifar100": Source(_torchvision("CIFAR100"), 3, lambda _: 100),
     "image_folder": Source(FolderData, 3, _count_folders),
     "imagenet": Source(FolderData, 3, _count_folders),
     "segmentation_folder": Source(MaskFolderData, 3, count_mask_classes),

@@ -11,6 +11,7 @@ from ofa.common.errors import UserError
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.search_precision import Samples
 from ofa.data.base import ImageData, resize
+from ofa.data.preprocessing import centre_crop
 from ofa.data.settings import DataInfo
 from ofa.evaluation.evaluate import measure_detailed
 from ofa.evaluation.task import Meter
@@ -58,10 +59,8 @@ def card_input(card: ModelCard, info: DataInfo, images: Tensor) -> Tensor:
     _, height, width = card.input_shape
     values = card.preprocessing
     if values.centre_share < info.centre_share:
-        from torchvision.transforms.v2.functional import center_crop  # see `ofa.data.base.resize`
-
-        side = round(values.centre_share / info.centre_share * min(images.shape[-2:]))
-        images = center_crop(images, [side, side])
+        share = values.centre_share / info.centre_share
+        images = centre_crop(images, round(share * min(images.shape[-2:])))
     images = resize(images, (height, width))
     if (values.mean, values.std, values.pixel_scale) == (info.mean, info.std, 1 / 255):
         return images

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import make_grid
 
 from ofa.common.accelerator import peak_memory_mb
 from ofa.common.metric import DEFAULT_METRIC, Metric
@@ -200,6 +199,8 @@ class TrainingMonitor:
 
 def image_grid(images: Tensor, data: DataInfo) -> Tensor:
     """Return a sheet (channels, h, w), values 0..1, of images (n, channels, h, w) that `data` normalised."""
+    from torchvision.utils import make_grid  # takes two seconds; many processes need none of it
+
     mean, std = (
         torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (data.mean, data.std)
     )

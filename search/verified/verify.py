@@ -27,6 +27,7 @@ from search.result.result import Candidate, SearchResult
 from search.result.verification import Verification, VerifiedNetwork
 from search.verified.correction import fit_correction, fit_margin
 from search.verified.measure import Measure
+from search.verified.picks import different_configs
 
 TARGETS = (-1.5, -0.5, 0.5)
 """Targets relative to the limit, in standard deviations of the corrected estimator."""
@@ -228,7 +229,15 @@ class _Verifier:
                 # The tightened limit can be unreachable together with the others.
                 errors.append(error)
                 continue
-            picks += self._different(result, picks, share, best.accuracy if best else -np.inf)
+            min_accuracy = best.accuracy if best else -np.inf
+            picks += different_configs(
+                self._space,
+                result,
+                measured_configs=self._networks,
+                picks=picks,
+                count=share,
+                min_accuracy=min_accuracy,
+            )
         if len(errors) == len(TARGETS) and not best:
             raise errors[-1]
         return picks
@@ -253,22 +262,6 @@ class _Verifier:
         for config in repeated_configs:
             del self._networks[config]
         return repeated_configs
-
-    def _different(
-        self, result: SearchResult, picks: Sequence[AnyConfig], count: int, above: float
-    ) -> list[AnyConfig]:
-        """Return up to `count` new candidates with an accuracy above `above`: best first, then dissimilar."""
-        # Only the accurate end of the front is relevant: the front reaches down to the smallest networks.
-        accurate_end = (*result.ranked, *reversed(result.front[-len(result.ranked) :]))
-        pool = [c.config for c in accurate_end if c.accuracy > above and c.config not in picks]
-        pool = [config for config in dict.fromkeys(pool) if config not in self._networks]
-        new_configs = pool[: min(1, count)]
-        while len(new_configs) < min(count, len(pool)):
-            remaining_configs = [config for config in pool if config not in new_configs]
-            other_genomes = self._space.genomes([*picks, *new_configs])
-            differing = self._space.genomes(remaining_configs)[:, None] != other_genomes[None]
-            new_configs.append(remaining_configs[int(differing.sum(axis=2).min(axis=1).argmax())])
-        return new_configs
 
     # -- the result --------------------------------------------------------------------------------
 
