@@ -1,4 +1,4 @@
-"""Well-known networks for small grey images: ResNet-20, a ResNet-18, a VGG, and a MobileNetV2."""
+"""Well-known networks for small grey images, two of them such that their graph runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import MobileNetV2
+from torchvision.models import MobileNetV2, ShuffleNetV2, VisionTransformer
 from torchvision.models.resnet import BasicBlock, ResNet
 
 
@@ -81,5 +81,30 @@ def mobilenet_v2_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module
     network.features[-1][0] = nn.Conv2d(96, 512, 1, bias=False)
     network.features[-1][1] = nn.BatchNorm2d(512)
     network.classifier[1] = nn.Linear(512, num_classes)
+    result: nn.Module = network
+    return result
+
+
+def shufflenet_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module:
+    """Return a ShuffleNetV2 (Ma et al. 2018) of 58 channels and more, which runs at 14x14 pixels first."""
+    network = ShuffleNetV2([4, 8, 4], [24, 58, 116, 232, 464], num_classes=num_classes)
+    network.conv1[0] = nn.Conv2d(in_channels, 24, 3, 2, 1, bias=False)
+    network.maxpool = nn.Identity()
+    result: nn.Module = network
+    return result
+
+
+def vit_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module:
+    """Return a vision transformer (Dosovitskiy et al. 2021) of 6 layers, which reads patches of 4x4."""
+    network = VisionTransformer(
+        image_size=28,
+        patch_size=4,
+        num_layers=6,
+        num_heads=4,
+        hidden_dim=64,
+        mlp_dim=192,
+        num_classes=num_classes,
+    )
+    network.conv_proj = nn.Conv2d(in_channels, 64, 4, 4)
     result: nn.Module = network
     return result

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from small_networks import ResNet20, mobilenet_v2_small, resnet18_narrow, vgg_small
+from small_networks import (
+    ResNet20,
+    mobilenet_v2_small,
+    resnet18_narrow,
+    shufflenet_small,
+    vgg_small,
+    vit_small,
+)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,12 +36,14 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "mobilenet_v2": mobilenet_v2_small,
     "resnet18": resnet18_narrow,
     "vgg": vgg_small,
+    "shufflenet": shufflenet_small,
+    "vit": vit_small,
 }
 SIDE, BATCH_SIZE, CALIBRATION_IMAGES, VALIDATION_IMAGES = 28, 128, 500, 1000
 DEVICE = torch.device("cpu")
 # The strided 1x1 convolutions of ResNet-20 need 8 inputs; see `strided_convolution.py`.
 RULES = (ChoiceRule("conv1", widths=tuple(share / 16 for share in range(8, 17))),)
-_EPOCHS = {"resnet20": 3, "mobilenet_v2": 4, "resnet18": 3, "vgg": 2}
+_EPOCHS = {"resnet20": 3, "mobilenet_v2": 4, "resnet18": 3, "vgg": 2, "shufflenet": 4, "vit": 4}
 
 
 def images_of(root: str) -> ImageData:

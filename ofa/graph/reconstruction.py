@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from ofa.common.errors import UserError
+from ofa.graph.layer_calls import LayerCall, LayerCalls
 from ofa.graph.settings import MIN_FITTED_IMAGES
 
 _POSITIONS = 64
@@ -29,8 +27,6 @@ _HELD_OUT = 4
 
 _CHUNK = 16
 """Images whose patches are in memory at once."""
-
-Layer = nn.Conv2d | nn.Linear
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,8 @@ class Reconstructor:
         """Compute the outputs of all layers once.
 
         Args:
-            original: the network in eval mode; convolutions and linear layers that it does not call as
-                modules, or more than once, are not fitted.
+            original: the network in eval mode; convolutions of images and linear maps that it computes more
+                than once, or whose weight is no parameter of its own, are not fitted.
             images: (n, ...), on its device; all of them are in memory as one batch.
 
         Raises:
@@ -73,28 +69,28 @@ class Reconstructor:
             raise UserError(
                 f"There are {len(images)} images to fit layers to; expected {MIN_FITTED_IMAGES} at least."
             )
-        self._layers, self._images = _layers(original), images
+        self._images = images
         self._outputs: dict[str, Tensor] = {}
+        self._num_inputs = {
+            name: value[0].numel() for name, value in original.named_parameters() if len(value)
+        }
         num_calls = Counter[str]()
 
-        def record(name: str, outputs: Tensor) -> None:
+        def record(name: str, call: LayerCall, outputs: Tensor) -> None:
             num_calls[name] += 1
-            self._outputs[name] = _sampled_outputs(outputs, self._layers[name], name)
+            if call.can_be_sorted(len(images)):
+                self._outputs[name] = _sampled(call.output_rows(outputs, len(images)), name).cpu()
 
-        handles = [
-            layer.register_forward_hook(lambda _, inputs, outputs, name=name: record(name, outputs))
-            for name, layer in self._layers.items()
-        ]
-        with torch.no_grad(), _removed(handles):
+        with torch.no_grad(), LayerCalls(original, after=record):
             original(images)
         for name, count in num_calls.items():
             if count > 1:
-                del self._outputs[name]
+                self._outputs.pop(name, None)
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """The layers that can be fitted."""
-        return tuple(self._outputs)
+        return tuple(map(_layer_name, self._outputs))
 
     def fit(self, pruned: nn.Module, positions: Mapping[str, Tensor]) -> tuple[FittedLayer, ...]:
         """Fit the layers of a sub-network that read fewer values, in place.
@@ -103,18 +99,17 @@ class Reconstructor:
         fitted.
 
         Args:
-            pruned: the sub-network in eval mode; without layers that are called as modules it is unchanged.
+            pruned: the sub-network in eval mode, of the class of the network or a graph module.
             positions: positions of its values in the full tensors, by name; see `GraphSupernet.positions`.
 
         Returns:
             The layers in the order of their calls.
         """
         outputs = {}
-        for name, layer in _layers(pruned).items():
-            num_inputs = self._layers[name].weight[0].numel() if name in self._outputs else 0
-            if layer.weight[0].numel() < num_inputs:
-                rows = positions[f"{name}.weight"].reshape(len(layer.weight), -1)
-                outputs[name] = (name, rows[:, 0].cpu() // num_inputs)
+        for name, weight in pruned.named_parameters():
+            if name in self._outputs and weight[0].numel() < self._num_inputs[name]:
+                rows = positions[name].reshape(len(weight), -1)
+                outputs[name] = (name, rows[:, 0].cpu() // self._num_inputs[name])
         return self._fit_layers(pruned, outputs)
 
     def fit_factors(self, changed: nn.Module, layers: Mapping[str, str]) -> tuple[FittedLayer, ...]:
@@ -124,11 +119,11 @@ class Reconstructor:
             changed: the network in eval mode, some layers replaced by several ones.
             layers: names of the last of these ones, with the name of the layer that they replace.
         """
-        last_layers = _layers(changed)
+        weights = dict(changed.named_parameters())
         outputs = {
-            name: (original, torch.arange(len(last_layers[name].weight)))
+            f"{name}.weight": (f"{original}.weight", torch.arange(len(weights[f"{name}.weight"])))
             for name, original in layers.items()
-            if name in last_layers and original in self._outputs
+            if f"{original}.weight" in self._outputs
         }
         return self._fit_layers(changed, outputs)
 
@@ -138,100 +133,59 @@ class Reconstructor:
     ) -> tuple[FittedLayer, ...]:
         """Fit layers of a network, each to some outputs of a layer of the original one."""
         results: list[FittedLayer] = []
-        layers = _layers(network)
 
-        def fit_layer(name: str, inputs: Tensor) -> None:
-            results.append(self._fit(name, layers[name], *outputs[name], inputs))
+        def fit_layer(name: str, call: LayerCall) -> None:
+            if name in outputs and call.can_be_sorted(len(self._images)):
+                results.append(self._fit(name, call, *outputs[name]))
 
-        handles = [
-            layers[name].register_forward_pre_hook(lambda _, inputs, name=name: fit_layer(name, inputs[0]))
-            for name in outputs
-        ]
-        with _removed(handles):
+        with LayerCalls(network, before=fit_layer):
             network(self._images)
         return tuple(results)
 
-    def _fit(self, name: str, layer: Layer, original: str, outputs: Tensor, inputs: Tensor) -> FittedLayer:
+    def _fit(self, name: str, call: LayerCall, original: str, outputs: Tensor) -> FittedLayer:
+        """Fit the weight of a call, each group of a convolution by itself."""
         targets = self._outputs[original][..., outputs].double()
-        if layer.bias is not None:
-            targets = targets - layer.bias.cpu().double()
-        sliced = layer.weight.detach().cpu().flatten(1).double()
-        size = sliced.shape[1]
-        products, residues = torch.zeros(size, size).double(), torch.zeros(size, len(sliced)).double()
+        if call.bias is not None:
+            targets = targets - call.bias.cpu().double()
+        sliced = call.weight.detach().cpu().reshape(call.groups, -1, call.weight[0].numel()).double()
+        num_groups, num_outputs, size = sliced.shape
+        products = torch.zeros(num_groups, size, size).double()
+        residues = torch.zeros(num_groups, size, num_outputs).double()
         held_out: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, len(inputs), _CHUNK):
-            rows = _sampled_inputs(inputs[start : start + _CHUNK], layer, original).cpu().double()
+        for start in range(0, len(targets), _CHUNK):
+            rows = _sampled(call.input_rows(len(targets), start, start + _CHUNK), original).cpu().double()
             goal = targets[start : start + _CHUNK]
             judges = torch.arange(start, start + len(rows)) % _HELD_OUT == 0
-            held_out.append((rows[judges].flatten(0, 1), goal[judges].flatten(0, 1)))
-            rows, goal = rows[~judges].flatten(0, 1), goal[~judges].flatten(0, 1)
-            products += rows.T @ rows
-            residues += rows.T @ (goal - rows @ sliced.T)
-        ridge = _RIDGE * products.diagonal().mean().clamp(min=_NO_INPUT)
-        products.diagonal().add_(ridge)
-        fitted = sliced + torch.linalg.solve(products, residues).T
+            held_out.append((_by_group(rows[judges], num_groups), _by_group(goal[judges], num_groups)))
+            rows, goal = _by_group(rows[~judges], num_groups), _by_group(goal[~judges], num_groups)
+            products += rows.mT @ rows
+            residues += rows.mT @ (goal - rows @ sliced.mT)
+        diagonals = products.diagonal(dim1=1, dim2=2)
+        diagonals.add_(_RIDGE * diagonals.mean(1, keepdim=True).clamp(min=_NO_INPUT))
+        fitted = sliced + torch.linalg.solve(products, residues).mT
         before, after = (_error_share(weight, held_out) for weight in (sliced, fitted))
         if after < before:
-            layer.weight.copy_(fitted.reshape(layer.weight.shape))
-        return FittedLayer(name, before, after)
+            call.weight.copy_(fitted.reshape(call.weight.shape))
+        return FittedLayer(_layer_name(name), before, after)
 
 
-def _layers(network: nn.Module) -> dict[str, Layer]:
-    """Return the layers of a network that can be fitted, by name."""
-    return {name: layer for name, layer in network.named_modules() if _can_be_fitted(layer)}
-
-
-def _can_be_fitted(layer: nn.Module) -> bool:
-    if type(layer) is nn.Linear:
-        return True
-    return (
-        type(layer) is nn.Conv2d
-        and layer.groups == 1
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
-
-
-@contextmanager
-def _removed(handles: list[RemovableHandle]) -> Iterator[None]:
-    """Remove hooks at the end."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _by_group(rows: Tensor, num_groups: int) -> Tensor:
+    """Return rows (images, places, values of all groups) as (groups, images * places, values)."""
+    return rows.reshape(-1, num_groups, rows.shape[2] // num_groups).movedim(1, 0)
 
 
 def _error_share(weight: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> float:
-    """Return the squared error of outputs by a weight (outputs, inputs), as a part of their squares."""
-    error = sum(float(((rows @ weight.T - goal) ** 2).sum()) for rows, goal in pairs)
+    """Return the squared error of outputs by a weight (groups, outputs, inputs), as a part of the squares."""
+    error = sum(float(((rows @ weight.mT - goal) ** 2).sum()) for rows, goal in pairs)
     total = sum(float((goal**2).sum()) for _, goal in pairs)
     return error / total if total else 0.0
 
 
-def _places(num_places: int, name: str) -> Tensor:
-    """Return the places of an image's outputs that are compared: the same for every network."""
-    generator = torch.Generator().manual_seed(len(name))
-    return torch.randperm(num_places, generator=generator)[:_POSITIONS]
+def _sampled(rows: Tensor, name: str) -> Tensor:
+    """Return some places of each image (images, places, values), the same ones for every network."""
+    generator = torch.Generator().manual_seed(len(_layer_name(name)))
+    return rows[:, torch.randperm(rows.shape[1], generator=generator)[:_POSITIONS]]
 
 
-def _sampled_outputs(outputs: Tensor, layer: Layer, name: str) -> Tensor:
-    """Return outputs at some places of each image (n, places, channels), on the CPU."""
-    rows = outputs.flatten(2).movedim(1, 2) if isinstance(layer, nn.Conv2d) else _rows(outputs)
-    return rows[:, _places(rows.shape[1], name)].cpu()
-
-
-def _sampled_inputs(inputs: Tensor, layer: Layer, name: str) -> Tensor:
-    """Return what the outputs at these places are computed from (n, places, inputs of an output)."""
-    if isinstance(layer, nn.Linear):
-        rows = _rows(inputs)
-    else:
-        assert not isinstance(layer.padding, str)
-        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        rows = patches.movedim(1, 2)
-    return rows[:, _places(rows.shape[1], name)]
-
-
-def _rows(values: Tensor) -> Tensor:
-    """Return values (n, ..., features) as (n, places, features)."""
-    return values.reshape(len(values), -1, values.shape[-1])
+def _layer_name(weight_name: str) -> str:
+    return weight_name.removesuffix(".weight")

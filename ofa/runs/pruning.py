@@ -146,8 +146,6 @@ class _Pruning:
         limit = self.settings.reconstruction_images
         if not limit:
             return None
-        if self.supernet.runs_graph:
-            self.note("what only the graph of this network computes is not fitted: its weights stay")
         return torch.cat(list(split_images(self.data, "train", self.resolution, self.device, limit)))
 
     def evaluate(self, network: nn.Module) -> float:

@@ -71,6 +71,64 @@ def test_a_pruned_network_computes_nearly_what_it_computed() -> None:
     assert changed_names == {"first.weight", "second.weight", "last.weight"}
 
 
+class Tokens(nn.Module):
+    """A network whose graph runs, as its forward has sizes written into it: windows of an image, groups."""
+
+    def __init__(self) -> None:
+        """Make the layers with random weights."""
+        super().__init__()
+        self.patches = nn.Conv2d(3, 24, 2, 2)
+        self.mix = nn.Conv2d(24, 24, 3, padding="same", groups=4)
+        self.wide, self.narrow = nn.Linear(24, 48), nn.Linear(48, 24)
+        self.last_weight = nn.Parameter(torch.randn(5, 24) / 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (n, 5) of images (n, 3, 8, 8)."""
+        values = self.mix(self.patches(images).relu())
+        values = values.view(-1, 24, 2, 2, 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 24)
+        values = values + self.narrow(self.wide(values).relu())
+        return F.linear(values.reshape(-1, 16, 24).mean(1), self.last_weight)
+
+
+def test_networks_whose_graph_runs_are_fitted_as_well() -> None:
+    torch.manual_seed(4)
+    images, other_images = torch.randn(64, 3, 8, 8), torch.randn(32, 3, 8, 8)
+    supernet, config = half_of(Tokens(), images[:2])
+    original, pruned = supernet.extract(supernet.space.largest), supernet.extract(config)
+    assert supernet.runs_graph
+    before = error(pruned, original, other_images)
+    fitted = Reconstructor(original, images).fit(pruned, supernet.positions(config))
+    # The convolution loses whole groups, and what is left reads as much as before.
+    assert [layer.name for layer in fitted] == ["wide", "narrow", "last_weight"]
+    assert all(layer.error_after < layer.error_before for layer in fitted)
+    assert error(pruned, original, other_images) < 0.6 * before
+
+
+@pytest.mark.parametrize(("groups", "padding"), [(1, "same"), (2, (2, 1)), (4, "valid")])
+def test_each_group_of_a_convolution_is_fitted_to_its_own_inputs(
+    groups: int, padding: str | tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the inputs of each group are a third of the others: nothing is lost."""
+    monkeypatch.setattr(reconstruction, "_RIDGE", 1e-9)
+    torch.manual_seed(5)
+    first = nn.Conv2d(2, 16, 1, bias=False)
+    second = nn.Conv2d(16, 8, 3, padding=padding, dilation=2, groups=groups)
+    with torch.no_grad():
+        first.weight[1::2] = first.weight[::2] / 3
+    network = nn.Sequential(first, nn.ReLU(), second)
+    kept_of_group = torch.arange(0, 16 // groups, 2)
+    half, last = nn.Conv2d(2, 8, 1, bias=False), copy.deepcopy(second)
+    half.weight = nn.Parameter(first.weight[::2].detach())
+    last.in_channels, last.weight = 8, nn.Parameter(second.weight[:, kept_of_group].detach())
+    pruned = nn.Sequential(half, nn.ReLU(), last)
+    positions = torch.arange(second.weight.numel()).view(second.weight.shape)[:, kept_of_group]
+    images = torch.randn(24, 2, 9, 9)
+    assert error(pruned, network, images) > 0.01
+    (layer,) = Reconstructor(network, images).fit(pruned, {"2.weight": positions})
+    assert layer.name == "2" and layer.error_after < 1e-8
+    assert error(pruned, network, images) < 1e-8
+
+
 def test_redundant_channels_are_made_up_for() -> None:
     torch.manual_seed(1)
     first, second = nn.Conv2d(2, 8, 3, bias=False), nn.Conv2d(8, 4, 3, stride=2)
