@@ -16,7 +16,7 @@ from ofa.common.figures import save_png
 from ofa.common.files import write_atomic
 from ofa.common.progress import Note
 from ofa.common.score_file import ScoreFile
-from ofa.compression.changes import BASIS_FORMS, LayerChange, apply_changes, apply_structure
+from ofa.compression.changes import BASIS_FORMS, apply_structure
 from ofa.compression.facts import CompressionFacts
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers
 from ofa.compression.nonzero_cost import nonzero_macs, zero_share
@@ -30,7 +30,6 @@ from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_batches, split_images
 from ofa.evaluation.evaluate import score
 from ofa.evaluation.tasks import task_of
-from ofa.graph.reconstruction import Reconstructor
 from ofa.modules.cost import module_cost
 from ofa.runs.channels import narrow_channels
 from ofa.runs.compressed import CompressedNetwork, StepResult
@@ -131,8 +130,7 @@ class _Recipe:
         network, changes = copy.deepcopy(narrowed), earlier.changes
         pattern, sparse_names = earlier.pattern, earlier.sparse_layers
         if decided is not None:
-            network = apply_changes(narrowed, decided.changes)
-            self.fit_forms(narrowed, network, decided.changes)
+            network = self.training.changed(narrowed, decided.changes)
             changes = (*changes, *decided.changes)
             self.latency_ms = None if timed is None else timed.after
             self.training.recalibrate(network)
@@ -191,17 +189,6 @@ class _Recipe:
         for line in (*decided.lines, decided.text):
             self.note(line)
         return decided
-
-    def fit_forms(self, before: nn.Module, network: nn.Module, changes: Sequence[LayerChange]) -> None:
-        """Fit the last layer of each changed convolution to what the convolution computed, in place."""
-        last_layers = {
-            f"{change.layer}.{len(network.get_submodule(change.layer)) - 1}": change.layer  # type: ignore[arg-type]
-            for change in changes
-            if change.form not in BASIS_FORMS
-        }
-        images = self.training.fitting_images if last_layers else None
-        if images is not None:
-            Reconstructor(before, images).fit_factors(network, last_layers)
 
     def note_dense(self, obstacles: dict[str, str]) -> None:
         """Tell which layers stay dense, and that time stays."""

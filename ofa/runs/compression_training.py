@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ofa.common.progress import Note
+from ofa.compression.changes import BASIS_FORMS, LayerChange, apply_changes
 from ofa.data.base import ImageData
 from ofa.data.target_scale import TargetScale
 from ofa.evaluation.batches import split_images
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.evaluation.tasks import task_of
+from ofa.graph.reconstruction import Reconstructor
 from ofa.graph.weights import load_weights
 from ofa.runs.compression_plan import Bar
 from ofa.runs.compression_settings import CompressionSettings
@@ -94,6 +97,22 @@ class StepTraining:
             return None
         device = next(self.teacher.parameters()).device
         return torch.cat(list(split_images(self.data, "train", self.resolution, device, limit)))
+
+    def changed(self, network: nn.Module, changes: Sequence[LayerChange]) -> nn.Module:
+        """Return a network with changed convolutions, the last layer of each fitted to what it computed.
+
+        Those by shared bases keep the weights of their form: the training of the step `penni` makes others.
+        """
+        result = apply_changes(network, changes)
+        last_layers = {
+            f"{change.layer}.{len(result.get_submodule(change.layer)) - 1}": change.layer  # type: ignore[arg-type]
+            for change in changes
+            if change.form not in BASIS_FORMS
+        }
+        images = self.fitting_images if last_layers else None
+        if images is not None:
+            Reconstructor(network, images).fit_factors(result, last_layers)
+        return result
 
     def _train(
         self,

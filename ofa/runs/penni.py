@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ofa.common.errors import UserError
-from ofa.compression.changes import BASIS_FORMS, LayerChange, apply_changes, apply_filled
+from ofa.compression.changes import BASIS_FORMS, LayerChange, apply_filled
 from ofa.compression.nonzero_cost import hybrid_bits
 from ofa.compression.shared_basis import (
     KernelFactors,
@@ -68,7 +68,7 @@ def train_penni(original: nn.Module, changes: Sequence[LayerChange], training: S
     others = [change for change in changes if change.form not in BASIS_FORMS]
     by_basis = [change for change in changes if change.form in BASIS_FORMS]
     names = [change.layer for change in by_basis]
-    network, settings = apply_changes(original, others), training.settings.penni
+    network, settings = training.changed(original, others), training.settings.penni
     pointwise = pointwise_layers(network) if settings.pointwise else ()
     first_length, last_length = training.settings.penni_lengths
     share_bases(network, {change.layer: _factors(network, change) for change in by_basis})
