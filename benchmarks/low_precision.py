@@ -7,7 +7,7 @@ ROOT holds FashionMNIST/raw. Every method begins with one trained original (see 
 
 - "int8": rounded to int8 for ONNX Runtime, calibrated on 300 training images;
 - "int8_fall_back": the same with as few operators in floating point as halve the loss on validation images;
-- "int8_qat": the step `qat` of `ofa compress` for so many epochs, then int8;
+- "int8_qat": the step `qat` of `ofa compress` for so many epochs, then int8 with the trained ranges;
 - "int4", "int4_qat": the same with weights of 4 bits, without and with the training;
 - "sparse": 2 of 4 weights along the input channels set to zero, trained for as many epochs with the zeros;
 - "control": the original, trained for as many epochs.
@@ -21,8 +21,7 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from trained_originals import (
 )
 
 from ofa.common.progress import progress_bar
+from ofa.compression.facts import InputRange
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers, rounded_weight
 from ofa.compression.quantisation.calibration import single_images
 from ofa.compression.quantisation.graph import count_operators, operator_units
@@ -55,6 +55,7 @@ from ofa.compression.quantisation.search_precision import (
 )
 from ofa.compression.settings import SparsePattern
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
+from ofa.compression.trained_ranges import ranges_by_call
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
@@ -81,11 +82,15 @@ def loaded(files: Files) -> Logits:
         return onnx_runtime.load(Path(folder), 1, INT8)
 
 
-def int8_of(network: nn.Module, data: ImageData, max_loss: float | None) -> tuple[Logits, int]:
+def int8_of(
+    network: nn.Module, data: ImageData, max_loss: float | None, ranges: Sequence[InputRange] = ()
+) -> tuple[Logits, int]:
     """Return the outputs of a network in int8, and how many operators stay in floating point."""
     network = copy.deepcopy(network).eval()
     example = torch.zeros(1, 1, SIDE, SIDE)
     files = onnx_runtime.convert(network, example, FP32)
+
+    operator_ranges = ranges_by_call(network, example, ranges)
 
     def validation() -> Iterator[tuple[Tensor, Tensor]]:
         return data.batches("validation", 250, DEVICE)
@@ -94,7 +99,7 @@ def int8_of(network: nn.Module, data: ImageData, max_loss: float | None) -> tupl
     samples = Samples(single_images((images for images, _ in batches), 300), validation)
     result = quantise_network(
         operator_units(count_operators(torch.export.export(network, (example,)))),
-        lambda calibration: QUANTISERS["onnx_runtime"].prepare(files, calibration),
+        lambda calibration: QUANTISERS["onnx_runtime"].prepared(files, calibration, operator_ranges),
         loaded,
         network,
         samples,
@@ -103,17 +108,10 @@ def int8_of(network: nn.Module, data: ImageData, max_loss: float | None) -> tupl
     return loaded(result.files), len(result.kept_units)
 
 
-@contextmanager
-def rounded(network: nn.Module, bits: int) -> Iterator[None]:
-    """Let a network be trained with rounded numbers."""
-    with fake_quantised(network, quantised_layers(network), bits):
-        yield
-
-
 def made(method: str, original: nn.Module, data: ImageData, options: Any, seed: int) -> dict[str, Any]:
     """Return the accuracies of one method, and what else is worth telling."""
     network = copy.deepcopy(original)
-    bits = 4 if method.startswith("int4") else 8
+    bits, ranges = 4 if method.startswith("int4") else 8, list[InputRange]()
     if method == "sparse":
         names, _ = sparse_layers(network, PATTERN)
         make_sparse(network, PATTERN, names)
@@ -123,8 +121,10 @@ def made(method: str, original: nn.Module, data: ImageData, options: Any, seed: 
         zeros = [float((weight == 0).float().mean()) for weight in weights if isinstance(weight, Tensor)]
         return {**accuracies(network, data), "zeros": float(np.mean(zeros)), "layers": len(names)}
     if method == "control" or method.endswith("_qat"):
-        with rounded(network, bits) if method != "control" else nullcontext():
+        names = () if method == "control" else quantised_layers(network)
+        with fake_quantised(network, names, bits) as limits:
             trained(network, original, data, options, seed)
+        ranges = [InputRange(name, *limits[name]) for name in names]
     if method == "control":
         return accuracies(network, data)
     if method == "int4":
@@ -139,7 +139,7 @@ def made(method: str, original: nn.Module, data: ImageData, options: Any, seed: 
         outputs_of, _ = int8_of(network, data, None)
         losses = [_top1(function, data, "validation") for function in (network, outputs_of)]
         max_loss = 50 * max(losses[0] - losses[1], 0)
-    outputs_of, num_kept = int8_of(network, data, max_loss)
+    outputs_of, num_kept = int8_of(network, data, max_loss, ranges)
     top1 = {f"{split}_top1": _top1(outputs_of, data, split) for split in ("test", "validation")}
     return {**top1, "kept": num_kept, "max_loss": max_loss}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 
 from ofa.common.errors import UserError
@@ -20,6 +21,23 @@ class TensorShape:
 
 
 @dataclass(frozen=True)
+class InputRange:
+    """The values from `minimum` to `maximum` that the input of a layer is rounded between in int8."""
+
+    layer: str
+    minimum: float
+    maximum: float
+
+    def __post_init__(self) -> None:
+        """Check that the range is finite and includes 0."""
+        if not -math.inf < self.minimum <= 0 <= self.maximum < math.inf:
+            raise UserError(
+                f"The range of {self.layer} is {self.minimum} to {self.maximum}; expected finite numbers, "
+                "the first at most and the second at least 0."
+            )
+
+
+@dataclass(frozen=True)
 class CompressionFacts:
     """What of a network was changed: enough to make its layers again, and to train it further.
 
@@ -28,12 +46,15 @@ class CompressionFacts:
         pattern: pattern of zeros in the weights; None for none.
         sparse_layers: names of the layers whose zeros a training keeps.
         shapes: shapes of the tensors of the changed network that lost channels.
+        input_ranges: ranges of the inputs of layers that the network was trained with; a further training
+            makes them wrong.
     """
 
     changes: tuple[LayerChange, ...] = ()
     pattern: SparsePattern | None = None
     sparse_layers: tuple[str, ...] = ()
     shapes: tuple[TensorShape, ...] = ()
+    input_ranges: tuple[InputRange, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that each layer changes once, and that zeros have a pattern."""
@@ -47,8 +68,9 @@ class CompressionFacts:
     def digest(self) -> str:
         """Eight digits that tell compressions apart."""
         values = asdict(self)
-        if not self.shapes:
-            del values["shapes"]
+        for name in ("shapes", "input_ranges"):
+            if not values[name]:
+                del values[name]
         content = json.dumps(values, sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:8]
 
@@ -64,4 +86,6 @@ class CompressionFacts:
             parts.append(f"{zeros} in {len(self.sparse_layers)} layers")
         if self.shapes:
             parts.append("channels left out")
+        if self.input_ranges:
+            parts.append(f"ranges of int8 trained for {len(self.input_ranges)} layers")
         return " and ".join(parts)

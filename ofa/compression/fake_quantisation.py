@@ -29,7 +29,9 @@ def quantised_layers(network: nn.Module) -> tuple[str, ...]:
 
 
 @contextmanager
-def fake_quantised(network: nn.Module, names: Sequence[str], bits: int) -> Iterator[None]:
+def fake_quantised(
+    network: nn.Module, names: Sequence[str], bits: int
+) -> Iterator[dict[str, tuple[float, float]]]:
     """Let layers compute with rounded weights and inputs while the network is trained.
 
     Weights have one scale for each output and symmetric steps, which a batch norm after them does not change
@@ -41,8 +43,12 @@ def fake_quantised(network: nn.Module, names: Sequence[str], bits: int) -> Itera
         network: network, changed in place.
         names: layers; see `quantised_layers`.
         bits: bits of a weight, one of `WEIGHT_BITS`; inputs have 8.
+
+    Yields:
+        The range of the inputs of each layer, from the end on.
     """
     handles = []
+    ranges: dict[str, tuple[float, float]] = {}
     for name in names:
         layer = network.get_submodule(name)
         parametrize.register_parametrization(layer, "weight", _RoundedWeight(bits))
@@ -50,12 +56,13 @@ def fake_quantised(network: nn.Module, names: Sequence[str], bits: int) -> Itera
         layer.add_module(_INPUTS, _RoundedInputs().to(next(layer.parameters()).device))
         handles.append(layer.register_forward_pre_hook(_round_inputs))
     try:
-        yield
+        yield ranges
     finally:
         for handle in handles:
             handle.remove()
         for name in names:
             layer = network.get_submodule(name)
+            ranges[name] = layer.get_submodule(_INPUTS).range  # type: ignore[assignment]
             delattr(layer, _INPUTS)
             parametrize.remove_parametrizations(layer, "weight")
 
@@ -93,6 +100,11 @@ class _RoundedInputs(nn.Module):
         super().__init__()
         self.register_buffer("minimum", torch.zeros(()))
         self.register_buffer("maximum", torch.zeros(()))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The running minimum and maximum."""
+        return float(self.minimum), float(self.maximum)
 
     @override
     def forward(self, inputs: Tensor) -> Tensor:

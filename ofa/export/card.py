@@ -14,7 +14,7 @@ from ofa.common.errors import UserError
 from ofa.common.expectation import MetricValue
 from ofa.common.latency_target import LatencyTarget
 from ofa.common.metric import metric_named
-from ofa.compression.facts import CompressionFacts
+from ofa.compression.facts import CompressionFacts, InputRange
 from ofa.data.preprocessing import Preprocessing
 from ofa.data.settings import CLASSIFICATION, OUTPUTS_BY_NAME, REGRESSION, DataInfo
 from ofa.data.target_scale import TargetScale
@@ -60,6 +60,11 @@ class SubnetFacts:
     def sparse_layers(self) -> tuple[str, ...]:
         """Names of the layers whose zeros a training keeps."""
         return () if self.compression is None else self.compression.sparse_layers
+
+    @property
+    def input_ranges(self) -> tuple[InputRange, ...]:
+        """Ranges of the inputs of layers that it was trained with for int8."""
+        return () if self.compression is None else self.compression.input_ranges
 
     @property
     def lines(self) -> list[str]:

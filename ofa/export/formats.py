@@ -15,12 +15,15 @@ from torch.export import ExportedProgram
 
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError, unknown_name
+from ofa.compression.facts import InputRange
+from ofa.compression.quantisation.base import OperatorRanges
 from ofa.compression.quantisation.graph import (
     QuantisationUnits,
     count_operators,
     layer_units,
     operator_units,
 )
+from ofa.compression.trained_ranges import ranges_by_call
 from ofa.export.weights import WEIGHTS_FILE
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import (
@@ -48,20 +51,35 @@ class Source:
         network: nn.Module,
         input_shape: tuple[int, int, int],
         metadata: Mapping[str, str] | None = None,
+        input_ranges: Sequence[InputRange] = (),
     ) -> None:
-        """Copy `network`, which takes images of `input_shape`; `metadata` are texts on it by key."""
+        """Copy `network`.
+
+        Args:
+            network: takes images of `input_shape`.
+            input_shape: channels, height and width.
+            metadata: texts on the network by key.
+            input_ranges: ranges of the inputs of layers that it was trained with.
+        """
         self.metadata = dict(metadata or {})
         self.network = (
             copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
         )
         self.network.eval().requires_grad_(False)
-        self._input_shape = input_shape
+        self._input_shape, self._input_ranges = input_shape, input_ranges
 
     @cached_property
     def units(self) -> QuantisationUnits:
         """The parts that can stay in floating point: layers of a chain, operators of other modules."""
         specs = layers_of(self.network)
         return operator_units(count_operators(self.program)) if specs is None else layer_units(specs)
+
+    @cached_property
+    def operator_ranges(self) -> OperatorRanges:
+        """The trained ranges of the inputs of its operators, in the order of their calls, if any."""
+        if not self._input_ranges:
+            return ()
+        return ranges_by_call(self.network, self.images(2), self._input_ranges)
 
     def images(self, count: int) -> Tensor:
         """Return normally distributed images, equal in every call."""

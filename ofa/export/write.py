@@ -108,7 +108,8 @@ def export_bundle(
     if target is not None:
         check_precision(target.precision, target.mixed_precision, formats, layers_of(network))
     _check_replaceable(path)
-    source = Source(network, card.input_shape, card_metadata(card))
+    ranges = () if card.subnet is None else card.subnet.input_ranges
+    source = Source(network, card.input_shape, card_metadata(card), ranges)
     num_outputs = _checked_outputs(source, card, formats, target is not None and target.precision != FP32)
     check_free_space(path.parent, _max_bytes(network, len(chosen_formats), target), "the bundle")
     total = 1 + len(chosen_formats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from ofa.common.files import write_atomic
 from ofa.common.progress import Note
 from ofa.common.score_file import ScoreFile
 from ofa.compression.changes import BASIS_FORMS, apply_structure
-from ofa.compression.facts import CompressionFacts
+from ofa.compression.facts import CompressionFacts, InputRange
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers
 from ofa.compression.nonzero_cost import nonzero_macs, zero_share
 from ofa.compression.plan import UNITS
 from ofa.compression.programs import TimedModule
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
 from ofa.compression.steps_figure import StepPoint, steps_figure
+from ofa.compression.trained_ranges import kept_ranges
 from ofa.compression.unused_units import cut_shapes
 from ofa.data.base import ImageData
 from ofa.data.target_scale import TargetScale
@@ -159,7 +160,7 @@ class _Recipe:
             self.add_result(name, network)
         if length and self.settings.control:
             self.add_control(length)
-        facts = CompressionFacts(changes, pattern, sparse_names, shapes)
+        facts = CompressionFacts(changes, pattern, sparse_names, shapes, self.input_ranges(network))
         self.draw()
         tests = [score(module, self.batches("test"), self.task) for module in (self.original, network)]
         num_images = (self.data.size("validation"), self.data.size("test"))
@@ -203,13 +204,25 @@ class _Recipe:
     @contextmanager
     def while_trained(self, network: nn.Module, name: str, sparse_names: Sequence[str]) -> Iterator[None]:
         """Keep zeros of a network and, for `qat`, let it compute with rounded numbers."""
-        with (
-            zeros_kept(network, sparse_names),
-            fake_quantised(network, quantised_layers(network), self.settings.weight_bits)
-            if name == QAT
-            else nullcontext(),
-        ):
-            yield
+        with zeros_kept(network, sparse_names):
+            if name != QAT:
+                yield
+                return
+            names = quantised_layers(network)
+            with fake_quantised(network, names, self.settings.weight_bits) as ranges:
+                yield
+            kept_ranges(self.ranges_path, names, ranges)
+
+    @property
+    def ranges_path(self) -> Path:
+        """The file of the ranges that the step `qat` trained."""
+        return self.folder / QAT / "ranges.jsonl"
+
+    def input_ranges(self, network: nn.Module) -> tuple[InputRange, ...]:
+        """Return the ranges that a network was trained with; none without the step `qat`."""
+        if QAT not in self.settings.steps or not self.ranges_path.exists():
+            return ()
+        return kept_ranges(self.ranges_path, quantised_layers(network), {})
 
     def measure_latency(
         self,

@@ -216,6 +216,10 @@ def _tuned_card(
     """Return the card of a network after its training: with its measured value and the settings."""
     value = measured_value(metric, after, "validation", data.size("validation"), data.info.name)
     provenance = {**card.provenance, "finetuned": dataclasses.asdict(settings)}
+    if card.subnet is not None and card.subnet.compression is not None:
+        # Ranges of int8 that the earlier weights were trained with.
+        compression = dataclasses.replace(card.subnet.compression, input_ranges=())
+        card = dataclasses.replace(card, subnet=dataclasses.replace(card.subnet, compression=compression))
     return dataclasses.replace(card, expected_metric=value, provenance=provenance)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 import own_models
 import pytest
@@ -234,6 +235,16 @@ def test_numbers_are_rounded_in_a_training_for_int8(folder: Path, capsys: pytest
     for name in ("stem", "wide", "head"):
         weight = bundle.network.get_parameter(f"{name}.weight")
         assert torch.equal(rounded_weight(weight, 8), weight)
+    # The engine's file has the ranges of the training, which further training would make wrong.
+    assert bundle.subnet.compression is not None
+    ranges = {own.layer: own.maximum - own.minimum for own in bundle.subnet.compression.input_ranges}
+    assert set(ranges) == {"stem", "wide", "head", "blocks.0.conv", "blocks.1.conv"}
+    model = onnx.load(bundle.path / "int8" / "model.onnx")
+    scales = [float(value) for value in map(numpy_helper.to_array, model.graph.initializer) if not value.ndim]
+    assert all(np.isclose(scales, value / 255, rtol=1e-5, atol=0).any() for value in ranges.values())
+    short = ("data=digits", "formats=[]", *SHORT[:2])
+    tuned = load_bundle(finetune_subnet.run("run_name=net", "bundle=rounded", "name=again", *short))
+    assert tuned.subnet.compression is not None and not tuned.subnet.compression.input_ranges
     four = compress_network.run(*NET, *SHORT, "steps=[qat]", "weight_bits=4", "control=false", "name=four")
     assert four is not None
     weight = load_bundle("runs/net/bundles/four").network.get_parameter("head.weight")

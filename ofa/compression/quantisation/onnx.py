@@ -7,12 +7,14 @@ instructions sums of such products can overflow 16 bits; measure accuracy on the
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa.compression.quantisation.base import Quantise, Quantiser
+from ofa.compression.facts import InputRange
+from ofa.compression.quantisation.base import OperatorRanges, Quantise, Quantiser
 from ofa.compression.quantisation.calibration import Images, check_calibration
 from ofa.compression.quantisation.graph import GraphNode, kept_names
 from ofa.runtimes.base import Files, check_packages
@@ -23,17 +25,21 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("onnx", "onnxruntime")
 _OPERATORS = ("Conv", "Gemm", "MatMul")
+_MOVING = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool")
+"""Operations whose outputs are values of their first input."""
 
 
 class OnnxQuantiser:
     """Quantises one model repeatedly; preparation and calibration run once."""
 
-    def __init__(self, model: bytes, calibration: Sequence[Images]) -> None:
+    def __init__(self, model: bytes, calibration: Sequence[Images], ranges: OperatorRanges = ()) -> None:
         """Fold batch norm into the convolutions and infer shapes.
 
         Args:
             model: an ONNX model with one input, in float32.
             calibration: calibration inputs, each with its batch dimension.
+            ranges: ranges of the inputs of the operators, which are not taken from the calibration then;
+                without effect if the model has another number of operators.
 
         Raises:
             UserError: if there are no calibration images or a package is missing.
@@ -42,6 +48,7 @@ class OnnxQuantiser:
         check_calibration(calibration)
         self._calibration = calibration
         self._model = _prepare(model)
+        self._trained_ranges = ranges
         self._ranges: bytes | None = None
 
     def quantise(self, kept_operators: Collection[int] = ()) -> bytes:
@@ -54,6 +61,17 @@ class OnnxQuantiser:
         Raises:
             UserError: if the model lacks one of these operators.
         """
+        import onnx
+
+        if self._ranges is None and self._trained_ranges:
+            self._quantised(())
+            assert self._ranges is not None
+            model = onnx.load_from_string(self._model)
+            self._ranges = _with_trained(self._ranges, model, self._trained_ranges)
+        return self._quantised(kept_operators)
+
+    def _quantised(self, kept_operators: Collection[int]) -> bytes:
+        """Quantise with the ranges that are known, or calibrate."""
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -79,6 +97,31 @@ class OnnxQuantiser:
             )
             self._ranges = ranges.read_bytes()
             return _compact(target.read_bytes())
+
+
+def _with_trained(content: bytes, model: onnx.ModelProto, ranges: OperatorRanges) -> bytes:
+    """Return ONNX Runtime's file of ranges with those of the operators' inputs replaced.
+
+    What makes an input without changing its values, as a flattening does, has the same range.
+    """
+    values = json.loads(content)
+    positions = [position for position, node in enumerate(graph_nodes(model)) if node.operator]
+    if len(positions) != len(ranges):
+        return content
+    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+    producers = {name: node for node in nodes for name in node.output}
+    tensors: dict[str, list[InputRange]] = {}
+    for position, own in zip(positions, ranges, strict=True):
+        name = nodes[position].input[0] if own is not None else ""
+        while own is not None and name in values["data"]:
+            tensors.setdefault(name, []).append(own)
+            producer = producers.get(name)
+            name = producer.input[0] if producer and producer.op_type in _MOVING else ""
+    for name, found in tensors.items():
+        limits = {"lowest": min(own.minimum for own in found), "highest": max(own.maximum for own in found)}
+        for side, value in limits.items():
+            values["data"][name][side]["data"] = [value]
+    return json.dumps(values).encode()
 
 
 def quantise_onnx(model: bytes, calibration: Sequence[Images], kept_operators: Collection[int] = ()) -> bytes:
@@ -161,10 +204,10 @@ def _reader(name: str, calibration: Sequence[Images]) -> object:
     return Reader()
 
 
-def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
+def _quantise_files(files: Files, calibration: Sequence[Images], ranges: OperatorRanges = ()) -> Quantise:
     ((name, model),) = files.items()
-    quantiser, metadata = OnnxQuantiser(model, calibration), metadata_of(model)
+    quantiser, metadata = OnnxQuantiser(model, calibration, ranges), metadata_of(model)
     return lambda kept_operators: {name: with_metadata(quantiser.quantise(kept_operators), metadata)}
 
 
-QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files)
+QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files, _quantise_files)

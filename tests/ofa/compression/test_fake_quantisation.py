@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
 from ofa.common.errors import UserError
+from ofa.compression.facts import CompressionFacts, InputRange
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers, rounded_weight
-from ofa.compression.quantisation.onnx import quantise_onnx
+from ofa.compression.quantisation.onnx import OnnxQuantiser, quantise_onnx
 from ofa.compression.settings import SparsePattern
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
+from ofa.compression.trained_ranges import kept_ranges, ranges_by_call
 from ofa.runtimes.onnx_export import export_onnx
 
 
@@ -124,6 +129,66 @@ def test_an_engine_rounds_the_weights_to_themselves() -> None:
             np.testing.assert_allclose(weight * scale, own.detach().numpy(), rtol=1e-5, atol=1e-7)
             found += 1
     assert found == 2
+
+
+def test_an_engine_computes_with_the_ranges_of_the_training() -> None:
+    model, images = network(), torch.randn(64, 4, 8, 8)
+    names = quantised_layers(model)
+    with fake_quantised(model, names, 8) as ranges, torch.no_grad():
+        for _ in range(5):
+            model.train()(images)
+        for name, value in model.eval().named_buffers():
+            if name.endswith(("minimum", "maximum")):
+                value.mul_(0.8)  # So that the values of the images are another range.
+        expected = model(images).numpy()
+    inputs = [image[None].numpy() for image in images]
+    content = export_onnx(model, images[:1])
+    facts = [InputRange(name, *ranges[name]) for name in names]
+    trained_ranges = ranges_by_call(model, images, facts)
+    assert trained_ranges == tuple(facts)
+    shares = []
+    for operator_ranges in (trained_ranges, (), trained_ranges[1:]):
+        quantised = OnnxQuantiser(content, inputs, operator_ranges).quantise()
+        difference = np.abs(np.concatenate(outputs_of(quantised, inputs)) - expected)
+        shares.append(float((difference <= 1.01 * last_step(quantised)).mean()))
+    # Ranges of another number of operators are not used.
+    assert shares[0] >= 0.999 and shares[1] < 0.9 and shares[2] == shares[1]
+
+
+def outputs_of(content: bytes, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Return a model's outputs by its own operations, without those that depend on the processor."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(content, options)
+    return [session.run(None, {session.get_inputs()[0].name: values})[0] for values in inputs]
+
+
+def last_step(content: bytes) -> float:
+    """Return the step of a model's rounded outputs."""
+    model = onnx.load_from_string(content)
+    tensors = {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
+    (last,) = (node for node in model.graph.node if model.graph.output[0].name in node.output)
+    return float(tensors[last.input[1]])
+
+
+def test_ranges_are_kept_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.jsonl"
+    ranges = kept_ranges(path, ["a", "b"], {"a": (-0.5, 1.25), "b": (0.0, 3.0)})
+    assert ranges == (InputRange("a", -0.5, 1.25), InputRange("b", 0.0, 3.0))
+    assert kept_ranges(path, ["a", "b"], {}) == ranges
+    assert CompressionFacts().digest == CompressionFacts(input_ranges=()).digest
+    assert CompressionFacts().digest != CompressionFacts(input_ranges=ranges).digest
+    path.write_text("no number\n")
+    with pytest.raises(UserError, match=r"ranges\.jsonl"):
+        kept_ranges(path, ["a"], {})
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum"), [(0.1, 1.0), (-1.0, -0.1), (0.0, float("nan")), (-np.inf, 1.0)]
+)
+def test_a_range_has_finite_numbers_around_0(minimum: float, maximum: float) -> None:
+    with pytest.raises(UserError, match="The range of head is .*; expected finite numbers"):
+        InputRange("head", minimum, maximum)
 
 
 def test_a_network_without_weights_is_refused() -> None:
