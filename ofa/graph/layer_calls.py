@@ -46,7 +46,7 @@ class LayerCall:
         """Return outputs of the call as (images, places, outputs)."""
         return _by_image(outputs if self.window is None else outputs.flatten(2).movedim(1, 2), num_images)
 
-    def can_be_sorted(self, num_images: int) -> bool:
+    def is_by_image(self, num_images: int) -> bool:
         """Return whether the call has the same number of places for each of so many images."""
         if self.window is None:
             return self.inputs.numel() // self.inputs.shape[-1] % num_images == 0

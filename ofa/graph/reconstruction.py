@@ -78,7 +78,7 @@ class Reconstructor:
 
         def record(name: str, call: LayerCall, outputs: Tensor) -> None:
             num_calls[name] += 1
-            if call.can_be_sorted(len(images)):
+            if call.is_by_image(len(images)):
                 self._outputs[name] = _sampled(call.output_rows(outputs, len(images)), name).cpu()
 
         with torch.no_grad(), LayerCalls(original, after=record):
@@ -135,7 +135,7 @@ class Reconstructor:
         results: list[FittedLayer] = []
 
         def fit_layer(name: str, call: LayerCall) -> None:
-            if name in outputs and call.can_be_sorted(len(self._images)):
+            if name in outputs and call.is_by_image(len(self._images)):
                 results.append(self._fit(name, call, *outputs[name]))
 
         with LayerCalls(network, before=fit_layer):
