@@ -60,7 +60,8 @@ from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.runtimes import onnx_runtime
-from ofa.runtimes.base import FP32, INT8, Files, Logits, write_files
+from ofa.runtimes.base import INT8, Files, Logits, write_files
+from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
 from ofa.training.fitting import fit
 
 METHODS = ("control", "int8", "int8_fall_back", "int8_qat", "int4", "int4_qat", "sparse")
@@ -87,8 +88,9 @@ def int8_of(
 ) -> tuple[Logits, int]:
     """Return the outputs of a network in int8, and how many operators stay in floating point."""
     network = copy.deepcopy(network).eval()
-    example = torch.zeros(1, 1, SIDE, SIDE)
-    files = onnx_runtime.convert(network, example, FP32)
+    example = torch.zeros(2, 1, SIDE, SIDE)
+    program = torch.export.export(network, (example,), dynamic_shapes=DYNAMIC_BATCH)
+    files = {onnx_runtime.MODEL_FILE: export_onnx(program, example)}
 
     operator_ranges = ranges_by_call(network, example, ranges)
 
@@ -98,7 +100,7 @@ def int8_of(
     batches = data.batches("train", 250, DEVICE, 300)
     samples = Samples(single_images((images for images, _ in batches), 300), validation)
     result = quantise_network(
-        operator_units(count_operators(torch.export.export(network, (example,)))),
+        operator_units(count_operators(program)),
         lambda calibration: QUANTISERS["onnx_runtime"].prepared(files, calibration, operator_ranges),
         loaded,
         network,
