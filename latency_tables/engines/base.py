@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from ofa.runtimes.base import Files
 
 TimedRun = Callable[[], float]
 """Runs a prepared module once and returns the elapsed milliseconds."""
@@ -34,6 +36,19 @@ class Engine(Protocol):
 
     def measuring(self) -> AbstractContextManager[None]:
         """Configure the process for the runs (e.g. its thread count), and restore it afterwards."""
+        ...
+
+
+@runtime_checkable
+class ConvertingEngine(Engine, Protocol):
+    """An engine that runs files, which another process can have made."""
+
+    def convert(self, module: nn.Module, example: Tensor) -> Files:
+        """Return the files of `module` for inputs like the example."""
+        ...
+
+    def load(self, files: Files, example: Tensor) -> TimedRun:
+        """Return a timed run of files that `convert` returned."""
         ...
 
 

@@ -14,7 +14,7 @@ from latency_tables.engines.base import Description, Engine, TimedRun, processor
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
 from ofa.compression.quantisation.registry import converted, offers_of
-from ofa.runtimes.base import Runtime, check_packages, offered_text, quiet, write_files
+from ofa.runtimes.base import Files, Runtime, check_packages, offered_text, quiet, write_files
 
 
 class RuntimeEngine(Engine):
@@ -52,10 +52,19 @@ class RuntimeEngine(Engine):
 
     @override
     def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        return self.load(self.convert(module, example), example)
+
+    def convert(self, module: nn.Module, example: Tensor) -> Files:
+        """Return the files of `module` in the runtime's format for inputs like the example."""
+        with quiet():
+            return converted(self._runtime, module, example, self._device.precision)
+
+    def load(self, files: Files, example: Tensor) -> TimedRun:
+        """Return a timed run of files of `convert`."""
         device = self._device
         with tempfile.TemporaryDirectory() as name, quiet():
             folder = Path(name)
-            write_files(folder, converted(self._runtime, module, example, device.precision))
+            write_files(folder, files)
             session = self._runtime.load(folder, device.threads, device.precision, device.accelerator)
         return timed(session.bind(example))
 

@@ -16,6 +16,7 @@ from latency_tables.measuring.fresh_process import (
     time_in_fresh_process,
 )
 from latency_tables.measuring.journal import Identity, MeasurementJournal, refuse_other
+from latency_tables.measuring.program_folder import shared_programs
 from latency_tables.measuring.rounds import time_workloads
 from latency_tables.table.device import DEVICE_FIELDS, DeviceSpec, device_values
 from latency_tables.table.measured import MeasuredTable
@@ -138,20 +139,22 @@ def _measure(
     """
     workloads = plan.workloads
     keys = [workload.key for workload in workloads]
-    for process in range(device.processes):
-        visits = measurements.visits(process)
-        earlier = {key: visits[key] for key in keys if key in visits}
-        if measurements.is_finished(process) and len(earlier) == len(keys):
-            continue
-        seed = process_seed(table_seed, process)
-        record = partial(measurements.append, process)
-        report = process_progress(progress, process, device.processes)
-        budget_s = max(60 * device.minutes / device.processes - _spent_s(earlier, device), 0.0)
-        if engine is None:
-            time_in_fresh_process(plan, device, seed, record, earlier, report, budget_s)
-        else:
-            time_workloads(engine, workloads, device, seed, record, earlier, report, budget_s)
-        measurements.finish(process)
+    with shared_programs() as programs:
+        for process in range(device.processes):
+            visits = measurements.visits(process)
+            earlier = {key: visits[key] for key in keys if key in visits}
+            if measurements.is_finished(process) and len(earlier) == len(keys):
+                continue
+            seed = process_seed(table_seed, process)
+            record = partial(measurements.append, process)
+            report = process_progress(progress, process, device.processes)
+            budget_s = max(60 * device.minutes / device.processes - _spent_s(earlier, device), 0.0)
+            arguments = (device, seed, record, earlier, report, budget_s)
+            if engine is None:
+                time_in_fresh_process(plan, *arguments, programs)
+            else:
+                time_workloads(engine, workloads, *arguments)
+            measurements.finish(process)
 
 
 def _spent_s(visits: Mapping[str, Sequence[Sequence[float]]], device: DeviceSpec) -> float:

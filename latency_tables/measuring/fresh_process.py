@@ -18,6 +18,7 @@ import numpy as np
 
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.methods import Workload
+from latency_tables.measuring.program_folder import ProgramFolder
 from latency_tables.measuring.rounds import Visit, time_workloads
 from latency_tables.table.device import DeviceSpec
 from ofa.common.errors import UserError
@@ -77,6 +78,7 @@ def time_in_fresh_process(
     earlier: Mapping[str, Sequence[Sequence[float]]] | None = None,
     progress: ProgressCallback = silent,
     budget_s: float | None = None,
+    programs: ProgramFolder | None = None,
 ) -> None:
     """Run `latency_tables.measuring.rounds.time_workloads` in a separate process.
 
@@ -85,7 +87,7 @@ def time_in_fresh_process(
             recorded visits are saved.
     """
     receiver, sender = CONTEXT.Pipe(duplex=False)
-    arguments = (sender, plan, device, seed, dict(earlier or {}), budget_s)
+    arguments = (sender, plan, device, seed, dict(earlier or {}), budget_s, programs)
     process = CONTEXT.Process(target=_work, args=arguments, name=f"measuring on {device.name}")
     with _no_main_module():
         process.start()
@@ -163,6 +165,7 @@ def _work(
     seed: int,
     earlier: Mapping[str, Sequence[Sequence[float]]],
     budget_s: float | None,
+    programs: ProgramFolder | None,
 ) -> None:
     """Measure and send the results; the parent handles interruptions."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -173,7 +176,7 @@ def _work(
     try:
         workloads = plan.workloads
         time_workloads(
-            create_engine(device), workloads, device, seed, sender.send, earlier, progress, budget_s
+            create_engine(device), workloads, device, seed, sender.send, earlier, progress, budget_s, programs
         )
     except UserError as error:
         sender.send(_Failure(str(error)))

@@ -19,6 +19,7 @@ from latency_tables.measuring.fresh_process import (
 from latency_tables.measuring.graph_networks import GraphNetworks
 from latency_tables.measuring.methods import NETWORK_VISITS_PER_ROUND, Workload
 from latency_tables.measuring.plan import network_workload
+from latency_tables.measuring.program_folder import shared_programs
 from latency_tables.measuring.rounds import Visit, time_workloads
 from latency_tables.measuring.tables import Networks
 from latency_tables.table.device import DeviceSpec
@@ -111,13 +112,22 @@ def measure_subnets(
         subnets = networks.programs(configs, device.batch_size)
     else:
         subnets = _Subnets(networks, tuple(configs))
-    for process in range(count):
-        runs, report = _Runs(), process_progress(progress, process, count)
-        its_seed, budget_s = process_seed(seed, process), 60 * device.minutes / count
-        time_in_fresh_process(subnets, device, its_seed, runs.add, progress=report, budget_s=budget_s)
-        runs_by_key = runs.by_key()
-        for latency, workload in zip(latencies, subnets.workloads, strict=True):
-            latency.append(process_latency_ms(runs_by_key[workload.key]))
+    budget_s = 60 * device.minutes / count
+    with shared_programs() as programs:
+        for process in range(count):
+            runs, report = _Runs(), process_progress(progress, process, count)
+            time_in_fresh_process(
+                subnets,
+                device,
+                process_seed(seed, process),
+                runs.add,
+                progress=report,
+                budget_s=budget_s,
+                programs=programs,
+            )
+            runs_by_key = runs.by_key()
+            for latency, workload in zip(latencies, subnets.workloads, strict=True):
+                latency.append(process_latency_ms(runs_by_key[workload.key]))
     return latencies
 
 

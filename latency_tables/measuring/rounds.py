@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from latency_tables.engines.base import Engine, TimedRun
+from latency_tables.engines.base import ConvertingEngine, Engine, TimedRun
 from latency_tables.measuring.affinity import pinned
 from latency_tables.measuring.disturbance import Disturbance, assess, read_system_load
 from latency_tables.measuring.drift import WINDOW_S
 from latency_tables.measuring.methods import COLD_VISIT_RUNS, Workload
+from latency_tables.measuring.program_folder import ProgramFolder
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.timing import check_runs, process_latency_ms, standard_error
 from ofa.common.errors import UserError
@@ -46,6 +47,7 @@ def time_workloads(
     earlier: Mapping[str, Sequence[Sequence[float]]] | None = None,
     progress: ProgressCallback = silent,
     budget_s: float | None = None,
+    programs: ProgramFolder | None = None,
 ) -> None:
     """Visit every workload in each round and report the visits, in this process.
 
@@ -63,6 +65,7 @@ def time_workloads(
         earlier: runs of each visit recorded by earlier calls, per key; they count.
         progress: called with steps up to `STEPS`; never within a visit.
         budget_s: time for this call in seconds; by default `device.minutes`.
+        programs: what earlier calls have converted, and this one adds to; None: everything is converted.
 
     Raises:
         MeasurementError: if the time of a run is not positive and finite.
@@ -75,7 +78,7 @@ def time_workloads(
     with pinned(device.affinity), engine.measuring():
         while queue:
             start = time.monotonic()
-            runs = _prepare_chunk(engine, queue, device, seed, report)
+            runs = _prepare_chunk(engine, queue, device, seed, report, programs)
             chunk, queue = queue[: len(runs)], queue[len(runs) :]
             now = time.monotonic()
             report.begin_chunk(start, len(queue) / len(chunk))
@@ -86,7 +89,12 @@ def time_workloads(
 
 
 def _prepare_chunk(
-    engine: Engine, queue: Sequence[Workload], device: DeviceSpec, seed: int, report: _Report
+    engine: Engine,
+    queue: Sequence[Workload],
+    device: DeviceSpec,
+    seed: int,
+    report: _Report,
+    programs: ProgramFolder | None,
 ) -> dict[str, TimedRun]:
     """Return the first workloads of the queue, prepared, as many as fit the memory limits."""
     runs: dict[str, TimedRun] = {}
@@ -96,17 +104,31 @@ def _prepare_chunk(
             break
         with _failures_named(workload.key), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = workload.build()
-            run = engine.prepare(module, torch.randn(device.batch_size, *workload.image_shape))
+            run, num_parameters = _prepare(engine, workload, device.batch_size, programs)
             run()
         runs[workload.key] = run
-        parameters += _count_parameters(module)
+        parameters += num_parameters
         now, num_left = time.monotonic(), len(queue) - len(runs)
         # A round is taken to last as long as the preparation of its workloads, until one has been made.
         num_visits = num_left + min(device.min_rounds, device.rounds) * len(queue)
         remaining_s = max(report.deadline - now, (now - start) / len(runs) * num_visits)
         report(remaining_s, f"preparing programs, {num_left} left")
     return runs
+
+
+def _prepare(
+    engine: Engine, workload: Workload, batch_size: int, programs: ProgramFolder | None
+) -> tuple[TimedRun, int]:
+    """Return the timed run of a workload, and about how many parameters it has."""
+    example = torch.randn(batch_size, *workload.image_shape)
+    if programs is None or not isinstance(engine, ConvertingEngine):
+        module = workload.build()
+        return engine.prepare(module, example), _count_parameters(module)
+    files = programs.files(workload.key)
+    if files is None:
+        files = engine.convert(workload.build(), example)
+        programs.add(workload.key, files)
+    return engine.load(files, example), sum(map(len, files.values())) // 4
 
 
 def _count_parameters(module: nn.Module) -> int:
