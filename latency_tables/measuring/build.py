@@ -151,7 +151,7 @@ def _measure(
             budget_s = max(60 * device.minutes / device.processes - _spent_s(earlier, device), 0.0)
             arguments = (device, seed, record, earlier, report, budget_s)
             if engine is None:
-                time_in_fresh_process(plan, *arguments, programs)
+                time_in_fresh_process(plan, *arguments, programs if device.processes > 1 else None)
             else:
                 time_workloads(engine, workloads, *arguments)
             measurements.finish(process)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa.compression.facts import InputRange
 from ofa.compression.quantisation.base import OperatorRanges, Quantise, Quantiser
 from ofa.compression.quantisation.calibration import Images, check_calibration
 from ofa.compression.quantisation.graph import GraphNode, kept_names
@@ -48,7 +47,7 @@ class OnnxQuantiser:
         check_calibration(calibration)
         self._calibration = calibration
         self._model = _prepare(model)
-        self._trained_ranges = ranges
+        self._input_ranges = _input_ranges(model, ranges) if ranges else {}
         self._ranges: bytes | None = None
 
     def quantise(self, kept_operators: Collection[int] = ()) -> bytes:
@@ -63,11 +62,10 @@ class OnnxQuantiser:
         """
         import onnx
 
-        if self._ranges is None and self._trained_ranges:
+        if self._ranges is None and self._input_ranges:
             self._quantised(())
             assert self._ranges is not None
-            model = onnx.load_from_string(self._model)
-            self._ranges = _with_trained(self._ranges, model, self._trained_ranges)
+            self._ranges = _with_trained(self._ranges, onnx.load_from_string(self._model), self._input_ranges)
         return self._quantised(kept_operators)
 
     def _quantised(self, kept_operators: Collection[int]) -> bytes:
@@ -99,28 +97,40 @@ class OnnxQuantiser:
             return _compact(target.read_bytes())
 
 
-def _with_trained(content: bytes, model: onnx.ModelProto, ranges: OperatorRanges) -> bytes:
-    """Return ONNX Runtime's file of ranges with those of the operators' inputs replaced.
+def _input_ranges(content: bytes, ranges: OperatorRanges) -> dict[str, tuple[float, float]]:
+    """Return the ranges of tensors that operators read, by their names; none for another number of operators.
 
-    What makes an input without changing its values, as a flattening does, has the same range.
+    Args:
+        content: the model as it was exported, in the order of the calls; an optimiser reorders branches.
+        ranges: ranges of the operators' inputs, in the order of the calls.
+    """
+    import onnx
+
+    model = onnx.load_from_string(content)
+    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+    operators = [node for node, facts in zip(nodes, graph_nodes(model), strict=True) if facts.operator]
+    limits: dict[str, tuple[float, float]] = {}
+    for node, own in zip(operators, ranges, strict=True) if len(operators) == len(ranges) else ():
+        if own is not None:
+            lowest, highest = limits.get(node.input[0], (0.0, 0.0))
+            limits[node.input[0]] = min(lowest, own.minimum), max(highest, own.maximum)
+    return limits
+
+
+def _with_trained(content: bytes, model: onnx.ModelProto, limits: Mapping[str, tuple[float, float]]) -> bytes:
+    """Return ONNX Runtime's file of ranges with those of some tensors replaced.
+
+    What makes a tensor without changing its values, as a flattening does, has the same range.
     """
     values = json.loads(content)
-    positions = [position for position, node in enumerate(graph_nodes(model)) if node.operator]
-    if len(positions) != len(ranges):
-        return content
-    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
-    producers = {name: node for node in nodes for name in node.output}
-    tensors: dict[str, list[InputRange]] = {}
-    for position, own in zip(positions, ranges, strict=True):
-        name = nodes[position].input[0] if own is not None else ""
-        while own is not None and name in values["data"]:
-            tensors.setdefault(name, []).append(own)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for tensor, sides in limits.items():
+        name = tensor
+        while name in values["data"]:
+            for side, value in zip(("lowest", "highest"), sides, strict=True):
+                values["data"][name][side]["data"] = [value]
             producer = producers.get(name)
             name = producer.input[0] if producer and producer.op_type in _MOVING else ""
-    for name, found in tensors.items():
-        limits = {"lowest": min(own.minimum for own in found), "highest": max(own.maximum for own in found)}
-        for side, value in limits.items():
-            values["data"][name][side]["data"] = [value]
     return json.dumps(values).encode()
 
 

@@ -21,7 +21,7 @@ from ofa.compression.quantisation.onnx import OnnxQuantiser, quantise_onnx
 from ofa.compression.settings import SparsePattern
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
 from ofa.compression.trained_ranges import kept_ranges, ranges_by_call
-from ofa.runtimes.onnx_export import export_onnx
+from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
 
 
 def network() -> nn.Sequential:
@@ -153,6 +153,44 @@ def test_an_engine_computes_with_the_ranges_of_the_training() -> None:
         shares.append(float((difference <= 1.01 * last_step(quantised)).mean()))
     # Ranges of another number of operators are not used.
     assert shares[0] >= 0.999 and shares[1] < 0.9 and shares[2] == shares[1]
+
+
+class Shortcut(nn.Module):
+    """Two branches, of which an optimiser may put either first."""
+
+    def __init__(self) -> None:
+        """Make the layers with random weights."""
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+        self.first, self.second = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 10, 3, padding=1)
+        self.shortcut = nn.Conv2d(6, 10, 1)
+        self.last = nn.Conv2d(10, 12, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, 12, h, w) of images (n, 4, h, w)."""
+        values = self.norm(self.stem(images)).relu()
+        inner = self.second(self.first(values).relu())
+        return self.last((inner + self.shortcut(values)).relu())  # type: ignore[no-any-return]
+
+
+def test_ranges_belong_to_their_operators_in_a_network_of_branches() -> None:
+    model, images = Shortcut().eval(), torch.randn(8, 4, 8, 8)
+    maxima = {"stem": 3.0, "first": 5.0, "second": 7.0, "shortcut": 4.0, "last": 9.0}
+    operator_ranges = ranges_by_call(model, images, [InputRange(n, 0.0, m) for n, m in maxima.items()])
+    program = torch.export.export(model, (images,), dynamic_shapes=DYNAMIC_BATCH)
+    for content in (export_onnx(model, images[:1]), export_onnx(program, images)):
+        inputs = [image[None].numpy() for image in images]
+        quantised = onnx.load_from_string(OnnxQuantiser(content, inputs, operator_ranges).quantise())
+        tensors = {entry.name: numpy_helper.to_array(entry) for entry in quantised.graph.initializer}
+        makers = {name: node for node in quantised.graph.node for name in node.output}
+        found = {}
+        for node in quantised.graph.node:
+            if node.op_type == "Conv":
+                shape = tensors[makers[node.input[1]].input[0]].shape[:2]
+                found[shape] = 255 * float(tensors[makers[node.input[0]].input[1]])
+        # Both branches read one tensor, whose range covers those of both.
+        expected = {(6, 4): 3.0, (8, 6): 5.0, (10, 8): 7.0, (10, 6): 5.0, (12, 10): 9.0}
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 def outputs_of(content: bytes, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
