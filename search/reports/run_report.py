@@ -240,10 +240,12 @@ def plot_tradeoff(
             if bars and group != "random":
                 axes.errorbar(latencies, accuracies, bars, fmt="none", ecolor="0.75", capsize=3, zorder=1)
             axes.scatter(latencies, accuracies, size, marker=marker, zorder=3, label=f"{group}, measured")
-    for network in networks:
-        if network.name:
-            position = (network.measured_ms, metric.scale * network.measured)
-            axes.annotate(network.name, position, xytext=(6, 7), textcoords="offset points", fontsize=8)
+    named_networks = sorted((n for n in networks if n.name), key=lambda n: n.measured_ms)
+    for index, network in enumerate(named_networks):
+        position = (network.measured_ms, metric.scale * network.measured)
+        # Names of neighbours at one height would lie on each other.
+        shift = (6, -14 if index % 2 else 7)
+        axes.annotate(network.name, position, xytext=shift, textcoords="offset points", fontsize=8)
     axes.set_xlabel("latency [ms]")
     axes.set_ylabel(metric.label)
     axes.margins(0.12)
