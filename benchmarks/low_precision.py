@@ -55,7 +55,7 @@ from ofa.compression.quantisation.search_precision import (
 )
 from ofa.compression.settings import SparsePattern
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
-from ofa.compression.trained_ranges import ranges_by_call
+from ofa.compression.trained_ranges import trained_inputs
 from ofa.data.base import ImageData
 from ofa.evaluation.evaluate import score
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
@@ -91,8 +91,7 @@ def int8_of(
     example = torch.zeros(2, 1, SIDE, SIDE)
     program = torch.export.export(network, (example,), dynamic_shapes=DYNAMIC_BATCH)
     files = {onnx_runtime.MODEL_FILE: export_onnx(program, example)}
-
-    operator_ranges = ranges_by_call(network, example, ranges)
+    trained = trained_inputs(network, torch.randn(1, 1, SIDE, SIDE), ranges)
 
     def validation() -> Iterator[tuple[Tensor, Tensor]]:
         return data.batches("validation", 250, DEVICE)
@@ -101,7 +100,7 @@ def int8_of(
     samples = Samples(single_images((images for images, _ in batches), 300), validation)
     result = quantise_network(
         operator_units(count_operators(program)),
-        lambda calibration: QUANTISERS["onnx_runtime"].prepared(files, calibration, operator_ranges),
+        lambda calibration: QUANTISERS["onnx_runtime"].prepare(files, calibration, trained),
         loaded,
         network,
         samples,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ofa.common.score_file import ScoreFile
 from ofa.compression.facts import InputRange
+from ofa.compression.quantisation.trained_inputs import TrainedInputs
 from ofa.graph.layer_calls import LayerCall, LayerCalls
 
 
@@ -34,22 +37,24 @@ def kept_ranges(
     return tuple(InputRange(name, limit(name, 0), limit(name, 1)) for name in names)
 
 
-def ranges_by_call(
-    network: nn.Module, images: Tensor, ranges: Sequence[InputRange]
-) -> tuple[InputRange | None, ...]:
-    """Return the range of each call of a convolution or linear map of a network, in the order of the calls.
+def trained_inputs(network: nn.Module, images: Tensor, ranges: Sequence[InputRange]) -> TrainedInputs | None:
+    """Return what layers read in one run of a network, with their ranges; None for no ranges.
 
     Args:
         network: network in eval mode.
-        images: its input.
-        ranges: ranges by layer; other calls, and those of layers that saw zeros alone, have None.
+        images: its input, shape (1, channels, h, w).
+        ranges: ranges by layer; a layer that saw zeros alone has none.
     """
     by_layer = {values.layer: values for values in ranges if values.minimum < values.maximum}
-    found: list[InputRange | None] = []
+    inputs: list[NDArray[np.float32]] = []
+    found: list[InputRange] = []
 
     def add(name: str, call: LayerCall) -> None:
-        found.append(by_layer.get(name.removesuffix(".weight")))
+        if (own := by_layer.get(name.removesuffix(".weight"))) is not None:
+            inputs.append(call.inputs.clone().numpy())
+            found.append(own)
 
-    with torch.no_grad(), LayerCalls(network, before=add):
-        network(images)
-    return tuple(found)
+    if by_layer:
+        with torch.no_grad(), LayerCalls(network, before=add):
+            network(images)
+    return TrainedInputs(images.numpy(), tuple(inputs), tuple(found)) if found else None

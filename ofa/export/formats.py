@@ -16,14 +16,14 @@ from torch.export import ExportedProgram
 from ofa.architecture.layer import LayerSpec
 from ofa.common.errors import UserError, unknown_name
 from ofa.compression.facts import InputRange
-from ofa.compression.quantisation.base import OperatorRanges
 from ofa.compression.quantisation.graph import (
     QuantisationUnits,
     count_operators,
     layer_units,
     operator_units,
 )
-from ofa.compression.trained_ranges import ranges_by_call
+from ofa.compression.quantisation.trained_inputs import TrainedInputs
+from ofa.compression.trained_ranges import trained_inputs
 from ofa.export.weights import WEIGHTS_FILE
 from ofa.modules.static import StaticNetwork
 from ofa.runtimes.base import (
@@ -75,11 +75,9 @@ class Source:
         return operator_units(count_operators(self.program)) if specs is None else layer_units(specs)
 
     @cached_property
-    def operator_ranges(self) -> OperatorRanges:
-        """The trained ranges of the inputs of its operators, in the order of their calls, if any."""
-        if not self._input_ranges:
-            return ()
-        return ranges_by_call(self.network, self.images(2), self._input_ranges)
+    def trained_inputs(self) -> TrainedInputs | None:
+        """The ranges that the inputs of its layers were trained with, if any."""
+        return trained_inputs(self.network, self.images(1), self._input_ranges)
 
     def images(self, count: int) -> Tensor:
         """Return normally distributed images, equal in every call."""

@@ -127,7 +127,7 @@ def export_lower(
         return QuantisedNetwork(files, (), samples.metric, samples.score(logits), samples.score(reference))
     result = quantise_network(
         source.units,
-        lambda calibration: _quantiser(name).prepared(files, calibration, source.operator_ranges),
+        lambda calibration: _quantiser(name).prepare(files, calibration, source.trained_inputs),
         lambda quantised: _load(name, quantised, INT8),
         reference,
         samples,

@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa.compression.quantisation.base import OperatorRanges, Quantise, Quantiser
+from ofa.compression.quantisation.base import Quantise, Quantiser
 from ofa.compression.quantisation.calibration import Images, check_calibration
 from ofa.compression.quantisation.graph import GraphNode, kept_names
+from ofa.compression.quantisation.trained_inputs import Limits, TrainedInputs, Values
 from ofa.runtimes.base import Files, check_packages
 from ofa.runtimes.onnx_export import metadata_of, with_metadata
 
@@ -31,14 +32,15 @@ _MOVING = ("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool")
 class OnnxQuantiser:
     """Quantises one model repeatedly; preparation and calibration run once."""
 
-    def __init__(self, model: bytes, calibration: Sequence[Images], ranges: OperatorRanges = ()) -> None:
+    def __init__(
+        self, model: bytes, calibration: Sequence[Images], trained: TrainedInputs | None = None
+    ) -> None:
         """Fold batch norm into the convolutions and infer shapes.
 
         Args:
             model: an ONNX model with one input, in float32.
             calibration: calibration inputs, each with its batch dimension.
-            ranges: ranges of the inputs of the operators, which are not taken from the calibration then;
-                without effect if the model has another number of operators.
+            trained: ranges of the inputs of layers, which are not taken from the calibration then.
 
         Raises:
             UserError: if there are no calibration images or a package is missing.
@@ -47,7 +49,7 @@ class OnnxQuantiser:
         check_calibration(calibration)
         self._calibration = calibration
         self._model = _prepare(model)
-        self._input_ranges = _input_ranges(model, ranges) if ranges else {}
+        self._limits = {} if trained is None else _trained_limits(self._model, trained)
         self._ranges: bytes | None = None
 
     def quantise(self, kept_operators: Collection[int] = ()) -> bytes:
@@ -62,10 +64,10 @@ class OnnxQuantiser:
         """
         import onnx
 
-        if self._ranges is None and self._input_ranges:
+        if self._ranges is None and self._limits:
             self._quantised(())
             assert self._ranges is not None
-            self._ranges = _with_trained(self._ranges, onnx.load_from_string(self._model), self._input_ranges)
+            self._ranges = _with_trained(self._ranges, onnx.load_from_string(self._model), self._limits)
         return self._quantised(kept_operators)
 
     def _quantised(self, kept_operators: Collection[int]) -> bytes:
@@ -97,27 +99,24 @@ class OnnxQuantiser:
             return _compact(target.read_bytes())
 
 
-def _input_ranges(content: bytes, ranges: OperatorRanges) -> dict[str, tuple[float, float]]:
-    """Return the ranges of tensors that operators read, by their names; none for another number of operators.
-
-    Args:
-        content: the model as it was exported, in the order of the calls; an optimiser reorders branches.
-        ranges: ranges of the operators' inputs, in the order of the calls.
-    """
+def _trained_limits(content: bytes, trained: TrainedInputs) -> dict[str, Limits]:
+    """Return the trained ranges of what operators read, by the names of the tensors."""
     import onnx
+    import onnxruntime
 
     model = onnx.load_from_string(content)
     nodes = [node for node in model.graph.node if node.op_type != "Constant"]
     operators = [node for node, facts in zip(nodes, graph_nodes(model), strict=True) if facts.operator]
-    limits: dict[str, tuple[float, float]] = {}
-    for node, own in zip(operators, ranges, strict=True) if len(operators) == len(ranges) else ():
-        if own is not None:
-            lowest, highest = limits.get(node.input[0], (0.0, 0.0))
-            limits[node.input[0]] = min(lowest, own.minimum), max(highest, own.maximum)
-    return limits
+    source = model.graph.input[0].name
+    names = sorted({node.input[0] for node in operators} - {source})
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    tensors: list[Values] = session.run(names, {source: trained.images})
+    return trained.limits({source: trained.images, **dict(zip(names, tensors, strict=True))})
 
 
-def _with_trained(content: bytes, model: onnx.ModelProto, limits: Mapping[str, tuple[float, float]]) -> bytes:
+def _with_trained(content: bytes, model: onnx.ModelProto, limits: Mapping[str, Limits]) -> bytes:
     """Return ONNX Runtime's file of ranges with those of some tensors replaced.
 
     What makes a tensor without changing its values, as a flattening does, has the same range.
@@ -214,10 +213,12 @@ def _reader(name: str, calibration: Sequence[Images]) -> object:
     return Reader()
 
 
-def _quantise_files(files: Files, calibration: Sequence[Images], ranges: OperatorRanges = ()) -> Quantise:
+def _quantise_files(
+    files: Files, calibration: Sequence[Images], trained: TrainedInputs | None = None
+) -> Quantise:
     ((name, model),) = files.items()
-    quantiser, metadata = OnnxQuantiser(model, calibration, ranges), metadata_of(model)
+    quantiser, metadata = OnnxQuantiser(model, calibration, trained), metadata_of(model)
     return lambda kept_operators: {name: with_metadata(quantiser.quantise(kept_operators), metadata)}
 
 
-QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files, _quantise_files)
+QUANTISER = Quantiser("onnx_runtime", _PACKAGES, _quantise_files)

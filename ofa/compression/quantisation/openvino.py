@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ofa.compression.quantisation.base import Quantise, Quantiser
 from ofa.compression.quantisation.calibration import Images, check_calibration
 from ofa.compression.quantisation.graph import GraphNode, kept_names
+from ofa.compression.quantisation.trained_inputs import Limits, TrainedInputs
 from ofa.runtimes.base import Files, check_packages, quiet
 from ofa.runtimes.openvino import MODEL_FILE, WEIGHTS_FILE, core, save
 
@@ -19,12 +22,21 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("openvino", "nncf")
 _OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
+_MOVING = ("Concat", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operations whose outputs are values of their inputs; the quantiser rounds before them."""
 
 
 def quantise_openvino(
-    model: openvino.Model, calibration: Sequence[Images], kept_operators: Collection[int] = ()
+    model: openvino.Model,
+    calibration: Sequence[Images],
+    kept_operators: Collection[int] = (),
+    trained: TrainedInputs | None = None,
 ) -> openvino.Model:
     """Return `model` quantised to 8 bits, with biases corrected for the shift by rounding.
+
+    The weights of the first convolution get 7 bits, so that sums do not overflow on x86 processors without
+    VNNI instructions. Weights and biases that were trained with ranges stay as they are; measure accuracy on
+    the target processor.
 
     Args:
         model: model with one input, in float32; not changed.
@@ -32,6 +44,7 @@ def quantise_openvino(
             ranges are averaged over the inputs.
         kept_operators: positions of the convolutions and linear layers that stay in floating point, in the
             order they run; see `ofa.compression.quantisation.graph.operators_of`.
+        trained: ranges of the inputs of layers, which are not taken from the calibration then.
 
     Raises:
         UserError: if there are no calibration images, a package is missing, or the model lacks one of these
@@ -44,7 +57,7 @@ def quantise_openvino(
         nncf = _import_nncf()
         named_model = _with_own_names(model)
         names = kept_names(graph_nodes(named_model), kept_operators)
-        return nncf.quantize(
+        quantised = nncf.quantize(
             named_model,
             nncf.Dataset(list(calibration)),
             preset=nncf.QuantizationPreset.MIXED,
@@ -52,7 +65,11 @@ def quantise_openvino(
             subset_size=len(calibration),
             fast_bias_correction=True,
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
+            advanced_parameters=None if trained is None else _as_trained(nncf),
         )
+    if trained is not None:
+        _set_ranges(quantised, trained.limits(_operator_inputs(named_model, trained.images)))
+    return quantised
 
 
 def _import_nncf() -> Any:
@@ -61,6 +78,13 @@ def _import_nncf() -> Any:
     import nncf
 
     return nncf
+
+
+def _as_trained(nncf: Any) -> Any:
+    """Return parameters that leave weights and biases as they were trained for int8."""
+    return nncf.AdvancedQuantizationParameters(
+        disable_bias_correction=True, overflow_fix=nncf.OverflowFix.DISABLE
+    )
 
 
 def graph_nodes(model: openvino.Model) -> list[GraphNode]:
@@ -87,9 +111,64 @@ def _with_own_names(model: openvino.Model) -> openvino.Model:
     return copy
 
 
-def _quantise_files(files: Files, calibration: Sequence[Images]) -> Quantise:
+def _operator_inputs(model: openvino.Model, images: Images) -> dict[str, Images]:
+    """Return what each operator reads in a run, by its name."""
+    copy = model.clone()
+    names = {facts.name for facts in graph_nodes(copy) if facts.operator}
+    operators = [node for node in copy.get_ordered_ops() if node.get_friendly_name() in names]
+    sources = [node.input_value(0) for node in operators]
+    # Several operators may read one tensor, which is one output.
+    tensors = {(port.get_node().get_friendly_name(), port.get_index()): port for port in sources}
+    first = len(copy.outputs)
+    copy.add_outputs(list(tensors.values()))
+    results = core().compile_model(copy, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)
+    values = {source: results[position].copy() for position, source in enumerate(tensors, first)}
+    return {
+        node.get_friendly_name(): values[port.get_node().get_friendly_name(), port.get_index()]
+        for node, port in zip(operators, sources, strict=True)
+    }
+
+
+def _set_ranges(quantised: openvino.Model, limits: Mapping[str, Limits]) -> None:
+    """Set the ranges of what operators read, by the operators' names, in place."""
+    widest: dict[str, tuple[openvino.Node, Limits]] = {}
+    for node in quantised.get_ordered_ops():
+        if (own := limits.get(node.get_friendly_name())) is not None:
+            for rounding in _roundings_before(node.input(0)):
+                name = rounding.get_friendly_name()
+                _, other = widest.get(name, (rounding, own))
+                widest[name] = rounding, (min(own[0], other[0]), max(own[1], other[1]))
+    for rounding, (minimum, maximum) in widest.values():
+        step = (maximum - minimum) / 255
+        lowest = 0.0 - step * round(-minimum / step)
+        for position, value in enumerate((lowest, lowest + 255 * step) * 2, 1):
+            _set_constant(rounding.input(position), value)
+
+
+def _roundings_before(port: openvino.Input) -> Iterator[openvino.Node]:
+    """Yield the operations that round what a port reads."""
+    node = port.get_source_output().get_node()
+    kind = node.get_type_name()
+    if kind == "FakeQuantize":
+        yield node
+    elif kind in _MOVING:
+        for source in node.inputs() if kind == "Concat" else node.inputs()[:1]:
+            yield from _roundings_before(source)
+
+
+def _set_constant(port: openvino.Input, value: float) -> None:
+    from openvino import opset13
+
+    shape = port.get_source_output().get_shape()
+    constant = opset13.constant(np.full(shape, value, np.float32))
+    port.replace_source_output(constant.output(0))
+
+
+def _quantise_files(
+    files: Files, calibration: Sequence[Images], trained: TrainedInputs | None = None
+) -> Quantise:
     model = core().read_model(files[MODEL_FILE], files[WEIGHTS_FILE])
-    return lambda kept_operators: save(quantise_openvino(model, calibration, kept_operators))
+    return lambda kept_operators: save(quantise_openvino(model, calibration, kept_operators, trained))
 
 
 QUANTISER = Quantiser("openvino", _PACKAGES, _quantise_files)

@@ -7,21 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
 from ofa.common.errors import UserError
 from ofa.compression.facts import CompressionFacts, InputRange
 from ofa.compression.fake_quantisation import fake_quantised, quantised_layers, rounded_weight
-from ofa.compression.quantisation.onnx import OnnxQuantiser, quantise_onnx
+from ofa.compression.quantisation.onnx import quantise_onnx
 from ofa.compression.settings import SparsePattern
 from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
-from ofa.compression.trained_ranges import kept_ranges, ranges_by_call
-from ofa.runtimes.onnx_export import DYNAMIC_BATCH, export_onnx
+from ofa.compression.trained_ranges import kept_ranges
+from ofa.runtimes.onnx_export import export_onnx
 
 
 def network() -> nn.Sequential:
@@ -129,84 +127,6 @@ def test_an_engine_rounds_the_weights_to_themselves() -> None:
             np.testing.assert_allclose(weight * scale, own.detach().numpy(), rtol=1e-5, atol=1e-7)
             found += 1
     assert found == 2
-
-
-def test_an_engine_computes_with_the_ranges_of_the_training() -> None:
-    model, images = network(), torch.randn(64, 4, 8, 8)
-    names = quantised_layers(model)
-    with fake_quantised(model, names, 8) as ranges, torch.no_grad():
-        for _ in range(5):
-            model.train()(images)
-        for name, value in model.eval().named_buffers():
-            if name.endswith(("minimum", "maximum")):
-                value.mul_(0.8)  # So that the values of the images are another range.
-        expected = model(images).numpy()
-    inputs = [image[None].numpy() for image in images]
-    content = export_onnx(model, images[:1])
-    facts = [InputRange(name, *ranges[name]) for name in names]
-    trained_ranges = ranges_by_call(model, images, facts)
-    assert trained_ranges == tuple(facts)
-    shares = []
-    for operator_ranges in (trained_ranges, (), trained_ranges[1:]):
-        quantised = OnnxQuantiser(content, inputs, operator_ranges).quantise()
-        difference = np.abs(np.concatenate(outputs_of(quantised, inputs)) - expected)
-        shares.append(float((difference <= 1.01 * last_step(quantised)).mean()))
-    # Ranges of another number of operators are not used.
-    assert shares[0] >= 0.999 and shares[1] < 0.9 and shares[2] == shares[1]
-
-
-class Shortcut(nn.Module):
-    """Two branches, of which an optimiser may put either first."""
-
-    def __init__(self) -> None:
-        """Make the layers with random weights."""
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
-        self.first, self.second = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 10, 3, padding=1)
-        self.shortcut = nn.Conv2d(6, 10, 1)
-        self.last = nn.Conv2d(10, 12, 3)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (n, 12, h, w) of images (n, 4, h, w)."""
-        values = self.norm(self.stem(images)).relu()
-        inner = self.second(self.first(values).relu())
-        return self.last((inner + self.shortcut(values)).relu())  # type: ignore[no-any-return]
-
-
-def test_ranges_belong_to_their_operators_in_a_network_of_branches() -> None:
-    model, images = Shortcut().eval(), torch.randn(8, 4, 8, 8)
-    maxima = {"stem": 3.0, "first": 5.0, "second": 7.0, "shortcut": 4.0, "last": 9.0}
-    operator_ranges = ranges_by_call(model, images, [InputRange(n, 0.0, m) for n, m in maxima.items()])
-    program = torch.export.export(model, (images,), dynamic_shapes=DYNAMIC_BATCH)
-    for content in (export_onnx(model, images[:1]), export_onnx(program, images)):
-        inputs = [image[None].numpy() for image in images]
-        quantised = onnx.load_from_string(OnnxQuantiser(content, inputs, operator_ranges).quantise())
-        tensors = {entry.name: numpy_helper.to_array(entry) for entry in quantised.graph.initializer}
-        makers = {name: node for node in quantised.graph.node for name in node.output}
-        found = {}
-        for node in quantised.graph.node:
-            if node.op_type == "Conv":
-                shape = tensors[makers[node.input[1]].input[0]].shape[:2]
-                found[shape] = 255 * float(tensors[makers[node.input[0]].input[1]])
-        # Both branches read one tensor, whose range covers those of both.
-        expected = {(6, 4): 3.0, (8, 6): 5.0, (10, 8): 7.0, (10, 6): 5.0, (12, 10): 9.0}
-        assert found == pytest.approx(expected, rel=1e-5)
-
-
-def outputs_of(content: bytes, inputs: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Return a model's outputs by its own operations, without those that depend on the processor."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(content, options)
-    return [session.run(None, {session.get_inputs()[0].name: values})[0] for values in inputs]
-
-
-def last_step(content: bytes) -> float:
-    """Return the step of a model's rounded outputs."""
-    model = onnx.load_from_string(content)
-    tensors = {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
-    (last,) = (node for node in model.graph.node if model.graph.output[0].name in node.output)
-    return float(tensors[last.input[1]])
 
 
 def test_ranges_are_kept_in_a_file(tmp_path: Path) -> None:

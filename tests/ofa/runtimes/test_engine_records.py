@@ -25,6 +25,7 @@ from ofa.common.errors import UserError
 from ofa.compression.quantisation.base import Quantise, Quantiser
 from ofa.compression.quantisation.calibration import Images
 from ofa.compression.quantisation.registry import QUANTISERS, converted, packages_of
+from ofa.compression.quantisation.trained_inputs import TrainedInputs
 from ofa.data.settings import DataInfo
 from ofa.export.bundle import load_bundle
 from ofa.export.card import ModelCard, subnet_card
@@ -90,8 +91,8 @@ TOY = Runtime(
 )
 
 
-def toy_quantise(files: Files, calibration: Sequence[Images]) -> Quantise:
-    assert calibration
+def toy_quantise(files: Files, calibration: Sequence[Images], trained: TrainedInputs | None) -> Quantise:
+    assert calibration and trained is None
     return lambda keep: {TOY_FILE: files[TOY_FILE].replace(b"fp32", b"int8")}
 
 
