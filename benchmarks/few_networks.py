@@ -30,11 +30,11 @@ from latency_tables.measuring.plan import NUM_VALIDATION
 from latency_tables.published.table import import_table, read_published_tables
 from latency_tables.table.calibration import fit_affine
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.regression import Values, fit_latencies, left_out_ms
 from latency_tables.table.shipped import DATA
 from latency_tables.table.table import LatencyTable
 from latency_tables.transfer.choice import informative_rows
 from latency_tables.transfer.columns import Columns
-from latency_tables.transfer.regression import Values, fit_latencies, left_out_ms
 from latency_tables.transfer.sources import Sources
 from ofa.common.config import build
 from ofa.common.metrics import kendall_tau, mape

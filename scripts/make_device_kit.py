@@ -77,7 +77,7 @@ def make_device_kit(config: KitConfig) -> KitInfo:
 
 
 def _kit(config: KitConfig, space: StagedSpace, path: Path, progress: ProgressCallback) -> KitInfo:
-    from latency_tables.measuring.plan import NUM_CALIBRATION, NUM_VALIDATION, plan_table
+    from latency_tables.measuring.plan import NUM_VALIDATION, plan_table
     from latency_tables.remote.kit import make_table_kit
     from latency_tables.remote.network_kit import make_few_networks_kit
 
@@ -91,9 +91,8 @@ def _kit(config: KitConfig, space: StagedSpace, path: Path, progress: ProgressCa
             seed=config.seed,
             progress=progress,
         )
-    num_calibration = NUM_CALIBRATION if config.calibration_networks is None else config.calibration_networks
     num_validation = NUM_VALIDATION if config.validation_networks is None else config.validation_networks
-    plan = plan_table(space, config.device, config.seed, num_calibration, num_validation)
+    plan = plan_table(space, config.device, config.seed, config.calibration_networks, num_validation)
     return make_table_kit(plan, path, progress)
 
 

@@ -23,7 +23,7 @@ class LayerTables:
     space: StagedSpace
     device: DeviceSpec
     seed: int
-    num_calibration: int
+    num_calibration: int | None
     num_validation: int
 
     def identity(self, engine: Description) -> dict[str, Any]:

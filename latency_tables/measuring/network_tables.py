@@ -16,13 +16,13 @@ from latency_tables.measuring.plan import check_measured, network_workload
 from latency_tables.table.calibration import Runs, repeatability_percent
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.measured import table_identity
+from latency_tables.table.regression import check_number
 from latency_tables.table.table import SCHEMA_VERSION, LatencyTable
 from latency_tables.table.timing import summarize
 from latency_tables.table.transfer import METHOD, transfer_identity
 from latency_tables.transfer.choice import choose_networks
 from latency_tables.transfer.columns import Columns, columns_of
 from latency_tables.transfer.fitted_table import NetworkLatency, Origin, table_of_networks
-from latency_tables.transfer.regression import check_number
 from latency_tables.transfer.sources import NO_SOURCES, Sources
 from ofa.common.progress import ProgressCallback, silent
 from ofa.space.staged import StagedSpace

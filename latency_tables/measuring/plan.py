@@ -14,6 +14,7 @@ import numpy as np
 
 from latency_tables.engines.base import Description
 from latency_tables.measuring.methods import METHODS, NETWORK_VISITS_PER_ROUND, LayerMethod, Workload
+from latency_tables.table.amounts import amounts_of
 from latency_tables.table.calibration import (
     C,
     Runs,
@@ -32,11 +33,14 @@ from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
 from ofa.modules.static import StaticNetwork
 from ofa.space.config import Config
+from ofa.space.estimator import Estimator
 from ofa.space.space import SearchSpace
 from ofa.space.staged import StagedSpace
 from ofa.space.subnet import SubnetConfig
 
-NUM_CALIBRATION, NUM_VALIDATION = 6, 16
+NUM_CALIBRATION, NUM_VALIDATION = 20, 16
+FEWEST_CALIBRATION = 6
+"""Calibration networks of a space that has few more than are needed for the validation."""
 _SHOWN = 8
 
 
@@ -88,17 +92,28 @@ def plan_table(
     space: StagedSpace,
     device: DeviceSpec,
     seed: int,
-    num_calibration: int = NUM_CALIBRATION,
+    num_calibration: int | None = None,
     num_validation: int = NUM_VALIDATION,
 ) -> TablePlan:
     """Return the plan of a complete table of the (restricted) `space`; equal arguments give equal plans.
 
     The table of a compound space covers all networks with its choices.
 
+    Args:
+        space: the space.
+        device: device, engine and measuring effort.
+        seed: seed of the networks.
+        num_calibration: number of networks for the calibration; None: `NUM_CALIBRATION`, or fewer where the
+            space has no more.
+        num_validation: number of other networks.
+
     Raises:
         UserError: if there are fewer than 2 networks of either kind, or the space is too small for them.
     """
     space = replace(space, compound=False)
+    if num_calibration is None:
+        num_left = space.size - num_validation
+        num_calibration = max(min(NUM_CALIBRATION, num_left), FEWEST_CALIBRATION)
     networks = table_networks(space, seed, num_calibration, num_validation)
     return TablePlan(space, device, METHODS[device.method], seed, distinct_layers(space), *networks)
 
@@ -150,20 +165,23 @@ def assemble_table(
         UserError: if workloads of the plan were not measured.
     """
     check_measured(plan.workloads, runs, plan.space.name)
-    measured = {spec.key: entry_of(runs, spec.key, plan.method.references(spec)) for spec in plan.specs}
-    entries = {**plan.known_entries, **measured}
+    entries = {
+        **plan.known_entries,
+        **{spec.key: entry_of(runs, spec.key, plan.method.references(spec)) for spec in plan.specs},
+    }
 
     def entry_ms(spec: LayerSpec) -> float:
         return entries[spec.key].latency_ms if spec.key in entries else math.nan
 
+    def measured(configs: Sequence[SubnetConfig], total: Estimator) -> tuple[list[float], list[Runs]]:
+        network_runs = [runs[network_workload(plan.space, config).key] for config in configs]
+        return total(plan.space.genomes(configs)).tolist(), network_runs
+
     total = compile_cost(plan.space, entry_ms)
-
-    def fitted(configs: Sequence[SubnetConfig]) -> tuple[list[float], list[Runs]]:
-        measured = [runs[network_workload(plan.space, config).key] for config in configs]
-        return total(plan.space.genomes(configs)).tolist(), measured
-
     smallest_ms = smallest_sum(plan.space, total, np.random.default_rng(plan.seed))
-    calibration = calibrate(plan.calibration, *fitted(plan.calibration), smallest_ms)
+    amounts = amounts_of(plan.space, plan.space.genomes(plan.calibration))
+    calibration = calibrate(plan.calibration, *measured(plan.calibration, total), smallest_ms, amounts)
+    with_work = compile_cost(plan.space, lambda spec: entry_ms(spec) + calibration.work_ms(spec))
     sorted_entries: dict[str, Timing | ImportedTiming] = {
         s.key: entries[s.key] for s in distinct_layers(plan.space)
     }
@@ -176,7 +194,7 @@ def assemble_table(
         space_name=plan.space.name,
         space_fingerprint=plan.space.fingerprint,
         calibration=calibration,
-        validation=validate(plan.validation, *fitted(plan.validation), calibration),
+        validation=validate(plan.validation, *measured(plan.validation, with_work), calibration),
         entries=sorted_entries,
     )
 

@@ -13,7 +13,7 @@ from latency_tables.measuring.graph_plan import NUM_CALIBRATION as NUM_GRAPH_CAL
 from latency_tables.measuring.graph_plan import GraphTables, plan_graph_table
 from latency_tables.measuring.layer_tables import LayerTables
 from latency_tables.measuring.methods import Workload
-from latency_tables.measuring.plan import NUM_CALIBRATION, NUM_VALIDATION, plan_table
+from latency_tables.measuring.plan import NUM_VALIDATION, plan_table
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.measured import MeasuredTable
 from ofa.common.progress import ProgressCallback, silent
@@ -64,7 +64,7 @@ def measure(
         seed: seed of the networks, orders, weights and inputs.
         progress: called with the steps of all processes together.
         num_calibration: number of networks for fitting the calibration, at least 2; None for the default of
-            the kind: 6 for a family, 10 for a user's model.
+            the kind: 20 for a family, fewer in a small space, and 10 for a user's model.
         num_validation: number of other networks for measuring the table's error, at least 2.
         engine: engine in this process; None: the engine of `device`, in fresh processes.
         max_table_error: largest error (MAPE in percent) of a table at `path` that is kept. The returned table
@@ -92,8 +92,7 @@ def _maker(
     if isinstance(networks, GraphNetworks):
         num_fitted = NUM_GRAPH_CALIBRATION if num_calibration is None else num_calibration
         return GraphTables(networks, device, seed, num_fitted, num_validation)
-    num_fitted = NUM_CALIBRATION if num_calibration is None else num_calibration
-    return LayerTables(networks, device, seed, num_fitted, num_validation)
+    return LayerTables(networks, device, seed, num_calibration, num_validation)
 
 
 def table_workloads(networks: Networks, device: DeviceSpec, seed: int) -> tuple[Workload, ...]:

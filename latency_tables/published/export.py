@@ -58,7 +58,7 @@ def _rows(
     for spec, key in published_keys(specs, style):
         entry = table.entry(spec, resolution)
         assert entry is not None
-        mean = scale * entry.latency_ms
+        mean = scale * table.layer_ms(spec, resolution)
         if key is None:
             fused_ms += mean
             continue

@@ -8,10 +8,10 @@ from latency_tables.measuring.network_tables import table_of_runs
 from latency_tables.remote.kit import NETWORKS, KitInfo, make_network_kit
 from latency_tables.remote.results import measured_space, read_kit, runs_of_networks
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.regression import check_number
 from latency_tables.table.table import LatencyTable
 from latency_tables.transfer.choice import choose_networks
 from latency_tables.transfer.columns import columns_of
-from latency_tables.transfer.regression import check_number
 from latency_tables.transfer.sources import NO_SOURCES, Sources
 from ofa.common.progress import ProgressCallback, silent
 from ofa.space.staged import StagedSpace

@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from latency_tables.table.amounts import AMOUNTS, MILLION
+from latency_tables.table.regression import MAX_NETWORKS as MAX_FITTED
+from latency_tables.table.regression import LatencyFit, Values, fit_latencies, left_out_ms, min_networks
 from latency_tables.table.timing import process_latency_ms, summarize
 from ofa.architecture.cost import space_costs
+from ofa.architecture.layer import LayerSpec
+from ofa.common.display import listed_names
 from ofa.common.errors import UserError
 from ofa.common.metrics import kendall_tau, mape
 from ofa.space.config import Config
@@ -124,18 +130,54 @@ def smallest_sum(space: SearchSpace, total: Estimator, rng: np.random.Generator)
 
 
 def calibrate(
-    configs: Sequence[Config], sums_ms: Sequence[float], runs: Sequence[Runs], smallest_sum_ms: float
+    configs: Sequence[Config],
+    sums_ms: Sequence[float],
+    runs: Sequence[Runs],
+    smallest_sum_ms: float,
+    amounts: NDArray[np.float64] | None = None,
 ) -> Calibration:
-    """Return the affine map from sums of entries to latencies, fitted on these networks.
+    """Return the map from sums of entries to latencies, fitted on these networks.
+
+    With amounts of work, kinds of layers are weighted anew where that predicts a network by the others better
+    than an affine map of the sums does: a layer between two narrow convolutions, or alone, does not take
+    exactly what it takes in a network, and what is missing depends on its kind.
 
     Args:
         configs: the networks.
         sums_ms: sum of the entries of each, in milliseconds.
         runs: runs of each.
         smallest_sum_ms: smallest sum in the space; its latency is positive, too.
+        amounts: amounts of work of each, shape (n, number of amounts); see `amounts_of`.
     """
-    scale, offset = fit_affine(sums_ms, [summarize(r).latency_ms for r in runs], smallest_sum_ms)
-    return Calibration(scale, offset, _records(configs, sums_ms, runs, scale, offset))
+    measured_ms = np.array([summarize(r).latency_ms for r in runs])
+    scale, offset = fit_affine(sums_ms, measured_ms.tolist(), smallest_sum_ms)
+    ms_per_million: dict[str, float] = {}
+    sums = np.array(sums_ms)
+    if amounts is not None and (fit := _better_fit(np.column_stack([sums, amounts]), measured_ms)):
+        (scale, *weights), offset = fit.weights, fit.offset_ms
+        named_weights = zip(AMOUNTS, weights, strict=True)
+        ms_per_million = {name: weight / scale for name, weight in named_weights if weight}
+        sums += amounts @ weights / scale
+    return Calibration(scale, offset, _records(configs, sums, runs, scale, offset), ms_per_million)
+
+
+def _better_fit(columns: Values, measured_ms: Values) -> LatencyFit | None:
+    """Return the fit of sums and amounts if it predicts left-out networks better than the sums alone."""
+    if not min_networks(1) <= len(columns) <= MAX_FITTED:
+        return None
+    sums = columns[:, 0]
+
+    def by_line(rest: NDArray[np.bool_], left_out: int) -> float:
+        scale, offset = fit_affine(sums[rest].tolist(), measured_ms[rest].tolist())
+        return scale * float(sums[left_out]) + offset
+
+    numbers = np.arange(len(sums))
+    line_ms = np.array([by_line(numbers != left_out, left_out) for left_out in range(len(sums))])
+    fit_ms = left_out_ms(columns, 1, measured_ms)
+    if mape(fit_ms, measured_ms) >= mape(line_ms, measured_ms):
+        return None
+    fit = fit_latencies(columns, 1, measured_ms)
+    return fit if fit.weights[0] > 0 and any(fit.weights[1:]) else None
 
 
 def validate(
@@ -162,7 +204,7 @@ def repeatability_percent(runs: Sequence[Runs]) -> float | None:
 
 def _records(
     configs: Sequence[Config],
-    sums_ms: Sequence[float],
+    sums_ms: Sequence[float] | Values,
     runs: Sequence[Runs],
     scale: float,
     offset_ms: float,
@@ -172,7 +214,7 @@ def _records(
             id=config.id,
             config=config.to_dict(),
             measured_ms=timing.latency_ms,
-            predicted_ms=scale * sum_ms + offset_ms,
+            predicted_ms=float(scale * sum_ms + offset_ms),
             spread_ms=timing.spread_ms,
         )
         for config, sum_ms, timing in zip(configs, sums_ms, map(summarize, runs), strict=True)
@@ -198,19 +240,36 @@ class MeasuredNetwork:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Network latency = scale * (sum of its layers) + offset_ms, fitted on `networks`."""
+    """Network latency = scale * (sum of its layers) + offset_ms, fitted on `networks`.
+
+    Attributes:
+        scale: factor of the sum.
+        offset_ms: milliseconds of every network.
+        networks: networks of the fit.
+        ms_per_million: milliseconds that each layer adds to its entry for a million of an amount of its
+            work, by names of `AMOUNTS`.
+    """
 
     scale: float
     offset_ms: float
     networks: tuple[MeasuredNetwork, ...]
+    ms_per_million: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that the latency increases with the sum."""
+        """Check that the latency increases with the sum, and the amounts of work."""
+        if unknown_names := sorted(set(self.ms_per_million) - set(AMOUNTS)):
+            raise UserError(f"Unknown amounts of work: {listed_names(unknown_names)}.")
+        if not all(0 <= value < math.inf for value in self.ms_per_million.values()):
+            raise UserError(f"ms_per_million is {self.ms_per_million}; expected finite numbers from 0 on.")
         if not (math.isfinite(self.scale) and self.scale > 0 and math.isfinite(self.offset_ms)):
             raise UserError(
                 f"scale and offset_ms are {self.scale} and {self.offset_ms}; "
                 "expected a positive scale and a finite offset_ms."
             )
+
+    def work_ms(self, spec: LayerSpec) -> float:
+        """Return the milliseconds that a layer adds to its entry for its work."""
+        return sum(value * AMOUNTS[name](spec) / MILLION for name, value in self.ms_per_million.items())
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class GraphTable(MeasuredTable[SearchSpace]):
         keys = {key for term in self.terms for key in term.keys}
         if missing_keys := sorted(keys - (set(self.entries) & set(self.cold_entries))):
             raise UserError(f"The entries lack {shortened_list(missing_keys, ', ')}.")
+        if self.calibration.ms_per_million:
+            raise UserError("The calibration adds milliseconds for the work of layers; pieces have none.")
         if not 0 <= self.cold_share <= 1:
             raise UserError(f"cold_share is {self.cold_share}; expected a number from 0 to 1.")
         genes = {gene for term in self.terms for gene in term.genes}

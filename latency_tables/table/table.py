@@ -65,6 +65,14 @@ class LatencyTable(MeasuredTable[StagedSpace]):
         """Return the entry of a layer in networks of `resolution` pixels; None if the table lacks it."""
         return self.entries.get(resolution_key(spec, resolution)) or self.entries.get(spec.key)
 
+    def layer_ms(self, spec: LayerSpec, resolution: int) -> float:
+        """Return what a layer adds to the sums of networks of `resolution` pixels.
+
+        That is its entry and what the calibration adds for its work; NaN if the table lacks the entry.
+        """
+        entry = self.entry(spec, resolution)
+        return math.nan if entry is None else entry.latency_ms + self.calibration.work_ms(spec)
+
     def missing_entries(self, space: StagedSpace) -> tuple[str, ...]:
         """Return the keys of all layers of the (restricted) `space` that the table lacks."""
         missing_keys = {
@@ -104,17 +112,14 @@ class LatencyTable(MeasuredTable[StagedSpace]):
             UserError: naming every layer that the table lacks.
         """
         layers = tuple(specs)
-        entries = [self.entry(spec, resolution) for spec in layers]
-        missing_keys = dict.fromkeys(
-            spec.key for spec, entry in zip(layers, entries, strict=True) if entry is None
-        )
+        missing_keys = dict.fromkeys(spec.key for spec in layers if self.entry(spec, resolution) is None)
         if missing_keys:
             raise UserError(
                 f"The latency table of device {self.device.name!r} lacks {len(missing_keys)} layers of this "
                 f"network: {shortened_list(missing_keys, ', ')}. Make a complete table.",
                 **self.remedy,
             )
-        total = sum(entry.latency_ms for entry in entries if entry is not None)
+        total = sum(self.layer_ms(spec, resolution) for spec in layers)
         return self.calibration.scale * total + self.calibration.offset_ms
 
     @override
@@ -125,9 +130,4 @@ class LatencyTable(MeasuredTable[StagedSpace]):
 
     def _sum(self, space: StagedSpace, resolution: int) -> Estimator:
         """Return the uncalibrated sum of the layers in networks of `resolution`; NaN if one is missing."""
-
-        def latency_ms(spec: LayerSpec) -> float:
-            entry = self.entry(spec, resolution)
-            return math.nan if entry is None else entry.latency_ms
-
-        return compile_cost(space, latency_ms)
+        return compile_cost(space, lambda spec: self.layer_ms(spec, resolution))

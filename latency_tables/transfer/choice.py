@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from latency_tables.table.regression import Values
 from latency_tables.transfer.columns import Columns
-from latency_tables.transfer.regression import Values
 from ofa.common.errors import UserError
 from ofa.space.genes import unique_rows
 from ofa.space.subnet import SubnetConfig

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from latency_tables.table.table import LatencyTable
-from latency_tables.transfer.amounts import AMOUNTS
-from latency_tables.transfer.regression import Values
+from latency_tables.table.amounts import AMOUNTS, MILLION, amounts_of
+from latency_tables.table.regression import Values
 from latency_tables.transfer.sources import NO_SOURCES, Sources
 from ofa.architecture.cost import compile_cost, macs
 from ofa.architecture.layer import LayerSpec
 from ofa.space.genes import Genomes
 from ofa.space.staged import StagedSpace
-
-MILLION = 1e6
 
 LayerValue = Callable[[LayerSpec, int], float]
 """Number of a layer in networks of a resolution in pixels."""
@@ -52,13 +48,12 @@ class Columns:
     def matrix(self, genomes: Genomes) -> Values:
         """Return the columns of networks, shape (n, num_columns), for genomes of shape (n, num_genes)."""
         tables = [table.total(self.space)(genomes) for table in self.sources.tables]
-        amounts = [compile_cost(self.space, amount)(genomes) / MILLION for amount in AMOUNTS.values()]
         free = tables or [compile_cost(self.space, macs)(genomes) / MILLION]
-        return np.stack([*free, *amounts], axis=1)
+        return np.column_stack([*free, amounts_of(self.space, genomes)])
 
     def of_layer(self, spec: LayerSpec, resolution: int) -> Values:
         """Return the columns of a layer, shape (num_columns,); NaN where a table lacks it."""
-        tables = [_entry_ms(table, spec, resolution) for table in self.sources.tables]
+        tables = [table.layer_ms(spec, resolution) for table in self.sources.tables]
         amounts = [amount(spec) / MILLION for amount in AMOUNTS.values()]
         return np.array([*(tables or [macs(spec) / MILLION]), *amounts], np.float64)
 
@@ -72,8 +67,3 @@ def columns_of(space: StagedSpace, sources: Sources) -> Columns:
         UserError: raised by `Sources.covered_space`.
     """
     return Columns(sources.covered_space(replace(space, compound=False)), sources)
-
-
-def _entry_ms(table: LatencyTable, spec: LayerSpec, resolution: int) -> float:
-    entry = table.entry(spec, resolution)
-    return math.nan if entry is None else entry.latency_ms

@@ -12,11 +12,11 @@ from latency_tables.table.calibration import Calibration, MeasuredNetwork, Valid
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.estimate import layers_by_resolution, merged_entries
 from latency_tables.table.measured import now_text
+from latency_tables.table.regression import LatencyFit, Values, fit_latencies, left_out_ms
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import MAX_MS, ImportedTiming, Timing
 from latency_tables.table.transfer import METHOD, Transfer
 from latency_tables.transfer.columns import Columns
-from latency_tables.transfer.regression import LatencyFit, Values, fit_latencies, left_out_ms
 from ofa.common.errors import UserError
 from ofa.space.subnet import SubnetConfig
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 from latency_tables.engines.base import TimedRun
@@ -22,7 +24,7 @@ from latency_tables.table.device import DeviceSpec
 from latency_tables.table.measured import MeasuredTable
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import MIN_MS, MeasurementError, Timing, summarize
-from ofa.architecture.lowering import distinct_layers
+from ofa.architecture.lowering import distinct_layers, lower
 from ofa.common.errors import UserError
 from ofa.modules.static import GlobalPool, StaticNetwork, static_layer
 from ofa.space.staged import StagedSpace
@@ -113,15 +115,63 @@ def comparable(table: LatencyTable) -> LatencyTable:
 
 def test_calibration_is_exact_for_an_affine_device(tmp_path: Path) -> None:
     table = table_of(tmp_path / "t.json", FakeEngine())
-    assert len(table.calibration.networks) == 6
     assert table.calibration.scale == pytest.approx(SCALE)
     assert table.calibration.offset_ms == pytest.approx(OFFSET_MS)
     assert validation_of(table).repeatability_percent is None
     assert validation_of(table).mape_percent == pytest.approx(0, abs=1e-6)
     assert validation_of(table).max_error_percent == pytest.approx(0, abs=1e-6)
     assert validation_of(table).kendall_tau == pytest.approx(1)
-    assert len(table.calibration.networks) == 6
+    assert len(table.calibration.networks) == 20
     assert len(validation_of(table).networks) == 12
+
+
+def depthwise_ms(module: nn.Module) -> float:
+    """What the depthwise convolutions of a module cost more in a network than alone."""
+    elements: list[int] = []
+
+    def count(layer: nn.Module, _: object, outputs: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        elements.append(outputs[0].numel() * layer.weight[0].numel() if layer.groups > 1 else 0)
+
+    copied = copy.deepcopy(module).eval()
+    for layer in copied.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        copied(torch.zeros(1, 3, 16, 16))
+    return 2e-5 * sum(elements)
+
+
+class SlowDepthwise(FakeEngine):
+    """Depthwise convolutions cost more in whole networks, by their multiply-accumulates at 16 pixels."""
+
+    def prepare(self, module: nn.Module, example: Tensor) -> TimedRun:
+        run = super().prepare(module, example)
+        more_ms = depthwise_ms(module) if isinstance(module, StaticNetwork) else 0.0
+        return lambda: run() + more_ms
+
+
+def test_kinds_of_layers_that_cost_more_in_networks_are_weighted_anew(tmp_path: Path) -> None:
+    path, space = tmp_path / "t.json", make_space().restrict({"resolution": [16]})
+    table = table_of(path, SlowDepthwise(), space)
+    assert validation_of(table).max_error_percent < 0.1
+    assert table.calibration.scale == pytest.approx(SCALE, rel=1e-3)
+    own = sum(value for name, value in table.calibration.ms_per_million.items() if "depthwise" in name)
+    assert own > 0
+    # What the file says is what populations and single networks get.
+    loaded = LatencyTable.load(path)
+    config = space.largest
+    specs = lower(space, config)
+    network = StaticNetwork(specs)
+    expected = SCALE * cost_ms(network) + OFFSET_MS + depthwise_ms(network)
+    assert loaded.network_ms(specs, 16) == pytest.approx(expected, rel=1e-3)
+    assert loaded.estimator(space)(space.genomes([config]))[0] == pytest.approx(expected, rel=1e-3)
+    # Entries are those of the layers, and four networks are too few for weights.
+    plain = table_of(tmp_path / "p.json", FakeEngine(), space)
+    assert table.entries == plain.entries and not plain.calibration.ms_per_million
+    few = measure(space, DEVICE, tmp_path / "f.json", num_calibration=4, engine=SlowDepthwise())
+    assert not few.calibration.ms_per_million
+    assert validation_of(few).mape_percent > 10 * validation_of(table).mape_percent
 
 
 def test_sandwiched_entries_are_the_layers_alone(tmp_path: Path) -> None:
@@ -157,7 +207,7 @@ def test_latencies_are_means_over_processes() -> None:
 
 def test_a_process_in_which_everything_is_slower_is_a_slower_machine(tmp_path: Path) -> None:
     device = replace(DEVICE, processes=2)
-    programs = len(plan_table(make_space(), device, 3, 6, 12).workloads)
+    programs = len(plan_table(make_space(), device, 3, None, 12).workloads)
     engine = Slower(programs)
     table = table_of(tmp_path / "t.json", engine, device=device)
     assert engine.prepared == 2 * programs
@@ -169,7 +219,7 @@ def test_a_process_in_which_everything_is_slower_is_a_slower_machine(tmp_path: P
 
 def test_a_restart_goes_on_in_the_process_that_was_interrupted(tmp_path: Path) -> None:
     device, path = replace(DEVICE, processes=2), tmp_path / "t.json"
-    programs = len(plan_table(make_space(), device, 3, 6, 12).workloads)
+    programs = len(plan_table(make_space(), device, 3, None, 12).workloads)
     whole = Slower(programs)
     expected = table_of(tmp_path / "w.json", whole, device=device)
     with pytest.raises(KeyboardInterrupt):
@@ -339,7 +389,7 @@ def test_validation_networks_have_no_part_in_the_calibration(tmp_path: Path) -> 
     table = table_of(tmp_path / "t.json", FakeEngine())
     fitted = {network.id for network in table.calibration.networks}
     held_out = {network.id for network in validation_of(table).networks}
-    assert len(fitted) == 6 and len(held_out) == 12
+    assert len(fitted) == 20 and len(held_out) == 12
     assert not fitted & held_out
 
 
@@ -463,8 +513,8 @@ def test_only_missing_entries_are_measured(tmp_path: Path) -> None:
     grown = make_space(num_classes=9)
     engine = FakeEngine()
     table = table_of(path, engine, grown)
-    # The baseline, the one new classifier, and the 18 networks of the new space.
-    assert engine.prepared == 1 + 1 + 18
+    # The baseline, the one new classifier, and the 32 networks of the new space.
+    assert engine.prepared == 1 + 1 + 32
     assert table.space_fingerprint == grown.fingerprint
     assert table.missing_entries(grown) == ()
     assert set(old.entries) - set(table.entries) == {"linear-in24-out4"}

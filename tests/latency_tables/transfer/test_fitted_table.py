@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from latency_tables.table.amounts import AMOUNTS, work_kind
 from latency_tables.table.calibration import Calibration
 from latency_tables.table.device import DeviceSpec
+from latency_tables.table.regression import left_out_ms
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming
 from latency_tables.table.transfer import SourceTable, Transfer
-from latency_tables.transfer.amounts import AMOUNTS, work_kind
 from latency_tables.transfer.choice import choose_networks
 from latency_tables.transfer.columns import Columns, columns_of
 from latency_tables.transfer.fitted_table import NetworkLatency, Origin, table_of_networks
-from latency_tables.transfer.regression import left_out_ms
 from latency_tables.transfer.sources import NO_SOURCES, Sources, read_sources
 from ofa.architecture.cost import compile_cost, macs, parameters
 from ofa.architecture.layer import LayerSpec, Operator

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from latency_tables.table.amounts import AMOUNTS
 from latency_tables.table.calibration import Calibration, MeasuredNetwork, Validation
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from latency_tables.table.timing import ImportedTiming
-from latency_tables.transfer.amounts import AMOUNTS
 from latency_tables.transfer.choice import choose_networks
 from latency_tables.transfer.columns import Columns
 from latency_tables.transfer.network_file import network_list, read_network_latencies, table_from_file

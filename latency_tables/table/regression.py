@@ -24,8 +24,9 @@ from ofa.common.errors import UserError
 
 Values = NDArray[np.float64]
 
-STRENGTHS = (math.inf, 1e-1, 1e-2, 1e-3, 0.0)
-"""Strengths of the penalty, the strongest first: it leaves the free columns alone."""
+STRENGTHS = (math.inf, 1e-1, 1e-2, 1e-3, 1e-11)
+"""Strengths of the penalty, the strongest first: it leaves the free columns alone. The weakest one decides only
+between columns that are equal up to a factor."""
 
 _EQUAL = 1e-18
 """Difference of sums of squared relative errors below which it is that of rounding."""

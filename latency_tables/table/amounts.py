@@ -1,4 +1,4 @@
-"""`AMOUNTS`: what a layer computes and moves, by kind of work.
+"""`AMOUNTS`: what a layer computes and moves, by kind of work, and its sums over networks.
 
 Engines and processors differ in the time per multiply-accumulate of each kind: a depthwise convolution is
 bound by memory where a pointwise one is bound by arithmetic, and channels that do not fill the vectors of a
@@ -9,8 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ofa.architecture.cost import LayerCost, parameters
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.architecture.cost import LayerCost, compile_cost, parameters
 from ofa.architecture.layer import LayerSpec, Operator
+from ofa.space.genes import Genomes
+from ofa.space.staged import StagedSpace
+
+MILLION = 1e6
 
 VECTOR_CHANNELS = 16
 """Channels in the widest vector instructions of processors: 16 numbers of 32 bits."""
@@ -47,3 +54,14 @@ AMOUNTS: dict[str, Callable[[LayerSpec], float]] = {
 }
 """Amount of a layer by name: multiply-accumulates of each kind of convolution ("vectors": linear layers and
 squeeze-excite), elements of all outputs, parameters, and the layer itself, for what each costs to start."""
+
+
+def amounts_of(space: StagedSpace, genomes: Genomes) -> NDArray[np.float64]:
+    """Return the amounts of networks in millions, shape (n, number of amounts), in the order of `AMOUNTS`.
+
+    Args:
+        space: the space of the networks.
+        genomes: the networks, shape (n, num_genes).
+    """
+    amounts = [compile_cost(space, amount)(genomes) for amount in AMOUNTS.values()]
+    return np.stack(amounts, axis=1) / MILLION

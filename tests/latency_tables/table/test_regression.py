@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
-from latency_tables.transfer.regression import (
+from latency_tables.table.regression import (
     MAX_NETWORKS,
     STRENGTHS,
     fit_latencies,
