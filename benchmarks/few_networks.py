@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from latency_tables.measuring.plan import NUM_VALIDATION
 from latency_tables.published.table import import_table, read_published_tables
-from latency_tables.table.calibration import fit_affine
+from latency_tables.table.affine_fit import fit_affine
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.regression import Values, fit_latencies, left_out_ms
 from latency_tables.table.shipped import DATA

@@ -30,7 +30,8 @@ from latency_tables.engines.base import Description, Engine, TimedRun
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.graph_networks import GraphNetworks
 from latency_tables.measuring.tables import measure
-from latency_tables.table.calibration import MeasuredNetwork, fit_affine
+from latency_tables.table.affine_fit import fit_affine
+from latency_tables.table.calibration import MeasuredNetwork
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.graph_table import GraphTable
 from ofa.common.metrics import kendall_tau, mape

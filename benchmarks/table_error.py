@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from latency_tables.engines.registry import create_engine
 from latency_tables.measuring.tables import measure
-from latency_tables.table.calibration import fit_affine
+from latency_tables.table.affine_fit import fit_affine
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.table import LatencyTable
 from ofa.architecture.cost import network_cost

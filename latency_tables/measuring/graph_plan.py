@@ -29,10 +29,10 @@ from latency_tables.measuring.plan import (
     network_key,
     table_networks,
 )
+from latency_tables.table.affine_fit import fit_cold_share
 from latency_tables.table.calibration import (
     Runs,
     calibrate,
-    fit_cold_share,
     smallest_sum,
     validate,
 )

@@ -25,7 +25,7 @@ from ofa.common.errors import UserError
 Values = NDArray[np.float64]
 
 STRENGTHS = (math.inf, 1e-1, 1e-2, 1e-3, 1e-11)
-"""Strengths of the penalty, the strongest first: it leaves the free columns alone. The weakest one decides only
+"""Strengths of the penalty, the strongest first: it leaves the free columns alone. The weakest decides only
 between columns that are equal up to a factor."""
 
 _EQUAL = 1e-18

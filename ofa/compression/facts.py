@@ -71,6 +71,8 @@ class CompressionFacts:
         for name in ("shapes", "input_ranges"):
             if not values[name]:
                 del values[name]
+        if self.pattern is not None and not self.pattern.inputs:
+            del values["pattern"]["inputs"]
         content = json.dumps(values, sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:8]
 

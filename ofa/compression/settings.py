@@ -25,16 +25,19 @@ WEIGHT_BITS = (4, 8)
 
 @dataclass(frozen=True)
 class SparsePattern:
-    """How many weights are zero, and where.
+    """How many weights are zero, and where; and how many inputs.
 
     Attributes:
         share: share of zeros, below 1.
         block: number of consecutive input channels of which `share` is zero, as 2 of 4; None for zeros
             anywhere in a layer.
+        inputs: share of the values of as many consecutive channels that layers read as zero, the smallest
+            ones at every place of every image: 0, or 0.5 where `share` is 0.75.
     """
 
     share: float = 0.5
     block: int | None = 4
+    inputs: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -47,6 +50,10 @@ class SparsePattern:
             )
         elif self.block is not None and self.share * self.block % 1:
             problems.append(f"{self.share:g} of {self.block} weights are no whole number.")
+        if self.inputs not in (0, 0.5):
+            problems.append(f"inputs is {self.inputs:g}; expected 0 or 0.5.")
+        elif self.inputs and (self.share != 0.75 or self.block is None):
+            problems.append("inputs of 0.5 need a share of 0.75 in blocks.")
         if problems:
             raise UserError(" ".join(problems))
 
@@ -55,7 +62,13 @@ class SparsePattern:
         """The pattern for users, e.g. "2 of 4 weights are zero"."""
         if self.block is None:
             return f"{100 * self.share:g} % of the weights are zero"
-        return f"{self.share * self.block:g} of {self.block} weights are zero"
+        inputs = f" and {self.num_zero_inputs} of {self.block} inputs" if self.inputs else ""
+        return f"{self.share * self.block:g} of {self.block} weights{inputs} are zero"
+
+    @property
+    def num_zero_inputs(self) -> int:
+        """Number of inputs that are zero in each block; 0 where all are read."""
+        return 0 if self.block is None else round(self.inputs * self.block)
 
 
 @dataclass(frozen=True)

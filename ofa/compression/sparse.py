@@ -1,9 +1,10 @@
-"""Zeros in weights, N of M along the input channels or anywhere, that a training keeps."""
+"""Zeros in weights, N of M along the input channels or anywhere, that a training keeps; and in inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +69,39 @@ def check_sparse_layers(network: nn.Module, names: Sequence[str]) -> None:
 
 @torch.no_grad()
 def make_sparse(network: nn.Module, pattern: SparsePattern, names: Sequence[str]) -> None:
-    """Set the smallest weights of layers to zero, in place."""
+    """Set the smallest weights of layers to zero, in place, and let them read the largest inputs alone."""
     for name in names:
         weight = _weight(network, name)
         weight.masked_fill_(~pattern_mask(pattern, weight), 0.0)
+    make_inputs_sparse(network, pattern, names)
+
+
+def make_inputs_sparse(network: nn.Module, pattern: SparsePattern | None, names: Sequence[str]) -> None:
+    """Let layers read the largest of their inputs alone, in place; all of them without such a pattern.
+
+    What they read is chosen for each image and place anew. No parameter tells of it, so a network that is
+    made anew needs this call.
+    """
+    if pattern is not None and pattern.num_zero_inputs:
+        for name in names:
+            network.get_submodule(name).register_forward_pre_hook(partial(_largest_read, pattern))
+
+
+def _largest_read(pattern: SparsePattern, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    channels = inputs[0].dim() - 1 if isinstance(layer, nn.Linear) else 1
+    return (largest_inputs(pattern, inputs[0], channels), *inputs[1:])
+
+
+def largest_inputs(pattern: SparsePattern, values: Tensor, dim: int) -> Tensor:
+    """Return values with zeros at the smallest of each block along the dimension at position `dim`."""
+    assert pattern.block is not None
+    # An exporter misreads negative positions.
+    last = values.dim() - 1
+    rows = values.movedim(dim, last)
+    blocks = rows.reshape(*rows.shape[:-1], -1, pattern.block)
+    indices = blocks.abs().topk(pattern.block - pattern.num_zero_inputs, dim=-1).indices
+    mask = torch.zeros_like(blocks).scatter(-1, indices, 1.0)
+    return (blocks * mask).reshape(rows.shape).movedim(last, dim)
 
 
 @contextmanager

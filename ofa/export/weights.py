@@ -19,7 +19,7 @@ from ofa.common.mismatches import checked_state
 from ofa.common.reading import path_inside, read_bytes
 from ofa.common.tensors import MAX_TENSOR_BYTES, read_safetensors
 from ofa.compression.changes import apply_structure
-from ofa.compression.sparse import check_sparse_layers
+from ofa.compression.sparse import check_sparse_layers, make_inputs_sparse
 from ofa.compression.unused_units import with_shapes
 from ofa.export.card import SubnetFacts
 from ofa.export.record import ExportedFile
@@ -86,6 +86,7 @@ def _changed(network: nn.Module, subnet: SubnetFacts) -> nn.Module:
         return network
     changed = with_shapes(apply_structure(network, compression.changes), compression.shapes)
     check_sparse_layers(changed, compression.sparse_layers)
+    make_inputs_sparse(changed, compression.pattern, compression.sparse_layers)
     return changed
 
 

@@ -193,12 +193,13 @@ class _Recipe:
 
     def note_dense(self, obstacles: dict[str, str]) -> None:
         """Tell which layers stay dense, and that time stays."""
+        slower = ", and longer to choose the inputs" if self.settings.sparse.inputs else ""
         if obstacles:
             reasons = "; ".join(f"{name} ({reason})" for name, reason in obstacles.items())
             self.note(f"{len(obstacles)} layers stay dense: {reasons}")
         self.note(
-            f"{self.settings.sparse.text}: processors take the same time for zeros; a compressed file is "
-            "smaller, and GPUs with sparse tensor cores can be faster at 2 of 4"
+            f"{self.settings.sparse.text}: processors take the same time for zeros{slower}; a compressed "
+            "file is smaller, and GPUs with sparse tensor cores can be faster at 2 of 4"
         )
 
     @contextmanager

@@ -19,13 +19,14 @@ from evaluate_subnet import evaluate_subnet
 from export_subnet import export_subnet
 from finetune_subnet import finetune_subnet
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 from train_supernet import train_supernet
 
 import ofa.runs.compression_training
 from ofa.common.errors import UserError
 from ofa.compression.fake_quantisation import rounded_weight
 from ofa.compression.programs import TimedModule
+from ofa.compression.settings import SparsePattern
 from ofa.data.sources import load_data
 from ofa.evaluation.evaluate import SubnetEvaluator
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
@@ -151,6 +152,32 @@ def test_a_bundle_is_evaluated_tuned_and_compressed_again(folder: Path) -> None:
     assert again is not None and first is not None
     assert again.changes[: len(first.changes)] == first.changes and len(again.changes) > len(first.changes)
     assert again.pattern is not None
+
+
+def read_by(network: nn.Module, name: str, images: Tensor) -> Tensor:
+    """Return what a layer of a network reads."""
+    read: list[Tensor] = []
+    handle = network.get_submodule(name).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with torch.no_grad():
+        network(images)
+    handle.remove()
+    return read[0]
+
+
+def test_zeros_of_inputs_are_in_bundles_files_and_further_trainings(folder: Path) -> None:
+    settings = ("steps=[sparse,finetune,int8]", "sparse.share=0.75", "sparse.inputs=0.5", "formats=[onnx]")
+    assert compress_network.run(*NET, *SHORT, *settings, "name=inputs") is not None
+    evaluate_subnet.run("run_name=net", "bundle=inputs", "latency=false", "format=onnx_int8")
+    path = finetune_subnet.run(
+        "run_name=net", "bundle=inputs", "data=digits", "name=tuned_inputs", "formats=[]", *SHORT[:2]
+    )
+    images = torch.from_numpy(np.random.default_rng(0).random((1, 1, 8, 8), np.float32))
+    for bundle in (load_bundle(Path("runs/net/bundles/inputs")), load_bundle(path)):
+        facts = bundle.subnet.compression
+        assert facts is not None and facts.pattern == SparsePattern(0.75, 4, 0.5)
+        assert len(facts.sparse_layers) > 2
+        for name in facts.sparse_layers:
+            assert (zeros_per_four(read_by(bundle.network, name, images)) >= 2).all()
 
 
 def test_other_classes_and_supernets_refuse_it(folder: Path) -> None:
@@ -291,6 +318,7 @@ def test_other_settings_do_not_mix(folder: Path) -> None:
         (["steps=[qat,finetune]"], "finetune comes before qat: a further training would lose the rounding"),
         (["steps=[bf16,int8]"], "bf16 and int8 are two precisions"),
         (["steps=[finetune]", "max_loss=-1"], "max_loss is -1"),
+        (["steps=[sparse]", "sparse.inputs=0.5"], "inputs of 0.5 need a share of 0.75 in blocks"),
         (["steps=[sparse]", "sparse.block=3"], "block is 3; expected 4, 8, 16, or null"),
         (["steps=[sparse]", "plan_only=true"], "plan_only is for steps that change"),
         (["steps=[sparse]", "bundle=all"], "bundle and model are given"),

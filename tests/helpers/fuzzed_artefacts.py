@@ -285,7 +285,7 @@ def kit_artefacts(folder: Path) -> list[Artefact]:
         return {"entries": {key: dataclasses.asdict(entry) for key, entry in table.entries.items()}} | {
             "engine": table.engine,
             "device": dataclasses.asdict(table.device),
-            "calibration": (table.calibration.scale, table.calibration.offset_ms),
+            "calibration": dataclasses.asdict(table.calibration),
         }
 
     sign(folder)

@@ -19,7 +19,8 @@ from latency_tables.measuring.build import journal_path
 from latency_tables.measuring.disturbance import SystemLoad
 from latency_tables.measuring.plan import assemble_table, plan_table
 from latency_tables.measuring.tables import measure
-from latency_tables.table.calibration import Validation, choose_networks, fit_affine
+from latency_tables.table.affine_fit import fit_affine
+from latency_tables.table.calibration import Validation, choose_networks
 from latency_tables.table.device import DeviceSpec
 from latency_tables.table.measured import MeasuredTable
 from latency_tables.table.table import LatencyTable

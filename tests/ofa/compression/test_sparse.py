@@ -5,13 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from ofa.common.errors import UserError
 from ofa.compression.settings import SparsePattern
-from ofa.compression.sparse import make_sparse, sparse_layers, zeros_kept
+from ofa.compression.sparse import (
+    largest_inputs,
+    make_inputs_sparse,
+    make_sparse,
+    sparse_layers,
+    zeros_kept,
+)
+from ofa.runtimes.onnx_export import export_onnx
 
 
 def network() -> nn.Sequential:
@@ -38,7 +46,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def zeros_per_block(weight: torch.Tensor, block: int) -> torch.Tensor:
-    """Return the number of zeros in each block along the input channels."""
+    """Return the number of zeros in each block along the input channels, or those of images."""
     rows = torch.eq(weight, 0).movedim(1, -1)
     return rows.reshape(*rows.shape[:-1], -1, block).sum(-1)
 
@@ -124,6 +132,64 @@ def test_copies_from_before_and_after_are_whole() -> None:
 def test_impossible_patterns_are_named(share: float, block: int, text: str) -> None:
     with pytest.raises(UserError, match=text):
         SparsePattern(share, block)
+
+
+@pytest.mark.parametrize(
+    ("share", "block", "inputs", "text"),
+    [
+        (0.75, 8, 0.25, "inputs is 0.25; expected 0 or 0.5"),
+        (0.5, 8, 0.5, "inputs of 0.5 need a share of 0.75 in blocks"),
+        (0.75, None, 0.5, "inputs of 0.5 need a share of 0.75 in blocks"),
+    ],
+)
+def test_impossible_zeros_of_inputs_are_named(
+    share: float, block: int | None, inputs: float, text: str
+) -> None:
+    with pytest.raises(UserError, match=text):
+        SparsePattern(share, block, inputs)
+
+
+def test_layers_read_the_largest_of_each_block() -> None:
+    pattern = SparsePattern(0.75, 4, 0.5)
+    assert pattern.text == "3 of 4 weights and 2 of 4 inputs are zero"
+    rows = torch.tensor([[0.1, -3.0, 2.0, -0.2, 5.0, 5.0, 5.0, 0.0]])
+    expected = [[0.0, -3.0, 2.0, 0.0], [5.0, 5.0]]
+    read = largest_inputs(pattern, rows, 1)
+    assert read[0, :4].tolist() == expected[0] and read[0, 4:][read[0, 4:] != 0].tolist() == expected[1]
+    images = torch.randn(2, 8, 3, 5)
+    read = largest_inputs(pattern, images, 1)
+    assert torch.equal(read, largest_inputs(pattern, images.movedim(1, -1), 3).movedim(-1, 1))
+    assert (zeros_per_block(read, 4) == 2).all()
+
+
+def test_a_network_computes_exports_and_is_copied_with_its_zeros_of_inputs() -> None:
+    sparse, pattern = network(), SparsePattern(0.75, 16, 0.5)
+    names, _ = sparse_layers(sparse, pattern)
+    make_sparse(sparse, pattern, names)
+    seen: list[torch.Tensor] = []
+    sparse[2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        expected = sparse.eval()(images)
+    assert (zeros_per_block(seen[0], 16) >= 8).all()
+    # Weights alone do not tell of the zeros; the call that makes them in a network that is loaded does.
+    loaded = network().eval()
+    loaded.load_state_dict(sparse.state_dict())
+    with torch.no_grad():
+        assert not torch.allclose(loaded(images), expected)
+        make_inputs_sparse(loaded, pattern, names)
+        assert torch.equal(loaded(images), expected)
+        assert torch.equal(copy.deepcopy(loaded)(images), expected)
+    session = onnxruntime.InferenceSession(export_onnx(loaded, images))
+    (outputs,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(outputs), expected)
+
+
+def test_gradients_pass_through_what_is_read() -> None:
+    pattern = SparsePattern(0.75, 4, 0.5)
+    values = torch.tensor([[0.1, -3.0, 2.0, -0.2]], requires_grad=True)
+    largest_inputs(pattern, values, 1).sum().backward()  # type: ignore[no-untyped-call]
+    assert values.grad is not None and values.grad.tolist() == [[0.0, 1.0, 1.0, 0.0]]
 
 
 def test_a_network_without_such_layers_is_refused() -> None:
