@@ -105,10 +105,11 @@ def table_of(space: StagedSpace, device: DeviceSpec, path: Path, seed: int, coun
     assert isinstance(table, LatencyTable)
     floored = sum(entry.latency_ms <= 1e-6 for entry in table.entries.values())
     scale, offset = table.calibration.scale, table.calibration.offset_ms
+    weighted = " with their work weighted" if table.calibration.ms_per_million else ""
     runs = np.median([entry.count or 0 for entry in table.entries.values()])
     print(
         f"{device.name}: {len(table.entries)} layers ({floored} cost nothing), {runs:.0f} runs each, "
-        f"{scale:.3f} * sum + {offset:.3f} ms; {table.error_text}"
+        f"{scale:.3f} * sum{weighted} + {offset:.3f} ms; {table.error_text}"
     )
     return table
 
