@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -53,6 +54,34 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
         elif old_value != new_value:
             texts.append(f"{entry} was {short_repr(old_value)} and is {short_repr(new_value)}")
     return texts
+
+
+def completed(known: Mapping[str, Any], new: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """Return an earlier record of settings, where those that were added since have their defaults.
+
+    Args:
+        known: plain values that an earlier version may have written, and others beside them.
+        new: the record of today; only what it has is added.
+        cls: dataclass of the settings.
+    """
+    names = {entry.name for entry in dataclasses.fields(cls)}
+    try:
+        settings: Any = build(cls, {name: value for name, value in known.items() if name in names})
+    except ConfigError:
+        return dict(known)
+    return _with_missing(known, new, json.loads(json.dumps(dataclasses.asdict(settings))))
+
+
+def _with_missing(
+    known: Mapping[str, Any], new: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    result = dict(known)
+    for name in new:
+        if name not in known and name in values:
+            result[name] = values[name]
+        elif all(isinstance(part.get(name), Mapping) for part in (known, new, values)):
+            result[name] = _with_missing(known[name], new[name], values[name])
+    return result
 
 
 def below_minimum(settings: object, minimums: Mapping[str, float]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ofa.common.config import differences
+from ofa.common.config import completed, differences
 from ofa.common.errors import UserError
 from ofa.common.expectation import measured_value
 from ofa.common.files import write_json
@@ -205,6 +205,8 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     remove_leftovers_below(folder)
     path = folder / "record.json"
     known = read_json(path, "record of a compression") if path.exists() else {}
+    if isinstance(known_settings := known.get("settings"), Mapping):
+        known["settings"] = completed(known_settings, record["settings"], CompressionSettings)
     changes = differences(known, record) if known else []
     if changes and any(entry.is_dir() for entry in folder.iterdir()):
         raise UserError(

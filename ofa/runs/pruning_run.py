@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ofa.common.config import differences
+from ofa.common.config import completed, differences
 from ofa.common.errors import UserError
 from ofa.common.files import write_json
 from ofa.common.progress import Note
@@ -173,7 +173,11 @@ def _claim(directory: RunDirectory, record: Mapping[str, Any]) -> None:
         UserError: if it belongs to another one, naming what differs.
     """
     path, folder = directory.path / "pruning.json", _folder(directory)
-    changes = differences(read_json(path, "record of a pruning"), record) if path.exists() else []
+    known = read_json(path, "record of a pruning") if path.exists() else {}
+    for name, cls in (("model", ModelSettings), ("pruning", PruningSettings)):
+        if isinstance(part := known.get(name), Mapping):
+            known[name] = completed(part, record[name], cls)
+    changes = differences(known, record) if known else []
     # Each method has its results in folders of its own.
     if changes and any(entry.is_dir() for entry in folder.glob("*")):
         raise UserError(

@@ -125,6 +125,14 @@ def test_a_second_run_has_nothing_to_do(folder: Path, monkeypatch: pytest.Monkey
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
 
 
+def test_a_compression_of_an_earlier_version_goes_on(folder: Path) -> None:
+    path = Path("runs/net/compression/all/record.json")
+    record = json.loads(path.read_text())
+    del record["settings"]["sparse"]["inputs"], record["settings"]["reconstruction_images"]
+    path.write_text(json.dumps(record))
+    assert compress_network.run(*ALL, "name=all") is not None
+
+
 def test_a_bundle_is_evaluated_tuned_and_compressed_again(folder: Path) -> None:
     evaluate_subnet.run("run_name=net", "bundle=all", "latency=false", "format=onnx_int8", "split=validation")
     path = finetune_subnet.run(

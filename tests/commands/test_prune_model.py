@@ -283,6 +283,15 @@ def test_a_folder_of_another_pruning_is_refused(folder: Path) -> None:
         prune_model.run(*COMMON, *ONE_STEP, "macs_share=0.6", "candidates=5")
 
 
+def test_a_pruning_of_an_earlier_version_goes_on(folder: Path) -> None:
+    expected = prune_model.run(*COMMON, *ONE_STEP)
+    path = folder / "runs/one/pruning.json"
+    record = json.loads(path.read_text())
+    del record["pruning"]["reconstruction_images"], record["model"]["min_pointwise_width"]
+    path.write_text(json.dumps(record))
+    assert same(prune_model.run(*COMMON, *ONE_STEP), expected)
+
+
 def test_a_folder_without_results_takes_other_settings(folder: Path) -> None:
     with pytest.raises(UserError, match="The limit of macs is"):
         prune_model.run(*COMMON, *ONE_STEP, "macs_share=0.001")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ofa.common.config import ConfigError, build
+from ofa.common.config import ConfigError, build, completed, differences
 from ofa.common.errors import UserError
 from ofa.space.staged import StagedSpace
 
@@ -108,6 +108,19 @@ def test_integers_are_integers(wrong: Any) -> None:
 def test_a_group_must_be_a_mapping() -> None:
     assert errors_of([1, 2], "train") == ["train is [1, 2]; expected a group of settings."]
     assert errors_of({"name": "a", "schedule": 3}) == ["schedule is 3; expected a group of settings."]
+
+
+def test_an_earlier_record_has_the_defaults_of_settings_that_were_added() -> None:
+    today = {"name": "a", "schedule": {"rate": 1.0, "steps": 10}, "sizes": [1, 2], "digest": "x"}
+    earlier = {"name": "a", "schedule": {"rate": 1.0}, "digest": "x"}
+    assert completed(earlier, today, Settings) == today
+    # What was there stays, and so do differences; what the record leaves out today is not added.
+    other = {"name": "b", "schedule": {"rate": 2.0}, "digest": "y"}
+    assert len(differences(completed(other, today, Settings), today)) == 3
+    assert completed(earlier, {"name": "a"}, Settings) == earlier
+    # A record that today's settings refuse is compared as it is.
+    wrong = {"name": "a", "schedule": {"rate": -1.0}}
+    assert completed(wrong, today, Settings) == wrong
 
 
 def test_space_comes_back_from_its_dict(micro_space: StagedSpace) -> None:
