@@ -56,31 +56,32 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
     return texts
 
 
-def completed(known: Mapping[str, Any], new: Mapping[str, Any], cls: type) -> dict[str, Any]:
+def completed(earlier_record: Mapping[str, Any], record: Mapping[str, Any], cls: type) -> dict[str, Any]:
     """Return an earlier record of settings, where those that were added since have their defaults.
 
     Args:
-        known: plain values that an earlier version may have written, and others beside them.
-        new: the record of today; only what it has is added.
+        earlier_record: plain values that an earlier version may have written, and others beside them.
+        record: the record of today; only what it has is added.
         cls: dataclass of the settings.
     """
     names = {entry.name for entry in dataclasses.fields(cls)}
     try:
-        settings: Any = build(cls, {name: value for name, value in known.items() if name in names})
+        values = {name: value for name, value in earlier_record.items() if name in names}
+        settings: Any = build(cls, values)
     except ConfigError:
-        return dict(known)
-    return _with_missing(known, new, json.loads(json.dumps(dataclasses.asdict(settings))))
+        return dict(earlier_record)
+    return _with_missing(earlier_record, record, json.loads(json.dumps(dataclasses.asdict(settings))))
 
 
 def _with_missing(
-    known: Mapping[str, Any], new: Mapping[str, Any], values: Mapping[str, Any]
+    earlier: Mapping[str, Any], record: Mapping[str, Any], values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    result = dict(known)
-    for name in new:
-        if name not in known and name in values:
+    result = dict(earlier)
+    for name in record:
+        if name not in earlier and name in values:
             result[name] = values[name]
-        elif all(isinstance(part.get(name), Mapping) for part in (known, new, values)):
-            result[name] = _with_missing(known[name], new[name], values[name])
+        elif all(isinstance(part.get(name), Mapping) for part in (earlier, record, values)):
+            result[name] = _with_missing(earlier[name], record[name], values[name])
     return result
 
 
