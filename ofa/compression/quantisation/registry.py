@@ -44,7 +44,7 @@ def quantised(runtime: Runtime, network: nn.Module, example: Tensor) -> Files:
     For timing only. For accuracy see `ofa.compression.quantisation.search_precision.quantise_network`.
     """
     files = runtime.convert(network, example, FP32)
-    return QUANTISERS[runtime.name].prepare(files, random_inputs(example), None)(())
+    return QUANTISERS[runtime.name].prepare(files, random_inputs(example))(())
 
 
 def packages_of(runtimes: Iterable[Runtime]) -> dict[str, tuple[str, ...]]:

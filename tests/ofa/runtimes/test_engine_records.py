@@ -91,7 +91,9 @@ TOY = Runtime(
 )
 
 
-def toy_quantise(files: Files, calibration: Sequence[Images], trained: TrainedInputs | None) -> Quantise:
+def toy_quantise(
+    files: Files, calibration: Sequence[Images], trained: TrainedInputs | None = None
+) -> Quantise:
     assert calibration and trained is None
     return lambda keep: {TOY_FILE: files[TOY_FILE].replace(b"fp32", b"int8")}
 
