@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ofa.common.errors import UserError
+from ofa.compression.facts import CompressionFacts
 from ofa.compression.settings import SparsePattern
 from ofa.compression.sparse import (
     largest_inputs,
@@ -195,3 +196,9 @@ def test_gradients_pass_through_what_is_read() -> None:
 def test_a_network_without_such_layers_is_refused() -> None:
     with pytest.raises(UserError, match=r"0: 3 inputs a group are no multiple of 4"):
         sparse_layers(nn.Sequential(nn.Conv2d(3, 8, 3)), SparsePattern())
+
+
+def test_a_pattern_that_leaves_inputs_whole_has_the_digest_of_earlier_versions() -> None:
+    assert CompressionFacts(pattern=SparsePattern(), sparse_layers=("a",)).digest == "f8fc6b19"
+    with_inputs = CompressionFacts(pattern=SparsePattern(0.75, 4, 0.5), sparse_layers=("a",))
+    assert with_inputs.digest != CompressionFacts(pattern=SparsePattern(0.75), sparse_layers=("a",)).digest
