@@ -177,7 +177,7 @@ def _claim(directory: RunDirectory, record: Mapping[str, Any]) -> None:
     for name, cls in (("model", ModelSettings), ("pruning", PruningSettings)):
         if isinstance(part := known.get(name), Mapping):
             known[name] = completed(part, record[name], cls)
-    changes = differences(known, record) if known else []
+    changes = differences(known, record) if path.exists() else []
     # Each method has its results in folders of its own.
     if changes and any(entry.is_dir() for entry in folder.glob("*")):
         raise UserError(

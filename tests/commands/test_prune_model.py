@@ -290,6 +290,9 @@ def test_a_pruning_of_an_earlier_version_goes_on(folder: Path) -> None:
     del record["pruning"]["reconstruction_images"], record["model"]["min_pointwise_width"]
     path.write_text(json.dumps(record))
     assert same(prune_model.run(*COMMON, *ONE_STEP), expected)
+    path.write_text("{}")
+    with pytest.raises(UserError, match="holds a pruning with other settings"):
+        prune_model.run(*COMMON, *ONE_STEP)
 
 
 def test_a_folder_without_results_takes_other_settings(folder: Path) -> None:

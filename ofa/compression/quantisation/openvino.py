@@ -30,7 +30,7 @@ def quantise_openvino(
     model: openvino.Model,
     calibration: Sequence[Images],
     kept_operators: Collection[int] = (),
-    trained: TrainedInputs | None = None,
+    limits: Mapping[str, Limits] | None = None,
 ) -> openvino.Model:
     """Return `model` quantised to 8 bits, with biases corrected for the shift by rounding.
 
@@ -44,7 +44,8 @@ def quantise_openvino(
             ranges are averaged over the inputs.
         kept_operators: positions of the convolutions and linear layers that stay in floating point, in the
             order they run; see `ofa.compression.quantisation.graph.operators_of`.
-        trained: ranges of the inputs of layers, which are not taken from the calibration then.
+        limits: trained ranges of what operators read, by the operators' names in a copy of the model; see
+            `trained_limits`. They are not taken from the calibration then.
 
     Raises:
         UserError: if there are no calibration images, a package is missing, or the model lacks one of these
@@ -65,11 +66,16 @@ def quantise_openvino(
             subset_size=len(calibration),
             fast_bias_correction=True,
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
-            advanced_parameters=None if trained is None else _as_trained(nncf),
+            advanced_parameters=None if limits is None else _as_trained(nncf),
         )
-    if trained is not None:
-        _set_ranges(quantised, trained.limits(_operator_inputs(named_model, trained.images)))
+    if limits is not None:
+        _set_ranges(quantised, limits)
     return quantised
+
+
+def trained_limits(model: openvino.Model, trained: TrainedInputs) -> dict[str, Limits]:
+    """Return the trained ranges of what the operators of a model read, by their names in a copy of it."""
+    return trained.limits(_operator_inputs(_with_own_names(model), trained.images))
 
 
 def _import_nncf() -> Any:
@@ -112,16 +118,15 @@ def _with_own_names(model: openvino.Model) -> openvino.Model:
 
 
 def _operator_inputs(model: openvino.Model, images: Images) -> dict[str, Images]:
-    """Return what each operator reads in a run, by its name."""
-    copy = model.clone()
-    names = {facts.name for facts in graph_nodes(copy) if facts.operator}
-    operators = [node for node in copy.get_ordered_ops() if node.get_friendly_name() in names]
+    """Return what each operator reads in a run, by its name; the model gets further outputs."""
+    names = {facts.name for facts in graph_nodes(model) if facts.operator}
+    operators = [node for node in model.get_ordered_ops() if node.get_friendly_name() in names]
     sources = [node.input_value(0) for node in operators]
     # Several operators may read one tensor, which is one output.
     tensors = {(port.get_node().get_friendly_name(), port.get_index()): port for port in sources}
-    first = len(copy.outputs)
-    copy.add_outputs(list(tensors.values()))
-    results = core().compile_model(copy, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)
+    first = len(model.outputs)
+    model.add_outputs(list(tensors.values()))
+    results = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)
     values = {source: results[position].copy() for position, source in enumerate(tensors, first)}
     return {
         node.get_friendly_name(): values[port.get_node().get_friendly_name(), port.get_index()]
@@ -168,7 +173,8 @@ def _quantise_files(
     files: Files, calibration: Sequence[Images], trained: TrainedInputs | None = None
 ) -> Quantise:
     model = core().read_model(files[MODEL_FILE], files[WEIGHTS_FILE])
-    return lambda kept_operators: save(quantise_openvino(model, calibration, kept_operators, trained))
+    limits = None if trained is None else trained_limits(model, trained)
+    return lambda kept_operators: save(quantise_openvino(model, calibration, kept_operators, limits))
 
 
 QUANTISER = Quantiser("openvino", _PACKAGES, _quantise_files)
