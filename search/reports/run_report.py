@@ -22,9 +22,14 @@ from search.reports.predictions import Predictions
 from search.result.result import SearchResult
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
+
     from ofa.runs.networks import RunNetwork
 
 MARKERS = {"searched": "*", "chosen": "s", "random": "o"}
+NAME_SHIFTS = (7, -14, 21, -28)
+"""Distances of names from their points in points of type, in the order they are tried."""
 
 
 @dataclass(frozen=True)
@@ -240,18 +245,28 @@ def plot_tradeoff(
             if bars and group != "random":
                 axes.errorbar(latencies, accuracies, bars, fmt="none", ecolor="0.75", capsize=3, zorder=1)
             axes.scatter(latencies, accuracies, size, marker=marker, zorder=3, label=f"{group}, measured")
-    named_networks = sorted((n for n in networks if n.name), key=lambda n: n.measured_ms)
-    for index, network in enumerate(named_networks):
-        position = (network.measured_ms, metric.scale * network.measured)
-        # Names of neighbours at one height would lie on each other.
-        shift = (6, -14 if index % 2 else 7)
-        axes.annotate(network.name, position, xytext=shift, textcoords="offset points", fontsize=8)
     axes.set_xlabel("latency [ms]")
     axes.set_ylabel(metric.label)
     axes.margins(0.12)
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
+    figure.draw_without_rendering()  # So that points have their places.
+    add_names(axes, {n.name: (n.measured_ms, metric.scale * n.measured) for n in networks if n.name})
     ofa.common.files.write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150, format="png"))
+
+
+def add_names(axes: Axes, positions: Mapping[str, tuple[float, float]]) -> None:
+    """Write names beside their points, above or below them, so that no two lie on each other if it can be."""
+    boxes: list[Bbox] = []
+    for name, position in sorted(positions.items(), key=lambda item: item[1]):
+        for shift in NAME_SHIFTS:
+            text = axes.annotate(name, position, xytext=(6, shift), textcoords="offset points", fontsize=8)
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in boxes):
+                break
+            if shift != NAME_SHIFTS[-1]:
+                text.remove()
+        boxes.append(box)
 
 
 def joint_front(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from ofa.architecture.cost import compile_cost, macs
@@ -12,7 +15,13 @@ from ofa.common.metric import BALANCED_ACCURACY, TOP1
 from ofa.space.staged import StagedSpace
 from search.algorithms.registry import plan_search
 from search.limits.limit import Limit
-from search.reports.run_report import ReportedNetwork, joint_front, plot_tradeoff, report_table
+from search.reports.run_report import (
+    ReportedNetwork,
+    add_names,
+    joint_front,
+    plot_tradeoff,
+    report_table,
+)
 
 
 def measured(space: StagedSpace) -> list[ReportedNetwork]:
@@ -106,3 +115,17 @@ def test_unsure_accuracies_have_their_error_and_close_networks_are_named(micro_s
     words = " ".join(console.export_text().split())
     assert "closer than that, so these images do not rank them: phone-3ms and near" in words
     assert "near and largest" not in words
+
+
+@pytest.mark.parametrize("heights", [(98.33, 98.61, 98.62), (98.6, 98.6, 98.6), (98.6, 98.45, 98.4)])
+def test_names_of_neighbours_do_not_lie_on_each_other(heights: tuple[float, ...]) -> None:
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    names = ("my_cpu_onnx-0.121ms", "my_cpu_onnx-0.162ms", "my_cpu_onnx-0.170ms")
+    positions = dict(zip(names, zip((0.124, 0.151, 0.160), heights, strict=True), strict=True))
+    axes.scatter([0.09, 0.3], [96.0, 99.5])
+    figure.draw_without_rendering()
+    add_names(axes, positions)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(names)
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
