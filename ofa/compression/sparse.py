@@ -81,8 +81,14 @@ def make_inputs_sparse(network: nn.Module, pattern: SparsePattern | None, names:
 
     What they read is chosen for each image and place anew. No parameter tells of it, so a network that is
     made anew needs this call.
+
+    Raises:
+        UserError: if a layer cannot have the pattern.
     """
     if pattern is not None and pattern.num_zero_inputs:
+        for name in names:
+            if obstacle := pattern_obstacle(pattern, network.get_submodule(name)):
+                raise UserError(f"{name} cannot read inputs of which some are zero: {obstacle}.")
         for name in names:
             network.get_submodule(name).register_forward_pre_hook(partial(_largest_read, pattern))
 

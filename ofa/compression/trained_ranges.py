@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ofa.common.errors import UserError
 from ofa.common.score_file import ScoreFile
 from ofa.compression.facts import InputRange
 from ofa.compression.quantisation.trained_inputs import TrainedInputs
@@ -27,12 +28,17 @@ def kept_ranges(
         ranges: lowest and highest value by layer.
 
     Raises:
-        UserError: if the file is damaged, or cannot be read or written.
+        UserError: if the file is damaged or lacks a range, or cannot be read or written.
     """
     numbers = ScoreFile(path)
 
     def limit(name: str, side: int) -> float:
-        return numbers.value(f"{name} {('minimum', 'maximum')[side]}", lambda: ranges[name][side])
+        key = f"{name} {('minimum', 'maximum')[side]}"
+        if key not in numbers and name not in ranges:
+            raise UserError(
+                f"{path} lacks {key!r} of a trained range. Remove the folder {path.parent} to train anew."
+            )
+        return numbers.value(key, lambda: ranges[name][side])
 
     return tuple(InputRange(name, limit(name, 0), limit(name, 1)) for name in names)
 

@@ -37,13 +37,13 @@ from ofa.runs.compressed import CompressedNetwork, StepResult
 from ofa.runs.compression_plan import (
     LATENCY_FILE,
     Bar,
-    DecidedChanges,
     MeasureModules,
     decide_changes,
     latency_after,
 )
 from ofa.runs.compression_settings import CHANNELS, PENNI, QAT, SPARSE, CompressionSettings
 from ofa.runs.compression_training import StepTraining
+from ofa.runs.decided_changes import DecidedChanges
 from ofa.runs.penni import train_penni
 
 CONTROL, UNCOMPRESSED = "control", "uncompressed"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ from ofa.common.reading import read_json
 from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import Candidate, find_candidates, with_rank
 from ofa.compression.change_harms import change_harms
-from ofa.compression.changes import LayerChange, apply_changes
+from ofa.compression.changes import apply_changes
 from ofa.compression.plan import (
     UNITS,
     CompressionPlan,
@@ -31,6 +29,7 @@ from ofa.compression.plan import (
 from ofa.compression.programs import TimedModule, form_latencies, form_programs
 from ofa.modules.cost import module_cost
 from ofa.runs.compression_settings import CompressionLimits
+from ofa.runs.decided_changes import DecidedChanges
 
 Bar = Callable[[str], AbstractContextManager[ProgressCallback]]
 """Opens a progress bar with a description; see `ofa.common.progress.progress_bar`."""
@@ -43,45 +42,6 @@ MAX_CORRECTIONS = 3
 _NETWORK, _UNCOMPRESSED = "the network", "the network with all channels"
 _CLOSE = 0.97
 """A plan is good enough if it uses so much of the limit, measured."""
-
-
-@dataclass(frozen=True)
-class DecidedChanges:
-    """The changes of a network's convolutions, and what they cost.
-
-    Attributes:
-        changes: the changes.
-        cost: name of the bounded cost; a key of `UNITS`.
-        before: cost of the network.
-        predicted: predicted cost of the changed network.
-        after: its measured cost.
-        plan: all options, as plain JSON values.
-        lines: a table of the plan for the user.
-        full_cost: cost of the network that shares refer to; None for `before`.
-    """
-
-    changes: tuple[LayerChange, ...]
-    cost: str
-    before: float
-    predicted: float
-    after: float
-    plan: dict[str, Any]
-    lines: tuple[str, ...]
-    full_cost: float | None = None
-
-    @property
-    def text(self) -> str:
-        """A line for the user: the cost before, predicted and measured."""
-        divisor, unit = UNITS[self.cost]
-        before, predicted, after = (value / divisor for value in (self.before, self.predicted, self.after))
-        error = 100 * (self.predicted / self.after - 1)
-        text = f"{len(self.changes)} convolutions changed: {before:.4g} {unit} before, "
-        if self.cost == "macs":
-            return f"{text}{after:.4g} {unit} after ({100 * after / before:.0f} %)"
-        return (
-            f"{text}{predicted:.4g} {unit} predicted ({error:+.1f} %), {after:.4g} {unit} measured "
-            f"({100 * after / before:.0f} % of before)"
-        )
 
 
 def decide_changes(

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from fuzzed_artefacts import Artefact, Result, make_artefacts
+from fuzzed_compressions import compression_artefacts
 from fuzzed_models import model_artefacts
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -55,6 +56,9 @@ NAMES = (
     *("published checkpoint", "published predictor", "imported predictor", "imported predictor.json"),
     *("published table", "published network", "published run.config"),
     *("model.json", "signed model.json", "model", "card of a model", "signed card of a model"),
+    *("compression on a card", "shapes on a card", "plan of a compression", "harms of a compression"),
+    *("trained ranges", "shapes of a compression", "narrow network"),
+    *("record of a compression", "record of a pruning"),
 )
 VALUE_DAMAGE = {
     "json": damaged_json,
@@ -67,7 +71,8 @@ VALUE_DAMAGE = {
 @pytest.fixture(scope="session")
 def artefacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artefact]:
     root = tmp_path_factory.mktemp("artefacts")
-    return {a.name: a for a in (*make_artefacts(root), *model_artefacts(root / "model"))}
+    own = (*model_artefacts(root / "model"), *compression_artefacts(root / "compression"))
+    return {artefact.name: artefact for artefact in (*make_artefacts(root), *own)}
 
 
 @pytest.fixture(scope="session")

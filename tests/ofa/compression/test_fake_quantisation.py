@@ -139,6 +139,9 @@ def test_ranges_are_kept_in_a_file(tmp_path: Path) -> None:
     path.write_text("no number\n")
     with pytest.raises(UserError, match=r"ranges\.jsonl"):
         kept_ranges(path, ["a"], {})
+    path.write_text('{"name": "a minimum", "value": -0.5}\n')
+    with pytest.raises(UserError, match=r"ranges\.jsonl lacks 'a maximum' of a trained range"):
+        kept_ranges(path, ["a"], {})
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,13 @@ def test_a_network_computes_exports_and_is_copied_with_its_zeros_of_inputs() -> 
     torch.testing.assert_close(torch.from_numpy(outputs), expected)
 
 
+def test_a_layer_that_cannot_read_zeros_is_named_and_no_layer_changes() -> None:
+    own = network()
+    with pytest.raises(UserError, match=r"0 cannot read inputs .* 3 inputs a group are no multiple of 4"):
+        make_inputs_sparse(own, SparsePattern(0.75, 4, 0.5), ["2", "0"])
+    assert not own[2]._forward_pre_hooks
+
+
 def test_gradients_pass_through_what_is_read() -> None:
     pattern = SparsePattern(0.75, 4, 0.5)
     values = torch.tensor([[0.1, -3.0, 2.0, -0.2]], requires_grad=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,8 +16,9 @@ from ofa.common.progress import silent
 from ofa.compression.changes import apply_changes
 from ofa.compression.programs import TimedModule
 from ofa.modules.cost import module_cost
-from ofa.runs.compression_plan import MAX_CORRECTIONS, DecidedChanges, decide_changes
+from ofa.runs.compression_plan import MAX_CORRECTIONS, PLAN_FILE, decide_changes
 from ofa.runs.compression_settings import CompressionLimits
+from ofa.runs.decided_changes import DecidedChanges
 
 
 class MadeUpDevice:
@@ -91,3 +93,20 @@ def test_a_limit_that_no_network_keeps_is_told(tmp_path: Path) -> None:
         decide(tmp_path, device, 0.6)
     assert device.num_calls <= 2 + MAX_CORRECTIONS
     assert not (tmp_path / "plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ("cost", "Unknown cost"),
+        ("after", "expected numbers above 0"),
+        ("full_cost", "expected numbers above 0"),
+    ],
+)
+def test_a_plan_that_was_changed_is_refused(entry: str, text: str, tmp_path: Path) -> None:
+    decide(tmp_path, MadeUpDevice(0.0), 0.7)
+    path = tmp_path / PLAN_FILE
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, entry: "time" if entry == "cost" else 0.0}))
+    with pytest.raises(UserError, match=text):
+        decide(tmp_path, MadeUpDevice(0.0), 0.7)
