@@ -228,10 +228,14 @@ def _takes_text(hint: Any, names: Sequence[str], value: str) -> bool:
 
 
 def unknown_settings(settings: Sequence[str], known_names: Sequence[str]) -> list[str]:
-    """Return an error for every setting whose name is none of `known_names` and is not added by `+`."""
-    names = [setting.partition("=")[0] for setting in settings]
-    changed = [name for name in names if not name.startswith(("+", "~", "hydra."))]
-    return [_unknown_setting(name, known_names) for name in changed if name not in known_names]
+    """Return an error for every setting that is none of `known_names`, or may have entries that are none."""
+    pairs = [setting.partition("=")[::2] for setting in settings]
+    changed = [(name, value) for name, value in pairs if not name.startswith(("+", "~", "hydra."))]
+    return [
+        _unknown_setting(name, known_names) if name not in known_names else _unknown_entries(name)
+        for name, value in changed
+        if name not in known_names or value.lstrip().startswith("{")
+    ]
 
 
 def _unknown_setting(name: str, known_names: Sequence[str]) -> str:
@@ -244,4 +248,10 @@ def _unknown_setting(name: str, known_names: Sequence[str]) -> str:
     while group and group not in known_names:
         group = group.rpartition(".")[0]
     siblings = [known for known in known_names if known.rpartition(".")[0] == group]
+    if not siblings:
+        return f"Unknown setting {name!r}; {group} has none yet. Add it with a plus sign: +{name}=VALUE"
     return f"Unknown setting {name!r}; known{f' in {group}' if group else ''}: {', '.join(siblings)}."
+
+
+def _unknown_entries(name: str) -> str:
+    return f"{name} lacks some of these entries. Add each with a plus sign: +{name}.ENTRY=VALUE"

@@ -120,7 +120,15 @@ def test_options_stay_as_they_are_and_settings_have_no_dashes() -> None:
 
 
 def test_unknown_settings_get_a_suggestion_or_the_list_of_their_group() -> None:
-    known = ["training", "training.batch_size", "limits", "limits.latency_ms", "run_name"]
+    known = [
+        "training",
+        "training.batch_size",
+        "limits",
+        "limits.latency_ms",
+        "run_name",
+        "stages",
+        "stages.fit",
+    ]
     settings = [
         "trainning.batch_size=3",
         "limits.zzz=1",
@@ -129,10 +137,15 @@ def test_unknown_settings_get_a_suggestion_or_the_list_of_their_group() -> None:
         "+added=1",
         "hydra.x=1",
         "run_name=1",
+        "stages.fit.predictor.members=3",
+        "stages.fit={predictor: {members: 3}}",
     ]
     assert unknown_settings(settings, known) == [
         "Unknown setting 'trainning.batch_size'. Did you mean 'training.batch_size'?",
         "Unknown setting 'limits.zzz'; known in limits: limits.latency_ms.",
-        "Unknown setting 'qqq'; known: training, limits, run_name.",
+        "Unknown setting 'qqq'; known: training, limits, run_name, stages.",
         "Unknown setting 'latency_ms'. Did you mean 'limits.latency_ms'?",
+        "Unknown setting 'stages.fit.predictor.members'; stages.fit has none yet. Add it with a plus sign: "
+        "+stages.fit.predictor.members=VALUE",
+        "stages.fit lacks some of these entries. Add each with a plus sign: +stages.fit.ENTRY=VALUE",
     ]
