@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ofa.common.config import completed
 from ofa.common.errors import UserError
 from ofa.common.progress import Note
 from ofa.common.tensors import file_hash
@@ -179,6 +180,8 @@ def kept_supernet(path: Path, record: dict[str, Any]) -> GraphSupernet | None:
         kept = info.provenance.get("conversion")
         if isinstance(kept, dict) and record["weights_sha256"] is None:
             record = {**record, "weights_sha256": kept.get("weights_sha256")}
+        if isinstance(kept, dict) and isinstance(kept_model := kept.get("model"), dict):
+            kept = {**kept, "model": completed(kept_model, record["model"], ModelSettings)}
         if kept != record or file_hash(path) != info.sha256:
             return None
         supernet, _ = load_supernet(path)

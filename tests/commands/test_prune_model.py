@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -289,7 +290,13 @@ def test_a_pruning_of_an_earlier_version_goes_on(folder: Path) -> None:
     record = json.loads(path.read_text())
     del record["pruning"]["reconstruction_images"], record["model"]["min_pointwise_width"]
     path.write_text(json.dumps(record))
-    assert same(prune_model.run(*COMMON, *ONE_STEP), expected)
+    # The kept conversion as well: nothing is converted again.
+    twin = folder / "runs/one/pruning/model.json"
+    values = json.loads(twin.read_text())
+    del values["provenance"]["conversion"]["model"]["min_pointwise_width"]
+    twin.write_text(json.dumps(values))
+    with patch("ofa.runs.conversion.convert_for", side_effect=AssertionError("converted again")):
+        assert same(prune_model.run(*COMMON, *ONE_STEP), expected)
     path.write_text("{}")
     with pytest.raises(UserError, match="holds a pruning with other settings"):
         prune_model.run(*COMMON, *ONE_STEP)
