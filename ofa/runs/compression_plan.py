@@ -27,6 +27,7 @@ from ofa.compression.plan import (
     useful_changes,
 )
 from ofa.compression.programs import TimedModule, form_latencies, form_programs
+from ofa.compression.savings import fastest_changes, scaled_savings
 from ofa.modules.cost import module_cost
 from ofa.runs.compression_settings import CompressionLimits
 from ofa.runs.decided_changes import DecidedChanges
@@ -40,6 +41,7 @@ MeasureModules = Callable[[Mapping[str, TimedModule]], Mapping[str, float]]
 PLAN_FILE, LATENCY_FILE, HARM_FILE = "plan.json", "latency.jsonl", "harm.jsonl"
 MAX_CORRECTIONS = 3
 _NETWORK, _UNCOMPRESSED = "the network", "the network with all channels"
+_FASTEST = "the network with the fastest forms"
 _CLOSE = 0.97
 """A plan is good enough if it uses so much of the limit, measured."""
 
@@ -60,7 +62,8 @@ def decide_changes(
     """Return the changes with the least harm within a limit; those that were decided before are read.
 
     Each form of each convolution is measured on the device, or its multiply-accumulates are counted; forms
-    that gain nothing are left out. Harm is measured on images, and an exact choice made. The chosen network
+    that gain nothing are left out. What they save is scaled by what the fastest ones save together, measured
+    in the whole network. Harm is measured on images, and an exact choice made. The chosen network
     is measured end to end, and the limit corrected by what the prediction missed, `MAX_CORRECTIONS` times
     at most.
 
@@ -94,6 +97,7 @@ def decide_changes(
         network, candidates.layers, shape, cost, folder, bar=bar, measure=measure, uncompressed=uncompressed
     )
     if rank is None:
+        costs.scale_savings(candidates.layers)
         options = _options(network, images, candidates.layers, costs, folder, bar)
         plan, after = _within(network, options, costs, limits.bound(costs.full_cost), note)
     else:
@@ -136,7 +140,7 @@ class _Costs:
             self.of_forms = {layer.layer: (layer.macs, *layer.changed_macs) for layer in candidates}
             return
         assert measure is not None
-        scores = ScoreFile(folder / LATENCY_FILE)
+        self._scores = scores = ScoreFile(folder / LATENCY_FILE)
         programs = {_NETWORK: TimedModule(network, shape), **form_programs(network, candidates)}
         if uncompressed is not None:
             programs[_UNCOMPRESSED] = TimedModule(uncompressed, shape)
@@ -147,6 +151,13 @@ class _Costs:
         self.total = latencies_ms[_NETWORK]
         self.full_cost = latencies_ms.get(_UNCOMPRESSED, self.total)
         self.of_forms = {layer.layer: form_latencies(network, layer, latencies_ms) for layer in candidates}
+
+    def scale_savings(self, candidates: Sequence[Candidate]) -> None:
+        """Let what forms save of the latency be what they save in the whole network; see `scaled_savings`."""
+        if self.name != "macs" and (fastest := fastest_changes(candidates, self.of_forms)):
+            key = f"{_FASTEST}: {', '.join(f'{change.layer} {change.key}' for change in fastest)}"
+            latency = self._scores.value(key, lambda: self.measured(apply_changes(self._network, fastest)))
+            self.of_forms = scaled_savings(self.of_forms, self.total, latency)
 
     def measured(self, changed: nn.Module) -> float:
         """Return the cost of a changed network; a latency by its share of that of the unchanged one."""
