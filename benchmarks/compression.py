@@ -47,9 +47,9 @@ from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import find_candidates
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import LayerChange, apply_changes
+from ofa.compression.form_costs import fastest_changes, latencies_in_network
 from ofa.compression.plan import layer_options, make_plan
-from ofa.compression.programs import TimedModule, form_latencies, form_programs
-from ofa.compression.savings import fastest_changes, scaled_savings
+from ofa.compression.programs import TimedModule, form_costs, form_programs
 from ofa.data.base import ImageData
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.modules.cost import module_cost
@@ -92,16 +92,14 @@ class Options:
                 scores.add(key, value)
         latencies = {key: scores[key] for key in programs}
         self.total = latencies["network"]
-        of_forms = {layer.layer: form_latencies(network, layer, latencies) for layer in self.candidates}
-        fastest = fastest_changes(self.candidates, of_forms)
+        costs = [form_costs(network, layer, latencies) for layer in self.candidates]
 
         def fastest_ms() -> float:
             pair = {"before": TimedModule(network, SHAPE)}
-            pair |= {"after": TimedModule(apply_changes(network, fastest), SHAPE)}
+            pair |= {"after": TimedModule(apply_changes(network, fastest_changes(costs)), SHAPE)}
             return latency_after(pair, self.total, partial(measured, device=device))
 
-        in_network = scaled_savings(of_forms, self.total, scores.value("fastest", fastest_ms))
-        self.latencies = [in_network[layer.layer] for layer in self.candidates]
+        self.latencies = latencies_in_network(costs, self.total, scores.value("fastest", fastest_ms))
         self.macs = [(float(layer.macs), *map(float, layer.changed_macs)) for layer in self.candidates]
         images, _ = next(data.batches("train", 64, torch.device("cpu"), 64))
         changes = [change for layer in self.candidates for change in layer.changes]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from ofa.compression.candidates import Candidate, Size
 from ofa.compression.changes import FORMS, LayerChange
 from ofa.compression.form import output_size
+from ofa.compression.form_costs import FormCosts
 from ofa.modules.split import smaller_convolution
 
 _NARROW = 16
@@ -51,10 +53,8 @@ def form_programs(network: nn.Module, candidates: Sequence[Candidate]) -> dict[s
     return programs
 
 
-def form_latencies(
-    network: nn.Module, candidate: Candidate, latencies_ms: Mapping[str, float]
-) -> tuple[float, ...]:
-    """Return the latency (ms) of a convolution and of its forms, from those of `form_programs`.
+def form_costs(network: nn.Module, candidate: Candidate, latencies_ms: Mapping[str, float]) -> FormCosts:
+    """Return what a convolution and its forms take by themselves, from the latencies (ms) of `form_programs`.
 
     The convolutions before and after the program are taken off, half of the two at either end.
     """
@@ -68,7 +68,12 @@ def form_latencies(
             for size in candidate.sizes
         )
 
-    return tuple(total(change) for change in (None, *candidate.changes))
+    def num_weights(change: LayerChange | None) -> int:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in _form(layer, change).parameters())
+
+    changes = (None, *candidate.changes)
+    return FormCosts(candidate, tuple(map(total, changes)), tuple(map(num_weights, changes)))
 
 
 def _key(candidate: Candidate, size: Size, change: LayerChange | None) -> str:

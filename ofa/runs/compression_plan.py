@@ -18,6 +18,7 @@ from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import Candidate, find_candidates, with_rank
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import apply_changes
+from ofa.compression.form_costs import fastest_changes, latencies_in_network
 from ofa.compression.plan import (
     UNITS,
     CompressionPlan,
@@ -26,8 +27,7 @@ from ofa.compression.plan import (
     make_plan,
     useful_changes,
 )
-from ofa.compression.programs import TimedModule, form_latencies, form_programs
-from ofa.compression.savings import fastest_changes, scaled_savings
+from ofa.compression.programs import TimedModule, form_costs, form_programs
 from ofa.modules.cost import module_cost
 from ofa.runs.compression_settings import CompressionLimits
 from ofa.runs.decided_changes import DecidedChanges
@@ -62,8 +62,8 @@ def decide_changes(
     """Return the changes with the least harm within a limit; those that were decided before are read.
 
     Each form of each convolution is measured on the device, or its multiply-accumulates are counted; forms
-    that gain nothing are left out. What they save is scaled by what the fastest ones save together, measured
-    in the whole network. Harm is measured on images, and an exact choice made. The chosen network
+    that gain nothing are left out. Latencies are fitted to that of the whole network with the fastest forms.
+    Harm is measured on images, and an exact choice made. The chosen network
     is measured end to end, and the limit corrected by what the prediction missed, `MAX_CORRECTIONS` times
     at most.
 
@@ -97,7 +97,7 @@ def decide_changes(
         network, candidates.layers, shape, cost, folder, bar=bar, measure=measure, uncompressed=uncompressed
     )
     if rank is None:
-        costs.scale_savings(candidates.layers)
+        costs.fit_to_network()
         options = _options(network, images, candidates.layers, costs, folder, bar)
         plan, after = _within(network, options, costs, limits.bound(costs.full_cost), note)
     else:
@@ -150,14 +150,17 @@ class _Costs:
         latencies_ms = {key: scores[key] for key in programs}
         self.total = latencies_ms[_NETWORK]
         self.full_cost = latencies_ms.get(_UNCOMPRESSED, self.total)
-        self.of_forms = {layer.layer: form_latencies(network, layer, latencies_ms) for layer in candidates}
+        self._costs = [form_costs(network, layer, latencies_ms) for layer in candidates]
+        self.of_forms = {own.candidate.layer: own.latencies_ms for own in self._costs}
 
-    def scale_savings(self, candidates: Sequence[Candidate]) -> None:
-        """Let what forms save of the latency be what they save in the whole network; see `scaled_savings`."""
-        if self.name != "macs" and (fastest := fastest_changes(candidates, self.of_forms)):
+    def fit_to_network(self) -> None:
+        """Let latencies of forms be those in the whole network; see `latencies_in_network`."""
+        if self.name != "macs" and (fastest := fastest_changes(self._costs)):
             key = f"{_FASTEST}: {', '.join(f'{change.layer} {change.key}' for change in fastest)}"
             latency = self._scores.value(key, lambda: self.measured(apply_changes(self._network, fastest)))
-            self.of_forms = scaled_savings(self.of_forms, self.total, latency)
+            fitted = latencies_in_network(self._costs, self.total, latency)
+            names = [own.candidate.layer for own in self._costs]
+            self.of_forms = dict(zip(names, fitted, strict=True))
 
     def measured(self, changed: nn.Module) -> float:
         """Return the cost of a changed network; a latency by its share of that of the unchanged one."""
@@ -234,8 +237,10 @@ def _within(
 ) -> tuple[CompressionPlan, float]:
     """Return a plan whose network was measured within the limit, and what was measured."""
     divisor, unit = UNITS[costs.name]
-    aim, best = limit, None
-    plan = make_plan(options, cost=costs.name, total=costs.total, limit=aim)
+    best = None
+    plan = make_plan(options, cost=costs.name, total=costs.total, limit=limit)
+    # Predicted and measured costs of the closest networks within the limit and above it.
+    below, above = (plan.smallest, plan.smallest), (costs.total, costs.total)
     for turn in range(1 + MAX_CORRECTIONS):
         after = costs.measured(apply_changes(network, plan.changes))
         note(
@@ -246,11 +251,15 @@ def _within(
             best = plan, after
         if _CLOSE * limit <= after <= limit or (after <= limit and costs.name == "macs"):
             break
-        # What the plan leaves of the limit, or lacks, in the proportion of the last prediction.
-        aim *= (1 + _CLOSE) / 2 * limit / after
-        if not plan.smallest <= aim < costs.total:
+        if after <= limit:
+            below = max(below, (plan.predicted, after))
+        else:
+            above = min(above, (plan.predicted, after))
+        share = ((1 + _CLOSE) / 2 * limit - below[1]) / (above[1] - below[1])
+        earlier, aim = plan, below[0] + share * (above[0] - below[0])
+        plan = make_plan(options, cost=costs.name, total=costs.total, limit=max(aim, plan.smallest))
+        if plan.changes == earlier.changes:
             break
-        plan = make_plan(options, cost=costs.name, total=costs.total, limit=aim)
     if best is None:
         raise UserError(
             f"No network was measured within {limit / divisor:.4g} {unit} in {turn + 1} attempts; the last "

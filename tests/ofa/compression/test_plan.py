@@ -15,7 +15,7 @@ from ofa.compression.candidates import Candidate, find_candidates
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import LayerChange, apply_changes
 from ofa.compression.plan import LayerOptions, layer_options, make_plan, useful_changes
-from ofa.compression.programs import form_latencies, form_programs
+from ofa.compression.programs import form_costs, form_programs
 from ofa.compression.steps_figure import StepPoint, steps_figure
 
 
@@ -116,8 +116,8 @@ def test_layers_of_one_shape_share_their_programs() -> None:
             assert program.module(torch.randn(1, *program.input_shape)).shape == (1, 16, 8, 8)
     # Half of the two slices at either end is taken off; an image has none before it.
     latencies = {key: 1.0 if key.startswith("slices") else 5.0 for key in programs}
-    assert set(form_latencies(model, layers[0], latencies)) == {4.5}
-    assert set(form_latencies(model, layers[1], latencies)) == {4.0}
+    assert set(form_costs(model, layers[0], latencies).latencies_ms) == {4.5}
+    assert set(form_costs(model, layers[1], latencies).latencies_ms) == {4.0}
 
 
 def test_steps_become_a_figure(tmp_path: Path) -> None:

