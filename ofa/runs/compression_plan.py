@@ -63,9 +63,9 @@ def decide_changes(
 
     Each form of each convolution is measured on the device, or its multiply-accumulates are counted; forms
     that gain nothing are left out. Latencies are fitted to that of the whole network with the fastest forms.
-    Harm is measured on images, and an exact choice made. The chosen network
-    is measured end to end, and the limit corrected by what the prediction missed, `MAX_CORRECTIONS` times
-    at most.
+    Harm is measured on images, and an exact choice made. The chosen network is measured end to end. Where it
+    misses the limit, plans between the closest networks above and within it are measured, `MAX_CORRECTIONS`
+    of them at most.
 
     Args:
         network: network on the CPU in eval mode.
