@@ -5,18 +5,19 @@
 
 ROOT holds FashionMNIST/raw. For each network, engine and precision all forms of all convolutions are measured
 together, by the processor time of one thread, and what the fastest forms save together in the network. Three
-plans keep the same predicted latency: the one with the least harm by latency (`ofa compress`), the one with
-the least harm by multiply-accumulates with the largest limit of them that does so, and the largest share of
-the MACs that all layers take alike. The networks are measured end to end, interleaved, fine-tuned with the
-same settings beside a control, and judged on all test images. Rows that are in the folder are not made again;
-a limit that a plan cannot keep is a row without a network.
+plans keep the same latency, measured and corrected as `ofa compress` does it: the one with the least harm by
+latency (`ofa compress`), the one with the least harm by multiply-accumulates with the largest limit of them
+that does so, and the largest share of the MACs that all layers take alike. The networks are measured again
+end to end, interleaved, fine-tuned with the same settings beside a control, and judged on all test images.
+Rows that are in the folder are not made again; a limit that a plan cannot keep is a row without a network.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,20 +48,32 @@ from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import find_candidates
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import LayerChange, apply_changes
+from ofa.compression.cost_line import CostLine
 from ofa.compression.form_costs import fastest_changes, latencies_in_network
 from ofa.compression.plan import layer_options, make_plan
 from ofa.compression.programs import TimedModule, form_costs, form_programs
 from ofa.data.base import ImageData
 from ofa.evaluation.recalibrate import recalibrate_batchnorm
 from ofa.modules.cost import module_cost
-from ofa.runs.compression_plan import latency_after
+from ofa.runs.compression_plan import MAX_CORRECTIONS, latency_after
 
 SHAPE = (1, SIDE, SIDE)
 PLANS = ("latency", "macs", "uniform")
 FORMS = ("split", "tucker")
 _ATTEMPTS = 40
 
-Plans = dict[str, tuple[LayerChange, ...] | None]
+Changes = tuple[LayerChange, ...]
+
+
+@dataclass(frozen=True)
+class MeasuredPlan:
+    """Changes, with the latency (ms) that was predicted before they were measured."""
+
+    changes: Changes
+    predicted_ms: float
+
+
+Plans = dict[str, MeasuredPlan | None]
 
 
 def measured(modules: Mapping[str, TimedModule], device: DeviceSpec) -> dict[str, float]:
@@ -93,11 +106,12 @@ class Options:
         latencies = {key: scores[key] for key in programs}
         self.total = latencies["network"]
         costs = [form_costs(network, layer, latencies) for layer in self.candidates]
+        self._network, self._measure = network, partial(measured, device=device)
 
         def fastest_ms() -> float:
             pair = {"before": TimedModule(network, SHAPE)}
             pair |= {"after": TimedModule(apply_changes(network, fastest_changes(costs)), SHAPE)}
-            return latency_after(pair, self.total, partial(measured, device=device))
+            return latency_after(pair, self.total, self._measure)
 
         self.latencies = latencies_in_network(costs, self.total, scores.value("fastest", fastest_ms))
         self.macs = [(float(layer.macs), *map(float, layer.changed_macs)) for layer in self.candidates]
@@ -117,13 +131,39 @@ class Options:
                 total += costs[1 + layer.changes.index(chosen[layer.layer])] - costs[0]
         return total
 
-    def by_latency(self, limit: float) -> tuple[LayerChange, ...]:
+    def within(self, make: Callable[[float], Changes | None], limit: float) -> MeasuredPlan | None:
+        """Return the slowest measured network within the limit, of plans for several predicted latencies."""
+        smallest = self.total - sum(costs[0] - min(costs) for costs in self.latencies)
+        line, aim = CostLine((smallest, smallest), (self.total, self.total)), limit
+        best: tuple[float, MeasuredPlan] | None = None
+        for _ in range(1 + MAX_CORRECTIONS):
+            changes = make(max(aim, smallest))
+            if changes is None:
+                break
+            predicted_ms = self.predicted(changes)
+            plan = MeasuredPlan(changes, line.measured(predicted_ms))
+            pair = {"before": TimedModule(self._network, SHAPE)}
+            pair |= {"after": TimedModule(apply_changes(self._network, changes), SHAPE)}
+            after = latency_after(pair, self.total, self._measure)
+            if after <= limit and (best is None or after > best[0]):
+                best = after, plan
+            if 0.97 * limit <= after <= limit:
+                break
+            line = line.closer((predicted_ms, after), limit)
+            aim = line.total(0.985 * limit)
+        return None if best is None else best[1]
+
+    def by_latency(self, limit: float) -> Changes | None:
         """Return the plan of `ofa compress`."""
         pairs = zip(self.candidates, self.latencies, strict=True)
         options = [layer_options(layer, costs, self.harms) for layer, costs in pairs]
-        return make_plan(options, cost="latency_ms", total=self.total, limit=limit).changes
+        try:
+            return make_plan(options, cost="latency_ms", total=self.total, limit=limit).changes
+        except UserError as error:
+            print(error)
+            return None
 
-    def by_macs(self, limit: float) -> tuple[LayerChange, ...] | None:
+    def by_macs(self, limit: float) -> Changes | None:
         """Return the plan by MACs with the largest limit of them whose predicted latency keeps the limit."""
         pairs = zip(self.candidates, self.macs, strict=True)
         options = [layer_options(layer, costs, self.harms) for layer, costs in pairs]
@@ -138,7 +178,7 @@ class Options:
                 return plan.changes
         return None
 
-    def uniform(self, limit: float) -> tuple[LayerChange, ...] | None:
+    def uniform(self, limit: float) -> Changes | None:
         """Return splits of all layers to about the same share of their MACs, the largest within the limit."""
         for share in np.linspace(1, 0, _ATTEMPTS, endpoint=False):
             changes = []
@@ -156,14 +196,9 @@ class Options:
 
 
 def plans_of(options: Options, limit: float) -> Plans:
-    """Return the changes of each plan; None where the limit cannot be kept."""
-    plans: Plans = {"macs": options.by_macs(limit), "uniform": options.uniform(limit)}
-    try:
-        plans["latency"] = options.by_latency(limit)
-    except UserError as error:
-        print(error)
-        plans["latency"] = None
-    return {name: plans[name] for name in PLANS}
+    """Return the best measured plan of each kind; None where the limit cannot be kept."""
+    makers = {"latency": options.by_latency, "macs": options.by_macs, "uniform": options.uniform}
+    return {name: options.within(makers[name], limit) for name in PLANS}
 
 
 def rows_of(
@@ -174,33 +209,30 @@ def rows_of(
     choices = Options(original, data, device, options.folder / name)
     limit = options.share * choices.total
     plans = plans_of(choices, limit)
-    networks = {
-        plan: apply_changes(original, changes) for plan, changes in plans.items() if changes is not None
-    }
+    networks = {name: apply_changes(original, plan.changes) for name, plan in plans.items() if plan}
     programs = {"original": TimedModule(original, SHAPE)}
-    programs |= {plan: TimedModule(network, SHAPE) for plan, network in networks.items()}
+    programs |= {name: TimedModule(network, SHAPE) for name, network in networks.items()}
     latencies = measured(programs, device)
-    networks["control"], plans["control"] = copy.deepcopy(original), ()
+    networks["control"], plans["control"] = copy.deepcopy(original), MeasuredPlan((), choices.total)
     for seed in options.seeds:
-        for plan, changes in plans.items():
+        for kind, plan in plans.items():
             # The control is the same for all devices.
-            where = "" if plan == "control" else device.name
-            if (name, where, plan, seed) in known:
+            where = "" if kind == "control" else device.name
+            if (name, where, kind, seed) in known:
                 continue
-            row: dict[str, Any] = {"model": name, "device": where, "plan": plan, "seed": seed}
+            row: dict[str, Any] = {"model": name, "device": where, "plan": kind, "seed": seed}
             row |= {"steps": options.steps, "share": options.share}
-            if changes is not None:
-                row |= row_of(networks[plan], original, data, training(seed, lr=0.005, steps=options.steps))
-                row["layers"] = len(changes)
-                if plan != "control":
-                    measured_ms = choices.total * latencies[plan] / latencies["original"]
+            if plan is not None:
+                row |= row_of(networks[kind], original, data, training(seed, lr=0.005, steps=options.steps))
+                row["layers"] = len(plan.changes)
+                if kind != "control":
                     row |= {
                         "full_ms": choices.total,
-                        "predicted_ms": choices.predicted(changes),
-                        "measured_ms": measured_ms,
+                        "predicted_ms": plan.predicted_ms,
+                        "measured_ms": choices.total * latencies[kind] / latencies["original"],
                     }
             add_row(options.folder / "rows.jsonl", row)
-            known.add((name, where, plan, seed))
+            known.add((name, where, kind, seed))
 
 
 def row_of(network: nn.Module, original: nn.Module, data: ImageData, settings: Any) -> dict[str, Any]:

@@ -132,7 +132,14 @@ def at_share(original: nn.Module, make: Make, share: float, options: Any) -> tup
 def split_to(network: nn.Module, data: ImageData, name: str, options: Any) -> Make:
     """Return what splits a network to a latency as `ofa compress` plans it."""
     choices = Options(network, data, device_of(options), options.folder / name, ("split",))
-    return lambda limit_ms: apply_changes(network, choices.by_latency(limit_ms))
+
+    def split(limit_ms: float) -> nn.Module:
+        changes = choices.by_latency(limit_ms)
+        if changes is None:
+            raise UserError(f"No splits reach {limit_ms:.4g} ms.")
+        return apply_changes(network, changes)
+
+    return split
 
 
 def main() -> None:

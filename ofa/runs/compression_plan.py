@@ -18,6 +18,7 @@ from ofa.common.score_file import ScoreFile
 from ofa.compression.candidates import Candidate, find_candidates, with_rank
 from ofa.compression.change_harms import change_harms
 from ofa.compression.changes import apply_changes
+from ofa.compression.cost_line import CostLine
 from ofa.compression.form_costs import fastest_changes, latencies_in_network
 from ofa.compression.plan import (
     UNITS,
@@ -99,19 +100,19 @@ def decide_changes(
     if rank is None:
         costs.fit_to_network()
         options = _options(network, images, candidates.layers, costs, folder, bar)
-        plan, after = _within(network, options, costs, limits.bound(costs.full_cost), note)
+        plan, predicted, after = _within(network, options, costs, limits.bound(costs.full_cost), note)
     else:
         plan = _cheapest(network, images, candidates.layers, costs, folder, bar)
-        after = costs.measured(apply_changes(network, plan.changes))
-    decided = _decided(plan, after, costs.full_cost)
+        predicted, after = plan.predicted, costs.measured(apply_changes(network, plan.changes))
+    decided = _decided(plan, predicted, after, costs.full_cost)
     write_json(path, dataclasses.asdict(decided))
     return decided
 
 
-def _decided(plan: CompressionPlan, after: float, full_cost: float) -> DecidedChanges:
+def _decided(plan: CompressionPlan, predicted: float, after: float, full_cost: float) -> DecidedChanges:
     lines = tuple(plan.lines)
     return DecidedChanges(
-        plan.changes, plan.cost, plan.total, plan.predicted, after, plan.to_dict(), lines, full_cost
+        plan.changes, plan.cost, plan.total, predicted, after, plan.to_dict(), lines, full_cost
     )
 
 
@@ -234,29 +235,24 @@ def _cheapest(
 
 def _within(
     network: nn.Module, options: Sequence[LayerOptions], costs: _Costs, limit: float, note: Note
-) -> tuple[CompressionPlan, float]:
-    """Return a plan whose network was measured within the limit, and what was measured."""
+) -> tuple[CompressionPlan, float, float]:
+    """Return a plan whose network was measured within the limit, its predicted and its measured cost."""
     divisor, unit = UNITS[costs.name]
     best = None
     plan = make_plan(options, cost=costs.name, total=costs.total, limit=limit)
-    # Predicted and measured costs of the closest networks within the limit and above it.
-    below, above = (plan.smallest, plan.smallest), (costs.total, costs.total)
+    line = CostLine((plan.smallest, plan.smallest), (costs.total, costs.total))
     for turn in range(1 + MAX_CORRECTIONS):
-        after = costs.measured(apply_changes(network, plan.changes))
+        expected, after = line.measured(plan.predicted), costs.measured(apply_changes(network, plan.changes))
         note(
-            f"plan {turn + 1}: {plan.predicted / divisor:.4g} {unit} predicted, {after / divisor:.4g} {unit} "
+            f"plan {turn + 1}: {expected / divisor:.4g} {unit} predicted, {after / divisor:.4g} {unit} "
             f"measured; at most {limit / divisor:.4g} {unit}"
         )
         if after <= limit and (best is None or plan.total_harm < best[0].total_harm):
-            best = plan, after
+            best = plan, expected, after
         if _CLOSE * limit <= after <= limit or (after <= limit and costs.name == "macs"):
             break
-        if after <= limit:
-            below = max(below, (plan.predicted, after))
-        else:
-            above = min(above, (plan.predicted, after))
-        share = ((1 + _CLOSE) / 2 * limit - below[1]) / (above[1] - below[1])
-        earlier, aim = plan, below[0] + share * (above[0] - below[0])
+        line = line.closer((plan.predicted, after), limit)
+        earlier, aim = plan, line.total((1 + _CLOSE) / 2 * limit)
         plan = make_plan(options, cost=costs.name, total=costs.total, limit=max(aim, plan.smallest))
         if plan.changes == earlier.changes:
             break
