@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from compression import SHAPE, Options, measured, row_of
+from compression import row_of
 from graph_tables import ProcessorTimeEngine
+from latency_plans import SHAPE, Options, measured
 from torch import nn
 from trained_originals import (
     CALIBRATION_IMAGES,

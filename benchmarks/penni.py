@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from cifar import cifar10
-from compression import measured
+from latency_plans import measured
 from small_networks import ResNet20
 from torch import nn
 from trained_originals import CALIBRATION_IMAGES, add_row, read_rows, training
