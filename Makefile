@@ -31,7 +31,7 @@ test: style ## Check style, spelling and types, and run all tests: on all cores,
 	  && wait $$types
 	@$(BIN)/python -m pytest -q -m timing
 
-fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make test` reads 500.
+fuzz: $(STAMP) ## Read 20,000 damaged files of every kind, on all cores; `make test` reads 600.
 	@rm -f fuzz.jsonl
 	@OMP_NUM_THREADS=1 OFA_FUZZ_CASES=20000 OFA_FUZZ_REPORT=fuzz.jsonl \
 	  $(BIN)/python -m pytest -q -n auto --timeout 3600 tests/fuzz

@@ -1,6 +1,6 @@
 """Damaged files of every kind: a named error or the right result, never a traceback, a hang or nonsense.
 
-`OFA_FUZZ_CASES` is the number of cases, 500 without it; `make fuzz` runs 20,000.
+`OFA_FUZZ_CASES` is the number of cases, 600 without it; `make fuzz` runs 20,000.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mutations import (
 from ofa.common.display import MAX_TEXT, printable_text
 from ofa.common.errors import UserError
 
-NUM_CASES = int(os.environ.get("OFA_FUZZ_CASES", "500"))
+NUM_CASES = int(os.environ.get("OFA_FUZZ_CASES", "600"))
 SEED = int(os.environ.get("OFA_FUZZ_SEED", "0"))
 REPORT = os.environ.get("OFA_FUZZ_REPORT")
 """File that gets a line of JSON per artefact: the numbers of errors and right results by kind of damage."""
