@@ -24,9 +24,10 @@ class CostLine:
         return self if below[0] == above[0] else CostLine(below, above)
 
     def measured(self, total: float) -> float:
-        """Return the measured cost to expect for a sum."""
+        """Return the measured cost to expect for a sum, between those of the two networks."""
         (first, first_measured), (last, last_measured) = self.below, self.above
-        return first_measured + (total - first) / (last - first) * (last_measured - first_measured)
+        cost = first_measured + (total - first) / (last - first) * (last_measured - first_measured)
+        return min(max(cost, first_measured), last_measured)
 
     def total(self, measured: float) -> float:
         """Return the sum to aim at for a measured cost."""

@@ -228,30 +228,31 @@ def _takes_text(hint: Any, names: Sequence[str], value: str) -> bool:
 
 
 def unknown_settings(settings: Sequence[str], known_names: Sequence[str]) -> list[str]:
-    """Return an error for every setting that is none of `known_names`, or may have entries that are none."""
-    pairs = [setting.partition("=")[::2] for setting in settings]
-    changed = [(name, value) for name, value in pairs if not name.startswith(("+", "~", "hydra."))]
-    return [
-        _unknown_setting(name, known_names) if name not in known_names else _unknown_entries(name)
-        for name, value in changed
-        if name not in known_names or value.lstrip().startswith("{")
-    ]
+    """Return an error for every setting or entry of a group that is unknown and is not added by `+`."""
+    changed = [setting for setting in settings if not setting.startswith(("+", "~", "hydra."))]
+    names = [name for setting in changed for name in _names(setting)]
+    return [_unknown_setting(name, known_names) for name in names if name not in known_names]
+
+
+def _names(setting: str) -> list[str]:
+    """Return the name of a setting, or those of the entries that it gives a group."""
+    name, _, value = setting.partition("=")
+    if not value.startswith("{"):
+        return [name]
+    entries = OverridesParser.create().parse_override(setting).value()
+    return [f"{name}.{key}" for key in entries] if isinstance(entries, dict) else [name]
 
 
 def _unknown_setting(name: str, known_names: Sequence[str]) -> str:
     """Return the error for an unknown setting: a similar one, or all of its group."""
-    same_ends = [known for known in known_names if known.rpartition(".")[2] == name.rpartition(".")[2]]
-    same_level = [known for known in known_names if known.count(".") == name.count(".")]
-    if matches := same_ends or difflib.get_close_matches(name, same_level, n=1):
-        return f"Unknown setting {name!r}. Did you mean {matches[0]!r}?"
     group = name.rpartition(".")[0]
     while group and group not in known_names:
         group = group.rpartition(".")[0]
     siblings = [known for known in known_names if known.rpartition(".")[0] == group]
     if not siblings:
         return f"Unknown setting {name!r}; {group} has none yet. Add it with a plus sign: +{name}=VALUE"
+    same_ends = [known for known in known_names if known.rpartition(".")[2] == name.rpartition(".")[2]]
+    same_level = [known for known in known_names if known.count(".") == name.count(".")]
+    if matches := same_ends or difflib.get_close_matches(name, same_level, n=1):
+        return f"Unknown setting {name!r}. Did you mean {matches[0]!r}?"
     return f"Unknown setting {name!r}; known{f' in {group}' if group else ''}: {', '.join(siblings)}."
-
-
-def _unknown_entries(name: str) -> str:
-    return f"{name} lacks some of these entries. Add each with a plus sign: +{name}.ENTRY=VALUE"

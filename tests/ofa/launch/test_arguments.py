@@ -139,6 +139,7 @@ def test_unknown_settings_get_a_suggestion_or_the_list_of_their_group() -> None:
         "run_name=1",
         "stages.fit.predictor.members=3",
         "stages.fit={predictor: {members: 3}}",
+        "limits={latency_ms: 3}",
     ]
     assert unknown_settings(settings, known) == [
         "Unknown setting 'trainning.batch_size'. Did you mean 'training.batch_size'?",
@@ -147,5 +148,6 @@ def test_unknown_settings_get_a_suggestion_or_the_list_of_their_group() -> None:
         "Unknown setting 'latency_ms'. Did you mean 'limits.latency_ms'?",
         "Unknown setting 'stages.fit.predictor.members'; stages.fit has none yet. Add it with a plus sign: "
         "+stages.fit.predictor.members=VALUE",
-        "stages.fit lacks some of these entries. Add each with a plus sign: +stages.fit.ENTRY=VALUE",
+        "Unknown setting 'stages.fit.predictor'; stages.fit has none yet. Add it with a plus sign: "
+        "+stages.fit.predictor=VALUE",
     ]
